@@ -1,0 +1,137 @@
+"""What a trial is trained on: tokenised splits with labels, in memory or memory-mapped."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+Kind = Literal["classification", "multilabel", "regression"]
+Indices = Sequence[int] | NDArray[np.integer]
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Token ids of n sequences end to end, and their labels. Arrays are only read, never copied.
+
+    Attributes:
+        ids: Token ids of all sequences, int16 or int32 `[tokens]`; may be memory-mapped.
+        offsets: int64 `[n + 1]`; sequence i is `ids[offsets[i]:offsets[i + 1]]`.
+        labels: int64 `[n]` (classification), float32 `[n, labels]` (multi-label) or float32 `[n]` (regression).
+
+    Raises:
+        ValueError: If the shapes do not fit together.
+    """
+
+    ids: NDArray[np.integer]
+    offsets: NDArray[np.int64]
+    labels: NDArray[np.int64] | NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        if self.ids.ndim != 1 or self.offsets.ndim != 1 or len(self.offsets) < 1:
+            raise ValueError(
+                f"`ids` and `offsets` must have one dimension, but got {self.ids.shape} and {self.offsets.shape}."
+            )
+        if len(self.labels) != len(self):
+            raise ValueError(f"`labels` must have a row for each of {len(self)} sequences, but got {len(self.labels)}.")
+        if self.offsets[0] != 0 or self.offsets[-1] != len(self.ids) or (np.diff(self.offsets) < 0).any():
+            raise ValueError(
+                f"`offsets` must rise from 0 to the {len(self.ids)} token ids, "
+                f"but got {self.offsets[0]} to {self.offsets[-1]}."
+            )
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each sequence, int64 `[n]`."""
+        return np.diff(self.offsets)
+
+    def batch(self, indices: Indices) -> list[NDArray[np.int64]]:
+        """The token ids of the sequences `indices`, each int64 `[tokens]`."""
+        return [self.ids[self.offsets[i] : self.offsets[i + 1]].astype(np.int64) for i in indices]
+
+    def padded(
+        self, indices: Indices, pad_id: int, width: int | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The sequences `indices`, padded on the right.
+
+        Args:
+            indices: B rows of this split, in any order.
+            pad_id: Token id after a sequence's end.
+            width: Tokens of a row (S); `None` for the longest of these sequences.
+
+        Returns:
+            Token ids int64 `[B, S]` and lengths int64 `[B]`.
+
+        Raises:
+            ValueError: If a sequence is longer than `width`.
+        """
+        chosen = np.asarray(indices, dtype=np.int64)
+        starts = self.offsets[chosen]
+        lengths = self.offsets[chosen + 1] - starts
+        longest = int(lengths.max(initial=0))
+        if width is not None and width < longest:
+            raise ValueError(f"`width` must be at least the longest sequence, {longest}, but got {width}.")
+        columns = np.arange(longest if width is None else width)
+        inside = columns < lengths[:, None]
+        padded = np.full(inside.shape, pad_id, dtype=np.int64)
+        padded[inside] = self.ids[(starts[:, None] + columns)[inside]]
+        return padded, lengths
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TaskData:
+    """One task as training sees it. The test split is not part of it: only the final stage opens that.
+
+    Attributes:
+        name: The task's name, `EMP/H3`.
+        kind: `classification`, `multilabel` or `regression`.
+        num_labels: Outputs of the head: classes, labels, or 1 for regression.
+        metric: The metric of the dev split that selects a trial, a key of `lingo.metrics.score`.
+        pad_id: Token id of padding, as the backbone's tokenizer has it.
+        train, dev: The splits.
+        digest: Digest of data, tokenizer, prompt and length, for results; empty when not known.
+
+    Raises:
+        ValueError: If `kind` is unknown or the labels do not fit `kind` and `num_labels`.
+    """
+
+    name: str
+    kind: Kind
+    num_labels: int
+    metric: str
+    pad_id: int
+    train: Split
+    dev: Split
+    digest: str = ""
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{self.name}, {name}: {problem}"
+            for name, split in (("train", self.train), ("dev", self.dev))
+            for problem in label_problems(self.kind, self.num_labels, split.labels)
+        ]
+        if problems:
+            raise ValueError("\n".join(problems))
+
+
+def label_problems(kind: str, num_labels: int, labels: NDArray[np.generic]) -> list[str]:
+    """What keeps `labels` from being those of a task of this kind; empty when they are."""
+    if kind not in get_args(Kind):
+        return [f"`kind` must be one of {', '.join(get_args(Kind))}, but got {kind!r}."]
+    if kind == "multilabel":
+        if labels.ndim != 2 or labels.shape[1] != num_labels or labels.dtype.kind != "f":
+            return [f"labels must be float32 [n, {num_labels}], but got {labels.dtype} {list(labels.shape)}."]
+        return []
+    expected = "i" if kind == "classification" else "f"
+    if labels.ndim != 1 or labels.dtype.kind != expected:
+        name = "int64" if kind == "classification" else "float32"
+        return [f"labels must be {name} [n], but got {labels.dtype} {list(labels.shape)}."]
+    if kind == "classification" and len(labels):
+        low, high = labels.min(), labels.max()  # type: ignore[attr-defined]
+        if low < 0 or high >= num_labels:
+            return [f"labels must be 0 to {num_labels - 1}, but got {low} to {high}."]
+    return []
