@@ -1,0 +1,30 @@
+"""What a user is told about bad input: every problem at once, one line each, and the nearest known name."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(Exception):
+    """Bad input from outside: options, files, folders. The command line prints the lines and ends with code 2.
+
+    Attributes:
+        problems: One line for each problem, in the order found; never empty.
+    """
+
+    def __init__(self, problems: str | Iterable[str]) -> None:
+        lines = [problems] if isinstance(problems, str) else list(problems)
+        self.problems: list[str] = lines or ["unknown problem"]
+        super().__init__("\n".join(self.problems))
+
+    def __reduce__(self) -> tuple[type["InputError"], tuple[list[str]]]:
+        return type(self), (self.problems,)
+
+
+def nearest(name: str, known: Iterable[str], *, count: int = 3) -> str:
+    """`" Nearest known: a, b."`, the known names closest to `name`; all of them when none is close and they are few."""
+    names = sorted(known)
+    by_folded = {known_name.casefold(): known_name for known_name in reversed(names)}
+    close = difflib.get_close_matches(name.casefold(), by_folded, n=count, cutoff=0.5)
+    if close:
+        return f" Nearest known: {', '.join(by_folded[match] for match in close)}."
+    return f" Known: {', '.join(names)}." if 0 < len(names) <= 12 else ""
