@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 
 class InputError(Exception):
-    """Bad input from outside: options, files, folders. The command line prints the lines and ends with code 2.
+    """Bad input from outside: options, files, folders. The command line prints them and ends with code 2.
 
     Attributes:
         problems: One line for each problem, in the order found; never empty.
@@ -21,7 +21,7 @@ class InputError(Exception):
 
 
 def nearest(name: str, known: Iterable[str], *, count: int = 3) -> str:
-    """`" Nearest known: a, b."`, the known names closest to `name`; all of them when none is close and they are few."""
+    """`" Nearest known: a, b."`; all known names when none is close and they are few."""
     names = sorted(known)
     by_folded = {known_name.casefold(): known_name for known_name in reversed(names)}
     close = difflib.get_close_matches(name.casefold(), by_folded, n=count, cutoff=0.5)

@@ -1,5 +1,6 @@
 """Reading and checking search-space files. Every problem is found at once and names file and line."""
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from fnmatch import fnmatchcase
@@ -244,10 +245,8 @@ class _Reader:
         if name == "targets" and isinstance(value, list):
             value = tuple(value)
         elif name in REAL | WHOLE | {"max_grad_norm"} and isinstance(value, str):
-            try:
+            with contextlib.suppress(ValueError):
                 value = float(value)
-            except ValueError:
-                pass
         if isinstance(value, bool) or (name in REAL | WHOLE and not isinstance(value, int | float)):
             self._problem(at, f"`{name}` must be a number, but got {value!r}.")
             return DEFAULTS[name]

@@ -153,7 +153,7 @@ class SearchSpace:
     def restrict(self, total_steps: int, **options: Any) -> "SearchSpace":
         """The same space with `delta_T` capped to what can fire in `total_steps` (T_total).
 
-        First points outside the ranges are clipped, points that became equal are dropped, and `notes` says so.
+        First points outside the ranges are clipped, equal ones dropped, and `notes` says so.
 
         Raises:
             InputError: when no configuration of the space can allocate, with the numbers to change.
@@ -198,7 +198,9 @@ class SearchSpace:
                 name: self.leaves[name].clip(value) for name, value in point.items() if name in self.leaves
             }
             for name, value in clipped.items():
-                note = f"{name}={point[name]:g} of a first point lies outside the search space and became {value:g}."
+                note = (
+                    f"{name}={point[name]} of a first point lies outside the search space and became {value}."
+                )
                 if value != point[name] and note not in notes:
                     notes.append(note)
             if clipped not in points:
