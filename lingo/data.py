@@ -18,7 +18,8 @@ class Split:
     Attributes:
         ids: Token ids of all sequences, int16 or int32 `[tokens]`; may be memory-mapped.
         offsets: int64 `[n + 1]`; sequence i is `ids[offsets[i]:offsets[i + 1]]`.
-        labels: int64 `[n]` (classification), float32 `[n, labels]` (multi-label) or float32 `[n]` (regression).
+        labels: int64 `[n]` (classification), float32 `[n, labels]` (multi-label) or float32 `[n]`
+            (regression).
 
     Raises:
         ValueError: If the shapes do not fit together.
@@ -31,10 +32,12 @@ class Split:
     def __post_init__(self) -> None:
         if self.ids.ndim != 1 or self.offsets.ndim != 1 or len(self.offsets) < 1:
             raise ValueError(
-                f"`ids` and `offsets` must have one dimension, but got {self.ids.shape} and {self.offsets.shape}."
+                f"`ids` and `offsets` must be flat, but got {self.ids.shape} and {self.offsets.shape}."
             )
         if len(self.labels) != len(self):
-            raise ValueError(f"`labels` must have a row for each of {len(self)} sequences, but got {len(self.labels)}.")
+            raise ValueError(
+                f"`labels` must be as many as the {len(self)} sequences, but got {len(self.labels)}."
+            )
         if self.offsets[0] != 0 or self.offsets[-1] != len(self.ids) or (np.diff(self.offsets) < 0).any():
             raise ValueError(
                 f"`offsets` must rise from 0 to the {len(self.ids)} token ids, "
@@ -131,7 +134,7 @@ def label_problems(kind: str, num_labels: int, labels: NDArray[np.generic]) -> l
         name = "int64" if kind == "classification" else "float32"
         return [f"labels must be {name} [n], but got {labels.dtype} {list(labels.shape)}."]
     if kind == "classification" and len(labels):
-        low, high = labels.min(), labels.max()  # type: ignore[attr-defined]
+        low, high = labels.min(), labels.max()
         if low < 0 or high >= num_labels:
             return [f"labels must be 0 to {num_labels - 1}, but got {low} to {high}."]
     return []

@@ -58,7 +58,7 @@ def test_offsets_that_do_not_fit_are_refused(offsets):
 
 
 def test_labels_must_be_as_many_as_sequences():
-    with pytest.raises(ValueError, match="each of 2 sequences, but got 3"):
+    with pytest.raises(ValueError, match="the 2 sequences, but got 3"):
         make_split([1, 1], labels=np.zeros(3, np.int64))
 
 

@@ -1,0 +1,358 @@
+"""Backbones: pretrained models without a head, with every tensor compared to their checkpoint.
+
+Code from a checkpoint never runs. What is known of architectures and models stands in `lingo.families`.
+"""
+
+import contextlib
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import constants, snapshot_download
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers.pytorch_utils import Conv1D
+from transformers.utils import logging as transformers_logging
+
+from lingo import checkpoint
+from lingo.checkpoint import BackboneError, one_line
+from lingo.families import FAMILIES, KNOWN, Family, Known, Pooling
+
+# Buffers that older checkpoints store and newer code computes, and heads of the pretraining task.
+NOT_WEIGHTS = (".position_ids", ".token_type_ids", ".inv_freq", ".attn.bias", ".attn.masked_bias")
+HEADS = ("lm_head.", "cls.", "pooler.", "contact_head.", "score.", "classifier.")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Backbone:
+    """A pretrained model without head, frozen and in evaluation mode, and what is needed to adapt it.
+
+    Attributes:
+        name: As asked for: a known name, a hub id or a folder.
+        model: Maps ids `[B, S]` and attention mask `[B, S]` to `last_hidden_state` `[B, S, hidden_size]`.
+        tokenizer: The backbone's own; pads on the right.
+        hidden_size: Width of `last_hidden_state` (differs from the layers' width in OPT-350M).
+        max_length: Positions the model has or was trained on, special tokens included.
+        causal: Whether a token sees only what stands before it.
+        pad_id: Token id for padding.
+        pooling: Which hidden state a head reads; `last` is that of the last token before padding.
+        matrices: The paper's names W_q, W_k, W_v, W_o, W_f1, W_f2 to module paths in layer order. A fused
+            projection stands under each of its names; a gated MLP has two modules a layer under W_f1.
+        trained: False when config.json says `"untrained": true` (random weights for demonstrations).
+        digest: sha256 of weights, configuration and tokenizer.
+        source: Folder, or `hub id@commit`.
+    """
+
+    name: str
+    model: nn.Module
+    tokenizer: Any
+    hidden_size: int
+    max_length: int
+    causal: bool
+    pad_id: int
+    pooling: Pooling
+    matrices: dict[str, list[str]]
+    trained: bool
+    digest: str
+    source: str
+
+
+def load_backbone(
+    name_or_path: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    revision: str | None = None,
+) -> Backbone:
+    """Load a backbone and compare every tensor of its checkpoint with what the model then holds.
+
+    Args:
+        name_or_path: A name of `KNOWN`, a hub id `owner/model`, or a folder in the hub's layout (no network).
+        dtype: Type of the weights: float32, bfloat16 or float64.
+        device: Where the model goes.
+        revision: Commit, tag or branch at the hub; not for folders.
+
+    Raises:
+        BackboneError: With one line per problem: an unknown name, files missing, empty or damaged, an
+            architecture without a row, tensors missing, left over, of another shape or value, or not finite.
+    """
+    folder, source = _locate(str(name_or_path), revision)
+    problems = _folder_problems(folder)
+    if problems:
+        raise BackboneError(*problems)
+    with _quiet():
+        config, tokenizer = _read_config(folder), _read_tokenizer(folder)
+        family = FAMILIES[config.model_type]
+        _compare_shapes(folder, config, family)
+        model = _read_model(folder, config, family, dtype)
+    _compare_values(folder, model, dtype)
+    return Backbone(
+        name=str(name_or_path),
+        model=model.to(device).eval().requires_grad_(False),
+        tokenizer=tokenizer,
+        hidden_size=getattr(config, "word_embed_proj_dim", config.hidden_size),
+        max_length=_max_length(config, family, tokenizer),
+        causal=family.causal,
+        pad_id=_pad_id(folder, config, family, tokenizer),
+        pooling=family.pooling,
+        matrices=_matrices(model, family, config.num_hidden_layers),
+        trained=not getattr(config, "untrained", False),
+        digest=checkpoint.digest(folder),
+        source=source,
+    )
+
+
+def inspect_backbone(name_or_path: str | Path) -> list[str]:
+    """Problems that show without loading weights or using the network, one line each; empty when none do.
+
+    A folder is checked for configuration, architecture, weights and tokenizer; a hub id only for its form.
+    """
+    name = str(name_or_path)
+    try:
+        return _folder_problems(Path(name).expanduser()) if _is_folder(name) else _name_problems(name)
+    except OSError as error:
+        return [f"{name}: cannot be read ({one_line(error)})."]
+
+
+def _is_folder(name: str) -> bool:
+    if name in KNOWN:
+        return False
+    return name.startswith((".", "/", "~")) or Path(name).exists() or name.count("/") > 1
+
+
+def _name_problems(name: str) -> list[str]:
+    if name in KNOWN or name.count("/") == 1:
+        return []
+    near = difflib.get_close_matches(name, KNOWN, n=3, cutoff=0.4) or list(KNOWN)
+    return [
+        f"a backbone must be a known name, a folder or a hub id owner/model, but got {name!r}; "
+        f"nearest names: {', '.join(near)}."
+    ]
+
+
+def _locate(name: str, revision: str | None) -> tuple[Path, str]:
+    """(folder, source) of a backbone, downloaded when it is not a folder."""
+    if _is_folder(name):
+        folder = Path(name).expanduser()
+        if revision is not None:
+            raise BackboneError(
+                f"`revision` must be for a hub id, but got {revision!r} for the folder {folder}."
+            )
+        return folder, str(folder)
+    problems = _name_problems(name)
+    if problems:
+        raise BackboneError(*problems)
+    known = KNOWN.get(name, Known(name, "see its model card"))
+    folder = _download(known.hub_id, revision or known.revision)
+    return folder, f"{known.hub_id}@{folder.name}"
+
+
+def _download(hub_id: str, revision: str | None) -> Path:
+    wanted = ["*.json", "*.txt", "*.model", "*.safetensors"]
+    try:
+        folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=wanted))
+        if not any(folder.glob("*.safetensors")):
+            snapshot_download(hub_id, revision=revision, allow_patterns=["pytorch_model*.bin"])
+    except Exception as error:  # the hub client raises a dozen kinds, and all of them mean the same here
+        offline = " (HF_HUB_OFFLINE is set)" if constants.HF_HUB_OFFLINE else ""
+        raise BackboneError(
+            f"{hub_id}: is neither a folder nor to be had from the hub{offline}: {one_line(error)}; "
+            "give the folder of a copy instead."
+        ) from None
+    return folder
+
+
+def _folder_problems(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        return [f"{folder}: a backbone must be a folder, but there is none."]
+    problems: list[str] = []
+    for check in (_config_problems, checkpoint.weight_files, checkpoint.tokenizer_files, _header_problems):
+        try:
+            check(folder)
+        except BackboneError as error:
+            problems += error.problems
+    return list(dict.fromkeys(problems))
+
+
+def _header_problems(folder: Path) -> None:
+    if all(file.suffix == ".safetensors" for file in checkpoint.weight_files(folder)):
+        for _ in checkpoint.tensors(folder, meta=True):
+            pass
+
+
+def _config_problems(folder: Path) -> None:
+    config = checkpoint.read_config(folder)
+    kind = config.get("model_type")
+    problems = []
+    if kind not in FAMILIES:
+        problems.append(f"{folder}: `model_type` must be one of {', '.join(FAMILIES)}, but got {kind!r}.")
+    if "auto_map" in config:
+        problems.append(f"{folder}: needs code of its own ({config['auto_map']}), which is never run.")
+    if config.get("quantization_config"):
+        problems.append(f"{folder}: weights must be plain, but config.json has a `quantization_config`.")
+    if problems:
+        raise BackboneError(*problems)
+
+
+def _read_config(folder: Path) -> Any:
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # whatever a class makes of odd values, the file is at fault
+        raise BackboneError(
+            f"{folder / 'config.json'}: does not describe a model ({one_line(error)})."
+        ) from None
+    config.use_cache = False
+    return config
+
+
+def _read_tokenizer(folder: Path) -> Any:
+    def read(**options: Any) -> Any:
+        return AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, padding_side="right", **options
+        )
+
+    try:
+        tokenizer = read()
+        # The class of ESM appends an end token even where the vocabulary has none (Nucleotide Transformer).
+        vocabulary = folder / "vocab.txt"
+        if type(tokenizer).__name__ == "EsmTokenizer" and vocabulary.exists():
+            words = vocabulary.read_text(encoding="utf-8").split()
+            tokenizer = tokenizer if tokenizer.eos_token in words else read(eos_token=None)
+    except Exception as error:  # the tokenizers' Rust errors have no common class
+        raise BackboneError(f"{folder}: its tokenizer cannot be read ({one_line(error)}).") from None
+    return tokenizer
+
+
+def _read_model(folder: Path, config: Any, family: Family, dtype: torch.dtype) -> nn.Module:
+    try:
+        return AutoModel.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            attn_implementation="sdpa",
+            local_files_only=True,
+            trust_remote_code=False,
+            **family.init,
+        )
+    except Exception as error:  # shapes and names were checked before: what is left is rare and unnamed
+        raise BackboneError(f"{folder}: the model cannot be loaded ({one_line(error)}).") from None
+
+
+def _plain(name: str, prefix: str) -> str:
+    """A checkpoint's tensor name as the headless model spells it."""
+    name = name.removeprefix(f"{prefix}.")
+    for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
+        name = name.removesuffix(old) + new if name.endswith(old) else name
+    return name
+
+
+def _is_head(name: str) -> bool:
+    return name.startswith(HEADS) or name.endswith(NOT_WEIGHTS)
+
+
+def _compare_shapes(folder: Path, config: Any, family: Family) -> None:
+    """Refuse a checkpoint whose tensor names or shapes are not exactly those of the model."""
+    try:
+        with torch.device("meta"):
+            model = AutoModel.from_config(
+                config, attn_implementation="sdpa", trust_remote_code=False, **family.init
+            )
+    except Exception as error:  # the classes refuse impossible sizes with errors of any kind
+        raise BackboneError(
+            f"{folder / 'config.json'}: does not describe a model ({one_line(error)})."
+        ) from None
+    wanted = {name: list(tensor.shape) for name, tensor in model.state_dict().items() if not _is_head(name)}
+    found = {
+        _plain(name, model.base_model_prefix): list(tensor.shape)
+        for name, tensor in checkpoint.tensors(folder, meta=True)
+    }
+    missing = [name for name in wanted if name not in found]
+    extra = [name for name in found if name not in wanted and not _is_head(name)]
+    shapes = [
+        f"{name} (config.json says {wanted[name]}, the checkpoint has {found[name]})"
+        for name in wanted
+        if name in found and found[name] != wanted[name]
+    ]
+    kinds = (
+        ("lacks tensors", missing),
+        ("has unknown tensors", extra),
+        ("has tensors of another shape", shapes),
+    )
+    problems = [f"{folder}: the checkpoint {what}: {_some(names)}." for what, names in kinds if names]
+    if problems:
+        raise BackboneError(*problems)
+
+
+def _compare_values(folder: Path, model: Any, dtype: torch.dtype) -> None:
+    """Refuse a model that does not hold the checkpoint's values, whatever the library reported."""
+    held = model.state_dict()
+    other, broken = [], []
+    for name, tensor in checkpoint.tensors(folder):
+        plain = _plain(name, model.base_model_prefix)
+        if plain not in held or _is_head(plain):
+            continue
+        if not torch.isfinite(tensor).all():
+            broken.append(plain)
+        elif not torch.equal(held[plain], tensor.to(dtype)):
+            other.append(plain)
+    kinds = (("has values that are not finite in", broken), ("was not loaded into", other))
+    problems = [f"{folder}: the checkpoint {what}: {_some(names)}." for what, names in kinds if names]
+    if problems:
+        raise BackboneError(*problems)
+
+
+def _some(names: list[str], most: int = 6) -> str:
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
+
+
+def _matrices(model: nn.Module, family: Family, layers: int) -> dict[str, list[str]]:
+    found = {
+        paper: [f"{family.layer.format(layer)}.{path}" for layer in range(layers) for path in paths]
+        for paper, paths in family.matrices.items()
+    }
+    for path in {path for paths in found.values() for path in paths}:
+        module = model.get_submodule(path)
+        if not isinstance(module, nn.Linear | Conv1D):
+            raise BackboneError(f"{path}: must be a linear layer, but is {type(module).__name__}.")
+    return found
+
+
+def _max_length(config: Any, family: Family, tokenizer: Any) -> int:
+    positions: int = config.max_position_embeddings
+    if family.padded_positions:
+        positions -= config.pad_token_id + 1
+    return min(positions, tokenizer.model_max_length)
+
+
+def _pad_id(folder: Path, config: Any, family: Family, tokenizer: Any) -> int:
+    """The padding id. Padding is never attended to nor pooled, so any id serves where none is set."""
+    rows, largest = config.vocab_size, max(tokenizer.get_vocab().values())
+    if largest >= rows:
+        raise BackboneError(
+            f"{folder}: token ids must be below {rows} (vocab_size), but the tokenizer has {largest}."
+        )
+    choices = [tokenizer.pad_token_id, config.pad_token_id, tokenizer.eos_token_id, 0]
+    chosen: int = next(choice for choice in choices if isinstance(choice, int) and 0 <= choice < rows)
+    if family.padded_positions and chosen != config.pad_token_id:
+        raise BackboneError(
+            f"{folder}: tokenizer and config.json must have one padding id, but got {chosen}, {config.pad_token_id}."
+        )
+    return chosen
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' loading bar and reports off the screen: what matters is raised here."""
+    level, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bar:
+            transformers_logging.enable_progress_bar()

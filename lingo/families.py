@@ -1,0 +1,110 @@
+"""The architectures and public models that can be a backbone: one row each."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Pooling = Literal["last", "first", "mean"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """What this project knows of an architecture.
+
+    Attributes:
+        causal: Whether a token sees only what stands before it.
+        pooling: Which hidden state the head reads: the last token's, the first's, or the mean of all.
+        layer: Path of layer i, with `{}` for i.
+        matrices: The paper's names (section 4.3.2) to module paths below a layer.
+        init: Arguments of the model class, such as no pooler.
+        padded_positions: Whether positions count from the padding id + 1, so that the id itself matters.
+    """
+
+    causal: bool
+    pooling: Pooling
+    layer: str
+    matrices: dict[str, tuple[str, ...]]
+    init: dict[str, Any] = field(default_factory=dict)
+    padded_positions: bool = False
+
+
+BERT_MATRICES = {
+    "W_q": ("attention.self.query",),
+    "W_k": ("attention.self.key",),
+    "W_v": ("attention.self.value",),
+    "W_o": ("attention.output.dense",),
+    "W_f1": ("intermediate.dense",),
+    "W_f2": ("output.dense",),
+}
+ENCODER: dict[str, Any] = {
+    "causal": False,
+    "pooling": "first",
+    "layer": "encoder.layer.{}",
+    "matrices": BERT_MATRICES,
+    "init": {"add_pooling_layer": False},
+}
+FAMILIES: dict[str, Family] = {
+    "opt": Family(
+        causal=True,
+        pooling="last",
+        layer="decoder.layers.{}",
+        matrices={
+            "W_q": ("self_attn.q_proj",),
+            "W_k": ("self_attn.k_proj",),
+            "W_v": ("self_attn.v_proj",),
+            "W_o": ("self_attn.out_proj",),
+            "W_f1": ("fc1",),
+            "W_f2": ("fc2",),
+        },
+    ),
+    "llama": Family(
+        causal=True,
+        pooling="last",
+        layer="layers.{}",
+        matrices={
+            "W_q": ("self_attn.q_proj",),
+            "W_k": ("self_attn.k_proj",),
+            "W_v": ("self_attn.v_proj",),
+            "W_o": ("self_attn.o_proj",),
+            "W_f1": ("mlp.gate_proj", "mlp.up_proj"),
+            "W_f2": ("mlp.down_proj",),
+        },
+    ),
+    # One fused projection serves queries, keys and values: whoever adapts one adapts all three.
+    "gpt2": Family(
+        causal=True,
+        pooling="last",
+        layer="h.{}",
+        matrices={
+            "W_q": ("attn.c_attn",),
+            "W_k": ("attn.c_attn",),
+            "W_v": ("attn.c_attn",),
+            "W_o": ("attn.c_proj",),
+            "W_f1": ("mlp.c_fc",),
+            "W_f2": ("mlp.c_proj",),
+        },
+    ),
+    "bert": Family(**ENCODER),
+    "roberta": Family(**ENCODER, padded_positions=True),
+    "esm": Family(**ENCODER, padded_positions=True),
+}
+
+
+@dataclass(frozen=True)
+class Known:
+    """A public model: where it is, and under which terms."""
+
+    hub_id: str
+    licence: str
+    revision: str | None = None
+
+
+KNOWN: dict[str, Known] = {
+    "opt-125m": Known("facebook/opt-125m", "OPT-175B licence, non-commercial"),
+    "opt-350m": Known("facebook/opt-350m", "OPT-175B licence, non-commercial"),
+    "nt-500m-human-ref": Known("InstaDeepAI/nucleotide-transformer-500m-human-ref", "CC BY-NC-SA 4.0"),
+    "nt-500m-1000g": Known("InstaDeepAI/nucleotide-transformer-500m-1000g", "CC BY-NC-SA 4.0"),
+    "nt-2.5b-1000g": Known("InstaDeepAI/nucleotide-transformer-2.5b-1000g", "CC BY-NC-SA 4.0"),
+    "nt-2.5b-multi-species": Known(
+        "InstaDeepAI/nucleotide-transformer-2.5b-multi-species", "CC BY-NC-SA 4.0"
+    ),
+}
