@@ -1,0 +1,270 @@
+"""The command line: options in, exit code out."""
+
+import difflib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from typer.core import TyperGroup
+
+from harness.config import PRESETS, Benchmark, build
+from harness.errors import InputError
+from harness.tasks import SUITES
+from lingo.methods import METHODS
+
+BAD_INPUT, INTERRUPTED = 2, 130
+
+
+class _RunByDefault(TyperGroup):
+    """`run_benchmark.py --tasks …` is `run_benchmark.py run --tasks …`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            near = difflib.get_close_matches(args[0], self.commands, n=1)
+            ctx.fail(f"No such command '{args[0]}'.{f' Did you mean {near[0]}?' if near else ''}")
+        if not args or args[0] not in self.commands:
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_RunByDefault,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+
+@app.callback()
+def _door() -> None:
+    """Search and benchmark parameter-efficient fine-tuning of language models on DNA."""
+
+
+def _shown(name: str) -> str:
+    default = Benchmark.model_fields[name].default
+    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    """`a,b` as names; an empty one is left to be refused by the check of names."""
+    return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _seeds(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise InputError(f"`--seeds` must be whole numbers like 0,1,2, but got {text!r}.") from None
+
+
+WHAT, SEARCH, TRAINING, MACHINE = "What to run", "Search and final stage", "Training", "Where and how fast"
+QUICK = PRESETS["quickstart"]
+
+
+@app.command()
+def run(
+    suite: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"A list of tasks: {', '.join(SUITES)}. Alternative to --tasks.",
+            show_default="quickstart",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B", help="Tasks, comma-separated: EMP/H3,prom/prom_300_tata", rich_help_panel=WHAT
+        ),
+    ] = None,
+    models: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help="Backbones, comma-separated: known names, hub ids or folders in the hub's layout.",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help=f"Methods, comma-separated, of {', '.join(METHODS)}.",
+            show_default="all",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder with TASK/train.csv, dev.csv and test.csv, as GUE is published.",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            metavar="ROWS",
+            help="Use so many rows of each split; every result is then marked **smoke**.",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    num_samples: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Trials of each study's search.",
+            show_default=_shown("num_samples"),
+            rich_help_panel=SEARCH,
+        ),
+    ] = None,
+    search_space: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="A YAML file that replaces the search space of the method it names; may be repeated.",
+            rich_help_panel=SEARCH,
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Seed of the search.", show_default=_shown("seed"), rich_help_panel=SEARCH
+        ),
+    ] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N",
+            help="Seeds on which each winner is trained again and tested, comma-separated.",
+            show_default=_shown("seeds"),
+            rich_help_panel=SEARCH,
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Passes over the training split.",
+            show_default=_shown("epochs"),
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Sequences a step, over all workers of a trial.",
+            show_default=_shown("batch_size"),
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    max_length: Annotated[
+        int | None,
+        typer.Option(
+            metavar="TOKENS",
+            help="Tokens of an input, prompt included; longer sequences are cut.",
+            show_default="whole sequences",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Output folder. A folder that holds this benchmark already is continued study by study.",
+            show_default="results/SUITE-DIGEST",
+            rich_help_panel=MACHINE,
+        ),
+    ] = None,
+    tracking_uri: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI",
+            help="MLflow tracking address.",
+            show_default="sqlite in the output folder",
+            rich_help_panel=MACHINE,
+        ),
+    ] = None,
+    max_concurrent: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Trials at the same time.",
+            show_default="one for each core",
+            rich_help_panel=MACHINE,
+        ),
+    ] = None,
+    workers_per_trial: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Data-parallel workers of each trial.",
+            show_default=_shown("workers_per_trial"),
+            rich_help_panel=MACHINE,
+        ),
+    ] = None,
+) -> None:
+    """Search every (task, backbone, method) study, train each winner on several seeds, and test it once.
+
+    Without options it runs the suite **quickstart**: small generated DNA with planted motifs and a tiny
+    random backbone made on this machine. It downloads nothing and takes a few minutes.
+
+    Exit code: 0 when every final result is there, 1 when some are missing, 2 for bad input,
+    130 when interrupted.
+    """
+    options: dict[str, Any] = {
+        "suite": suite,
+        "tasks": _names(tasks),
+        "models": _names(models),
+        "methods": _names(methods),
+        "data_dir": data_dir,
+        "num_samples": num_samples,
+        "epochs": epochs,
+        "seed": seed,
+        "limit": limit,
+        "batch_size": batch_size,
+        "max_length": max_length,
+        "search_spaces": tuple(search_space) if search_space else None,
+        "max_concurrent": max_concurrent,
+        "workers_per_trial": workers_per_trial,
+        "out": out,
+        "tracking_uri": tracking_uri,
+    }
+    console = Console(highlight=False)
+    try:
+        options["seeds"] = _seeds(seeds)
+        benchmark = build(options)
+        from harness.run import run_benchmark
+
+        code = run_benchmark(benchmark, console)
+    except InputError as error:
+        _complain(error)
+        code = BAD_INPUT
+    raise typer.Exit(code)
+
+
+def _complain(error: InputError) -> None:
+    """Print every problem on its own line; long lines are left whole so that they can be copied."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    count = len(error.problems)
+    console.print(f"[bold red]{count} problem{'s' if count > 1 else ''}; nothing was started:[/]")
+    for problem in error.problems:
+        console.print(f"  {escape(problem)}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and end the process with its exit code."""
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="run_benchmark.py")
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

@@ -1,0 +1,238 @@
+"""From what was asked for to the studies to run, with every problem found before anything is written."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness.config import TINY_MODEL, Benchmark, digest_of
+from harness.errors import InputError, nearest
+from harness.space_files import SpaceFile, method_of, read_space
+from harness.spaces import SearchSpace
+from harness.tasks import TASKS, TaskRow
+from lingo.methods import METHODS
+
+BENCHMARK_FILE = "benchmark.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """One cell of the benchmark: a task, a backbone, a method, and its search space.
+
+    Attributes:
+        train_rows: Sequences of the training split that are used.
+        total_steps: T_total of each of its trials.
+        space: The search space, with `delta_T` restricted to `total_steps`.
+    """
+
+    task: TaskRow
+    backbone: str
+    method: str
+    train_rows: int
+    total_steps: int
+    space: SearchSpace
+
+    @property
+    def key(self) -> str:
+        """`task|backbone|method`."""
+        return f"{self.task.name}|{self.backbone}|{self.method}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A checked benchmark.
+
+    Attributes:
+        benchmark: What was asked for.
+        studies: In the order task, backbone, method.
+        digest: sha256 of the benchmark's identity and of its search spaces.
+    """
+
+    benchmark: Benchmark
+    studies: tuple[Study, ...]
+    digest: str
+
+    @property
+    def notes(self) -> list[str]:
+        """What was changed from the search-space files, with the studies it concerns."""
+        where: dict[str, list[str]] = {}
+        for study in self.studies:
+            for note in study.space.notes:
+                where.setdefault(note, []).append(study.key)
+        return [
+            f"{note} ({len(keys)} studies)" if len(keys) > 1 else f"{note} ({keys[0]})"
+            for note, keys in where.items()
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for `benchmark.json`: nothing in it depends on the machine but `settings`."""
+        return {
+            "digest": self.digest,
+            "settings": self.benchmark.model_dump(mode="json"),
+            "studies": [
+                {
+                    "key": study.key,
+                    "train_rows": study.train_rows,
+                    "total_steps": study.total_steps,
+                    "space": _plain(study.space),
+                }
+                for study in self.studies
+            ],
+            "notes": self.notes,
+        }
+
+
+def plan(benchmark: Benchmark) -> Plan:
+    """Check everything that can be checked without loading a model and lay out the studies.
+
+    Raises:
+        InputError: with every problem of search spaces, data, backbones and the output folder.
+    """
+    problems: list[str] = []
+    spaces = _spaces(benchmark, problems)
+    rows = {name: _train_rows(TASKS[name], benchmark, problems) for name in benchmark.tasks}
+    problems += _backbone_problems(benchmark.models)
+    problems += _worker_problems(benchmark)
+    studies = _studies(benchmark, spaces, rows, problems)
+    digest = digest_of(
+        {"benchmark": benchmark.identity(), "spaces": [_plain(study.space) for study in studies]}
+    )
+    problems += folder_problems(benchmark.out, None if problems else digest)
+    if problems:
+        raise InputError(dict.fromkeys(problems))
+    return Plan(benchmark=benchmark, studies=tuple(studies), digest=digest)
+
+
+def steps_per_epoch(rows: int, batch_size: int) -> int:
+    """Steps of one pass over `rows` sequences; the last batch may be smaller."""
+    return -(-rows // batch_size)
+
+
+def folder_problems(out: Path, digest: str | None) -> list[str]:
+    """Why `out` cannot take this benchmark's results; `digest=None` leaves out the comparison."""
+    if not out.exists():
+        return []
+    if not out.is_dir():
+        return [f"`--out` must be a folder, but {out} is a file."]
+    file = out / BENCHMARK_FILE
+    if not file.exists():
+        if any(out.iterdir()):
+            return [f"`--out` must be new, empty, or hold this benchmark, but {out} holds other files."]
+        return []
+    try:
+        held = json.loads(file.read_text(encoding="utf-8"))
+        held_digest, held_settings = held["digest"], held["settings"]
+    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError):
+        return [f"{file}: must describe a benchmark, but cannot be read; choose another `--out`."]
+    if digest is None or held_digest == digest:
+        return []
+    tasks = ",".join(held_settings.get("tasks", []))
+    return [
+        f"`--out` must not hold another benchmark, but {out} holds one of tasks {tasks} with other settings; "
+        f"choose another folder (see {file})."
+    ]
+
+
+def _spaces(benchmark: Benchmark, problems: list[str]) -> dict[str, SpaceFile]:
+    """The search-space file of each method."""
+    files: dict[str, Path | None] = dict.fromkeys(benchmark.methods)
+    for path in benchmark.search_spaces:
+        method = method_of(path)
+        if method is not None and method in files:
+            files[method] = path
+        elif not path.is_file():
+            problems.append(f"`--search-space` must be a file, but there is none at {path}.")
+        elif method in METHODS:
+            problems.append(f"{path}: is a search space of {method}, which `--methods` does not name.")
+        else:
+            near = nearest(str(method), METHODS)
+            problems.append(f"{path}: `method` must be a known method, but got {method!r}.{near}")
+    read: dict[str, SpaceFile] = {}
+    for method, file in files.items():
+        try:
+            read[method] = read_space(method, file)
+        except InputError as error:
+            problems += error.problems
+    return read
+
+
+def _train_rows(task: TaskRow, benchmark: Benchmark, problems: list[str]) -> int | None:
+    """Sequences of the task's training split; `None` when its files have problems."""
+    from harness.data import check_task, find_task_files
+    from harness.sequence_files import read_rows
+
+    if task.generated:
+        from harness.quickstart import ROWS
+
+        rows: int = ROWS["train"]
+    elif benchmark.data_dir is None:
+        problems.append(
+            f"`--data-dir` is needed for {task.name}: name the folder that holds {task.name}/train.csv."
+        )
+        return None
+    else:
+        found = check_task(task, benchmark.data_dir)
+        if found:
+            problems += [line for line in found if line not in problems]
+            return None
+        rows = len(read_rows(find_task_files(task, benchmark.data_dir)["train"], task.num_labels)[0].labels)
+    return min(rows, benchmark.limit or rows)
+
+
+def _backbone_problems(models: tuple[str, ...]) -> list[str]:
+    from lingo.backbones import inspect_backbone
+
+    return [
+        f"`--models`: {problem}"
+        for model in models
+        if model != TINY_MODEL
+        for problem in inspect_backbone(model)
+    ]
+
+
+def _worker_problems(benchmark: Benchmark) -> list[str]:
+    workers, batch = benchmark.workers_per_trial, benchmark.batch_size
+    if workers > batch:
+        return [f"`--workers-per-trial` must be at most `--batch-size`, but got {workers} and {batch}."]
+    return []
+
+
+def _studies(
+    benchmark: Benchmark,
+    spaces: Mapping[str, SpaceFile],
+    rows: Mapping[str, int | None],
+    problems: list[str],
+) -> list[Study]:
+    options = {"epochs": benchmark.epochs, "batch_size": benchmark.batch_size}
+    studies: list[Study] = []
+    for task in benchmark.tasks:
+        count = rows[task]
+        for model in benchmark.models:
+            for method, file in spaces.items():
+                if count is None:
+                    continue
+                total_steps = steps_per_epoch(count, benchmark.batch_size) * benchmark.epochs
+                try:
+                    space = file.for_task(task).restrict(total_steps, **options)
+                except InputError as error:
+                    size = f"{task}: {count} rows, batch {benchmark.batch_size}, {benchmark.epochs} epochs"
+                    problems += [f"{line} ({size})" for line in error.problems]
+                    continue
+                studies.append(
+                    Study(
+                        task=TASKS[task],
+                        backbone=model,
+                        method=method,
+                        train_rows=count,
+                        total_steps=total_steps,
+                        space=space,
+                    )
+                )
+    return studies
+
+
+def _plain(space: SearchSpace) -> dict[str, Any]:
+    """A search space as plain data, without the place of its file."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(replace(space, source=""))))
+    return plain
