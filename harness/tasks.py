@@ -1,8 +1,7 @@
 """The tasks: one row for each dataset, the suites they form, and the names under which people know them.
 
 The 28 datasets are those of the Genome Understanding Evaluation (GUE, arXiv:2306.15006). Row counts are the
-published ones of its tables where their train, dev and test parts add up to a split in tenths; a count on which
-published sources disagree is `None` and is not compared with.
+published ones of its tables; a count on which published sources disagree is `None` and is not compared with.
 """
 
 from collections.abc import Iterable, Iterator
@@ -159,7 +158,9 @@ def _generated() -> Iterator[TaskRow]:
 
 
 TASKS: dict[str, TaskRow] = {
-    row.name: row for rows in (_histone_marks, _promoters, _binding_sites, _others, _generated) for row in rows()
+    row.name: row
+    for rows in (_histone_marks, _promoters, _binding_sites, _others, _generated)
+    for row in rows()
 }
 
 SUITES: dict[str, tuple[str, ...]] = {

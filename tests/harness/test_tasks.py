@@ -11,7 +11,15 @@ from harness.tasks import SPLITS, SUITES, TASKS, find_task, find_tasks
 
 def test_all_28_gue_datasets_are_there():
     families = Counter(row.family for row in TASKS.values() if not row.generated)
-    assert families == {"EMP": 10, "prom_300": 3, "prom_core": 3, "tf": 5, "mouse": 5, "splice": 1, "virus": 1}
+    assert families == {
+        "EMP": 10,
+        "prom_300": 3,
+        "prom_core": 3,
+        "tf": 5,
+        "mouse": 5,
+        "splice": 1,
+        "virus": 1,
+    }
     assert len(SUITES["gue"]) == 28
     assert len(SUITES["paper"]) == 13
     assert all(TASKS[name].generated for name in SUITES["quickstart"])

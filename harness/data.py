@@ -1,0 +1,377 @@
+"""Tasks on disk: found, checked, tokenised once, and opened memory-mapped by every worker.
+
+A prepared task is a folder named after the digest of all that made it (data, tokenizer, prompt, length,
+limit), so that studies, worker groups and later runs share it. Training opens train and dev through
+`open_prepared`; the test split is another file, and only `open_test` opens it, in the final stage.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from harness.errors import InputError
+from harness.sequence_files import Rows, file_digest, read_rows
+from harness.tasks import SPLITS, TaskRow
+from lingo.data import Kind, Split, TaskData
+from lingo.prompts import Prompt
+from lingo.tokenization import tokenize
+
+FORMAT = 1
+"""Part of every digest: raised when prepared folders of the past must not be used again."""
+
+CHUNK = 8192
+"""Sequences tokenised between two reports of progress."""
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being tokenised, the rows done and the rows in all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedTask:
+    """A tokenised task on disk.
+
+    Attributes:
+        folder: Absolute path of the folder with `{train,dev,test}.arrow` and `meta.json`.
+        name, kind, num_labels, metric: As in `lingo.data.TaskData`.
+        digest: sha256 of data, tokenizer, prompt, length and limit.
+        rows: Sequences of each split.
+        longest: Tokens of the longest sequence of each split.
+        truncated: Sequences of each split that were cut to fit the backbone.
+        marks: What a reader of results must know (`smoke`, `changed split`, `truncated`, `generated data`),
+            each with the line that says why.
+        reused: Whether the folder was there already.
+    """
+
+    folder: Path
+    name: str
+    kind: Kind
+    num_labels: int
+    metric: str
+    digest: str
+    rows: Mapping[str, int]
+    longest: Mapping[str, int]
+    truncated: Mapping[str, int]
+    marks: Mapping[str, str]
+    reused: bool
+
+
+def find_task_files(row: TaskRow, data_dir: Path | str) -> dict[str, Path]:
+    """The files of a task's splits, `{train,dev,test}.csv`, below `data_dir`.
+
+    Their folder has the official name (`EMP/H3`, also inside `GUE/`) or that of the hub's mirror (`emp_H3`).
+
+    Raises:
+        InputError: If the folder or a split is not there; one line for each.
+    """
+    data_dir = Path(data_dir)
+    if not data_dir.is_dir():
+        raise InputError(f"`--data-dir` must be a folder, but got {data_dir}.")
+    folders = [data_dir / name for name in (row.name, f"GUE/{row.name}", row.mirror) if name]
+    folder = next((folder for folder in folders if folder.is_dir()), None)
+    if folder is None:
+        raise InputError(
+            f"{row.name}: expected train.csv, dev.csv and test.csv in {folders[0]}, but there is none."
+        )
+    files = {split: folder / f"{split}.csv" for split in SPLITS}
+    missing = [
+        f"{path}: missing; {row.name} needs its {split} split."
+        for split, path in files.items()
+        if not path.is_file()
+    ]
+    if missing:
+        raise InputError(missing)
+    return files
+
+
+def check_task(row: TaskRow, data_dir: Path | str) -> list[str]:
+    """Every problem of a task's files, one line each; empty when it can be prepared."""
+    try:
+        _read_splits(row, find_task_files(row, data_dir))
+    except InputError as error:
+        return error.problems
+    return []
+
+
+def prepare(
+    row: TaskRow,
+    data_dir: Path | str,
+    out: Path | str,
+    *,
+    tokenizer: Any,
+    pad_id: int,
+    max_length: int | None = None,
+    prompt: Prompt | None = None,
+    limit: int | None = None,
+    progress: Progress | None = None,
+) -> PreparedTask:
+    """Tokenise a task into a folder below `out`, or find it there.
+
+    Args:
+        row: The task.
+        data_dir: Folder with the task's files, see `find_task_files`.
+        out: Folder of prepared tasks; made when absent.
+        tokenizer: The backbone's tokenizer.
+        pad_id: Token id of padding.
+        max_length: Tokens that the backbone takes, prompt and special tokens included. Longer sequences are
+            cut, which `truncated` and a mark record. `None` for no limit.
+        prompt: What stands around each sequence; `None` for nothing.
+        limit: Rows kept of each split: the first of a shuffle that depends on the file alone.
+        progress: Told how far tokenisation is.
+
+    Raises:
+        InputError: with one line for each problem of the files; nothing is left on disk then.
+    """
+    if limit is not None and limit < 1:
+        raise InputError(f"`--limit` must be at least 1, but got {limit}.")
+    files = find_task_files(row, data_dir)
+    digests = {split: file_digest(path) for split, path in files.items()}
+    recipe = {
+        "format": FORMAT,
+        "task": [row.name, row.kind, row.num_labels, row.metric],
+        "files": digests,
+        "tokenizer": tokenizer_digest(tokenizer),
+        "pad_id": pad_id,
+        "prompt": None if prompt is None else [prompt.prefix, prompt.suffix],
+        "max_length": max_length,
+        "limit": limit,
+        "published": row.published,
+    }
+    digest = _digest(recipe)
+    folder = Path(out).resolve() / f"{row.name.replace('/', '_')}-{digest[:16]}"
+    ready = read_prepared(folder, reused=True)
+    if ready is not None:
+        return ready
+    splits = _read_splits(row, files)
+    meta: dict[str, Any] = {"digest": digest, "recipe": recipe, "marks": _count_marks(row, splits, limit)}
+    if limit is not None:
+        splits = {split: rows.take(_sample(digests[split], rows, limit)) for split, rows in splits.items()}
+    with _made_at_once(folder) as made:
+        encoder = _Encoder(tokenizer, prompt, max_length, progress)
+        for split, rows in splits.items():
+            ids, offsets, cut = encoder.encode(f"{row.name} {split}", rows.sequences)
+            _write_split(made / f"{split}.arrow", ids, offsets, rows.labels)
+            meta.setdefault("rows", {})[split] = len(rows.labels)
+            meta.setdefault("longest", {})[split] = int(np.diff(offsets).max())
+            meta.setdefault("truncated", {})[split] = cut
+            meta.setdefault("bytes", {})[split] = (made / f"{split}.arrow").stat().st_size
+        meta["marks"] |= _truncation_mark(row, meta["truncated"], meta["rows"], encoder.longest, max_length)
+        (made / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
+    prepared = read_prepared(folder)
+    assert prepared is not None, folder
+    return prepared
+
+
+def read_prepared(folder: Path | str, *, reused: bool = False) -> PreparedTask | None:
+    """What a prepared folder says of itself; `None` when it is not there or not whole."""
+    folder = Path(folder).resolve()
+    try:
+        meta = json.loads((folder / "meta.json").read_text())
+        whole = all(
+            (folder / f"{split}.arrow").stat().st_size == size for split, size in meta["bytes"].items()
+        )
+    except (OSError, ValueError, KeyError):
+        return None
+    if not whole:
+        return None
+    name, kind, num_labels, metric = meta["recipe"]["task"]
+    return PreparedTask(
+        folder=folder,
+        name=name,
+        kind=kind,
+        num_labels=num_labels,
+        metric=metric,
+        digest=meta["digest"],
+        rows=meta["rows"],
+        longest=meta["longest"],
+        truncated=meta["truncated"],
+        marks=meta["marks"],
+        reused=reused,
+    )
+
+
+def open_prepared(folder: Path | str) -> TaskData:
+    """Train and dev of a prepared task, memory-mapped. The test split's file is not touched.
+
+    Raises:
+        InputError: If the folder holds no prepared task.
+    """
+    folder = Path(folder)
+    try:
+        meta = json.loads((folder / "meta.json").read_text())
+        name, kind, num_labels, metric = meta["recipe"]["task"]
+        return TaskData(
+            name=name,
+            kind=kind,
+            num_labels=num_labels,
+            metric=metric,
+            pad_id=meta["recipe"]["pad_id"],
+            train=_open_split(folder / "train.arrow"),
+            dev=_open_split(folder / "dev.arrow"),
+            digest=meta["digest"],
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{folder}: is no whole prepared task ({error}); remove it and run again.") from None
+
+
+def open_test(folder: Path | str) -> Split:
+    """The test split of a prepared task, memory-mapped. For the final stage alone.
+
+    Raises:
+        InputError: If the folder holds no prepared task.
+    """
+    try:
+        return _open_split(Path(folder) / "test.arrow")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder}: has no whole test split ({error}); remove it and run again.") from None
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """sha256 of vocabulary, rules and special tokens; padding and truncation settings do not count."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = json.loads(backend.to_str()) if backend is not None else tokenizer.get_vocab()
+    for transient in ("padding", "truncation"):
+        rules.pop(transient, None)
+    return _digest(
+        [type(tokenizer).__name__, rules, {k: str(v) for k, v in tokenizer.special_tokens_map.items()}]
+    )
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _read_splits(row: TaskRow, files: Mapping[str, Path]) -> dict[str, Rows]:
+    """All splits, or every problem of all of them."""
+    splits: dict[str, Rows] = {}
+    problems: list[str] = []
+    for split, path in files.items():
+        splits[split], found = read_rows(path, row.num_labels)
+        problems += found
+    if problems:
+        raise InputError(problems)
+    return splits
+
+
+def _sample(digest: str, rows: Rows, limit: int) -> NDArray[np.int64]:
+    """`limit` row numbers that depend on the file alone; those of a smaller limit come first."""
+    return np.random.default_rng(int(digest[:16], 16)).permutation(len(rows.labels))[:limit]
+
+
+def _count_marks(row: TaskRow, splits: Mapping[str, Rows], limit: int | None) -> dict[str, str]:
+    marks = {}
+    if row.generated:
+        marks["generated data"] = f"{row.name} is generated DNA with planted motifs."
+    changed = [
+        f"{split} has {len(splits[split].labels):,} rows (published {published:,})"
+        for split, published in row.published.items()
+        if len(splits[split].labels) != published
+    ]
+    if changed:
+        marks["changed split"] = (
+            f"{row.name}: {', '.join(changed)}; scores do not compare with published ones."
+        )
+    if limit is not None:
+        marks["smoke"] = f"{row.name}: only the first {limit:,} rows of each shuffled split (--limit)."
+    return marks
+
+
+def _truncation_mark(
+    row: TaskRow, cut: Mapping[str, int], rows: Mapping[str, int], longest: int, max_length: int | None
+) -> dict[str, str]:
+    parts = [f"{number:,} of {rows[split]:,} in {split}" for split, number in cut.items() if number]
+    if not parts:
+        return {}
+    return {
+        "truncated": f"{row.name}: sequences are cut to the backbone's {max_length:,} tokens "
+        f"({', '.join(parts)}; the longest has {longest:,})."
+    }
+
+
+class _Encoder:
+    """Tokenises whole sequences, and cuts only those rows that are longer than the backbone takes."""
+
+    def __init__(
+        self, tokenizer: Any, prompt: Prompt | None, max_length: int | None, progress: Progress | None
+    ) -> None:
+        self.tokenizer, self.prompt, self.max_length = tokenizer, prompt, max_length
+        self.progress = progress
+        self.longest = 0
+
+    def encode(self, name: str, sequences: list[str]) -> tuple[NDArray[np.integer], NDArray[np.int64], int]:
+        """Flat ids, offsets `[n + 1]`, and how many sequences were cut."""
+        parts: list[NDArray[np.integer]] = []
+        lengths: list[NDArray[np.int64]] = []
+        cut = 0
+        for start in range(0, len(sequences), CHUNK):
+            chunk = sequences[start : start + CHUNK]
+            ids, offsets = self._tokenize(chunk, None)
+            whole = np.diff(offsets)
+            self.longest = max(self.longest, int(whole.max()))
+            if self.max_length is not None and whole.max() > self.max_length:
+                cut += int((whole > self.max_length).sum())
+                ids, offsets = self._tokenize(chunk, self.max_length)
+            parts.append(ids)
+            lengths.append(np.diff(offsets))
+            if self.progress is not None:
+                self.progress(name, start + len(chunk), len(sequences))
+        offsets = np.zeros(len(sequences) + 1, dtype=np.int64)
+        np.cumsum(np.concatenate(lengths), out=offsets[1:])
+        return np.concatenate(parts), offsets, cut
+
+    def _tokenize(
+        self, chunk: list[str], max_length: int | None
+    ) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
+        try:
+            return tokenize(chunk, self.tokenizer, self.prompt, max_length)
+        except ValueError as error:
+            raise InputError(
+                f"the prompt leaves no room in the backbone's {max_length} tokens: {error}"
+            ) from None
+
+
+@contextmanager
+def _made_at_once(folder: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `folder` when the block ends well, and nothing when it does not."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    made.chmod(0o755)
+    try:
+        yield made
+        if folder.exists() and read_prepared(folder) is None:
+            shutil.rmtree(folder)
+        try:
+            made.rename(folder)
+        except OSError:
+            if read_prepared(folder) is None:
+                raise
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _write_split(
+    path: Path, ids: NDArray[np.integer], offsets: NDArray[np.int64], labels: NDArray[Any]
+) -> None:
+    columns = [pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(ids)), pa.array(labels)]
+    batch = pa.record_batch(columns, names=["ids", "label"])
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+
+
+def _open_split(path: Path) -> Split:
+    batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+    column = batch.column("ids")
+    return Split(
+        ids=column.values.to_numpy(zero_copy_only=True),
+        offsets=column.offsets.to_numpy(zero_copy_only=True),
+        labels=batch.column("label").to_numpy(zero_copy_only=True),
+    )

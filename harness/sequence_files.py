@@ -1,0 +1,123 @@
+"""Reading `sequence,label` files, with a message that names file and line for whatever is wrong in them."""
+
+import csv
+import hashlib
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+HEADER = ["sequence", "label"]
+SHOWN = 5
+"""Lines shown of one file; the rest is counted."""
+
+CODES = "ACGTNURYSWKMBDHV"
+"""IUPAC nucleotide codes."""
+
+UNIFORM = str.maketrans(CODES + CODES.lower(), "ACGTNTNNNNNNNNNN" * 2)
+"""To A, C, G, T and N: lower case is raised, U is T, and every other ambiguous code is N."""
+
+ACCEPTED = frozenset(CODES + CODES.lower())
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The rows of one split.
+
+    Attributes:
+        sequences: Upper-case sequences of A, C, G, T and N.
+        labels: int64 `[n]`.
+    """
+
+    sequences: list[str]
+    labels: NDArray[np.int64]
+
+    def take(self, indices: NDArray[np.int64]) -> "Rows":
+        """These rows alone, in this order."""
+        return Rows([self.sequences[i] for i in indices], self.labels[indices])
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_rows(path: Path, num_labels: int) -> tuple[Rows, list[str]]:
+    """Read a file of classified sequences.
+
+    Args:
+        path: CSV file with the header `sequence,label`; any line ending.
+        num_labels: Classes C; labels are 0 to C-1.
+
+    Returns:
+        The good rows, and one line for each problem (at most `SHOWN` and a count of the rest).
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        return _nothing(), [f"{path}: cannot be read ({error.strerror})."]
+    except UnicodeDecodeError:
+        return _nothing(), [f"{path}: must be a text file in UTF-8 with the header `sequence,label`."]
+    if not text.strip():
+        return _nothing(), [f"{path}: is empty; expected the header `sequence,label` and at least one row."]
+    sequences: list[str] = []
+    labels: list[int] = []
+    problems: list[str] = []
+    for line, outcome in _lines(text, num_labels):
+        if isinstance(outcome, str):
+            problems.append(f"{path}, line {line}: {outcome}")
+        else:
+            sequences.append(outcome[0])
+            labels.append(outcome[1])
+    if not sequences and not problems:
+        problems.append(f"{path}: must have at least one row below the header, but got none.")
+    if len(problems) > SHOWN:
+        problems[SHOWN:] = [f"{path}: {len(problems) - SHOWN:,} more bad lines."]
+    return Rows(sequences, np.asarray(labels, dtype=np.int64)), problems
+
+
+def _nothing() -> Rows:
+    return Rows([], np.zeros(0, dtype=np.int64))
+
+
+def _lines(text: str, num_labels: int) -> Iterator[tuple[int, str | tuple[str, int]]]:
+    """Line number, and the row or what is wrong with it. A bad header is the only outcome of its file."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        header = next(reader)
+        if [name.strip().casefold() for name in header] != HEADER:
+            yield (
+                reader.line_num,
+                f"the header must be `sequence,label`, but got `{_short(','.join(header))}`.",
+            )
+            return
+        for fields in reader:
+            if fields:
+                yield reader.line_num, _row(fields, num_labels)
+    except csv.Error as error:
+        yield reader.line_num, f"is not readable as CSV ({error})."
+
+
+def _row(fields: list[str], num_labels: int) -> str | tuple[str, int]:
+    if len(fields) != 2:
+        return f"a row must be `sequence,label`, but got {len(fields)} fields."
+    sequence, label = fields[0].strip(), fields[1].strip()
+    if not sequence:
+        return "`sequence` must not be empty."
+    if not ACCEPTED.issuperset(sequence):
+        position, letter = next((i, c) for i, c in enumerate(sequence, 1) if c not in ACCEPTED)
+        return (
+            f"`sequence` must hold nucleotide codes (A, C, G, T, N; other IUPAC codes count as N), "
+            f"but got {letter!r} at position {position}."
+        )
+    if not (label.isascii() and label.isdigit() and int(label) < num_labels):
+        return f"`label` must be a whole number from 0 to {num_labels - 1}, but got {_short(label)!r}."
+    return sequence.translate(UNIFORM), int(label)
+
+
+def _short(text: str, width: int = 40) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
