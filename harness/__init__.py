@@ -1,0 +1,1 @@
+"""The benchmark service around `lingo`: configuration, data, search, worker pool, tracking, results."""

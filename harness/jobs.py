@@ -1,0 +1,58 @@
+"""What travels between the search, the pool and its workers: jobs out, reports back. Plain data only."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Stage = Literal["search", "final"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One trial to train.
+
+    Attributes:
+        id: Name that may be submitted again without harm: `<study>/trial-0007` or `<study>/final/seed-3`.
+        study: Key of the study, `task|backbone|method`.
+        stage: `search` jobs never see the test split; `final` jobs read it once, after their last epoch.
+        backbone: Backbone to load: a known name or a local folder in the hub's layout.
+        data: Folder of the prepared task (`harness.data`).
+        config: The fields of `lingo.trial.TrialConfig`.
+    """
+
+    id: str
+    study: str
+    stage: Stage
+    backbone: str
+    data: str
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """One piece of news of a job: an evaluation at an epoch's end, or its end.
+
+    Attributes:
+        job: `Job.id`.
+        number: 1, 2, … within the job; a repeated number is a repeated report.
+        status: `running` after an evaluation with more to come, `finished` after the last, `failed`.
+        epoch, step, total_steps: Position in training, all from 1.
+        train_loss: Mean training loss since the last report, without the orthogonality term.
+        dev: Dev-split metrics, `loss` among them (NaN where undefined).
+        test: Test-split metrics; only on the last report of a `final` job.
+        seconds: Wall time since the job's admission.
+        facts: Measured facts: trained_parameters, total_parameters, kept_ranks, samples, digest …
+        error: One line, for `failed`.
+    """
+
+    job: str
+    number: int
+    status: Literal["running", "finished", "failed"]
+    epoch: int = 0
+    step: int = 0
+    total_steps: int = 0
+    train_loss: float = float("nan")
+    dev: dict[str, float] = field(default_factory=dict)
+    test: dict[str, float] | None = None
+    seconds: float = 0.0
+    facts: dict[str, Any] = field(default_factory=dict)
+    error: str | None = None

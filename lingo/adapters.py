@@ -1,0 +1,300 @@
+"""Stacked low-rank adapters: K trials on one frozen backbone, one base product for all of them.
+
+The update of a site is W0 + s · P Λ Q (paper section 4.3.2; AdaLoRA, arXiv:2303.10512). With Q̂ = s·Λ·Q folded
+once a step for all sites, forward is y = x W0 + (x P) Q̂, and backward needs, per site, only
+    dU = g Q̂ᵀ,   dP = xᵀ dU,   G = Uᵀ g   (U = x P),   dx = g W0ᵀ + dU Pᵀ;
+the gradients of Q and Λ follow from G for all sites at once: dQ = s·Λ·G and dΛ = s·⟨G, Q⟩ row by row.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lingo.layout import Layout, Site
+from lingo.slot import Slot
+from lingo.streams import stream
+
+
+class PackedLinear(nn.Module):
+    """A frozen linear layer with one low-rank adapter per slot.
+
+    Input [n·B, …, d_in] holds the rows of n slots one after the other, B for each; output likewise.
+    Without an arrangement (`p` is None) it is the frozen layer alone.
+    """
+
+    def __init__(self, base: nn.Module, anchor: Tensor) -> None:
+        super().__init__()
+        self.base = base
+        weight = base.weight
+        # GPT-2's Conv1D keeps its weight as [d_in, d_out].
+        self.weight = weight if isinstance(base, nn.Linear) else weight.t()  # type: ignore[operator]
+        self.bias = base.bias
+        self.anchor = anchor
+        self.slots = 0
+        self.p: Tensor | None = None
+        self.q: Tensor | None = None
+        self.grad_p: Tensor | None = None
+        self.grad_g: Tensor | None = None
+        self.kept: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.p is None:
+            return F.linear(x, self.weight, self.bias)  # type: ignore[arg-type]
+        out: Tensor = _LowRank.apply(x, self.anchor, self)
+        return out
+
+    def extra_repr(self) -> str:
+        return f"slots={self.slots}"
+
+
+class _LowRank(torch.autograd.Function):
+    """y = x W0ᵀ + b + (drop(x) P) Q̂ for every slot; gradients of the factors go into the bank's buffers.
+
+    The factors are not autograd leaves: their gradients are accumulated in place, as views of one flat
+    buffer, which the optimiser and the data-parallel reduction use as it is. `anchor` makes autograd call
+    `backward` where x itself needs no gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, anchor: Tensor, site: PackedLinear) -> Tensor:
+        out = F.linear(x, site.weight, site.bias)  # type: ignore[arg-type]
+        rows = _drop(x, site.kept).view(site.slots, -1, x.shape[-1])
+        u = torch.bmm(rows, site.p)  # type: ignore[arg-type]
+        out.view(site.slots, -1, out.shape[-1]).baddbmm_(u, site.q)  # type: ignore[arg-type]
+        ctx.save_for_backward(x, u)
+        # The buffers of this step: a later arrangement must not be mixed in.
+        ctx.site, ctx.kept = site, site.kept
+        ctx.p, ctx.q, ctx.grad_p, ctx.grad_g = site.p, site.q, site.grad_p, site.grad_g
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None]:
+        x, u = ctx.saved_tensors
+        site, (grad,) = ctx.site, grads
+        slots = u.shape[0]
+        g = grad.reshape(slots, -1, grad.shape[-1])
+        du = torch.bmm(g, ctx.q.transpose(1, 2))
+        rows = _drop(x, ctx.kept).view(slots, -1, x.shape[-1])
+        ctx.grad_p.baddbmm_(rows.transpose(1, 2), du)
+        ctx.grad_g.baddbmm_(u.transpose(1, 2), g)
+        if not ctx.needs_input_grad[0]:
+            return None, None, None
+        dx = F.linear(grad, site.weight.t())
+        if ctx.kept is None:
+            dx.view(slots, -1, x.shape[-1]).baddbmm_(du, ctx.p.transpose(1, 2))
+        else:
+            dx += _drop(torch.bmm(du, ctx.p.transpose(1, 2)).view(x.shape), ctx.kept)
+        return dx, None, None
+
+
+def _drop(x: Tensor, kept: Tensor | None) -> Tensor:
+    """Zero the dropped inputs; the factor 1/(1 - rate) is part of the folded scale."""
+    if kept is None:
+        return x
+    return torch.where(kept, x.view(kept.shape), 0.0).view(x.shape)
+
+
+class AdapterBank:
+    """The adapters of all slots: flat parameters, flat gradients, and the modules that use them.
+
+    Args:
+        model: The frozen backbone; its adapted linear layers are replaced until `detach`.
+        layout: Segments of a row.
+        capacity: K, rows of the flat tensors.
+        dtype: Of parameters and gradients (float32, or float64 for exactness tests).
+    """
+
+    def __init__(self, model: nn.Module, layout: Layout, *, capacity: int, dtype: torch.dtype) -> None:
+        weight = next(model.parameters())
+        self.model, self.layout, self.capacity = model, layout, capacity
+        self.device, self.compute_dtype = weight.device, weight.dtype
+        new = {"device": self.device, "dtype": dtype}
+        self.theta = torch.zeros(capacity, layout.size, **new)
+        # One column more: the slot's loss travels with its gradient in the data-parallel reduction.
+        self.grad = torch.zeros(capacity, layout.size + 1, **new)
+        self.keep = torch.zeros(capacity, layout.ranks, **new)
+        """1 where the forward pass uses λ, 0 where it is masked."""
+        self.unit = torch.zeros(capacity, layout.ranks, **new)
+        """1 where the singular value is fixed at one (LoRA), else 0."""
+        self.learn = torch.zeros(capacity, layout.ranks, **new)
+        """1 where λ receives a gradient."""
+        self.valid = torch.zeros(capacity, layout.ranks, **new)
+        """1 where the slot has this rank of this site at all."""
+        self._anchor = torch.zeros((), device=self.device, dtype=self.compute_dtype, requires_grad=True)
+        self._modules = {site.path: self._replace(site) for site in layout.sites}
+        self._compact: list[Tensor] | None = None
+        self._buffers: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        self.rows = 0
+        self.widths = [0] * len(layout.sites)
+
+    # --- the modules ----------------------------------------------------------------------------------
+
+    def _replace(self, site: Site) -> PackedLinear:
+        parent, name = self._parent(site.path)
+        packed = PackedLinear(getattr(parent, name), self._anchor)
+        setattr(parent, name, packed)
+        return packed
+
+    def _parent(self, path: str) -> tuple[nn.Module, str]:
+        parent, _, name = path.rpartition(".")
+        return self.model.get_submodule(parent), name
+
+    def detach(self) -> None:
+        """Put the frozen layers back in place."""
+        for path, packed in self._modules.items():
+            parent, name = self._parent(path)
+            setattr(parent, name, packed.base)
+
+    def initialise(self, slot: Slot) -> None:
+        """Write a new trial's factors into its (zeroed) row, drawn from its own stream in layer order.
+
+        LoRA: P uniform in ±1/√d_in, Q zero, as peft's default (Kaiming uniform with a = √5).
+        SVD forms: P and Q normal with standard deviation 0.02, Λ zero.
+        """
+        layout, rank, row = self.layout, slot.rank, slice(slot.row, slot.row + 1)
+        generator = stream(slot.config.seed, "init")
+        for path in (path for path in layout.order if path in slot.paths):
+            site = layout.site(path)
+            p, _, q = layout.parts(self.theta[row], site)
+            a = torch.empty(rank, site.d_in)
+            if slot.svd:
+                p[:, :rank] = a.normal_(std=0.02, generator=generator).t()
+                q[:rank] = torch.empty(site.d_out, rank).normal_(std=0.02, generator=generator).t()
+            else:
+                bound = 1 / math.sqrt(site.d_in)
+                p[:, :rank] = a.uniform_(-bound, bound, generator=generator).t()
+        where = torch.from_numpy(slot.positions(layout)).to(self.device)
+        self.valid[slot.row, where] = 1
+        for tensor in (self.keep, self.learn) if slot.svd else (self.unit,):
+            tensor[slot.row, where] = 1
+
+    def decay(self, decay: Tensor) -> Tensor:
+        """[n, 1] factors of decoupled weight decay: all adapter weights and the head."""
+        return decay
+
+    # --- one step -------------------------------------------------------------------------------------
+
+    def arrange(self, first: int, rows: int, widths: Sequence[int], compact: Sequence[Tensor] | None = None) -> None:
+        """Point every module at rows [first, first + rows), using the leading `widths[number]` ranks of a site.
+
+        A site of width 0 is the frozen layer alone. With `compact` (per group, indices [rows, M, r_c] of the
+        ranks to use) the factors are gathered into narrower buffers: same outputs, less work.
+        """
+        layout, self.rows, self.widths = self.layout, rows, list(widths)
+        self._first, self._compact = first, list(compact) if compact is not None else None
+        theta, grad = self.theta[first : first + rows], self.grad[first : first + rows]
+        self._buffers = []
+        for g, group in enumerate(layout):
+            p, gp, gg = layout.p(theta, group), layout.p(grad, group), layout.q(grad, group)
+            rank = layout.rank if compact is None else compact[g].shape[-1]
+            narrow = compact is not None or self.compute_dtype != theta.dtype
+            new = {"device": self.device, "dtype": self.compute_dtype}
+            if narrow:
+                p = torch.empty(*p.shape[:3], rank, **new)
+                gp = torch.zeros(*p.shape, **new)
+                gg = torch.zeros(rows, len(group), rank, group.d_out, **new)
+            q = torch.empty(rows, len(group), rank, group.d_out, **new)
+            self._buffers.append((p, q, gp, gg))
+            for site in group.sites:
+                self._aim(self._modules[site.path], site, widths[site.number])
+
+    def _aim(self, module: PackedLinear, site: Site, width: int) -> None:
+        module.slots, module.kept = self.rows, None
+        if not width:
+            module.p = module.q = module.grad_p = module.grad_g = None
+            return
+        p, q, gp, gg = self._buffers[site.group]
+        module.p, module.grad_p = p[:, site.index, :, :width], gp[:, site.index, :, :width]
+        module.q, module.grad_g = q[:, site.index, :width], gg[:, site.index, :width]
+
+    def fold(self, scale: Tensor) -> Tensor:
+        """Write Q̂ = s·Λ·Q of the arranged rows; `scale` s is [rows, 1]. Returns s·Λ [rows, R]."""
+        rows = slice(self._first, self._first + self.rows)
+        layout, theta = self.layout, self.theta[rows]
+        factor = torch.addcmul(self.unit[rows], layout.lam(theta), self.keep[rows]).mul_(scale)
+        for g, group in enumerate(layout):
+            p, q, _, _ = self._buffers[g]
+            weight, full = layout.of_group(factor, group).unsqueeze(-1), layout.q(theta, group)
+            if self._compact is not None:
+                index = self._compact[g]
+                torch.mul(_take_q(full, index), weight.gather(2, index.unsqueeze(-1)), out=q)
+                p.copy_(layout.p(theta, group).gather(3, index.unsqueeze(2).expand(p.shape)))
+            elif self.compute_dtype == theta.dtype:
+                torch.mul(full, weight, out=q)
+            else:
+                q.copy_(full * weight)
+                p.copy_(layout.p(theta, group))
+        return factor
+
+    def zero_grad(self) -> None:
+        """Clear the gradients of the arranged rows."""
+        self.grad[self._first : self._first + self.rows].zero_()
+        for p, _, gp, gg in self._buffers:
+            if p.untyped_storage().data_ptr() != self.theta.untyped_storage().data_ptr():
+                gp.zero_()
+                gg.zero_()
+
+    def drop(self, kept: Tensor | None) -> None:
+        """Set the dropout masks of the next forward pass, bool [n, B, S, Σ d_in], or none at all."""
+        start = 0
+        for site in self.layout.sites:
+            module = self._modules[site.path]
+            module.kept = None if kept is None else kept[..., start : start + site.d_in]
+            start += site.d_in
+
+    def collect(self) -> Tensor:
+        """Gradients [rows, size + 1] as written by the backward pass: of P, and G in the place of Q."""
+        rows = slice(self._first, self._first + self.rows)
+        grad = self.grad[rows]
+        if self._compact is None and self.compute_dtype == self.theta.dtype:
+            return grad
+        for g, group in enumerate(self.layout):
+            _, _, gp, gg = self._buffers[g]
+            p, q = self.layout.p(grad, group), self.layout.q(grad, group)
+            if self._compact is None:
+                p.copy_(gp)
+                q.copy_(gg)
+            else:
+                index = self._compact[g]
+                p.scatter_(3, index.unsqueeze(2).expand(gp.shape), gp.to(p.dtype))
+                q.scatter_(2, index.unsqueeze(-1).expand(gg.shape), gg.to(q.dtype))
+        return grad
+
+    def finish(self, grad: Tensor, factor: Tensor, scale: Tensor) -> None:
+        """Turn G into the gradients of Q and Λ, in place: dQ = s·Λ·G, dΛ = s·⟨G, Q⟩ where λ learns."""
+        rows = slice(self._first, self._first + self.rows)
+        layout, theta = self.layout, self.theta[rows]
+        lam = layout.lam(grad)
+        for group in layout:
+            g, q = layout.q(grad, group), layout.q(theta, group)
+            torch.sum(g * q, dim=-1, out=layout.of_group(lam, group))
+            g.mul_(layout.of_group(factor, group).unsqueeze(-1))
+        lam.mul_(self.learn[rows] * scale)
+
+    def orthogonality(self, grad: Tensor, weight: Tensor) -> None:
+        """Add the gradient of weight/(2M) · Σ (‖PᵀP - I‖_F + ‖QQᵀ - I‖_F), M the slot's adapted matrices.
+
+        d‖S‖_F = 2 P S / ‖S‖_F for S = PᵀP - I, in closed form for all sites of a shape at once.
+        `weight` is [rows, 1, 1, 1] and already divided by 2M.
+        """
+        rows = slice(self._first, self._first + self.rows)
+        layout, theta = self.layout, self.theta[rows]
+        for group in layout:
+            eye = torch.diag_embed(layout.of_group(self.valid[rows], group))
+            p, q = layout.p(theta, group), layout.q(theta, group)
+            layout.p(grad, group).add_(p @ _frobenius_slope(p.transpose(-1, -2) @ p - eye, weight))
+            layout.q(grad, group).add_(_frobenius_slope(q @ q.transpose(-1, -2) - eye, weight) @ q)
+
+
+def _take_q(q: Tensor, index: Tensor) -> Tensor:
+    return q.gather(2, index.unsqueeze(-1).expand(*index.shape, q.shape[-1]))
+
+
+def _frobenius_slope(s: Tensor, weight: Tensor) -> Tensor:
+    """2·weight·S/‖S‖_F, and 0 where S is 0."""
+    norm = torch.linalg.matrix_norm(s, keepdim=True)
+    return s * (2 * weight / norm.clamp_min(torch.finfo(s.dtype).tiny))

@@ -1,0 +1,83 @@
+"""Full fine-tuning through the packed trainer: every weight of the backbone in the one row of a pack."""
+
+import torch
+from torch import Tensor, nn
+
+from lingo.layout import Layout, zeros
+from lingo.slot import Slot
+
+
+class FullBank:
+    """Holds the backbone's own parameters as views of one flat row; the counterpart of `AdapterBank`.
+
+    The pretrained weights are kept once more, to start every trial from them and to put them back.
+    Biases and vectors (normalisation weights) are not decayed, as transformers' `Trainer` does.
+    """
+
+    def __init__(self, model: nn.Module, layout: Layout, *, dtype: torch.dtype) -> None:
+        self.model, self.layout = model, layout
+        self.parameters = list(model.parameters())
+        first = self.parameters[0]
+        self._dtype = first.dtype
+        self.theta = torch.zeros(1, layout.size, device=first.device, dtype=dtype)
+        self.grad = torch.zeros(1, layout.size + 1, device=first.device, dtype=dtype)
+        self.pristine = torch.cat([p.detach().flatten() for p in self.parameters])
+        self.keep = self.unit = self.learn = self.valid = zeros(1, 0, like=self.theta)
+        self._decayed = zeros(1, layout.size, like=self.theta)
+        self._decayed[:, layout.head_start :] = 1
+        start = 0
+        for parameter in self.parameters:
+            end = start + parameter.numel()
+            self._decayed[:, start:end] = float(parameter.ndim > 1)
+            parameter.data = self.theta[0, start:end].view(parameter.shape)
+            parameter.requires_grad_(True)
+            parameter.grad = self.grad[0, start:end].view(parameter.shape)
+            start = end
+        self.theta[0, :start] = self.pristine
+
+    @staticmethod
+    def width(model: nn.Module) -> int:
+        """Numbers in the backbone (tied weights once)."""
+        return sum(parameter.numel() for parameter in model.parameters())
+
+    def initialise(self, slot: Slot) -> None:
+        """Start from the pretrained weights."""
+        self.theta[0, : len(self.pristine)] = self.pristine
+
+    def decay(self, decay: Tensor) -> Tensor:
+        """[1, size] factors of decoupled weight decay."""
+        return torch.where(self._decayed > 0, decay, 1.0)
+
+    def arrange(self, *_: object) -> None:
+        """Nothing to point anywhere: the parameters are the row."""
+
+    def fold(self, scale: Tensor) -> Tensor:
+        """Nothing to fold."""
+        return scale
+
+    def zero_grad(self) -> None:
+        """Clear the gradient."""
+        self.grad.zero_()
+
+    def drop(self, _: Tensor | None) -> None:
+        """No adapter, no adapter dropout."""
+
+    def collect(self) -> Tensor:
+        """The gradient [1, size + 1], as autograd wrote it."""
+        return self.grad
+
+    def finish(self, *_: Tensor) -> None:
+        """Nothing left to derive."""
+
+    def orthogonality(self, *_: Tensor) -> None:
+        """No factors."""
+
+    def detach(self) -> None:
+        """Give the backbone its pretrained, frozen parameters back."""
+        start = 0
+        for parameter in self.parameters:
+            end = start + parameter.numel()
+            parameter.grad = None
+            parameter.requires_grad_(False)
+            parameter.data = self.pristine[start:end].view(parameter.shape)
+            start = end

@@ -1,0 +1,47 @@
+"""From hidden states to logits: pooling, and one linear head per slot."""
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from lingo.backbones import Pooling
+from lingo.layout import Layout
+
+
+class _Bank(Protocol):
+    theta: Tensor
+    grad: Tensor
+
+
+def pool(hidden: Tensor, lengths: Tensor, how: Pooling) -> Tensor:
+    """[B, H] from hidden states [B, S, H]: that of the last token before padding, of the first, or the mean."""
+    if how == "first":
+        return hidden[:, 0]
+    if how == "last":
+        index = (lengths - 1)[:, None, None].expand(-1, 1, hidden.shape[-1])
+        return hidden.gather(1, index)[:, 0]
+    inside = torch.arange(hidden.shape[1], device=hidden.device) < lengths[:, None]
+    return (hidden * inside[..., None]).sum(1) / lengths[:, None].to(hidden.dtype)
+
+
+def apply_head(pooled: Tensor, layout: Layout, bank: _Bank, rows: slice) -> Tensor:
+    """Logits [n, B, labels] from pooled states [n, B, H] with the head of each slot in `rows`."""
+    out: Tensor = _Head.apply(pooled, layout.head(bank.theta[rows]), layout.head(bank.grad[rows]))
+    return out
+
+
+class _Head(torch.autograd.Function):
+    """pooled · W for every slot; the gradient of W goes into the bank's buffer, as in `lingo.adapters`."""
+
+    @staticmethod
+    def forward(ctx: Any, pooled: Tensor, weight: Tensor, grad_weight: Tensor) -> Tensor:
+        ctx.save_for_backward(pooled)
+        ctx.weight, ctx.grad_weight = weight, grad_weight
+        return torch.bmm(pooled, weight)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (pooled,), (grad,) = ctx.saved_tensors, grads
+        ctx.grad_weight.baddbmm_(pooled.transpose(1, 2), grad)
+        return torch.bmm(grad, ctx.weight.transpose(1, 2)), None, None

@@ -1,0 +1,32 @@
+"""Training losses of the three kinds of task, per row, for slots with heads of different width."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from lingo.data import Kind
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, open_: Tensor) -> Tensor:
+    """[m, B] from logits [m, B, C] and classes [m, B]; `open_` [m, 1, C] is False for outputs the slot lacks."""
+    logits = logits.masked_fill(~open_, float("-inf"))
+    return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape)
+
+
+def binary_cross_entropy(logits: Tensor, labels: Tensor, open_: Tensor) -> Tensor:
+    """[m, B]: mean over the slot's labels, from logits and 0/1 labels [m, B, C]."""
+    each = F.binary_cross_entropy_with_logits(logits, labels, reduction="none") * open_
+    return each.sum(-1) / open_.sum(-1)
+
+
+def squared_error(logits: Tensor, labels: Tensor, open_: Tensor) -> Tensor:
+    """[m, B] from the first output [m, B, C] and targets [m, B]."""
+    return (logits[..., 0] - labels).square()
+
+
+LOSSES: dict[Kind, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "classification": cross_entropy,
+    "multilabel": binary_cross_entropy,
+    "regression": squared_error,
+}

@@ -1,0 +1,5 @@
+"""Adaptive rank sampling (paper section 4.3.3): AdaLoRA's budget, with Bernoulli-drawn masks (equation 4)."""
+
+from lingo.methods.base import Method
+
+METHOD = Method(name="ars", title="ARS", adapter="svd", sampled=True)

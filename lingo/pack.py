@@ -1,0 +1,386 @@
+"""A pack: up to K trials trained together on one backbone, each exactly as if alone.
+
+`Pack.step` is one training step of all running slots, from the batch to the new masks, in the order of the
+paper's Algorithm 1; it reads from top to bottom.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lingo.adapters import AdapterBank
+from lingo.backbones import Backbone
+from lingo.batch import Batch, Share, gather
+from lingo.data import Split, TaskData
+from lingo.full import FullBank
+from lingo.heads import apply_head, pool
+from lingo.layout import Layout, zeros
+from lingo.losses import LOSSES
+from lingo.metrics import score
+from lingo.ranks import Allocation, Importance, draw
+from lingo.reduce import Reduce, alone
+from lingo.slot import ADAM_BETAS, ADAM_EPS, Numbers, Slot
+from lingo.streams import stream
+from lingo.trial import TrialConfig
+
+EVAL_TOKENS = 16_384
+
+
+class Pack:
+    """K slots on one backbone.
+
+    Args:
+        backbone: The pretrained model. Its weights are never copied; a full pack trains them in place and
+            puts them back on `close`.
+        capacity: K.
+        max_rank: Largest LoRA rank or b0 that a slot may have.
+        max_labels: Largest number of outputs that a slot may have.
+        full: Whether this pack trains every weight (K = 1) instead of adapters.
+        dtype: Of trained parameters; float32, or float64 for exactness tests. The frozen weights keep theirs.
+        share, reduce: This worker's part of each batch, and the sum over workers.
+        micro_batches: Parts in which each batch is computed; more parts need less memory.
+        compact: Whether factors are narrowed to the ranks kept once all running slots are past T. With
+            gradient clipping the norm then leaves out singular values that are no longer used.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        capacity: int = 1,
+        max_rank: int = 16,
+        max_labels: int = 2,
+        full: bool = False,
+        dtype: torch.dtype = torch.float32,
+        share: Share | None = None,
+        reduce: Reduce = alone,
+        micro_batches: int = 1,
+        compact: bool = False,
+    ) -> None:
+        if full and capacity != 1:
+            raise ValueError(f"a full fine-tuning pack has one slot, but got capacity={capacity}.")
+        self.backbone, self.capacity, self.full, self.dtype = backbone, capacity, full, dtype
+        self.share, self.reduce = share or Share(), reduce
+        self.micro_batches, self.compact = micro_batches, compact
+        model, width = backbone.model, backbone.hidden_size
+        if full:
+            self.layout = Layout({}, rank=0, hidden=width, labels=max_labels, body=FullBank.width(model))
+            self.bank: AdapterBank | FullBank = FullBank(model, self.layout, dtype=dtype)
+        else:
+            self.layout = Layout(linear_shapes(backbone), rank=max_rank, hidden=width, labels=max_labels)
+            self.bank = AdapterBank(model, self.layout, capacity=capacity, dtype=dtype)
+        self.device = self.bank.theta.device
+        self.moment = torch.zeros_like(self.bank.theta)
+        self.square = torch.zeros_like(self.bank.theta)
+        self.importance = Importance(self.layout, capacity=capacity, like=self.bank.theta)
+        self.loss_sum = zeros(capacity, 1, like=self.bank.theta)
+        """Sum of training losses since `take_loss`, [K, 1]; stays on the device."""
+        self.open = torch.zeros(capacity, max_labels, dtype=torch.bool, device=self.device)
+        """Which outputs of the head a slot has."""
+        self.slots: list[Slot] = []
+        self._arranged: tuple[Any, ...] | None = None
+
+    # --- admission --------------------------------------------------------------------------------------
+
+    @property
+    def running(self) -> list[Slot]:
+        """The slots that `step` trains; they fill the leading rows."""
+        return [slot for slot in self.slots if slot.running]
+
+    @property
+    def free(self) -> int:
+        """Slots that can still be admitted."""
+        return self.capacity - len(self.slots)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything a slot owns on the device, each [K, …]: a trial is one row of each."""
+        bank, importance = self.bank, self.importance
+        return {
+            "theta": bank.theta,
+            "moment": self.moment,
+            "square": self.square,
+            "sensitivity": importance.sensitivity,
+            "uncertainty": importance.uncertainty,
+            "keep": bank.keep,
+            "unit": bank.unit,
+            "learn": bank.learn,
+            "valid": bank.valid,
+            "loss_sum": self.loss_sum,
+            "open": self.open,
+        }
+
+    def admit(self, config: TrialConfig, data: TaskData) -> Slot:
+        """Take a trial into a free slot, at step 0. Raises `ValueError` with every reason it does not fit."""
+        slot = self.place(config, data)
+        for name, tensor in self.tensors().items():
+            if name not in ("theta", "open") or not self.full:
+                tensor[slot.row].zero_()
+        self.open[slot.row] = torch.arange(self.layout.labels) < data.num_labels
+        self.bank.initialise(slot)
+        head = torch.empty(data.num_labels, self.layout.hidden)
+        head.normal_(std=0.02, generator=stream(config.seed, "head"))
+        self.layout.head(self.bank.theta)[slot.row].zero_()[:, : data.num_labels] = head.t()
+        return slot
+
+    def place(self, config: TrialConfig, data: TaskData) -> Slot:
+        """A slot for a trial, its row not yet written. Raises `ValueError` with every reason it does not fit."""
+        problems = config.problems()
+        if not problems:
+            problems = self._misfits(config, data)
+        if problems:
+            raise ValueError("\n".join(problems))
+        paths = () if self.full else target_paths(self.backbone, config.targets)
+        slot = Slot(config=config, data=data, paths=paths, row=len(self.slots))
+        self.slots.append(slot)
+        self._order_rows()
+        return slot
+
+    def _misfits(self, config: TrialConfig, data: TaskData) -> list[str]:
+        rank = {"none": 0, "lora": config.rank, "svd": config.b0}[config.kind.adapter]
+        checks = [
+            (not self.free, f"the pack has {self.capacity} slots and all are taken."),
+            (
+                self.full != (config.kind.adapter == "none"),
+                f"`method` {config.method} does not go into a pack for "
+                f"{'full fine-tuning' if self.full else 'adapters'}.",
+            ),
+            (
+                rank > self.layout.rank > 0,
+                f"rank must be at most the pack's {self.layout.rank}, but got {rank}.",
+            ),
+            (
+                data.num_labels > self.layout.labels,
+                f"`num_labels` must be at most the pack's {self.layout.labels}, but got {data.num_labels}.",
+            ),
+        ]
+        return [text for wrong, text in checks if wrong]
+
+    def release(self, slot: Slot) -> None:
+        """Drop a trial and free its slot; the last row moves into its place."""
+        self.slots.remove(slot)
+        if slot.row != len(self.slots):
+            mover = next(other for other in self.slots if other.row == len(self.slots))
+            self._swap(mover.row, slot.row)
+            mover.row = slot.row
+        self._order_rows()
+
+    def pause(self, slot: Slot) -> None:
+        """Keep a trial's state but leave it out of the next steps."""
+        slot.running = False
+        self._order_rows()
+
+    def resume(self, slot: Slot) -> None:
+        """Train a paused trial again."""
+        slot.running = True
+        self._order_rows()
+
+    def _order_rows(self) -> None:
+        """Running slots first, so that a step works on leading rows without copying."""
+        self._arranged = None
+        count = len(self.running)
+        strays = [slot for slot in self.running if slot.row >= count]
+        for stray, resting in zip(strays, [s for s in self.slots if not s.running and s.row < count], strict=True):
+            self._swap(stray.row, resting.row)
+            stray.row, resting.row = resting.row, stray.row
+        self.slots.sort(key=lambda slot: slot.row)
+
+    def _swap(self, a: int, b: int) -> None:
+        for tensor in self.tensors().values():
+            tensor[[a, b]] = tensor[[b, a]]
+
+    # --- one training step --------------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """Train every running slot by one step. Nothing here waits for the device."""
+        slots = self.running
+        if not slots:
+            return
+        n, bank, layout = len(slots), self.bank, self.layout
+        self._arrange(0, n)
+        numbers = Numbers(slots, device=self.device, dtype=self.dtype)
+        batch = gather(
+            slots, share=self.share, labels=layout.labels, layout=layout, device=self.device, dtype=self.dtype
+        )
+
+        # Losses and gradients; each row of the batch touches its own slot's parameters alone.
+        bank.zero_grad()
+        factor = bank.fold(numbers.scale)
+        for part in batch.parts(self.micro_batches):
+            losses = self._losses(part, n)
+            losses.sum().backward()
+            bank.grad[:n, -1] += losses.detach()
+        grad = bank.collect()
+        self.reduce(grad)
+        self.loss_sum[:n] += grad[:, -1:]
+        bank.finish(grad, factor, numbers.scale)
+        if any(slot.svd for slot in slots):
+            bank.orthogonality(grad, numbers.orthogonality[:, :, None, None])
+
+        # AdamW with each slot's own learning rate, decay and clipping.
+        grad = grad[:, : layout.size]
+        norm = torch.linalg.vector_norm(grad, dim=1, keepdim=True)
+        grad.mul_((numbers.max_norm / (norm + 1e-6)).clamp_(max=1.0))
+        theta, moment, square = bank.theta[:n], self.moment[:n], self.square[:n]
+        moment.lerp_(grad, 1 - ADAM_BETAS[0])
+        square.mul_(ADAM_BETAS[1]).addcmul_(grad, grad, value=1 - ADAM_BETAS[1])
+        theta.mul_(bank.decay(numbers.decay))
+        scale = square.sqrt().mul_(numbers.inv_sqrt_bias2).add_(ADAM_EPS)
+        theta.sub_(torch.div(moment, scale).mul_(numbers.step_size))
+
+        # Importance of every weight, then new masks where a slot allocates.
+        if any(slot.schedule and slot.step + 1 < slot.schedule.last for slot in slots):
+            self.importance.update(theta, grad, numbers.toward, numbers.toward_u)
+        allocating = any(slot.allocates() for slot in slots)
+        if allocating:
+            self._allocate(slots, numbers)
+        for slot in slots:
+            slot.step += 1
+        if allocating and self.compact:
+            self._arranged = None
+
+    def _losses(self, batch: Batch, n: int) -> Tensor:
+        """Loss of each slot, [n]: the mean over its batch, this worker's share of it."""
+        self.bank.drop(batch.kept)
+        logits = self._logits(batch.ids.flatten(0, 1), batch.lengths.flatten(), slice(0, n))
+        rows = torch.zeros_like(batch.weight)
+        for kind, (index, labels) in batch.labels.items():
+            if index is None:
+                rows = LOSSES[kind](logits, labels, self.open[:n, None])
+            else:
+                each = LOSSES[kind](logits[index], labels, self.open[:n, None][index])
+                rows = rows.index_copy(0, index, each)
+        return (rows * batch.weight).sum(1)
+
+    def _logits(self, ids: Tensor, lengths: Tensor, rows: slice) -> Tensor:
+        """[n, B, labels] from ids [n·B, S] and lengths [n·B], n the slots in `rows`."""
+        mask = None
+        if not self.backbone.causal:
+            mask = torch.arange(ids.shape[1], device=self.device) < lengths[:, None]
+        # With a causal backbone, padding on the right changes nothing before it: no mask is needed.
+        hidden = self.backbone.model(input_ids=ids, attention_mask=mask).last_hidden_state
+        pooled = pool(hidden, lengths, self.backbone.pooling).to(self.dtype)
+        return apply_head(pooled.view(rows.stop - rows.start, -1, pooled.shape[-1]), self.layout, self.bank, rows)
+
+    def _allocate(self, slots: Sequence[Slot], numbers: Numbers) -> None:
+        n, bank, layout = len(slots), self.bank, self.layout
+        drawn = np.zeros((n, layout.ranks))
+        for i, slot in enumerate(slots):
+            if slot.allocates() and slot.samples():
+                where = slot.positions(layout)
+                drawn[i, where] = draw(slot.config, slot.step + 1, ranks=len(where)).numpy()
+        event = Allocation(
+            now=numbers.now,
+            budget=numbers.budget,
+            drawn=torch.from_numpy(drawn).to(device=self.device, dtype=self.dtype, non_blocking=True),
+            regrow=numbers.regrow,
+            zero=numbers.zero,
+            mask=numbers.mask,
+        )
+        scores = self.importance.scores(n, bank.valid[:n])
+        event.apply(scores, lam=layout.lam(bank.theta[:n]), keep=bank.keep[:n], valid=bank.valid[:n])
+
+    # --- arrangement of the modules -------------------------------------------------------------------------
+
+    def _arrange(self, first: int, rows: int) -> None:
+        """Point the modules at these rows, as wide as their slots need."""
+        slots = [slot for slot in self.slots if first <= slot.row < first + rows]
+        past = all(slot.schedule and slot.step >= slot.schedule.last for slot in slots)
+        compact = self.compact and past
+        key = (first, rows, compact)
+        if self._arranged == key:
+            return
+        widths, index = self._widths(slots), None
+        if compact:
+            self.bank.learn[first : first + rows] *= self.bank.keep[first : first + rows]
+            widths, index = self._kept(first, rows)
+        self.bank.arrange(first, rows, widths, index)
+        self._arranged = key
+
+    def _widths(self, slots: Sequence[Slot]) -> list[int]:
+        widths = [0] * len(self.layout.sites)
+        for slot in slots:
+            for path in slot.paths:
+                number = self.layout.site(path).number
+                widths[number] = max(widths[number], slot.rank)
+        return widths
+
+    def _kept(self, first: int, rows: int) -> tuple[list[int], list[Tensor]]:
+        """Widths of the sites and the ranks to gather, from the masks: waits for the device, once."""
+        keep, widths, index = self.bank.keep[first : first + rows], [], []
+        for group in self.layout:
+            kept = self.layout.of_group(keep, group)
+            counts = kept.sum(-1).amax(0).long().tolist()
+            order = torch.argsort(kept, dim=-1, descending=True, stable=True)
+            index.append(order[..., : max(1, *counts)].contiguous())
+            widths += counts
+        return widths, index
+
+    # --- evaluation -----------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def predict(self, slot: Slot, split: Split, *, batch_size: int | None = None) -> NDArray[np.float64]:
+        """Logits [rows, labels] of one slot over a split, without dropout. Rows are computed longest first in
+        batches that depend on the split alone, shared between the workers."""
+        self._arrange(slot.row, 1)
+        self.bank.fold(torch.full((1, 1), slot.scale, device=self.device, dtype=self.dtype))
+        self.bank.drop(None)
+        order = np.argsort(-split.lengths, kind="stable")
+        out = zeros(len(split), self.layout.labels, like=self.bank.theta)
+        mine = order[self.share.index :: self.share.of]
+        start = 0
+        while start < len(mine):
+            size = batch_size or max(1, EVAL_TOKENS // max(1, int(split.lengths[mine[start]])))
+            rows = mine[start : start + size]
+            ids, lengths = split.padded(rows, slot.data.pad_id)
+            logits = self._logits(
+                torch.from_numpy(ids).to(self.device),
+                torch.from_numpy(lengths).to(self.device),
+                slice(slot.row, slot.row + 1),
+            )
+            out[torch.from_numpy(rows).to(self.device)] = logits[0]
+            start += size
+        self.reduce(out)
+        self._arranged = None
+        return out[:, : slot.data.num_labels].double().cpu().numpy()
+
+    def evaluate(self, slot: Slot, split: Split, *, batch_size: int | None = None) -> dict[str, float]:
+        """Metrics of one slot over a split, `loss` among them (see `lingo.metrics.score`)."""
+        logits = self.predict(slot, split, batch_size=batch_size)
+        return score(slot.data.kind, logits, split.labels)
+
+    def take_loss(self, slot: Slot) -> float:
+        """Sum of a slot's training losses since the last call, without the orthogonality term; waits for the
+        device."""
+        loss = float(self.loss_sum[slot.row])
+        self.loss_sum[slot.row] = 0
+        return loss
+
+    def close(self) -> None:
+        """Put the backbone back as it was."""
+        self.bank.detach()
+        self.slots.clear()
+
+
+def linear_shapes(backbone: Backbone) -> dict[str, tuple[int, int]]:
+    """Module path → (d_in, d_out) of every matrix that may be adapted, in layer order."""
+    shapes: dict[str, tuple[int, int]] = {}
+    paths = {path for paths in backbone.matrices.values() for path in paths}
+    for path, module in backbone.model.named_modules():
+        if path in paths:
+            rows, columns = module.weight.shape  # type: ignore[union-attr, misc]
+            shapes[path] = (columns, rows) if isinstance(module, nn.Linear) else (rows, columns)  # type: ignore[assignment]
+    return shapes
+
+
+def target_paths(backbone: Backbone, targets: Sequence[str]) -> tuple[str, ...]:
+    """Module paths of the paper's matrix names, each once. Raises `ValueError` for a name the backbone lacks."""
+    lacking = [name for name in targets if not backbone.matrices.get(name)]
+    if lacking:
+        raise ValueError(
+            f"`targets` must be among the {', '.join(backbone.matrices)} of {backbone.name}, but got {lacking}."
+        )
+    return tuple(dict.fromkeys(path for name in targets for path in backbone.matrices[name]))

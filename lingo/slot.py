@@ -1,0 +1,181 @@
+"""A trial in its slot, seen from the host: where it stands and the numbers of its next step."""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lingo.data import TaskData
+from lingo.layout import Layout
+from lingo.methods.base import RankUpdate
+from lingo.ranks import BudgetSchedule
+from lingo.streams import stream
+from lingo.trial import TrialConfig
+
+ADAM_BETAS = (0.9, 0.999)
+ADAM_EPS = 1e-8
+
+
+@dataclass(eq=False)
+class Slot:
+    """One trial of a pack.
+
+    Attributes:
+        config, data: What is trained, on what.
+        paths: Module paths that this trial adapts; empty for full fine-tuning.
+        row: Its row in the pack's tensors; changes as neighbours come and go.
+        step: Optimiser steps done.
+        running: Whether `Pack.step` trains it; a paused slot keeps its state.
+    """
+
+    config: TrialConfig
+    data: TaskData
+    paths: tuple[str, ...]
+    row: int
+    step: int = 0
+    running: bool = True
+    schedule: BudgetSchedule | None = None
+    _order: tuple[int, NDArray[np.int64]] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        problems = self.config.problems(total_steps=self.total_steps)
+        if problems:
+            raise ValueError("\n".join(problems))
+        if self.svd:
+            self.schedule = BudgetSchedule.of(
+                self.config, matrices=len(self.paths), total_steps=self.total_steps
+            )
+
+    # --- what kind of trial -----------------------------------------------------------------------------
+
+    @property
+    def svd(self) -> bool:
+        """Whether the adapter has singular values on a budget."""
+        return self.config.kind.adapter == "svd"
+
+    @property
+    def rank(self) -> int:
+        """Ranks of each adapted matrix: r of LoRA, b0 of the SVD forms, 0 for full fine-tuning."""
+        return {"none": 0, "lora": self.config.rank, "svd": self.config.b0}[self.config.kind.adapter]
+
+    @property
+    def rank_update(self) -> RankUpdate:
+        """How singular values that are not kept are treated."""
+        return self.config.rank_update or self.config.kind.rank_update
+
+    @property
+    def sampling(self) -> bool:
+        """Whether equation 4 draws anything (p > 0 in a method that samples)."""
+        return self.svd and self.config.kind.sampled and self.config.p > 0
+
+    @property
+    def scale(self) -> float:
+        """α/r for LoRA, α/(b0 + 1e-5) for the SVD forms, as peft has them."""
+        return {"none": 1.0, "lora": self.config.alpha / self.config.rank,
+                "svd": self.config.alpha / (self.config.b0 + 1e-5)}[self.config.kind.adapter]  # fmt: skip
+
+    @property
+    def dropout(self) -> float:
+        """Dropout rate on the adapter's input, to a resolution of 2⁻¹⁶."""
+        return round(self.config.adapter_dropout * 65536) / 65536 if self.paths else 0.0
+
+    # --- where it stands --------------------------------------------------------------------------------
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of one pass over the training split; the last one may be smaller."""
+        return math.ceil(len(self.data.train) / self.config.batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        """T_total."""
+        return self.steps_per_epoch * self.config.epochs
+
+    @property
+    def epoch(self) -> int:
+        """Whole epochs done."""
+        return self.step // self.steps_per_epoch
+
+    @property
+    def done(self) -> bool:
+        """Whether all steps are done."""
+        return self.step >= self.total_steps
+
+    def batch(self) -> NDArray[np.int64]:
+        """Rows of the training split in the next step, from the order of the present epoch."""
+        epoch, place = divmod(self.step, self.steps_per_epoch)
+        if self._order is None or self._order[0] != epoch:
+            generator = stream(self.config.seed, "order", epoch)
+            self._order = (epoch, torch.randperm(len(self.data.train), generator=generator).numpy())
+        size = self.config.batch_size
+        return self._order[1][place * size : (place + 1) * size]
+
+    def learning_rate(self) -> float:
+        """Learning rate of the next step: linear warm-up, then by default linear decay to 0 (paper section 4.4)."""
+        warmup = math.ceil(self.config.warmup_ratio * self.total_steps)
+        if self.step < warmup:
+            return self.config.learning_rate * self.step / max(1, warmup)
+        if self.config.lr_schedule == "constant":
+            return self.config.learning_rate
+        left = (self.total_steps - self.step) / max(1, self.total_steps - warmup)
+        return self.config.learning_rate * max(0.0, left)
+
+    def numbers(self) -> list[float]:
+        """The next step as the device sees it; the order is that of `Numbers`."""
+        config, t = self.config, self.step + 1
+        rate = self.learning_rate()
+        schedule, update = self.schedule, self.rank_update
+        counting = schedule is not None and t < schedule.last
+        allocating = schedule is not None and schedule.allocates(t)
+        return [
+            rate / (1 - ADAM_BETAS[0] ** t),
+            1 / math.sqrt(1 - ADAM_BETAS[1] ** t),
+            1 - rate * config.weight_decay,
+            config.max_grad_norm if config.max_grad_norm is not None else math.inf,
+            self.scale / (1 - self.dropout),
+            1 - config.beta1 if counting else 0.0,
+            1 - config.beta2 if counting else 0.0,
+            config.orthogonality / (2 * len(self.paths)) if self.svd else 0.0,
+            float(allocating),
+            float(schedule.budget(t)) if schedule is not None else 0.0,
+            float(update != "published_code"),
+            float(update != "held"),
+            float(update == "held" or (schedule is not None and t >= schedule.last)),
+        ]
+
+    def allocates(self) -> bool:
+        """Whether the next step ends with an allocation."""
+        return self.schedule is not None and self.schedule.allocates(self.step + 1)
+
+    def samples(self) -> bool:
+        """Whether that allocation draws R; the last one, at T, does not."""
+        return self.schedule is not None and self.sampling and self.step + 1 < self.schedule.last
+
+    def positions(self, layout: Layout) -> NDArray[np.int64]:
+        """Where this trial's singular values lie among the R of a row, in canonical order."""
+        sites = sorted(layout.site(path).number for path in self.paths)
+        return np.array([s * layout.rank + r for s in sites for r in range(self.rank)], dtype=np.int64)
+
+
+class Numbers:
+    """The per-slot numbers of one step on the device, each a column [n, 1]: one copy for all of them."""
+
+    def __init__(self, slots: list[Slot], *, device: torch.device, dtype: torch.dtype) -> None:
+        host = torch.tensor([slot.numbers() for slot in slots], dtype=dtype)
+        (
+            self.step_size,
+            self.inv_sqrt_bias2,
+            self.decay,
+            self.max_norm,
+            self.scale,
+            self.toward,
+            self.toward_u,
+            self.orthogonality,
+            self.now,
+            self.budget,
+            self.regrow,
+            self.zero,
+            self.mask,
+        ) = host.to(device, non_blocking=True).split(1, dim=1)

@@ -1,0 +1,164 @@
+"""The configuration of one trial: what is trained, how, and on which budget of ranks."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from lingo.methods import METHODS, Method
+from lingo.methods.base import RankUpdate
+
+PAPER_MATRICES = ("W_q", "W_k", "W_v", "W_o", "W_f1", "W_f2")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialConfig:
+    """One configuration of one method. Defaults are those of paper section 4.4 and table S1.
+
+    Attributes:
+        method: A name in `lingo.methods.METHODS`.
+        seed: Seed of every random stream of the trial (initialisation, data order, dropout, sampling).
+        learning_rate: Peak learning rate of AdamW.
+        batch_size: Sequences a step, over all workers.
+        epochs: Passes over the training split.
+        lr_schedule: `linear` (falls to 0 after the warm-up) or `constant`.
+        warmup_ratio: Share of all steps with a linearly rising learning rate.
+        weight_decay: Decoupled weight decay.
+        max_grad_norm: Norm to which the trial's own gradient is clipped; `None` for no clipping.
+        adapter_dropout: Dropout probability on the input of the low-rank product.
+        alpha: Numerator of the adapter scale (α/r for LoRA, α/b0 for the SVD forms).
+        rank: LoRA rank (method `lora` only).
+        b0, bT: Average rank per adapted matrix at the start and the end of the budget phase.
+        delta_T: Steps between allocations (ΔT).
+        beta1, beta2: Smoothing of sensitivity and uncertainty (equations 2 and 3).
+        p: Bernoulli parameter of equation 4 (methods that sample only).
+        initial_warmup_ratio: Share of all steps before the budget starts to fall.
+        final_finetune_ratio: (T_total - T) / T_total: share of all steps after the last allocation.
+        rank_update: `in_place`, `held` or `published_code`; `None` takes the method's default.
+        orthogonality: Weight of the orthogonality term of the SVD forms.
+        targets: Adapted matrices by the paper's names, see `PAPER_MATRICES`.
+    """
+
+    method: str
+    seed: int
+    learning_rate: float = 3e-5
+    batch_size: int = 8
+    epochs: int = 5
+    lr_schedule: Literal["linear", "constant"] = "linear"
+    warmup_ratio: float = 0.1
+    weight_decay: float = 5e-3
+    max_grad_norm: float | None = 1.0
+    adapter_dropout: float = 0.05
+    alpha: float = 32.0
+    rank: int = 8
+    b0: int = 12
+    bT: int = 6
+    delta_T: int = 100
+    beta1: float = 0.85
+    beta2: float = 0.85
+    p: float = 0.05
+    initial_warmup_ratio: float = 0.1
+    final_finetune_ratio: float = 0.25
+    rank_update: RankUpdate | None = None
+    orthogonality: float = 0.5
+    targets: tuple[str, ...] = ("W_q", "W_k", "W_v", "W_f1", "W_f2")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "TrialConfig":
+        """Build from plain data (JSON, YAML). Raises `ValueError` naming every unknown key."""
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(f"unknown trial settings {', '.join(unknown)}; known are {', '.join(sorted(known))}.")
+        values = dict(values)
+        if "targets" in values:
+            values["targets"] = tuple(values["targets"])
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, the inverse of `from_dict`."""
+        return asdict(self) | {"targets": list(self.targets)}
+
+    @property
+    def kind(self) -> Method:
+        """The method's row in the registry."""
+        return METHODS[self.method]
+
+    def problems(self, *, total_steps: int | None = None) -> list[str]:
+        """Every rule that this configuration breaks, in one list; empty when it is valid.
+
+        With `total_steps` (T_total, from data, batch size and epochs) the budget schedule is checked
+        as well: it must allocate at least once before T.
+        """
+        if self.method not in METHODS:
+            return [f"`method` must be one of {', '.join(METHODS)}, but got {self.method!r}."]
+        found = [
+            f"`{name}` must be {rule}, but got {value!r}."
+            for name, value, holds, rule in self._rules()
+            if not holds
+        ]
+        unknown = [target for target in self.targets if target not in PAPER_MATRICES]
+        if unknown or not self.targets:
+            found.append(f"`targets` must be some of {', '.join(PAPER_MATRICES)}, but got {list(self.targets)}.")
+        if self.kind.adapter == "svd":
+            found += self._budget_problems(total_steps)
+        return found
+
+    def _rules(self) -> list[tuple[str, Any, bool, str]]:
+        rules: list[tuple[str, Any, bool, str]] = [
+            ("learning_rate", self.learning_rate, 0 < self.learning_rate < 10, "above 0 and below 10"),
+            ("batch_size", self.batch_size, self.batch_size >= 1, "at least 1"),
+            ("epochs", self.epochs, self.epochs >= 1, "at least 1"),
+            ("lr_schedule", self.lr_schedule, self.lr_schedule in ("linear", "constant"), "linear or constant"),
+            ("warmup_ratio", self.warmup_ratio, 0 <= self.warmup_ratio < 1, "at least 0 and below 1"),
+            ("weight_decay", self.weight_decay, 0 <= self.weight_decay < 1, "at least 0 and below 1"),
+            ("adapter_dropout", self.adapter_dropout, 0 <= self.adapter_dropout < 1, "at least 0 and below 1"),
+            ("alpha", self.alpha, self.alpha > 0, "above 0"),
+            ("orthogonality", self.orthogonality, self.orthogonality >= 0, "at least 0"),
+        ]
+        if self.max_grad_norm is not None:
+            rules.append(("max_grad_norm", self.max_grad_norm, self.max_grad_norm > 0, "above 0, or none"))
+        if self.kind.adapter == "lora":
+            rules.append(("rank", self.rank, self.rank >= 1, "at least 1"))
+        if self.kind.adapter == "svd":
+            rules += [
+                ("bT", self.bT, self.bT >= 1, "at least 1"),
+                ("delta_T", self.delta_T, self.delta_T >= 1, "at least 1"),
+                ("beta1", self.beta1, 0 < self.beta1 < 1, "above 0 and below 1"),
+                ("beta2", self.beta2, 0 < self.beta2 < 1, "above 0 and below 1"),
+                ("p", self.p, 0 <= self.p <= 1, "at least 0 and at most 1"),
+            ]
+            for name in ("initial_warmup_ratio", "final_finetune_ratio"):
+                value = getattr(self, name)
+                rules.append((name, value, 0 <= value < 1, "at least 0 and below 1"))
+        return rules
+
+    def _budget_problems(self, total_steps: int | None) -> list[str]:
+        found = []
+        if self.b0 < self.bT:
+            found.append(f"`b0` must be at least `bT`, but got b0={self.b0}, bT={self.bT}.")
+        if total_steps is None or self.delta_T < 1:
+            return found
+        first, last = self.budget_phase(total_steps)
+        fires = (last - 1) // self.delta_T * self.delta_T
+        if fires <= first:
+            advice = (
+                f"use `delta_T` of at most {largest_delta_T(first, last)}, more epochs, or smaller ratios"
+                if last - first > 1
+                else "train longer, or use smaller `initial_warmup_ratio` and `final_finetune_ratio`"
+            )
+            found.append(
+                f"`delta_T` must let an allocation fall inside the budget phase, steps {first + 1} to {last - 1} "
+                f"of {total_steps}, but got delta_T={self.delta_T}; {advice}."
+            )
+        return found
+
+    def budget_phase(self, total_steps: int) -> tuple[int, int]:
+        """(t_initial, T): the budget is b0 up to step t_initial and bT from step T on (steps count from 1)."""
+        first = int(self.initial_warmup_ratio * total_steps)
+        last = total_steps - int(self.final_finetune_ratio * total_steps)
+        return first, last
+
+
+def largest_delta_T(first: int, last: int) -> int:
+    """The largest ΔT with a multiple strictly between `first` and `last` (last - first > 1)."""
+    return last - 1
