@@ -1,7 +1,5 @@
 """What a person asks for: one frozen, strict `Benchmark`. All defaults of the command line stand here."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,8 +27,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """Defaults of single suites, before those of `Benchmark`."""
 
-MACHINE = {"data_dir", "max_concurrent", "workers_per_trial", "out", "tracking_uri"}
-"""Settings that say where and how fast, and do not change what is measured."""
+MACHINE = {"data_dir", "search_spaces", "max_concurrent", "workers_per_trial", "out", "tracking_uri"}
+"""Settings that say where things are and how fast they go; what is in those files is compared elsewhere."""
 
 
 def _seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
@@ -65,7 +63,7 @@ class Benchmark(BaseModel):
         search_spaces: Files that replace the methods' own search spaces.
         max_concurrent: Trials at the same time; `None` chooses by the machine.
         workers_per_trial: Data-parallel workers of each trial.
-        out: Output folder.
+        out: Output folder; `None` makes one below `results/`, named after the suite and what is measured.
         tracking_uri: MLflow tracking address; `None` keeps it in the output folder.
     """
 
@@ -86,7 +84,7 @@ class Benchmark(BaseModel):
     search_spaces: tuple[Path, ...] = ()
     max_concurrent: Positive | None = None
     workers_per_trial: Positive = 1
-    out: Path
+    out: Path | None = None
     tracking_uri: str | None = None
 
     @property
@@ -95,7 +93,7 @@ class Benchmark(BaseModel):
         return ["smoke"] if self.limit is not None else []
 
     def identity(self) -> dict[str, Any]:
-        """Everything that says what is measured, as plain data."""
+        """Every setting that says what is measured, as plain data."""
         return {"rules": RULES, **self.model_dump(mode="json", exclude=MACHINE)}
 
 
@@ -122,18 +120,13 @@ def build(options: Mapping[str, Any]) -> Benchmark:
             "`--models` is needed: name at least one backbone (a known name, a hub id or a folder)."
         )
     values["models"] = tuple(dict.fromkeys(values["models"]))
-    values.setdefault("out", Path("results"))
     try:
         benchmark = Benchmark(**values)
     except ValidationError as error:
         raise InputError(problems + [_line(detail) for detail in error.errors()]) from None
     if problems:
         raise InputError(problems)
-    if "out" in given:
-        return benchmark
-    return benchmark.model_copy(
-        update={"out": Path("results") / f"{suite}-{digest_of(benchmark.identity())[:8]}"}
-    )
+    return benchmark
 
 
 def _task_names(suite: str, given: Mapping[str, Any], problems: list[str]) -> tuple[str, ...]:
@@ -169,8 +162,3 @@ def _line(detail: Any) -> str:
         return f"{option} {context['error']}"
     rule = rules.get(detail["type"], f"must be valid ({detail['msg'].lower()})")
     return f"{option} {rule}, but got {detail['input']!r}."
-
-
-def digest_of(data: Any) -> str:
-    """sha256 of plain data, independent of the order of keys."""
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()

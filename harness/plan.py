@@ -1,19 +1,17 @@
 """From what was asked for to the studies to run, with every problem found before anything is written."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.config import TINY_MODEL, Benchmark, digest_of
+from harness.config import TINY_MODEL, Benchmark
 from harness.errors import InputError, nearest
+from harness.results import config_hash, refuse_foreign
 from harness.space_files import SpaceFile, method_of, read_space
 from harness.spaces import SearchSpace
 from harness.tasks import TASKS, TaskRow
 from lingo.methods import METHODS
-
-BENCHMARK_FILE = "benchmark.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +43,15 @@ class Plan:
 
     Attributes:
         benchmark: What was asked for.
+        identity: Everything that says what is measured, the search spaces included.
         studies: In the order task, backbone, method.
-        digest: sha256 of the benchmark's identity and of its search spaces.
+        out: Output folder.
     """
 
     benchmark: Benchmark
+    identity: Mapping[str, Any]
     studies: tuple[Study, ...]
-    digest: str
+    out: Path
 
     @property
     def notes(self) -> list[str]:
@@ -59,28 +59,8 @@ class Plan:
         where: dict[str, list[str]] = {}
         for study in self.studies:
             for note in study.space.notes:
-                where.setdefault(note, []).append(study.key)
-        return [
-            f"{note} ({len(keys)} studies)" if len(keys) > 1 else f"{note} ({keys[0]})"
-            for note, keys in where.items()
-        ]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for `benchmark.json`: nothing in it depends on the machine but `settings`."""
-        return {
-            "digest": self.digest,
-            "settings": self.benchmark.model_dump(mode="json"),
-            "studies": [
-                {
-                    "key": study.key,
-                    "train_rows": study.train_rows,
-                    "total_steps": study.total_steps,
-                    "space": _plain(study.space),
-                }
-                for study in self.studies
-            ],
-            "notes": self.notes,
-        }
+                where.setdefault(note, []).append(f"{study.task.name} {study.method}")
+        return [f"{', '.join(dict.fromkeys(studies))}: {note}" for note, studies in where.items()]
 
 
 def plan(benchmark: Benchmark) -> Plan:
@@ -90,18 +70,25 @@ def plan(benchmark: Benchmark) -> Plan:
         InputError: with every problem of search spaces, data, backbones and the output folder.
     """
     problems: list[str] = []
-    spaces = _spaces(benchmark, problems)
+    files = _space_files(benchmark, problems)
     rows = {name: _train_rows(TASKS[name], benchmark, problems) for name in benchmark.tasks}
     problems += _backbone_problems(benchmark.models)
     problems += _worker_problems(benchmark)
-    studies = _studies(benchmark, spaces, rows, problems)
-    digest = digest_of(
-        {"benchmark": benchmark.identity(), "spaces": [_plain(study.space) for study in studies]}
-    )
-    problems += folder_problems(benchmark.out, None if problems else digest)
+    studies = _studies(benchmark, files, rows, problems)
+    identity = _identity(benchmark, files)
+    out = benchmark.out or Path("results") / f"{benchmark.suite}-{config_hash(identity)[:8]}"
+    try:
+        refuse_foreign(out, identity)
+    except InputError as error:
+        problems += error.problems
     if problems:
         raise InputError(dict.fromkeys(problems))
-    return Plan(benchmark=benchmark, studies=tuple(studies), digest=digest)
+    return Plan(benchmark=benchmark, identity=identity, studies=tuple(studies), out=out)
+
+
+def _identity(benchmark: Benchmark, files: Mapping[str, SpaceFile]) -> dict[str, Any]:
+    spaces = {method: asdict(replace(file, source="")) for method, file in files.items()}
+    return {**benchmark.identity(), "spaces": spaces}
 
 
 def steps_per_epoch(rows: int, batch_size: int) -> int:
@@ -109,32 +96,7 @@ def steps_per_epoch(rows: int, batch_size: int) -> int:
     return -(-rows // batch_size)
 
 
-def folder_problems(out: Path, digest: str | None) -> list[str]:
-    """Why `out` cannot take this benchmark's results; `digest=None` leaves out the comparison."""
-    if not out.exists():
-        return []
-    if not out.is_dir():
-        return [f"`--out` must be a folder, but {out} is a file."]
-    file = out / BENCHMARK_FILE
-    if not file.exists():
-        if any(out.iterdir()):
-            return [f"`--out` must be new, empty, or hold this benchmark, but {out} holds other files."]
-        return []
-    try:
-        held = json.loads(file.read_text(encoding="utf-8"))
-        held_digest, held_settings = held["digest"], held["settings"]
-    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError):
-        return [f"{file}: must describe a benchmark, but cannot be read; choose another `--out`."]
-    if digest is None or held_digest == digest:
-        return []
-    tasks = ",".join(held_settings.get("tasks", []))
-    return [
-        f"`--out` must not hold another benchmark, but {out} holds one of tasks {tasks} with other settings; "
-        f"choose another folder (see {file})."
-    ]
-
-
-def _spaces(benchmark: Benchmark, problems: list[str]) -> dict[str, SpaceFile]:
+def _space_files(benchmark: Benchmark, problems: list[str]) -> dict[str, SpaceFile]:
     """The search-space file of each method."""
     files: dict[str, Path | None] = dict.fromkeys(benchmark.methods)
     for path in benchmark.search_spaces:
@@ -200,7 +162,7 @@ def _worker_problems(benchmark: Benchmark) -> list[str]:
 
 def _studies(
     benchmark: Benchmark,
-    spaces: Mapping[str, SpaceFile],
+    files: Mapping[str, SpaceFile],
     rows: Mapping[str, int | None],
     problems: list[str],
 ) -> list[Study]:
@@ -209,7 +171,7 @@ def _studies(
     for task in benchmark.tasks:
         count = rows[task]
         for model in benchmark.models:
-            for method, file in spaces.items():
+            for method, file in files.items():
                 if count is None:
                     continue
                 total_steps = steps_per_epoch(count, benchmark.batch_size) * benchmark.epochs
@@ -230,9 +192,3 @@ def _studies(
                     )
                 )
     return studies
-
-
-def _plain(space: SearchSpace) -> dict[str, Any]:
-    """A search space as plain data, without the place of its file."""
-    plain: dict[str, Any] = json.loads(json.dumps(asdict(replace(space, source=""))))
-    return plain
