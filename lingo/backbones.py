@@ -337,9 +337,10 @@ def _pad_id(folder: Path, config: Any, family: Family, tokenizer: Any) -> int:
         )
     choices = [tokenizer.pad_token_id, config.pad_token_id, tokenizer.eos_token_id, 0]
     chosen: int = next(choice for choice in choices if isinstance(choice, int) and 0 <= choice < rows)
-    if family.padded_positions and chosen != config.pad_token_id:
+    wanted = config.pad_token_id
+    if family.padded_positions and chosen != wanted:
         raise BackboneError(
-            f"{folder}: tokenizer and config.json must have one padding id, but got {chosen}, {config.pad_token_id}."
+            f"{folder}: tokenizer and config.json must have one padding id, but got {chosen} and {wanted}."
         )
     return chosen
 

@@ -1,0 +1,125 @@
+"""Sequences to token ids with a backbone's own tokenizer. Too long a text loses bases, never its prompt."""
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lingo.prompts import Prompt
+
+NO_PROMPT = Prompt("", "")
+CHUNK = 4096
+
+
+def tokenize(
+    sequences: Sequence[str], tokenizer: Any, prompt: Prompt | None, max_length: int | None
+) -> tuple[NDArray[np.int16] | NDArray[np.int32], NDArray[np.int64]]:
+    """Encode each sequence, inside the prompt where there is one.
+
+    A text that fits gets exactly the tokenizer's encoding of the whole text, special tokens as the
+    tokenizer adds them. A text of more than `max_length` tokens loses bases at the sequence's end until the
+    encoding of prefix + remaining bases + suffix fits; one base more would not fit.
+
+    Args:
+        sequences: n sequences.
+        tokenizer: A transformers tokenizer.
+        prompt: Prefix and suffix, or `None`.
+        max_length: Most tokens of a text, special tokens included; `None` for no limit.
+
+    Returns:
+        Token ids of all texts end to end, int16 (int32 where the vocabulary needs it) `[tokens]`, and offsets
+        int64 `[n + 1]`.
+
+    Raises:
+        ValueError: If `max_length` leaves no room for a single base.
+    """
+    prompt = prompt or NO_PROMPT
+    dtype = id_dtype(tokenizer)
+    parts, lengths = [], []
+    for start in range(0, len(sequences), CHUNK):
+        rows = _encode([prompt.around(s) for s in sequences[start : start + CHUNK]], tokenizer)
+        if max_length is not None:
+            _shorten(rows, sequences[start : start + CHUNK], tokenizer, prompt, max_length)
+        parts.append(np.fromiter(chain.from_iterable(rows), dtype=dtype))
+        lengths += [len(row) for row in rows]
+    offsets = np.zeros(len(sequences) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return np.concatenate([np.empty(0, dtype), *parts]), offsets
+
+
+def id_dtype(tokenizer: Any) -> type[np.int16] | type[np.int32]:
+    """The smallest integer type that holds every token id."""
+    return np.int16 if max(tokenizer.get_vocab().values()) < 2**15 else np.int32
+
+
+def _encode(texts: list[str], tokenizer: Any) -> list[list[int]]:
+    # verbose=False: the tokenizer's own warning about length is answered by `_shorten`.
+    return tokenizer(texts, return_attention_mask=False, verbose=False)["input_ids"] if texts else []
+
+
+def _shorten(
+    rows: list[list[int]], sequences: Sequence[str], tokenizer: Any, prompt: Prompt, max_length: int
+) -> None:
+    """Replace each row that is too long by the encoding of as many leading bases as fit.
+
+    All such rows are searched at once. `low` bases are known to fit in `low_tokens`, `high` bases need
+    `high_tokens`, too many. The first guess cuts at a border of the whole text's tokens, mostly the answer;
+    then interpolation, since tokens grow almost evenly with bases, and every fourth round halves.
+    """
+    long = np.array([i for i, row in enumerate(rows) if len(row) > max_length], dtype=np.int64)
+    if not len(long):
+        return
+    least = len(_encode([prompt.around("")], tokenizer)[0])
+    low, low_tokens = np.zeros_like(long), np.full_like(long, least)
+    high, high_tokens = (np.array([len(s[i]) for i in long]) for s in (sequences, rows))
+    guess = _cuts(
+        [prompt.around(sequences[i]) for i in long], tokenizer, high, len(prompt.prefix), max_length
+    )
+    turn = 0
+    while least <= max_length and (open_ := np.flatnonzero(high - low > 1)).size:
+        if turn:
+            share = (max_length - low_tokens) / (high_tokens - low_tokens) if turn % 4 else 0.5
+            guess = low + ((high - low) * share).astype(np.int64)
+        bases = np.clip(guess, low + 1, high - 1)[open_]
+        tried = _encode(
+            [prompt.around(sequences[long[k]][:n]) for k, n in zip(open_, bases, strict=True)], tokenizer
+        )
+        for k, n, row in zip(open_, bases, tried, strict=True):
+            if len(row) <= max_length:
+                low[k], low_tokens[k], rows[long[k]] = n, len(row), row
+            else:
+                high[k], high_tokens[k] = n, len(row)
+        turn += 1
+    if least > max_length or not low.all():
+        raise ValueError(
+            f"`max_length` must leave room for a base beside {least} tokens of prompt and special tokens, "
+            f"but got {max_length}."
+        )
+
+
+def _cuts(
+    texts: list[str], tokenizer: Any, bases: NDArray[np.int64], start: int, max_length: int
+) -> NDArray[np.int64]:
+    """Bases `[rows]` left when the sequence's last tokens are taken out of each text until it would fit.
+
+    `start` characters stand before the sequence of `bases` letters.
+    """
+    cuts = []
+    for ends, n in zip(_token_ends(texts, tokenizer), bases, strict=True):
+        inside = [end - start for end in ends if start < end <= start + n]
+        kept = len(inside) - (len(ends) - max_length)
+        cuts.append(inside[kept - 1] if kept > 0 else 1)
+    return np.array(cuts)
+
+
+def _token_ends(texts: list[str], tokenizer: Any) -> list[list[int]]:
+    """Where each token ends in its text, in characters (0 for special tokens)."""
+    if tokenizer.is_fast:
+        encoded = tokenizer(texts, return_offsets_mapping=True, return_attention_mask=False, verbose=False)
+        return [[end for _, end in row] for row in encoded["offset_mapping"]]
+    # Tokenizers in Python know no offsets; those of k-mers have tokens that spell the text.
+    special = set(tokenizer.all_special_tokens)
+    tokens = [tokenizer.convert_ids_to_tokens(row) for row in _encode(texts, tokenizer)]
+    return [np.cumsum([0 if token in special else len(token) for token in row]).tolist() for row in tokens]
