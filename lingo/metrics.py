@@ -1,0 +1,136 @@
+"""Scores of predictions, computed in float64. A score that the labels leave undefined is NaN, never a stand-in.
+
+Higher is better for all but `loss` and `mse`.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+from scipy.special import log_softmax, logsumexp
+from sklearn import metrics
+
+NAN = float("nan")
+LOWER_IS_BETTER = frozenset({"loss", "mse"})
+
+Array = NDArray[np.float64]
+
+
+def score(kind: str, logits: NDArray[np.floating], labels: NDArray[np.generic]) -> dict[str, float]:
+    """All metrics of a task kind.
+
+    Args:
+        kind: `classification` (logits `[n, classes]`, labels int `[n]`), `multilabel` (logits `[n, labels]`,
+            labels 0/1 `[n, labels]`) or `regression` (outputs `[n, 1]` or `[n]`, labels float `[n]`).
+        logits: Outputs of the head, before softmax or sigmoid.
+        labels: What is right.
+
+    Returns:
+        classification: `accuracy`, `f1` (macro over the classes that occur in labels or predictions), `mcc`,
+        `auroc` and `auprc` (of class 1 for two classes; macro one against the rest for more, NaN unless every
+        class occurs), `loss` (cross-entropy, nats), `collapsed` (1.0 when a single class was predicted for
+        everything; `mcc` is then 0, its limit and scikit-learn's convention). `mcc` is NaN when the labels
+        have one class only.
+        multilabel: `auroc`, `auprc` (macro) and `auroc_median`, `auprc_median`, over labels that have both
+        positives and negatives; `undefined_labels`, the number left out; `loss` (mean binary cross-entropy);
+        `collapsed` (1.0 when every label is predicted the same for all rows).
+        regression: `pearson`, `spearman` (NaN when either side is constant), `mse`, `loss` (the same),
+        `collapsed` (1.0 when all outputs are equal).
+        Without rows, or with logits that are not finite, every score is NaN.
+
+    Raises:
+        ValueError: If `kind` is unknown or the shapes do not fit.
+    """
+    if kind not in SCORES:
+        raise ValueError(f"`kind` must be one of {', '.join(SCORES)}, but got {kind!r}.")
+    outputs, truth = np.asarray(logits, dtype=np.float64), np.asarray(labels)
+    if kind == "regression":
+        outputs = outputs.reshape(-1) if outputs.ndim == 2 and outputs.shape[1] == 1 else outputs
+    fitting = outputs.shape == truth.shape if kind != "classification" else outputs.shape[:1] == truth.shape
+    if not fitting or outputs.ndim != (1 if kind == "regression" else 2):
+        raise ValueError(
+            f"`logits` and `labels` of {kind} must fit, but got {list(outputs.shape)} and {list(truth.shape)}."
+        )
+    if not len(truth) or not np.isfinite(outputs).all():
+        return dict.fromkeys(NAMES[kind], NAN)
+    return SCORES[kind](outputs, truth)
+
+
+def _classification(logits: Array, labels: NDArray[np.generic]) -> dict[str, float]:
+    truth = labels.astype(np.int64)
+    classes = logits.shape[1]
+    if truth.min() < 0 or truth.max() >= classes:
+        raise ValueError(f"`labels` must be 0 to {classes - 1}, but got {truth.min()} to {truth.max()}.")
+    predicted = logits.argmax(axis=1)
+    auroc, auprc = _class_curves(logits, truth)
+    return {
+        "accuracy": float(metrics.accuracy_score(truth, predicted)),
+        "f1": float(metrics.f1_score(truth, predicted, average="macro", zero_division=0)),
+        "mcc": float(metrics.matthews_corrcoef(truth, predicted)) if np.ptp(truth) else NAN,
+        "auroc": auroc,
+        "auprc": auprc,
+        "loss": float(-np.take_along_axis(log_softmax(logits, axis=1), truth[:, None], axis=1).mean()),
+        "collapsed": float(np.ptp(predicted) == 0),
+    }
+
+
+def _class_curves(logits: Array, truth: NDArray[np.int64]) -> tuple[float, float]:
+    """(AUROC, AUPRC): of class 1 for two classes, macro one against the rest for more."""
+    classes = logits.shape[1]
+    if classes < 2 or len(np.unique(truth)) < classes:
+        return NAN, NAN
+    wanted = [1] if classes == 2 else range(classes)
+    # Log-odds rank as probabilities do, but do not saturate.
+    odds = [logits[:, c] - logsumexp(np.delete(logits, c, axis=1), axis=1) for c in wanted]
+    curves = [_curves(score, truth == c) for score, c in zip(odds, wanted, strict=True)]
+    return float(np.mean([auroc for auroc, _ in curves])), float(np.mean([auprc for _, auprc in curves]))
+
+
+def _curves(scores: Array, positive: NDArray[np.bool_]) -> tuple[float, float]:
+    if positive.all() or not positive.any():
+        return NAN, NAN
+    return float(metrics.roc_auc_score(positive, scores)), float(
+        metrics.average_precision_score(positive, scores)
+    )
+
+
+def _multilabel(logits: Array, labels: NDArray[np.generic]) -> dict[str, float]:
+    positive = labels.astype(np.float64) > 0.5
+    curves = np.array([_curves(logits[:, label], positive[:, label]) for label in range(logits.shape[1])])
+    defined = curves[~np.isnan(curves[:, 0])]
+    mean, median = (f(defined, axis=0) if len(defined) else (NAN, NAN) for f in (np.mean, np.median))
+    return {
+        "auroc": float(mean[0]),
+        "auprc": float(mean[1]),
+        "auroc_median": float(median[0]),
+        "auprc_median": float(median[1]),
+        "undefined_labels": float(len(curves) - len(defined)),
+        "loss": float((np.logaddexp(0, logits) - logits * positive).mean()),
+        "collapsed": float((logits > 0).all(axis=0).tolist() == (logits > 0).any(axis=0).tolist()),
+    }
+
+
+def _regression(outputs: Array, labels: NDArray[np.generic]) -> dict[str, float]:
+    truth = labels.astype(np.float64)
+    constant = len(truth) < 2 or not np.ptp(truth) or not np.ptp(outputs)
+    mse = float(np.mean((outputs - truth) ** 2))
+    return {
+        "pearson": NAN if constant else float(stats.pearsonr(outputs, truth).statistic),
+        "spearman": NAN if constant else float(stats.spearmanr(outputs, truth).statistic),
+        "mse": mse,
+        "loss": mse,
+        "collapsed": float(not np.ptp(outputs)),
+    }
+
+
+SCORES: dict[str, Callable[[Array, NDArray[np.generic]], dict[str, float]]] = {
+    "classification": _classification,
+    "multilabel": _multilabel,
+    "regression": _regression,
+}
+NAMES: dict[str, tuple[str, ...]] = {
+    "classification": ("accuracy", "f1", "mcc", "auroc", "auprc", "loss", "collapsed"),
+    "multilabel": ("auroc", "auprc", "auroc_median", "auprc_median", "undefined_labels", "loss", "collapsed"),
+    "regression": ("pearson", "spearman", "mse", "loss", "collapsed"),
+}
