@@ -1,0 +1,39 @@
+"""How many numbers a trial trains, and how many of them its ranks still use."""
+
+import torch
+
+from lingo.pack import Pack
+from lingo.slot import Slot
+
+
+def rank_pattern(pack: Pack, slot: Slot) -> dict[str, list[bool]]:
+    """Which singular values of each adapted matrix are in use, by module path; waits for the device."""
+    layout, row = pack.layout, slice(slot.row, slot.row + 1)
+    used = (layout.lam(pack.bank.theta[row]) * pack.bank.keep[row] != 0) | (pack.bank.unit[row] != 0)
+    pattern = {}
+    for path in slot.paths:
+        site = layout.site(path)
+        part = layout.of_group(used.to(torch.uint8), layout.groups[site.group])[0, site.index, : slot.rank]
+        pattern[path] = part.bool().tolist()
+    return pattern
+
+
+def trained_parameters(pack: Pack, slot: Slot) -> int:
+    """Numbers that the optimiser moves: factors at their starting rank, singular values and the head; or all."""
+    head = pack.layout.hidden * slot.data.num_labels
+    if pack.full:
+        return pack.layout.head_start + head
+    return head + sum(_of_rank(pack, slot, path, slot.rank) for path in slot.paths)
+
+
+def used_parameters(pack: Pack, slot: Slot) -> int:
+    """The trained numbers that the forward pass still uses: those of the ranks kept, and the head."""
+    if pack.full:
+        return trained_parameters(pack, slot)
+    head = pack.layout.hidden * slot.data.num_labels
+    return head + sum(_of_rank(pack, slot, path, sum(kept)) for path, kept in rank_pattern(pack, slot).items())
+
+
+def _of_rank(pack: Pack, slot: Slot, path: str, rank: int) -> int:
+    site = pack.layout.site(path)
+    return rank * (site.d_in + site.d_out + slot.svd)
