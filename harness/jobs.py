@@ -1,9 +1,13 @@
 """What travels between the search, the pool and its workers: jobs out, reports back. Plain data only."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Stage = Literal["search", "final"]
+Status = Literal["queued", "started", "running", "finished", "failed", "stopped", "interrupted"]
+OPEN = frozenset({"queued", "started", "running"})
+"""The statuses of a job that has not ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,3 +60,42 @@ class Report:
     seconds: float = 0.0
     facts: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
+
+
+@dataclass(frozen=True)
+class Event:
+    """One change of a job. `report` is its latest news: number 0, empty, before the first evaluation."""
+
+    number: int
+    job: Job
+    report: Report
+    status: Status
+
+
+@dataclass(frozen=True)
+class News:
+    """What a worker group tells the job source.
+
+    Attributes:
+        group, life: Name of the group, and of its present life (another after every restart).
+        reports: Since the last exchange.
+        held: Ids of the jobs that it trains.
+        refused: Ids of the jobs that it was given and cannot take now.
+        room: How many more jobs it could hold.
+    """
+
+    group: str
+    life: str
+    reports: Sequence[Report]
+    held: Sequence[str]
+    refused: Sequence[str]
+    room: int
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What a worker group must do next, on every rank and in this order: end; or release, then admit."""
+
+    release: Sequence[str] = ()
+    admit: Sequence[Job] = ()
+    close: bool = False

@@ -1,0 +1,242 @@
+"""What one worker of a group does all its life: take orders from the job source, train, tell the news.
+
+`harness.pool` runs `serve` as the training function of a Ray Train run. Rank 0 alone talks to the job source
+and shares its orders, so that every rank makes the same calls to its engine in the same order.
+"""
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any, Protocol
+
+import ray
+import ray.train
+from ray.exceptions import RayActorError
+
+from harness.engine import Engine
+from harness.jobs import Job, News, Orders, Report
+
+BUSY_S = 0.05  # a busy group asks for orders this often, and at once when it has news
+IDLE_S = 2.0  # an idle group waits this long in one question
+AGREE = timedelta(minutes=5)  # a rank that waits longer for the others restarts the group
+MAX_CRASHES = 3  # in a row without a report: the process itself may be damaged
+
+
+class EngineCrashed(RuntimeError):
+    """Training raised and this worker cannot go on; Ray Train starts it again."""
+
+
+class Shared(Protocol):
+    """How the ranks of a group agree. Every rank calls the same methods in the same order."""
+
+    def turn(self, mine: Orders | None, error: str | None) -> tuple[Orders, list[str]]:
+        """Rank 0's orders and the errors of all ranks, on every rank."""
+
+
+class Alone:
+    """A group of one worker."""
+
+    def turn(self, mine: Orders | None, error: str | None) -> tuple[Orders, list[str]]:
+        return mine or Orders(), [error] if error else []
+
+
+class Together:
+    """A group of several workers, over a gloo process group of its own (training may use nccl)."""
+
+    def __init__(self) -> None:
+        import torch
+        import torch.distributed as dist
+
+        self._torch, self._dist = torch, dist
+        self._group = dist.new_group(backend="gloo", timeout=AGREE)
+
+    def turn(self, mine: Orders | None, error: str | None) -> tuple[Orders, list[str]]:
+        flags = self._torch.tensor([mine is not None and mine != Orders(), error is not None]).int()
+        self._dist.all_reduce(flags, group=self._group)
+        any_orders, any_error = flags.tolist()
+        box: list[Orders | None] = [mine]
+        if any_orders:
+            self._dist.broadcast_object_list(box, 0, group=self._group)
+        errors: list[str | None] = [None] * self._dist.get_world_size(self._group)
+        if any_error:
+            self._dist.all_gather_object(errors, error, group=self._group)
+        return (any_orders and box[0]) or Orders(), [line for line in errors if line]
+
+
+class Link:
+    """Rank 0's line to the job source: at most one question under way, which never holds up training."""
+
+    def __init__(self, source: Any, group: str, life: str, slots: int, welcome: bool) -> None:
+        self._source, self._group, self._life, self._slots = source, group, life, slots
+        self._ended = not welcome
+        self._reports: list[Report] = []
+        self._refused: list[str] = []
+        self._question: Any = None
+        self._next = 0.0
+
+    def tell(self, reports: Sequence[Report], refused: Sequence[str]) -> None:
+        """Keep news for the next question."""
+        self._reports += reports
+        self._refused += refused
+
+    def orders(self, held: Sequence[str]) -> Orders:
+        """Orders that have arrived, if any; an idle group waits. A dead source is an order to end."""
+        try:
+            return Orders(close=True) if self._ended else self._ask(held)
+        except RayActorError:
+            return Orders(close=True)
+
+    def _ask(self, held: Sequence[str]) -> Orders:
+        urgent = self._reports or self._refused or not held
+        if self._question is None and (urgent or time.monotonic() >= self._next):
+            room = self._slots - len(held)
+            news = News(self._group, self._life, self._reports, list(held), self._refused, room)
+            self._question = self._source.exchange.remote(news, 0.0 if held else IDLE_S)
+            self._reports, self._refused = [], []
+        if self._question is None or (held and not ray.wait([self._question], timeout=0)[0]):
+            return Orders()
+        orders: Orders = ray.get(self._question)
+        self._question = None
+        self._next = time.monotonic() + (0.0 if orders.release else BUSY_S)
+        return orders
+
+
+class Group:
+    """One rank's loop around its engine.
+
+    Args:
+        crashed: Tells the job source, once for all ranks, that training raised; `None` on ranks above 0.
+        suspect: Tells the job source what may be the reason if this life ends now.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        shared: Shared,
+        link: Link | None,
+        crashed: Callable[[str], None] | None,
+        suspect: Callable[[str], None],
+    ) -> None:
+        self._engine, self._shared, self._link = engine, shared, link
+        self._crashed, self._suspect = crashed, suspect
+        self._held: list[str] = []
+        self._crashes = 0
+
+    def run(self) -> None:
+        """Serve until the job source closes the group."""
+        while True:
+            error = self._advance() if self._held else None
+            mine = self._link.orders(self._held) if self._link else None
+            orders, errors = self._shared.turn(mine, error)
+            if orders.close:
+                return
+            if errors:
+                self._crash(errors[0])
+            for name in orders.release:
+                self._drop(name)
+            for job in orders.admit:
+                self._admit(job)
+
+    def _tell(self, reports: Sequence[Report] = (), refused: Sequence[str] = ()) -> None:
+        if self._link:
+            self._link.tell(reports, refused)
+
+    def _drop(self, name: str) -> None:
+        self._engine.release(name)
+        if name in self._held:
+            self._held.remove(name)
+
+    def _admit(self, job: Job) -> None:
+        error = None
+        try:
+            if self._engine.free_slots(job) < 1:
+                self._tell(refused=[job.id])
+                return
+            self._engine.admit(job)
+        except Exception as problem:
+            error = one_line(problem)
+        _, errors = self._shared.turn(None, error)
+        if not errors:
+            self._held.append(job.id)
+            return
+        self._engine.release(job.id)
+        self._tell([Report(job=job.id, number=1, status="failed", error=errors[0])])
+
+    def _advance(self) -> str | None:
+        try:
+            reports = self._engine.advance()
+        except Exception as problem:
+            line = one_line(problem)
+            if isinstance(self._shared, Together):
+                self._suspect(line)
+            return line
+        for report in reports:
+            self._crashes = 0
+            if report.status != "running" and report.job in self._held:
+                self._held.remove(report.job)
+        self._tell(reports)
+        return None
+
+    def _crash(self, line: str) -> None:
+        """An engine reports failures of jobs itself; what it raises may concern any job it holds."""
+        if self._crashed:
+            self._crashed(line)
+        self._crashes += 1
+        if self._crashes >= MAX_CRASHES:
+            raise EngineCrashed(line)
+        for name in list(self._held):
+            self._drop(name)
+
+
+def serve(config: dict[str, Any]) -> None:
+    """Training function of a worker group's Ray Train run. Returns when the source closes or dies."""
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    source, name, life = config["source"], config["group"], uuid.uuid4().hex
+    _use_threads(config["threads"])
+    try:
+        try:
+            engine = config["make_engine"](rank, world)
+        except Exception as problem:
+            if ray.get(source.could_not_start.remote(name, one_line(problem))):
+                raise
+            return
+        try:
+            _serve(engine, source, name, life, rank, world, config["slots"])
+        finally:
+            engine.close()
+    except RayActorError:
+        return
+
+
+def _serve(engine: Engine, source: Any, name: str, life: str, rank: int, world: int, slots: int) -> None:
+    shared: Shared = Together() if world > 1 else Alone()
+    link = crashed = None
+
+    def suspect(line: str) -> None:
+        source.suspect.remote(name, line)
+
+    if rank == 0:
+        placement = ray.util.get_current_placement_group()
+        welcome = ray.get(source.hello.remote(name, life, placement.id.hex() if placement else None))
+        link = Link(source, name, life, slots, welcome)
+
+        def crashed(line: str) -> None:
+            ray.get(source.crashed.remote(name, life, line))
+
+    Group(engine, shared, link, crashed, suspect).run()
+
+
+def _use_threads(threads: int) -> None:
+    import torch
+
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    torch.set_num_threads(threads)
+
+
+def one_line(problem: BaseException) -> str:
+    """An exception as one line: a ValueError's own words, else its type and its words."""
+    words = " ".join(str(problem).split())
+    return words if words and isinstance(problem, ValueError) else f"{type(problem).__name__}: {words}"

@@ -1,0 +1,303 @@
+"""The pool: resident worker groups that train jobs until it is closed, each a Ray Train run that stays up.
+
+A group costs one start-up (about ten seconds); after that a job costs one message. The driver supervises: Ray
+Train restarts dead workers by itself, a run whose controller died is started again from here.
+"""
+
+import logging
+import os
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util import placement_group_table, remove_placement_group
+from ray.util.placement_group import PlacementGroup
+
+from harness.engine import Engine
+from harness.job_source import JobSource
+from harness.jobs import Event, Job
+
+log = logging.getLogger(__name__)
+
+HEADROOM = (
+    0.95  # of a worker's CPUs are asked of Ray: Tune's clients (0.001 each) need room beside full groups
+)
+CLOSE_S = 30.0
+RESTARTS = 3  # of a whole Ray Train run, each within a minute of the last
+RAY_SETTINGS = {
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths mean the same everywhere
+    "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "120",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "1",
+}
+
+
+class PoolError(RuntimeError):
+    """The pool cannot work (any more); the message is one line for the user."""
+
+
+@contextmanager
+def local_ray(num_cpus: int, num_gpus: int | None = None) -> Iterator[None]:
+    """A quiet Ray instance on this machine alone, for as long as the block lasts."""
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault(
+        "RAY_worker_maximum_startup_concurrency", "16"
+    )  # else Ray warns of our many small processes
+    ray.init(
+        address="local",
+        num_cpus=num_cpus,
+        num_gpus=num_gpus,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+class Pool:
+    """Worker groups and the job source between them and their clients. Make one with `Pool.start`."""
+
+    def __init__(
+        self, source: Any, groups: Sequence[str], slots: int, run: dict[str, Any], scratch: Path
+    ) -> None:
+        self._source, self._groups, self._run, self.scratch = source, list(groups), run, scratch
+        self.capacity = len(groups) * slots
+        self.interrupted = False
+        self._read = 0
+        self._closing = threading.Event()
+        self._tasks: dict[str, Any] = {}
+        self._before = set(placement_group_table())
+        self._threads = [
+            threading.Thread(target=self._supervise, args=(name,), name=name, daemon=True) for name in groups
+        ]
+
+    @classmethod
+    def start(
+        cls,
+        make_engine: Callable[[int, int], Engine],
+        *,
+        groups: int = 1,
+        workers_per_group: int = 1,
+        cpus_per_worker: float = 1,
+        gpus_per_worker: float = 0,
+        slots: int = 1,
+        scratch: Path | None = None,
+        start_s: float = 300.0,
+        client_s: float = 60.0,
+    ) -> "Pool":
+        """Start the groups and wait until one of them serves; the others come up beside it.
+
+        Args:
+            make_engine: `(rank, world) -> Engine`, called in every worker process, again after a restart.
+            slots: Jobs that one group may hold at once; the engine decides what fits together.
+            scratch: Folder for Ray's own files; a temporary one by default.
+            start_s: Seconds to wait for the first group.
+            client_s: Seconds after which the slot of a search client that vanished is free again.
+
+        Raises:
+            ValueError: when the groups do not fit on the machine.
+            PoolError: when no group could start.
+        """
+        _check_fit(groups, workers_per_group, cpus_per_worker, gpus_per_worker)
+        scratch = Path(scratch or tempfile.mkdtemp(prefix="lingo-pool-")).resolve()
+        token = uuid.uuid4().hex[:8]
+        source = (
+            ray.remote(JobSource)
+            .options(name=f"lingo-jobs-{token}", num_cpus=0, max_concurrency=10_000)
+            .remote(client_s=client_s)
+        )
+        run = {
+            "make_engine": make_engine,
+            "workers": workers_per_group,
+            "cpus": cpus_per_worker,
+            "gpus": gpus_per_worker,
+            "slots": slots,
+        }
+        pool = cls(source, [f"group-{number}" for number in range(groups)], slots, run, scratch)
+        try:
+            pool._up(start_s)
+        except BaseException:
+            pool.close()
+            raise
+        return pool
+
+    @property
+    def handle(self) -> Any:
+        """The job source's actor handle: picklable, for Tune clients."""
+        return self._source
+
+    def begin(self, limit: int | None = None) -> None:
+        """Open a round of jobs, of which at most `limit` train at once."""
+        self.interrupted = False
+        self._call("begin", limit)
+
+    def submit(self, job: Job) -> None:
+        """Queue a job whose news the caller reads from `events`."""
+        self._call("submit", job, followed=False)
+
+    def events(self, wait_s: float = 0.5) -> list[Event]:
+        """What happened since the last call, in order, at the latest after `wait_s`."""
+        events: list[Event] = self._call("events", self._read, wait_s)
+        if events:
+            self._read = events[-1].number
+        return events
+
+    def interrupt(self) -> None:
+        """End every open job as interrupted."""
+        self.interrupted = True
+        self._call("interrupt")
+
+    def state(self) -> dict[str, Any]:
+        """Counts of `JobSource.state`."""
+        state: dict[str, Any] = self._call("state")
+        return state
+
+    def close(self) -> None:
+        """End open jobs, send the workers home, leave no placement group behind. May be called twice."""
+        if self._closing.is_set():
+            return
+        self._closing.set()
+        try:
+            self._call("close")
+        except PoolError:
+            log.debug("the job source was gone before the pool was closed")
+        deadline = time.monotonic() + CLOSE_S
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(max(0.0, deadline - time.monotonic()))
+        for name, task in self._tasks.items():
+            if not ray.wait([task], timeout=0)[0]:
+                log.warning("%s did not end within %.0f s and was stopped", name, CLOSE_S)
+                ray.cancel(task, force=True)
+        ray.kill(self._source)
+        self._sweep()
+
+    def __enter__(self) -> "Pool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return ray.get(getattr(self._source, method).remote(*args, **kwargs))
+        except RayError as error:
+            raise PoolError(f"The worker pool's job source is gone: {_short(error)}") from error
+
+    def _up(self, start_s: float) -> None:
+        self._call("expect", self._groups)
+        for thread in self._threads:
+            thread.start()
+        deadline = time.monotonic() + start_s
+        while not (state := self.state())["up"]:
+            if len(state["broken"]) == len(self._groups):
+                raise PoolError(next(iter(state["broken"].values())))
+            if time.monotonic() > deadline:
+                raise PoolError(f"No worker group came up within {start_s:.0f} s.")
+            time.sleep(0.1)
+
+    def _supervise(self, name: str) -> None:
+        """Keep one group's Ray Train run up until the pool closes."""
+        starts: list[float] = []
+        while not self._closing.is_set():
+            starts = [at for at in starts if time.monotonic() - at < 60] + [time.monotonic()]
+            try:
+                self._tasks[name] = _fit.remote(self._source, name, self._run, str(self.scratch))
+                ray.get(self._tasks[name])
+                return
+            except Exception as error:
+                if self._closing.is_set():
+                    return
+                log.warning("%s ended and is started again: %s", name, _short(error))
+                if not self._clear(name, len(starts) > RESTARTS, _short(error)):
+                    return
+
+    def _clear(self, name: str, give_up: bool, error: str) -> bool:
+        """Requeue a lost run's jobs, remove its placement group. False if it must not start again."""
+        try:
+            left = ray.get(self._source.lost.remote(name))
+            if left is not None:
+                _remove(left)
+            if give_up:
+                ray.get(self._source.could_not_start.remote(name, error, tries=1))
+            return not give_up
+        except RayError:
+            return False
+
+    def _sweep(self) -> None:
+        """Remove what runs that were killed while they started have left."""
+        shape = _bundle(self._run)
+        for key, row in placement_group_table().items():
+            ours = all(bundle == shape for bundle in row["bundles"].values())
+            if key not in self._before and row["state"] != "REMOVED" and ours:
+                _remove(key)
+
+
+@ray.remote(num_cpus=0, max_retries=0)
+def _fit(source: Any, name: str, run: dict[str, Any], scratch: str) -> None:
+    """One Ray Train run, in a process of its own; returns when its workers were sent home."""
+    os.environ.update(RAY_SETTINGS)
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from harness.group import serve
+
+    ray.get(source.started_by.remote(name, os.getpid()))
+    TorchTrainer(
+        serve,
+        train_loop_config={
+            "source": source,
+            "group": name,
+            "slots": run["slots"],
+            "make_engine": run["make_engine"],
+            "threads": max(1, int(run["cpus"])),
+        },
+        torch_config=TorchConfig(backend="nccl" if run["gpus"] else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=run["workers"], use_gpu=run["gpus"] > 0, resources_per_worker=_bundle(run)
+        ),
+        run_config=RunConfig(
+            name=f"{name}-{uuid.uuid4().hex[:8]}",
+            storage_path=scratch,
+            failure_config=FailureConfig(max_failures=-1),
+        ),
+    ).fit()
+
+
+def _bundle(run: dict[str, Any]) -> dict[str, float]:
+    bundle = {"CPU": round(run["cpus"] * HEADROOM, 3)}
+    return bundle | {"GPU": run["gpus"]} if run["gpus"] else bundle
+
+
+def _check_fit(groups: int, workers: int, cpus: float, gpus: float) -> None:
+    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    for kind, each in (("CPU", cpus), ("GPU", gpus)):
+        if groups * workers * each > there.get(kind, 0):
+            raise ValueError(
+                f"The worker groups must fit the cluster, but {groups} x {workers} workers with {each:g} "
+                f"{kind} each need {groups * workers * each:g} and it has {there.get(kind, 0):g}."
+            )
+
+
+def _remove(key: str) -> None:
+    try:
+        remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(key))))
+    except (GetTimeoutError, RayError) as error:
+        log.warning("could not remove placement group %s: %s", key, _short(error))
+
+
+def _short(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,78 @@
+"""An engine without a model: scores follow from the configuration, faults are injected."""
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.jobs import Job, Report
+
+
+class ToyEngine:
+    """Reports `quality * epoch / epochs` after every epoch of `seconds`.
+
+    A job's config may ask for faults: `die_once` (a file that is made before the process ends), `die`
+    (always), `refuse` (admission raises), `explode` (training raises); jobs of two `kind`s never share the
+    engine.
+    """
+
+    def __init__(self, slots: int = 1) -> None:
+        self._slots = slots
+        self._jobs: dict[str, Job] = {}
+        self._epochs: dict[str, int] = {}
+        self._due: dict[str, float] = {}
+
+    def free_slots(self, job: Job) -> int:
+        kinds = {held.config.get("kind") for held in self._jobs.values()}
+        return self._slots - len(self._jobs) if kinds <= {job.config.get("kind")} else 0
+
+    def admit(self, job: Job) -> None:
+        if job.config.get("refuse"):
+            raise ValueError("`refuse` must be absent, but got true.")
+        self._jobs[job.id] = job
+        self._epochs[job.id] = 0
+        self._due[job.id] = time.monotonic() + job.config.get("seconds", 0.0)
+
+    def release(self, job_id: str) -> None:
+        for table in (self._jobs, self._epochs, self._due):
+            table.pop(job_id, None)
+
+    def advance(self) -> Sequence[Report]:
+        reports = []
+        for job in list(self._jobs.values()):
+            self._inject(job)
+            if time.monotonic() >= self._due[job.id]:
+                reports.append(self._epoch(job))
+        if not reports:
+            time.sleep(0.002)
+        return reports
+
+    def close(self) -> None:
+        self._jobs.clear()
+
+    def _inject(self, job: Job) -> None:
+        config = job.config
+        if config.get("explode"):
+            raise RuntimeError("the loss exploded")
+        if config.get("die"):
+            os._exit(1)
+        if "die_once" in config and self._epochs[job.id] == 1 and not Path(config["die_once"]).exists():
+            Path(config["die_once"]).touch()
+            os._exit(1)
+
+    def _epoch(self, job: Job) -> Report:
+        self._epochs[job.id] += 1
+        epoch, epochs = self._epochs[job.id], job.config["epochs"]
+        self._due[job.id] = time.monotonic() + job.config.get("seconds", 0.0)
+        status = "finished" if epoch == epochs else "running"
+        if status == "finished":
+            self.release(job.id)
+        score = job.config.get("quality", 0.5) * epoch / epochs
+        return Report(
+            job=job.id,
+            number=epoch,
+            status=status,
+            epoch=epoch,
+            dev={"mcc": score},
+            facts={"pid": os.getpid()},
+        )
