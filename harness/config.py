@@ -119,7 +119,7 @@ def build(options: Mapping[str, Any]) -> Benchmark:
         problems.append(
             "`--models` is needed: name at least one backbone (a known name, a hub id or a folder)."
         )
-    values["models"] = tuple(dict.fromkeys(values["models"]))
+    values["models"] = tuple(dict.fromkeys(map(_resolved, values["models"])))
     try:
         benchmark = Benchmark(**values)
     except ValidationError as error:
@@ -127,6 +127,12 @@ def build(options: Mapping[str, Any]) -> Benchmark:
     if problems:
         raise InputError(problems)
     return benchmark
+
+
+def _resolved(model: str) -> str:
+    """A folder's absolute path, so that it means the same in every process; other names as they are."""
+    folder = Path(model).expanduser()
+    return str(folder.resolve()) if model != TINY_MODEL and folder.is_dir() else model
 
 
 def _task_names(suite: str, given: Mapping[str, Any], problems: list[str]) -> tuple[str, ...]:

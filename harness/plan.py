@@ -19,6 +19,8 @@ class Study:
     """One cell of the benchmark: a task, a backbone, a method, and its search space.
 
     Attributes:
+        backbone: The backbone's name in results: of a folder its last part.
+        source: What to load: a known name, a hub id or a folder.
         train_rows: Sequences of the training split that are used.
         total_steps: T_total of each of its trials.
         space: The search space, with `delta_T` restricted to `total_steps`.
@@ -26,6 +28,7 @@ class Study:
 
     task: TaskRow
     backbone: str
+    source: str
     method: str
     train_rows: int
     total_steps: int
@@ -160,6 +163,12 @@ def _worker_problems(benchmark: Benchmark) -> list[str]:
     return []
 
 
+def _short_names(models: tuple[str, ...]) -> dict[str, str]:
+    """Folders by their last part, unless two would be the same."""
+    short = {model: Path(model).name if Path(model).is_dir() else model for model in models}
+    return short if len(set(short.values())) == len(models) else {model: model for model in models}
+
+
 def _studies(
     benchmark: Benchmark,
     files: Mapping[str, SpaceFile],
@@ -167,6 +176,7 @@ def _studies(
     problems: list[str],
 ) -> list[Study]:
     options = {"epochs": benchmark.epochs, "batch_size": benchmark.batch_size}
+    names = _short_names(benchmark.models)
     studies: list[Study] = []
     for task in benchmark.tasks:
         count = rows[task]
@@ -184,7 +194,8 @@ def _studies(
                 studies.append(
                     Study(
                         task=TASKS[task],
-                        backbone=model,
+                        backbone=names[model],
+                        source=model,
                         method=method,
                         train_rows=count,
                         total_steps=total_steps,

@@ -213,7 +213,12 @@ class _Reader:
                 at, f"`type` of `{name}` must be {'int' if name in WHOLE else 'float'}, but got {kind}."
             )
             return None
-        low, high = (self._value(name, data.get(end), (*at, end)) for end in ("low", "high"))
+        for end in ("low", "high"):
+            if end not in data and len(self.problems) == before:
+                self._problem(at, f"`{name}` needs `{end}`.")
+        if len(self.problems) > before:
+            return None
+        low, high = (self._value(name, data[end], (*at, end)) for end in ("low", "high"))
         step = data.get("step")
         if len(self.problems) == before:
             self._range(name, low, high, step, data.get("log", False), at)

@@ -1,0 +1,110 @@
+"""From the pool's events to records, tracking and progress: what has ended is written at once and stays."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness.jobs import Job, Report
+from harness.plan import Study
+from harness.results import Record, ResultStore, Status, now
+
+KEPT: dict[str, Status] = {
+    "finished": "finished",
+    "stopped": "stopped",
+    "failed": "failed",
+    "interrupted": "killed",
+}
+"""How a job ended, from the pool's word to the record's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A study with its prepared data.
+
+    Attributes:
+        data: Folder of the prepared task.
+        data_digest, backbone_digest: What its records carry.
+        marks: What a reader of its results must know.
+        tokens: Tokens of the longest training sequence.
+        source: What workers load; for a backbone made on this machine its folder.
+    """
+
+    study: Study
+    data: Path
+    data_digest: str
+    backbone_digest: str
+    marks: Sequence[str]
+    tokens: int
+    source: str
+
+
+class Watcher(Protocol):
+    """Who else is told of every event: progress, tracking."""
+
+    def update(self, job: Job, report: Report, status: str) -> None:
+        """Take one event."""
+
+    def ended(self, record: Record) -> None:
+        """Take the record of a job that has ended."""
+
+
+class Ledger:
+    """Writes one record for each job that was started and has ended.
+
+    Args:
+        store: Where records go.
+        cells: The studies, by their keys.
+        benchmark: Name of the benchmark.
+        environment: Versions and code state, the same for all records.
+        watchers: Told of every event, and of every record after it was written.
+    """
+
+    def __init__(
+        self,
+        store: ResultStore,
+        cells: Sequence[Cell],
+        *,
+        benchmark: str,
+        environment: Mapping[str, Any],
+        watchers: Sequence[Watcher] = (),
+    ) -> None:
+        self._store, self._benchmark, self._environment = store, benchmark, environment
+        self._cells = {cell.study.key: cell for cell in cells}
+        self._watchers = watchers
+        self._reports: dict[str, list[Report]] = {}
+        self._started: dict[str, str] = {}
+
+    def __call__(self, job: Job, report: Report, status: str) -> None:
+        """Take one event of the pool, in order per job."""
+        reports = self._reports.setdefault(job.id, [])
+        if report.number > (reports[-1].number if reports else 0):
+            reports.append(report)
+        if status == "started":
+            self._started[job.id] = now()
+        for watcher in self._watchers:
+            watcher.update(job, report, status)
+        if status in KEPT:
+            self._reports.pop(job.id)
+            if job.id in self._started or status == "failed":
+                self._write(job, reports, KEPT[status])
+
+    def _write(self, job: Job, reports: Sequence[Report], status: Status) -> None:
+        cell = self._cells[job.study]
+        record = Record.of(
+            job,
+            reports,
+            status,
+            benchmark=self._benchmark,
+            family=cell.study.task.family,
+            metric=cell.study.task.metric,
+            trial=int(job.id.rsplit("-", 1)[1]) if job.stage == "search" else None,
+            started=self._started.pop(job.id, ""),
+            data_digest=cell.data_digest,
+            backbone_digest=cell.backbone_digest,
+            environment=self._environment,
+            marks=list(cell.marks),
+        )
+        self._store.append(record, replace=True)
+        for watcher in self._watchers:
+            watcher.ended(record)

@@ -1,0 +1,129 @@
+"""One benchmark from its plan to its leaderboard; `run_benchmark` reads from top to bottom."""
+
+import time
+from collections.abc import Callable, Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from harness.config import TINY_MODEL, Benchmark
+from harness.engine import Engine
+from harness.ledger import Cell
+from harness.plan import Plan, plan
+from harness.prepare import prepare_cells, read_backbones, refuse_other_inputs
+from harness.progress import duration
+from harness.results import Record, ResultStore
+from harness.winners import missing, unsearched
+
+MakeEngine = Callable[[int, int], Engine]
+
+COMPLETE, INCOMPLETE, INTERRUPTED = 0, 1, 130
+
+
+def run_benchmark(benchmark: Benchmark, console: Console, *, make_engine: MakeEngine | None = None) -> int:
+    """Run a benchmark to its end, or the rest of one that the output folder holds, and print its leaderboard.
+
+    Args:
+        make_engine: What trains the jobs; `harness.worker.make_engine` when `None`.
+
+    Returns:
+        0 when every final result is there, 1 when some are missing, 130 when interrupted.
+
+    Raises:
+        InputError: for bad input, before anything is trained.
+    """
+    begun = time.monotonic()
+    checked = plan(benchmark)
+    _say_what(checked, console)
+    store, cells = _prepare(checked, console)
+    interrupted = False
+    if missing(store.load(), cells, benchmark.seeds):
+        from harness.stages import train
+
+        interrupted = train(checked, cells, store, console, make_engine)
+    else:
+        console.print("All results of this benchmark are in the output folder already; nothing is trained.")
+    seconds = time.monotonic() - begun
+    return _conclude(checked, cells, store, console, interrupted=interrupted, seconds=seconds)
+
+
+def _say_what(checked: Plan, console: Console) -> None:
+    benchmark, studies = checked.benchmark, checked.studies
+    if any(study.task.generated or study.source == TINY_MODEL for study in studies):
+        console.print(
+            "[bold]Quickstart[/]: small generated DNA with planted motifs, and a tiny OPT of random weights "
+            "made on this machine. Nothing is downloaded. It shows how the harness works; its scores say "
+            "nothing of methods."
+        )
+    console.print(
+        f"{len(studies)} studies ({_some(benchmark.tasks, 'task')} x {_some(benchmark.models, 'backbone')} x "
+        f"{_some(benchmark.methods, 'method')}): {benchmark.num_samples} trials of up to "
+        f"{benchmark.epochs} epochs each, then {_some(benchmark.seeds, 'seed')} of each winner."
+    )
+    if benchmark.limit:
+        console.print(f"[yellow]Marked smoke: at most {benchmark.limit} rows of each split are used.[/]")
+    for note in checked.notes:
+        console.print(f"[dim]{escape(note)}[/]")
+
+
+def _some(values: Sequence[object], what: str) -> str:
+    return f"{len(values)} {what}{'' if len(values) == 1 else 's'}"
+
+
+def _prepare(checked: Plan, console: Console) -> tuple[ResultStore, list[Cell]]:
+    """Backbones are checked before the output folder is made, so that bad ones leave nothing behind."""
+    from harness.quickstart import make_backbone
+
+    sources = [source for source in checked.benchmark.models if source != TINY_MODEL]
+    with console.status("checking backbones"):
+        backbones = read_backbones(sources)
+    store = ResultStore(checked.out, checked.identity)
+    if TINY_MODEL in checked.benchmark.models:
+        folder = make_backbone(checked.out / "quickstart" / "model")
+        backbones[TINY_MODEL] = read_backbones([str(folder)])[str(folder)]
+    with console.status("preparing data"):
+        cells = prepare_cells(checked, backbones, lambda line: console.print(f"[dim]{escape(line)}[/]"))
+    refuse_other_inputs(store.load(), cells, checked.out)
+    return store, cells
+
+
+def _conclude(
+    checked: Plan,
+    cells: Sequence[Cell],
+    store: ResultStore,
+    console: Console,
+    *,
+    interrupted: bool,
+    seconds: float,
+) -> int:
+    """Print what there is, what is missing and where it lies; the exit code."""
+    from harness.report import print_leaderboard
+
+    benchmark, records = checked.benchmark, store.load()
+    if any(record.stage == "final" for record in records):
+        print_leaderboard(records, console)
+    _say_failures(records, console)
+    finals = len(cells) * len(benchmark.seeds)
+    lacking = len(missing(records, cells, benchmark.seeds))
+    searches = len(cells) - len(unsearched(records, cells, benchmark.num_samples))
+    console.print(
+        f"{'Interrupted' if interrupted else 'Done'} after {duration(seconds)}: {searches} of {len(cells)} "
+        f"searches and {finals - lacking} of {finals} final runs are complete."
+    )
+    if lacking:
+        console.print("The same command goes on from here: complete searches and final runs are kept.")
+    table = Table.grid(padding=(0, 2))
+    table.add_row("results", str(checked.out / "results.parquet"))
+    table.add_row("records", str(checked.out / "records"))
+    table.add_row("MLflow", _how_to_look(checked))
+    console.print(table)
+    return INTERRUPTED if interrupted else INCOMPLETE if lacking else COMPLETE
+
+
+def _say_failures(records: Sequence[Record], console: Console, shown: int = 5) -> None:
+    failed = [record for record in records if record.status == "failed"]
+    for record in failed[:shown]:
+        console.print(f"[red]failed[/] {escape(f'{record.id}: {record.error}')}", soft_wrap=True)
+    if len(failed) > shown:
+        console.print(f"[red]and {len(failed) - shown} more failures[/], see the records.")

@@ -1,0 +1,108 @@
+"""The two stages on a local Ray instance: every search, then the winners on all seeds."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from rich.console import Console
+
+from harness.config import Benchmark
+from harness.engine import Engine
+from harness.environment import environment
+from harness.ledger import Cell, Ledger
+from harness.machine import Shape, free_gibibytes, shape, usable_cores
+from harness.plan import Plan
+from harness.pool import Pool, local_ray
+from harness.progress import Progress, StudyGoal
+from harness.results import ResultStore
+from harness.search import StudyPlan, run_finals, run_search
+from harness.tracking import Tracker
+from harness.winners import final_jobs, unsearched
+
+
+def train(
+    checked: Plan,
+    cells: Sequence[Cell],
+    store: ResultStore,
+    console: Console,
+    make_engine: Callable[[int, int], Engine] | None,
+) -> bool:
+    """Search what is not searched, then train the winners' missing seeds. True when interrupted."""
+    benchmark = checked.benchmark
+    lay = _shape(benchmark)
+    todo = unsearched(store.load(), cells, benchmark.num_samples)
+    console.print(f"Starting Ray on this machine: {lay}.")
+    progress = Progress([_goal(cell, benchmark, todo) for cell in cells], console)
+    with (
+        Tracker(checked, store) as tracker,
+        local_ray(lay.groups * lay.workers * lay.cpus, lay.groups * lay.workers * lay.gpus or None),
+        Pool.start(
+            make_engine or _real_engine(),
+            groups=lay.groups,
+            workers_per_group=lay.workers,
+            cpus_per_worker=lay.cpus,
+            gpus_per_worker=lay.gpus,
+        ) as pool,
+        progress,
+    ):
+        ledger = Ledger(
+            store, cells, benchmark=benchmark.suite, environment=environment(), watchers=[progress, tracker]
+        )
+        progress.stage("search")
+        run_search(
+            [_study_plan(cell, benchmark) for cell in todo],
+            pool,
+            max_concurrent=benchmark.max_concurrent,
+            on_report=ledger,
+        )
+        if not pool.interrupted:
+            progress.stage("final stage")
+            run_finals(final_jobs(store.load(), cells, benchmark.seeds), pool, on_report=ledger)
+        return pool.interrupted
+
+
+def _real_engine() -> Callable[[int, int], Engine]:
+    from harness.worker import make_engine
+
+    return make_engine
+
+
+def _shape(benchmark: Benchmark) -> Shape:
+    return shape(
+        cores=usable_cores(),
+        gibibytes=free_gibibytes(),
+        gpus=torch.cuda.device_count(),
+        workers=benchmark.workers_per_trial,
+        at_most=benchmark.max_concurrent,
+    )
+
+
+def _goal(cell: Cell, benchmark: Benchmark, todo: Sequence[Cell]) -> StudyGoal:
+    study = cell.study
+    backbone = f" {study.backbone}" if len(benchmark.models) > 1 else ""
+    return StudyGoal(
+        key=study.key,
+        title=f"{study.task.name}{backbone} {study.method}",
+        metric=study.task.metric,
+        trials=benchmark.num_samples if cell in todo else 0,
+        finals=len(benchmark.seeds),
+        epochs=benchmark.epochs,
+        work=study.train_rows * cell.tokens,
+    )
+
+
+def _study_plan(cell: Cell, benchmark: Benchmark) -> StudyPlan:
+    study = cell.study
+    return StudyPlan(
+        key=study.key,
+        task=study.task.name,
+        backbone=cell.source,
+        method=study.method,
+        data=str(cell.data),
+        fixed={"seed": benchmark.seed, "epochs": benchmark.epochs, "batch_size": benchmark.batch_size},
+        space=study.space,
+        first_points=study.space.first_points,
+        num_samples=benchmark.num_samples,
+        seed=benchmark.seed,
+        metric=study.task.metric,
+        epochs=benchmark.epochs,
+    )
