@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import pickle
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -107,14 +109,22 @@ def tensors(folder: Path, *, meta: bool = False) -> Iterator[tuple[str, torch.Te
     """
     for file in weight_files(folder):
         try:
-            if file.suffix == ".safetensors":
-                yield from _safetensors(file, meta)
-            else:
-                yield from torch.load(
-                    file, map_location="meta" if meta else "cpu", weights_only=True, mmap=True
-                ).items()
-        except (SafetensorError, RuntimeError, OSError, ValueError, AttributeError, EOFError) as error:
+            yield from _safetensors(file, meta) if file.suffix == ".safetensors" else _pickled(file, meta)
+        except pickle.UnpicklingError:
+            raise BackboneError(
+                f"{file}: is damaged, or holds more than tensors, which is never read."
+            ) from None
+        except (SafetensorError, RuntimeError, OSError, ValueError, EOFError) as error:
             raise BackboneError(f"{file}: is damaged or not a weights file ({one_line(error)}).") from None
+
+
+def _pickled(file: Path, meta: bool) -> Iterator[tuple[str, torch.Tensor]]:
+    # Files from before PyTorch 1.6 are no zip archives and cannot be memory-mapped.
+    device, mapped = "meta" if meta else "cpu", zipfile.is_zipfile(file)
+    held = torch.load(file, map_location=device, weights_only=True, mmap=mapped)
+    if not isinstance(held, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in held.values()):
+        raise ValueError("not a dictionary of tensors")
+    yield from held.items()
 
 
 def _safetensors(file: Path, meta: bool) -> Iterator[tuple[str, torch.Tensor]]:

@@ -1,4 +1,4 @@
-"""Scores of predictions, computed in float64. A score that the labels leave undefined is NaN, never a stand-in.
+"""Scores of predictions, in float64. A score that the labels leave undefined is NaN, never a stand-in.
 
 Higher is better for all but `loss` and `mse`.
 """
@@ -49,9 +49,8 @@ def score(kind: str, logits: NDArray[np.floating], labels: NDArray[np.generic]) 
         outputs = outputs.reshape(-1) if outputs.ndim == 2 and outputs.shape[1] == 1 else outputs
     fitting = outputs.shape == truth.shape if kind != "classification" else outputs.shape[:1] == truth.shape
     if not fitting or outputs.ndim != (1 if kind == "regression" else 2):
-        raise ValueError(
-            f"`logits` and `labels` of {kind} must fit, but got {list(outputs.shape)} and {list(truth.shape)}."
-        )
+        given = f"{list(outputs.shape)} and {list(truth.shape)}"
+        raise ValueError(f"`logits` and `labels` of a {kind} task must fit together, but got {given}.")
     if not len(truth) or not np.isfinite(outputs).all():
         return dict.fromkeys(NAMES[kind], NAN)
     return SCORES[kind](outputs, truth)
