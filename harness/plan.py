@@ -188,7 +188,9 @@ def _studies(
                 try:
                     space = file.for_task(task).restrict(total_steps, **options)
                 except InputError as error:
-                    size = f"{task}: {count} rows, batch {benchmark.batch_size}, {benchmark.epochs} epochs"
+                    size = (
+                        f"{task}: {count} rows, batch size {benchmark.batch_size}, epochs {benchmark.epochs}"
+                    )
                     problems += [f"{line} ({size})" for line in error.problems]
                     continue
                 studies.append(

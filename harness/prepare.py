@@ -60,12 +60,12 @@ def read_backbones(sources: Sequence[str]) -> dict[str, Tokens]:
 
 def prepare_cells(checked: Plan, backbones: dict[str, Tokens], say: Say) -> list[Cell]:
     """Tokenise the data of every study below `<out>/data`, or find it there."""
-    from harness.quickstart import write_tasks
+    from harness.quickstart import make_data
 
     generated = checked.out / "quickstart"
     tasks = [study.task for study in checked.studies if study.task.generated]
     if tasks:
-        write_tasks(generated)
+        make_data(generated)
     made: dict[tuple[str, str, bool], PreparedTask] = {}
     cells = []
     for study in checked.studies:

@@ -121,6 +121,18 @@ def _conclude(
     return INTERRUPTED if interrupted else INCOMPLETE if lacking else COMPLETE
 
 
+def _how_to_look(checked: Plan) -> str:
+    """The command that opens the tracked runs in a browser, for a database; else the address itself."""
+    from harness.tracking import address
+
+    uri = address(checked.out, checked.benchmark.tracking_uri)
+    return (
+        f"mlflow ui --host 127.0.0.1 --backend-store-uri {uri}"
+        if "://" in uri and not uri.startswith("http")
+        else uri
+    )
+
+
 def _say_failures(records: Sequence[Record], console: Console, shown: int = 5) -> None:
     failed = [record for record in records if record.status == "failed"]
     for record in failed[:shown]:

@@ -1,0 +1,84 @@
+"""The benchmark's settings: strict, frozen, and an identity that says what is measured."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from harness.config import MACHINE, Benchmark, build
+from harness.errors import InputError, nearest
+from lingo.methods import METHODS
+
+OPTIONS = {"tasks": ("H3", "prom/prom_300_tata"), "models": ("opt-125m",)}
+
+
+def problems(**options):
+    with pytest.raises(InputError) as caught:
+        build(OPTIONS | options)
+    return caught.value.problems
+
+
+def test_defaults_and_full_names():
+    benchmark = build(OPTIONS)
+    assert benchmark.tasks == ("EMP/H3", "prom/prom_300_tata")
+    assert benchmark.suite == "custom" and benchmark.methods == tuple(METHODS)
+    assert (benchmark.epochs, benchmark.batch_size, benchmark.seeds) == (5, 8, (0, 1, 2))
+    assert benchmark.marks == []
+
+
+def test_without_options_it_is_the_quickstart():
+    benchmark = build({})
+    assert benchmark.suite == "quickstart"
+    assert benchmark.tasks and all(task.startswith("quickstart/") for task in benchmark.tasks)
+    assert build({"epochs": 9}).epochs == 9
+
+
+def test_limited_benchmarks_are_marked():
+    assert build(OPTIONS | {"limit": 3}).marks == ["smoke"]
+
+
+def test_every_problem_is_told():
+    found = problems(tasks=("H33", "mose/2"), methods=("lor",), epochs=0, seeds=(-1,), colour="red")
+    assert len(found) == 6
+    assert "unknown setting `colour`." in found[-1] or any("`colour`" in line for line in found)
+
+
+def test_settings_are_frozen_and_strict():
+    benchmark = build(OPTIONS)
+    with pytest.raises(ValidationError):
+        benchmark.epochs = 3
+    assert "`--epochs`" in problems(epochs="3")[0]
+    assert "`--num-samples`" in problems(num_samples=True)[0]
+
+
+def test_identity_leaves_out_only_where_and_how_fast():
+    benchmark = build(OPTIONS)
+    changed = {
+        "data_dir": Path("elsewhere"),
+        "max_concurrent": 7,
+        "workers_per_trial": 2,
+        "out": Path("there"),
+        "tracking_uri": "http://127.0.0.1:5000",
+        "search_spaces": (Path("x.yaml"),),
+    }
+    assert set(changed) == MACHINE
+    assert build(OPTIONS | changed).identity() == benchmark.identity()
+    for name, value in {"epochs": 2, "seed": 1, "limit": 5, "max_length": 64, "num_samples": 3}.items():
+        assert build(OPTIONS | {name: value}).identity() != benchmark.identity()
+
+
+def test_attributes_are_documented():
+    assert all(f"{name}:" in str(Benchmark.__doc__) for name in Benchmark.model_fields)
+
+
+def test_nearest_names():
+    assert nearest("loar", METHODS) == " Nearest known: lora, ars, adalora."
+    assert nearest("zzz", ["a", "b"]) == " Known: a, b."
+    assert nearest("zzz", map(str, range(50))) == ""
+
+
+def test_input_errors_survive_pickling():
+    import pickle
+
+    error = pickle.loads(pickle.dumps(InputError(["a", "b"])))  # noqa: S301
+    assert error.problems == ["a", "b"]
