@@ -52,7 +52,7 @@ def _say_what(checked: Plan, console: Console) -> None:
     benchmark, studies = checked.benchmark, checked.studies
     if any(study.task.generated or study.source == TINY_MODEL for study in studies):
         console.print(
-            "[bold]Quickstart[/]: small generated DNA with planted motifs, and a tiny OPT of random weights "
+            "[bold]Quickstart[/]: small generated DNA with planted motifs, and a tiny OPT with random weights "
             "made on this machine. Nothing is downloaded. It shows how the harness works; its scores say "
             "nothing of methods."
         )
@@ -99,6 +99,7 @@ def _conclude(
 ) -> int:
     """Print what there is, what is missing and where it lies; the exit code."""
     from harness.report import print_leaderboard
+    from harness.tracking import default_uri, ui_command
 
     benchmark, records = checked.benchmark, store.load()
     if any(record.stage == "final" for record in records):
@@ -116,21 +117,9 @@ def _conclude(
     table = Table.grid(padding=(0, 2))
     table.add_row("results", str(checked.out / "results.parquet"))
     table.add_row("records", str(checked.out / "records"))
-    table.add_row("MLflow", _how_to_look(checked))
+    table.add_row("MLflow", ui_command(benchmark.tracking_uri or default_uri(checked.out)))
     console.print(table)
     return INTERRUPTED if interrupted else INCOMPLETE if lacking else COMPLETE
-
-
-def _how_to_look(checked: Plan) -> str:
-    """The command that opens the tracked runs in a browser, for a database; else the address itself."""
-    from harness.tracking import address
-
-    uri = address(checked.out, checked.benchmark.tracking_uri)
-    return (
-        f"mlflow ui --host 127.0.0.1 --backend-store-uri {uri}"
-        if "://" in uri and not uri.startswith("http")
-        else uri
-    )
 
 
 def _say_failures(records: Sequence[Record], console: Console, shown: int = 5) -> None:
