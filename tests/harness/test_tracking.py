@@ -1,4 +1,4 @@
-"""The MLflow mirror against a real SQLite store and a dead server: complete, never doubled, never in the way."""
+"""The MLflow mirror against a real store and a dead server: complete, never doubled, never in the way."""
 
 import logging
 import math

@@ -1,0 +1,223 @@
+"""The leaderboard: what the records say of each task, backbone and method. Reads results and nothing else."""
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from harness.results import Record
+
+Key = tuple[str, str, str]
+"""Task, backbone, method."""
+
+MISSING, UNDEFINED = "missing", "undefined"
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A metric over the seeds of one study.
+
+    Attributes:
+        values: One number a seed, NaN where the metric is undefined; empty when nothing was measured.
+    """
+
+    values: tuple[float, ...] = ()
+
+    @property
+    def mean(self) -> float:
+        """Mean over seeds; NaN when a value is undefined or none is there."""
+        return statistics.fmean(self.values) if self.values else float("nan")
+
+    @property
+    def sd(self) -> float:
+        """Sample standard deviation over seeds (n - 1); NaN for a single seed."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else float("nan")
+
+    def __str__(self) -> str:
+        if not self.values:
+            return MISSING
+        if self.mean != self.mean:
+            return UNDEFINED
+        return f"{self.mean:.3f}" + (f" ± {self.sd:.3f}" if len(self.values) > 1 else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the leaderboard.
+
+    Attributes:
+        task, backbone, method: The study.
+        metric: The metric that selects, `mcc`.
+        trained_parameters: Numbers trained, as the final runs report it; `None` when none did.
+        dev, test, auroc: The dev metric, the test metric and the test AUROC of the final runs.
+        done, expected: Seeds with a finished final run, and seeds that should have one.
+        failed: Trials and final runs of this study that failed.
+        marks: What a reader must know of these numbers.
+        best: Whether no complete row of the same task has a higher mean of the test metric.
+    """
+
+    task: str
+    backbone: str
+    method: str
+    metric: str
+    trained_parameters: int | None
+    dev: Spread
+    test: Spread
+    auroc: Spread
+    done: int
+    expected: int
+    failed: int
+    marks: tuple[str, ...]
+    best: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether every seed has its final run."""
+        return self.done >= self.expected > 0
+
+
+def leaderboard(
+    records: Iterable[Record], *, expected: Sequence[Key] = (), seeds: Sequence[int] = ()
+) -> list[Row]:
+    """The rows of a benchmark, in the order of `expected`, then of the names.
+
+    Args:
+        records: All records, of the search too.
+        expected: The studies that should be there; those without a record become rows of missing cells.
+        seeds: Seeds that each study should have; the seeds found in any final record when empty.
+    """
+    studies: dict[Key, list[Record]] = {key: [] for key in expected}
+    for record in sorted(records, key=lambda record: record.id):
+        studies.setdefault((record.task, record.backbone, record.method), []).append(record)
+    wanted = set(seeds) or {r.seed for found in studies.values() for r in found if r.stage == "final"}
+    rows = [_row(key, found, wanted) for key, found in studies.items()]
+    return [replace(row, best=_is_best(row, rows)) for row in rows]
+
+
+def _row(key: Key, records: Sequence[Record], seeds: set[int]) -> Row:
+    finals = [r for r in records if r.stage == "final" and r.status == "finished" and r.seed in seeds]
+    finals.sort(key=lambda record: record.seed)
+    metric = records[0].metric if records else "mcc"
+    counts = [r.trained_parameters for r in finals if r.trained_parameters is not None]
+    return Row(
+        task=key[0],
+        backbone=key[1],
+        method=key[2],
+        metric=metric,
+        trained_parameters=round(statistics.fmean(counts)) if counts else None,
+        dev=_spread(record.dev.get(metric) for record in finals),
+        test=_spread((record.test or {}).get(metric) for record in finals),
+        auroc=_spread((record.test or {}).get("auroc") for record in finals),
+        done=len({record.seed for record in finals}),
+        expected=len(seeds),
+        failed=sum(record.status == "failed" for record in records),
+        marks=tuple(dict.fromkeys(mark for record in records for mark in record.marks)),
+    )
+
+
+def _spread(values: Iterable[float | None]) -> Spread:
+    return Spread(tuple(value for value in values if value is not None))
+
+
+def _is_best(row: Row, rows: Sequence[Row]) -> bool:
+    rivals = [other.test.mean for other in rows if other.task == row.task and other.complete]
+    return row.complete and row.test.mean == max((mean for mean in rivals if mean == mean), default=None)
+
+
+HEADER = ("task", "backbone", "method", "trained", "dev {}", "test {}", "test AUROC", "seeds", "marks")
+NUMBERS = slice(3, 8)
+"""The columns that stand on the right."""
+
+
+def _lines(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
+    """Header, cells, and the legend of the marks, which are letters in the cells."""
+    metrics = {row.metric for row in rows}
+    single = metrics.pop().upper() if len(metrics) == 1 else ""
+    letters = {mark: _letter(i) for i, mark in enumerate(dict.fromkeys(m for row in rows for m in row.marks))}
+    header = [name.format(single).strip() for name in HEADER]
+    cells = [
+        [
+            row.task,
+            row.backbone,
+            row.method,
+            MISSING if row.trained_parameters is None else f"{row.trained_parameters:,}",
+            _cell(row.dev, row.metric, single),
+            _cell(row.test, row.metric, single) + ("*" if row.best else ""),
+            str(row.auroc),
+            f"{row.done} of {row.expected}" + (f", {row.failed} failed" if row.failed else ""),
+            " ".join(letters[mark] for mark in row.marks),
+        ]
+        for row in rows
+    ]
+    legend = [f"{letter}: {mark}" for mark, letter in letters.items()]
+    return header, cells, ["*: best of its task", *legend] if any(row.best for row in rows) else legend
+
+
+def _letter(number: int) -> str:
+    return chr(ord("a") + number % 26) * (1 + number // 26)
+
+
+def _cell(spread: Spread, metric: str, single: str) -> str:
+    return str(spread) if single or not spread.values else f"{metric} {spread}"
+
+
+def plain(rows: Sequence[Row]) -> str:
+    """The leaderboard as text in columns, with a legend of the marks below."""
+    header, cells, legend = _lines(rows)
+    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
+    right = range(len(header))[NUMBERS]
+    lines = [
+        "  ".join(
+            text.rjust(width) if i in right else text.ljust(width)
+            for i, (text, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in [header, ["-" * width for width in widths], *cells]
+    ]
+    return "\n".join([*lines, *legend]) + "\n"
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The leaderboard as a Markdown table, the best of each task in bold, with a legend below."""
+    header, cells, legend = _lines(rows)
+    bold = [[f"**{text[:-1]}**" if text.endswith("*") else text for text in line] for line in cells]
+    right = range(len(header))[NUMBERS]
+    rule = ["---:" if i in right else "---" for i in range(len(header))]
+    lines = ["| " + " | ".join(t.replace("|", "\\|") for t in line) + " |" for line in [header, rule, *bold]]
+    notes = [f"- {line}" for line in legend if not line.startswith("*")]
+    return "\n".join([*lines, *([""] if notes else []), *notes]) + "\n"
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """The leaderboard for a terminal."""
+    header, cells, legend = _lines(rows)
+    made = Table(title="Leaderboard", caption="\n".join(legend), caption_justify="left")
+    right = range(len(header))[NUMBERS]
+    for i, name in enumerate(header):
+        made.add_column(name, justify="right" if i in right else "left", no_wrap=i in right)
+    for row, line in zip(rows, cells, strict=True):
+        made.add_row(*map(_styled, line), style="bold" if row.best else None)
+    return made
+
+
+def _styled(text: str) -> str:
+    return f"[red]{text}[/]" if text in (MISSING, UNDEFINED) else escape(text)
+
+
+def print_leaderboard(
+    records: Iterable[Record],
+    console: Console,
+    *,
+    expected: Sequence[Key] = (),
+    seeds: Sequence[int] = (),
+) -> None:
+    """Print the leaderboard: a table where the terminal is wide enough for it, columns of text elsewhere."""
+    rows = leaderboard(records, expected=expected, seeds=seeds)
+    made, text = table(rows), plain(rows)
+    needed = console.measure(made, options=console.options.update(width=10_000)).maximum
+    if console.is_terminal and needed <= console.width:
+        console.print(made)
+    else:
+        console.print(text, markup=False, highlight=False, soft_wrap=True, end="")
