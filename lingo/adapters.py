@@ -95,7 +95,7 @@ def _drop(x: Tensor, kept: Tensor | None) -> Tensor:
     """Zero the dropped inputs; the factor 1/(1 - rate) is part of the folded scale."""
     if kept is None:
         return x
-    return torch.where(kept, x.view(kept.shape), 0.0).view(x.shape)
+    return (x.view(kept.shape) * kept).view(x.shape)
 
 
 class AdapterBank:
@@ -127,6 +127,7 @@ class AdapterBank:
         self._anchor = torch.zeros((), device=self.device, dtype=self.compute_dtype, requires_grad=True)
         self._modules = {site.path: self._replace(site) for site in layout.sites}
         self._compact: list[Tensor] | None = None
+        self._in_place, self._first = False, 0
         self._buffers: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         self.rows = 0
         self.widths = [0] * len(layout.sites)
@@ -182,22 +183,25 @@ class AdapterBank:
         """Point every module at rows [first, first + rows), using the leading `widths[number]` ranks of a site.
 
         A site of width 0 is the frozen layer alone. With `compact` (per group, indices [rows, M, r_c] of the
-        ranks to use) the factors are gathered into narrower buffers: same outputs, less work.
+        ranks to use) the factors are gathered into narrower buffers: same outputs, less work. A single row is
+        used in place; several are copied to [M, rows, …], since batched products want each site's factors dense.
         """
         layout, self.rows, self.widths = self.layout, rows, list(widths)
         self._first, self._compact = first, list(compact) if compact is not None else None
         theta, grad = self.theta[first : first + rows], self.grad[first : first + rows]
+        self._in_place = rows == 1 and compact is None and self.compute_dtype == theta.dtype
         self._buffers = []
-        for g, group in enumerate(layout):
-            p, gp, gg = layout.p(theta, group), layout.p(grad, group), layout.q(grad, group)
-            rank = layout.rank if compact is None else compact[g].shape[-1]
-            narrow = compact is not None or self.compute_dtype != theta.dtype
+        for group in layout:
+            rank = max(1, *(widths[site.number] for site in group.sites))
             new = {"device": self.device, "dtype": self.compute_dtype}
-            if narrow:
-                p = torch.empty(*p.shape[:3], rank, **new)
-                gp = torch.zeros(*p.shape, **new)
-                gg = torch.zeros(rows, len(group), rank, group.d_out, **new)
-            q = torch.empty(rows, len(group), rank, group.d_out, **new)
+            p_shape = (len(group), rows, group.d_in, rank)
+            q_shape = (len(group), rows, rank, group.d_out)
+            if self._in_place:
+                p, gp = (layout.p(flat, group).transpose(0, 1) for flat in (theta, grad))
+                q, gg = torch.empty(len(group), rows, layout.rank, group.d_out, **new), layout.q(grad, group).transpose(0, 1)
+            else:
+                p, q = torch.empty(p_shape, **new), torch.empty(q_shape, **new)
+                gp, gg = torch.zeros(p_shape, **new), torch.zeros(q_shape, **new)
             self._buffers.append((p, q, gp, gg))
             for site in group.sites:
                 self._aim(self._modules[site.path], site, widths[site.number])
@@ -207,9 +211,9 @@ class AdapterBank:
         if not width:
             module.p = module.q = module.grad_p = module.grad_g = None
             return
-        p, q, gp, gg = self._buffers[site.group]
-        module.p, module.grad_p = p[:, site.index, :, :width], gp[:, site.index, :, :width]
-        module.q, module.grad_g = q[:, site.index, :width], gg[:, site.index, :width]
+        p, q, gp, gg = (buffer[site.index] for buffer in self._buffers[site.group])
+        module.p, module.grad_p = p[:, :, :width], gp[:, :, :width]
+        module.q, module.grad_g = q[:, :width], gg[:, :width]
 
     def fold(self, scale: Tensor) -> Tensor:
         """Write Q̂ = s·Λ·Q of the arranged rows; `scale` s is [rows, 1]. Returns s·Λ [rows, R]."""
@@ -218,51 +222,54 @@ class AdapterBank:
         factor = torch.addcmul(self.unit[rows], layout.lam(theta), self.keep[rows]).mul_(scale)
         for g, group in enumerate(layout):
             p, q, _, _ = self._buffers[g]
-            weight, full = layout.of_group(factor, group).unsqueeze(-1), layout.q(theta, group)
+            whole_p, whole_q = layout.p(theta, group), layout.q(theta, group)
+            weight = layout.of_group(factor, group).unsqueeze(-1)
             if self._compact is not None:
                 index = self._compact[g]
-                torch.mul(_take_q(full, index), weight.gather(2, index.unsqueeze(-1)), out=q)
-                p.copy_(layout.p(theta, group).gather(3, index.unsqueeze(2).expand(p.shape)))
-            elif self.compute_dtype == theta.dtype:
-                torch.mul(full, weight, out=q)
+                whole_p, whole_q = _take(whole_p, index, 3), _take(whole_q, index, 2)
+                weight = weight.gather(2, index.unsqueeze(-1))
+            rank = q.shape[2]
+            folded = (whole_q[:, :, :rank].transpose(0, 1), weight[:, :, :rank].transpose(0, 1))
+            if self.compute_dtype == theta.dtype:
+                torch.mul(*folded, out=q)
             else:
-                q.copy_(full * weight)
-                p.copy_(layout.p(theta, group))
+                q.copy_(folded[0] * folded[1])
+            if not self._in_place:
+                p.copy_(whole_p[..., :rank].transpose(0, 1))
         return factor
 
     def zero_grad(self) -> None:
         """Clear the gradients of the arranged rows."""
         self.grad[self._first : self._first + self.rows].zero_()
-        for p, _, gp, gg in self._buffers:
-            if p.untyped_storage().data_ptr() != self.theta.untyped_storage().data_ptr():
+        if not self._in_place:
+            for _, _, gp, gg in self._buffers:
                 gp.zero_()
                 gg.zero_()
 
-    def drop(self, kept: Tensor | None) -> None:
-        """Set the dropout masks of the next forward pass, bool [n, B, S, Σ d_in], or none at all."""
-        start = 0
-        for site in self.layout.sites:
-            module = self._modules[site.path]
-            module.kept = None if kept is None else kept[..., start : start + site.d_in]
-            start += site.d_in
-
     def collect(self) -> Tensor:
         """Gradients [rows, size + 1] as written by the backward pass: of P, and G in the place of Q."""
-        rows = slice(self._first, self._first + self.rows)
-        grad = self.grad[rows]
-        if self._compact is None and self.compute_dtype == self.theta.dtype:
+        grad = self.grad[self._first : self._first + self.rows]
+        if self._in_place:
             return grad
         for g, group in enumerate(self.layout):
-            _, _, gp, gg = self._buffers[g]
+            _, _, gp, gg = (buffer.transpose(0, 1) for buffer in self._buffers[g])
             p, q = self.layout.p(grad, group), self.layout.q(grad, group)
             if self._compact is None:
-                p.copy_(gp)
-                q.copy_(gg)
+                p[..., : gp.shape[-1]].copy_(gp)
+                q[:, :, : gg.shape[2]].copy_(gg)
             else:
                 index = self._compact[g]
                 p.scatter_(3, index.unsqueeze(2).expand(gp.shape), gp.to(p.dtype))
                 q.scatter_(2, index.unsqueeze(-1).expand(gg.shape), gg.to(q.dtype))
         return grad
+
+    def drop(self, kept: Tensor | None) -> None:
+        """Set the dropout masks of the next forward pass, [n, B, S, Σ d_in], or none at all."""
+        start = 0
+        for site in self.layout.sites:
+            module = self._modules[site.path]
+            module.kept = None if kept is None else kept[..., start : start + site.d_in]
+            start += site.d_in
 
     def finish(self, grad: Tensor, factor: Tensor, scale: Tensor) -> None:
         """Turn G into the gradients of Q and Λ, in place: dQ = s·Λ·G, dΛ = s·⟨G, Q⟩ where λ learns."""
@@ -290,8 +297,12 @@ class AdapterBank:
             layout.q(grad, group).add_(_frobenius_slope(q @ q.transpose(-1, -2) - eye, weight) @ q)
 
 
-def _take_q(q: Tensor, index: Tensor) -> Tensor:
-    return q.gather(2, index.unsqueeze(-1).expand(*index.shape, q.shape[-1]))
+def _take(factors: Tensor, index: Tensor, dim: int) -> Tensor:
+    """The ranks `index` [n, M, r_c] of factors [n, M, d, r] (dim 3) or [n, M, r, d] (dim 2)."""
+    where = index.unsqueeze(2 if dim == 3 else 3)
+    shape = list(factors.shape)
+    shape[dim] = index.shape[-1]
+    return factors.gather(dim, where.expand(shape))
 
 
 def _frobenius_slope(s: Tensor, weight: Tensor) -> Tensor:

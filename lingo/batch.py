@@ -1,5 +1,6 @@
 """One step's sequences of all slots, padded to one block, with their dropout masks."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,10 @@ from lingo.data import Kind
 from lingo.layout import Layout
 from lingo.slot import Slot
 from lingo.streams import stream
+
+FLOAT_MASK = 1 << 24
+"""Elements up to which dropout masks have the type of the activations: a CPU multiplies by them six times
+faster than by bool, at four times the memory."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class Batch:
         lengths: int64 [n, B]; 1 for rows that only fill up the block.
         weight: [n, B]: 1 / (rows of the slot's batch over all workers), 0 for filling rows.
         labels: For each kind of task present: (slots of that kind or None for all, labels [m, B] or [m, B, C]).
-        kept: bool [n, B, S, Σ d_in] of inputs that dropout keeps, or None.
+        kept: [n, B, S, Σ d_in], 1 or True for inputs that dropout keeps, or None; see `FLOAT_MASK`.
     """
 
     ids: Tensor
@@ -58,7 +63,14 @@ class Batch:
 
 
 def gather(
-    slots: Sequence[Slot], *, share: Share, labels: int, layout: Layout, device: torch.device, dtype: torch.dtype
+    slots: Sequence[Slot],
+    *,
+    share: Share,
+    labels: int,
+    layout: Layout,
+    device: torch.device,
+    dtype: torch.dtype,
+    compute_dtype: torch.dtype,
 ) -> Batch:
     """The next batch of every slot. The width S is that of the longest sequence of any whole batch, so that it
     does not depend on how many workers share the batches."""
@@ -79,7 +91,7 @@ def gather(
         torch.from_numpy(lengths).to(**to),
         torch.from_numpy(weight).to(dtype=dtype, **to),
         _labels(slots, own, size, labels, device=device, dtype=dtype),
-        _dropout(slots, chosen, widths, share, layout, (n, size, width), device=device),
+        _dropout(slots, chosen, widths, share, layout, (n, size, width), device=device, dtype=compute_dtype),
     )
 
 
@@ -123,13 +135,15 @@ def _dropout(
     shape: tuple[int, int, int],
     *,
     device: torch.device,
+    dtype: torch.dtype,
 ) -> Tensor | None:
     """Masks of all sites, one draw a slot. A slot's numbers depend on its own batch alone: every worker draws
     the whole batch and takes its rows, and padding by longer neighbours is filled with `keep`."""
     if not any(slot.dropout for slot in slots):
         return None
     depth = sum(site.d_in for site in layout.sites)
-    kept = torch.ones(*shape, depth, dtype=torch.bool, device=device)
+    size = math.prod(shape) * depth
+    kept = torch.ones(*shape, depth, dtype=dtype if size <= FLOAT_MASK else torch.bool, device=device)
     for i, (slot, rows) in enumerate(zip(slots, chosen, strict=True)):
         if not slot.dropout:
             continue

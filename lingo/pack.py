@@ -202,9 +202,7 @@ class Pack:
         n, bank, layout = len(slots), self.bank, self.layout
         self._arrange(0, n)
         numbers = Numbers(slots, device=self.device, dtype=self.dtype)
-        batch = gather(
-            slots, share=self.share, labels=layout.labels, layout=layout, device=self.device, dtype=self.dtype
-        )
+        batch = self._gather(slots)
 
         # Losses and gradients; each row of the batch touches its own slot's parameters alone.
         bank.zero_grad()
@@ -228,8 +226,8 @@ class Pack:
         moment.lerp_(grad, 1 - ADAM_BETAS[0])
         square.mul_(ADAM_BETAS[1]).addcmul_(grad, grad, value=1 - ADAM_BETAS[1])
         theta.mul_(bank.decay(numbers.decay))
-        scale = square.sqrt().mul_(numbers.inv_sqrt_bias2).add_(ADAM_EPS)
-        theta.sub_(torch.div(moment, scale).mul_(numbers.step_size))
+        denominator = square.sqrt().mul_(numbers.inv_sqrt_bias2).add_(ADAM_EPS)
+        theta.sub_(torch.div(moment, denominator, out=denominator).mul_(numbers.step_size))
 
         # Importance of every weight, then new masks where a slot allocates.
         if any(slot.schedule and slot.step + 1 < slot.schedule.last for slot in slots):
@@ -241,6 +239,17 @@ class Pack:
             slot.step += 1
         if allocating and self.compact:
             self._arranged = None
+
+    def _gather(self, slots: list[Slot]) -> Batch:
+        return gather(
+            slots,
+            share=self.share,
+            labels=self.layout.labels,
+            layout=self.layout,
+            device=self.device,
+            dtype=self.dtype,
+            compute_dtype=next(self.backbone.model.parameters()).dtype,
+        )
 
     def _losses(self, batch: Batch, n: int) -> Tensor:
         """Loss of each slot, [n]: the mean over its batch, this worker's share of it."""
