@@ -89,7 +89,8 @@ def stories(shared, tmp_path):
 def edit_weights(folder, change):
     tensors = load_file(folder / "model.safetensors")
     change(tensors)
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(tensors, folder / "new.safetensors", metadata={"format": "pt"})
+    (folder / "new.safetensors").replace(folder / "model.safetensors")  # models may still map the old file
 
 
 def edit_config(folder, **changes):
@@ -190,6 +191,15 @@ def test_real_model(stories):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_dtype(saved, dtype):
     assert {p.dtype for p in load_backbone(saved("opt"), dtype=dtype).model.parameters()} == {dtype}
+
+
+def test_training_in_place_leaves_the_checkpoint_alone(stories):
+    before = (stories / "model.safetensors").read_bytes()
+    model = load_backbone(stories).model
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    assert (stories / "model.safetensors").read_bytes() == before
 
 
 def test_untrained_models_say_so(saved, tmp_path):
@@ -366,10 +376,16 @@ def test_pickled_weights_are_read_as_weights_only(stories):
     (stories / "model.safetensors").unlink()
     again = load_backbone(stories).model.state_dict()
     assert all(torch.equal(again[name], tensor) for name, tensor in whole.model.state_dict().items())
-    torch.save({f"model.{name}": again[name] for name in again}, path, _use_new_zipfile_serialization=False)
+    torch.save(
+        {f"model.{name}": tensor.clone() for name, tensor in again.items()},
+        path.with_suffix(".new"),
+        _use_new_zipfile_serialization=False,
+    )
+    path.with_suffix(".new").replace(path)  # the models above may still map the old file
     assert load_backbone(stories).hidden_size == 64
     for content in ({"model.norm.weight": Path("code")}, {"model.norm.weight": 1.0}, [torch.ones(1)]):
-        torch.save(content, path)
+        torch.save(content, path.with_suffix(".new"))
+        path.with_suffix(".new").replace(path)
         assert "pytorch_model.bin: is damaged" in refusal(stories)
 
 

@@ -1,0 +1,210 @@
+"""Floating point operations of training, and the paper's FLOPs-adjusted step (section 4.4)."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, fields
+from typing import Any
+
+# Element-wise work of the rank allocation, per adapter parameter: each step sensitivity |w·g| (2), its
+# average (3), its deviation (2) and that one's average (3); at an allocation the product and the mean (2).
+IMPORTANCE_OPS = 10
+SCORE_OPS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What of a transformer's shape decides its matrix products.
+
+    Attributes:
+        layers, hidden, intermediate: Number of layers, their width, and the width inside the MLP.
+        heads, kv_heads, head_dim: Query heads, key and value heads (may be fewer), width of a head.
+        gated: Whether the MLP has a gate beside its first projection.
+        fused: Whether one projection makes queries, keys and values (GPT-2).
+        embedding: Width of embeddings and outputs where it differs from `hidden` (OPT-350M), else 0.
+    """
+
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    gated: bool = False
+    fused: bool = False
+    embedding: int = 0
+
+    @property
+    def output(self) -> int:
+        """Width of the last hidden state."""
+        return self.embedding or self.hidden
+
+    def attention_inputs(self) -> list[tuple[tuple[str, ...], int, int]]:
+        """(paper names, d_in, d_out) of the projections that read a layer's input."""
+        queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        if self.fused:
+            return [(("W_q", "W_k", "W_v"), self.hidden, queries + 2 * keys)]
+        return [
+            (("W_q",), self.hidden, queries),
+            (("W_k",), self.hidden, keys),
+            (("W_v",), self.hidden, keys),
+        ]
+
+
+OPT_125M = Shape(layers=12, hidden=768, intermediate=3072, heads=12, kv_heads=12, head_dim=64)
+
+
+def shape_of(config: Any) -> Shape:
+    """The shape of a backbone from its transformers configuration (`backbone.model.config`).
+
+    Raises:
+        ValueError: If the architecture is not one of opt, llama, gpt2, bert, roberta, esm.
+    """
+    kind, hidden, heads = config.model_type, config.hidden_size, config.num_attention_heads
+    intermediate = {
+        "opt": lambda: config.ffn_dim,
+        "gpt2": lambda: config.n_inner or 4 * hidden,
+        **dict.fromkeys(("llama", "bert", "roberta", "esm"), lambda: config.intermediate_size),
+    }
+    if kind not in intermediate:
+        raise ValueError(f"`model_type` must be one of {', '.join(sorted(intermediate))}, but got {kind!r}.")
+    embedding = getattr(config, "word_embed_proj_dim", hidden)
+    return Shape(
+        layers=config.num_hidden_layers,
+        hidden=hidden,
+        intermediate=intermediate[kind](),
+        heads=heads,
+        kv_heads=getattr(config, "num_key_value_heads", None) or heads,
+        head_dim=getattr(config, "head_dim", None) or hidden // heads,
+        gated=kind == "llama",
+        fused=kind == "gpt2",
+        embedding=embedding if embedding != hidden else 0,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepFlops:
+    """Floating point operations of one training step, by part. A multiply-add is two."""
+
+    forward: float = 0.0
+    backward: float = 0.0
+    adapters_forward: float = 0.0
+    adapters_backward: float = 0.0
+    orthogonality: float = 0.0
+    allocation: float = 0.0
+    head: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """Sum of all parts."""
+        return sum(getattr(self, field.name) for field in fields(self))
+
+
+def step_flops(
+    shape: Shape,
+    *,
+    length: int,
+    batch: int = 1,
+    num_labels: int = 2,
+    full: bool = False,
+    targets: Collection[str] = (),
+    rank: float = 0.0,
+    svd: bool = False,
+    delta_T: int = 1,
+) -> StepFlops:
+    """FLOPs of one training step, by counting matrix products.
+
+    Per token, a product with a matrix of N weights costs 2N forward, 2N for the gradient of its input and 2N
+    for that of its weights; attention over S tokens costs 4·S·heads·head_dim forward and twice that backward
+    (Kaplan et al., arXiv:2001.08361, section 2.1; Hoffmann et al., arXiv:2203.15556, appendix F; Chowdhery et
+    al., arXiv:2204.02311, appendix B). Here a frozen matrix has no weight gradient, and gradients of
+    activations are computed only where an adapted matrix stands before them (arXiv:2106.09685, section 4.2).
+    An adapter x·P·Q is two more products of 2·r·d_in and 2·r·d_out. The SVD forms add the orthogonality term
+    (arXiv:2303.10512, equation 4: a Gram matrix and its gradient for P and Q, 4·r²·(d_in + d_out)) and the
+    importance averages with an allocation every `delta_T` steps (equations 1-3 of the paper, element-wise).
+
+    Ignored: embedding lookup, positions, norms, biases, activation functions, softmax, dropout, residual
+    sums, the loss, Λ, the optimiser, the sorting of scores, the half that a causal mask could spare, and what
+    fused attention computes again backward. Padding counts like any token.
+
+    Args:
+        shape: The backbone's.
+        length: Tokens of each sequence (S), padding included.
+        batch: Sequences.
+        num_labels: Outputs of the linear head, which reads one pooled vector a sequence.
+        full: Full fine-tuning: every matrix is trained, and no adapter is.
+        targets: Adapted matrices by the paper's names (W_q ... W_f2); empty trains the head alone.
+        rank: Rank of every adapter; the mean where they differ.
+        svd: Whether adapters are P Λ Q with allocation and orthogonality (AdaLoRA, ARS, Lingo).
+        delta_T: Steps between allocations.
+    """
+    count = _Count(tokens=batch * length, full=full, targets=frozenset(targets), rank=rank)
+    attention = 4.0 * batch * length * length * shape.heads * shape.head_dim
+    x = full  # does the layer's input need a gradient?
+    if shape.embedding:
+        x = count.product((), shape.embedding, shape.hidden, x)
+    for _ in range(shape.layers):
+        inputs = [count.product(names, d_in, d_out, x) for names, d_in, d_out in shape.attention_inputs()]
+        mixed = any(inputs)
+        count.forward += attention
+        count.backward += 2 * attention if mixed else 0
+        x |= count.product(("W_o",), shape.heads * shape.head_dim, shape.hidden, mixed)
+        first = [
+            count.product(("W_f1",), shape.hidden, shape.intermediate, x) for _ in range(1 + shape.gated)
+        ]
+        x |= count.product(("W_f2",), shape.intermediate, shape.hidden, any(first))
+    if shape.embedding:
+        x = count.product((), shape.hidden, shape.embedding, x)
+    head = 2.0 * batch * shape.output * num_labels
+    return StepFlops(
+        forward=count.forward,
+        backward=count.backward,
+        adapters_forward=count.adapters_forward,
+        adapters_backward=count.adapters_backward,
+        orthogonality=4 * rank * count.adapter_weights if svd else 0.0,
+        allocation=(IMPORTANCE_OPS + SCORE_OPS / delta_T) * count.adapter_weights if svd else 0.0,
+        head=head * (3 if x else 2),
+    )
+
+
+@dataclass
+class _Count:
+    """Sums over a model's matrices, in the order in which data passes them."""
+
+    tokens: int
+    full: bool
+    targets: frozenset[str]
+    rank: float
+    forward: float = 0.0
+    backward: float = 0.0
+    adapters_forward: float = 0.0
+    adapters_backward: float = 0.0
+    adapter_weights: float = 0.0
+
+    def product(self, names: tuple[str, ...], d_in: int, d_out: int, needs_grad: bool) -> bool:
+        """Count one matrix whose input needs a gradient or not; returns whether its output needs one."""
+        base = 2.0 * self.tokens * d_in * d_out
+        self.forward += base
+        self.backward += base * (needs_grad + self.full)
+        if self.full or self.rank == 0 or not self.targets.intersection(names):
+            return needs_grad or self.full
+        down, up = (2.0 * self.tokens * self.rank * d for d in (d_in, d_out))
+        self.adapters_forward += down + up
+        self.adapters_backward += 2 * up + (1 + needs_grad) * down
+        self.adapter_weights += self.rank * (d_in + d_out)
+        return True
+
+
+def flops_adjusted_step(step: float, flops: float, flops_opt125m: float) -> float:
+    """Steps of model m that cost as much as `step` steps of OPT-125M.
+
+    I_m = I_OPT-125M · FLOPs_OPT-125M / FLOPs_m (paper section 4.4). Both costs are FLOPs of one step of
+    the same kind (`StepFlops.total`).
+
+    Raises:
+        ValueError: If a cost is not above 0, or `step` is below 0.
+    """
+    if step < 0 or flops <= 0 or flops_opt125m <= 0:
+        raise ValueError(
+            "`step` must be at least 0 and both costs above 0, "
+            f"but got step={step}, flops={flops}, flops_opt125m={flops_opt125m}."
+        )
+    return step * flops_opt125m / flops

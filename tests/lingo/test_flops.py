@@ -1,0 +1,183 @@
+"""Counts against `torch.utils.flop_counter.FlopCounterMode`.
+
+That mode counts matrix products, not element-wise work. Of attention it counts what it sees: the CPU's fused
+kernel of `sdpa` is not in its table and counts nothing; the GPU's backward counts the scores computed again.
+The models here therefore use `eager` attention, whose products are all in sight.
+"""
+
+import pytest
+import torch
+import transformers as tr
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+from transformers.pytorch_utils import Conv1D
+
+from lingo.families import FAMILIES
+from lingo.flops import OPT_125M, Shape, flops_adjusted_step, shape_of, step_flops
+
+SMALL = {
+    "vocab_size": 40,
+    "hidden_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 70,
+    "pad_token_id": 1,
+}
+BATCH, LENGTH, RANK, LABELS = 2, 40, 4, 3
+REL = 1e-3
+ALL = ("W_q", "W_k", "W_v", "W_o", "W_f1", "W_f2")
+PAPER = ("W_q", "W_k", "W_v", "W_f1", "W_f2")
+ENCODER = {"intermediate_size": 100}
+MODELS = {
+    "opt": lambda: tr.OPTModel(tr.OPTConfig(**SMALL, ffn_dim=100, word_embed_proj_dim=48)),
+    "opt with projections": lambda: tr.OPTModel(
+        tr.OPTConfig(**SMALL, ffn_dim=100, word_embed_proj_dim=24, do_layer_norm_before=False)
+    ),
+    "llama": lambda: tr.LlamaModel(tr.LlamaConfig(**SMALL, intermediate_size=100)),
+    "llama with grouped queries": lambda: tr.LlamaModel(
+        tr.LlamaConfig(**SMALL, intermediate_size=100, num_key_value_heads=2, head_dim=16)
+    ),
+    "gpt2": lambda: tr.GPT2Model(tr.GPT2Config(**SMALL)),
+    "bert": lambda: tr.BertModel(tr.BertConfig(**SMALL, **ENCODER), add_pooling_layer=False),
+    "roberta": lambda: tr.RobertaModel(tr.RobertaConfig(**SMALL, **ENCODER), add_pooling_layer=False),
+    "esm": lambda: tr.EsmModel(
+        tr.EsmConfig(**SMALL, **ENCODER, mask_token_id=2, position_embedding_type="absolute"),
+        add_pooling_layer=False,
+    ),
+}
+
+
+class LowRank(nn.Module):
+    """W0 + P Q on a frozen layer."""
+
+    def __init__(self, base, d_in, d_out, rank):
+        super().__init__()
+        self.base, self.p, self.q = (
+            base,
+            nn.Parameter(torch.randn(d_in, rank)),
+            nn.Parameter(torch.randn(rank, d_out)),
+        )
+
+    def forward(self, x):
+        return self.base(x) + x @ self.p @ self.q
+
+
+def build(name, targets=None):
+    """(model, head): frozen with adapters on `targets`, or all trained where that is None."""
+    torch.manual_seed(0)
+    model = MODELS[name]()
+    model.set_attn_implementation("eager")
+    model.config.use_cache = False
+    model.eval()
+    if targets is not None:
+        model.requires_grad_(False)
+        family = FAMILIES[model.config.model_type]
+        paths = {
+            f"{family.layer.format(layer)}.{path}"
+            for layer in range(model.config.num_hidden_layers)
+            for target in targets
+            for path in family.matrices[target]
+        }
+        for path in paths:
+            base = model.get_submodule(path)
+            sizes = tuple(base.weight.shape) if isinstance(base, Conv1D) else tuple(base.weight.shape)[::-1]
+            model.set_submodule(path, LowRank(base, *sizes, RANK))
+    return model, nn.Linear(shape_of(model.config).output, LABELS)
+
+
+def counted(model, head, *, backward):
+    ids = torch.randint(4, 40, (BATCH, LENGTH))
+    mask = torch.ones_like(ids)
+    with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(backward):
+        pooled = model(ids, attention_mask=mask).last_hidden_state[:, -1]
+        loss = head(pooled).square().sum()
+        if backward:
+            loss.backward()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_forward(name):
+    model, head = build(name)
+    found = step_flops(shape_of(model.config), length=LENGTH, batch=BATCH, num_labels=LABELS, full=True)
+    assert found.forward + found.head / 3 == pytest.approx(counted(model, head, backward=False), rel=REL)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_full_fine_tuning(name):
+    model, head = build(name)
+    found = step_flops(shape_of(model.config), length=LENGTH, batch=BATCH, num_labels=LABELS, full=True)
+    assert found.total == pytest.approx(counted(model, head, backward=True), rel=REL)
+
+
+@pytest.mark.parametrize(
+    "targets", [ALL, PAPER, ("W_f1",), ("W_f2",), ()], ids=lambda t: "+".join(t) or "head"
+)
+@pytest.mark.parametrize("name", MODELS)
+def test_frozen_base_with_adapters(name, targets):
+    model, head = build(name, targets)
+    found = step_flops(
+        shape_of(model.config), length=LENGTH, batch=BATCH, num_labels=LABELS, targets=targets, rank=RANK
+    )
+    assert found.total == pytest.approx(counted(model, head, backward=True), rel=REL)
+    plain = found.forward + found.adapters_forward + found.head / (3 if targets else 2)
+    assert plain == pytest.approx(counted(model, head, backward=False), rel=REL)
+
+
+def test_orthogonality_term():
+    torch.manual_seed(0)
+    p, q = torch.randn(48, RANK), torch.randn(RANK, 100)
+    eye = torch.eye(RANK)
+    with FlopCounterMode(display=False) as counter:
+        # The gradient of ‖PᵀP − I‖² is 4 P (PᵀP − I): two products for each factor.
+        p @ (p.T @ p - eye)
+        (q @ q.T - eye) @ q
+    shape = Shape(layers=1, hidden=48, intermediate=100, heads=4, kv_heads=4, head_dim=12)
+    found = step_flops(shape, length=LENGTH, targets=("W_f1",), rank=RANK, svd=True)
+    assert found.orthogonality == counter.get_total_flops()
+
+
+def test_allocation_counts_every_adapter_weight():
+    def allocation(**options):
+        return step_flops(OPT_125M, length=100, targets=PAPER, rank=12, **options).allocation
+
+    weights = 12 * 12 * (3 * (768 + 768) + 2 * (768 + 3072))
+    assert allocation(svd=True) == 12 * weights
+    assert allocation(svd=True, delta_T=100) == pytest.approx(10.02 * weights)
+    assert allocation(svd=False) == 0
+
+
+def test_opt_125m_is_the_public_configuration():
+    config = tr.OPTConfig(
+        hidden_size=768, num_hidden_layers=12, ffn_dim=3072, num_attention_heads=12, word_embed_proj_dim=768
+    )
+    assert shape_of(config) == OPT_125M
+    # Kaplan et al.: 2 N a token without attention, N = 12 · layers · hidden².
+    attention = 4 * 10 * 768 * 12
+    assert step_flops(OPT_125M, length=10).forward == 10 * (2 * 12 * 12 * 768**2 + attention)
+
+
+def test_frozen_base_saves_its_weight_gradients():
+    frozen = step_flops(OPT_125M, length=100, targets=PAPER, rank=8)
+    full = step_flops(OPT_125M, length=100, full=True)
+    assert frozen.forward == full.forward
+    assert 1.9 < full.backward / frozen.backward < 2.1
+    assert step_flops(OPT_125M, length=100).backward == 0
+
+
+def test_cost_grows_with_batch_and_faster_than_length():
+    one = step_flops(OPT_125M, length=100, full=True).total
+    assert step_flops(OPT_125M, length=100, batch=8, full=True).total == 8 * one
+    assert step_flops(OPT_125M, length=200, full=True).total > 2 * one
+
+
+def test_flops_adjusted_step():
+    assert flops_adjusted_step(1000, 4e9, 1e9) == 250
+    assert flops_adjusted_step(1000, 1e9, 1e9) == 1000
+    with pytest.raises(ValueError, match=r"costs above 0, but got step=1, flops=0"):
+        flops_adjusted_step(1, 0, 1)
+
+
+def test_unknown_architecture():
+    with pytest.raises(ValueError, match=r"`model_type` must be one of bert, .* but got 'bloom'"):
+        shape_of(tr.BloomConfig())
