@@ -5,6 +5,7 @@ and shares its orders, so that every rank makes the same calls to its engine in 
 """
 
 import os
+import textwrap
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -198,9 +199,10 @@ def serve(config: dict[str, Any]) -> None:
     _use_threads(config["threads"])
     try:
         try:
-            engine = config["make_engine"](rank, world)
+            engine = ray.get(config["make_engine"])(rank, world)
         except Exception as problem:
-            if ray.get(source.could_not_start.remote(name, one_line(problem))):
+            tries = 1 if isinstance(problem, ValueError) else 2
+            if ray.get(source.could_not_start.remote(name, one_line(problem), tries=tries)):
                 raise
             return
         try:
@@ -238,5 +240,5 @@ def _use_threads(threads: int) -> None:
 
 def one_line(problem: BaseException) -> str:
     """An exception as one line: a ValueError's own words, else its type and its words."""
-    words = " ".join(str(problem).split())
+    words = textwrap.shorten(str(problem), 400, placeholder=" …")
     return words if words and isinstance(problem, ValueError) else f"{type(problem).__name__}: {words}"

@@ -184,8 +184,8 @@ class JobSource:
         if group in self._groups:
             self._groups[group].suspicion = error
 
-    async def could_not_start(self, group: str, error: str, *, tries: int = 2) -> bool:
-        """A group's engine could not be made. True if it should try again."""
+    async def could_not_start(self, group: str, error: str, *, tries: int) -> bool:
+        """A group's engine could not be made. True if it should try again, up to `tries` times in all."""
         self._failures[group] = self._failures.get(group, 0) + 1
         if self._failures[group] >= tries:
             await self._give_up(group, f"worker group {group} could not start: {error}")
@@ -302,7 +302,7 @@ class JobSource:
 
     def _requeue(self, entry: _Entry) -> None:
         self._leave(entry)
-        entry.status = "queued"
+        self._log(entry, "queued")
         self._queue.insert(0, entry.job.id)
         self._queue.sort(key=lambda name: self._entries[name].order)
 

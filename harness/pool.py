@@ -119,7 +119,7 @@ class Pool:
             .remote(client_s=client_s)
         )
         run = {
-            "make_engine": make_engine,
+            "make_engine": ray.put(make_engine),  # pickled once, here: workers need not import its module
             "workers": workers_per_group,
             "cpus": cpus_per_worker,
             "gpus": gpus_per_worker,

@@ -268,9 +268,7 @@ def _searcher(plan: StudyPlan, metric: str) -> Any:
         metric=metric,
         mode=plan.mode,
         points_to_evaluate=[dict(point) for point in plan.first_points[: plan.num_samples]],
-        sampler=optuna.samplers.TPESampler(
-            seed=plan.seed, n_startup_trials=startup_trials(plan.num_samples), warn_independent_sampling=False
-        ),
+        sampler=optuna.samplers.TPESampler(seed=plan.seed, n_startup_trials=startup_trials(plan.num_samples)),
         study_name=plan.key,
     )
 

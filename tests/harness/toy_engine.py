@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from harness.jobs import Job, Report
 
@@ -64,7 +65,7 @@ class ToyEngine:
         self._epochs[job.id] += 1
         epoch, epochs = self._epochs[job.id], job.config["epochs"]
         self._due[job.id] = time.monotonic() + job.config.get("seconds", 0.0)
-        status = "finished" if epoch == epochs else "running"
+        status: Literal["running", "finished"] = "finished" if epoch == epochs else "running"
         if status == "finished":
             self.release(job.id)
         score = job.config.get("quality", 0.5) * epoch / epochs
@@ -76,3 +77,13 @@ class ToyEngine:
             dev={"mcc": score},
             facts={"pid": os.getpid()},
         )
+
+
+def make(slots: int, rank: int, world: int) -> ToyEngine:
+    """With `slots` bound, a `make_engine` for `Pool.start`."""
+    return ToyEngine(slots)
+
+
+def make_none(rank: int, world: int) -> ToyEngine:
+    """A `make_engine` that cannot."""
+    raise ValueError("no weights in models/x.")

@@ -1,0 +1,137 @@
+"""The resident pool on a real Ray instance: jobs get done whatever dies, and nothing is left behind."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import toy_engine
+import toy_model
+
+from harness.jobs import Job
+from harness.pool import Pool, PoolError, local_ray
+from harness.search import TrialOutcome, run_finals
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quiet_ray() -> Iterator[None]:
+    for module in (toy_engine, toy_model):
+        ray.cloudpickle.register_pickle_by_value(module)
+    with local_ray(4):
+        yield
+
+
+@pytest.fixture(scope="module")
+def pool(quiet_ray: None) -> Iterator[Pool]:
+    with Pool.start(partial(toy_engine.make, 2), groups=2, slots=2) as started:
+        yield started
+    assert left_over() == []
+
+
+def left_over() -> list[str]:
+    return [key for key, row in ray.util.placement_group_table().items() if row["state"] != "REMOVED"]
+
+
+def job(name: str, **config: Any) -> Job:
+    return Job(id=name, study="s", stage="final", backbone="b", data="d", config={"epochs": 3, **config})
+
+
+def finals(pool: Pool, jobs: Sequence[Job]) -> dict[str, TrialOutcome]:
+    return run_finals(jobs, pool, on_report=lambda job, report, status: None)
+
+
+def wait_for(condition: Any, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.05)
+
+
+def test_groups_work_side_by_side_and_reports_arrive_in_order(pool: Pool) -> None:
+    wait_for(lambda: len(pool.state()["up"]) == 2)
+    seen: dict[str, list[tuple[int, str]]] = {}
+
+    def on_report(job: Job, report: Any, status: str) -> None:
+        assert threading.current_thread() is threading.main_thread()
+        seen.setdefault(job.id, []).append((report.number, status))
+
+    jobs = [job(f"side/{number}", seconds=0.2) for number in range(8)]
+    outcomes = run_finals(jobs, pool, on_report=on_report)
+    assert {outcome.status for outcome in outcomes.values()} == {"finished"}
+    assert len({outcome.reports[-1].facts["pid"] for outcome in outcomes.values()}) == 2
+    expected = [(0, "queued"), (0, "started"), (1, "running"), (2, "running"), (3, "finished")]
+    assert all(news == expected for news in seen.values())
+
+
+def test_an_error_is_one_failed_report_and_the_others_go_on(pool: Pool) -> None:
+    jobs = [job("error/refused", refuse=True), job("error/exploded", explode=True)]
+    jobs += [job(f"error/good-{number}", seconds=0.1) for number in range(4)]
+    outcomes = finals(pool, jobs)
+    assert outcomes["error/refused"].error == "`refuse` must be absent, but got true."
+    assert outcomes["error/exploded"].error == "RuntimeError: the loss exploded"
+    assert all(outcomes[f"error/good-{number}"].status == "finished" for number in range(4))
+    assert pool.state()["held"] == {"group-0": [], "group-1": []}
+
+
+def test_a_killed_worker_costs_no_job(pool: Pool, tmp_path: Path) -> None:
+    jobs = [job("killed", die_once=str(tmp_path / "died"), seconds=0.1), job("beside it", seconds=0.1)]
+    outcomes = finals(pool, jobs)
+    assert (tmp_path / "died").exists()
+    for outcome in outcomes.values():
+        assert outcome.status == "finished"
+        assert [report.number for report in outcome.reports] == [1, 2, 3]
+
+
+def test_a_killed_supervisor_is_replaced_and_leaves_no_placement_group(pool: Pool) -> None:
+    wait_for(lambda: len(pool.state()["up"]) == 2 and len(left_over()) == 2)
+    before = pool.state()["supervisors"]["group-0"]
+    os.kill(before, signal.SIGKILL)
+    jobs = [job(f"orphan/{number}", seconds=0.5) for number in range(4)]
+    assert {outcome.status for outcome in finals(pool, jobs).values()} == {"finished"}
+    wait_for(lambda: pool.state()["supervisors"]["group-0"] != before)
+    wait_for(lambda: len(left_over()) == 2)
+
+
+def test_two_workers_give_the_losses_of_one_and_survive_errors(quiet_ray: None) -> None:
+    engine = toy_model.ToyModel(0, 1)
+    engine.admit(job("alone", seed=3))
+    alone = [engine.advance()[0].train_loss for _ in range(3)]
+    with Pool.start(toy_model.ToyModel, workers_per_group=2, cpus_per_worker=0.5) as other:
+        jobs = [job("together", seed=3), job("one rank refuses", seed=0, refuse_on=1)]
+        outcomes = finals(other, [*jobs, job("explodes", seed=0, explode=True), job("after", seed=3)])
+    assert outcomes["one rank refuses"].error == "rank 1 cannot take it."
+    assert outcomes["explodes"].error == "RuntimeError: the loss exploded"
+    for name in ("together", "after"):
+        assert {report.facts["world"] for report in outcomes[name].reports} == {2}
+        assert [report.train_loss for report in outcomes[name].reports] == pytest.approx(alone, rel=1e-12)
+    assert alone[-1] < alone[0]
+
+
+def test_closing_while_jobs_run_ends_them_and_frees_everything(pool: Pool) -> None:
+    others = set(left_over())
+    other = Pool.start(partial(toy_engine.make, 2), cpus_per_worker=0.5)
+    other.submit(job("endless", epochs=10_000, seconds=0.1))
+    events: list[Any] = []
+    wait_for(lambda: events.extend(other.events()) or any(event.status == "running" for event in events))
+    other.close()
+    assert set(left_over()) <= others
+    with pytest.raises(PoolError, match="job source is gone"):
+        other.submit(job("too late"))
+
+
+def test_a_group_that_cannot_start_says_why() -> None:
+    with pytest.raises(PoolError, match="group-0 could not start: no weights in models/x"):
+        Pool.start(toy_engine.make_none, cpus_per_worker=0.5)
+
+
+def test_groups_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="must fit the cluster, but 3 x 2 workers with 1 CPU each need 6"):
+        Pool.start(partial(toy_engine.make, 2), groups=3, workers_per_group=2)

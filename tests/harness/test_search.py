@@ -1,0 +1,164 @@
+"""Studies on the pool: what is proposed, what is stopped, what an interrupt leaves."""
+
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import toy_engine
+
+from harness.jobs import Job, Report
+from harness.pool import Pool, local_ray
+from harness.search import StudyPlan, TrialOutcome, _searcher, run_search
+from harness.spaces import Leaf, SearchSpace
+
+QUALITY = SearchSpace(method="lora", leaves={"quality": Leaf(type="float", low=0, high=1)})
+
+
+def study(
+    key: str, *, space: SearchSpace = QUALITY, num_samples: int = 6, epochs: int = 4, **more: Any
+) -> StudyPlan:
+    seconds = more.pop("seconds", 0.0)
+    points: Sequence[Mapping[str, Any]] = more.pop("first_points", ())
+    return StudyPlan(
+        key=key,
+        task="toy",
+        backbone="none",
+        method=space.method,
+        data="nowhere",
+        fixed={"epochs": epochs, "seconds": seconds, **more.pop("fixed", {})},
+        space=space,
+        first_points=points,
+        num_samples=num_samples,
+        seed=more.pop("seed", 0),
+        epochs=epochs,
+        **more,
+    )
+
+
+def proposals(plan: StudyPlan) -> list[dict[str, Any]]:
+    """The configurations of a study whose every trial gets the same result at once."""
+    searcher = _searcher(plan, "objective")
+    found = []
+    for number in range(plan.num_samples):
+        found.append(searcher.suggest(str(number))["job"])
+        searcher.on_trial_complete(str(number), {"objective": 0.5, "training_iteration": 1})
+    return found
+
+
+def test_proposals_start_with_the_first_points_and_keep_bT_below_b0() -> None:
+    ranks = {name: Leaf(type="int", low=2, high=16) for name in ("bT", "b0")}
+    space = SearchSpace(method="ars", leaves=ranks, fixed={"alpha": 16.0})
+    first = [{"b0": 12, "bT": 6}, {"b0": 8, "bT": 6}]
+    jobs = proposals(study("a|b|ars", space=space, num_samples=40, first_points=first, seed=5))
+    assert [{name: job["config"][name] for name in ranks} for job in jobs[:2]] == first
+    assert all(job["config"]["bT"] <= job["config"]["b0"] for job in jobs)
+    assert len({(job["config"]["b0"], job["config"]["bT"]) for job in jobs}) > 20
+    assert jobs[7]["id"] == "a|b|ars/trial-0007" and jobs[7]["study"] == "a|b|ars"
+    assert jobs[7]["config"]["method"] == "ars" and jobs[7]["config"]["alpha"] == 16.0
+
+
+def test_proposals_follow_the_seed() -> None:
+    def drawn(seed: int) -> list[float]:
+        return [job["config"]["quality"] for job in proposals(study("s", num_samples=20, seed=seed))]
+
+    assert drawn(1) == drawn(1)
+    assert drawn(1) != drawn(2)
+
+
+def test_a_client_imports_nothing_heavy() -> None:
+    heavy = ("torch", "optuna", "transformers", "mlflow", "sklearn")
+    probe = f"import sys, harness.client; print([name for name in {heavy} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True).stdout == "[]\n"
+    probe = probe.replace("harness.client", "optuna")  # the probe itself can fail
+    assert "optuna" in subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True).stdout
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Pool]:
+    ray.cloudpickle.register_pickle_by_value(toy_engine)
+    with local_ray(2):
+        with Pool.start(partial(toy_engine.make, 1), groups=2) as started:
+            yield started
+        assert left_over(set()) == []
+
+
+def left_over(before: set[str]) -> list[str]:
+    table = ray.util.placement_group_table()
+    return [key for key, row in table.items() if row["state"] != "REMOVED" and key not in before]
+
+
+def quiet(job: Job, report: Report, status: str) -> None:
+    """Nothing to tell."""
+
+
+def statuses(outcomes: Sequence[TrialOutcome]) -> list[str]:
+    return [outcome.status for outcome in outcomes]
+
+
+@pytest.mark.ray
+def test_thirty_trials_of_three_studies_on_two_groups(pool: Pool, capfd: pytest.CaptureFixture[str]) -> None:
+    before = set(left_over(set()))
+    plans = [study(f"thirty/{number}", num_samples=10, seed=number) for number in range(3)]
+    plans[1] = study("thirty/1", num_samples=10, fixed={"refuse": True})
+    told: dict[str, list[str]] = {}
+    found = run_search(
+        plans, pool, on_report=lambda job, report, status: told.setdefault(job.id, []).append(status)
+    )
+    assert sorted(found) == [plan.key for plan in plans]
+    assert statuses(found["thirty/1"]) == ["failed"] * 10  # rows, not the end of the study
+    assert found["thirty/1"][0].error == "`refuse` must be absent, but got true."
+    for key in ("thirty/0", "thirty/2"):
+        assert [outcome.job.id for outcome in found[key]] == [f"{key}/trial-{n:04d}" for n in range(10)]
+        assert set(statuses(found[key])) <= {"finished", "stopped"} and "finished" in statuses(found[key])
+    assert all(news[-1] in ("finished", "stopped", "failed") for news in told.values()) and len(told) == 30
+    assert left_over(before) == []
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.ray
+def test_asha_stops_most_of_twenty_trials_and_leaves_nothing(pool: Pool) -> None:
+    """Later trials are worse than earlier ones, so that the scheduler stops them as soon as it sees them."""
+    before = set(left_over(set()))
+    points = [{"quality": 1 - number / 20} for number in range(20)]
+    plan = study("asha", num_samples=20, epochs=8, seconds=0.05, first_points=points)
+    (outcomes,) = run_search([plan], pool, on_report=quiet).values()
+    assert len(outcomes) == 20
+    assert statuses(outcomes).count("stopped") > 10
+    assert all(len(outcome.reports) < 8 for outcome in outcomes if outcome.status == "stopped")
+    assert outcomes[0].status == "finished" and len(outcomes[0].reports) == 8
+    assert pool.state()["held"] == {"group-0": [], "group-1": []}
+    assert pool.state()["queued"] == 0
+    assert left_over(before) == []
+
+
+@pytest.mark.ray
+def test_a_worker_that_dies_does_not_end_the_study(pool: Pool, tmp_path: Path) -> None:
+    plan = study("dies", num_samples=4, seconds=0.05, fixed={"die_once": str(tmp_path / "died")})
+    (outcomes,) = run_search([plan], pool, on_report=quiet).values()
+    assert (tmp_path / "died").exists()
+    assert len(outcomes) == 4 and "failed" not in statuses(outcomes)
+
+
+@pytest.mark.ray
+def test_an_interrupt_returns_what_has_ended_and_the_pool_lives_on(pool: Pool) -> None:
+    before = set(left_over(set()))
+    ended: list[str] = []
+
+    def interrupt(job: Job, report: Report, status: str) -> None:
+        if status in ("finished", "stopped"):
+            ended.append(job.id)
+            if len(ended) == 2:
+                raise KeyboardInterrupt
+
+    found = run_search([study("cut", num_samples=500, seconds=0.05)], pool, on_report=interrupt)
+    assert pool.interrupted
+    assert {outcome.job.id for outcome in found["cut"]} >= set(ended)
+    assert len(found["cut"]) < 20
+    assert left_over(before) == []
+    again = run_search([study("after", num_samples=2)], pool, max_concurrent=1, on_report=quiet)
+    assert len(again["after"]) == 2 and not pool.interrupted
