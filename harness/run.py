@@ -52,9 +52,9 @@ def _say_what(checked: Plan, console: Console) -> None:
     benchmark, studies = checked.benchmark, checked.studies
     if any(study.task.generated or study.source == TINY_MODEL for study in studies):
         console.print(
-            "[bold]Quickstart[/]: small generated DNA with planted motifs, and a tiny OPT with random weights "
-            "made on this machine. Nothing is downloaded. It shows how the harness works; its scores say "
-            "nothing of methods."
+            "[bold]Quickstart[/]: small generated DNA with planted motifs, and a tiny OPT with random "
+            "weights made on this machine. Nothing is downloaded. It shows how the harness works; its "
+            "scores say nothing of methods."
         )
     console.print(
         f"{len(studies)} studies ({_some(benchmark.tasks, 'task')} x {_some(benchmark.models, 'backbone')} x "

@@ -1,22 +1,25 @@
 """The two stages on a local Ray instance: every search, then the winners on all seeds."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 
 from harness.config import Benchmark
 from harness.engine import Engine
-from harness.environment import environment
+from harness.environment import capture
+from harness.jobs import Job, Report
 from harness.ledger import Cell, Ledger
 from harness.machine import Shape, free_gibibytes, shape, usable_cores
 from harness.plan import Plan
 from harness.pool import Pool, local_ray
 from harness.progress import Progress, StudyGoal
-from harness.results import ResultStore
+from harness.results import Record, ResultStore
 from harness.search import StudyPlan, run_finals, run_search
 from harness.tracking import Tracker
-from harness.winners import final_jobs, unsearched
+from harness.winners import final_jobs, missing, unsearched
 
 
 def train(
@@ -33,7 +36,7 @@ def train(
     console.print(f"Starting Ray on this machine: {lay}.")
     progress = Progress([_goal(cell, benchmark, todo) for cell in cells], console)
     with (
-        Tracker(checked, store) as tracker,
+        _tracking(checked, cells, store, console) as tracked,
         local_ray(lay.groups * lay.workers * lay.cpus, lay.groups * lay.workers * lay.gpus or None),
         Pool.start(
             make_engine or _real_engine(),
@@ -45,7 +48,11 @@ def train(
         progress,
     ):
         ledger = Ledger(
-            store, cells, benchmark=benchmark.suite, environment=environment(), watchers=[progress, tracker]
+            store,
+            cells,
+            benchmark=benchmark.suite,
+            environment=capture().to_dict(),
+            watchers=[progress, tracked],
         )
         progress.stage("search")
         run_search(
@@ -56,8 +63,57 @@ def train(
         )
         if not pool.interrupted:
             progress.stage("final stage")
-            run_finals(final_jobs(store.load(), cells, benchmark.seeds), pool, on_report=ledger)
+            run_finals(_finals(store, cells, benchmark), pool, on_report=ledger)
         return pool.interrupted
+
+
+def _finals(store: ResultStore, cells: Sequence[Cell], benchmark: Benchmark) -> list[Job]:
+    """The final runs to do; a study whose search did not come to its end has no winner yet."""
+    records = store.load()
+    unfinished = unsearched(records, cells, benchmark.num_samples)
+    return final_jobs(records, [cell for cell in cells if cell not in unfinished], benchmark.seeds)
+
+
+class _Tracked:
+    """Passes the ledger's events on to the tracker."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker = tracker
+
+    def update(self, job: Job, report: Report, status: str) -> None:
+        """Mirror an evaluation; the last one comes with the record."""
+        if status == "running":
+            self._tracker.trial_report(job, report)
+
+    def ended(self, record: Record) -> None:
+        """Mirror a whole record."""
+        self._tracker.trial_ended(record)
+
+
+@contextmanager
+def _tracking(
+    checked: Plan, cells: Sequence[Cell], store: ResultStore, console: Console
+) -> Iterator[_Tracked]:
+    """A tracker with a run for each study, which end as the studies did."""
+    tracker = Tracker(
+        checked.out,
+        experiment=checked.benchmark.suite,
+        identity=store.identity,
+        uri=checked.benchmark.tracking_uri,
+        warn=lambda line: console.print(f"[yellow]{escape(line)}[/]"),
+    )
+    for cell in cells:
+        tracker.study_started(cell.study.key, family=cell.study.task.family, marks=", ".join(cell.marks))
+    status = "killed"
+    try:
+        yield _Tracked(tracker)
+        status = "failed"
+    finally:
+        lacking = {cell.study.key for cell, _ in missing(store.load(), cells, checked.benchmark.seeds)}
+        for cell in cells:
+            key = cell.study.key
+            tracker.study_ended(key, status if key in lacking else "finished")
+        tracker.close()
 
 
 def _real_engine() -> Callable[[int, int], Engine]:
