@@ -1,7 +1,6 @@
 """The command line: options in, exit code out."""
 
 import difflib
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -250,6 +249,9 @@ def run(
     except InputError as error:
         _complain(error)
         code = BAD_INPUT
+    except KeyboardInterrupt:
+        console.print("Interrupted; what has ended is kept, and the same command goes on from there.")
+        code = INTERRUPTED
     raise typer.Exit(code)
 
 
@@ -264,7 +266,4 @@ def _complain(error: InputError) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and end the process with its exit code."""
-    try:
-        app(args=None if arguments is None else list(arguments), prog_name="run_benchmark.py")
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+    app(args=None if arguments is None else list(arguments), prog_name="run_benchmark.py")

@@ -103,7 +103,8 @@ def _conclude(
 
     benchmark, records = checked.benchmark, store.load()
     if any(record.stage == "final" for record in records):
-        print_leaderboard(records, console)
+        keys = [(cell.study.task.name, cell.study.backbone, cell.study.method) for cell in cells]
+        print_leaderboard(records, console, expected=keys, seeds=benchmark.seeds)
     _say_failures(records, console)
     finals = len(cells) * len(benchmark.seeds)
     lacking = len(missing(records, cells, benchmark.seeds))

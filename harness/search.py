@@ -105,10 +105,12 @@ def run_search(
     studies = _Studies(plans, pool, max_concurrent, scratch or pool.scratch / "tune")
     pool.begin(max_concurrent)
     try:
-        while studies.left():
+        while studies.left() and not pool.interrupted:
             studies.start_more(ledger)
             ledger.take(pool.events(0.25))
             studies.collect()
+        if pool.interrupted:  # from another thread
+            studies.wait(STOP_S)
     except KeyboardInterrupt:
         pool.interrupt()
         studies.wait(STOP_S)
@@ -205,10 +207,10 @@ class _Studies:
     def wait(self, seconds: float) -> None:
         """After an interrupt: give the Tuners time to end, then end them."""
         self._waiting.clear()
-        ray.wait(
-            list(self._running), num_returns=len(self._running), timeout=seconds
-        ) if self._running else None
-        for task in self._running:
+        if not self._running:
+            return
+        _, late = ray.wait(list(self._running), num_returns=len(self._running), timeout=seconds)
+        for task in late:  # and only those: to cancel a task that just ended can abort the driver
             ray.cancel(task, force=True)
 
     def _wanted(self, plan: StudyPlan, ledger: _Ledger) -> int:

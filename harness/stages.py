@@ -1,5 +1,7 @@
 """The two stages on a local Ray instance: every search, then the winners on all seeds."""
 
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -46,6 +48,7 @@ def train(
             gpus_per_worker=lay.gpus,
         ) as pool,
         progress,
+        _ctrl_c(pool, console) as asked,
     ):
         ledger = Ledger(
             store,
@@ -61,10 +64,32 @@ def train(
             max_concurrent=benchmark.max_concurrent,
             on_report=ledger,
         )
-        if not pool.interrupted:
+        if not asked.is_set():
             progress.stage("final stage")
             run_finals(_finals(store, cells, benchmark), pool, on_report=ledger)
-        return pool.interrupted
+        return asked.is_set()
+
+
+@contextmanager
+def _ctrl_c(pool: Pool, console: Console) -> Iterator[threading.Event]:
+    """Ctrl-C ends the open jobs and lets the stages return; a second one ends everything at once.
+
+    The exception that Python would raise instead could strike inside a call to Ray.
+    """
+    asked = threading.Event()
+
+    def ask(*_: object) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+        threading.Thread(target=pool.interrupt, name="interrupt", daemon=True).start()
+        console.print("Stopping: open trials are ended, ended ones are kept. Ctrl-C again stops at once.")
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _finals(store: ResultStore, cells: Sequence[Cell], benchmark: Benchmark) -> list[Job]:
