@@ -62,6 +62,15 @@ class LowRank(nn.Module):
         return self.base(x) + x @ self.p @ self.q
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """The models are far too small for several threads, which cost much on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def build(name, targets=None):
     """(model, head): frozen with adapters on `targets`, or all trained where that is None."""
     torch.manual_seed(0)
