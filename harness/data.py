@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +258,10 @@ def _read_splits(row: TaskRow, files: Mapping[str, Path]) -> dict[str, Rows]:
     for split, path in files.items():
         splits[split], found = read_rows(path, row.num_labels)
         problems += found
+    digests = {split: file_digest(path) for split, path in files.items()}
+    for split, other in combinations(splits, 2):
+        if digests[split] == digests[other] and len(splits[split].labels):
+            problems.append(f"{files[other]}: must differ from {files[split].name}, but is the same file.")
     if problems:
         raise InputError(problems)
     return splits

@@ -138,6 +138,7 @@ def _lines(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
     single = metrics.pop().upper() if len(metrics) == 1 else ""
     letters = {mark: _letter(i) for i, mark in enumerate(dict.fromkeys(m for row in rows for m in row.marks))}
     header = [name.format(single).strip() for name in HEADER]
+    starred = any(row.best for row in rows)
     cells = [
         [
             row.task,
@@ -145,7 +146,7 @@ def _lines(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
             row.method,
             MISSING if row.trained_parameters is None else f"{row.trained_parameters:,}",
             _cell(row.dev, row.metric, single),
-            _cell(row.test, row.metric, single) + ("*" if row.best else ""),
+            _cell(row.test, row.metric, single) + ("*" if row.best else " " * starred),
             str(row.auroc),
             f"{row.done} of {row.expected}" + (f", {row.failed} failed" if row.failed else ""),
             " ".join(letters[mark] for mark in row.marks),
@@ -153,7 +154,7 @@ def _lines(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
         for row in rows
     ]
     legend = [f"{letter}: {mark}" for mark, letter in letters.items()]
-    return header, cells, ["*: best of its task", *legend] if any(row.best for row in rows) else legend
+    return header, cells, ["*: best of its task", *legend] if starred else legend
 
 
 def _letter(number: int) -> str:
@@ -182,7 +183,7 @@ def plain(rows: Sequence[Row]) -> str:
 def markdown(rows: Sequence[Row]) -> str:
     """The leaderboard as a Markdown table, the best of each task in bold, with a legend below."""
     header, cells, legend = _lines(rows)
-    bold = [[f"**{text[:-1]}**" if text.endswith("*") else text for text in line] for line in cells]
+    bold = [[f"**{text[:-1]}**" if text.endswith("*") else text.strip() for text in line] for line in cells]
     right = range(len(header))[NUMBERS]
     rule = ["---:" if i in right else "---" for i in range(len(header))]
     lines = ["| " + " | ".join(t.replace("|", "\\|") for t in line) + " |" for line in [header, rule, *bold]]
@@ -203,7 +204,7 @@ def table(rows: Sequence[Row]) -> Table:
 
 
 def _styled(text: str) -> str:
-    return f"[red]{text}[/]" if text in (MISSING, UNDEFINED) else escape(text)
+    return f"[red]{text}[/]" if text.strip() in (MISSING, UNDEFINED) else escape(text)
 
 
 def print_leaderboard(

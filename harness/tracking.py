@@ -1,8 +1,8 @@
 """MLflow as a mirror of the results: one parent run for each study, one child for each trial and final seed.
 
 The truth is `harness.results`; nothing here can fail or delay a trial. One thread of one process writes.
-Every run is looked up by a key before it is created, and every metric has a time that follows from the
-record, so that writing twice (a restart, a second writer, a repair after an outage) changes nothing.
+Every run is looked up by a key before it is created, and no evaluation is logged that the run already has, so
+that writing twice (a restart, a second writer, a repair after an outage) changes nothing.
 """
 
 import hashlib
@@ -23,6 +23,9 @@ from harness.results import Record, config_hash
 
 LOG = logging.getLogger(__name__)
 KEY = "lingo.key"
+EVALUATED = "train_loss"
+"""The metric that every evaluation has."""
+
 PARENT = "mlflow.parentRunId"
 RUN_STATUS = {"finished": "FINISHED", "stopped": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
 QUIET = {
@@ -80,6 +83,7 @@ class Mirror:
         self._experiment: str | None = None
         self._studies: dict[str, str] = {}
         self._live: dict[str, Any] = {}
+        self._there: dict[str, set[int]] = {}
         self._ended: set[str] = set()
 
     def answers(self) -> bool:
@@ -117,6 +121,7 @@ class Mirror:
         self._points(run, list(_record_points(record)))
         self._tag(run, _record_tags(record))
         end = run.info.start_time + int(record.seconds * 1000)
+        self._there.pop(run.info.run_id, None)
         self._client.set_terminated(run.info.run_id, RUN_STATUS[record.status], end)
         self._ended.add(record.id)
 
@@ -153,6 +158,8 @@ class Mirror:
         self._experiment = experiment
         found = self._client.search_runs([experiment], f"tags.`{KEY}` = '{hashed}'", max_results=1)
         if found:
+            past = self._client.get_metric_history(found[0].info.run_id, EVALUATED)
+            self._there[found[0].info.run_id] = {point.step for point in past}
             if found[0].info.status != "RUNNING":
                 self._client.update_run(found[0].info.run_id, status="RUNNING")
             return found[0]
@@ -174,16 +181,19 @@ class Mirror:
         return str(found.experiment_id)
 
     def _points(self, run: Any, points: Iterable[Point]) -> None:
-        """Log metrics at times that follow from the run's start, so that a repeated point is the same row."""
+        """Log metrics, but no evaluation of a step that the run has already."""
         from mlflow.entities import Metric
 
+        there = self._there.setdefault(run.info.run_id, set())
         metrics = [
             Metric(name, float(value), run.info.start_time + int(seconds * 1000), step)
             for values, step, seconds in points
+            if EVALUATED not in values or step not in there
             for name, value in values.items()
         ]
         for start in range(0, len(metrics), 1000):  # the most that MLflow takes at once
             self._client.log_batch(run.info.run_id, metrics=metrics[start : start + 1000])
+        there.update(metric.step for metric in metrics if metric.key == EVALUATED)
 
     def _parameters(self, run: Any, config: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
@@ -352,7 +362,7 @@ def _record_tags(record: Record) -> dict[str, Any]:
 
 
 def _evaluation(train_loss: float, dev: Mapping[str, float]) -> dict[str, float]:
-    return {"train_loss": train_loss} | {f"dev_{name}": value for name, value in dev.items()}
+    return {EVALUATED: train_loss} | {f"dev_{name}": value for name, value in dev.items()}
 
 
 def _record_points(record: Record) -> Iterator[Point]:

@@ -39,8 +39,9 @@ def data_dir(tmp_path):
 def write_task(data_dir, name="toy/one", **splits):
     folder = data_dir / name
     folder.mkdir(parents=True, exist_ok=True)
-    for split in ("train", "dev", "test"):
-        (folder / f"{split}.csv").write_bytes((splits.get(split, GOOD)).encode())
+    for number, split in enumerate(("train", "dev", "test")):
+        default = GOOD.replace("CCCCGGGG", "CCCCGGG" + "ACT"[number])
+        (folder / f"{split}.csv").write_bytes(splits.get(split, default).encode())
     return data_dir
 
 
@@ -116,6 +117,12 @@ def test_bad_input_leaves_nothing_behind(tmp_path, tokenizer):
     with pytest.raises(InputError, match="no room"):
         make(tmp_path / "data", tmp_path, tokenizer, prompt=Prompt("dd: ", "ss"), max_length=4)
     assert list((tmp_path / "prepared").iterdir()) == []
+
+
+def test_two_splits_of_the_same_content_are_refused(tmp_path):
+    write_task(tmp_path, dev=GOOD, test=GOOD)
+    (found,) = check_task(ROW, tmp_path)
+    assert "test.csv: must differ from dev.csv" in found
 
 
 def test_limit_must_be_positive(data_dir, tmp_path, tokenizer):

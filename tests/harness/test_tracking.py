@@ -195,6 +195,21 @@ def test_what_a_dead_driver_left_is_repaired_from_the_records(tmp_path, uri):
     assert history(uri, found["trial-0000"], "dev_mcc") == [(10, 0.1), (20, 0.2), (30, 0.3)]
 
 
+def test_a_killed_trial_that_is_run_again_has_each_step_once(tmp_path, uri):
+    trial, slower = job(), [replace(report, seconds=9.0 * report.number) for report in reports(job())]
+    for made, status in ((reports(trial)[:2], "killed"), (slower, "finished")):
+        tracker = Tracker(tmp_path, experiment="bench", identity="one")
+        for report in made:
+            tracker.trial_report(trial, report)
+        history_so_far = record(trial).history[: len(made)]
+        tracker.trial_ended(replace(record(trial, status), history=history_so_far, seconds=made[-1].seconds))
+        assert tracker.close(60)
+    run = by_name(uri)["trial-0000"]
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["status"] == "finished"
+    assert history(uri, run, "dev_mcc") == [(10, 0.1), (20, 0.2), (30, 0.3)]
+
+
 def test_a_study_without_its_final_runs_has_failed(uri):
     mirror_records(Mirror(uri, experiment="bench", identity="one"), [record(job())])
     assert by_name(uri)[STUDY].info.status == "FAILED"
