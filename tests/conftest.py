@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+# Before torch is imported: many threads on few cores make small products tens of times slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
