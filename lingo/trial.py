@@ -68,7 +68,9 @@ class TrialConfig:
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
-            raise ValueError(f"unknown trial settings {', '.join(unknown)}; known are {', '.join(sorted(known))}.")
+            raise ValueError(
+                f"unknown trial settings {', '.join(unknown)}; known are {', '.join(sorted(known))}."
+            )
         values = dict(values)
         if "targets" in values:
             values["targets"] = tuple(values["targets"])
@@ -98,7 +100,9 @@ class TrialConfig:
         ]
         unknown = [target for target in self.targets if target not in PAPER_MATRICES]
         if unknown or not self.targets:
-            found.append(f"`targets` must be some of {', '.join(PAPER_MATRICES)}, but got {list(self.targets)}.")
+            found.append(
+                f"`targets` must be some of {', '.join(PAPER_MATRICES)}, but got {list(self.targets)}."
+            )
         if self.kind.adapter == "svd":
             found += self._budget_problems(total_steps)
         return found
@@ -108,10 +112,20 @@ class TrialConfig:
             ("learning_rate", self.learning_rate, 0 < self.learning_rate < 10, "above 0 and below 10"),
             ("batch_size", self.batch_size, self.batch_size >= 1, "at least 1"),
             ("epochs", self.epochs, self.epochs >= 1, "at least 1"),
-            ("lr_schedule", self.lr_schedule, self.lr_schedule in ("linear", "constant"), "linear or constant"),
+            (
+                "lr_schedule",
+                self.lr_schedule,
+                self.lr_schedule in ("linear", "constant"),
+                "linear or constant",
+            ),
             ("warmup_ratio", self.warmup_ratio, 0 <= self.warmup_ratio < 1, "at least 0 and below 1"),
             ("weight_decay", self.weight_decay, 0 <= self.weight_decay < 1, "at least 0 and below 1"),
-            ("adapter_dropout", self.adapter_dropout, 0 <= self.adapter_dropout < 1, "at least 0 and below 1"),
+            (
+                "adapter_dropout",
+                self.adapter_dropout,
+                0 <= self.adapter_dropout < 1,
+                "at least 0 and below 1",
+            ),
             ("alpha", self.alpha, self.alpha > 0, "above 0"),
             ("orthogonality", self.orthogonality, self.orthogonality >= 0, "at least 0"),
         ]
@@ -140,15 +154,20 @@ class TrialConfig:
             return found
         first, last = self.budget_phase(total_steps)
         fires = (last - 1) // self.delta_T * self.delta_T
-        if fires <= first:
-            advice = (
-                f"use `delta_T` of at most {largest_delta_T(first, last)}, more epochs, or smaller ratios"
-                if last - first > 1
-                else "train longer, or use smaller `initial_warmup_ratio` and `final_finetune_ratio`"
-            )
+        if total_steps < 2:
+            found.append(f"training must have at least 2 steps, but got {total_steps}; use more epochs.")
+        elif last - first < 2:
+            share = int((1 - 2 / total_steps) * 1000) / 1000
             found.append(
-                f"`delta_T` must let an allocation fall inside the budget phase, steps {first + 1} to {last - 1} "
-                f"of {total_steps}, but got delta_T={self.delta_T}; {advice}."
+                f"`initial_warmup_ratio` and `final_finetune_ratio` must leave some of {total_steps} steps "
+                f"for the budget phase, but got {self.initial_warmup_ratio} and {self.final_finetune_ratio}; "
+                f"use together at most {share} and `delta_T` of at most 1, or more epochs."
+            )
+        elif fires <= first:
+            found.append(
+                f"`delta_T` must let an allocation fall inside the budget phase, steps {first + 1} to "
+                f"{last - 1} of {total_steps}, but got delta_T={self.delta_T}; use `delta_T` of at most "
+                f"{largest_delta_T(first, last)}, more epochs, or smaller ratios."
             )
         return found
 
