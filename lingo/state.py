@@ -1,7 +1,7 @@
 """Saving, loading and forking a slot: safetensors and JSON, exact to the bit, no pickle.
 
-A saved slot holds each factor at its own rank, by module path, so that it can go on in any pack that has room
-for it. Random streams are functions of the step (`lingo.streams`), so the step is all there is to save of them.
+A saved slot holds each factor at its own rank, by module path, so that it can go on in any pack that has
+room for it. Random streams are functions of the step (`lingo.streams`): there is no more of them to save.
 """
 
 import hashlib
@@ -24,20 +24,33 @@ FACTOR_TENSORS = ("theta", "moment", "square", "sensitivity", "uncertainty")
 RANK_TENSORS = ("keep", "unit", "learn", "valid")
 
 
+META = {
+    "format": int,
+    "config": dict,
+    "step": int,
+    "task": str,
+    "data_digest": str,
+    "backbone": str,
+    "backbone_digest": str,
+    "dtype": str,
+    "sha256": str,
+}
+
+
 class StateError(ValueError):
     """A saved slot that cannot be used, with one clear line."""
 
 
 def save_slot(pack: Pack, slot: Slot, folder: Path) -> str:
-    """Write a slot's exact state: `slot.safetensors` and `slot.json`. Returns the digest of the tensors.
+    """Write a slot's exact state: `slot.json` and the tensor file that it names. Returns the tensors' digest.
 
-    The tensors are written first and the JSON, which names their digest, last; each to a temporary name and then
-    renamed. A reader therefore sees the old state, the new one, or a mismatch that `load_slot` refuses.
+    The tensors go to a new file, named by their digest, before the JSON that names it replaces the old one;
+    only then is the old file removed. Killed anywhere, the folder holds the old state or the new one, whole.
     """
     folder.mkdir(parents=True, exist_ok=True)
     blob = save({name: view.detach().cpu().contiguous() for name, view in _views(pack, slot)})
     digest = hashlib.sha256(blob).hexdigest()
-    meta = {
+    meta: dict[str, Any] = {
         "format": FORMAT,
         "config": slot.config.to_dict(),
         "step": slot.step,
@@ -48,8 +61,12 @@ def save_slot(pack: Pack, slot: Slot, folder: Path) -> str:
         "dtype": str(pack.dtype),
         "sha256": digest,
     }
-    _replace(folder / "slot.safetensors", blob)
-    _replace(folder / "slot.json", (json.dumps(meta, indent=1) + "\n").encode())
+    tensors = _tensor_file(folder, digest)
+    _replace(tensors, blob)
+    _replace(folder / "slot.json", (json.dumps(meta | {"seal": _seal(meta)}, indent=1) + "\n").encode())
+    for old in (*folder.glob("slot-*.safetensors"), *folder.glob(".slot*")):
+        if old != tensors:
+            old.unlink(missing_ok=True)
     return digest
 
 
@@ -67,7 +84,9 @@ def load_slot(pack: Pack, folder: Path, data: TaskData) -> Slot:
         "backbone_digest": pack.backbone.digest,
         "dtype": str(pack.dtype),
     }
-    wrong = [f"{name} {meta[name]!r}, here {value!r}" for name, value in expected.items() if meta[name] != value]
+    wrong = [
+        f"{name} {meta[name]!r}, here {value!r}" for name, value in expected.items() if meta[name] != value
+    ]
     if wrong:
         raise StateError(f"{folder} was saved with another {'; another '.join(wrong)}.")
     slot = pack.admit(TrialConfig.from_dict(meta["config"]), data)
@@ -83,16 +102,22 @@ def load_slot(pack: Pack, folder: Path, data: TaskData) -> Slot:
 
 
 def read_state(folder: Path) -> tuple[dict[str, Any], bytes]:
-    """The JSON and the tensor file of a saved slot, the latter checked against its digest. Raises `StateError`."""
+    """The JSON and the tensor file of a saved slot, both checked by digest. Raises `StateError`."""
     try:
         meta = json.loads((folder / "slot.json").read_text())
-        blob = (folder / "slot.safetensors").read_bytes()
     except (OSError, ValueError) as error:
         raise StateError(f"{folder} holds no readable saved slot: {error}.") from error
     if not isinstance(meta, dict) or meta.get("format") != FORMAT:
         raise StateError(f"{folder / 'slot.json'} must have format {FORMAT}.")
+    if meta.pop("seal", None) != _seal(meta) or {k: type(v) for k, v in meta.items()} != META:
+        raise StateError(f"{folder / 'slot.json'} is damaged: its content is not what was saved.")
+    path = _tensor_file(folder, meta["sha256"])
+    try:
+        blob = path.read_bytes()
+    except OSError as error:
+        raise StateError(f"{folder} holds no readable saved slot: {error}.") from error
     if hashlib.sha256(blob).hexdigest() != meta["sha256"]:
-        raise StateError(f"{folder / 'slot.safetensors'} is damaged: its digest is not that in slot.json.")
+        raise StateError(f"{path} is damaged: its digest is not that in slot.json.")
     return meta, blob
 
 
@@ -112,7 +137,9 @@ def fork_slot(pack: Pack, slot: Slot, config: TrialConfig) -> Slot:
     if any(slot.step >= schedule.first_allocation() for schedule in schedules):
         pack.release(twin)
         first = min(schedule.first_allocation() for schedule in schedules)
-        raise ValueError(f"a fork must come before the first allocation, step {first}, but got step {slot.step}.")
+        raise ValueError(
+            f"a fork must come before the first allocation, step {first}, but got step {slot.step}."
+        )
     for tensor in pack.tensors().values():
         tensor[twin.row] = tensor[slot.row]
     twin.step = slot.step
@@ -141,7 +168,15 @@ def _views(pack: Pack, slot: Slot) -> Iterator[tuple[str, Tensor]]:
     yield "loss_sum", tensors["loss_sum"][slot.row]
 
 
+def _tensor_file(folder: Path, digest: str) -> Path:
+    return folder / f"slot-{digest[:16]}.safetensors"
+
+
+def _seal(meta: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
+
+
 def _replace(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_bytes(content)
-    os.replace(temporary, path)
+    temporary.replace(path)
