@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Folder of the developers' data, `LINGO_SHARED` or `../shared`; tests that need it skip where it is absent."""
+    """Folder of the developers' data, `LINGO_SHARED` or `../shared`; tests that need it skip without it."""
     folder = Path(os.environ.get("LINGO_SHARED", ROOT.parent / "shared"))
     if not folder.is_dir():
         pytest.skip(f"no developers' data in {folder} (set LINGO_SHARED)")
