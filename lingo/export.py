@@ -1,0 +1,207 @@
+"""A slot as an adapter folder of peft: `adapter_config.json`, `adapter_model.safetensors` and a model card.
+
+Written without peft, in its layouts (0.21): LORA for `lora`, ADALORA for the SVD forms. Those may also become
+LORA, with the singular values folded into B and a rank per module, which more tools read.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lingo.card import About, source_of, write_about
+from lingo.folder import new_folder, write_json, write_tensors
+from lingo.pack import Pack
+from lingo.prompts import Prompt
+from lingo.slot import Slot
+from lingo.target import ExportError, HeadPlace, target_of
+
+Tensors = dict[str, Tensor]
+Settings = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Factors:
+    """One site as a slot's forward pass uses it: P [d_in, r], λ [r], Q [r, d_out], and the ranks kept [r].
+
+    λ is 1 for LoRA and 0 where it is masked. All ranks count as kept until the last allocation.
+    """
+
+    p: Tensor
+    lam: Tensor
+    q: Tensor
+    kept: Tensor
+
+    @property
+    def rank(self) -> int:
+        """Ranks kept."""
+        return int(self.kept.sum())
+
+    def delta(self, scale: float) -> Tensor:
+        """s · P Λ Q, [d_in, d_out]."""
+        return (self.p * (scale * self.lam)) @ self.q
+
+
+def factors_of(pack: Pack, slot: Slot) -> dict[str, Factors]:
+    """The factors of every adapted matrix by its path, cut to the slot's rank; waits for the device."""
+    layout, bank, row = pack.layout, pack.bank, slice(slot.row, slot.row + 1)
+    used = bank.unit[row] + layout.lam(bank.theta[row]) * bank.keep[row]
+    final = slot.schedule is not None and slot.step >= slot.schedule.last
+    found = {}
+    for path in slot.paths:
+        site = layout.site(path)
+        group, rank = layout.groups[site.group], slice(slot.rank)
+        p, _, q = layout.parts(bank.theta[row], site)
+        lam, keep = (layout.of_group(ranks, group)[0, site.index, rank] for ranks in (used, bank.keep[row]))
+        kept = keep != 0 if final else torch.ones_like(keep, dtype=torch.bool)
+        found[path] = Factors(p[:, rank], lam, q[rank], kept)
+    return found
+
+
+def head_weight(pack: Pack, slot: Slot) -> Tensor:
+    """Weight of the slot's head, [labels, hidden]."""
+    return pack.layout.head(pack.bank.theta)[slot.row, :, : slot.data.num_labels].t()
+
+
+def export_adapter(
+    pack: Pack,
+    slot: Slot,
+    folder: Path,
+    *,
+    card: Mapping[str, Any],
+    layout: Literal["native", "lora"] = "native",
+    head: HeadPlace = "classifier",
+    prompt: Prompt | None = None,
+    max_length: int | None = None,
+    labels: Sequence[str] = (),
+) -> Path:
+    """Write one slot as an adapter folder that `peft.PeftModel.from_pretrained` loads with equal logits.
+
+    The folder is complete or not there at all; an earlier export of that name is replaced.
+
+    Args:
+        pack, slot: The slot, at any step.
+        folder: Where to; its last part is created.
+        card: Measured facts for the model card.
+        layout: `native` (LORA or ADALORA, as trained), or `lora` (the SVD forms too, λ folded into B).
+        head: `classifier` for the head inside `AutoModelForSequenceClassification`; `separate` for an
+            adapter of `AutoModel` with the head [labels, hidden] in `head.safetensors`, for any backbone.
+        prompt, max_length: As the sequences were tokenised, for the card and `lingo.json`.
+        labels: Names of the outputs.
+
+    Returns:
+        `folder`.
+
+    Raises:
+        ExportError: If there is no adapter (full fine-tuning), the model class computes something else than
+            the slot, the prompt is not given, or `folder` holds something else.
+        OSError: If the disk refuses.
+    """
+    if pack.full:
+        raise ExportError(f"{slot.config.method} has no adapter to export: use `merge_adapter`.")
+    about = About(card=card, prompt=prompt, max_length=max_length, labels=labels)
+    about.check(slot)
+    target = target_of(pack.backbone, slot.data, head, labels)
+    factors = factors_of(pack, slot)
+    if slot.svd:
+        tensors, settings = (_folded if layout == "lora" else _adalora)(slot, factors, target.prefix)
+    else:
+        tensors, settings = _lora(slot, factors, target.prefix)
+    weight = head_weight(pack, slot)
+    tensors |= target.head_tensors(weight)
+    name, commit = source_of(pack.backbone)
+    config = settings | {
+        "base_model_name_or_path": name,
+        "revision": commit,
+        "task_type": "FEATURE_EXTRACTION" if target.head is None else "SEQ_CLS",
+        "modules_to_save": None if target.head is None else [target.head],
+        "inference_mode": True,
+        "bias": "none",
+        "lora_dropout": slot.config.adapter_dropout,
+        "fan_in_fan_out": _transposed(pack, slot),
+    }
+    with new_folder(folder) as new:
+        write_tensors(
+            new / "adapter_model.safetensors", {f"base_model.model.{k}": v for k, v in tensors.items()}
+        )
+        if target.head is None:
+            write_tensors(new / "head.safetensors", {"weight": weight})
+        write_json(new / "adapter_config.json", config)
+        write_about(new, pack, slot, target, about, layout=settings["peft_type"].lower())
+    return folder
+
+
+def _lora(slot: Slot, factors: Mapping[str, Factors], prefix: str) -> tuple[Tensors, Settings]:
+    tensors = {}
+    for path, site in factors.items():
+        tensors[f"{prefix}{path}.lora_A.weight"] = site.p.t()
+        tensors[f"{prefix}{path}.lora_B.weight"] = site.q.t()
+    return tensors, {
+        "peft_type": "LORA",
+        "r": slot.rank,
+        "lora_alpha": _number(slot.config.alpha),
+        "target_modules": [f"{prefix}{path}" for path in factors],
+    }
+
+
+def _adalora(slot: Slot, factors: Mapping[str, Factors], prefix: str) -> tuple[Tensors, Settings]:
+    """After the last allocation the rows of masked ranks are left out and `rank_pattern` says which, as in
+    peft's `get_peft_model_state_dict`; before, every rank is there, with λ = 0 where it is masked."""
+    schedule, config, tensors = slot.schedule, slot.config, {}
+    assert schedule is not None
+    for path, site in factors.items():
+        tensors[f"{prefix}{path}.lora_A"] = site.p.t()[site.kept]
+        tensors[f"{prefix}{path}.lora_B"] = site.q.t()[:, site.kept]
+        tensors[f"{prefix}{path}.lora_E"] = site.lam[site.kept, None]
+    pattern = {f"{prefix}{path}.lora_E": site.kept.tolist() for path, site in factors.items()}
+    return tensors, {
+        "peft_type": "ADALORA",
+        "init_r": config.b0,
+        "target_r": config.bT,
+        "lora_alpha": _number(config.alpha),
+        "target_modules": [f"{prefix}{path}" for path in factors],
+        "rank_pattern": pattern if slot.step >= schedule.last else None,
+        "tinit": schedule.first,
+        "tfinal": slot.total_steps - schedule.last,
+        "deltaT": config.delta_T,
+        "beta1": config.beta1,
+        "beta2": config.beta2,
+        "orth_reg_weight": config.orthogonality,
+        "total_step": slot.total_steps,
+    }
+
+
+def _folded(slot: Slot, factors: Mapping[str, Factors], prefix: str) -> tuple[Tensors, Settings]:
+    """A = Pᵀ and B = (s Λ Q)ᵀ of the ranks kept, at scale 1 (α = r in every module). A matrix that kept no
+    rank is not adapted at all."""
+    tensors, ranks = {}, {}
+    for path, site in factors.items():
+        if site.rank:
+            ranks[f"{prefix}{path}"] = site.rank
+            tensors[f"{prefix}{path}.lora_A.weight"] = site.p.t()[site.kept]
+            tensors[f"{prefix}{path}.lora_B.weight"] = (site.q.t() * (slot.scale * site.lam))[:, site.kept]
+    usual = math.ceil(sum(ranks.values()) / len(ranks))
+    pattern = {path: rank for path, rank in ranks.items() if rank != usual}
+    return tensors, {
+        "peft_type": "LORA",
+        "r": usual,
+        "lora_alpha": usual,
+        "target_modules": list(ranks),
+        "rank_pattern": pattern,
+        "alpha_pattern": pattern,
+    }
+
+
+def _transposed(pack: Pack, slot: Slot) -> bool:
+    """Whether the adapted weights are [d_in, d_out], as those of GPT-2's Conv1D."""
+    bases = [pack.backbone.model.get_submodule(path).base for path in slot.paths]
+    return not all(isinstance(base, nn.Linear) for base in bases)
+
+
+def _number(value: float) -> int | float:
+    """peft declares α as an integer; a fraction is written as it is."""
+    return int(value) if value == int(value) else value

@@ -1,0 +1,96 @@
+"""A slot as a whole model in the hub's layout, its adapters merged into plain weights."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lingo.card import About, write_about
+from lingo.export import factors_of, head_weight
+from lingo.folder import new_folder, write_tensors
+from lingo.pack import Pack
+from lingo.prompts import Prompt
+from lingo.slot import Slot
+from lingo.target import HeadPlace, backbone_tensors, target_of
+
+
+def merge_adapter(
+    pack: Pack,
+    slot: Slot,
+    folder: Path,
+    *,
+    card: Mapping[str, Any],
+    head: HeadPlace = "classifier",
+    prompt: Prompt | None = None,
+    max_length: int | None = None,
+    labels: Sequence[str] = (),
+    dtype: torch.dtype | None = None,
+) -> Path:
+    """Write W0 + s · P Λ Q (or the fully fine-tuned weights), the head, configuration, tokenizer and a card.
+
+    `AutoModelForSequenceClassification.from_pretrained(folder)` gives the slot's logits. The folder is
+    complete or not there at all; an earlier export of that name is replaced.
+
+    Args:
+        pack, slot: The slot, at any step.
+        folder: Where to; its last part is created.
+        card: Measured facts for the model card.
+        head: `classifier`, or `separate` for `AutoModel` and the head [labels, hidden] in `head.safetensors`.
+        prompt, max_length, labels: As in `lingo.export.export_adapter`.
+        dtype: Of the weights written; `None` for that of the trained parameters: nothing is rounded.
+
+    Returns:
+        `folder`.
+
+    Raises:
+        ExportError: If the model class computes something else than the slot, the prompt is not given, or
+            `folder` holds something else.
+        OSError: If the disk refuses.
+    """
+    about = About(card=card, prompt=prompt, max_length=max_length, labels=labels)
+    about.check(slot)
+    dtype = dtype or pack.dtype
+    target = target_of(pack.backbone, slot.data, head, labels)
+    target.config.architectures = [target.architecture]
+    target.config.dtype = dtype
+    weight = head_weight(pack, slot).to(dtype)
+    tensors = {f"{target.prefix}{name}": tensor for name, tensor in merged_tensors(pack, slot, dtype).items()}
+    with new_folder(folder) as new:
+        write_tensors(new / "model.safetensors", tensors | target.head_tensors(weight))
+        if target.head is None:
+            write_tensors(new / "head.safetensors", {"weight": weight})
+        target.config.save_pretrained(new)
+        _tokenizer(pack.backbone.tokenizer, slot.data.pad_id).save_pretrained(new)
+        write_about(new, pack, slot, target, about, layout="merged")
+    return folder
+
+
+@torch.no_grad()
+def merged_tensors(pack: Pack, slot: Slot, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Weights and buffers of the backbone by name, with the slot's adapters added in their own precision."""
+    frozen = backbone_tensors(pack.backbone.model)
+    tensors = {
+        name: value.to(dtype) if value.is_floating_point() else value for name, value in frozen.items()
+    }
+    for path, site in factors_of(pack, slot).items():
+        name, delta = f"{path}.weight", site.delta(slot.scale)
+        # nn.Linear keeps [d_out, d_in], GPT-2's Conv1D [d_in, d_out].
+        delta = delta if _keeps_inputs_first(pack, path) else delta.t()
+        tensors[name] = (frozen[name].to(delta.dtype) + delta).to(dtype)
+    return tensors
+
+
+def _keeps_inputs_first(pack: Pack, path: str) -> bool:
+    base: Any = pack.backbone.model.get_submodule(path)
+    return not isinstance(base.base, torch.nn.Linear)
+
+
+def _tokenizer(tokenizer: Any, pad_id: int) -> Any:
+    """The tokenizer, able to pad also where the backbone's own names no padding token (GPT-2)."""
+    if tokenizer.pad_token_id is None:
+        tokenizer = copy.deepcopy(tokenizer)
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad_id)
+    return tokenizer
