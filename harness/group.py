@@ -4,6 +4,7 @@
 and shares its orders, so that every rank makes the same calls to its engine in the same order.
 """
 
+import logging
 import os
 import textwrap
 import time
@@ -197,6 +198,7 @@ def serve(config: dict[str, Any]) -> None:
     rank, world = context.get_world_rank(), context.get_world_size()
     source, name, life = config["source"], config["group"], uuid.uuid4().hex
     _use_threads(config["threads"])
+    _pass_warnings_on(source, name)
     try:
         try:
             engine = ray.get(config["make_engine"])(rank, world)
@@ -236,6 +238,17 @@ def _use_threads(threads: int) -> None:
 
     os.environ["OMP_NUM_THREADS"] = str(threads)
     torch.set_num_threads(threads)
+
+
+def _pass_warnings_on(source: Any, name: str) -> None:
+    """This project's own warnings and errors reach the driver's log; all else stays in the worker's."""
+
+    class ToDriver(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            source.warn.remote(f"{name}: {record.getMessage()}")
+
+    for project in ("harness", "lingo"):
+        logging.getLogger(project).handlers = [ToDriver(logging.WARNING)]
 
 
 def one_line(problem: BaseException) -> str:

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field, replace
 
 from harness.jobs import OPEN, Event, Job, News, Orders, Report, Status
 
+MAX_WARNINGS = 100
+
 
 @dataclass
 class _Entry:
@@ -72,6 +74,7 @@ class JobSource:
         self._broken: dict[str, str] = {}
         self._expected: set[str] = set()
         self._supervisors: dict[str, int] = {}
+        self._warnings: list[str] = []
         self._failures: dict[str, int] = {}
         self._events: deque[Event] = deque()
         self._event_count = self._submitted = 0
@@ -184,6 +187,11 @@ class JobSource:
         if group in self._groups:
             self._groups[group].suspicion = error
 
+    async def warn(self, line: str) -> None:
+        """A worker's warning for the user; each is kept once."""
+        if line not in self._warnings and len(self._warnings) < MAX_WARNINGS:
+            self._warnings.append(line)
+
     async def could_not_start(self, group: str, error: str, *, tries: int) -> bool:
         """A group's engine could not be made. True if it should try again, up to `tries` times in all."""
         self._failures[group] = self._failures.get(group, 0) + 1
@@ -215,14 +223,14 @@ class JobSource:
         self._limit, self._interrupted = limit, False
         await self._notify()
 
-    async def events(self, after: int, wait_s: float) -> list[Event]:
-        """Everything that happened after event `after`, which is thereby acknowledged and forgotten."""
+    async def events(self, after: int, wait_s: float) -> tuple[list[Event], list[str]]:
+        """What happened after event `after`, which is thereby acknowledged; and all warnings so far."""
         while self._events and self._events[0].number <= after:
             self._events.popleft()
         deadline = self._clock() + wait_s
         while not self._events and not self._closed and await self._wait(deadline):
             pass
-        return list(self._events)
+        return list(self._events), self._warnings
 
     async def interrupt(self) -> None:
         """End every open job, and every job submitted before the next `begin`."""

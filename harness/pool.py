@@ -6,6 +6,7 @@ Train restarts dead workers by itself, a run whose controller died is started ag
 
 import logging
 import os
+import shutil
 import tempfile
 import threading
 import time
@@ -35,6 +36,7 @@ RAY_SETTINGS = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths mean the same everywhere
     "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "120",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "180",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "1",
 }
@@ -75,7 +77,8 @@ class Pool:
         self._source, self._groups, self._run, self.scratch = source, list(groups), run, scratch
         self.capacity = len(groups) * slots
         self.interrupted = False
-        self._read = 0
+        self._read = self._warned = 0
+        self._temporary = False
         self._closing = threading.Event()
         self._tasks: dict[str, Any] = {}
         self._before = set(placement_group_table())
@@ -102,7 +105,7 @@ class Pool:
         Args:
             make_engine: `(rank, world) -> Engine`, called in every worker process, again after a restart.
             slots: Jobs that one group may hold at once; the engine decides what fits together.
-            scratch: Folder for Ray's own files; a temporary one by default.
+            scratch: Folder for Ray's own files; by default a temporary one that goes with the pool.
             start_s: Seconds to wait for the first group.
             client_s: Seconds after which the slot of a search client that vanished is free again.
 
@@ -111,6 +114,7 @@ class Pool:
             PoolError: when no group could start.
         """
         _check_fit(groups, workers_per_group, cpus_per_worker, gpus_per_worker)
+        temporary = scratch is None
         scratch = Path(scratch or tempfile.mkdtemp(prefix="lingo-pool-")).resolve()
         token = uuid.uuid4().hex[:8]
         source = (
@@ -126,6 +130,7 @@ class Pool:
             "slots": slots,
         }
         pool = cls(source, [f"group-{number}" for number in range(groups)], slots, run, scratch)
+        pool._temporary = temporary
         try:
             pool._up(start_s)
         except BaseException:
@@ -148,8 +153,12 @@ class Pool:
         self._call("submit", job, followed=False)
 
     def events(self, wait_s: float = 0.5) -> list[Event]:
-        """What happened since the last call, in order, at the latest after `wait_s`."""
-        events: list[Event] = self._call("events", self._read, wait_s)
+        """What happened since the last call, in order, at the latest after `wait_s`; logs new warnings."""
+        events: list[Event]
+        events, warnings = self._call("events", self._read, wait_s)
+        for line in warnings[self._warned :]:
+            log.warning("%s", line)
+        self._warned = len(warnings)
         if events:
             self._read = events[-1].number
         return events
@@ -183,6 +192,8 @@ class Pool:
                 ray.cancel(task, force=True)
         ray.kill(self._source)
         self._sweep()
+        if self._temporary:
+            shutil.rmtree(self.scratch, ignore_errors=True)
 
     def __enter__(self) -> "Pool":
         return self

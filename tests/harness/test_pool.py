@@ -33,7 +33,6 @@ def quiet_ray() -> Iterator[None]:
 def pool(quiet_ray: None) -> Iterator[Pool]:
     with Pool.start(partial(toy_engine.make, 2), groups=2, slots=2) as started:
         yield started
-    assert left_over() == []
 
 
 def left_over() -> list[str]:
@@ -81,6 +80,12 @@ def test_an_error_is_one_failed_report_and_the_others_go_on(pool: Pool) -> None:
     assert pool.state()["held"] == {"group-0": [], "group-1": []}
 
 
+def test_warnings_of_workers_reach_the_log_once(pool: Pool, caplog: pytest.LogCaptureFixture) -> None:
+    finals(pool, [job("warns", warn="the loss is odd", seconds=0.05)])
+    wait_for(lambda: pool.events(0.0) or "the loss is odd" in caplog.text)
+    assert [record.getMessage().split(": ")[1] for record in caplog.records] == ["the loss is odd"]
+
+
 def test_a_killed_worker_costs_no_job(pool: Pool, tmp_path: Path) -> None:
     jobs = [job("killed", die_once=str(tmp_path / "died"), seconds=0.1), job("beside it", seconds=0.1)]
     outcomes = finals(pool, jobs)
@@ -107,24 +112,15 @@ def test_two_workers_give_the_losses_of_one_and_survive_errors(quiet_ray: None) 
     with Pool.start(toy_model.ToyModel, workers_per_group=2, cpus_per_worker=0.5) as other:
         jobs = [job("together", seed=3), job("one rank refuses", seed=0, refuse_on=1)]
         outcomes = finals(other, [*jobs, job("explodes", seed=0, explode=True), job("after", seed=3)])
+        held = left_over()
+        ray.kill(other.handle)  # without its source, a group goes home by itself
+        wait_for(lambda: len(left_over()) == len(held) - 1)
     assert outcomes["one rank refuses"].error == "rank 1 cannot take it."
     assert outcomes["explodes"].error == "RuntimeError: the loss exploded"
     for name in ("together", "after"):
         assert {report.facts["world"] for report in outcomes[name].reports} == {2}
         assert [report.train_loss for report in outcomes[name].reports] == pytest.approx(alone, rel=1e-12)
     assert alone[-1] < alone[0]
-
-
-def test_closing_while_jobs_run_ends_them_and_frees_everything(pool: Pool) -> None:
-    others = set(left_over())
-    other = Pool.start(partial(toy_engine.make, 2), cpus_per_worker=0.5)
-    other.submit(job("endless", epochs=10_000, seconds=0.1))
-    events: list[Any] = []
-    wait_for(lambda: events.extend(other.events()) or any(event.status == "running" for event in events))
-    other.close()
-    assert set(left_over()) <= others
-    with pytest.raises(PoolError, match="job source is gone"):
-        other.submit(job("too late"))
 
 
 def test_a_group_that_cannot_start_says_why() -> None:
@@ -135,3 +131,16 @@ def test_a_group_that_cannot_start_says_why() -> None:
 def test_groups_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="must fit the cluster, but 3 x 2 workers with 1 CPU each need 6"):
         Pool.start(partial(toy_engine.make, 2), groups=3, workers_per_group=2)
+
+
+def test_closing_while_jobs_run_ends_them_and_frees_everything(pool: Pool) -> None:
+    """The last test: it closes the pool of the others."""
+    for number in range(5):
+        pool.submit(job(f"endless/{number}", epochs=10_000, seconds=0.1))
+    events: list[Any] = []
+    wait_for(lambda: events.extend(pool.events()) or any(event.status == "running" for event in events))
+    pool.close()
+    assert left_over() == []
+    with pytest.raises(PoolError, match="job source is gone"):
+        pool.submit(job("too late"))
+    assert not pool.scratch.exists()

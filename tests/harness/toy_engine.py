@@ -1,5 +1,6 @@
 """An engine without a model: scores follow from the configuration, faults are injected."""
 
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -13,8 +14,8 @@ class ToyEngine:
     """Reports `quality * epoch / epochs` after every epoch of `seconds`.
 
     A job's config may ask for faults: `die_once` (a file that is made before the process ends), `die`
-    (always), `refuse` (admission raises), `explode` (training raises); jobs of two `kind`s never share the
-    engine.
+    (always), `refuse` (admission raises), `explode` (training raises), `warn` (a line to log); jobs of two
+    `kind`s never share the engine.
     """
 
     def __init__(self, slots: int = 1) -> None:
@@ -53,6 +54,8 @@ class ToyEngine:
 
     def _inject(self, job: Job) -> None:
         config = job.config
+        if "warn" in config:
+            logging.getLogger("harness.toy").warning("%s", config["warn"])
         if config.get("explode"):
             raise RuntimeError("the loss exploded")
         if config.get("die"):

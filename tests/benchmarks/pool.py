@@ -1,0 +1,212 @@
+"""What a trial costs on the resident pool, against a Tune trial with its own Ray Train run; and memory.
+
+    python tests/benchmarks/pool.py [--trials 30] [--peer-trials 4] [--memory-trials 100] [--json FILE]
+
+Wall per trial is the wall time of the whole search divided by its trials: from the call of `run_search` (of
+`Tuner.fit` for the peer) to its return, so it includes the start of the Tuner and of its trial processes. The
+start of Ray is in neither; the start of the worker group happens once, before, and has a row of its own.
+Trials do nothing but report one score; both sides run one trial at a time, and no scheduler stops any.
+"""
+
+import argparse
+import gc
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+import ray
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "harness")]
+
+import toy_engine  # noqa: E402
+
+from harness.jobs import Job, Report  # noqa: E402
+from harness.pool import Pool, local_ray  # noqa: E402
+from harness.search import StudyPlan, run_search  # noqa: E402
+from harness.spaces import Leaf, SearchSpace  # noqa: E402
+
+CPUS = 2
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure of this run. `reach` is the bound that was set, `holds` whether it is kept."""
+
+    name: str
+    value: float
+    unit: str
+    reach: str = ""
+    holds: bool | None = None
+
+
+def study(key: str, trials: int) -> StudyPlan:
+    """Trials of one epoch, so that the scheduler has nothing to stop."""
+    space = SearchSpace(method="lora", leaves={"quality": Leaf(type="float", low=0, high=1)})
+    return StudyPlan(
+        key=key,
+        task="toy",
+        backbone="none",
+        method="lora",
+        data="nowhere",
+        fixed={"epochs": 1},
+        space=space,
+        num_samples=trials,
+        seed=0,
+        epochs=1,
+    )
+
+
+def peer_trial(config: dict[str, Any]) -> None:
+    """A Tune function trial that trains through its own TorchTrainer, as Ray's guide shows it."""
+    from ray import tune
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    def train(loop: dict[str, Any]) -> None:
+        ray.train.report({"objective": loop["quality"]})
+
+    trainer = TorchTrainer(
+        train,
+        train_loop_config={"quality": config["quality"]},
+        scaling_config=ScalingConfig(num_workers=1),
+        run_config=RunConfig(
+            storage_path=config["scratch"], name=f"train-{tune.get_context().get_trial_id()}"
+        ),
+    )
+    metrics = trainer.fit().metrics
+    tune.report({"objective": metrics["objective"] if metrics else 0.0})
+
+
+def peer_seconds(trials: int, scratch: str) -> float:
+    """Seconds a trial of the peer."""
+    from ray import tune
+
+    tuner = tune.Tuner(
+        tune.with_resources(peer_trial, {"CPU": 0.5}),
+        param_space={"quality": tune.uniform(0, 1), "scratch": scratch},
+        tune_config=tune.TuneConfig(
+            metric="objective", mode="max", num_samples=trials, max_concurrent_trials=1
+        ),
+        run_config=tune.RunConfig(storage_path=scratch, verbose=0),
+    )
+    start = time.perf_counter()
+    with Path(os.devnull).open("w") as silence, redirect_stdout(silence):
+        results = tuner.fit()
+    seconds = time.perf_counter() - start
+    assert len(results) == trials and not results.errors, results.errors
+    return seconds / trials
+
+
+@contextmanager
+def one_group() -> Iterator[tuple[Pool, float]]:
+    """A pool of one group of one worker, and the seconds until it served."""
+    start = time.perf_counter()
+    with Pool.start(partial(toy_engine.make, 1), cpus_per_worker=1) as pool:
+        yield pool, time.perf_counter() - start
+
+
+def pool_seconds(pool: Pool, trials: int) -> tuple[float, float]:
+    """Seconds a trial: of the whole search, and from the first trial's arrival to the last one's end."""
+    times: list[float] = []
+    start = time.perf_counter()
+    found = run_search(
+        [study("overhead", trials)], pool, on_report=lambda *_: times.append(time.perf_counter())
+    )
+    whole = time.perf_counter() - start
+    assert [outcome.status for outcome in found["overhead"]] == ["finished"] * trials
+    return whole / trials, (times[-1] - times[0]) / trials
+
+
+def memory_rows(pool: Pool, trials: int, first: int = 10) -> list[Row]:
+    """Resident set of the driver and of the worker at trial `first` and at the last trial."""
+    seen: dict[str, list[float]] = {"driver": [], "worker": []}
+    ended = 0
+
+    def on_report(job: Job, report: Report, status: str) -> None:
+        nonlocal ended
+        if status != "finished":
+            return
+        ended += 1
+        if ended in (first, trials):
+            gc.collect()
+            seen["driver"].append(resident(os.getpid()))
+            seen["worker"].append(resident(report.facts["pid"]))
+
+    run_search([study("memory", trials)], pool, on_report=on_report)
+    rows = []
+    for who, (before, after) in seen.items():
+        growth = 100 * (after / before - 1)
+        rows += [
+            Row(f"{who}: resident at trial {first}", before, "MiB"),
+            Row(f"{who}: resident at trial {trials}", after, "MiB"),
+            Row(f"{who}: growth", growth, "%", "<= 5", growth <= 5),
+        ]
+    return rows
+
+
+def resident(pid: int) -> float:
+    """Resident set in MiB."""
+    return float(psutil.Process(pid).memory_info().rss) / 2**20
+
+
+def measure(trials: int, peer_trials: int, memory_trials: int, say: Callable[[str], None]) -> list[Row]:
+    """All rows, both sides on the same Ray instance."""
+    ray.cloudpickle.register_pickle_by_value(toy_engine)
+    with tempfile.TemporaryDirectory() as scratch, local_ray(CPUS):
+        say(f"{peer_trials} trials that start their own TorchTrainer …")
+        peer = peer_seconds(peer_trials, scratch)
+        say("one worker group …")
+        with one_group() as (pool, start_up):
+            say(f"{trials} trials on it …")
+            whole, span = pool_seconds(pool, trials)
+            say(f"{memory_trials} trials for memory …")
+            memory = memory_rows(pool, memory_trials)
+    return [
+        Row("peer: wall per trial", peer, "s"),
+        Row("pool: start-up of the group, once", start_up, "s"),
+        Row("pool: wall per trial", whole, "s", "< 0.3", whole < 0.3),
+        Row("pool: wall per trial without the Tuner's start", span, "s"),
+        Row("peer / pool: wall per trial", peer / whole, "x", ">= 30", peer / whole >= 30),
+        Row("peer / pool: with the group's start-up", peer / (whole + start_up / trials), "x"),
+        *memory,
+    ]
+
+
+def show(rows: list[Row]) -> None:
+    """The table."""
+    table = Table("figure", "value", "reach", "holds")
+    for row in rows:
+        holds = "" if row.holds is None else "yes" if row.holds else "NO"
+        table.add_row(row.name, f"{row.value:.3f} {row.unit}", row.reach, holds)
+    Console().print(table)
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--trials", type=int, default=30)
+    parser.add_argument("--peer-trials", type=int, default=4)
+    parser.add_argument("--memory-trials", type=int, default=100)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    say = Console(stderr=True).print
+    rows = measure(options.trials, options.peer_trials, options.memory_trials, say)
+    show(rows)
+    if options.json:
+        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
