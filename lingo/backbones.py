@@ -19,7 +19,8 @@ from transformers.utils import logging as transformers_logging
 
 from lingo import checkpoint
 from lingo.checkpoint import BackboneError, one_line
-from lingo.families import FAMILIES, KNOWN, Family, Known, Pooling
+from lingo.dnabert2 import DnaBert2Config, is_public_config
+from lingo.families import FAMILIES, KNOWN, NT_V2, Family, Known, Pooling
 
 # Buffers that older checkpoints store and newer code computes, and heads of the pretraining task.
 NOT_WEIGHTS = (".position_ids", ".token_type_ids", ".inv_freq", ".attn.bias", ".attn.masked_bias")
@@ -124,6 +125,8 @@ def _is_folder(name: str) -> bool:
 
 
 def _name_problems(name: str) -> list[str]:
+    if name.startswith("nt-v2") or "nucleotide-transformer-v2" in name:
+        return [f"{name}: {NT_V2}"]
     if name in KNOWN or name.count("/") == 1:
         return []
     near = difflib.get_close_matches(name, KNOWN, n=3, cutoff=0.4) or list(KNOWN)
@@ -185,11 +188,13 @@ def _header_problems(folder: Path) -> None:
 
 def _config_problems(folder: Path) -> None:
     config = checkpoint.read_config(folder)
-    kind = config.get("model_type")
+    kind = _model_type(config)
     problems = []
     if kind not in FAMILIES:
         problems.append(f"{folder}: `model_type` must be one of {', '.join(FAMILIES)}, but got {kind!r}.")
-    if "auto_map" in config:
+    if kind == "esm" and "add_bias_fnn" in config:
+        problems.append(f"{folder}: {NT_V2}")
+    elif config.get("auto_map") and kind != "dnabert2":
         problems.append(f"{folder}: needs code of its own ({config['auto_map']}), which is never run.")
     if config.get("quantization_config"):
         problems.append(f"{folder}: weights must be plain, but config.json has a `quantization_config`.")
@@ -197,8 +202,16 @@ def _config_problems(folder: Path) -> None:
         raise BackboneError(*problems)
 
 
+def _model_type(fields: dict[str, Any]) -> Any:
+    """`model_type` of a config.json; that of DNABERT-2 has none, or says bert where it was saved again."""
+    return "dnabert2" if is_public_config(fields) else fields.get("model_type")
+
+
 def _read_config(folder: Path) -> Any:
+    fields = checkpoint.read_config(folder)
     try:
+        if _model_type(fields) == "dnabert2":
+            return DnaBert2Config.from_public(fields)
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # whatever a class makes of odd values, the file is at fault
         raise BackboneError(

@@ -84,6 +84,20 @@ FAMILIES: dict[str, Family] = {
         },
     ),
     "bert": Family(**ENCODER),
+    "dnabert2": Family(
+        causal=False,
+        # The checkpoint has no pooler, and its first token was trained for nothing but its own prediction.
+        pooling="mean",
+        layer="encoder.layer.{}",
+        matrices={
+            "W_q": ("attention.self.Wqkv",),
+            "W_k": ("attention.self.Wqkv",),
+            "W_v": ("attention.self.Wqkv",),
+            "W_o": ("attention.output.dense",),
+            "W_f1": ("mlp.gated_layers",),
+            "W_f2": ("mlp.wo",),
+        },
+    ),
     "roberta": Family(**ENCODER, padded_positions=True),
     "esm": Family(**ENCODER, padded_positions=True),
 }
@@ -101,6 +115,7 @@ class Known:
 KNOWN: dict[str, Known] = {
     "opt-125m": Known("facebook/opt-125m", "OPT-175B licence, non-commercial"),
     "opt-350m": Known("facebook/opt-350m", "OPT-175B licence, non-commercial"),
+    "dnabert-2": Known("zhihan1996/DNABERT-2-117M", "Apache-2.0"),
     "nt-500m-human-ref": Known("InstaDeepAI/nucleotide-transformer-500m-human-ref", "CC BY-NC-SA 4.0"),
     "nt-500m-1000g": Known("InstaDeepAI/nucleotide-transformer-500m-1000g", "CC BY-NC-SA 4.0"),
     "nt-2.5b-1000g": Known("InstaDeepAI/nucleotide-transformer-2.5b-1000g", "CC BY-NC-SA 4.0"),
@@ -108,3 +123,8 @@ KNOWN: dict[str, Known] = {
         "InstaDeepAI/nucleotide-transformer-2.5b-multi-species", "CC BY-NC-SA 4.0"
     ),
 }
+
+NT_V2 = (
+    "Nucleotide Transformer v2 has a gated MLP that only code of its own computes, which is never run; "
+    "take v1 instead (nt-500m-human-ref, nt-500m-1000g, nt-2.5b-1000g, nt-2.5b-multi-species)."
+)

@@ -18,7 +18,8 @@ class Shape:
         layers, hidden, intermediate: Number of layers, their width, and the width inside the MLP.
         heads, kv_heads, head_dim: Query heads, key and value heads (may be fewer), width of a head.
         gated: Whether the MLP has a gate beside its first projection.
-        fused: Whether one projection makes queries, keys and values (GPT-2).
+        fused: Whether one projection makes queries, keys and values (GPT-2, DNABERT-2).
+        fused_gate: Whether one projection makes the gate and what it gates (DNABERT-2).
         embedding: Width of embeddings and outputs where it differs from `hidden` (OPT-350M), else 0.
     """
 
@@ -30,6 +31,7 @@ class Shape:
     head_dim: int
     gated: bool = False
     fused: bool = False
+    fused_gate: bool = False
     embedding: int = 0
 
     @property
@@ -48,6 +50,12 @@ class Shape:
             (("W_v",), self.hidden, keys),
         ]
 
+    def mlp_inputs(self) -> list[int]:
+        """d_out of each projection that reads the MLP's input."""
+        if self.fused_gate:
+            return [2 * self.intermediate]
+        return [self.intermediate] * (1 + self.gated)
+
 
 OPT_125M = Shape(layers=12, hidden=768, intermediate=3072, heads=12, kv_heads=12, head_dim=64)
 
@@ -56,13 +64,13 @@ def shape_of(config: Any) -> Shape:
     """The shape of a backbone from its transformers configuration (`backbone.model.config`).
 
     Raises:
-        ValueError: If the architecture is not one of opt, llama, gpt2, bert, roberta, esm.
+        ValueError: If the architecture is not one of opt, llama, gpt2, bert, dnabert2, roberta, esm.
     """
     kind, hidden, heads = config.model_type, config.hidden_size, config.num_attention_heads
     intermediate = {
         "opt": lambda: config.ffn_dim,
         "gpt2": lambda: config.n_inner or 4 * hidden,
-        **dict.fromkeys(("llama", "bert", "roberta", "esm"), lambda: config.intermediate_size),
+        **dict.fromkeys(("llama", "bert", "dnabert2", "roberta", "esm"), lambda: config.intermediate_size),
     }
     if kind not in intermediate:
         raise ValueError(f"`model_type` must be one of {', '.join(sorted(intermediate))}, but got {kind!r}.")
@@ -74,8 +82,9 @@ def shape_of(config: Any) -> Shape:
         heads=heads,
         kv_heads=getattr(config, "num_key_value_heads", None) or heads,
         head_dim=getattr(config, "head_dim", None) or hidden // heads,
-        gated=kind == "llama",
-        fused=kind == "gpt2",
+        gated=kind in ("llama", "dnabert2"),
+        fused=kind in ("gpt2", "dnabert2"),
+        fused_gate=kind == "dnabert2",
         embedding=embedding if embedding != hidden else 0,
     )
 
@@ -147,9 +156,7 @@ def step_flops(
         count.forward += attention
         count.backward += 2 * attention if mixed else 0
         x |= count.product(("W_o",), shape.heads * shape.head_dim, shape.hidden, mixed)
-        first = [
-            count.product(("W_f1",), shape.hidden, shape.intermediate, x) for _ in range(1 + shape.gated)
-        ]
+        first = [count.product(("W_f1",), shape.hidden, d_out, x) for d_out in shape.mlp_inputs()]
         x |= count.product(("W_f2",), shape.intermediate, shape.hidden, any(first))
     if shape.embedding:
         x = count.product((), shape.hidden, shape.embedding, x)

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from lingo.backbones import Pooling
+from lingo.families import Pooling
 from lingo.layout import Layout
 
 

@@ -2,16 +2,18 @@
 
 That mode counts matrix products, not element-wise work. Of attention it counts what it sees: the CPU's fused
 kernel of `sdpa` is not in its table and counts nothing; the GPU's backward counts the scores computed again.
-The models here therefore use `eager` attention, whose products are all in sight.
+The models here therefore use `eager` attention, or `sdpa` as plain products, which are all in sight.
 """
 
 import pytest
 import torch
 import transformers as tr
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.pytorch_utils import Conv1D
 
+from lingo.dnabert2 import DnaBert2Config, DnaBert2Model
 from lingo.families import FAMILIES
 from lingo.flops import OPT_125M, Shape, flops_adjusted_step, shape_of, step_flops
 
@@ -39,6 +41,7 @@ MODELS = {
     ),
     "gpt2": lambda: tr.GPT2Model(tr.GPT2Config(**SMALL)),
     "bert": lambda: tr.BertModel(tr.BertConfig(**SMALL, **ENCODER), add_pooling_layer=False),
+    "dnabert2": lambda: DnaBert2Model(DnaBert2Config(**SMALL, **ENCODER)),
     "roberta": lambda: tr.RobertaModel(tr.RobertaConfig(**SMALL, **ENCODER), add_pooling_layer=False),
     "esm": lambda: tr.EsmModel(
         tr.EsmConfig(**SMALL, **ENCODER, mask_token_id=2, position_embedding_type="absolute"),
@@ -97,7 +100,8 @@ def build(name, targets=None):
 def counted(model, head, *, backward):
     ids = torch.randint(4, 40, (BATCH, LENGTH))
     mask = torch.ones_like(ids)
-    with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(backward):
+    plain = sdpa_kernel(SDPBackend.MATH)
+    with plain, FlopCounterMode(display=False) as counter, torch.set_grad_enabled(backward):
         pooled = model(ids, attention_mask=mask).last_hidden_state[:, -1]
         loss = head(pooled).square().sum()
         if backward:
