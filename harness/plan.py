@@ -59,11 +59,18 @@ class Plan:
     @property
     def notes(self) -> list[str]:
         """What was changed from the search-space files, with the studies it concerns."""
-        where: dict[str, list[str]] = {}
+        where: dict[tuple[str, str], list[str]] = {}
         for study in self.studies:
-            for note in study.space.notes:
-                where.setdefault(note, []).append(f"{study.task.name} {study.method}")
-        return [f"{', '.join(dict.fromkeys(studies))}: {note}" for note, studies in where.items()]
+            if study.space.notes:
+                where.setdefault((study.task.name, " ".join(study.space.notes)), []).append(study.method)
+        return [
+            f"{task} {', '.join(dict.fromkeys(methods))}: {note}" for (task, note), methods in where.items()
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The studies as plain data: their sizes, and their search spaces as they are used."""
+        studies = [{**asdict(study), "task": study.task.name, "key": study.key} for study in self.studies]
+        return {"settings": self.benchmark.model_dump(mode="json"), "studies": studies, "notes": self.notes}
 
 
 def plan(benchmark: Benchmark) -> Plan:

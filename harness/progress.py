@@ -86,6 +86,7 @@ class Progress:
         self._studies = {goal.key: _Study(goal) for goal in goals}
         self._total = sum((goal.trials + goal.finals) * goal.epochs * goal.work for goal in goals)
         self._begun = self._said = clock()
+        self._first: float | None = None
         self._stage = ""
         self._lock = threading.Lock()
         self._live = Live(get_renderable=self.table, console=console, refresh_per_second=2, transient=True)
@@ -115,6 +116,8 @@ class Progress:
                 return
             trial = study.jobs.setdefault(job.id, _Trial(job.stage))
             trial.status, trial.epoch = status, max(trial.epoch, report.epoch)
+            if self._first is None and status == "started":
+                self._first = self._clock()
             value = report.dev.get(study.goal.metric, float("nan"))
             if job.stage == "search" and not value <= study.best and value == value:
                 study.best = value
@@ -180,7 +183,7 @@ class Progress:
         return sum(study.left() for study in self._studies.values())
 
     def _eta(self) -> str:
-        done, elapsed = self._total - self._left(), self._clock() - self._begun
+        done, elapsed = self._total - self._left(), self._clock() - (self._first or self._clock())
         if self._total <= 0 or done / self._total < 0.02 or done >= self._total:
             return ""
         return f", about {duration(elapsed * (self._total - done) / done)} left"

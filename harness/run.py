@@ -1,5 +1,6 @@
 """One benchmark from its plan to its leaderboard; `run_benchmark` reads from top to bottom."""
 
+import json
 import time
 from collections.abc import Callable, Sequence
 
@@ -13,7 +14,7 @@ from harness.ledger import Cell
 from harness.plan import Plan, plan
 from harness.prepare import prepare_cells, read_backbones, refuse_other_inputs
 from harness.progress import duration
-from harness.results import Record, ResultStore
+from harness.results import Record, ResultStore, write_whole
 from harness.winners import missing, unsearched
 
 MakeEngine = Callable[[int, int], Engine]
@@ -79,6 +80,7 @@ def _prepare(checked: Plan, console: Console) -> tuple[ResultStore, list[Cell]]:
     with console.status("checking backbones"):
         backbones = read_backbones(sources)
     store = ResultStore(checked.out, checked.identity)
+    write_whole(checked.out / "plan.json", json.dumps(checked.to_dict(), indent=1) + "\n")
     if TINY_MODEL in checked.benchmark.models:
         folder = make_backbone(checked.out / "quickstart" / "model")
         backbones[TINY_MODEL] = read_backbones([str(folder)])[str(folder)]

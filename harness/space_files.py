@@ -16,7 +16,7 @@ from lingo.trial import TrialConfig
 
 FOLDER = Path(__file__).parent.parent / "search_spaces"
 TOP_KEYS = {"method", "space", "first_learning_rates", "rows"}
-ROW_KEYS = {"tasks", "first_point", "fixed"}
+ROW_KEYS = {"tasks", "first_point", "first_learning_rates", "fixed"}
 LEAF_KEYS = {
     "int": {"low", "high", "log", "step"},
     "float": {"low", "high", "log", "step"},
@@ -34,11 +34,13 @@ class Row:
     Attributes:
         tasks: Patterns of task names (`EMP/*`); the first row with a fitting pattern is used.
         first_point: The configuration to evaluate first.
+        first_learning_rates: The learning rates to evaluate it at, in this order; the file's when empty.
         fixed: Settings that are fixed for these tasks.
     """
 
     tasks: tuple[str, ...]
     first_point: Mapping[str, Any] = field(default_factory=dict)
+    first_learning_rates: tuple[float, ...] = ()
     fixed: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -48,7 +50,7 @@ class SpaceFile:
 
     Attributes:
         leaves, fixed: See `SearchSpace`.
-        first_learning_rates: The row's first point is evaluated at each of these, in this order.
+        first_learning_rates: The row's first point is evaluated at each of these, unless it has its own.
         rows: See `Row`.
         source: The file, as messages name it.
     """
@@ -64,7 +66,8 @@ class SpaceFile:
         """The search space of one task, with the row of table S1 that fits it."""
         fitting = (row for row in self.rows if any(fnmatchcase(task, pattern) for pattern in row.tasks))
         row = next(fitting, Row(tasks=()))
-        points = [{**row.first_point, "learning_rate": rate} for rate in self.first_learning_rates]
+        rates = row.first_learning_rates or self.first_learning_rates
+        points = [{**row.first_point, "learning_rate": rate} for rate in rates]
         if not points and row.first_point:
             points = [dict(row.first_point)]
         return SearchSpace(
@@ -148,10 +151,7 @@ class _Reader:
                 else:
                     fixed[name] = self._value(name, value, at)
         rows = tuple(self._row(row, index) for index, row in enumerate(self._list(data, "rows")))
-        rates = [
-            self._value("learning_rate", rate, ("first_learning_rates", index))
-            for index, rate in enumerate(self._list(data, "first_learning_rates"))
-        ]
+        rates = self._rates(data, ())
         if not self.problems:
             self._rules(leaves, fixed, rows)
         if self.problems:
@@ -160,7 +160,7 @@ class _Reader:
             method=self.method,
             leaves=leaves,
             fixed=fixed,
-            first_learning_rates=tuple(rates),
+            first_learning_rates=rates,
             rows=rows,
             source=str(self.path),
         )
@@ -174,12 +174,19 @@ class _Reader:
             if key not in known:
                 self._problem((*at, key), f"unknown key `{key}`.{nearest(str(key), known)}")
 
-    def _list(self, data: Mapping[str, Any], key: str) -> list[Any]:
+    def _list(self, data: Mapping[str, Any], key: str, at: tuple[Any, ...] = ()) -> list[Any]:
         value = data.get(key) or []
         if not isinstance(value, list):
-            self._problem((key,), f"`{key}` must be a list, but got {value!r}.")
+            self._problem((*at, key), f"`{key}` must be a list, but got {value!r}.")
             return []
         return value
+
+    def _rates(self, data: Mapping[str, Any], at: tuple[Any, ...]) -> tuple[float, ...]:
+        key = "first_learning_rates"
+        return tuple(
+            self._value("learning_rate", rate, (*at, key, index))
+            for index, rate in enumerate(self._list(data, key, at))
+        )
 
     def _setting(self, name: Any, at: tuple[Any, ...]) -> bool:
         if name in self.settings:
@@ -288,7 +295,8 @@ class _Reader:
             for name, value in given.items():
                 if self._setting(name, (*at, part, name)):
                     values[name] = self._value(name, value, (*at, part, name))
-        return Row(tasks=tuple(map(str, row["tasks"])), **parts)
+        rates = self._rates(row, at)
+        return Row(tasks=tuple(map(str, row["tasks"])), first_learning_rates=rates, **parts)
 
     def _rules(self, leaves: Mapping[str, Leaf], fixed: Mapping[str, Any], rows: tuple[Row, ...]) -> None:
         """Rules between settings: a setting has one place, and b0 can reach bT."""

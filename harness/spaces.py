@@ -187,7 +187,7 @@ class SearchSpace:
         capped = leaf.capped(limit) if leaf else None
         if capped is None or capped == leaf:
             return self
-        note = f"delta_T is searched up to {limit} only: a larger one need not fire in {total_steps} steps."
+        note = f"delta_T is searched up to {limit}, the largest that always fires in {total_steps} steps."
         return replace(self, leaves={**self.leaves, "delta_T": capped}, notes=(*self.notes, note))
 
     def _with_clipped_points(self) -> "SearchSpace":
@@ -198,9 +198,7 @@ class SearchSpace:
                 name: self.leaves[name].clip(value) for name, value in point.items() if name in self.leaves
             }
             for name, value in clipped.items():
-                note = (
-                    f"{name}={point[name]} of a first point lies outside the search space and became {value}."
-                )
+                note = f"{name} {point[name]} of the first points became {value}, the nearest in the space."
                 if value != point[name] and note not in notes:
                     notes.append(note)
             if clipped not in points:

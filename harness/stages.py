@@ -128,7 +128,10 @@ def _tracking(
         warn=lambda line: console.print(f"[yellow]{escape(line)}[/]"),
     )
     for cell in cells:
-        tracker.study_started(cell.study.key, family=cell.study.task.family, marks=", ".join(cell.marks))
+        notes = " ".join(cell.study.space.notes)
+        tracker.study_started(
+            cell.study.key, family=cell.study.task.family, marks=", ".join(cell.marks), notes=notes
+        )
     status = "killed"
     try:
         yield _Tracked(tracker)
