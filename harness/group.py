@@ -224,7 +224,8 @@ def _serve(engine: Engine, source: Any, name: str, life: str, rank: int, world: 
 
     if rank == 0:
         placement = ray.util.get_current_placement_group()
-        welcome = ray.get(source.hello.remote(name, life, placement.id.hex() if placement else None))
+        lies_in = placement.id.hex() if placement else None
+        welcome = ray.get(source.hello.remote(name, life, lies_in, os.getpid()))
         link = Link(source, name, life, slots, welcome)
 
         def crashed(line: str) -> None:

@@ -39,6 +39,7 @@ class _Group:
     life: str
     placement_group: str | None
     seen: float
+    pid: int
     held: set[str] = field(default_factory=set)
     refused: set[str] = field(default_factory=set)
     silent_lives: int = 0
@@ -131,13 +132,13 @@ class JobSource:
         """Name the groups that are being started, so that a job fails once none of them can come up."""
         self._expected |= set(groups)
 
-    async def hello(self, group: str, life: str, placement_group: str | None) -> bool:
+    async def hello(self, group: str, life: str, placement_group: str | None, pid: int = 0) -> bool:
         """A group (re)started: its last life's jobs go back to the queue. False if it must end instead."""
         known = self._groups.get(group)
         silent = known.silent_lives + 1 if known else 0
         await self.lost(group)
         self._failures.pop(group, None)
-        self._groups[group] = _Group(life, placement_group, self._clock(), silent_lives=silent)
+        self._groups[group] = _Group(life, placement_group, self._clock(), pid, silent_lives=silent)
         if silent > self._max_silent_lives:
             await self._give_up(
                 group, f"worker group {group} ended {silent} times in a row without a report."
@@ -245,13 +246,14 @@ class JobSource:
         await self.interrupt()
 
     async def state(self) -> dict[str, object]:
-        """Counts for progress and tests: queued, held by group, groups that are up, groups given up."""
+        """For progress and tests: jobs queued and held, groups up and given up, the processes of each."""
         return {
             "queued": len(self._queue),
             "held": {name: sorted(group.held) for name, group in self._groups.items()},
             "up": sorted(set(self._groups) - set(self._broken)),
             "broken": dict(self._broken),
             "supervisors": dict(self._supervisors),
+            "workers": {name: group.pid for name, group in self._groups.items()},
             "placement_groups": {name: group.placement_group for name, group in self._groups.items()},
         }
 

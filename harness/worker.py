@@ -176,8 +176,11 @@ class LingoEngine:
         dev = pack.evaluate(slot, slot.data.dev)
         if not math.isfinite(loss) or not math.isfinite(dev["loss"]):
             self.release(job.id)
-            error = f"diverged: the loss is not finite after epoch {slot.epoch} (learning rate {slot.config.learning_rate:g})."
-            return Report(**news, status="failed", dev=dev, seconds=time.monotonic() - training.started, error=error)
+            rate = f"learning rate {slot.config.learning_rate:g}"
+            error = f"diverged: the loss is not finite after epoch {slot.epoch} ({rate})."
+            return Report(
+                **news, status="failed", dev=dev, seconds=time.monotonic() - training.started, error=error
+            )
         test = pack.evaluate(slot, open_test(job.data)) if slot.done and job.stage == "final" else None
         news |= {"dev": dev, "test": test, "facts": self._facts(training)}
         news["seconds"] = time.monotonic() - training.started

@@ -112,7 +112,7 @@ class AdapterBank:
         weight = next(model.parameters())
         self.model, self.layout, self.capacity = model, layout, capacity
         self.device, self.compute_dtype = weight.device, weight.dtype
-        new = {"device": self.device, "dtype": dtype}
+        new: dict[str, Any] = {"device": self.device, "dtype": dtype}
         self.theta = torch.zeros(capacity, layout.size, **new)
         # One column more: the slot's loss travels with its gradient in the data-parallel reduction.
         self.grad = torch.zeros(capacity, layout.size + 1, **new)
@@ -179,7 +179,9 @@ class AdapterBank:
 
     # --- one step -------------------------------------------------------------------------------------
 
-    def arrange(self, first: int, rows: int, widths: Sequence[int], compact: Sequence[Tensor] | None = None) -> None:
+    def arrange(
+        self, first: int, rows: int, widths: Sequence[int], compact: Sequence[Tensor] | None = None
+    ) -> None:
         """Point every module at rows [first, first + rows), using the leading `widths[number]` ranks of a site.
 
         A site of width 0 is the frozen layer alone. With `compact` (per group, indices [rows, M, r_c] of the
@@ -193,12 +195,13 @@ class AdapterBank:
         self._buffers = []
         for group in layout:
             rank = max(1, *(widths[site.number] for site in group.sites))
-            new = {"device": self.device, "dtype": self.compute_dtype}
+            new: dict[str, Any] = {"device": self.device, "dtype": self.compute_dtype}
             p_shape = (len(group), rows, group.d_in, rank)
             q_shape = (len(group), rows, rank, group.d_out)
             if self._in_place:
                 p, gp = (layout.p(flat, group).transpose(0, 1) for flat in (theta, grad))
-                q, gg = torch.empty(len(group), rows, layout.rank, group.d_out, **new), layout.q(grad, group).transpose(0, 1)
+                q = torch.empty(len(group), rows, layout.rank, group.d_out, **new)
+                gg = layout.q(grad, group).transpose(0, 1)
             else:
                 p, q = torch.empty(p_shape, **new), torch.empty(q_shape, **new)
                 gp, gg = torch.zeros(p_shape, **new), torch.zeros(q_shape, **new)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -85,7 +86,7 @@ def gather(
         ids[i] = slot.data.pad_id
         ids[i, : len(rows)], lengths[i, : len(rows)] = slot.data.train.padded(rows, slot.data.pad_id, width)
         weight[i, : len(rows)] = 1 / len(chosen[i])
-    to = {"device": device, "non_blocking": True}
+    to: dict[str, Any] = {"device": device, "non_blocking": True}
     return Batch(
         torch.from_numpy(ids).to(**to),
         torch.from_numpy(lengths).to(**to),

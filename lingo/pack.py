@@ -183,7 +183,9 @@ class Pack:
         self._arranged = None
         count = len(self.running)
         strays = [slot for slot in self.running if slot.row >= count]
-        for stray, resting in zip(strays, [s for s in self.slots if not s.running and s.row < count], strict=True):
+        for stray, resting in zip(
+            strays, [s for s in self.slots if not s.running and s.row < count], strict=True
+        ):
             self._swap(stray.row, resting.row)
             stray.row, resting.row = resting.row, stray.row
         self.slots.sort(key=lambda slot: slot.row)
@@ -272,7 +274,9 @@ class Pack:
         # With a causal backbone, padding on the right changes nothing before it: no mask is needed.
         hidden = self.backbone.model(input_ids=ids, attention_mask=mask).last_hidden_state
         pooled = pool(hidden, lengths, self.backbone.pooling).to(self.dtype)
-        return apply_head(pooled.view(rows.stop - rows.start, -1, pooled.shape[-1]), self.layout, self.bank, rows)
+        return apply_head(
+            pooled.view(rows.stop - rows.start, -1, pooled.shape[-1]), self.layout, self.bank, rows
+        )
 
     def _allocate(self, slots: Sequence[Slot], numbers: Numbers) -> None:
         n, bank, layout = len(slots), self.bank, self.layout
@@ -380,8 +384,8 @@ def linear_shapes(backbone: Backbone) -> dict[str, tuple[int, int]]:
     paths = {path for paths in backbone.matrices.values() for path in paths}
     for path, module in backbone.model.named_modules():
         if path in paths:
-            rows, columns = module.weight.shape  # type: ignore[union-attr, misc]
-            shapes[path] = (columns, rows) if isinstance(module, nn.Linear) else (rows, columns)  # type: ignore[assignment]
+            rows, columns = module.weight.shape
+            shapes[path] = (columns, rows) if isinstance(module, nn.Linear) else (rows, columns)
     return shapes
 
 

@@ -6,6 +6,8 @@ Wall per trial is the wall time of the whole search divided by its trials: from 
 `Tuner.fit` for the peer) to its return, so it includes the start of the Tuner and of its trial processes. The
 start of Ray is in neither; the start of the worker group happens once, before, and has a row of its own.
 Trials do nothing but report one score; both sides run one trial at a time, and no scheduler stops any.
+
+Memory is that of real trials: adaptive rank sampling on the quickstart's tiny backbone and generated data.
 """
 
 import argparse
@@ -36,6 +38,7 @@ from harness.jobs import Job, Report  # noqa: E402
 from harness.pool import Pool, local_ray  # noqa: E402
 from harness.search import StudyPlan, run_search  # noqa: E402
 from harness.spaces import Leaf, SearchSpace  # noqa: E402
+from harness.worker import make_engine  # noqa: E402
 
 CPUS = 2
 
@@ -51,21 +54,40 @@ class Row:
     holds: bool | None = None
 
 
-def study(key: str, trials: int) -> StudyPlan:
+def study(key: str, space: SearchSpace, trials: int, **more: Any) -> StudyPlan:
     """Trials of one epoch, so that the scheduler has nothing to stop."""
-    space = SearchSpace(method="lora", leaves={"quality": Leaf(type="float", low=0, high=1)})
     return StudyPlan(
-        key=key,
-        task="toy",
-        backbone="none",
-        method="lora",
-        data="nowhere",
-        fixed={"epochs": 1},
-        space=space,
-        num_samples=trials,
-        seed=0,
-        epochs=1,
+        key=key, task="toy", method=space.method, space=space, num_samples=trials, seed=0, epochs=1, **more
     )
+
+
+def toy_study(trials: int) -> StudyPlan:
+    """Trials that do nothing."""
+    space = SearchSpace(method="lora", leaves={"quality": Leaf(type="float", low=0, high=1)})
+    return study("overhead", space, trials, backbone="none", data="nowhere", fixed={"epochs": 1})
+
+
+def real_study(folder: Path, trials: int) -> StudyPlan:
+    """Trials of four steps on a tiny backbone."""
+    from harness.data import prepare
+    from harness.quickstart import make_backbone, make_data
+    from harness.tasks import SUITES, TASKS
+    from lingo.backbones import load_backbone
+
+    source = str(make_backbone(folder / "model"))
+    backbone = load_backbone(source)
+    data = prepare(
+        TASKS[SUITES["quickstart"][0]],
+        make_data(folder / "csv"),
+        folder / "data",
+        tokenizer=backbone.tokenizer,
+        pad_id=backbone.pad_id,
+        limit=32,
+    )
+    rate = Leaf(type="float", low=1e-5, high=1e-2, log=True)
+    space = SearchSpace(method="ars", leaves={"learning_rate": rate}, fixed={"delta_T": 1})
+    fixed = {"epochs": 1, "batch_size": 8}
+    return study("memory", space, trials, backbone=source, data=str(data.folder), fixed=fixed)
 
 
 def peer_trial(config: dict[str, Any]) -> None:
@@ -110,10 +132,10 @@ def peer_seconds(trials: int, scratch: str) -> float:
 
 
 @contextmanager
-def one_group() -> Iterator[tuple[Pool, float]]:
+def one_group(make_engine: Callable[[int, int], Any]) -> Iterator[tuple[Pool, float]]:
     """A pool of one group of one worker, and the seconds until it served."""
     start = time.perf_counter()
-    with Pool.start(partial(toy_engine.make, 1), cpus_per_worker=1) as pool:
+    with Pool.start(make_engine) as pool:
         yield pool, time.perf_counter() - start
 
 
@@ -121,16 +143,16 @@ def pool_seconds(pool: Pool, trials: int) -> tuple[float, float]:
     """Seconds a trial: of the whole search, and from the first trial's arrival to the last one's end."""
     times: list[float] = []
     start = time.perf_counter()
-    found = run_search(
-        [study("overhead", trials)], pool, on_report=lambda *_: times.append(time.perf_counter())
-    )
+    found = run_search([toy_study(trials)], pool, on_report=lambda *_: times.append(time.perf_counter()))
     whole = time.perf_counter() - start
     assert [outcome.status for outcome in found["overhead"]] == ["finished"] * trials
     return whole / trials, (times[-1] - times[0]) / trials
 
 
-def memory_rows(pool: Pool, trials: int, first: int = 10) -> list[Row]:
+def memory_rows(pool: Pool, plan: StudyPlan, first: int = 10) -> list[Row]:
     """Resident set of the driver and of the worker at trial `first` and at the last trial."""
+    trials = plan.num_samples
+    (worker,) = pool.state()["workers"].values()
     seen: dict[str, list[float]] = {"driver": [], "worker": []}
     ended = 0
 
@@ -142,9 +164,9 @@ def memory_rows(pool: Pool, trials: int, first: int = 10) -> list[Row]:
         if ended in (first, trials):
             gc.collect()
             seen["driver"].append(resident(os.getpid()))
-            seen["worker"].append(resident(report.facts["pid"]))
+            seen["worker"].append(resident(worker))
 
-    run_search([study("memory", trials)], pool, on_report=on_report)
+    run_search([plan], pool, on_report=on_report)
     rows = []
     for who, (before, after) in seen.items():
         growth = 100 * (after / before - 1)
@@ -168,11 +190,13 @@ def measure(trials: int, peer_trials: int, memory_trials: int, say: Callable[[st
         say(f"{peer_trials} trials that start their own TorchTrainer …")
         peer = peer_seconds(peer_trials, scratch)
         say("one worker group …")
-        with one_group() as (pool, start_up):
+        with one_group(partial(toy_engine.make, 1)) as (pool, start_up):
             say(f"{trials} trials on it …")
             whole, span = pool_seconds(pool, trials)
-            say(f"{memory_trials} trials for memory …")
-            memory = memory_rows(pool, memory_trials)
+        say(f"{memory_trials} real trials for memory …")
+        plan = real_study(Path(scratch), memory_trials)
+        with one_group(make_engine) as (pool, _):
+            memory = memory_rows(pool, plan)
     return [
         Row("peer: wall per trial", peer, "s"),
         Row("pool: start-up of the group, once", start_up, "s"),

@@ -57,10 +57,11 @@ def _introduction(record: Mapping[str, Any]) -> list[str]:
         "Made by `python -m tests.benchmarks.rank_update`, whose docstring says how; every run is in "
         "[rank_update.json](rank_update.json).",
         "",
-        f"Backbone {about['backbone']} (260,032 parameters, trained on English), {about['epochs']} epochs, dev "
-        f"split only, Matthews correlation after the last epoch. Settings: {settings}. The three variants draw "
-        f"with p = {p:g}; `p = 0` draws nothing, which is AdaLoRA. Runs of one seed share initial values, data "
-        "order and learning rate, so differences to `p = 0` are paired by seed. Intervals are Student's t, 95 %.",
+        f"Backbone {about['backbone']} (260,032 parameters, trained on English), {about['epochs']} epochs, "
+        "dev split only, Matthews correlation after the last epoch. "
+        f"Settings: {settings}. The three variants draw with p = {p:g}; `p = 0` draws nothing, which is "
+        "AdaLoRA. Runs of one seed share initial values, data order and learning rate, so differences to "
+        "`p = 0` are paired by seed. Intervals are Student's t, 95 %.",
     ]
 
 

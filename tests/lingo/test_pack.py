@@ -8,8 +8,8 @@ import torch
 
 from lingo.data import TaskData
 from lingo.pack import Pack
-from lingo.slot import Slot
 from lingo.parameters import rank_pattern
+from lingo.slot import Slot
 from lingo.trial import TrialConfig
 from tests.lingo import toy
 
@@ -21,14 +21,28 @@ MIXED: list[tuple[TrialConfig, TaskData, int]] = [
     (toy.trial("lora", 2, learning_rate=3e-3, adapter_dropout=0.3), toy.task("b", longest=20, seed=5), 0),
     (toy.trial("adalora", 3, batch_size=6, delta_T=2, epochs=6, bT=1), toy.task("c", labels=5, seed=6), 0),
     (toy.trial("lingo", 4, b0=6, bT=3, rank_update="held", p=0.4), toy.task("a"), 7),
-    (toy.trial("ars", 5, rank_update="published_code", targets=("W_q", "W_o")), toy.task("d", seed=8, rows=90), 3),
-    (toy.trial("lora", 6, rank=5, weight_decay=0.1, max_grad_norm=None), toy.task("e", labels=3, kind="multilabel"), 0),
-    (toy.trial("lingo", 7, alpha=8, beta1=0.5, adapter_dropout=0.0), toy.task("f", labels=1, kind="regression"), 11),
+    (
+        toy.trial("ars", 5, rank_update="published_code", targets=("W_q", "W_o")),
+        toy.task("d", seed=8, rows=90),
+        3,
+    ),
+    (
+        toy.trial("lora", 6, rank=5, weight_decay=0.1, max_grad_norm=None),
+        toy.task("e", labels=3, kind="multilabel"),
+        0,
+    ),
+    (
+        toy.trial("lingo", 7, alpha=8, beta1=0.5, adapter_dropout=0.0),
+        toy.task("f", labels=1, kind="regression"),
+        11,
+    ),
     (toy.trial("adalora", 8, max_grad_norm=0.3, warmup_ratio=0.3), toy.task("b", longest=20, seed=5), 0),
 ]
 
 
-def run(pack: Pack, entries: Sequence[tuple[TrialConfig, TaskData, int]], steps: int = 50) -> list[dict[str, object]]:
+def run(
+    pack: Pack, entries: Sequence[tuple[TrialConfig, TaskData, int]], steps: int = 50
+) -> list[dict[str, object]]:
     """Train each entry for up to `steps` steps from its admission; what it gave, in the entries' order."""
     found: dict[int, dict[str, object]] = {}
     slots: dict[int, Slot] = {}
@@ -87,7 +101,9 @@ def test_packed_equals_alone(capacity: int, dtype: torch.dtype, alone: dict) -> 
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_micro_batches_change_nothing(count: int, alone: dict) -> None:
-    pack = Pack(toy.opt_backbone(), capacity=3, max_rank=7, max_labels=5, dtype=torch.float64, micro_batches=count)
+    pack = Pack(
+        toy.opt_backbone(), capacity=3, max_rank=7, max_labels=5, dtype=torch.float64, micro_batches=count
+    )
     for packed, single in zip(run(pack, MIXED[:3]), alone[torch.float64], strict=False):
         assert_same(packed, single, 1e-9)
 

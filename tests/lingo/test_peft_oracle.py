@@ -19,7 +19,13 @@ from lingo.slot import Slot
 from lingo.trial import TrialConfig
 
 DTYPES = {"f32": torch.float32, "f64": torch.float64}
-NAMES = {"W_q": "self_attn.q_proj", "W_k": "self_attn.k_proj", "W_v": "self_attn.v_proj", "W_f1": "fc1", "W_f2": "fc2"}
+NAMES = {
+    "W_q": "self_attn.q_proj",
+    "W_k": "self_attn.k_proj",
+    "W_v": "self_attn.v_proj",
+    "W_f1": "fc1",
+    "W_f2": "fc2",
+}
 
 
 class LanguageModelPack(Pack):
@@ -163,7 +169,9 @@ def check_scores(pack: Pack, slot: Slot, scores: dict[str, Tensor], step: int, t
     for path in slot.paths:
         site = pack.layout.site(path)
         for flat, name in ((importance.sensitivity, "exp_avg_ipt"), (importance.uncertainty, "exp_avg_unc")):
-            for part, factor in zip(pack.layout.parts(flat[row], site), ("lora_A", "lora_E", "lora_B"), strict=True):
+            for part, factor in zip(
+                pack.layout.parts(flat[row], site), ("lora_A", "lora_E", "lora_B"), strict=True
+            ):
                 keys = [k for k in scores if k.startswith(f"step{step:02d}/{name}/{path}.{factor}")]
                 for key in keys:
                     theirs = scores[key] if factor != "lora_E" else scores[key][:, 0]
