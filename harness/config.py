@@ -21,7 +21,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "models": (TINY_MODEL,),
         "methods": ("lora", "adalora", "ars"),
         "num_samples": 4,
-        "epochs": 3,
+        "epochs": 4,
         "seeds": (0, 1),
     },
 }

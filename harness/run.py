@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from harness.config import TINY_MODEL, Benchmark
 from harness.engine import Engine
@@ -117,11 +116,12 @@ def _conclude(
     )
     if lacking:
         console.print("The same command goes on from here: complete searches and final runs are kept.")
-    table = Table.grid(padding=(0, 2))
-    table.add_row("results", str(checked.out / "results.parquet"))
-    table.add_row("records", str(checked.out / "records"))
-    table.add_row("MLflow", ui_command(benchmark.tracking_uri or default_uri(checked.out)))
-    console.print(table)
+    for name, where in (
+        ("results", checked.out / "results.parquet"),
+        ("records", checked.out / "records"),
+        ("MLflow", ui_command(benchmark.tracking_uri or default_uri(checked.out))),
+    ):
+        console.print(f"{name:8} {escape(str(where))}", soft_wrap=True)
     return INTERRUPTED if interrupted else INCOMPLETE if lacking else COMPLETE
 
 

@@ -72,7 +72,7 @@ def train(
 
 @contextmanager
 def _ctrl_c(pool: Pool, console: Console) -> Iterator[threading.Event]:
-    """Ctrl-C ends the open jobs and lets the stages return; a second one ends everything at once.
+    """Ctrl-C, or a polite kill, ends the open jobs and lets the stages return; a second one ends all at once.
 
     The exception that Python would raise instead could strike inside a call to Ray.
     """
@@ -85,11 +85,12 @@ def _ctrl_c(pool: Pool, console: Console) -> Iterator[threading.Event]:
         threading.Thread(target=pool.interrupt, name="interrupt", daemon=True).start()
         console.print("Stopping: open trials are ended, ended ones are kept. Ctrl-C again stops at once.")
 
-    before = signal.signal(signal.SIGINT, ask)
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield asked
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _finals(store: ResultStore, cells: Sequence[Cell], benchmark: Benchmark) -> list[Job]:
