@@ -239,6 +239,9 @@ class Pack:
             self._allocate(slots, numbers)
         for slot in slots:
             slot.step += 1
+            slot.running = not slot.done
+        if any(slot.done for slot in slots):
+            self._order_rows()
         if allocating and self.compact:
             self._arranged = None
 

@@ -27,7 +27,7 @@ class Slot:
         paths: Module paths that this trial adapts; empty for full fine-tuning.
         row: Its row in the pack's tensors; changes as neighbours come and go.
         step: Optimiser steps done.
-        running: Whether `Pack.step` trains it; a paused slot keeps its state.
+        running: Whether `Pack.step` trains it; a paused or finished slot keeps its state.
     """
 
     config: TrialConfig
