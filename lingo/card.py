@@ -141,14 +141,19 @@ def _code(backbone: Backbone, target: Target, layout: str) -> str:
     """A program that runs inside the folder and leaves `logits` of `inputs`."""
     name, commit = source_of(backbone)
     merged, separate = layout == "merged", target.head is None
-    options = (target.options if separate else {}) if merged else {"revision": commit} | target.options
+    options: dict[str, Any] = {"revision": None if merged else commit}
+    if not target.own and (separate or not merged):
+        options |= target.options
     arguments = [repr("." if merged else name)] + [f"{k}={v!r}" for k, v in options.items() if v is not None]
+    call = "load_backbone({}).model" if target.own else f"{target.auto}.from_pretrained({{}})"
     lines = [
         *(["from safetensors.torch import load_file"] if separate else []),
         *([] if merged else ["from peft import PeftModel"]),
-        f"from transformers import {target.auto}",
+        "from lingo.backbones import load_backbone"
+        if target.own
+        else f"from transformers import {target.auto}",
         "",
-        f"model = {target.auto}.from_pretrained({', '.join(arguments)})",
+        f"model = {call.format(', '.join(arguments))}",
         *([] if merged else ["model = PeftModel.from_pretrained(model, '.')"]),
         "model.eval()",
         "# inputs: input_ids and attention_mask, padded on the right",

@@ -18,7 +18,7 @@ from lingo.folder import new_folder, write_json, write_tensors
 from lingo.pack import Pack
 from lingo.prompts import Prompt
 from lingo.slot import Slot
-from lingo.target import ExportError, HeadPlace, target_of
+from lingo.target import ExportError, HeadPlace, Target, target_of
 
 Tensors = dict[str, Tensor]
 Settings = dict[str, Any]
@@ -117,7 +117,7 @@ def export_adapter(
     config = settings | {
         "base_model_name_or_path": name,
         "revision": commit,
-        "task_type": "FEATURE_EXTRACTION" if target.head is None else "SEQ_CLS",
+        "task_type": _task_type(target),
         "modules_to_save": None if target.head is None else [target.head],
         "inference_mode": True,
         "bias": "none",
@@ -194,6 +194,14 @@ def _folded(slot: Slot, factors: Mapping[str, Factors], prefix: str) -> tuple[Te
         "rank_pattern": pattern,
         "alpha_pattern": pattern,
     }
+
+
+def _task_type(target: Target) -> str | None:
+    """Which of its wrappers peft takes; that for hidden states passes arguments that only transformers' models
+    know, so that a class of this project gets the plain one."""
+    if target.head is None:
+        return None if target.own else "FEATURE_EXTRACTION"
+    return "SEQ_CLS"
 
 
 def _transposed(pack: Pack, slot: Slot) -> bool:

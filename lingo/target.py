@@ -39,6 +39,7 @@ class Target:
         prefix: Stands before the path of every module of the backbone: `model.`, `transformer.` or nothing.
         head: Path of the linear layer that is the head; `None` in `AutoModel`.
         bias: Whether that layer has a bias, which is then 0.
+        own: Whether the class is this project's, which only `load_backbone` knows how to read.
     """
 
     auto: str
@@ -47,7 +48,8 @@ class Target:
     config: Any
     prefix: str
     head: str | None
-    bias: bool
+    bias: bool = False
+    own: bool = False
 
     def head_tensors(self, weight: Tensor) -> dict[str, Tensor]:
         """The head's tensors by name from its weight [labels, hidden]; none where it lies in its own file."""
@@ -79,7 +81,7 @@ def target_of(backbone: Backbone, data: TaskData, place: HeadPlace, labels: Sequ
             config=config,
             prefix="",
             head=None,
-            bias=False,
+            own=type(backbone.model).__module__.startswith("lingo."),
         )
     model = _classifier(config)
     prefix = f"{model.base_model_prefix}."

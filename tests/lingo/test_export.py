@@ -29,6 +29,7 @@ from tests.lingo.tiny import CAUSAL, ENCODERS, Checkpoints, task, train
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The following rank_pattern keys:RuntimeWarning"),
     pytest.mark.filterwarnings("ignore:Adapter 'default'.*invalid shape"),
+    pytest.mark.filterwarnings("error:fan_in_fan_out is set"),  # peft would correct it in silence
 ]
 
 SHORT = {"epochs": 2, "bT": 1, "learning_rate": 5e-2}  # 30 steps, budget phase 3 to 21
@@ -117,6 +118,7 @@ def test_peft_and_transformers_give_the_same_logits(
             assert_is_pefts_own(folder, scope["model"])
         folder = merge_adapter(pack, slot, tmp_path / f"{i}-merged", card=CARD)
         assert assert_equal(pack, slot, folder, monkeypatch)["model"].config.num_labels == 5
+        assert tr.AutoTokenizer.from_pretrained(folder).pad_token_id == slot.data.pad_id
     assert torch.equal(pack.bank.theta, theta)
 
 
@@ -230,9 +232,8 @@ def test_encoders_keep_their_head_apart(
     pack = Pack(backbone, capacity=3, max_rank=6)
     slots = train(pack, task(backbone), TRIALS[:3], AFTER)
     for write in (export_adapter, merge_adapter):
-        with pytest.raises(
-            ExportError, match=r"^the head of \w+ must be one linear layer.*dense.*'separate'"
-        ) as caught:
+        refusal = r"^(the head of \w+ must be one linear layer.*dense|dnabert2 has no Auto).*'separate'"
+        with pytest.raises(ExportError, match=refusal) as caught:
             write(pack, slots[0], tmp_path / "refused", card=CARD)
         assert "\n" not in str(caught.value) and not (tmp_path / "refused").exists()
         for i, slot in enumerate(slots):

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from lingo.backbones import Backbone, load_backbone
 from lingo.data import TaskData
+from lingo.dnabert2 import DnaBert2Config, DnaBert2Model
 from lingo.pack import Pack
 from lingo.slot import Slot
 from lingo.trial import TrialConfig
@@ -42,6 +43,7 @@ ENCODERS: dict[str, Callable[[], tr.PreTrainedModel]] = {
     "esm": lambda: tr.EsmForMaskedLM(
         tr.EsmConfig(**SMALL, **ENCODER, mask_token_id=2, position_embedding_type="absolute")
     ),
+    "dnabert2": lambda: DnaBert2Model(DnaBert2Config(**SMALL, **ENCODER)),
 }
 
 
