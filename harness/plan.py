@@ -112,6 +112,8 @@ def _space_files(benchmark: Benchmark, problems: list[str]) -> dict[str, SpaceFi
     for path in benchmark.search_spaces:
         method = method_of(path)
         if method is not None and method in files:
+            if files[method] is not None:
+                problems.append(f"{path}: is a second search space of {method}, beside {files[method]}.")
             files[method] = path
         elif not path.is_file():
             problems.append(f"`--search-space` must be a file, but there is none at {path}.")

@@ -72,20 +72,20 @@ def _some(values: Sequence[object], what: str) -> str:
 
 
 def _prepare(checked: Plan, console: Console) -> tuple[ResultStore, list[Cell]]:
-    """Backbones are checked before the output folder is made, so that bad ones leave nothing behind."""
+    """Backbones are checked before anything is written, data before the folder becomes this benchmark's."""
     from harness.quickstart import make_backbone
 
     sources = [source for source in checked.benchmark.models if source != TINY_MODEL]
     with console.status("checking backbones"):
         backbones = read_backbones(sources)
-    store = ResultStore(checked.out, checked.identity)
-    write_whole(checked.out / "plan.json", json.dumps(checked.to_dict(), indent=1) + "\n")
     if TINY_MODEL in checked.benchmark.models:
         folder = make_backbone(checked.out / "quickstart" / "model")
         backbones[TINY_MODEL] = read_backbones([str(folder)])[str(folder)]
     with console.status("preparing data"):
         cells = prepare_cells(checked, backbones, lambda line: console.print(f"[dim]{escape(line)}[/]"))
+    store = ResultStore(checked.out, checked.identity)
     refuse_other_inputs(store.load(), cells, checked.out)
+    write_whole(checked.out / "plan.json", json.dumps(checked.to_dict(), indent=1) + "\n")
     return store, cells
 
 

@@ -159,6 +159,12 @@ def test_search_space_of_no_method(refused, tmp_path, data_dir, model):
     assert line == f"{path}: is a search space of ars, which `--methods` does not name."
 
 
+def test_two_search_spaces_of_one_method(refused, tmp_path, data_dir, model):
+    path = space(tmp_path, "  delta_T: 5\n")
+    (line,) = refused(*usual(data_dir, model, methods="ars"), "--search-space", path, "--search-space", path)
+    assert line == f"{path}: is a second search space of ars, beside {path}."
+
+
 def test_a_training_that_is_too_short_to_allocate(refused, data_dir, model):
     (line,) = refused(*usual(data_dir, model, methods="adalora", limit=8, epochs=1))
     assert "steps" in line and "mouse/2: 8 rows, batch size 8, epochs 1" in line
