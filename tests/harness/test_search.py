@@ -125,7 +125,7 @@ def test_asha_stops_most_of_twenty_trials_and_leaves_nothing(pool: Pool) -> None
     """Later trials are worse than earlier ones, so that the scheduler stops them as soon as it sees them."""
     before = set(left_over(set()))
     points = [{"quality": 1 - number / 20} for number in range(20)]
-    plan = study("asha", num_samples=20, epochs=8, seconds=0.05, first_points=points)
+    plan = study("asha", num_samples=20, epochs=8, first_points=points, fixed={"linger_below": 0.92})
     (outcomes,) = run_search([plan], pool, on_report=quiet).values()
     assert len(outcomes) == 20
     assert statuses(outcomes).count("stopped") > 10

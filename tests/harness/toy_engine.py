@@ -14,8 +14,9 @@ class ToyEngine:
     """Reports `quality * epoch / epochs` after every epoch of `seconds`.
 
     A job's config may ask for faults: `die_once` (a file that is made before the process ends), `die`
-    (always), `refuse` (admission raises), `explode` (training raises), `warn` (a line to log); jobs of two
-    `kind`s never share the engine.
+    (always), `refuse` (admission raises), `explode` (training raises), `warn` (a line to log). After its first
+    report, a job with less quality than `linger_below` waits to be stopped. Jobs of two `kind`s never share
+    the engine.
     """
 
     def __init__(self, slots: int = 1) -> None:
@@ -67,7 +68,8 @@ class ToyEngine:
     def _epoch(self, job: Job) -> Report:
         self._epochs[job.id] += 1
         epoch, epochs = self._epochs[job.id], job.config["epochs"]
-        self._due[job.id] = time.monotonic() + job.config.get("seconds", 0.0)
+        lingers = job.config.get("quality", 1.0) < job.config.get("linger_below", 0.0)
+        self._due[job.id] = time.monotonic() + (30.0 if lingers else job.config.get("seconds", 0.0))
         status: Literal["running", "finished"] = "finished" if epoch == epochs else "running"
         if status == "finished":
             self.release(job.id)
