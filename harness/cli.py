@@ -240,6 +240,7 @@ def run(
         "tracking_uri": tracking_uri,
     }
     console = Console(highlight=False)
+    console.soft_wrap = not console.is_terminal  # a log keeps its lines whole
     try:
         options["seeds"] = _seeds(seeds)
         benchmark = build(options)
