@@ -89,12 +89,13 @@ class Importance:
 
     def scores(self, rows: int, valid: Tensor) -> Tensor:
         """Triplet scores s(λ) + mean s(P column) + mean s(Q row), s = Ī·Ū: [rows, R], -inf where not `valid`."""
-        layout = self.layout
-        s = self.sensitivity[:rows] * self.uncertainty[:rows]
-        total = layout.lam(s).clone()
+        layout, mean, spread = self.layout, self.sensitivity[:rows], self.uncertainty[:rows]
+        total = layout.lam(mean) * layout.lam(spread)
+        # By group: products that are averaged at once need not leave the cache.
         for group in layout:
             part = layout.of_group(total, group)
-            part.add_(layout.p(s, group).mean(dim=2)).add_(layout.q(s, group).mean(dim=3))
+            part.add_((layout.p(mean, group) * layout.p(spread, group)).mean(dim=2))
+            part.add_((layout.q(mean, group) * layout.q(spread, group)).mean(dim=3))
         return total.masked_fill_(valid == 0, -math.inf)
 
 
