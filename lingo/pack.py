@@ -298,6 +298,11 @@ class Pack:
         )
         scores = self.importance.scores(n, bank.valid[:n])
         event.apply(scores, lam=layout.lam(bank.theta[:n]), keep=bank.keep[:n], valid=bank.valid[:n])
+        if self.compact:
+            # From its own T on, so that the norm that clips a slot does not depend on its neighbours.
+            for slot in slots:
+                if slot.schedule and slot.step + 1 == slot.schedule.last:
+                    bank.learn[slot.row] *= bank.keep[slot.row]
 
     # --- arrangement of the modules -------------------------------------------------------------------------
 
@@ -311,7 +316,6 @@ class Pack:
             return
         widths, index = self._widths(slots), None
         if compact:
-            self.bank.learn[first : first + rows] *= self.bank.keep[first : first + rows]
             widths, index = self._kept(first, rows)
         self.bank.arrange(first, rows, widths, index)
         self._arranged = key

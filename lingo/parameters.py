@@ -31,7 +31,9 @@ def used_parameters(pack: Pack, slot: Slot) -> int:
     if pack.full:
         return trained_parameters(pack, slot)
     head = pack.layout.hidden * slot.data.num_labels
-    return head + sum(_of_rank(pack, slot, path, sum(kept)) for path, kept in rank_pattern(pack, slot).items())
+    return head + sum(
+        _of_rank(pack, slot, path, sum(kept)) for path, kept in rank_pattern(pack, slot).items()
+    )
 
 
 def _of_rank(pack: Pack, slot: Slot, path: str, rank: int) -> int:

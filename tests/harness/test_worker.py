@@ -1,0 +1,165 @@
+"""The engine that trains the pool's jobs on `lingo.pack`."""
+
+import json
+import math
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import distributed as dist
+
+from harness.data import prepare
+from harness.jobs import Job, Report
+from harness.quickstart import make_backbone, make_data
+from harness.tasks import TASKS
+from harness.worker import LingoEngine
+from lingo.backbones import load_backbone
+
+ROOT = Path(__file__).resolve().parents[2]
+SETTINGS: dict[str, Any] = {"seed": 1, "epochs": 2, "batch_size": 16, "learning_rate": 3e-3, "delta_T": 2}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(a prepared task, a backbone), both tiny."""
+    folder = tmp_path_factory.mktemp("engine")
+    model = make_backbone(folder / "model")
+    backbone = load_backbone(model)
+    task = prepare(
+        TASKS["quickstart/promoter"],
+        make_data(folder / "data"),
+        folder / "prepared",
+        tokenizer=backbone.tokenizer,
+        pad_id=backbone.pad_id,
+        limit=96,
+    )
+    return task.folder, model
+
+
+def job(made: tuple[Path, Path], name: str = "study/trial-0000", method: str = "ars", **settings: Any) -> Job:
+    data, model = made
+    stage = "final" if "final" in name else "search"
+    config = {"method": method, **SETTINGS, **settings}
+    return Job(id=name, study="study", stage=stage, backbone=str(model), data=str(data), config=config)
+
+
+def train(engine: LingoEngine, *jobs: Job) -> list[Report]:
+    """Admit the jobs and go on until each has ended."""
+    reports: list[Report] = []
+    for one in jobs:
+        engine.admit(one)
+    for _ in range(1000):
+        reports += engine.advance()
+        if sum(report.status != "running" for report in reports) == len(jobs):
+            return reports
+    raise AssertionError(f"not all jobs ended: {reports}")
+
+
+@pytest.mark.parametrize("method", ["fmft", "lora", "ars"])
+def test_a_job_reports_each_epoch_and_leaves_its_slot(made: tuple[Path, Path], method: str) -> None:
+    engine = LingoEngine()
+    reports = train(engine, job(made, method=method))
+    assert [(r.number, r.epoch, r.status) for r in reports] == [(1, 1, "running"), (2, 2, "finished")]
+    assert [r.step for r in reports] == [6, 12]
+    assert all(r.test is None and 0 < r.dev["loss"] < 2 and 0 < r.train_loss < 2 for r in reports)
+    facts = reports[-1].facts
+    if method == "ars":
+        kept = facts["kept_ranks"]
+        assert sum(kept.values()) == 6 * len(kept)
+        assert facts["used_parameters"] < facts["trained_parameters"] < facts["total_parameters"]
+    if method == "fmft":
+        assert facts["trained_parameters"] > facts["total_parameters"]  # the head comes on top
+    assert engine.free_slots(job(made)) == 1
+    assert engine.advance() == []
+    engine.close()
+
+
+def test_only_the_last_report_of_a_final_job_opens_the_test_split(
+    made: tuple[Path, Path], tmp_path: Path
+) -> None:
+    data = tmp_path / "task"
+    shutil.copytree(made[0], data)
+    (data / "test.arrow").unlink()
+    train(LingoEngine(), job((data, made[1])))  # a search job needs no test split
+    with pytest.raises(Exception, match="test split"):
+        train(LingoEngine(), job((data, made[1]), "study/final/seed-1"))
+    first, last = train(LingoEngine(), job(made, "study/final/seed-1"))
+    assert first.test is None and last.test is not None and last.test["mcc"] <= 1
+
+
+def test_jobs_of_one_pack_do_not_disturb_each_other(made: tuple[Path, Path]) -> None:
+    one, two = job(made, "study/trial-0001"), job(made, "study/trial-0002", "lora", seed=2, epochs=3)
+    packed = train(LingoEngine(capacity=2), one, two)
+    for single in (one, two):
+        assert_close([r for r in packed if r.job == single.id], train(LingoEngine(), single))
+
+
+def test_an_engine_goes_from_one_kind_of_job_to_the_next(made: tuple[Path, Path]) -> None:
+    engine = LingoEngine(capacity=2)
+    adapters, full = job(made, method="lora"), job(made, "study/trial-0003", "fmft")
+    before = train(engine, adapters)
+    engine.admit(adapters)
+    assert engine.free_slots(full) == 0 and engine.free_slots(job(made)) == 1
+    engine.release(adapters.id)
+    engine.release("never heard of")
+    train(engine, full)
+    assert_close(train(engine, adapters), before)  # full fine-tuning left the backbone as it was
+
+
+def test_a_diverged_job_fails_with_one_line(made: tuple[Path, Path]) -> None:
+    (report,) = train(
+        LingoEngine(), job(made, method="lora", learning_rate=9.0, alpha=1e38, max_grad_norm=None)
+    )
+    assert (
+        report.status == "failed"
+        and "diverged" in str(report.error)
+        and "learning rate 9" in str(report.error)
+    )
+    assert math.isnan(report.train_loss) or math.isnan(report.dev["loss"])
+
+
+def test_a_bad_job_is_refused_with_its_reasons(made: tuple[Path, Path]) -> None:
+    with pytest.raises(ValueError, match="`b0` must be at least `bT`, but got b0=2, bT=6"):
+        LingoEngine().admit(job(made, b0=2))
+    with pytest.raises(ValueError, match="delta_T=100"):
+        LingoEngine().admit(job(made, delta_T=100))
+
+
+def assert_close(ours: list[Report], theirs: list[Report]) -> None:
+    assert [(r.number, r.step, r.status) for r in ours] == [(r.number, r.step, r.status) for r in theirs]
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.train_loss == pytest.approx(b.train_loss, abs=1e-4)
+        assert a.dev == pytest.approx(b.dev, abs=1e-4, nan_ok=True)
+        assert a.facts.get("kept_ranks") == b.facts.get("kept_ranks")
+
+
+def worker(rank: int, store: str, jobs: list[dict[str, Any]], out: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    engine = LingoEngine(rank=rank, world=2, capacity=2)
+    reports = train(engine, *(Job(**one) for one in jobs))
+    dist.barrier()
+    dist.destroy_process_group()
+    Path(f"{out}-{rank}").write_text(json.dumps([asdict(report) for report in reports]))
+
+
+def test_two_workers_give_what_one_gives(made: tuple[Path, Path], tmp_path: Path) -> None:
+    jobs = [job(made), job(made, "study/final/seed-2", "lora", seed=2, batch_size=7)]
+    single = train(LingoEngine(capacity=2), *jobs)
+    plain = [asdict(one) for one in jobs]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT)  # for the workers, which import this module
+        patch.setenv("GLOO_SOCKET_IFNAME", "lo")
+        torch.multiprocessing.spawn(
+            worker, (str(tmp_path / "store"), plain, str(tmp_path / "half")), nprocs=2
+        )
+    halves = [
+        [Report(**one) for one in json.loads((tmp_path / f"half-{rank}").read_text())] for rank in range(2)
+    ]
+    for one in jobs:
+        alone = [r for r in single if r.job == one.id]
+        for half in halves:
+            assert_close([r for r in half if r.job == one.id], alone)
