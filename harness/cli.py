@@ -117,6 +117,15 @@ def run(
             rich_help_panel=WHAT,
         ),
     ] = None,
+    drop_leaks: Annotated[
+        bool,
+        typer.Option(
+            "--drop-leaks",
+            help="Leave out training rows that dev or test has as well, on either strand; "
+            "results are then marked **changed split**.",
+            rich_help_panel=WHAT,
+        ),
+    ] = False,
     num_samples: Annotated[
         int | None,
         typer.Option(
@@ -231,6 +240,7 @@ def run(
         "epochs": epochs,
         "seed": seed,
         "limit": limit,
+        "drop_leaks": drop_leaks or None,
         "batch_size": batch_size,
         "max_length": max_length,
         "search_spaces": tuple(search_space) if search_space else None,
@@ -252,6 +262,52 @@ def run(
         code = BAD_INPUT
     except KeyboardInterrupt:
         console.print("Interrupted; what has ended is kept, and the same command goes on from there.")
+        code = INTERRUPTED
+    raise typer.Exit(code)
+
+
+@app.command()
+def prepare(
+    what: Annotated[str, typer.Argument(metavar="deepsea", help="Which public files to convert.")],
+    source: Annotated[
+        Path,
+        typer.Option(
+            metavar="FOLDER", help="Folder with train.mat, valid.mat, test.mat and predictor.names."
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Data folder to write to; name it in --data-dir later.")
+    ] = Path("data"),
+    names: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Feature names.", show_default="SOURCE/predictor.names"),
+    ] = None,
+    base_order: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ACGT", help="Bases of the one-hot channels.", show_default="AGCT, checked with the data"
+        ),
+    ] = None,
+) -> None:
+    """Convert published files into the form that tasks are read from: DeepSEA with its 104 human histone labels.
+
+    It reads a block at a time, and goes on where it was interrupted.
+
+    Exit code: 0 when converted, 2 for bad input, 130 when interrupted.
+    """
+    console = Console(highlight=False)
+    code = 0
+    try:
+        from harness.convert import convert_deepsea
+
+        if what != "deepsea":
+            raise InputError(f"`prepare` must be given deepsea, the data it converts, but got {what!r}.")
+        convert_deepsea(source, out, names=names, order=base_order, console=console)
+    except InputError as error:
+        _complain(error)
+        code = BAD_INPUT
+    except KeyboardInterrupt:
+        console.print("Interrupted; what is converted is kept, and the same command goes on from there.")
         code = INTERRUPTED
     raise typer.Exit(code)
 

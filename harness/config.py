@@ -31,6 +31,10 @@ MACHINE = {"data_dir", "search_spaces", "max_concurrent", "workers_per_trial", "
 """Settings that say where things are and how fast they go; what is in those files is compared elsewhere."""
 
 
+LATER = ("drop_leaks",)
+"""Settings that came after the first results: left out of a benchmark's identity while they are off."""
+
+
 def _seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
     wrong = [seed for seed in seeds if not 0 <= seed < 2**31]
     if wrong:
@@ -58,6 +62,7 @@ class Benchmark(BaseModel):
         seeds: Seeds on which each study's winner is trained again.
         seed: Seed of the search: of its sampler and of its trials.
         limit: Rows of each split to use; `None` for all. A limited benchmark is marked `smoke`.
+        drop_leaks: Whether training rows that dev or test has as well are left out.
         batch_size: Sequences a step, over all workers of a trial.
         max_length: Tokens of an input, prompt included; `None` for whole sequences.
         search_spaces: Files that replace the methods' own search spaces.
@@ -79,6 +84,7 @@ class Benchmark(BaseModel):
     seeds: Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(_seeds)] = (0, 1, 2)
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     limit: Positive | None = None
+    drop_leaks: bool = False
     batch_size: Positive = 8
     max_length: Annotated[int, Field(ge=8)] | None = None
     search_spaces: tuple[Path, ...] = ()
@@ -94,7 +100,9 @@ class Benchmark(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """Every setting that says what is measured, as plain data."""
-        return {"rules": RULES, **self.model_dump(mode="json", exclude=MACHINE)}
+        settings = self.model_dump(mode="json", exclude=MACHINE)
+        unused = {name for name in LATER if settings[name] == type(self).model_fields[name].default}
+        return {"rules": RULES, **{name: value for name, value in settings.items() if name not in unused}}
 
 
 def build(options: Mapping[str, Any]) -> Benchmark:

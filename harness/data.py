@@ -9,7 +9,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import combinations
@@ -20,21 +20,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from harness.encoding import Encoder, Progress
 from harness.errors import InputError
+from harness.leaks import audited, kept_for_training
 from harness.sequence_files import Rows, file_digest, read_rows
 from harness.tasks import SPLITS, TaskRow
 from lingo.data import Kind, Split, TaskData
 from lingo.prompts import Prompt
-from lingo.tokenization import tokenize
 
 FORMAT = 1
 """Part of every digest: raised when prepared folders of the past must not be used again."""
-
-CHUNK = 8192
-"""Sequences tokenised between two reports of progress."""
-
-Progress = Callable[[str, int, int], None]
-"""Told what is being tokenised, the rows done and the rows in all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +45,7 @@ class PreparedTask:
         truncated: Sequences of each split that were cut to fit the backbone.
         marks: What a reader of results must know (`smoke`, `changed split`, `truncated`, `generated data`),
             each with the line that says why.
+        leaks: What the leakage audit counted before `--limit`, see `harness.leaks.Leaks.to_dict`.
         reused: Whether the folder was there already.
     """
 
@@ -63,6 +59,7 @@ class PreparedTask:
     longest: Mapping[str, int]
     truncated: Mapping[str, int]
     marks: Mapping[str, str]
+    leaks: Mapping[str, Any]
     reused: bool
 
 
@@ -103,6 +100,16 @@ def check_task(row: TaskRow, data_dir: Path | str) -> list[str]:
     return []
 
 
+def training_rows(row: TaskRow, data_dir: Path | str, *, drop_leaks: bool = False) -> int:
+    """Rows of the training split, without those that `--drop-leaks` takes out.
+
+    Raises:
+        InputError: with every problem of the task's files.
+    """
+    splits = _read_splits(row, find_task_files(row, data_dir))
+    return len(kept_for_training(splits) if drop_leaks else splits["train"].labels)
+
+
 def prepare(
     row: TaskRow,
     data_dir: Path | str,
@@ -113,6 +120,7 @@ def prepare(
     max_length: int | None = None,
     prompt: Prompt | None = None,
     limit: int | None = None,
+    drop_leaks: bool = False,
     progress: Progress | None = None,
 ) -> PreparedTask:
     """Tokenise a task into a folder below `out`, or find it there.
@@ -127,6 +135,7 @@ def prepare(
             cut, which `truncated` and a mark record. `None` for no limit.
         prompt: What stands around each sequence; `None` for nothing.
         limit: Rows kept of each split: the first of a shuffle that depends on the file alone.
+        drop_leaks: Take out of train the rows that dev or test has as well, on either strand.
         progress: Told how far tokenisation is.
 
     Raises:
@@ -147,6 +156,8 @@ def prepare(
         "limit": limit,
         "published": row.published,
     }
+    if drop_leaks:
+        recipe["drop_leaks"] = True
     digest = _digest(recipe)
     folder = Path(out).resolve() / f"{row.name.replace('/', '_')}-{digest[:16]}"
     ready = read_prepared(folder, reused=True)
@@ -154,10 +165,11 @@ def prepare(
         return ready
     splits = _read_splits(row, files)
     meta: dict[str, Any] = {"digest": digest, "recipe": recipe, "marks": _count_marks(row, splits, limit)}
+    splits, meta["leaks"] = audited(row.name, splits, meta["marks"], drop=drop_leaks)
     if limit is not None:
         splits = {split: rows.take(_sample(digests[split], rows, limit)) for split, rows in splits.items()}
     with _made_at_once(folder) as made:
-        encoder = _Encoder(tokenizer, prompt, max_length, progress)
+        encoder = Encoder(tokenizer, prompt, max_length, progress)
         for split, rows in splits.items():
             ids, offsets, cut = encoder.encode(f"{row.name} {split}", rows.sequences)
             _write_split(made / f"{split}.arrow", ids, offsets, rows.labels)
@@ -177,7 +189,7 @@ def read_prepared(folder: Path | str, *, reused: bool = False) -> PreparedTask |
     folder = Path(folder).resolve()
     try:
         meta = json.loads((folder / "meta.json").read_text())
-        whole = all(
+        whole = "leaks" in meta and all(
             (folder / f"{split}.arrow").stat().st_size == size for split, size in meta["bytes"].items()
         )
     except (OSError, ValueError, KeyError):
@@ -196,6 +208,7 @@ def read_prepared(folder: Path | str, *, reused: bool = False) -> PreparedTask |
         longest=meta["longest"],
         truncated=meta["truncated"],
         marks=meta["marks"],
+        leaks=meta["leaks"],
         reused=reused,
     )
 
@@ -262,6 +275,10 @@ def _read_splits(row: TaskRow, files: Mapping[str, Path]) -> dict[str, Rows]:
     for split, other in combinations(splits, 2):
         if digests[split] == digests[other] and len(splits[split].labels):
             problems.append(f"{files[other]}: must differ from {files[split].name}, but is the same file.")
+        elif not problems and set(splits[split].sequences) == set(splits[other].sequences):
+            problems.append(
+                f"{files[other]}: must differ from {files[split].name}, but holds the same sequences."
+            )
     if problems:
         raise InputError(problems)
     return splits
@@ -300,48 +317,6 @@ def _truncation_mark(
         "truncated": f"{row.name}: sequences are cut to the backbone's {max_length:,} tokens "
         f"({', '.join(parts)}; the longest has {longest:,})."
     }
-
-
-class _Encoder:
-    """Tokenises whole sequences, and cuts only those rows that are longer than the backbone takes."""
-
-    def __init__(
-        self, tokenizer: Any, prompt: Prompt | None, max_length: int | None, progress: Progress | None
-    ) -> None:
-        self.tokenizer, self.prompt, self.max_length = tokenizer, prompt, max_length
-        self.progress = progress
-        self.longest = 0
-
-    def encode(self, name: str, sequences: list[str]) -> tuple[NDArray[np.integer], NDArray[np.int64], int]:
-        """Flat ids, offsets `[n + 1]`, and how many sequences were cut."""
-        parts: list[NDArray[np.integer]] = []
-        lengths: list[NDArray[np.int64]] = []
-        cut = 0
-        for start in range(0, len(sequences), CHUNK):
-            chunk = sequences[start : start + CHUNK]
-            ids, offsets = self._tokenize(chunk, None)
-            whole = np.diff(offsets)
-            self.longest = max(self.longest, int(whole.max()))
-            if self.max_length is not None and whole.max() > self.max_length:
-                cut += int((whole > self.max_length).sum())
-                ids, offsets = self._tokenize(chunk, self.max_length)
-            parts.append(ids)
-            lengths.append(np.diff(offsets))
-            if self.progress is not None:
-                self.progress(name, start + len(chunk), len(sequences))
-        offsets = np.zeros(len(sequences) + 1, dtype=np.int64)
-        np.cumsum(np.concatenate(lengths), out=offsets[1:])
-        return np.concatenate(parts), offsets, cut
-
-    def _tokenize(
-        self, chunk: list[str], max_length: int | None
-    ) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
-        try:
-            return tokenize(chunk, self.tokenizer, self.prompt, max_length)
-        except ValueError as error:
-            raise InputError(
-                f"the prompt leaves no room in the backbone's {max_length} tokens: {error}"
-            ) from None
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """From the pool's events to records, tracking and progress: what has ended is written at once and stays."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,6 +28,7 @@ class Cell:
         marks: What a reader of its results must know.
         tokens: Tokens of the longest training sequence.
         source: What workers load; for a backbone made on this machine its folder.
+        facts: What was measured of the data, for the records' `facts`.
     """
 
     study: Study
@@ -37,6 +38,7 @@ class Cell:
     marks: Sequence[str]
     tokens: int
     source: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Watcher(Protocol):
@@ -105,6 +107,7 @@ class Ledger:
             environment=self._environment,
             marks=list(cell.marks),
         )
+        record = replace(record, facts={**cell.facts, **record.facts})
         self._store.append(record, replace=True)
         for watcher in self._watchers:
             watcher.ended(record)

@@ -133,8 +133,7 @@ def _space_files(benchmark: Benchmark, problems: list[str]) -> dict[str, SpaceFi
 
 def _train_rows(task: TaskRow, benchmark: Benchmark, problems: list[str]) -> int | None:
     """Sequences of the task's training split; `None` when its files have problems."""
-    from harness.data import check_task, find_task_files
-    from harness.sequence_files import read_rows
+    from harness.data import training_rows
 
     if task.generated:
         from harness.quickstart import ROWS
@@ -146,11 +145,11 @@ def _train_rows(task: TaskRow, benchmark: Benchmark, problems: list[str]) -> int
         )
         return None
     else:
-        found = check_task(task, benchmark.data_dir)
-        if found:
-            problems += [line for line in found if line not in problems]
+        try:
+            rows = training_rows(task, benchmark.data_dir, drop_leaks=benchmark.drop_leaks)
+        except InputError as error:
+            problems += [line for line in error.problems if line not in problems]
             return None
-        rows = len(read_rows(find_task_files(task, benchmark.data_dir)["train"], task.num_labels)[0].labels)
     return min(rows, benchmark.limit or rows)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from harness.data import PreparedTask, prepare
 from harness.errors import InputError
+from harness.leaks import summary
 from harness.ledger import Cell
 from harness.plan import Plan, Study
 from harness.results import Record
@@ -92,12 +93,15 @@ def _prepared(
         max_length=longest,
         prompt=prompt_for(study.task.domain) if prompted else None,
         limit=checked.benchmark.limit,
+        drop_leaks=checked.benchmark.drop_leaks,
     )
     rows = ", ".join(f"{split} {count:,}" for split, count in prepared.rows.items())
     say(
         f"{study.task.name}{' with prompt' if prompted else ''}: {rows} rows, "
         f"up to {max(prepared.longest.values())} tokens"
     )
+    if leaks := summary(prepared.leaks):
+        say(f"  leakage audit: {leaks}")
     for mark, why in prepared.marks.items():
         say(f"  marked {mark}: {why}")
     return prepared
@@ -113,6 +117,7 @@ def _cell(study: Study, prepared: PreparedTask, tokens: Tokens, marks: Sequence[
         marks=list(dict.fromkeys([*marks, *prepared.marks, *own])),
         tokens=prepared.longest["train"],
         source=tokens.source,
+        facts={"leaks": prepared.leaks},
     )
 
 

@@ -8,7 +8,15 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from harness.data import check_task, find_task_files, open_prepared, open_test, prepare, read_prepared
+from harness.data import (
+    check_task,
+    find_task_files,
+    open_prepared,
+    open_test,
+    prepare,
+    read_prepared,
+    training_rows,
+)
 from harness.errors import InputError
 from harness.sequence_files import SHOWN
 from harness.tasks import TASKS, TaskRow
@@ -40,7 +48,9 @@ def write_task(data_dir, name="toy/one", **splits):
     folder = data_dir / name
     folder.mkdir(parents=True, exist_ok=True)
     for number, split in enumerate(("train", "dev", "test")):
-        default = GOOD.replace("CCCCGGGG", "CCCCGGG" + "ACT"[number])
+        default = GOOD
+        for text, others in (("ACGTACGT", "TAC"), ("TTTTACGA", "ACG"), ("CCCCGGGG", "ACT")):
+            default = default.replace(text, text[:-1] + others[number])
         (folder / f"{split}.csv").write_bytes(splits.get(split, default).encode())
     return data_dir
 
@@ -271,6 +281,36 @@ def test_changed_splits_are_said(tmp_path, tokenizer):
 
 def test_an_ordinary_task_has_no_marks(data_dir, tmp_path, tokenizer):
     assert make(data_dir, tmp_path, tokenizer).marks == {}
+
+
+def test_overlapping_splits_are_counted_said_and_dropped_on_request(tmp_path, tokenizer):
+    dev = "sequence,label\nTCGTAAAA,0\nGATTACAC,1\n"
+    data_dir = write_task(tmp_path / "data", dev=dev, test=GOOD.replace("GGGG", "GGGA") + "GATTACAA,1\n")
+    with pytest.raises(InputError, match="leaves no training row"):
+        make(data_dir, tmp_path, tokenizer, drop_leaks=True)
+    write_task(tmp_path / "data", dev=dev)
+    plain, dropped = (make(data_dir, tmp_path, tokenizer, drop_leaks=drop) for drop in (False, True))
+    assert plain.marks == {
+        "overlapping splits": "toy/one: 1 of 2 rows of dev also in train (1 as reverse complement)."
+    }
+    assert dropped.marks == {"changed split": "toy/one: --drop-leaks took 1 row out of train."}
+    assert (plain.rows["train"], dropped.rows["train"]) == (3, 2)
+    assert training_rows(ROW, data_dir) == 3
+    assert training_rows(ROW, data_dir, drop_leaks=True) == 2
+    assert (plain.leaks["dropped"], dropped.leaks["dropped"]) == (0, 1)
+    assert plain.leaks["across"] == dropped.leaks["across"]
+    rows = open_prepared(dropped.folder).train
+    assert [text(tokenizer, row) for row in rows.batch([0, 1])] == ["ACGTACGT", "CCCCGGGA"]
+    assert json.loads((plain.folder / "meta.json").read_text())["leaks"] == plain.leaks
+
+
+def test_splits_of_the_same_sequences_in_another_order_are_refused(tmp_path):
+    head, *lines = GOOD.splitlines()
+    write_task(
+        tmp_path, dev="\n".join([head, *reversed(lines)]) + "\n", test=GOOD, train="sequence,label\nAC,0\n"
+    )
+    (found,) = check_task(ROW, tmp_path)
+    assert "test.csv: must differ from dev.csv, but holds the same sequences" in found
 
 
 # --- the test split ----------------------------------------------------------------------------------------
