@@ -237,6 +237,12 @@ def open_prepared(folder: Path | str) -> TaskData:
         raise InputError(f"{folder}: is no whole prepared task ({error}); remove it and run again.") from None
 
 
+def read_recipe(folder: Path | str) -> dict[str, Any]:
+    """What a prepared folder was made from: files, tokenizer, prompt (prefix and suffix, or null), length, limit."""
+    recipe: dict[str, Any] = json.loads((Path(folder) / "meta.json").read_text())["recipe"]
+    return recipe
+
+
 def open_test(folder: Path | str) -> Split:
     """The test split of a prepared task, memory-mapped. For the final stage alone.
 

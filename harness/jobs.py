@@ -21,6 +21,7 @@ class Job:
         backbone: Backbone to load: a known name or a local folder in the hub's layout.
         data: Folder of the prepared task (`harness.data`).
         config: The fields of `lingo.trial.TrialConfig`.
+        adapter: Folder for the trained adapter of a final job; `None` keeps none.
     """
 
     id: str
@@ -29,6 +30,7 @@ class Job:
     backbone: str
     data: str
     config: dict[str, Any]
+    adapter: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

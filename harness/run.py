@@ -119,6 +119,7 @@ def _conclude(
     for name, where in (
         ("results", checked.out / "results.parquet"),
         ("records", checked.out / "records"),
+        ("adapters", checked.out / "adapters"),
         ("MLflow", ui_command(benchmark.tracking_uri or default_uri(checked.out))),
     ):
         console.print(f"{name:8} {escape(str(where))}", soft_wrap=True)

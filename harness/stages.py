@@ -4,6 +4,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -66,7 +67,7 @@ def train(
         )
         if not asked.is_set():
             progress.stage("final stage")
-            run_finals(_finals(store, cells, benchmark), pool, on_report=ledger)
+            run_finals(_finals(store, cells, benchmark, checked.out / "adapters"), pool, on_report=ledger)
         return asked.is_set()
 
 
@@ -93,11 +94,11 @@ def _ctrl_c(pool: Pool, console: Console) -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _finals(store: ResultStore, cells: Sequence[Cell], benchmark: Benchmark) -> list[Job]:
+def _finals(store: ResultStore, cells: Sequence[Cell], benchmark: Benchmark, adapters: Path) -> list[Job]:
     """The final runs to do; a study whose search did not come to its end has no winner yet."""
     records = store.load()
     unfinished = unsearched(records, cells, benchmark.num_samples)
-    return final_jobs(records, [cell for cell in cells if cell not in unfinished], benchmark.seeds)
+    return final_jobs(records, [cell for cell in cells if cell not in unfinished], benchmark.seeds, adapters)
 
 
 class _Tracked:

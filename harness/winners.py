@@ -1,11 +1,14 @@
 """What a benchmark still has to do, and which configuration of a study won: read from records alone."""
 
 import math
+import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from harness.jobs import Job
 from harness.ledger import Cell
 from harness.results import Record
+from lingo.methods import METHODS
 
 
 def winner(records: Iterable[Record], study: str, metric: str) -> Record | None:
@@ -44,8 +47,10 @@ def missing(records: Sequence[Record], cells: Sequence[Cell], seeds: Sequence[in
     return [(cell, seed) for cell in cells for seed in seeds if (cell.study.key, seed) not in have]
 
 
-def final_jobs(records: Sequence[Record], cells: Sequence[Cell], seeds: Sequence[int]) -> list[Job]:
-    """The final runs still to do, of studies that have a winner."""
+def final_jobs(
+    records: Sequence[Record], cells: Sequence[Cell], seeds: Sequence[int], adapters: Path | None = None
+) -> list[Job]:
+    """The final runs still to do, of studies that have a winner; their adapters go below `adapters`."""
     best = {cell.study.key: winner(records, cell.study.key, cell.study.task.metric) for cell in cells}
     jobs = []
     for cell, seed in missing(records, cells, seeds):
@@ -59,6 +64,16 @@ def final_jobs(records: Sequence[Record], cells: Sequence[Cell], seeds: Sequence
                     backbone=cell.source,
                     data=str(cell.data),
                     config={**won.config, "seed": seed},
+                    adapter=_adapter_folder(adapters, cell, seed),
                 )
             )
     return jobs
+
+
+def _adapter_folder(adapters: Path | None, cell: Cell, seed: int) -> str | None:
+    """`<task>/<backbone>/<method>/seed-<n>`; none for full fine-tuning, whose result is a whole model."""
+    study = cell.study
+    if adapters is None or METHODS[study.method].adapter == "none":
+        return None
+    names = [re.sub(r"[^\w.-]+", "_", name) for name in (study.task.name, study.backbone, study.method)]
+    return str(adapters.joinpath(*names, f"seed-{seed}"))

@@ -4,19 +4,23 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from harness.data import open_prepared, open_test
+from harness.data import open_prepared, open_test, read_recipe
 from harness.jobs import Job, Report
 from lingo.backbones import Backbone, load_backbone
 from lingo.batch import Share
 from lingo.data import TaskData
+from lingo.export import export_adapter
 from lingo.pack import Pack
 from lingo.parameters import rank_pattern, trained_parameters, used_parameters
+from lingo.prompts import Prompt
 from lingo.reduce import all_reduce, alone
 from lingo.slot import Slot
+from lingo.target import ExportError
 from lingo.trial import TrialConfig
 
 SLICE_S = 0.2
@@ -183,10 +187,31 @@ class LingoEngine:
             )
         test = pack.evaluate(slot, open_test(job.data)) if slot.done and job.stage == "final" else None
         news |= {"dev": dev, "test": test, "facts": self._facts(training)}
+        if slot.done and job.adapter and self._share.index == 0:
+            news["facts"] |= self._save_adapter(training, {**news["facts"], "dev": dev, "test": test})
         news["seconds"] = time.monotonic() - training.started
         if slot.done:
             self.release(job.id)
         return Report(**news, status="finished" if slot.done else "running")
+
+    def _save_adapter(self, training: _Training, facts: dict[str, Any]) -> dict[str, Any]:
+        """Write the trained adapter in peft's layout. A disk that refuses costs the file, not the result."""
+        assert self._pack is not None and training.job.adapter is not None
+        folder, recipe = Path(training.job.adapter), read_recipe(training.job.data)
+        options: dict[str, Any] = {
+            "card": {"task": training.slot.data.name, "study": training.job.study, **facts},
+            "prompt": Prompt(*recipe["prompt"]) if recipe["prompt"] else None,
+            "max_length": recipe["max_length"],
+        }
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                export_adapter(self._pack, training.slot, folder, **options)
+            except ExportError:  # the backbone's own classifier computes something else: the head apart
+                export_adapter(self._pack, training.slot, folder, head="separate", **options)
+        except (ExportError, OSError) as problem:
+            return {"adapter_error": str(problem)}
+        return {"adapter": str(folder)}
 
     def _facts(self, training: _Training) -> dict[str, Any]:
         assert self._pack is not None and self._backbone is not None

@@ -3,20 +3,22 @@
 import json
 import math
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import distributed as dist
+from transformers import AutoModelForSequenceClassification
 
-from harness.data import prepare
+from harness.data import open_test, prepare
 from harness.jobs import Job, Report
 from harness.quickstart import make_backbone, make_data
 from harness.tasks import TASKS
 from harness.worker import LingoEngine
 from lingo.backbones import load_backbone
+from lingo.metrics import score
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS: dict[str, Any] = {"seed": 1, "epochs": 2, "batch_size": 16, "learning_rate": 3e-3, "delta_T": 2}
@@ -107,6 +109,25 @@ def test_an_engine_goes_from_one_kind_of_job_to_the_next(made: tuple[Path, Path]
     engine.release("never heard of")
     train(engine, full)
     assert_close(train(engine, adapters), before)  # full fine-tuning left the backbone as it was
+
+
+@pytest.mark.parametrize("method", ["lora", "ars"])
+def test_a_final_job_leaves_an_adapter_that_peft_loads(
+    made: tuple[Path, Path], tmp_path: Path, method: str
+) -> None:
+    peft = pytest.importorskip("peft")
+    folder = tmp_path / "adapters" / "seed-1"
+    final = replace(job(made, "study/final/seed-1", method), adapter=str(folder))
+    *_, last = train(LingoEngine(), final)
+    assert last.facts["adapter"] == str(folder)
+    base = AutoModelForSequenceClassification.from_pretrained(made[1], num_labels=2)
+    model = peft.PeftModel.from_pretrained(base, folder).eval()
+    test = open_test(made[0])
+    ids, lengths = test.padded(range(len(test)), base.config.pad_token_id)
+    mask = torch.arange(ids.shape[1]) < torch.from_numpy(lengths)[:, None]
+    with torch.no_grad():
+        logits = model(input_ids=torch.from_numpy(ids), attention_mask=mask).logits
+    assert last.test == pytest.approx(score("classification", logits.numpy(), test.labels), abs=1e-4)
 
 
 def test_a_diverged_job_fails_with_one_line(made: tuple[Path, Path]) -> None:
