@@ -105,7 +105,8 @@ def run(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Folder with TASK/train.csv, dev.csv and test.csv, as GUE is published.",
+            help="Folder with TASK/train.csv, dev.csv and test.csv (or .parquet), as GUE is published.",
+            show_default="the hub's copy",
             rich_help_panel=WHAT,
         ),
     ] = None,

@@ -56,7 +56,7 @@ class Benchmark(BaseModel):
         tasks: Names of tasks, in the order of the leaderboard.
         models: Backbones: known names, hub ids or folders.
         methods: Names in `lingo.methods.METHODS`.
-        data_dir: Folder with `<task>/{train,dev,test}.csv`; `None` when every task is generated.
+        data_dir: Folder with `<task>/{train,dev,test}.csv` (or `.parquet`); `None` takes the hub's copies.
         num_samples: Trials of each study's search.
         epochs: Passes over the training split, in the search and in the final stage.
         seeds: Seeds on which each study's winner is trained again.

@@ -28,6 +28,8 @@ from harness.tasks import SPLITS, TaskRow
 from lingo.data import Kind, Split, TaskData
 from lingo.prompts import Prompt
 
+SUFFIXES = (".csv", ".parquet")
+
 FORMAT = 1
 """Part of every digest: raised when prepared folders of the past must not be used again."""
 
@@ -64,7 +66,7 @@ class PreparedTask:
 
 
 def find_task_files(row: TaskRow, data_dir: Path | str) -> dict[str, Path]:
-    """The files of a task's splits, `{train,dev,test}.csv`, below `data_dir`.
+    """The files of a task's splits, `{train,dev,test}.csv` or `.parquet`, below `data_dir`.
 
     Their folder has the official name (`EMP/H3`, also inside `GUE/`) or that of the hub's mirror (`emp_H3`).
 
@@ -78,17 +80,26 @@ def find_task_files(row: TaskRow, data_dir: Path | str) -> dict[str, Path]:
     folder = next((folder for folder in folders if folder.is_dir()), None)
     if folder is None:
         raise InputError(
-            f"{row.name}: expected train.csv, dev.csv and test.csv in {folders[0]}, but there is none."
+            f"{row.name}: expected train.csv, dev.csv and test.csv (or .parquet) in {folders[0]}, "
+            "but there is none."
         )
-    files = {split: folder / f"{split}.csv" for split in SPLITS}
-    missing = [
-        f"{path}: missing; {row.name} needs its {split} split."
-        for split, path in files.items()
-        if not path.is_file()
-    ]
-    if missing:
-        raise InputError(missing)
+    problems: list[str] = []
+    files = {split: _split_file(row, folder, split, problems) for split in SPLITS}
+    if problems:
+        raise InputError(problems)
     return files
+
+
+def _split_file(row: TaskRow, folder: Path, split: str, problems: list[str]) -> Path:
+    choices = [folder / f"{split}{suffix}" for suffix in SUFFIXES]
+    found = [path for path in choices if path.is_file()]
+    if not found:
+        problems.append(f"{choices[0]}: missing (and no .parquet); {row.name} needs its {split} split.")
+    elif len(found) > 1:
+        problems.append(
+            f"{folder}: must hold one file for {split}, but has {found[0].name}, {found[1].name}."
+        )
+    return (found or choices)[0]
 
 
 def check_task(row: TaskRow, data_dir: Path | str) -> list[str]:

@@ -134,19 +134,16 @@ def _space_files(benchmark: Benchmark, problems: list[str]) -> dict[str, SpaceFi
 def _train_rows(task: TaskRow, benchmark: Benchmark, problems: list[str]) -> int | None:
     """Sequences of the task's training split; `None` when its files have problems."""
     from harness.data import training_rows
+    from harness.hub import task_folder
 
     if task.generated:
         from harness.quickstart import ROWS
 
         rows: int = ROWS["train"]
-    elif benchmark.data_dir is None:
-        problems.append(
-            f"`--data-dir` is needed for {task.name}: name the folder that holds {task.name}/train.csv."
-        )
-        return None
     else:
         try:
-            rows = training_rows(task, benchmark.data_dir, drop_leaks=benchmark.drop_leaks)
+            folder = task_folder(task, benchmark.data_dir)
+            rows = training_rows(task, folder, drop_leaks=benchmark.drop_leaks)
         except InputError as error:
             problems += [line for line in error.problems if line not in problems]
             return None

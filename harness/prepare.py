@@ -7,6 +7,7 @@ from typing import Any
 
 from harness.data import PreparedTask, prepare
 from harness.errors import InputError
+from harness.hub import task_folder
 from harness.leaks import summary
 from harness.ledger import Cell
 from harness.plan import Plan, Study
@@ -73,8 +74,8 @@ def prepare_cells(checked: Plan, backbones: dict[str, Tokens], say: Say) -> list
         prompted = METHODS[study.method].prompt
         key = (study.task.name, study.source, prompted)
         if key not in made:
-            folder = generated if study.task.generated else checked.benchmark.data_dir
-            assert folder is not None
+            own = study.task.generated
+            folder = generated if own else task_folder(study.task, checked.benchmark.data_dir)
             made[key] = _prepared(checked, study, folder, backbones[study.source], prompted, say)
         cells.append(_cell(study, made[key], backbones[study.source], checked.benchmark.marks))
     return cells

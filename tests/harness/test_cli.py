@@ -30,6 +30,12 @@ def data_dir(tmp_path):
     return tmp_path / "gue"
 
 
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    """No test asks the hub."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
 @pytest.fixture
 def model(shared):
     return shared / "models" / "stories260K"
