@@ -55,6 +55,7 @@ class Shape:
             num_labels=2,
             dropout=0.0,
             attention_dropout=0.0,
+            use_cache=False,
         )
         return OPTForSequenceClassification(config).to(device=device, dtype=dtype)
 
