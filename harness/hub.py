@@ -45,7 +45,7 @@ def fetch(row: TaskRow, *, repository: str = MIRROR, cache_dir: Path | None = No
         cache_dir: Where copies are kept; the `datasets` library's cache when `None`.
 
     Returns:
-        A folder for `harness.data.find_task_files`: it holds `<mirror name>/{train,dev,test}.parquet`.
+        A folder for `harness.sources.find_task_files`: it holds `<mirror name>/{train,dev,test}.parquet`.
 
     Raises:
         InputError: If the hub cannot be reached, or has no such configuration, split or columns.

@@ -44,7 +44,7 @@ class Rows:
         """These rows alone, in this order."""
         if isinstance(self.sequences, PackedSequences):
             return Rows(self.sequences.take(indices), self.labels[indices])
-        return Rows([self.sequences[i] for i in indices], self.labels[indices])
+        return Rows([self.sequences[i] for i in indices.tolist()], self.labels[indices])
 
 
 def file_digest(path: Path) -> str:

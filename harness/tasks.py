@@ -1,16 +1,21 @@
 """The tasks: one row for each dataset, the suites they form, and the names under which people know them.
 
-The 28 datasets are those of the Genome Understanding Evaluation (GUE, arXiv:2306.15006). Row counts are the
-published ones of its tables; a count on which published sources disagree is `None` and is not compared with.
+28 datasets are those of the Genome Understanding Evaluation (GUE, arXiv:2306.15006), one is DeepSEA's. Row counts
+are the published ones; a count on which published sources disagree is `None` and is not compared with.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from harness.errors import InputError, nearest
 from lingo.data import Kind
 
 SPLITS = ("train", "dev", "test")
+
+Strands = Literal["train", "test", "both", "none"]
+"""Where both strands of a sequence are used: `train` adds the reverse complement of each training row, `test`
+averages predictions over both strands when dev and test are measured, `both` does both."""
 
 Counts = tuple[int | None, int | None, int | None]
 
@@ -30,6 +35,8 @@ class TaskRow:
         metric: Metric of the dev split that selects a trial; higher is better.
         mirror: Name in the hub's mirror of GUE, `emp_H3`; empty for generated tasks.
         generated: Whether `harness.quickstart` makes the data.
+        packed: Whether the data is that of `harness.packed`, made by `prepare`, and not text files.
+        strands: Where the reverse complement is used as well, unless `--reverse-complement` says otherwise.
     """
 
     name: str
@@ -42,6 +49,8 @@ class TaskRow:
     metric: str = "mcc"
     mirror: str = ""
     generated: bool = False
+    packed: bool = False
+    strands: Strands = "none"
 
     @property
     def published(self) -> dict[str, int]:
@@ -145,6 +154,22 @@ def _others() -> Iterator[TaskRow]:
     )
 
 
+def _deepsea() -> Iterator[TaskRow]:
+    # Both strands of 2,200,000, 4,000 and 227,512 sequences are published.
+    yield TaskRow(
+        name="deepsea/histone",
+        family="deepsea",
+        num_labels=104,
+        length=1000,
+        domain="DNA Human Histone",
+        rows=(2_200_000, 4_000, 227_512),
+        kind="multilabel",
+        metric="auroc",
+        packed=True,
+        strands="both",
+    )
+
+
 def _generated() -> Iterator[TaskRow]:
     for name, domain in (("promoter", "DNA Promoter"), ("motif_pair", "DNA Motif Pair")):
         yield TaskRow(
@@ -159,16 +184,16 @@ def _generated() -> Iterator[TaskRow]:
 
 TASKS: dict[str, TaskRow] = {
     row.name: row
-    for rows in (_histone_marks, _promoters, _binding_sites, _others, _generated)
+    for rows in (_histone_marks, _promoters, _binding_sites, _others, _deepsea, _generated)
     for row in rows()
 }
 
 SUITES: dict[str, tuple[str, ...]] = {
     "quickstart": tuple(name for name, row in TASKS.items() if row.generated),
-    "paper": tuple(name for name, row in TASKS.items() if row.family in ("EMP", "prom_300")),
+    "paper": tuple(name for name, row in TASKS.items() if row.family in ("EMP", "prom_300", "deepsea")),
     "gue": tuple(name for name, row in TASKS.items() if not row.generated),
 }
-"""Tasks of each suite. `paper` is the GUE part of the paper's tasks (table S0)."""
+"""Tasks of each suite. `paper` has the paper's 14 tasks (table S0), `gue` all of GUE and DeepSEA."""
 
 
 def _alias(name: str) -> str:
@@ -185,6 +210,11 @@ def _aliases() -> dict[str, TaskRow]:
 
 
 ALIASES = _aliases()
+
+
+def strands_of(row: TaskRow, asked: Strands | None) -> Strands:
+    """Where a task uses both strands: as `--reverse-complement` asks, or as the task has it."""
+    return row.strands if asked is None else asked
 
 
 def find_task(name: str) -> TaskRow:

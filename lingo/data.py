@@ -18,8 +18,8 @@ class Split:
     Attributes:
         ids: Token ids of all sequences, int16 or int32 `[tokens]`; may be memory-mapped.
         offsets: int64 `[n + 1]`; sequence i is `ids[offsets[i]:offsets[i + 1]]`.
-        labels: int64 `[n]` (classification), float32 `[n, labels]` (multi-label) or float32 `[n]`
-            (regression).
+        labels: int64 `[n]` (classification), uint8 or float32 `[n, labels]` of 0 and 1 (multi-label) or
+            float32 `[n]` (regression).
 
     Raises:
         ValueError: If the shapes do not fit together.
@@ -27,7 +27,7 @@ class Split:
 
     ids: NDArray[np.integer]
     offsets: NDArray[np.int64]
-    labels: NDArray[np.int64] | NDArray[np.float32]
+    labels: NDArray[np.int64] | NDArray[np.float32] | NDArray[np.uint8]
 
     def __post_init__(self) -> None:
         if self.ids.ndim != 1 or self.offsets.ndim != 1 or len(self.offsets) < 1:
@@ -126,8 +126,8 @@ def label_problems(kind: str, num_labels: int, labels: NDArray[np.generic]) -> l
     if kind not in get_args(Kind):
         return [f"`kind` must be one of {', '.join(get_args(Kind))}, but got {kind!r}."]
     if kind == "multilabel":
-        if labels.ndim != 2 or labels.shape[1] != num_labels or labels.dtype.kind != "f":
-            return [f"labels must be float32 [n, {num_labels}], but got {labels.dtype} {list(labels.shape)}."]
+        if labels.ndim != 2 or labels.shape[1] != num_labels or labels.dtype.kind not in "fu":
+            return [f"labels must be uint8 or float32 [n, {num_labels}], but got {labels.dtype} {list(labels.shape)}."]
         return []
     expected = "i" if kind == "classification" else "f"
     if labels.ndim != 1 or labels.dtype.kind != expected:

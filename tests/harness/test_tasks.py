@@ -19,15 +19,16 @@ def test_all_28_gue_datasets_are_there():
         "mouse": 5,
         "splice": 1,
         "virus": 1,
+        "deepsea": 1,
     }
-    assert len(SUITES["gue"]) == 28
-    assert len(SUITES["paper"]) == 13
+    assert len(SUITES["gue"]) == 29
+    assert len(SUITES["paper"]) == 14
     assert all(TASKS[name].generated for name in SUITES["quickstart"])
 
 
 def test_classes():
     many = {row.name: row.num_labels for row in TASKS.values() if row.num_labels != 2}
-    assert many == {"splice/reconstructed": 3, "virus/covid": 9}
+    assert many == {"splice/reconstructed": 3, "virus/covid": 9, "deepsea/histone": 104}
 
 
 @pytest.mark.parametrize(
