@@ -189,6 +189,7 @@ class DnaBert2Model(PreTrainedModel):
 
     config_class = DnaBert2Config
     base_model_prefix = "bert"
+    _input_embed_layer = "word_embeddings"
     _supports_sdpa = True
 
     def __init__(self, config: DnaBert2Config) -> None:

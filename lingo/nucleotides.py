@@ -1,0 +1,146 @@
+"""Sequences as nucleotides or 6-mers instead of a backbone's own merges (paper section 2.5).
+
+`one_hot` makes each nucleotide a token, `kmer` each 6-mer as the Nucleotide Transformer cuts them: without
+overlap from the left, N alone, and the last 1 to 5 bases of a piece as single bases. Where the backbone's
+vocabulary is DNA and has these tokens, they are used. Elsewhere they get ids behind the language's, whose
+embedding rows `lingo.embeddings.add_rows` makes.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain, product
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lingo.prompts import Prompt
+from lingo.tokenization import NO_PROMPT
+
+Scheme = Literal["one_hot", "kmer"]
+SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
+
+K = 6
+"""Bases of a k-mer."""
+
+BASES = "ATCGN"
+"""In the order of the Nucleotide Transformer's vocabulary."""
+
+PATTERNS: dict[Scheme, re.Pattern[str]] = {
+    "one_hot": re.compile("[ACGTN]"),
+    "kmer": re.compile(f"[ACGT]{{{K}}}|[ACGTN]"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """The tokens of a scheme and their ids in one backbone.
+
+    Attributes:
+        scheme: `one_hot` or `kmer`.
+        tokenizer: The backbone's own, for prompt and special tokens.
+        ids: Token id of each unit.
+        new: Embedding rows that the backbone lacks; 0 where its own tokens are used.
+    """
+
+    scheme: Scheme
+    tokenizer: Any
+    ids: dict[str, int]
+    new: int
+
+    def spell(self, sequence: str) -> list[int]:
+        """Ids of an upper-case sequence of A, C, G, T and N."""
+        return [self.ids[unit] for unit in PATTERNS[self.scheme].findall(sequence)]
+
+    def recipe(self) -> dict[str, Any]:
+        """What makes these tokens differ from the tokenizer's own, for digests and for `lingo.embeddings`."""
+        return {
+            "tokenization": self.scheme,
+            "first_id": self.ids[words_of(self.scheme)[0]],
+            "new_tokens": self.new,
+        }
+
+    def tokenize(
+        self, sequences: Sequence[str], prompt: Prompt | None, max_length: int | None
+    ) -> tuple[NDArray[np.int16] | NDArray[np.int32], NDArray[np.int64]]:
+        """Encode each sequence unit by unit, inside the prompt where there is one.
+
+        Special tokens stand as the tokenizer adds them; prefix and suffix are its encodings of each by itself.
+        A text of more than `max_length` tokens loses units at the sequence's end, nothing else.
+
+        Args:
+            sequences: n upper-case sequences of A, C, G, T and N.
+            prompt: Prefix and suffix, or `None`.
+            max_length: Most tokens of a text, special tokens included; `None` for no limit.
+
+        Returns:
+            As `lingo.tokenization.tokenize`: flat ids `[tokens]` and offsets int64 `[n + 1]`.
+
+        Raises:
+            ValueError: If `max_length` leaves no room for a single unit.
+        """
+        before, after = _frame(self.tokenizer, prompt or NO_PROMPT)
+        fixed = len(before) + len(after)
+        room = None if max_length is None else max_length - fixed
+        if room is not None and room < 1:
+            raise ValueError(
+                f"`max_length` must leave room for a base beside {fixed} tokens of prompt and special tokens, "
+                f"but got {max_length}."
+            )
+        largest = max([*before, *after, *self.ids.values()])
+        rows = [before + self.spell(sequence)[:room] + after for sequence in sequences]
+        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+        np.cumsum([len(row) for row in rows], out=offsets[1:])
+        dtype: type[np.int16] | type[np.int32] = np.int16 if largest < 2**15 else np.int32
+        flat: NDArray[Any] = np.fromiter(chain.from_iterable(rows), dtype=dtype, count=int(offsets[-1]))
+        return flat, offsets
+
+
+def words_of(scheme: Scheme) -> list[str]:
+    """The units in the order of their ids: all 6-mers (`kmer`), then A, T, C, G and N."""
+    kmers = ["".join(letters) for letters in product(BASES[:4], repeat=K)] if scheme == "kmer" else []
+    return [*kmers, *BASES]
+
+
+def units_for(scheme: Scheme, tokenizer: Any, rows: int) -> Units:
+    """The units of a scheme for one backbone.
+
+    Args:
+        scheme: `one_hot` or `kmer`.
+        tokenizer: The backbone's own.
+        rows: Rows of the backbone's embedding; new ids count from here.
+
+    Raises:
+        ValueError: If `scheme` is unknown.
+    """
+    if scheme not in SCHEMES:
+        raise ValueError(f"`scheme` must be one of {', '.join(SCHEMES)}, but got {scheme!r}.")
+    words, vocabulary = words_of(scheme), tokenizer.get_vocab()
+    # A vocabulary of DNA may have no N (DNABERT-2): N is then unknown, as it is to its own tokenizer.
+    if _is_dna(tokenizer, vocabulary) and set(words) - {"N"} <= vocabulary.keys():
+        unknown = tokenizer.unk_token_id
+        return Units(scheme, tokenizer, {word: vocabulary.get(word, unknown) for word in words}, 0)
+    return Units(scheme, tokenizer, {word: rows + number for number, word in enumerate(words)}, len(words))
+
+
+def _is_dna(tokenizer: Any, vocabulary: dict[str, int]) -> bool:
+    """Whether every ordinary token spells DNA: a language's own letters A, C, G and T do not count as bases."""
+    special = {*tokenizer.all_special_tokens, *getattr(tokenizer, "added_tokens_encoder", {})}
+    return all(set(BASES).issuperset(token) for token in vocabulary.keys() - special)
+
+
+def _frame(tokenizer: Any, prompt: Prompt) -> tuple[list[int], list[int]]:
+    """Ids before and after the sequence: the tokenizer's special tokens around prefix and suffix."""
+
+    def encode(text: str, *, special: bool) -> list[int]:
+        if not text:
+            return []
+        found: list[int] = tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
+        return found
+
+    whole, inner = encode("ACGT", special=True), encode("ACGT", special=False)
+    starts = range(len(whole) - len(inner) + 1)
+    at = next(start for start in starts if whole[start : start + len(inner)] == inner)
+    before = whole[:at] + encode(prompt.prefix, special=False)
+    return before, encode(prompt.suffix, special=False) + whole[at + len(inner) :]
