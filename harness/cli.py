@@ -127,6 +127,16 @@ def run(
             rich_help_panel=WHAT,
         ),
     ] = False,
+    reverse_complement: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHERE",
+            help="Use both strands: **train** adds reverse complements to the training rows, **test** averages "
+            "predictions over both strands on dev and test, **both** or **none**.",
+            show_default="none; both for deepsea",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
     num_samples: Annotated[
         int | None,
         typer.Option(
@@ -186,6 +196,15 @@ def run(
             rich_help_panel=TRAINING,
         ),
     ] = None,
+    tokenization: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SCHEME",
+            help="**bbpe**: the backbone's own tokenizer; **one_hot**: a nucleotide a token; **kmer**: 6-mers.",
+            show_default=_shown("tokenization"),
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -242,8 +261,10 @@ def run(
         "seed": seed,
         "limit": limit,
         "drop_leaks": drop_leaks or None,
+        "reverse_complement": reverse_complement,
         "batch_size": batch_size,
         "max_length": max_length,
+        "tokenization": tokenization,
         "search_spaces": tuple(search_space) if search_space else None,
         "max_concurrent": max_concurrent,
         "workers_per_trial": workers_per_trial,

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from harness.errors import InputError, nearest
-from harness.tasks import SUITES, find_tasks
+from harness.tasks import SUITES, Strands, find_tasks
 from lingo.methods import METHODS
 
 RULES = 1
@@ -31,7 +31,7 @@ MACHINE = {"data_dir", "search_spaces", "max_concurrent", "workers_per_trial", "
 """Settings that say where things are and how fast they go; what is in those files is compared elsewhere."""
 
 
-LATER = ("drop_leaks",)
+LATER = ("drop_leaks", "tokenization", "reverse_complement")
 """Settings that came after the first results: left out of a benchmark's identity while they are off."""
 
 
@@ -62,7 +62,9 @@ class Benchmark(BaseModel):
         seeds: Seeds on which each study's winner is trained again.
         seed: Seed of the search: of its sampler and of its trials.
         limit: Rows of each split to use; `None` for all. A limited benchmark is marked `smoke`.
+        tokenization: `bbpe` (the backbone's own tokenizer), `one_hot` or `kmer`, see `lingo.nucleotides`.
         drop_leaks: Whether training rows that dev or test has as well are left out.
+        reverse_complement: Where both strands are used; `None` for each task's own way, see `harness.tasks.Strands`.
         batch_size: Sequences a step, over all workers of a trial.
         max_length: Tokens of an input, prompt included; `None` for whole sequences.
         search_spaces: Files that replace the methods' own search spaces.
@@ -84,7 +86,9 @@ class Benchmark(BaseModel):
     seeds: Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(_seeds)] = (0, 1, 2)
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     limit: Positive | None = None
+    tokenization: Literal["bbpe", "one_hot", "kmer"] = "bbpe"
     drop_leaks: bool = False
+    reverse_complement: Strands | None = None
     batch_size: Positive = 8
     max_length: Annotated[int, Field(ge=8)] | None = None
     search_spaces: tuple[Path, ...] = ()
@@ -169,6 +173,7 @@ def _line(detail: Any) -> str:
         "greater_than_equal": f"must be at least {context.get('ge')}",
         "less_than": f"must be below {context.get('lt')}",
         "too_short": "must name at least one value",
+        "literal_error": f"must be {context.get('expected', '').replace(chr(39), '')}",
     }
     if detail["type"] == "extra_forbidden":
         return f"unknown setting `{name}`.{nearest(name, Benchmark.model_fields)}"

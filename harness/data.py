@@ -9,10 +9,9 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import combinations
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,18 @@ from numpy.typing import NDArray
 
 from harness.encoding import Encoder, Progress
 from harness.errors import InputError
-from harness.leaks import audited, kept_for_training
-from harness.sequence_files import Rows, file_digest, read_rows
-from harness.tasks import SPLITS, TaskRow
+from harness.leaks import audited
+from harness.packed_leaks import packed_audit
+from harness.sequence_files import Rows
+from harness.sources import label_names, read_splits, split_digests
+from harness.strands import Joined, OtherStrand
+from harness.tasks import Strands, TaskRow
 from lingo.data import Kind, Split, TaskData
+from lingo.nucleotides import Units
 from lingo.prompts import Prompt
 
-SUFFIXES = (".csv", ".parquet")
+REVERSE = "_reverse"
+"""Ending of the files that hold the other strand of dev and test."""
 
 FORMAT = 1
 """Part of every digest: raised when prepared folders of the past must not be used again."""
@@ -48,6 +52,9 @@ class PreparedTask:
         marks: What a reader of results must know (`smoke`, `changed split`, `truncated`, `generated data`),
             each with the line that says why.
         leaks: What the leakage audit counted before `--limit`, see `harness.leaks.Leaks.to_dict`.
+        undefined_labels: Of a multi-label task, in each split, the labels without positives or without
+            negatives: they have no AUROC.
+        label_names: Names of a multi-label task's labels.
         reused: Whether the folder was there already.
     """
 
@@ -63,62 +70,8 @@ class PreparedTask:
     marks: Mapping[str, str]
     leaks: Mapping[str, Any]
     reused: bool
-
-
-def find_task_files(row: TaskRow, data_dir: Path | str) -> dict[str, Path]:
-    """The files of a task's splits, `{train,dev,test}.csv` or `.parquet`, below `data_dir`.
-
-    Their folder has the official name (`EMP/H3`, also inside `GUE/`) or that of the hub's mirror (`emp_H3`).
-
-    Raises:
-        InputError: If the folder or a split is not there; one line for each.
-    """
-    data_dir = Path(data_dir)
-    if not data_dir.is_dir():
-        raise InputError(f"`--data-dir` must be a folder, but got {data_dir}.")
-    folders = [data_dir / name for name in (row.name, f"GUE/{row.name}", row.mirror) if name]
-    folder = next((folder for folder in folders if folder.is_dir()), None)
-    if folder is None:
-        raise InputError(
-            f"{row.name}: expected train.csv, dev.csv and test.csv (or .parquet) in {folders[0]}, "
-            "but there is none."
-        )
-    problems: list[str] = []
-    files = {split: _split_file(row, folder, split, problems) for split in SPLITS}
-    if problems:
-        raise InputError(problems)
-    return files
-
-
-def _split_file(row: TaskRow, folder: Path, split: str, problems: list[str]) -> Path:
-    choices = [folder / f"{split}{suffix}" for suffix in SUFFIXES]
-    found = [path for path in choices if path.is_file()]
-    if not found:
-        problems.append(f"{choices[0]}: missing (and no .parquet); {row.name} needs its {split} split.")
-    elif len(found) > 1:
-        problems.append(
-            f"{folder}: must hold one file for {split}, but has {found[0].name}, {found[1].name}."
-        )
-    return (found or choices)[0]
-
-
-def check_task(row: TaskRow, data_dir: Path | str) -> list[str]:
-    """Every problem of a task's files, one line each; empty when it can be prepared."""
-    try:
-        _read_splits(row, find_task_files(row, data_dir))
-    except InputError as error:
-        return error.problems
-    return []
-
-
-def training_rows(row: TaskRow, data_dir: Path | str, *, drop_leaks: bool = False) -> int:
-    """Rows of the training split, without those that `--drop-leaks` takes out.
-
-    Raises:
-        InputError: with every problem of the task's files.
-    """
-    splits = _read_splits(row, find_task_files(row, data_dir))
-    return len(kept_for_training(splits) if drop_leaks else splits["train"].labels)
+    undefined_labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    label_names: Sequence[str] = ()
 
 
 def prepare(
@@ -132,21 +85,24 @@ def prepare(
     prompt: Prompt | None = None,
     limit: int | None = None,
     drop_leaks: bool = False,
+    strands: Strands = "none",
     progress: Progress | None = None,
 ) -> PreparedTask:
     """Tokenise a task into a folder below `out`, or find it there.
 
     Args:
         row: The task.
-        data_dir: Folder with the task's files, see `find_task_files`.
+        data_dir: Folder with the task's files, see `harness.sources`.
         out: Folder of prepared tasks; made when absent.
-        tokenizer: The backbone's tokenizer.
+        tokenizer: The backbone's tokenizer, or units of one (`lingo.nucleotides`).
         pad_id: Token id of padding.
         max_length: Tokens that the backbone takes, prompt and special tokens included. Longer sequences are
             cut, which `truncated` and a mark record. `None` for no limit.
         prompt: What stands around each sequence; `None` for nothing.
         limit: Rows kept of each split: the first of a shuffle that depends on the file alone.
         drop_leaks: Take out of train the rows that dev or test has as well, on either strand.
+        strands: Where the reverse complement of each sequence is prepared as well: as further rows of train, or
+            beside dev and test for `open_reverse_dev` and `open_reverse_test`.
         progress: Told how far tokenisation is.
 
     Raises:
@@ -154,13 +110,12 @@ def prepare(
     """
     if limit is not None and limit < 1:
         raise InputError(f"`--limit` must be at least 1, but got {limit}.")
-    files = find_task_files(row, data_dir)
-    digests = {split: file_digest(path) for split, path in files.items()}
+    digests = split_digests(row, data_dir)
     recipe = {
         "format": FORMAT,
         "task": [row.name, row.kind, row.num_labels, row.metric],
         "files": digests,
-        "tokenizer": tokenizer_digest(tokenizer),
+        "tokenizer": tokenizer_digest(tokenizer.tokenizer if isinstance(tokenizer, Units) else tokenizer),
         "pad_id": pad_id,
         "prompt": None if prompt is None else [prompt.prefix, prompt.suffix],
         "max_length": max_length,
@@ -169,25 +124,35 @@ def prepare(
     }
     if drop_leaks:
         recipe["drop_leaks"] = True
+    if isinstance(tokenizer, Units):
+        recipe |= tokenizer.recipe()
+    if strands != "none":
+        recipe["strands"] = strands
     digest = _digest(recipe)
     folder = Path(out).resolve() / f"{row.name.replace('/', '_')}-{digest[:16]}"
     ready = read_prepared(folder, reused=True)
     if ready is not None:
         return ready
-    splits = _read_splits(row, files)
+    splits = read_splits(row, data_dir)
     meta: dict[str, Any] = {"digest": digest, "recipe": recipe, "marks": _count_marks(row, splits, limit)}
-    splits, meta["leaks"] = audited(row.name, splits, meta["marks"], drop=drop_leaks)
+    splits, meta["leaks"] = (packed_audit if row.packed else audited)(
+        row.name, splits, meta["marks"], drop=drop_leaks
+    )
     if limit is not None:
         splits = {split: rows.take(_sample(digests[split], rows, limit)) for split, rows in splits.items()}
+    if row.kind == "multilabel":
+        meta["label_names"] = label_names(row, data_dir)
+        meta["undefined_labels"] = _undefined(splits, meta["label_names"])
     with _made_at_once(folder) as made:
-        encoder = Encoder(tokenizer, prompt, max_length, progress)
-        for split, rows in splits.items():
-            ids, offsets, cut = encoder.encode(f"{row.name} {split}", rows.sequences)
-            _write_split(made / f"{split}.arrow", ids, offsets, rows.labels)
-            meta.setdefault("rows", {})[split] = len(rows.labels)
-            meta.setdefault("longest", {})[split] = int(np.diff(offsets).max())
-            meta.setdefault("truncated", {})[split] = cut
+        encoder = Encoder(tokenizer, prompt, max_length, progress, made)
+        for split, part in _stranded(splits, strands).items():
+            ids, offsets, cut = encoder.encode(f"{row.name} {split}", part.sequences)
+            _write_split(made / f"{split}.arrow", ids, offsets, part.labels)
             meta.setdefault("bytes", {})[split] = (made / f"{split}.arrow").stat().st_size
+            if split in splits:
+                meta.setdefault("rows", {})[split] = len(part.labels)
+                meta.setdefault("longest", {})[split] = int(np.diff(offsets).max())
+                meta.setdefault("truncated", {})[split] = cut
         meta["marks"] |= _truncation_mark(row, meta["truncated"], meta["rows"], encoder.longest, max_length)
         (made / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
     prepared = read_prepared(folder)
@@ -221,6 +186,8 @@ def read_prepared(folder: Path | str, *, reused: bool = False) -> PreparedTask |
         marks=meta["marks"],
         leaks=meta["leaks"],
         reused=reused,
+        undefined_labels=meta.get("undefined_labels", {}),
+        label_names=meta.get("label_names", ()),
     )
 
 
@@ -254,6 +221,18 @@ def read_recipe(folder: Path | str) -> dict[str, Any]:
     return recipe
 
 
+def open_reverse_dev(folder: Path | str) -> Split | None:
+    """The other strand of the dev split, row by row; `None` when the task was prepared without."""
+    path = Path(folder) / f"dev{REVERSE}.arrow"
+    return _open_split(path) if path.exists() else None
+
+
+def read_label_names(folder: Path | str) -> list[str]:
+    """Names of a multi-label task's labels, in their order."""
+    names: list[str] = json.loads((Path(folder) / "meta.json").read_text()).get("label_names", [])
+    return names
+
+
 def open_test(folder: Path | str) -> Split:
     """The test split of a prepared task, memory-mapped. For the final stage alone.
 
@@ -264,6 +243,12 @@ def open_test(folder: Path | str) -> Split:
         return _open_split(Path(folder) / "test.arrow")
     except (OSError, ValueError) as error:
         raise InputError(f"{folder}: has no whole test split ({error}); remove it and run again.") from None
+
+
+def open_reverse_test(folder: Path | str) -> Split | None:
+    """The other strand of the test split, as `open_reverse_dev`. For the final stage alone."""
+    path = Path(folder) / f"test{REVERSE}.arrow"
+    return _open_split(path) if path.exists() else None
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
@@ -281,24 +266,28 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def _read_splits(row: TaskRow, files: Mapping[str, Path]) -> dict[str, Rows]:
-    """All splits, or every problem of all of them."""
-    splits: dict[str, Rows] = {}
-    problems: list[str] = []
-    for split, path in files.items():
-        splits[split], found = read_rows(path, row.num_labels)
-        problems += found
-    digests = {split: file_digest(path) for split, path in files.items()}
-    for split, other in combinations(splits, 2):
-        if digests[split] == digests[other] and len(splits[split].labels):
-            problems.append(f"{files[other]}: must differ from {files[split].name}, but is the same file.")
-        elif not problems and set(splits[split].sequences) == set(splits[other].sequences):
-            problems.append(
-                f"{files[other]}: must differ from {files[split].name}, but holds the same sequences."
-            )
-    if problems:
-        raise InputError(problems)
-    return splits
+def _stranded(splits: Mapping[str, Rows], strands: Strands) -> dict[str, Rows]:
+    """The splits to write: train with its other strand behind it, dev and test with theirs beside them."""
+    made: dict[str, Rows] = {}
+    for split, rows in splits.items():
+        turned = OtherStrand(rows.sequences)
+        if split == "train" and strands in ("train", "both"):
+            both = Joined(rows.sequences, turned)
+            made[split] = Rows(both, np.concatenate([rows.labels, rows.labels]))
+        else:
+            made[split] = rows
+        if split != "train" and strands in ("test", "both"):
+            made[split + REVERSE] = Rows(turned, rows.labels)
+    return made
+
+
+def _undefined(splits: Mapping[str, Rows], names: Sequence[str]) -> dict[str, list[str]]:
+    """Names of the labels that are the same in all rows of a split."""
+    found = {}
+    for split, rows in splits.items():
+        constant = rows.labels.min(axis=0) == rows.labels.max(axis=0)
+        found[split] = [names[i] for i in np.flatnonzero(constant).tolist()]
+    return found
 
 
 def _sample(digest: str, rows: Rows, limit: int) -> NDArray[np.int64]:
@@ -358,7 +347,9 @@ def _made_at_once(folder: Path) -> Iterator[Path]:
 def _write_split(
     path: Path, ids: NDArray[np.integer], offsets: NDArray[np.int64], labels: NDArray[Any]
 ) -> None:
-    columns = [pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(ids)), pa.array(labels)]
+    flat = pa.array(np.ascontiguousarray(labels).reshape(-1))
+    column = flat if labels.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, labels.shape[1])
+    columns = [pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(ids)), column]
     batch = pa.record_batch(columns, names=["ids", "label"])
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
         writer.write_batch(batch)
@@ -366,9 +357,14 @@ def _write_split(
 
 def _open_split(path: Path) -> Split:
     batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
-    column = batch.column("ids")
+    column, labels = batch.column("ids"), batch.column("label")
+    if pa.types.is_fixed_size_list(labels.type):
+        shape = (len(labels), labels.type.list_size)
+        values = labels.values.to_numpy(zero_copy_only=True).reshape(shape)
+    else:
+        values = labels.to_numpy(zero_copy_only=True)
     return Split(
         ids=column.values.to_numpy(zero_copy_only=True),
         offsets=column.offsets.to_numpy(zero_copy_only=True),
-        labels=batch.column("label").to_numpy(zero_copy_only=True),
+        labels=values,
     )

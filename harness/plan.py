@@ -10,7 +10,7 @@ from harness.errors import InputError, nearest
 from harness.results import config_hash, refuse_foreign
 from harness.space_files import SpaceFile, method_of, read_space
 from harness.spaces import SearchSpace
-from harness.tasks import TASKS, TaskRow
+from harness.tasks import TASKS, TaskRow, strands_of
 from lingo.methods import METHODS
 
 
@@ -133,21 +133,22 @@ def _space_files(benchmark: Benchmark, problems: list[str]) -> dict[str, SpaceFi
 
 def _train_rows(task: TaskRow, benchmark: Benchmark, problems: list[str]) -> int | None:
     """Sequences of the task's training split; `None` when its files have problems."""
-    from harness.data import training_rows
     from harness.hub import task_folder
+    from harness.sources import training_rows
 
+    strands = strands_of(task, benchmark.reverse_complement)
     if task.generated:
         from harness.quickstart import ROWS
 
-        rows: int = ROWS["train"]
-    else:
-        try:
-            folder = task_folder(task, benchmark.data_dir)
-            rows = training_rows(task, folder, drop_leaks=benchmark.drop_leaks)
-        except InputError as error:
-            problems += [line for line in error.problems if line not in problems]
-            return None
-    return min(rows, benchmark.limit or rows)
+        rows: int = min(ROWS["train"], benchmark.limit or ROWS["train"])
+        return rows * 2 if strands in ("train", "both") else rows
+    try:
+        folder = task_folder(task, benchmark.data_dir)
+        options: dict[str, Any] = {"drop_leaks": benchmark.drop_leaks, "limit": benchmark.limit}
+        return training_rows(task, folder, **options, strands=strands)
+    except InputError as error:
+        problems += [line for line in error.problems if line not in problems]
+        return None
 
 
 def _backbone_problems(models: tuple[str, ...]) -> list[str]:

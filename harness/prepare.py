@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.config import Benchmark
 from harness.data import PreparedTask, prepare
 from harness.errors import InputError
 from harness.hub import task_folder
@@ -12,7 +13,9 @@ from harness.leaks import summary
 from harness.ledger import Cell
 from harness.plan import Plan, Study
 from harness.results import Record
+from harness.tasks import strands_of
 from lingo.methods import METHODS
+from lingo.nucleotides import units_for
 from lingo.prompts import prompt_for
 
 Say = Callable[[str], None]
@@ -20,9 +23,14 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens:
-    """What preparation needs of a backbone, without its weights."""
+    """What preparation needs of a backbone, without its weights.
+
+    Attributes:
+        rows: Rows of its token embedding.
+    """
 
     tokenizer: Any
+    rows: int
     pad_id: int
     max_length: int
     digest: str
@@ -38,6 +46,7 @@ def read_backbones(sources: Sequence[str]) -> dict[str, Tokens]:
     """
     from lingo.backbones import load_backbone
     from lingo.checkpoint import BackboneError
+    from lingo.embeddings import rows_of
 
     problems: list[str] = []
     found: dict[str, Tokens] = {}
@@ -49,6 +58,7 @@ def read_backbones(sources: Sequence[str]) -> dict[str, Tokens]:
             continue
         found[source] = Tokens(
             tokenizer=backbone.tokenizer,
+            rows=rows_of(backbone),
             pad_id=backbone.pad_id,
             max_length=backbone.max_length,
             digest=backbone.digest,
@@ -77,7 +87,7 @@ def prepare_cells(checked: Plan, backbones: dict[str, Tokens], say: Say) -> list
             own = study.task.generated
             folder = generated if own else task_folder(study.task, checked.benchmark.data_dir)
             made[key] = _prepared(checked, study, folder, backbones[study.source], prompted, say)
-        cells.append(_cell(study, made[key], backbones[study.source], checked.benchmark.marks))
+        cells.append(_cell(study, made[key], backbones[study.source], checked.benchmark))
     return cells
 
 
@@ -85,16 +95,18 @@ def _prepared(
     checked: Plan, study: Study, folder: Path, tokens: Tokens, prompted: bool, say: Say
 ) -> PreparedTask:
     longest = min(tokens.max_length, checked.benchmark.max_length or tokens.max_length)
+    scheme = checked.benchmark.tokenization
     prepared = prepare(
         study.task,
         folder,
         checked.out / "data",
-        tokenizer=tokens.tokenizer,
+        tokenizer=tokens.tokenizer if scheme == "bbpe" else units_for(scheme, tokens.tokenizer, tokens.rows),
         pad_id=tokens.pad_id,
         max_length=longest,
         prompt=prompt_for(study.task.domain) if prompted else None,
         limit=checked.benchmark.limit,
         drop_leaks=checked.benchmark.drop_leaks,
+        strands=strands_of(study.task, checked.benchmark.reverse_complement),
     )
     rows = ", ".join(f"{split} {count:,}" for split, count in prepared.rows.items())
     say(
@@ -108,18 +120,22 @@ def _prepared(
     return prepared
 
 
-def _cell(study: Study, prepared: PreparedTask, tokens: Tokens, marks: Sequence[str]) -> Cell:
+def _cell(study: Study, prepared: PreparedTask, tokens: Tokens, benchmark: Benchmark) -> Cell:
     own = [] if tokens.trained else ["untrained backbone"]
     return Cell(
         study=study,
         data=prepared.folder,
         data_digest=prepared.digest,
         backbone_digest=tokens.digest,
-        marks=list(dict.fromkeys([*marks, *prepared.marks, *own])),
+        marks=list(dict.fromkeys([*benchmark.marks, *prepared.marks, *own])),
         tokens=prepared.longest["train"],
         source=tokens.source,
-        facts={"leaks": prepared.leaks},
+        facts={"leaks": prepared.leaks, "tokenization": benchmark.tokenization} | _label_facts(prepared),
     )
+
+
+def _label_facts(prepared: PreparedTask) -> dict[str, Any]:
+    return {"undefined_labels": prepared.undefined_labels} if prepared.label_names else {}
 
 
 def refuse_other_inputs(records: Sequence[Record], cells: Sequence[Cell], out: Path) -> None:

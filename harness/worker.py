@@ -9,17 +9,27 @@ from typing import Any
 
 import torch
 
-from harness.data import open_prepared, open_test, read_recipe
+from harness.data import (
+    open_prepared,
+    open_reverse_dev,
+    open_reverse_test,
+    open_test,
+    read_label_names,
+    read_recipe,
+)
 from harness.jobs import Job, Report
 from lingo.backbones import Backbone, load_backbone
 from lingo.batch import Share
-from lingo.data import TaskData
+from lingo.data import Split, TaskData
+from lingo.embeddings import add_rows
 from lingo.export import export_adapter
+from lingo.metrics import score
 from lingo.pack import Pack
 from lingo.parameters import rank_pattern, trained_parameters, used_parameters
 from lingo.prompts import Prompt
 from lingo.reduce import all_reduce, alone
 from lingo.slot import Slot
+from lingo.strands import average_strands, label_scores
 from lingo.target import ExportError
 from lingo.trial import TrialConfig
 
@@ -65,9 +75,10 @@ class LingoEngine:
     def __init__(self, *, rank: int = 0, world: int = 1, device: str = "cpu", capacity: int = 1) -> None:
         self._share, self._device, self._capacity = Share(rank, world), device, capacity
         self._reduce = all_reduce if world > 1 else alone
-        self._backbone: tuple[str, Backbone] | None = None
+        self._backbone: tuple[tuple[str, int], Backbone] | None = None
         self._pack: Pack | None = None
         self._data: dict[str, TaskData] = {}
+        self._new_tokens: dict[str, int] = {}
         self._jobs: dict[str, _Training] = {}
 
     def free_slots(self, job: Job) -> int:
@@ -121,6 +132,12 @@ class LingoEngine:
 
     # --- the pack ---------------------------------------------------------------------------------------
 
+    def _needs(self, job: Job) -> tuple[str, int]:
+        """The backbone of a job, and how many embedding rows its tokens add to it."""
+        if job.data not in self._new_tokens:
+            self._new_tokens[job.data] = int(read_recipe(job.data).get("new_tokens", 0))
+        return job.backbone, self._new_tokens[job.data]
+
     @staticmethod
     def _is_full(job: Job) -> bool:
         return TrialConfig.from_dict(job.config).kind.adapter == "none"
@@ -129,7 +146,7 @@ class LingoEngine:
         data = data or self._open(job.data)
         return (
             self._backbone is not None
-            and self._backbone[0] == job.backbone
+            and self._backbone[0] == self._needs(job)
             and pack.full == (config.kind.adapter == "none")
             and (pack.full or _rank(config) <= pack.layout.rank)
             and data.num_labels <= pack.layout.labels
@@ -141,9 +158,11 @@ class LingoEngine:
         if self._pack is not None:
             self._pack.close()
             self._pack = None
-        if self._backbone is None or self._backbone[0] != job.backbone:
+        if self._backbone is None or self._backbone[0] != self._needs(job):
             self._backbone = None
-            self._backbone = (job.backbone, load_backbone(job.backbone, device=self._device))
+            backbone = load_backbone(job.backbone, device=self._device)
+            add_rows(backbone, self._needs(job)[1])
+            self._backbone = (self._needs(job), backbone)
         full = self._is_full(job)
         self._pack = Pack(
             self._backbone[1],
@@ -177,7 +196,7 @@ class LingoEngine:
             "total_steps": slot.total_steps,
             "train_loss": loss,
         }
-        dev = pack.evaluate(slot, slot.data.dev)
+        dev, _ = self._measure(slot, slot.data.dev, open_reverse_dev(job.data))
         if not math.isfinite(loss) or not math.isfinite(dev["loss"]):
             self.release(job.id)
             rate = f"learning rate {slot.config.learning_rate:g}"
@@ -185,19 +204,40 @@ class LingoEngine:
             return Report(
                 **news, status="failed", dev=dev, seconds=time.monotonic() - training.started, error=error
             )
-        test = pack.evaluate(slot, open_test(job.data)) if slot.done and job.stage == "final" else None
+        test: dict[str, float] | None = None
+        labels: dict[str, list[float]] = {}
+        if slot.done and job.stage == "final":
+            test, labels = self._measure(slot, open_test(job.data), open_reverse_test(job.data))
         news |= {"dev": dev, "test": test, "facts": self._facts(training)}
         if slot.done and job.adapter and self._share.index == 0:
             news["facts"] |= self._save_adapter(training, {**news["facts"], "dev": dev, "test": test})
+        if labels:
+            news["facts"]["test_labels"] = {"names": read_label_names(job.data), **labels}
         news["seconds"] = time.monotonic() - training.started
         if slot.done:
             self.release(job.id)
         return Report(**news, status="finished" if slot.done else "running")
 
+    def _measure(
+        self, slot: Slot, split: Split, reverse: Split | None
+    ) -> tuple[dict[str, float], dict[str, list[float]]]:
+        """Metrics over a split, predictions averaged over both strands where there are two; and those of each
+        label of a multi-label task."""
+        assert self._pack is not None
+        logits, kind = self._pack.predict(slot, split), slot.data.kind
+        if reverse is not None:
+            logits = average_strands(kind, logits, self._pack.predict(slot, reverse))
+        single = label_scores(logits, split.labels) if kind == "multilabel" else {}
+        return score(kind, logits, split.labels), single
+
     def _save_adapter(self, training: _Training, facts: dict[str, Any]) -> dict[str, Any]:
         """Write the trained adapter in peft's layout. A disk that refuses costs the file, not the result."""
         assert self._pack is not None and training.job.adapter is not None
         folder, recipe = Path(training.job.adapter), read_recipe(training.job.data)
+        if recipe.get("new_tokens"):
+            return {
+                "adapter_error": f"peft's layout has no place for the new tokens of {recipe['tokenization']}."
+            }
         options: dict[str, Any] = {
             "card": {"task": training.slot.data.name, "study": training.job.study, **facts},
             "prompt": Prompt(*recipe["prompt"]) if recipe["prompt"] else None,

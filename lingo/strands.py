@@ -18,7 +18,7 @@ def average_strands(kind: str, forward: NDArray[np.floating], reverse: NDArray[n
         forward, reverse: Outputs of the head `[n, outputs]` on each sequence and on its reverse complement.
 
     Returns:
-        float64 `[n, outputs]`; what is not finite stays so.
+        float64 `[n, outputs]`; not finite where an output is not.
 
     Raises:
         ValueError: If the shapes differ.
@@ -35,7 +35,8 @@ def average_strands(kind: str, forward: NDArray[np.floating], reverse: NDArray[n
     # log p - log(1 - p) of the mean, both sides without loss near 0 and 1.
     right = expit(one) + expit(other)
     wrong = expit(-one) + expit(-other)
-    return np.log(np.maximum(right, TINY)) - np.log(np.maximum(wrong, TINY)) + 0 * (one + other)
+    mean = np.log(np.maximum(right, TINY)) - np.log(np.maximum(wrong, TINY))
+    return np.where(np.isfinite(one) & np.isfinite(other), mean, np.nan)
 
 
 def label_scores(logits: NDArray[np.floating], labels: NDArray[np.generic]) -> dict[str, list[float]]:

@@ -9,16 +9,14 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from harness.data import (
-    check_task,
-    find_task_files,
     open_prepared,
     open_test,
     prepare,
     read_prepared,
-    training_rows,
 )
 from harness.errors import InputError
 from harness.sequence_files import SHOWN
+from harness.sources import check_task, find_task_files, training_rows
 from harness.tasks import TASKS, TaskRow
 from lingo.prompts import Prompt
 

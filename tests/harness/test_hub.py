@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from harness import hub
-from harness.data import check_task, find_task_files
 from harness.errors import InputError
 from harness.sequence_files import read_rows
+from harness.sources import check_task, find_task_files
 from harness.tasks import TASKS, TaskRow
 
 ROW = TaskRow(name="toy/one", family="toy", num_labels=2, length=8, domain="DNA", mirror="toy_one")
