@@ -1,8 +1,10 @@
 """The peers: peft under a plain training loop, and peft under transformers' Trainer."""
 
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from typing import Any
 
 import torch
@@ -138,5 +140,10 @@ class TrainerLoop:
                 log_level="error",
                 use_cpu=True,
             )
-            Trainer(model=self.model, args=arguments, train_dataset=self.rows, callbacks=[Allocate()]).train()
+            trainer = Trainer(
+                model=self.model, args=arguments, train_dataset=self.rows, callbacks=[Allocate()]
+            )
+            # The Trainer prints its own report.
+            with redirect_stdout(sys.stderr):
+                trainer.train()
         return (times[-1] - times[1]) / count
