@@ -78,10 +78,9 @@ class Split:
         longest = int(lengths.max(initial=0))
         if width is not None and width < longest:
             raise ValueError(f"`width` must be at least the longest sequence, {longest}, but got {width}.")
-        columns = np.arange(longest if width is None else width)
-        inside = columns < lengths[:, None]
-        padded = np.full(inside.shape, pad_id, dtype=np.int64)
-        padded[inside] = self.ids[(starts[:, None] + columns)[inside]]
+        padded = np.full((len(chosen), longest if width is None else width), pad_id, dtype=np.int64)
+        for row, start, length in zip(padded, starts.tolist(), lengths.tolist(), strict=True):
+            row[:length] = self.ids[start : start + length]
         return padded, lengths
 
 
@@ -127,7 +126,9 @@ def label_problems(kind: str, num_labels: int, labels: NDArray[np.generic]) -> l
         return [f"`kind` must be one of {', '.join(get_args(Kind))}, but got {kind!r}."]
     if kind == "multilabel":
         if labels.ndim != 2 or labels.shape[1] != num_labels or labels.dtype.kind not in "fu":
-            return [f"labels must be uint8 or float32 [n, {num_labels}], but got {labels.dtype} {list(labels.shape)}."]
+            return [
+                f"labels must be uint8 or float32 [n, {num_labels}], but got {labels.dtype} {list(labels.shape)}."
+            ]
         return []
     expected = "i" if kind == "classification" else "f"
     if labels.ndim != 1 or labels.dtype.kind != expected:
