@@ -8,7 +8,7 @@ the gradients of Q and Λ follow from G for all sites at once: dQ = s·Λ·G and
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,9 +29,10 @@ class PackedLinear(nn.Module):
     def __init__(self, base: nn.Module, anchor: Tensor) -> None:
         super().__init__()
         self.base = base
-        weight = base.weight
+        weight = cast(Tensor, base.weight)
         # GPT-2's Conv1D keeps its weight as [d_in, d_out].
-        self.weight = weight if isinstance(base, nn.Linear) else weight.t()  # type: ignore[operator]
+        self.weight = weight if isinstance(base, nn.Linear) else weight.t()
+        self.weight_t = self.weight.t()
         self.bias = base.bias
         self.anchor = anchor
         self.slots = 0
@@ -40,6 +41,9 @@ class PackedLinear(nn.Module):
         self.grad_p: Tensor | None = None
         self.grad_g: Tensor | None = None
         self.kept: Tensor | None = None
+        """Dropout mask [n, B·S, d_in]; the factor 1/(1 - rate) is part of the folded scale."""
+        self.views: tuple[Tensor, ...] = ()
+        """Pᵀ, Q̂ᵀ and the gradient buffers of P and G, as the backward pass takes them."""
 
     def forward(self, x: Tensor) -> Tensor:
         if self.p is None:
@@ -62,40 +66,35 @@ class _LowRank(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, anchor: Tensor, site: PackedLinear) -> Tensor:
         out = F.linear(x, site.weight, site.bias)  # type: ignore[arg-type]
-        rows = _drop(x, site.kept).view(site.slots, -1, x.shape[-1])
-        u = torch.bmm(rows, site.p)  # type: ignore[arg-type]
+        rows = x.view(site.slots, -1, x.shape[-1])
+        u = torch.bmm(rows if site.kept is None else rows * site.kept, site.p)  # type: ignore[arg-type]
         out.view(site.slots, -1, out.shape[-1]).baddbmm_(u, site.q)  # type: ignore[arg-type]
         ctx.save_for_backward(x, u)
         # The buffers of this step: a later arrangement must not be mixed in.
         ctx.site, ctx.kept = site, site.kept
-        ctx.p, ctx.q, ctx.grad_p, ctx.grad_g = site.p, site.q, site.grad_p, site.grad_g
+        ctx.views = site.views
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None]:
         x, u = ctx.saved_tensors
-        site, (grad,) = ctx.site, grads
+        site, kept, (grad,) = ctx.site, ctx.kept, grads
+        p_t, q_t, grad_p, grad_g = ctx.views
         slots = u.shape[0]
         g = grad.reshape(slots, -1, grad.shape[-1])
-        du = torch.bmm(g, ctx.q.transpose(1, 2))
-        rows = _drop(x, ctx.kept).view(slots, -1, x.shape[-1])
-        ctx.grad_p.baddbmm_(rows.transpose(1, 2), du)
-        ctx.grad_g.baddbmm_(u.transpose(1, 2), g)
+        rows = x.view(slots, -1, x.shape[-1])
+        du = torch.bmm(g, q_t)
+        grad_p.baddbmm_((rows if kept is None else rows * kept).mT, du)
+        grad_g.baddbmm_(u.mT, g)
         if not ctx.needs_input_grad[0]:
             return None, None, None
-        dx = F.linear(grad, site.weight.t())
-        if ctx.kept is None:
-            dx.view(slots, -1, x.shape[-1]).baddbmm_(du, ctx.p.transpose(1, 2))
+        dx = F.linear(grad, site.weight_t)
+        dx_rows = dx.view(slots, -1, x.shape[-1])
+        if kept is None:
+            dx_rows.baddbmm_(du, p_t)
         else:
-            dx += _drop(torch.bmm(du, ctx.p.transpose(1, 2)).view(x.shape), ctx.kept)
+            dx_rows.add_(torch.bmm(du, p_t).mul_(kept))
         return dx, None, None
-
-
-def _drop(x: Tensor, kept: Tensor | None) -> Tensor:
-    """Zero the dropped inputs; the factor 1/(1 - rate) is part of the folded scale."""
-    if kept is None:
-        return x
-    return (x.view(kept.shape) * kept).view(x.shape)
 
 
 class AdapterBank:
@@ -217,6 +216,7 @@ class AdapterBank:
         p, q, gp, gg = (buffer[site.index] for buffer in self._buffers[site.group])
         module.p, module.grad_p = p[:, :, :width], gp[:, :, :width]
         module.q, module.grad_g = q[:, :width], gg[:, :width]
+        module.views = (module.p.mT, module.q.mT, module.grad_p, module.grad_g)
 
     def fold(self, scale: Tensor) -> Tensor:
         """Write Q̂ = s·Λ·Q of the arranged rows; `scale` s is [rows, 1]. Returns s·Λ [rows, R]."""
@@ -269,6 +269,7 @@ class AdapterBank:
     def drop(self, kept: Tensor | None) -> None:
         """Set the dropout masks of the next forward pass, [n, B, S, Σ d_in], or none at all."""
         start = 0
+        kept = None if kept is None else kept.flatten(1, 2)
         for site in self.layout.sites:
             module = self._modules[site.path]
             module.kept = None if kept is None else kept[..., start : start + site.d_in]

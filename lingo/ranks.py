@@ -79,11 +79,12 @@ class Importance:
         """Equations 1 to 3 on the leading rows: Ī ← Ī + (1-β1)(I - Ī), Ū ← Ū + (1-β2)(|I - Ī| - Ū), I = |w·∂w|.
 
         `theta` (after the optimiser's step, as peft does) and `grad` are [n, ≥ factors]; `toward` = 1 - β1 and
-        `toward_u` = 1 - β2 are [n, 1], 0 for slots whose averages rest.
+        `toward_u` = 1 - β2 are [n, 1], 0 for slots whose averages rest. `grad` is used up: a new tensor of this
+        size would cost more than the arithmetic.
         """
         n, width = theta.shape[0], self.layout.factors
         mean, spread = self.sensitivity[:n], self.uncertainty[:n]
-        now = torch.mul(theta[:, :width], grad[:, :width]).abs_()
+        now = grad[:, :width].mul_(theta[:, :width]).abs_()
         mean.lerp_(now, toward)
         spread.lerp_(now.sub_(mean).abs_(), toward_u)
 
