@@ -334,6 +334,49 @@ def prepare(
     raise typer.Exit(code)
 
 
+@app.command()
+def doctor(
+    models: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="Backbones to load and to compare with their checkpoints."),
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Data folder to check.", show_default="what is kept from the hub"
+        ),
+    ] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="Tasks that must be there.", show_default="those that are there"),
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where results would go.")] = Path("results"),
+    ray: Annotated[bool, typer.Option(help="Start Ray for a moment.")] = True,
+) -> None:
+    """Check what a run needs: versions, devices, backbones, data, writable folders, Ray; with advice.
+
+    Exit code: 0 when nothing stops a run, 1 when something does, 2 for bad input.
+    """
+    console = Console(highlight=False)
+    try:
+        from harness.doctor import examine
+
+        code = examine(
+            console,
+            models=_names(models) or (),
+            data_dir=data_dir,
+            tasks=_names(tasks) or (),
+            out=out,
+            ray=ray,
+        )
+    except InputError as error:
+        _complain(error)
+        code = BAD_INPUT
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    raise typer.Exit(code)
+
+
 def _complain(error: InputError) -> None:
     """Print every problem on its own line; long lines are left whole so that they can be copied."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)

@@ -52,10 +52,11 @@ def fetch(row: TaskRow, *, repository: str = MIRROR, cache_dir: Path | None = No
     """
     if not row.mirror:
         raise InputError(f"{row.name} is not in {repository}.")
-    folder = (cache_dir or _cache_dir()) / repository.strip("/").replace("/", "--")
-    kept = folder / row.mirror
-    if all((kept / f"{split}.parquet").is_file() for split in SPLITS):
-        return folder
+    there = kept(row, repository=repository, cache_dir=cache_dir)
+    if there is not None:
+        return there
+    folder = _folder(repository, cache_dir)
+    final = folder / row.mirror
     revision = None if Path(repository).is_dir() else _revision(repository)
     splits = _load(repository, row.mirror, revision)
     folder.mkdir(parents=True, exist_ok=True)
@@ -65,17 +66,25 @@ def fetch(row: TaskRow, *, repository: str = MIRROR, cache_dir: Path | None = No
             table.to_parquet(made / f"{split}.parquet")
         (made / "source.json").write_text(json.dumps({"repository": repository, "revision": revision}) + "\n")
         made.chmod(0o755)
-        shutil.rmtree(kept, ignore_errors=True)
-        made.rename(kept)
+        shutil.rmtree(final, ignore_errors=True)
+        made.rename(final)
     finally:
         shutil.rmtree(made, ignore_errors=True)
     return folder
 
 
-def _cache_dir() -> Path:
+def kept(row: TaskRow, *, repository: str = MIRROR, cache_dir: Path | None = None) -> Path | None:
+    """The folder that `fetch` would give without asking the network; `None` when nothing is kept."""
+    folder = _folder(repository, cache_dir)
+    whole = all((folder / row.mirror / f"{split}.parquet").is_file() for split in SPLITS)
+    return folder if row.mirror and whole else None
+
+
+def _folder(repository: str, cache_dir: Path | None) -> Path:
     from datasets import config
 
-    return Path(config.HF_DATASETS_CACHE) / "lingo-bench"
+    parent = cache_dir or Path(config.HF_DATASETS_CACHE) / "lingo-bench"
+    return parent / repository.strip("/").replace("/", "--")
 
 
 def _revision(repository: str) -> str:

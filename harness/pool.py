@@ -68,6 +68,20 @@ def local_ray(num_cpus: int, num_gpus: int | None = None) -> Iterator[None]:
         ray.shutdown()
 
 
+def try_ray(seconds: float = 60.0) -> str:
+    """Start Ray on this machine, run one task on it and stop it again.
+
+    Returns:
+        Address of the node that ran the task.
+
+    Raises:
+        RayError, OSError, RuntimeError: As Ray does where it cannot start, or its task does not end in time.
+    """
+    with local_ray(1):
+        answer: str = ray.get(ray.remote(ray.util.get_node_ip_address).remote(), timeout=seconds)
+    return answer
+
+
 class Pool:
     """Worker groups and the job source between them and their clients. Make one with `Pool.start`."""
 

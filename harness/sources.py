@@ -26,7 +26,7 @@ def find_task_files(row: TaskRow, data_dir: Path | str) -> dict[str, Path]:
     data_dir = Path(data_dir)
     if not data_dir.is_dir():
         raise InputError(f"`--data-dir` must be a folder, but got {data_dir}.")
-    folders = [data_dir / name for name in (row.name, f"GUE/{row.name}", row.mirror) if name]
+    folders = [data_dir / name for name in folder_names(row)]
     folder = next((folder for folder in folders if folder.is_dir()), None)
     if folder is None:
         raise InputError(
@@ -38,6 +38,11 @@ def find_task_files(row: TaskRow, data_dir: Path | str) -> dict[str, Path]:
     if problems:
         raise InputError(problems)
     return files
+
+
+def folder_names(row: TaskRow) -> list[str]:
+    """Folders that a task may lie in below the data folder."""
+    return [name for name in (row.name, f"GUE/{row.name}", row.mirror) if name]
 
 
 def _split_file(row: TaskRow, folder: Path, split: str, problems: list[str]) -> Path:
