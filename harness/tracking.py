@@ -23,6 +23,9 @@ from harness.results import Record, config_hash
 
 LOG = logging.getLogger(__name__)
 KEY = "lingo.key"
+TRAINING = {"mlflow.experimentKind": "custom_model_development"}
+"""Tag of an experiment that the UI then opens on its training runs, not on traces of language models."""
+
 EVALUATED = "train_loss"
 """The metric that every evaluation has."""
 
@@ -173,7 +176,11 @@ class Mirror:
         if found is None:
             location = self._artifacts.resolve().as_uri() if self._artifacts is not None else None
             try:
-                return str(self._client.create_experiment(self._name, artifact_location=location))
+                return str(
+                    self._client.create_experiment(
+                        self._name, artifact_location=location, tags=dict(TRAINING)
+                    )
+                )
             except MlflowException:  # another writer was faster, or the store refuses for good
                 found = self._client.get_experiment_by_name(self._name)
                 if found is None:
