@@ -81,7 +81,10 @@ def run(
     tasks: Annotated[
         str | None,
         typer.Option(
-            metavar="A,B", help="Tasks, comma-separated: EMP/H3,prom/prom_300_tata", rich_help_panel=WHAT
+            metavar="A,B",
+            help="Tasks, comma-separated: EMP/H3,prom/prom_300_tata. A .csv or .parquet file, or a folder with "
+            "train, dev and test, is a task of your own: columns sequence and label, label_0…label_n or target.",
+            rich_help_panel=WHAT,
         ),
     ] = None,
     models: Annotated[

@@ -150,7 +150,7 @@ def _resolved(model: str) -> str:
 def _task_names(suite: str, given: Mapping[str, Any], problems: list[str]) -> tuple[str, ...]:
     try:
         names = given.get("tasks") or SUITES.get(suite, ())
-        return tuple(row.name for row in find_tasks(names)) or ("-",)
+        return tuple(row.source or row.name for row in find_tasks(names)) or ("-",)
     except InputError as error:
         problems += error.problems
         return ("-",)

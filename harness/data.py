@@ -24,7 +24,7 @@ from harness.errors import InputError
 from harness.leaks import audited
 from harness.packed_leaks import packed_audit
 from harness.sequence_files import Rows
-from harness.sources import label_names, read_splits, split_digests
+from harness.sources import label_names, read_splits, source_marks, split_digests
 from harness.strands import Joined, OtherStrand
 from harness.tasks import Strands, TaskRow
 from lingo.data import Kind, Split, TaskData
@@ -296,7 +296,8 @@ def _sample(digest: str, rows: Rows, limit: int) -> NDArray[np.int64]:
 
 
 def _count_marks(row: TaskRow, splits: Mapping[str, Rows], limit: int | None) -> dict[str, str]:
-    marks = {}
+    marks: dict[str, str] = {}
+    marks |= source_marks(row)
     if row.generated:
         marks["generated data"] = f"{row.name} is generated DNA with planted motifs."
     changed = [

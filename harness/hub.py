@@ -26,8 +26,14 @@ def task_folder(row: TaskRow, data_dir: Path | None) -> Path:
     Raises:
         InputError: If there is no `data_dir` and the hub cannot be reached; it says what to do.
     """
+    if row.source:
+        return Path(row.source).parent
     if data_dir is not None:
         return data_dir
+    if row.packed:
+        raise InputError(
+            f"`--data-dir` is needed for {row.name}: name the folder that `prepare {row.family}` wrote."
+        )
     try:
         return fetch(row)
     except InputError as error:

@@ -10,7 +10,7 @@ from harness.errors import InputError, nearest
 from harness.results import config_hash, refuse_foreign
 from harness.space_files import SpaceFile, method_of, read_space
 from harness.spaces import SearchSpace
-from harness.tasks import TASKS, TaskRow, strands_of
+from harness.tasks import TaskRow, find_task, strands_of
 from lingo.methods import METHODS
 
 
@@ -81,7 +81,7 @@ def plan(benchmark: Benchmark) -> Plan:
     """
     problems: list[str] = []
     files = _space_files(benchmark, problems)
-    rows = {name: _train_rows(TASKS[name], benchmark, problems) for name in benchmark.tasks}
+    rows = {name: _train_rows(find_task(name), benchmark, problems) for name in benchmark.tasks}
     problems += _backbone_problems(benchmark.models)
     problems += _worker_problems(benchmark)
     studies = _studies(benchmark, files, rows, problems)
@@ -201,7 +201,7 @@ def _studies(
                     continue
                 studies.append(
                     Study(
-                        task=TASKS[task],
+                        task=find_task(task),
                         backbone=names[model],
                         source=model,
                         method=method,

@@ -139,6 +139,16 @@ def _row(fields: list[str], num_labels: int) -> str | tuple[str, int]:
     if len(fields) != 2:
         return f"a row must be `sequence,label`, but got {len(fields)} fields."
     sequence, label = fields[0].strip(), fields[1].strip()
+    problem = sequence_problem(sequence)
+    if problem:
+        return problem
+    if not (label.isascii() and label.isdigit() and int(label) < num_labels):
+        return f"`label` must be a whole number from 0 to {num_labels - 1}, but got {_short(label)!r}."
+    return sequence.translate(UNIFORM), int(label)
+
+
+def sequence_problem(sequence: str) -> str | None:
+    """What keeps a text from being a sequence; `None` when it is one."""
     if not sequence:
         return "`sequence` must not be empty."
     if not ACCEPTED.issuperset(sequence):
@@ -147,9 +157,7 @@ def _row(fields: list[str], num_labels: int) -> str | tuple[str, int]:
             f"`sequence` must hold nucleotide codes (A, C, G, T, N; other IUPAC codes count as N), "
             f"but got {letter!r} at position {position}."
         )
-    if not (label.isascii() and label.isdigit() and int(label) < num_labels):
-        return f"`label` must be a whole number from 0 to {num_labels - 1}, but got {_short(label)!r}."
-    return sequence.translate(UNIFORM), int(label)
+    return None
 
 
 def _short(text: str, width: int = 40) -> str:

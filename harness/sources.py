@@ -8,11 +8,10 @@ import numpy as np
 
 from harness.errors import InputError
 from harness.leaks import kept_for_training
+from harness.own_data import SHARE, SUFFIXES, read_own
 from harness.packed import META, PackedSequences, PackedSplit
 from harness.sequence_files import Rows, file_digest, read_rows
 from harness.tasks import SPLITS, Strands, TaskRow
-
-SUFFIXES = (".csv", ".parquet")
 
 
 def find_task_files(row: TaskRow, data_dir: Path | str) -> dict[str, Path]:
@@ -97,6 +96,8 @@ def split_digests(row: TaskRow, data_dir: Path | str) -> dict[str, str]:
     Raises:
         InputError: If they are not there.
     """
+    if row.source:
+        return dict(read_own(row.source).digests)
     if row.packed:
         return {name: split.digest for name, split in _packed(row, data_dir).items()}
     return {split: file_digest(path) for split, path in find_task_files(row, data_dir).items()}
@@ -108,6 +109,8 @@ def read_splits(row: TaskRow, data_dir: Path | str) -> dict[str, Rows]:
     Raises:
         InputError: with every problem of all files.
     """
+    if row.source:
+        return dict(read_own(row.source).splits)
     if row.packed:
         return {name: _rows_of(split) for name, split in _packed(row, data_dir).items()}
     return _read_files(row, find_task_files(row, data_dir))
@@ -115,7 +118,17 @@ def read_splits(row: TaskRow, data_dir: Path | str) -> dict[str, Rows]:
 
 def label_names(row: TaskRow, data_dir: Path | str) -> list[str]:
     """Names of a multi-label task's labels."""
+    if row.source:
+        return list(read_own(row.source).label_names)
     return _packed(row, data_dir)["train"].label_names if row.packed else []
+
+
+def source_marks(row: TaskRow) -> dict[str, str]:
+    """What a reader of results must know of where the rows come from."""
+    cut = read_own(row.source).cut if row.source else ()
+    if not cut:
+        return {}
+    return {"cut split": f"{row.name}: {' and '.join(cut)} cut from train, {SHARE:.0%} each, by its content."}
 
 
 def _packed(row: TaskRow, data_dir: Path | str) -> dict[str, PackedSplit]:

@@ -36,6 +36,7 @@ class TaskRow:
         mirror: Name in the hub's mirror of GUE, `emp_H3`; empty for generated tasks.
         generated: Whether `harness.quickstart` makes the data.
         packed: Whether the data is that of `harness.packed`, made by `prepare`, and not text files.
+        source: File or folder of a person's own data; empty for the tasks of this table.
         strands: Where the reverse complement is used as well, unless `--reverse-complement` says otherwise.
     """
 
@@ -50,6 +51,7 @@ class TaskRow:
     mirror: str = ""
     generated: bool = False
     packed: bool = False
+    source: str = ""
     strands: Strands = "none"
 
     @property
@@ -218,13 +220,18 @@ def strands_of(row: TaskRow, asked: Strands | None) -> Strands:
 
 
 def find_task(name: str) -> TaskRow:
-    """The row of a task by its official name or an alias (`EMP/H3`, `emp_H3`, `H3`, `human_tf_0`).
+    """The row of a task by its official name or an alias (`EMP/H3`, `emp_H3`, `H3`, `human_tf_0`), or of a
+    person's own data by its path.
 
     Raises:
-        InputError: If no task has this name; it gives the nearest known names.
+        InputError: If no task has this name; it gives the nearest known names. If own data has problems.
     """
+    from harness.own_data import is_own, own_task
+
     row = ALIASES.get(_alias(name))
     if row is None:
+        if is_own(name):
+            return own_task(name)
         raise InputError(f"`--tasks` must name known tasks, but got {name!r}.{nearest(name, TASKS)}")
     return row
 
@@ -240,7 +247,11 @@ def find_tasks(names: Iterable[str]) -> list[TaskRow]:
     for name in names:
         try:
             row = find_task(name)
-            found[row.name] = row
+            if found.setdefault(row.name, row).source != row.source:
+                problems.append(
+                    f"`--tasks` must name data of different names, but {found[row.name].source} and {row.source} "
+                    f"would both be {row.name}."
+                )
         except InputError as error:
             problems += error.problems
     if problems:
