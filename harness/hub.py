@@ -119,7 +119,6 @@ def _ask(repository: str) -> tuple[str | None, str]:
 def _load(repository: str, name: str, revision: str | None) -> dict[str, Any]:
     import datasets
 
-    datasets.disable_progress_bars()
     try:
         held = datasets.load_dataset(repository, name, revision=revision)
     except Exception as error:  # as above, and whatever its builders make of odd files
