@@ -1,6 +1,6 @@
 """Draws `docs/leaderboard.svg`, the picture of the README, from the results table of a run.
 
-    python docs/leaderboard.py results/<run>/results.parquet
+python docs/leaderboard.py results/<run>/results.parquet
 """
 
 import sys
