@@ -37,6 +37,7 @@ def cell(tmp_path, method="lora"):
         marks=["smoke"],
         tokens=10,
         source="/models/toy",
+        facts={"leaks": {"dropped": 3}, "samples": 1},
     )
 
 
@@ -126,7 +127,7 @@ def test_a_record_for_every_end(told):
         ledger(first, nothing, status)
     ledger(first, report(first, 1), "running")
     ledger(first, report(first, 1), "running")
-    last = report(first, 2, "finished", facts={"trained_parameters": 7}, seconds=3.0)
+    last = report(first, 2, "finished", facts={"trained_parameters": 7, "samples": 80}, seconds=3.0)
     ledger(first, last, "finished")
     ledger(lost, nothing, "started")
     ledger(lost, replace(nothing, number=1, status="failed", error="out of memory"), "failed")
@@ -138,6 +139,9 @@ def test_a_record_for_every_end(told):
     assert (one.status, one.trial, one.seconds, one.trained_parameters) == ("finished", 0, 3.0, 7)
     assert [entry["dev"]["mcc"] for entry in one.history] == [0.1, 0.2] and one.dev == {"mcc": 0.2}
     assert one.marks == ["smoke"] and one.family == "mouse" and one.environment == {"git_sha": "x"}
+    # What was measured of the data is in every record; what a job measured itself comes first.
+    assert one.facts == {"leaks": {"dropped": 3}, "samples": 80}
+    assert records[lost.id].facts == {"leaks": {"dropped": 3}, "samples": 1}
     assert (records[lost.id].status, records[lost.id].error) == ("failed", "out of memory")
     assert [record.id for record in heard.records] == [first.id, lost.id]
 
