@@ -33,11 +33,11 @@ ORDER = "AGCT"
 HISTONE = re.compile(r"H(2A|2B|3|4)(K\d+|Z)")
 """How the factor in a histone mark's feature name begins: H3K27ac, H2AZ."""
 
-BLOCK = 16_384
-"""Samples read at once: 64 MiB of one-hot bytes."""
+BLOCK = 65_536
+"""Samples read at once: 250 MiB of one-hot bytes, read in pieces of 64 KiB (fewer samples of wider numbers)."""
 
-SHARD = 4 * BLOCK
-WIDEST = 4 * BLOCK
+SHARD = BLOCK
+WIDEST = BLOCK
 """Samples of the widest HDF5 chunk that blocks are fitted to."""
 
 PROBE = 256
@@ -121,8 +121,9 @@ class _Split:
         if problems:
             raise InputError(problems)
         self.rows = n
-        chunk = self.x.chunk
-        self.block = chunk * max(1, BLOCK // chunk) if chunk <= WIDEST else BLOCK
+        chunk, size = self.x.chunk, self.x.dtype.itemsize
+        fitting = max(1, BLOCK // size)
+        self.block = chunk * max(1, fitting // chunk) if chunk <= WIDEST // size else fitting
         self.shard = self.block * max(1, SHARD // self.block)
 
     def one_hot(self, start: int, stop: int) -> NDArray[np.uint8]:

@@ -94,10 +94,10 @@ class PackedSplit:
         made = unpack(self._take(indices, 0))
         for place, shard, row in self._places(indices):
             offsets, positions = self._shards[shard][1]
-            begin, end = offsets[row], offsets[row + 1]
-            unknown = np.flatnonzero(end > begin)
-            for i in unknown:
-                made[place[i], positions[begin[i] : end[i]]] = ord("N")
+            begin, count = offsets[row], offsets[row + 1] - offsets[row]
+            before = np.cumsum(count) - count
+            at = np.arange(count.sum()) + np.repeat(begin - before, count)
+            made[np.repeat(place, count), positions[at]] = ord("N")
         return made
 
     def labels(self, indices: NDArray[np.integer]) -> Bytes:
