@@ -15,7 +15,7 @@ REFERENCE = "p = 0"
 
 
 def best_rate(runs: Sequence[Mapping[str, Any]]) -> float:
-    """The learning rate with the highest mean dev MCC over the search runs of all variants."""
+    """The learning rate with the highest mean dev MCC over the search runs."""
     scores = defaultdict(list)
     for run in runs:
         if run["stage"] == "search":
@@ -40,7 +40,7 @@ def text(records: Sequence[Mapping[str, Any]], variants: Sequence[str]) -> str:
     lines = _introduction(records[0])
     for record in records:
         lines += ["", f"## {record['about']['task']}", ""]
-        lines += [*_search(record, variants), "", *_finals(record, variants)]
+        lines += [*_search(record), "", *_finals(record, variants)]
     pooled = [_differences(record, variant) for variant in variants[1:] for record in records]
     if len(records) > 1 and all(len(each) for each in pooled):
         lines += ["", "## Both tasks", "", *_pooled(records, variants)]
@@ -69,19 +69,18 @@ def _plain(value: object) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else f"{value}"
 
 
-def _search(record: Mapping[str, Any], variants: Sequence[str]) -> list[str]:
+def _search(record: Mapping[str, Any]) -> list[str]:
     runs = [run for run in record["runs"] if run["stage"] == "search"]
     rates = sorted({run["learning_rate"] for run in runs})
     search = record["about"]["search"]
     lines = [
-        f"Learning rate: dev MCC after {search['epochs']} epoch, seed {_plain(search['seeds'])}.",
+        f"Learning rate: dev MCC of {REFERENCE} after {search['epochs']} epochs, mean of seeds "
+        f"{_plain(search['seeds'])}.",
         "",
         "| variant | " + " | ".join(f"{rate:g}" for rate in rates) + " |",
         "| --- |" + " ---: |" * len(rates),
     ]
-    for variant in variants:
-        lines.append(_rates_row(variant, [run for run in runs if run["variant"] == variant], rates))
-    lines.append(_rates_row("mean", runs, rates))
+    lines.append(_rates_row(REFERENCE, runs, rates))
     return [*lines, "", f"Used by all variants: {best_rate(runs):g}."]
 
 
