@@ -29,6 +29,9 @@ ENOUGH_GIB = 4.0
 """Memory of a driver and one worker group with a small backbone, see `harness.machine`."""
 
 ENOUGH_DISK_GB = 2.0
+RAY_PROGRAM = "from harness.pool import try_ray; try_ray()"
+"""Runs in a process of its own, whose crash or silence is a finding."""
+
 RAY_S = 120.0
 
 State = Literal["ok", "note", "fail"]
@@ -311,12 +314,11 @@ def _folder(name: str, folder: Path, option: str) -> Finding:
 
 def ray_starts() -> Findings:
     """Ray starts on this machine and runs a task; in a process of its own, which may hang or die."""
-    program = "from harness.pool import try_ray; try_ray()"
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     problem = ""
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-c", program],
+            [sys.executable, "-P", "-c", RAY_PROGRAM],
             capture_output=True,
             text=True,
             timeout=RAY_S,
