@@ -1,7 +1,6 @@
 """The doctor: what is well, what is not, and what to do about it."""
 
 import shutil
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
