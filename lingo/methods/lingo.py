@@ -2,4 +2,4 @@
 
 from lingo.methods.base import Method
 
-METHOD = Method(name="lingo", title="Lingo", adapter="svd", sampled=True, prompt=True)
+METHOD = Method(name="lingo", title="Lingo", adapter="svd", sampled=True, rank_update="held", prompt=True)

@@ -18,7 +18,7 @@ CHANGES: dict[str, dict[str, object]] = {
     "p": {"p": 0.6},
     "bT": {"bT": 1},
     "delta_T": {"delta_T": 4},
-    "rank_update": {"rank_update": "held"},
+    "rank_update": {"rank_update": "in_place"},
     "all": {"p": 0.0, "bT": 3, "delta_T": 5, "rank_update": "published_code"},
 }
 
