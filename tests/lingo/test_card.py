@@ -53,7 +53,7 @@ def test_card_and_facts(trained: tuple[Pack, Slot], tmp_path: Path) -> None:
         "note": "two<br>lines",
         "learning_rate": 0.05,
         "p": 0.2,
-        "rank_update": "in_place",
+        "rank_update": "held",
         "steps": "12 of 30",
         "backbone digest": pack.backbone.digest,
     }
