@@ -22,6 +22,9 @@ class Job:
         data: Folder of the prepared task (`harness.data`).
         config: The fields of `lingo.trial.TrialConfig`.
         adapter: Folder for the trained adapter of a final job; `None` keeps none.
+        checkpoints: Folder in which the job keeps its slot's state to go on from; `None` keeps none.
+        patience: Evaluations without a lower dev loss after which training stops and the best evaluation's
+            weights are tested (final jobs); `None` trains all epochs.
     """
 
     id: str
@@ -31,6 +34,8 @@ class Job:
     data: str
     config: dict[str, Any]
     adapter: str | None = None
+    checkpoints: str | None = None
+    patience: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
