@@ -1,5 +1,6 @@
 """The command line: every command, in the order of the help."""
 
+import inspect
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -10,6 +11,20 @@ COMMANDS = ("run", "prepare", "doctor")
 
 for _name in COMMANDS:
     import_module(f"harness.commands.{_name}")
+
+
+def _others() -> str:
+    """One line for each command beside `run`, whose help is that of the whole program."""
+    rows = [
+        (c.callback.__name__, inspect.getdoc(c.callback) or "") for c in app.registered_commands if c.callback
+    ]
+    lines = [f"- **{name}**: {text.partition(chr(10))[0]}" for name, text in rows if name != "run"]
+    return "\n".join(["Other commands (`COMMAND --help` tells more):", "", *lines])
+
+
+for _command in app.registered_commands:
+    if _command.callback and _command.callback.__name__ == "run":
+        _command.epilog = _others()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,5 +1,6 @@
 """What a person asks for: one frozen, strict `Benchmark`. All defaults of the command line stand here."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,12 +28,71 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """Defaults of single suites, before those of `Benchmark`."""
 
-MACHINE = {"data_dir", "search_spaces", "max_concurrent", "workers_per_trial", "out", "tracking_uri"}
+MACHINE = {
+    "data_dir",
+    "search_spaces",
+    "max_concurrent",
+    "workers_per_trial",
+    "pack",
+    "max_failures",
+    "cluster",
+    "storage_path",
+    "out",
+    "tracking_uri",
+}
 """Settings that say where things are and how fast they go; what is in those files is compared elsewhere."""
 
+BUDGETS = {
+    "time_budget",
+    "max_gpu_hours",
+    "max_cost",
+    "price_per_hour",
+    "study_time_budget",
+    "study_max_gpu_hours",
+    "study_max_cost",
+}
+"""Limits of what a run may use: another run may have others."""
 
-LATER = ("drop_leaks", "tokenization", "reverse_complement")
+AMOUNT = {"num_samples", "seeds"} | BUDGETS
+"""Settings that say how much is done of the same thing: more of it is added to what is there."""
+
+LATER = (
+    "drop_leaks",
+    "tokenization",
+    "reverse_complement",
+    "scope",
+    "searcher",
+    "scheduler",
+    "siblings",
+    "prompt",
+    "frozen",
+)
 """Settings that came after the first results: left out of a benchmark's identity while they are off."""
+
+OPTION_OF = {"siblings": "--share-prefix", "search_spaces": "--search-space"}
+"""Options of the command line that are not named like their setting."""
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def seconds_of(text: str) -> float:
+    """Seconds of a span of time like `45s`, `90m`, `12h`, `1.5d` or `1h30m`.
+
+    Raises:
+        ValueError: for anything else, or nothing.
+    """
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise ValueError(f"must be a span of time like 45s, 90m, 12h or 1h30m, but got {text!r}.")
+    total = sum(float(number) * UNITS[unit] for number, unit in parts)
+    if total <= 0:
+        raise ValueError(f"must be above 0, but got {text!r}.")
+    return total
+
+
+def _span(text: str) -> str:
+    seconds_of(text)
+    return text
 
 
 def _seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
@@ -46,6 +106,8 @@ def _seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
 
 Positive = Annotated[int, Field(ge=1)]
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
+Amount = Annotated[float, Field(gt=0)]
+Span = Annotated[str, AfterValidator(_span)]
 
 
 class Benchmark(BaseModel):
@@ -57,7 +119,7 @@ class Benchmark(BaseModel):
         models: Backbones: known names, hub ids or folders.
         methods: Names in `lingo.methods.METHODS`.
         data_dir: Folder with `<task>/{train,dev,test}.csv` (or `.parquet`); `None` takes the hub's copies.
-        num_samples: Trials of each study's search.
+        num_samples: Trials of each study's search; raised later, only the difference is run.
         epochs: Passes over the training split, in the search and in the final stage.
         seeds: Seeds on which each study's winner is trained again.
         seed: Seed of the search: of its sampler and of its trials.
@@ -67,9 +129,29 @@ class Benchmark(BaseModel):
         reverse_complement: Where both strands are used; `None` for each task's own way, see `harness.tasks.Strands`.
         batch_size: Sequences a step, over all workers of a trial.
         max_length: Tokens of an input, prompt included; `None` for whole sequences.
+        prompt: Whether sequences stand in the language prefix and suffix; `auto` as each method has it.
+        frozen: Type of the frozen weights, `fp32`, `bf16` or `4bit`; `None` chooses by the device.
         search_spaces: Files that replace the methods' own search spaces.
+        scope: Whether each task has its own configuration, each family of tasks one, or all tasks one.
+        searcher: How configurations are proposed: `tpe`, `random` or `grid`.
+        scheduler: How trials that fall behind are stopped early: `asha`, `hyperband`, `median` or `none`.
+        siblings: Trials for each drawn configuration, which differ only in p, bT and delta_T and share the
+            training up to their first rank allocation; 1 for none.
+        patience: Evaluations of a final run without a lower dev loss after which it stops and its best
+            evaluation's weights are tested (paper section 4.4); 0 trains all epochs.
+        max_failures: How often a trial is tried again after a failure that is not its configuration's.
+        time_budget: Wall time after which the search stops, like `90m` or `12h`.
+        max_gpu_hours: Hours of GPUs in training after which it stops.
+        max_cost: Money, at `price_per_hour`, after which it stops.
+        study_time_budget: As `time_budget`, for each study.
+        study_max_gpu_hours: As `max_gpu_hours`, for each study.
+        study_max_cost: As `max_cost`, for each study.
+        price_per_hour: Price of an hour of the machine, or of the whole cluster, in any currency.
+        pack: Trials that a worker group trains at once; `None` chooses by a short calibration.
         max_concurrent: Trials at the same time; `None` chooses by the machine.
         workers_per_trial: Data-parallel workers of each trial.
+        cluster: Cluster file or address of a running cluster; `None` is this machine.
+        storage_path: Folder or bucket (`s3://…`) to which the output folder is copied.
         out: Output folder; `None` makes one below `results/`, named after the suite and what is measured.
         tracking_uri: MLflow tracking address; `None` keeps it in the output folder.
     """
@@ -83,7 +165,7 @@ class Benchmark(BaseModel):
     data_dir: Path | None = None
     num_samples: Positive = 16
     epochs: Positive = 5
-    seeds: Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(_seeds)] = (0, 1, 2)
+    seeds: Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(_seeds)] = (0, 1, 2, 3, 4)
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     limit: Positive | None = None
     tokenization: Literal["bbpe", "one_hot", "kmer"] = "bbpe"
@@ -91,9 +173,27 @@ class Benchmark(BaseModel):
     reverse_complement: Strands | None = None
     batch_size: Positive = 8
     max_length: Annotated[int, Field(ge=8)] | None = None
+    prompt: Literal["auto", "on", "off"] = "auto"
+    frozen: Literal["fp32", "bf16", "4bit"] | None = None
     search_spaces: tuple[Path, ...] = ()
+    scope: Literal["task", "family", "suite"] = "task"
+    searcher: Literal["tpe", "random", "grid"] = "tpe"
+    scheduler: Literal["asha", "hyperband", "median", "none"] = "asha"
+    siblings: Positive = 1
+    patience: Annotated[int, Field(ge=0)] = 10
+    max_failures: Annotated[int, Field(ge=0)] = 2
+    time_budget: Span | None = None
+    max_gpu_hours: Amount | None = None
+    max_cost: Amount | None = None
+    study_time_budget: Span | None = None
+    study_max_gpu_hours: Amount | None = None
+    study_max_cost: Amount | None = None
+    price_per_hour: Amount | None = None
+    pack: Positive | None = None
     max_concurrent: Positive | None = None
     workers_per_trial: Positive = 1
+    cluster: str | None = None
+    storage_path: str | None = None
     out: Path | None = None
     tracking_uri: str | None = None
 
@@ -102,9 +202,16 @@ class Benchmark(BaseModel):
         """What a reader of every result must know: `smoke` for a limited benchmark."""
         return ["smoke"] if self.limit is not None else []
 
+    @property
+    def stops_early(self) -> int | None:
+        """Patience of the final runs; `None` where it could never end one of this many epochs."""
+        return self.patience if 0 < self.patience < self.epochs else None
+
     def identity(self) -> dict[str, Any]:
         """Every setting that says what is measured, as plain data."""
-        settings = self.model_dump(mode="json", exclude=MACHINE)
+        settings = self.model_dump(mode="json", exclude=MACHINE | AMOUNT | {"patience"})
+        if self.stops_early:
+            settings["patience"] = self.patience
         unused = {name for name in LATER if settings[name] == type(self).model_fields[name].default}
         return {"rules": RULES, **{name: value for name, value in settings.items() if name not in unused}}
 
@@ -132,6 +239,7 @@ def build(options: Mapping[str, Any]) -> Benchmark:
             "`--models` is needed: name at least one backbone (a known name, a hub id or a folder)."
         )
     values["models"] = tuple(dict.fromkeys(map(_resolved, values["models"])))
+    problems += _budget_problems(values)
     try:
         benchmark = Benchmark(**values)
     except ValidationError as error:
@@ -164,13 +272,25 @@ def _method_problems(methods: tuple[str, ...]) -> list[str]:
     ]
 
 
+def _budget_problems(values: Mapping[str, Any]) -> list[str]:
+    if values.get("price_per_hour") is not None:
+        return []
+    return [
+        f"`--price-per-hour` is needed with `--{name.replace('_', '-')}`: what an hour of the machine, or of the "
+        "whole cluster, costs."
+        for name in ("max_cost", "study_max_cost")
+        if values.get(name) is not None and values.get("cluster") is None
+    ]
+
+
 def _line(detail: Any) -> str:
     """One line for one of pydantic's errors."""
     name = str(detail["loc"][0])
-    option = f"`--{name.replace('_', '-')}`"
+    option = f"`{OPTION_OF.get(name, '--' + name.replace('_', '-'))}`"
     context = detail.get("ctx", {})
     rules = {
         "greater_than_equal": f"must be at least {context.get('ge')}",
+        "greater_than": f"must be above {context.get('gt'):g}" if "gt" in context else "",
         "less_than": f"must be below {context.get('lt')}",
         "too_short": "must name at least one value",
         "literal_error": f"must be {context.get('expected', '').replace(chr(39), '')}",

@@ -264,6 +264,10 @@ def load(out: Path | str) -> list[Record]:
     return sorted(records, key=lambda record: record.id)
 
 
+NO_LONGER = ("num_samples", "seeds")
+"""Settings that told benchmarks apart once: folders from then still hold what they held."""
+
+
 def refuse_foreign(out: Path | str, benchmark: Mapping[str, Any]) -> None:
     """Check that `out` is new, empty, or holds this very benchmark.
 
@@ -287,7 +291,10 @@ def refuse_foreign(out: Path | str, benchmark: Mapping[str, Any]) -> None:
         raise InputError(f"{path}: is not readable; use another `--out` or remove the folder.") from None
     if digest == config_hash(benchmark):
         return
+    config = {name: value for name, value in config.items() if name not in NO_LONGER}
     wanted = _plain(benchmark)
+    if config == wanted:
+        return
     changed = sorted(key for key in {*config, *wanted} if config.get(key) != wanted.get(key))
     raise InputError(
         f"`--out` must be a new folder or hold this benchmark, but {out} holds another one "

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from harness.config import MACHINE, Benchmark, build
+from harness.config import MACHINE, Benchmark, build, seconds_of
 from harness.errors import InputError, nearest
 from lingo.methods import METHODS
 
@@ -22,7 +22,7 @@ def test_defaults_and_full_names():
     benchmark = build(OPTIONS)
     assert benchmark.tasks == ("EMP/H3", "prom/prom_300_tata")
     assert benchmark.suite == "custom" and benchmark.methods == tuple(METHODS)
-    assert (benchmark.epochs, benchmark.batch_size, benchmark.seeds) == (5, 8, (0, 1, 2))
+    assert (benchmark.epochs, benchmark.batch_size, benchmark.seeds) == (5, 8, (0, 1, 2, 3, 4))
     assert benchmark.marks == []
 
 
@@ -60,11 +60,45 @@ def test_identity_leaves_out_only_where_and_how_fast():
         "out": Path("there"),
         "tracking_uri": "http://127.0.0.1:5000",
         "search_spaces": (Path("x.yaml"),),
+        "pack": 3,
+        "max_failures": 0,
+        "cluster": "auto",
+        "storage_path": "s3://bucket/x",
     }
     assert set(changed) == MACHINE
-    assert build(OPTIONS | changed).identity() == benchmark.identity()
-    for name, value in {"epochs": 2, "seed": 1, "limit": 5, "max_length": 64, "num_samples": 3}.items():
+    more = {"num_samples": 99, "seeds": (7,), "time_budget": "2h", "max_cost": 5.0, "price_per_hour": 2.0}
+    assert build(OPTIONS | changed | more).identity() == benchmark.identity()
+    others = {"epochs": 2, "seed": 1, "limit": 5, "max_length": 64, "scope": "family", "searcher": "grid"}
+    others |= {"scheduler": "none", "siblings": 2, "prompt": "off", "frozen": "bf16", "patience": 3}
+    for name, value in others.items():
         assert build(OPTIONS | {name: value}).identity() != benchmark.identity()
+
+
+def test_patience_counts_only_where_it_could_stop_a_run():
+    assert build(OPTIONS).stops_early is None and build(OPTIONS | {"patience": 0}).stops_early is None
+    assert build(OPTIONS | {"patience": 4}).stops_early == 4
+    assert build(OPTIONS | {"patience": 7}).identity() == build(OPTIONS).identity()
+    assert build(OPTIONS | {"epochs": 20}).stops_early == 10
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("45s", 45), ("90m", 5400), ("12h", 43200), ("1h30m", 5400), ("1.5d", 129600)]
+)
+def test_spans_of_time(text, seconds):
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "90", "h", "5 m", "-3h", "0s", "3w", "1h30"])
+def test_spans_that_are_none(text):
+    (line,) = problems(time_budget=text)
+    assert line.startswith("`--time-budget` must be ") and line.endswith(f"but got {text!r}.")
+
+
+def test_a_cost_needs_a_price():
+    (line,) = problems(max_cost=3.0)
+    assert line.startswith("`--price-per-hour` is needed with `--max-cost`")
+    assert problems(max_gpu_hours=0.0) == ["`--max-gpu-hours` must be above 0, but got 0.0."]
+    assert build(OPTIONS | {"max_cost": 3.0, "price_per_hour": 1.0}).max_cost == 3.0
 
 
 def test_attributes_are_documented():

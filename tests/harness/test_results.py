@@ -165,6 +165,13 @@ def test_another_benchmark_is_refused_and_its_difference_named(tmp_path):
     refuse_foreign(tmp_path, BENCHMARK)
 
 
+def test_a_folder_from_when_seeds_told_benchmarks_apart_is_still_this_benchmarks(tmp_path):
+    ResultStore(tmp_path, {"epochs": 5, "num_samples": 16, "seeds": [0, 1, 2]})
+    refuse_foreign(tmp_path, {"epochs": 5})
+    with pytest.raises(InputError, match="epochs"):
+        refuse_foreign(tmp_path, {"epochs": 4})
+
+
 def test_results_of_unknown_origin_are_refused(tmp_path):
     (tmp_path / "records").mkdir()
     with pytest.raises(InputError, match="without a benchmark"):

@@ -156,4 +156,5 @@ def test_what_a_person_sees(story):
     ):
         assert text in " ".join(finished.split()) or text in finished, text
     described = json.loads((out / "benchmark.json").read_text())
-    assert described["config"]["limit"] == 200 and described["config"]["seeds"] == [0, 5]
+    assert described["config"]["limit"] == 200
+    assert json.loads((out / "plan.json").read_text())["settings"]["seeds"] == [0, 5]

@@ -1,0 +1,320 @@
+"""The options of a benchmark: one table for every command that takes them."""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness.commands import names
+from harness.config import Benchmark
+from harness.errors import InputError
+from harness.tasks import SUITES
+from lingo.methods import METHODS
+
+WHAT, SEARCH, TRAINING = "What to run", "Search and final stage", "Training"
+BUDGET, MACHINE = "Budgets", "Where and how fast"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One option. `default` is what the help shows; `None` takes it from `Benchmark`, "" shows nothing."""
+
+    setting: str
+    kind: Any
+    panel: str
+    metavar: str | None
+    help: str
+    default: str | None = None
+    flag: str | None = None
+
+    def shown(self) -> str | bool:
+        """What the help says of the default."""
+        if self.default is not None:
+            return self.default or False
+        default = Benchmark.model_fields[self.setting].default
+        return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+    def parameter(self) -> inspect.Parameter:
+        """The option as a parameter for typer; not given, it is `None`."""
+        option = typer.Option(
+            *([self.flag] if self.flag else []),
+            metavar=self.metavar,
+            help=self.help,
+            show_default=self.shown(),
+            rich_help_panel=self.panel,
+        )
+        return inspect.Parameter(
+            self.setting,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[self.kind | None, option],
+        )
+
+
+ROWS = (
+    Row(
+        "suite",
+        str,
+        WHAT,
+        "NAME",
+        f"A list of tasks: {', '.join(SUITES)}. Alternative to --tasks.",
+        "quickstart",
+    ),
+    Row(
+        "tasks",
+        str,
+        WHAT,
+        "A,B",
+        "Tasks, comma-separated: EMP/H3,prom/prom_300_tata. A .csv or .parquet file, or a folder with train, dev "
+        "and test, is a task of your own: columns sequence and label, label_0…label_n or target.",
+        "",
+    ),
+    Row(
+        "models",
+        str,
+        WHAT,
+        "A,B",
+        "Backbones, comma-separated: known names, hub ids or folders in the hub's layout.",
+        "",
+    ),
+    Row("methods", str, WHAT, "A,B", f"Methods, comma-separated, of {', '.join(METHODS)}.", "all"),
+    Row(
+        "data_dir",
+        Path,
+        WHAT,
+        "FOLDER",
+        "Folder with TASK/train.csv, dev.csv and test.csv (or .parquet), as GUE is published.",
+        "the hub's copy",
+    ),
+    Row(
+        "limit",
+        int,
+        WHAT,
+        "ROWS",
+        "Use so many rows of each split; every result is then marked **smoke**.",
+        "",
+    ),
+    Row(
+        "drop_leaks",
+        bool,
+        WHAT,
+        None,
+        "Leave out training rows that dev or test has as well, on either strand; results are then marked "
+        "**changed split**.",
+        "",
+        "--drop-leaks",
+    ),
+    Row(
+        "reverse_complement",
+        str,
+        WHAT,
+        "WHERE",
+        "Use both strands: **train** adds reverse complements to the training rows, **test** averages predictions "
+        "over both strands on dev and test, **both** or **none**.",
+        "none; both for deepsea",
+    ),
+    Row(
+        "num_samples",
+        int,
+        SEARCH,
+        "N",
+        "Trials of each study's search; raise it later, and only the rest is run.",
+    ),
+    Row(
+        "search_space",
+        list[Path],
+        SEARCH,
+        "FILE",
+        "A YAML file that replaces the search space of the method it names; may be repeated.",
+        "",
+    ),
+    Row(
+        "scope",
+        str,
+        SEARCH,
+        "SCOPE",
+        "One configuration for each **task**, each **family** of tasks, or the whole **suite**; wider ones are "
+        "chosen by the mean over their tasks.",
+    ),
+    Row("searcher", str, SEARCH, "NAME", "How configurations are proposed: **tpe**, **random** or **grid**."),
+    Row(
+        "scheduler",
+        str,
+        SEARCH,
+        "NAME",
+        "How trials that fall behind are stopped: **asha**, **hyperband**, **median** or **none**.",
+    ),
+    Row(
+        "siblings",
+        int,
+        SEARCH,
+        "N",
+        "Trials for each drawn configuration, which differ only in p, bT and delta_T and share the training up to "
+        "their first rank allocation.",
+        flag="--share-prefix",
+    ),
+    Row("seed", int, SEARCH, "N", "Seed of the search."),
+    Row(
+        "seeds",
+        str,
+        SEARCH,
+        "N,N",
+        "Seeds on which each winner is trained again and tested, comma-separated.",
+    ),
+    Row(
+        "patience",
+        int,
+        SEARCH,
+        "N",
+        "Evaluations without a lower dev loss after which a final run stops and its best evaluation is tested; "
+        "0 trains all epochs.",
+    ),
+    Row("epochs", int, TRAINING, "N", "Passes over the training split."),
+    Row("batch_size", int, TRAINING, "N", "Sequences a step, over all workers of a trial."),
+    Row(
+        "max_length",
+        int,
+        TRAINING,
+        "TOKENS",
+        "Tokens of an input, prompt included; longer sequences are cut.",
+        "whole sequences",
+    ),
+    Row(
+        "tokenization",
+        str,
+        TRAINING,
+        "SCHEME",
+        "**bbpe**: the backbone's own tokenizer; **one_hot**: a nucleotide a token; **kmer**: 6-mers.",
+    ),
+    Row(
+        "prompt",
+        str,
+        TRAINING,
+        "WHEN",
+        "The language prefix and suffix around each sequence: **auto** as the method has it, **on** or **off**.",
+    ),
+    Row(
+        "frozen",
+        str,
+        TRAINING,
+        "TYPE",
+        "Type of the frozen weights: **fp32**, **bf16** or **4bit**.",
+        "by the device",
+    ),
+    Row(
+        "time_budget",
+        str,
+        BUDGET,
+        "TIME",
+        "Wall time of the search, like 90m or 12h; no trial starts after it.",
+        "",
+    ),
+    Row("max_gpu_hours", float, BUDGET, "H", "Hours of GPUs that the search may use, over all of them.", ""),
+    Row("max_cost", float, BUDGET, "COST", "What the search may cost, at --price-per-hour.", ""),
+    Row("study_time_budget", str, BUDGET, "TIME", "Wall time of each study's search.", ""),
+    Row("study_max_gpu_hours", float, BUDGET, "H", "Hours of GPUs of each study's search.", ""),
+    Row("study_max_cost", float, BUDGET, "COST", "What each study's search may cost.", ""),
+    Row(
+        "price_per_hour",
+        float,
+        BUDGET,
+        "PRICE",
+        "What an hour of this machine, or of the whole cluster, costs.",
+        "of the cluster file's prices",
+    ),
+    Row(
+        "out",
+        Path,
+        MACHINE,
+        "FOLDER",
+        "Output folder. A folder that holds this benchmark already is continued.",
+        "results/SUITE-DIGEST",
+    ),
+    Row("tracking_uri", str, MACHINE, "URI", "MLflow tracking address.", "sqlite in the output folder"),
+    Row(
+        "cluster",
+        str,
+        MACHINE,
+        "FILE|ADDRESS",
+        "Cluster file, or address of a running cluster.",
+        "this machine",
+    ),
+    Row(
+        "storage_path",
+        str,
+        MACHINE,
+        "URI",
+        "Folder or bucket (s3://…) to which the output folder is copied.",
+        "",
+    ),
+    Row("pack", int, MACHINE, "K", "Trials that a worker group trains at once.", "by a short calibration"),
+    Row("max_concurrent", int, MACHINE, "N", "Trials at the same time.", "as many as fit"),
+    Row("workers_per_trial", int, MACHINE, "N", "Data-parallel workers of each trial."),
+    Row(
+        "max_failures",
+        int,
+        MACHINE,
+        "N",
+        "How often a trial is tried again after a lost worker or a lack of memory.",
+    ),
+)
+"""Every option of `run`, in the order of its help."""
+
+
+def with_options(only: Iterable[str] | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command the table's options beside its own parameters; it takes them as the mapping `options`.
+
+    Args:
+        only: The settings to give; `None` for all.
+    """
+    chosen = [row.parameter() for row in ROWS if only is None or row.setting in set(only)]
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        own = [one for one in inspect.signature(function).parameters.values() if one.name != "options"]
+
+        @wraps(function)
+        def command(**given: Any) -> Any:
+            mine = {one.name: given.pop(one.name) for one in own}
+            return function(**mine, options=given)
+
+        command.__signature__ = inspect.Signature([*own, *chosen])  # type: ignore[attr-defined]
+        command.__annotations__ = {}
+        return command
+
+    return decorate
+
+
+def settings(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given on the command line, as settings for `harness.config.build`; not given is `None`.
+
+    Raises:
+        InputError: for seeds that are no numbers.
+    """
+    read = dict(options)
+    for name in ("tasks", "models", "methods"):
+        if name in read:
+            read[name] = names(read[name])
+    if "search_space" in read:
+        spaces = read.pop("search_space")
+        read["search_spaces"] = tuple(spaces) if spaces else None
+    if "seeds" in read:
+        read["seeds"] = seed_numbers(read["seeds"])
+    return read
+
+
+def seed_numbers(text: str | None) -> tuple[int, ...] | None:
+    """`0,1` as numbers.
+
+    Raises:
+        InputError: for anything else.
+    """
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise InputError(f"`--seeds` must be whole numbers like 0,1,2, but got {text!r}.") from None
