@@ -4,17 +4,15 @@ A base is A 0, C 1, G 2, T 3; the first of four stands in the lowest bits of its
 is packed as A, and its position is kept beside.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
+
+from lingo.sequences import reverse_complement as reverse_complement
 
 LETTERS = "ACGT"
 PER_BYTE = 4
 LANES = 1024
 """Sequences packed at once: their working set stays in the cache."""
-
-COMPLEMENT = str.maketrans("ACGTN", "TGCAN")
 
 Bytes = NDArray[np.uint8]
 
@@ -102,8 +100,3 @@ def texts(letters: Bytes) -> list[str]:
     """Each row of ASCII letters `[n, length]` as a string."""
     whole, length = letters.tobytes().decode("ascii"), letters.shape[1]
     return [whole[start : start + length] for start in range(0, len(whole), length)]
-
-
-def reverse_complement(sequences: Sequence[str]) -> list[str]:
-    """The other strand of each sequence of A, C, G, T and N, read in its own direction."""
-    return [sequence.translate(COMPLEMENT)[::-1] for sequence in sequences]

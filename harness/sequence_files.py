@@ -14,18 +14,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from harness.packed import PackedSequences
+from lingo.sequences import UNIFORM, sequence_problem
 
 HEADER = ["sequence", "label"]
 SHOWN = 5
 """Lines shown of one file; the rest is counted."""
-
-CODES = "ACGTNURYSWKMBDHV"
-"""IUPAC nucleotide codes."""
-
-UNIFORM = str.maketrans(CODES + CODES.lower(), "ACGTNTNNNNNNNNNN" * 2)
-"""To A, C, G, T and N: lower case is raised, U is T, and every other ambiguous code is N."""
-
-ACCEPTED = frozenset(CODES + CODES.lower())
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,19 +138,6 @@ def _row(fields: list[str], num_labels: int) -> str | tuple[str, int]:
     if not (label.isascii() and label.isdigit() and int(label) < num_labels):
         return f"`label` must be a whole number from 0 to {num_labels - 1}, but got {_short(label)!r}."
     return sequence.translate(UNIFORM), int(label)
-
-
-def sequence_problem(sequence: str) -> str | None:
-    """What keeps a text from being a sequence; `None` when it is one."""
-    if not sequence:
-        return "`sequence` must not be empty."
-    if not ACCEPTED.issuperset(sequence):
-        position, letter = next((i, c) for i, c in enumerate(sequence, 1) if c not in ACCEPTED)
-        return (
-            f"`sequence` must hold nucleotide codes (A, C, G, T, N; other IUPAC codes count as N), "
-            f"but got {letter!r} at position {position}."
-        )
-    return None
 
 
 def _short(text: str, width: int = 40) -> str:

@@ -1,0 +1,36 @@
+"""What counts as a DNA sequence, how it is written uniformly, and its other strand."""
+
+from collections.abc import Sequence
+
+CODES = "ACGTNURYSWKMBDHV"
+"""IUPAC nucleotide codes."""
+
+UNIFORM = str.maketrans(CODES + CODES.lower(), "ACGTNTNNNNNNNNNN" * 2)
+"""To A, C, G, T and N: lower case is raised, U is T, and every other ambiguous code is N."""
+
+ACCEPTED = frozenset(CODES + CODES.lower())
+
+COMPLEMENT = str.maketrans("ACGTN", "TGCAN")
+
+
+def sequence_problem(sequence: str) -> str | None:
+    """What keeps a text from being a sequence; `None` when it is one."""
+    if not sequence:
+        return "`sequence` must not be empty."
+    if not ACCEPTED.issuperset(sequence):
+        position, letter = next((i, c) for i, c in enumerate(sequence, 1) if c not in ACCEPTED)
+        return (
+            f"`sequence` must hold nucleotide codes (A, C, G, T, N; other IUPAC codes count as N), "
+            f"but got {letter!r} at position {position}."
+        )
+    return None
+
+
+def uniform(sequence: str) -> str:
+    """A sequence of nucleotide codes in A, C, G, T and N, as training reads it."""
+    return sequence.translate(UNIFORM)
+
+
+def reverse_complement(sequences: Sequence[str]) -> list[str]:
+    """The other strand of each sequence of A, C, G, T and N, read in its own direction."""
+    return [sequence.translate(COMPLEMENT)[::-1] for sequence in sequences]
