@@ -22,11 +22,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from harness.bases import reverse_complement
 from harness.errors import InputError
-from harness.sequence_files import SHOWN, UNIFORM, Rows, file_digest, sequence_problem
+from harness.sequence_files import SHOWN, Rows, file_digest
 from harness.tasks import SPLITS, TaskRow
 from lingo.data import Kind
+from lingo.sequences import UNIFORM, reverse_complement, sequence_problem
 
 NAMES = {"train": ("train",), "dev": ("dev", "valid", "validation", "val"), "test": ("test",)}
 """File names of each split, before the suffix."""
