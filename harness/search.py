@@ -9,19 +9,21 @@ configuration alone.
 import logging
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import redirect_stdout
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import ray
 from ray.exceptions import RayError
 
 from harness.jobs import OPEN, Event, Job, Report
 from harness.pool import Pool
-from harness.spaces import SearchSpace
+from harness.studies import Past, StudyPlan, TrialOutcome
+
+__all__ = ["Past", "StudyPlan", "TrialOutcome", "run_finals", "run_search"]
 
 log = logging.getLogger(__name__)
 
@@ -36,55 +38,13 @@ TUNE_SETTINGS = {
 STOP_S = 60.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class StudyPlan:
-    """One study to search.
-
-    Attributes:
-        key: `task|backbone|method`, unique.
-        data: Folder of the prepared task.
-        fixed: `TrialConfig` fields that are the same in every trial (seed, epochs, batch size …).
-        space: The searched settings, already restricted to the study's steps.
-        first_points: Configurations of the searched settings to try first, in this order.
-        num_samples: Trials, first points included.
-        seed: Seed of the sampler; of the trials too where `fixed` names none.
-        metric, mode: Name of a dev metric, and whether `max` or `min` is better.
-        epochs: Reports of a trial that is not stopped; ASHA's `max_t`.
-        reduction_factor: ASHA keeps one trial in this many at each rung (epochs 1, 2, 4 …).
-    """
-
-    key: str
-    task: str
-    backbone: str
-    method: str
-    data: str
-    fixed: Mapping[str, Any]
-    space: SearchSpace
-    first_points: Sequence[Mapping[str, Any]] = ()
-    num_samples: int
-    seed: int
-    metric: str = "mcc"
-    mode: Literal["max", "min"] = "max"
-    epochs: int
-    reduction_factor: float = 2
-
-
-@dataclass
-class TrialOutcome:
-    """How a job ended: its configuration, status and reports. `stopped` is ASHA's decision, not a failure."""
-
-    job: Job
-    status: Literal["finished", "stopped", "failed"]
-    reports: list[Report] = field(default_factory=list)
-    error: str | None = None
-
-
 def run_search(
     plans: Sequence[StudyPlan],
     pool: Pool,
     *,
     max_concurrent: int | None = None,
     on_report: OnReport,
+    cut: Callable[[], Collection[str]] | None = None,
     scratch: Path | None = None,
 ) -> dict[str, list[TrialOutcome]]:
     """Search all studies; earlier ones have the first call on free slots, later ones fill what they leave.
@@ -95,6 +55,9 @@ def run_search(
             status: `queued`, `started` (again after a lost worker), `running` after an evaluation, then one
             of `finished`, `stopped`, `failed`, `interrupted`. Before the first evaluation the report has
             number 0 and no metrics.
+        cut: Asked again and again; the keys of studies that have used up a budget (`harness.budgets`): none of
+            their trials starts any more, running ones end as `stopped` after their next evaluation, with the
+            fact `cut` = `budget` in the report that `on_report` gets.
         scratch: Folder for Tune's own files; the pool's scratch folder by default.
 
     Returns:
