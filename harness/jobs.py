@@ -25,6 +25,9 @@ class Job:
         checkpoints: Folder in which the job keeps its slot's state to go on from; `None` keeps none.
         patience: Evaluations without a lower dev loss after which training stops and the best evaluation's
             weights are tested (final jobs); `None` trains all epochs.
+        predictions: Folder for the test predictions of a final job, one parquet file each; `None` keeps none.
+        siblings: Whether other trials may come that differ in p, bT and ΔT alone: the state before the first
+            allocation is then kept in `<checkpoints>/prefixes/` for them.
     """
 
     id: str
@@ -36,6 +39,8 @@ class Job:
     adapter: str | None = None
     checkpoints: str | None = None
     patience: int | None = None
+    predictions: str | None = None
+    siblings: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +50,8 @@ class Report:
     Attributes:
         job: `Job.id`.
         number: 1, 2, … within the job; a repeated number is a repeated report.
-        status: `running` after an evaluation with more to come, `finished` after the last, `failed`.
+        status: `running` after an evaluation with more to come, `finished` after the last, `failed`; `returned`
+            when the engine has dropped the job, which another may take up (no memory for it): no evaluation.
         epoch, step, total_steps: Position in training, all from 1.
         train_loss: Mean training loss since the last report, without the orthogonality term.
         dev: Dev-split metrics, `loss` among them (NaN where undefined).
@@ -53,11 +59,12 @@ class Report:
         seconds: Wall time since the job's admission.
         facts: Measured facts: trained_parameters, total_parameters, kept_ranks, samples, digest …
         error: One line, for `failed`.
+        hopeless: Of a failure: whether another attempt would fail alike (a wrong configuration).
     """
 
     job: str
     number: int
-    status: Literal["running", "finished", "failed"]
+    status: Literal["running", "finished", "failed", "returned"]
     epoch: int = 0
     step: int = 0
     total_steps: int = 0
@@ -67,6 +74,7 @@ class Report:
     seconds: float = 0.0
     facts: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
+    hopeless: bool = False
 
 
 @dataclass(frozen=True)
