@@ -1,13 +1,16 @@
 """From the pool's events to records, tracking and progress: what has ended is written at once and stays."""
 
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from harness.jobs import Job, Report
+from harness.open_trials import OpenTrials
 from harness.plan import Study
-from harness.results import Record, ResultStore, Status, now
+from harness.results import Record, ResultStore, Status, file_name, now
 
 KEPT: dict[str, Status] = {
     "finished": "finished",
@@ -16,6 +19,14 @@ KEPT: dict[str, Status] = {
     "interrupted": "killed",
 }
 """How a job ended, from the pool's word to the record's."""
+
+
+CUT_MARK = "cut by budget"
+
+
+def checkpoint_folder(checkpoints: Path | str, job_id: str) -> Path:
+    """Where a job keeps the state from which it goes on."""
+    return Path(checkpoints) / file_name(job_id).removesuffix(".json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +52,19 @@ class Cell:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
+class Unwritable(Exception):
+    """The output folder refuses to be written: a full disk, a lost mount.
+
+    Attributes:
+        out: The folder.
+        reason: The system's own words.
+    """
+
+    def __init__(self, out: Path, error: OSError) -> None:
+        self.out, self.reason = out, error.strerror or str(error)
+        super().__init__(f"{out} cannot be written: {self.reason}.")
+
+
 class Watcher(Protocol):
     """Who else is told of every event: progress, tracking."""
 
@@ -52,7 +76,9 @@ class Watcher(Protocol):
 
 
 class Ledger:
-    """Writes one record for each job that was started and has ended.
+    """Writes one record for each job that was started and has ended, and keeps those that have not.
+
+    A job that was interrupted, or that has lost its driver, stays among the open ones, and goes on later.
 
     Args:
         store: Where records go.
@@ -73,7 +99,7 @@ class Ledger:
     ) -> None:
         self._store, self._benchmark, self._environment = store, benchmark, environment
         self._cells = {cell.study.key: cell for cell in cells}
-        self._watchers = watchers
+        self._watchers, self._open = watchers, OpenTrials(store.out)
         self._reports: dict[str, list[Report]] = {}
         self._started: dict[str, str] = {}
 
@@ -82,6 +108,9 @@ class Ledger:
         reports = self._reports.setdefault(job.id, [])
         if report.number > (reports[-1].number if reports else 0):
             reports.append(report)
+        if status == "queued":
+            with self._written():
+                self._open.keep(job)
         if status == "started":
             self._started[job.id] = now()
         for watcher in self._watchers:
@@ -90,6 +119,21 @@ class Ledger:
             self._reports.pop(job.id)
             if job.id in self._started or status == "failed":
                 self._write(job, reports, KEPT[status])
+            if status != "interrupted":
+                self._let_go(job)
+
+    @contextmanager
+    def _written(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise Unwritable(self._store.out, error) from error
+
+    def _let_go(self, job: Job) -> None:
+        """What a job that has its record leaves behind is of no more use."""
+        self._open.drop(job.id)
+        if job.checkpoints:
+            shutil.rmtree(checkpoint_folder(job.checkpoints, job.id), ignore_errors=True)
 
     def _write(self, job: Job, reports: Sequence[Report], status: Status) -> None:
         cell = self._cells[job.study]
@@ -107,7 +151,10 @@ class Ledger:
             environment=self._environment,
             marks=list(cell.marks),
         )
-        record = replace(record, facts={**cell.facts, **record.facts})
-        self._store.append(record, replace=True)
+        facts = {**cell.facts, **record.facts}
+        cut = [CUT_MARK] if facts.get("cut") == "budget" else []
+        record = replace(record, facts=facts, marks=[*record.marks, *cut])
+        with self._written():
+            self._store.append(record, replace=True)
         for watcher in self._watchers:
             watcher.ended(record)

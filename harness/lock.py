@@ -1,0 +1,51 @@
+"""One driver for each output folder: a lock that goes with its process, however that ends."""
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness.errors import InputError
+from harness.results import now
+
+NAME = "driver.lock"
+
+
+@contextmanager
+def only_driver(out: Path | str) -> Iterator[None]:
+    """Hold the output folder for as long as the block lasts.
+
+    The kernel keeps the lock, so that of a killed driver is free at once; the file then still tells who it was.
+
+    Raises:
+        InputError: when another driver that is alive holds the folder.
+    """
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / NAME
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"`--out` must not be in use, but another run ({_holder(path)}) writes {out}; wait for its end, "
+                "interrupt it, or use another `--out`."
+            ) from None
+        file.truncate(0)
+        file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now()}) + "\n")
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)
+
+
+def _holder(path: Path) -> str:
+    try:
+        held = json.loads(path.read_text())
+        return f"process {held['pid']} on {held['host']} since {held['since'][:19]}Z"
+    except (OSError, ValueError, KeyError):
+        return "one that has just begun"
