@@ -17,6 +17,15 @@ CUT = "cut"
 """Fact of a stopped job's last report: `budget` where a budget, and not the scheduler, ended it."""
 
 
+def has_ended(statuses: Sequence[str], members: int) -> bool:
+    """Whether a trial of a group of so many studies has ended, from what its members' jobs ended with.
+
+    One that failed or was stopped ends the others; `killed` and a missing member are no ends.
+    """
+    over = any(status in ("failed", "stopped") for status in statuses)
+    return over or (len(statuses) == members and all(status == "finished" for status in statuses))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Past:
     """A trial of the study that ended earlier, in this run or another.

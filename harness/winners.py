@@ -2,39 +2,111 @@
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from harness.jobs import Job
 from harness.ledger import Cell
 from harness.results import Record
+from harness.scopes import Scope, group_of, merge, trials_of
+from harness.studies import has_ended
 from lingo.methods import METHODS
 
 
 def winner(records: Iterable[Record], study: str, metric: str) -> Record | None:
     """The search trial of `study` with the best last dev `metric` among those that trained all epochs.
 
-    Higher is better, of equals the earlier trial wins. `None` when no trial finished with a defined metric.
+    Higher is better, of equals the earlier trial wins. Where no trial finished, the best of those that got
+    furthest before they were stopped. `None` when no trial has a defined metric.
     """
-    finished = [
-        record
-        for record in records
-        if (record.study, record.stage, record.status) == (study, "search", "finished")
-        and not math.isnan(record.dev.get(metric, math.nan))
-    ]
-    return min(finished, key=lambda record: (-record.dev[metric], record.trial or 0), default=None)
+    trials = _trials([record for record in records if record.study == study])
+    best = _best(trials, {study: metric})
+    return None if best is None else best[study]
 
 
-def unsearched(records: Sequence[Record], cells: Sequence[Cell], num_samples: int) -> list[Cell]:
-    """The studies without `num_samples` ended trials; a trial that an interrupt killed has not ended."""
+def winners(records: Iterable[Record], cells: Sequence[Cell], scope: Scope = "task") -> dict[str, Record]:
+    """For each study the record of its search group's winning trial; studies of a group without one are left out.
 
-    def ended(cell: Cell) -> int:
-        return sum(
-            record.study == cell.study.key and record.stage == "search" and record.status != "killed"
-            for record in records
+    A group's winner has the best mean of its members' metrics, see `winner`: over trials that all members
+    finished, else over stopped ones at the last epoch that all members have seen.
+    """
+    found: dict[str, Record] = {}
+    records = list(records)
+    for members in groups(cells, scope):
+        metrics = {cell.study.key: cell.study.task.metric for cell in members}
+        best = _best(_trials([record for record in records if record.study in metrics]), metrics)
+        found |= best or {}
+    return found
+
+
+def groups(cells: Sequence[Cell], scope: Scope) -> list[list[Cell]]:
+    """The cells of each search group, see `harness.scopes.group_of`."""
+    found: dict[str, list[Cell]] = {}
+    for cell in cells:
+        task, backbone, method = cell.study.task, cell.study.backbone, cell.study.method
+        key = group_of(scope, task=task.name, family=task.family, backbone=backbone, method=method)
+        found.setdefault(key, []).append(cell)
+    return list(found.values())
+
+
+Trial = dict[str, Record]
+"""The records of one configuration, by study."""
+
+
+def _trials(records: Iterable[Record]) -> dict[int, Trial]:
+    """The search records by the number of their trial."""
+    trials: dict[int, Trial] = {}
+    for record in records:
+        if record.stage == "search" and record.trial is not None:
+            trials.setdefault(record.trial, {})[record.study] = record
+    return trials
+
+
+def _best(trials: Mapping[int, Trial], metrics: Mapping[str, str]) -> Trial | None:
+    scored = []
+    for number, trial in trials.items():
+        if set(trial) == set(metrics) and all(r.status in ("finished", "stopped") for r in trial.values()):
+            whole = all(record.status == "finished" for record in trial.values())
+            epoch, mean = _mean(trial, metrics)
+            if not math.isnan(mean):
+                scored.append(((not whole, 0 if whole else -epoch, -mean, number), trial))
+    return min(scored, key=lambda pair: pair[0])[1] if scored else None
+
+
+def _mean(trial: Trial, metrics: Mapping[str, str]) -> tuple[int, float]:
+    """The last epoch that every record of the trial has evaluated, and the mean metric there."""
+    epoch = min(record.history[-1]["epoch"] if record.history else 0 for record in trial.values())
+    values = []
+    for study, record in trial.items():
+        dev = [entry["dev"] for entry in record.history if entry["epoch"] == epoch] or [record.dev]
+        values.append(dev[-1].get(metrics[study], math.nan))
+    return epoch, math.fsum(values) / len(values)
+
+
+def unsearched(
+    records: Sequence[Record],
+    cells: Sequence[Cell],
+    num_samples: int,
+    *,
+    scope: Scope = "task",
+    searcher: str = "tpe",
+) -> list[Cell]:
+    """The studies of search groups without `num_samples` ended trials (a grid: without all of its points).
+
+    A trial has ended when every member's has, or when one failed or was stopped; one that was killed from
+    outside has not.
+    """
+    left: list[Cell] = []
+    for members in groups(cells, scope):
+        keys = {cell.study.key for cell in members}
+        ended = sum(
+            has_ended([record.status for record in trial.values()], len(keys))
+            for trial in _trials([record for record in records if record.study in keys]).values()
         )
-
-    return [cell for cell in cells if ended(cell) < num_samples]
+        space = merge([cell.study.space for cell in members])
+        if ended < trials_of(space, searcher=searcher, num_samples=num_samples):
+            left += members
+    return left
 
 
 def missing(records: Sequence[Record], cells: Sequence[Cell], seeds: Sequence[int]) -> list[tuple[Cell, int]]:
@@ -48,13 +120,24 @@ def missing(records: Sequence[Record], cells: Sequence[Cell], seeds: Sequence[in
 
 
 def final_jobs(
-    records: Sequence[Record], cells: Sequence[Cell], seeds: Sequence[int], adapters: Path | None = None
+    records: Sequence[Record],
+    cells: Sequence[Cell],
+    seeds: Sequence[int],
+    adapters: Path | None = None,
+    *,
+    scope: Scope = "task",
+    checkpoints: Path | None = None,
+    patience: int | None = None,
 ) -> list[Job]:
-    """The final runs still to do, of studies that have a winner; their adapters go below `adapters`."""
-    best = {cell.study.key: winner(records, cell.study.key, cell.study.task.metric) for cell in cells}
+    """The final runs still to do, of studies that have a winner; their adapters go below `adapters`.
+
+    Args:
+        checkpoints, patience: See `harness.jobs.Job`.
+    """
+    best = winners(records, cells, scope)
     jobs = []
     for cell, seed in missing(records, cells, seeds):
-        won = best[cell.study.key]
+        won = best.get(cell.study.key)
         if won is not None:
             jobs.append(
                 Job(
@@ -65,6 +148,8 @@ def final_jobs(
                     data=str(cell.data),
                     config={**won.config, "seed": seed},
                     adapter=_adapter_folder(adapters, cell, seed),
+                    checkpoints=str(checkpoints) if checkpoints else None,
+                    patience=patience,
                 )
             )
     return jobs
