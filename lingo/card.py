@@ -1,159 +1,126 @@
-"""What stands beside exported weights: a model card, and the facts that prediction needs."""
+"""Model cards: the facts of an export as a page that a person reads, with a program that loads it."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCardData
+from huggingface_hub import EvalResult, ModelCardData
 
-from lingo.backbones import Backbone
-from lingo.families import KNOWN
-from lingo.folder import write_json
-from lingo.pack import Pack
-from lingo.parameters import rank_pattern, trained_parameters, used_parameters
-from lingo.prompts import Prompt
-from lingo.slot import Slot
-from lingo.target import ExportError, Target
+from lingo.methods import METHODS
 
-FORMAT = 1
-SVD_SETTINGS = (
-    "b0",
-    "bT",
-    "delta_T",
-    "beta1",
-    "beta2",
-    "initial_warmup_ratio",
-    "final_finetune_ratio",
-    "rank_update",
-    "orthogonality",
-)
+FACTS, ROWS = "lingo.json", "embeddings.safetensors"
+"""Files of an export: its facts, and embedding rows that the backbone lacks."""
+
 POOLED = {
     "last": "hidden[range(len(hidden)), inputs.attention_mask.sum(1) - 1]",
     "first": "hidden[:, 0]",
     "mean": "(hidden * inputs.attention_mask[..., None]).sum(1) / inputs.attention_mask.sum(1)[:, None]",
 }
+ADD_ROWS = f"""\
+# embeddings of the tokens that the backbone does not have
+rows, old = load_file('{ROWS}')['rows'], model.get_input_embeddings()
+weight = torch.cat([old.weight.data, rows.to(old.weight)])
+model.set_input_embeddings(torch.nn.Embedding.from_pretrained(weight, padding_idx=old.padding_idx))"""
+SPELLED = {
+    "one_hot": "Each base of the sequence is one token, in the order A, T, C, G, N",
+    "kmer": "Each 6-mer of the sequence is one token, cut from the left without overlap, what is left over and N "
+    "base by base; 6-mers in the order AAAAAA, AAAAAT, AAAAAC, … (A, T, C, G), then A, T, C, G, N",
+}
 
 
-def source_of(backbone: Backbone) -> tuple[str, str | None]:
-    """(hub id or folder, commit or None) under which transformers finds the backbone."""
-    name, at, commit = backbone.source.rpartition("@")
-    return (name, commit) if at and not Path(backbone.source).is_dir() else (backbone.source, None)
+def source_of(source: str) -> tuple[str, str | None]:
+    """(hub id or folder, commit or None) under which transformers finds a backbone, from `Backbone.source`."""
+    name, at, commit = source.rpartition("@")
+    return (name, commit) if at and not Path(source).is_dir() else (source, None)
 
 
-@dataclass(frozen=True, kw_only=True)
-class About:
-    """What the caller knows of a slot and the pack does not.
-
-    Attributes:
-        card: Measured facts for the model card, nested at will.
-        prompt: What stood around each sequence.
-        max_length: Tokens at which inputs were cut; `None` for whole sequences.
-        labels: Names of the outputs, in order; none, or one for each.
-    """
-
-    card: Mapping[str, Any]
-    prompt: Prompt | None = None
-    max_length: int | None = None
-    labels: Sequence[str] = ()
-
-    def check(self, slot: Slot) -> None:
-        """Raises `ExportError` when a slot that read prompts comes without one, or labels do not fit."""
-        if slot.config.kind.prompt and self.prompt is None:
-            raise ExportError(f"`prompt` must be given for {slot.config.method}, which was trained with one.")
-        if self.labels and len(self.labels) != slot.data.num_labels:
-            raise ExportError(
-                f"`labels` must name the {slot.data.num_labels} outputs of {slot.data.name}, "
-                f"but got {len(self.labels)} names."
-            )
-
-
-def write_about(folder: Path, pack: Pack, slot: Slot, target: Target, about: About, *, layout: str) -> None:
-    """Write `lingo.json`, what prediction needs to build its input, and the model card `README.md`.
+def card_text(
+    facts: Mapping[str, Any],
+    tables: Mapping[str, Mapping[str, Any]],
+    *,
+    marks: Sequence[str] = (),
+    results: Sequence[EvalResult] = (),
+) -> str:
+    """The page of an export.
 
     Args:
-        folder: An export's (temporary) folder.
-        pack, slot: What is exported.
-        target: The class that reads it.
-        about: What the caller knows.
-        layout: `lora`, `adalora` or `merged`.
+        facts: The content of its `lingo.json`.
+        tables: Measured facts, nested at will, by the headings above them; empty ones are left out.
+        marks: What a reader must know, a line each.
+        results: Scores for the page's front matter, as the Hugging Face hub reads them.
     """
-    backbone, data, prompt = pack.backbone, slot.data, about.prompt
-    facts = {
-        "format": FORMAT,
-        "layout": layout,
-        "task": data.name,
-        "kind": data.kind,
-        "num_labels": data.num_labels,
-        "problem_type": target.config.problem_type,
-        "labels": list(about.labels) or None,
-        "prompt": None if prompt is None else {"prefix": prompt.prefix, "suffix": prompt.suffix},
-        "max_length": about.max_length,
-        "padding_side": "right",
-        "pad_token_id": data.pad_id,
-        "pooling": backbone.pooling,
-        "head": target.head or "head.safetensors",
-        "backbone": {
-            "name": backbone.name,
-            "source": backbone.source,
-            "digest": backbone.digest,
-            "trained": backbone.trained,
-        },
-        "data_digest": data.digest,
-        "step": slot.step,
-        "total_steps": slot.total_steps,
-        "config": slot.config.to_dict(),
-    }
-    write_json(folder / "lingo.json", facts)
+    backbone = facts["backbone"]
     sections = [
-        _front(pack, slot, layout),
-        f"# {slot.config.kind.title} of {Path(backbone.name).name} for {data.name}",
-        _marks(pack, slot),
-        f"## Use\n\n```python\n{_code(backbone, target, layout)}\n```",
+        _front(facts, results),
+        f"# {_title(facts)}",
+        *(f"**{mark}**" for mark in [*_marks(facts), *marks]),
+        f"## Use\n\n{_predict(facts)}\n\n{_with_peft(facts)}",
         _input(facts),
-        f"## Measured\n\n{_table(about.card)}" if about.card else "",
-        f"## Training\n\n{_table(_training(pack, slot) | _settings(slot))}",
+        *(f"## {heading}\n\n{_table(table)}" for heading, table in tables.items() if table),
+        f"## Training\n\n{_table(_backbone(backbone, facts['data_digest']) | facts['training'])}",
     ]
-    (folder / "README.md").write_text("\n\n".join(filter(None, sections)) + "\n", encoding="utf-8")
+    return "\n\n".join(sections) + "\n"
 
 
-def _front(pack: Pack, slot: Slot, layout: str) -> str:
+def _title(facts: Mapping[str, Any]) -> str:
+    method = METHODS[facts["config"]["method"]].title
+    return f"{method} of {Path(facts['backbone']['name']).name} for {facts['task']}"
+
+
+def _front(facts: Mapping[str, Any], results: Sequence[EvalResult]) -> str:
+    merged = facts["layout"] == "merged"
     data = ModelCardData(
-        base_model=source_of(pack.backbone)[0],
-        library_name="transformers" if layout == "merged" else "peft",
+        base_model=source_of(facts["backbone"]["source"])[0],
+        library_name="transformers" if merged else "peft",
         pipeline_tag="text-classification",
-        tags=["dna", "genomics", slot.config.method, layout],
+        tags=["dna", "genomics", facts["config"]["method"], facts["layout"]],
+        model_name=_title(facts) if results else None,
+        eval_results=list(results) or None,
     )
     return f"---\n{data.to_yaml()}\n---"
 
 
-def _marks(pack: Pack, slot: Slot) -> str:
-    marks = []
-    if not pack.backbone.trained:
-        marks.append("**The backbone has random weights: for demonstrations only.**")
-    if not slot.done:
-        marks.append(f"**Training had not ended: step {slot.step} of {slot.total_steps}.**")
-    return "\n\n".join(marks)
+def _marks(facts: Mapping[str, Any]) -> Iterator[str]:
+    if not facts["backbone"]["trained"]:
+        yield "The backbone has random weights: for demonstrations only."
+    if facts["step"] < facts["total_steps"]:
+        yield f"Training had not ended: step {facts['step']} of {facts['total_steps']}."
 
 
-def _code(backbone: Backbone, target: Target, layout: str) -> str:
+def _predict(facts: Mapping[str, Any]) -> str:
+    given = "" if facts["layout"] == "merged" else " (`--backbone FOLDER` where it lies elsewhere now)"
+    return (
+        f"On DNA in FASTA, CSV or Parquet, with the input built as in training{given}:\n\n```bash\n"
+        "python run_benchmark.py predict --adapter . --input sequences.fa --output predictions.csv\n```\n\n"
+        "In Python, `lingo.predict.open_adapter('.').predict(sequences)` gives the same probabilities."
+    )
+
+
+def _with_peft(facts: Mapping[str, Any]) -> str:
+    library = "transformers" if facts["layout"] == "merged" else "peft and transformers"
+    return f"With {library} alone, inside this folder:\n\n```python\n{_code(facts)}\n```"
+
+
+def _code(facts: Mapping[str, Any]) -> str:
     """A program that runs inside the folder and leaves `logits` of `inputs`."""
-    name, commit = source_of(backbone)
-    merged, separate = layout == "merged", target.head is None
+    name, commit = source_of(facts["backbone"]["source"])
+    load, merged = facts["load"], facts["layout"] == "merged"
+    separate, rows = facts["head"] == "head.safetensors", not merged and _new_tokens(facts) > 0
     options: dict[str, Any] = {"revision": None if merged else commit}
-    if not target.own and (separate or not merged):
-        options |= target.options
+    if not load["own"] and (separate or not merged):
+        options |= load["options"]
     arguments = [repr("." if merged else name)] + [f"{k}={v!r}" for k, v in options.items() if v is not None]
-    call = "load_backbone({}).model" if target.own else f"{target.auto}.from_pretrained({{}})"
+    call = "load_backbone({}).model" if load["own"] else f"{load['auto']}.from_pretrained({{}})"
     lines = [
-        *(["from safetensors.torch import load_file"] if separate else []),
+        *(["import torch"] if rows else []),
         *([] if merged else ["from peft import PeftModel"]),
-        "from lingo.backbones import load_backbone"
-        if target.own
-        else f"from transformers import {target.auto}",
+        *(["from safetensors.torch import load_file"] if separate or rows else []),
+        *([] if load["own"] else [f"from transformers import {load['auto']}"]),
+        *(["from lingo.backbones import load_backbone"] if load["own"] else []),
         "",
         f"model = {call.format(', '.join(arguments))}",
+        *([ADD_ROWS] if rows else []),
         *([] if merged else ["model = PeftModel.from_pretrained(model, '.')"]),
         "model.eval()",
         "# inputs: input_ids and attention_mask, padded on the right",
@@ -161,7 +128,7 @@ def _code(backbone: Backbone, target: Target, layout: str) -> str:
     if separate:
         lines += [
             "hidden = model(**inputs).last_hidden_state",
-            f"pooled = {POOLED[backbone.pooling]}",
+            f"pooled = {POOLED[facts['pooling']]}",
             "logits = pooled @ load_file('head.safetensors')['weight'].T",
         ]
     else:
@@ -169,15 +136,36 @@ def _code(backbone: Backbone, target: Target, layout: str) -> str:
     return "\n".join(lines)
 
 
+def _new_tokens(facts: Mapping[str, Any]) -> int:
+    return int((facts["tokenization"] or {}).get("new_tokens", 0))
+
+
 def _input(facts: Mapping[str, Any]) -> str:
     prompt, length = facts["prompt"], facts["max_length"]
     text = f"{prompt['prefix']}{{sequence}}{prompt['suffix']}" if prompt else "{sequence}"
     cut = f"cut to {length} tokens by shortening the sequence" if length else "never cut"
+    strands = (
+        "Predictions are the mean of those of the sequence and of its reverse complement. "
+        if facts["both_strands"]
+        else ""
+    )
     return (
         f"## Input and output\n\nThe tokenizer reads `{json.dumps(text)}` (a JSON string), {cut}, padded on "
-        f"the right with id {facts['pad_token_id']}. The head reads the {facts['pooling']} hidden state and "
-        f"gives {facts['num_labels']} outputs ({facts['problem_type']}{_names(facts['labels'])}). "
-        "`lingo.json` has the same for programs."
+        f"the right with id {facts['pad_token_id']}. {_tokens(facts)}The head reads the {facts['pooling']} hidden "
+        f"state and gives {facts['num_labels']} outputs ({facts['problem_type']}{_names(facts['labels'])}). "
+        f"{strands}`lingo.json` has the same for programs."
+    )
+
+
+def _tokens(facts: Mapping[str, Any]) -> str:
+    recipe = facts["tokenization"]
+    if not recipe:
+        return ""
+    if not recipe["new_tokens"]:
+        return f"{SPELLED[recipe['tokenization']]}; all of them are in the tokenizer's vocabulary. "
+    return (
+        f"{SPELLED[recipe['tokenization']]}, from id {recipe['first_id']} on: their embeddings are the "
+        f"{recipe['new_tokens']} rows of `{ROWS}`, which go behind the backbone's. "
     )
 
 
@@ -185,37 +173,17 @@ def _names(labels: Sequence[str] | None) -> str:
     return f": {', '.join(labels)}" if labels else ""
 
 
-def _training(pack: Pack, slot: Slot) -> dict[str, Any]:
-    known = KNOWN.get(pack.backbone.name)
+def _backbone(backbone: Mapping[str, Any], data_digest: str) -> dict[str, Any]:
+    name, commit = source_of(backbone["source"])
     facts = {
-        "backbone": pack.backbone.source,
-        "backbone digest": pack.backbone.digest,
-        "backbone licence": known.licence if known else None,
-        "data digest": slot.data.digest or None,
-        "steps": f"{slot.step} of {slot.total_steps}",
-        "trained parameters": trained_parameters(pack, slot),
-        "trained parameters in use": used_parameters(pack, slot),
-        "ranks in use": sum(map(sum, rank_pattern(pack, slot).values())) if slot.paths else None,
+        "backbone": name,
+        "backbone revision": commit,
+        "backbone digest": backbone["digest"],
+        "backbone licence": backbone["licence"],
+        "backbone weights": backbone["dtype"],
+        "data digest": data_digest or None,
     }
     return {name: value for name, value in facts.items() if value is not None}
-
-
-def _settings(slot: Slot) -> dict[str, Any]:
-    """The settings that the slot's method reads."""
-    kind = slot.config.kind
-    unread = {
-        name
-        for names, reads in (
-            (SVD_SETTINGS, kind.adapter == "svd"),
-            (("rank",), kind.adapter == "lora"),
-            (("alpha", "adapter_dropout", "targets"), kind.adapter != "none"),
-            (("p",), kind.sampled),
-        )
-        if not reads
-        for name in names
-    }
-    values = slot.config.to_dict() | {"rank_update": slot.rank_update}
-    return {name: value for name, value in values.items() if name not in unread}
 
 
 def _table(facts: Mapping[str, Any]) -> str:

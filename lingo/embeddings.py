@@ -13,9 +13,12 @@ SEED = 20240212
 
 def rows_of(backbone: Backbone) -> int:
     """Rows of the backbone's token embedding; a tokenizer may use fewer."""
-    model: Any = backbone.model
-    rows: int = model.get_input_embeddings().num_embeddings
-    return rows
+    return _embedding(backbone).num_embeddings
+
+
+def last_rows(backbone: Backbone, count: int) -> torch.Tensor:
+    """The last `count` rows of the token embedding, [count, width]."""
+    return _embedding(backbone).weight.detach()[-count:]
 
 
 @torch.no_grad()
@@ -28,16 +31,28 @@ def add_rows(backbone: Backbone, count: int) -> None:
     """
     if not count:
         return
-    model: Any = backbone.model
-    old: nn.Embedding = model.get_input_embeddings()
-    weight = old.weight.detach()
+    weight = _embedding(backbone).weight.detach()
     draws = torch.randn(
         count, weight.shape[1], generator=torch.Generator().manual_seed(SEED), dtype=torch.float64
     )
     known = weight.cpu().double()
-    rows = known.mean(0) + known.std(0) * draws
+    append_rows(backbone, known.mean(0) + known.std(0) * draws)
+
+
+@torch.no_grad()
+def append_rows(backbone: Backbone, rows: torch.Tensor) -> None:
+    """Append these rows [count, width] to the token embedding, in place."""
+    model: Any = backbone.model
+    old = _embedding(backbone)
+    weight = old.weight.detach()
     new = nn.Embedding.from_pretrained(
         torch.cat([weight, rows.to(weight)]), freeze=not old.weight.requires_grad, padding_idx=old.padding_idx
     )
     model.set_input_embeddings(new.train(old.training))
     model.config.vocab_size = new.num_embeddings
+
+
+def _embedding(backbone: Backbone) -> nn.Embedding:
+    model: Any = backbone.model
+    found: nn.Embedding = model.get_input_embeddings()
+    return found

@@ -13,7 +13,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lingo.card import About, source_of, write_about
+from lingo.about import About, write_about
+from lingo.card import ROWS, source_of
+from lingo.embeddings import last_rows
 from lingo.folder import new_folder, write_json, write_tensors
 from lingo.pack import Pack
 from lingo.prompts import Prompt
@@ -78,6 +80,8 @@ def export_adapter(
     prompt: Prompt | None = None,
     max_length: int | None = None,
     labels: Sequence[str] = (),
+    tokenization: Mapping[str, Any] | None = None,
+    both_strands: bool = False,
 ) -> Path:
     """Write one slot as an adapter folder that `peft.PeftModel.from_pretrained` loads with equal logits.
 
@@ -92,6 +96,10 @@ def export_adapter(
             adapter of `AutoModel` with the head [labels, hidden] in `head.safetensors`, for any backbone.
         prompt, max_length: As the sequences were tokenised, for the card and `lingo.json`.
         labels: Names of the outputs.
+        tokenization: `lingo.nucleotides.Units.recipe()` where tokens are not the tokenizer's own. Embedding rows
+            that the backbone lacks go into `embeddings.safetensors`, since peft's layout has no place for them;
+            the card's program puts them back.
+        both_strands: Whether predictions are to be averaged over both strands.
 
     Returns:
         `folder`.
@@ -103,8 +111,15 @@ def export_adapter(
     """
     if pack.full:
         raise ExportError(f"{slot.config.method} has no adapter to export: use `merge_adapter`.")
-    about = About(card=card, prompt=prompt, max_length=max_length, labels=labels)
-    about.check(slot)
+    about = About(
+        card=card,
+        prompt=prompt,
+        max_length=max_length,
+        labels=labels,
+        tokenization=tokenization,
+        both_strands=both_strands,
+    )
+    about.check(pack.backbone, slot)
     target = target_of(pack.backbone, slot.data, head, labels)
     factors = factors_of(pack, slot)
     if slot.svd:
@@ -113,7 +128,7 @@ def export_adapter(
         tensors, settings = _lora(slot, factors, target.prefix)
     weight = head_weight(pack, slot)
     tensors |= target.head_tensors(weight)
-    name, commit = source_of(pack.backbone)
+    name, commit = source_of(pack.backbone.source)
     config = settings | {
         "base_model_name_or_path": name,
         "revision": commit,
@@ -130,6 +145,8 @@ def export_adapter(
         )
         if target.head is None:
             write_tensors(new / "head.safetensors", {"weight": weight})
+        if about.new_tokens:
+            write_tensors(new / ROWS, {"rows": last_rows(pack.backbone, about.new_tokens)})
         write_json(new / "adapter_config.json", config)
         write_about(new, pack, slot, target, about, layout=settings["peft_type"].lower())
     return folder

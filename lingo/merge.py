@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lingo.card import About, write_about
+from lingo.about import About, write_about
 from lingo.export import factors_of, head_weight
 from lingo.folder import new_folder, write_tensors
 from lingo.pack import Pack
@@ -27,6 +27,8 @@ def merge_adapter(
     prompt: Prompt | None = None,
     max_length: int | None = None,
     labels: Sequence[str] = (),
+    tokenization: Mapping[str, Any] | None = None,
+    both_strands: bool = False,
     dtype: torch.dtype | None = None,
 ) -> Path:
     """Write W0 + s · P Λ Q (or the fully fine-tuned weights), the head, configuration, tokenizer and a card.
@@ -39,7 +41,8 @@ def merge_adapter(
         folder: Where to; its last part is created.
         card: Measured facts for the model card.
         head: `classifier`, or `separate` for `AutoModel` and the head [labels, hidden] in `head.safetensors`.
-        prompt, max_length, labels: As in `lingo.export.export_adapter`.
+        prompt, max_length, labels, tokenization, both_strands: As in `lingo.export.export_adapter`; embedding rows
+            of new tokens are part of the model.
         dtype: Of the weights written; `None` for that of the trained parameters: nothing is rounded.
 
     Returns:
@@ -50,8 +53,15 @@ def merge_adapter(
             `folder` holds something else.
         OSError: If the disk refuses.
     """
-    about = About(card=card, prompt=prompt, max_length=max_length, labels=labels)
-    about.check(slot)
+    about = About(
+        card=card,
+        prompt=prompt,
+        max_length=max_length,
+        labels=labels,
+        tokenization=tokenization,
+        both_strands=both_strands,
+    )
+    about.check(pack.backbone, slot)
     dtype = dtype or pack.dtype
     target = target_of(pack.backbone, slot.data, head, labels)
     target.config.architectures = [target.architecture]

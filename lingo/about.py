@@ -1,0 +1,158 @@
+"""The facts beside exported weights, `lingo.json`: what prediction needs to build its input and to read its output."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lingo.backbones import Backbone
+from lingo.card import FACTS, card_text
+from lingo.embeddings import rows_of
+from lingo.families import KNOWN
+from lingo.folder import write_json
+from lingo.pack import Pack
+from lingo.parameters import rank_pattern, trained_parameters, used_parameters
+from lingo.prompts import Prompt
+from lingo.slot import Slot
+from lingo.target import ExportError, Target
+
+FORMAT = 2
+SVD_SETTINGS = (
+    "b0",
+    "bT",
+    "delta_T",
+    "beta1",
+    "beta2",
+    "initial_warmup_ratio",
+    "final_finetune_ratio",
+    "rank_update",
+    "orthogonality",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What the caller knows of a slot and the pack does not.
+
+    Attributes:
+        card: Measured facts for the model card, nested at will.
+        prompt: What stood around each sequence.
+        max_length: Tokens at which inputs were cut; `None` for whole sequences.
+        labels: Names of the outputs, in order; none, or one for each.
+        tokenization: `lingo.nucleotides.Units.recipe()` of tokens that are not the tokenizer's own.
+        both_strands: Whether predictions are averaged over a sequence and its reverse complement.
+    """
+
+    card: Mapping[str, Any]
+    prompt: Prompt | None = None
+    max_length: int | None = None
+    labels: Sequence[str] = ()
+    tokenization: Mapping[str, Any] | None = None
+    both_strands: bool = False
+
+    @property
+    def new_tokens(self) -> int:
+        """Embedding rows behind those of the backbone's checkpoint."""
+        return int(self.tokenization["new_tokens"]) if self.tokenization else 0
+
+    def check(self, backbone: Backbone, slot: Slot) -> None:
+        """Raises `ExportError` when a slot that read prompts comes without one, or labels or rows do not fit."""
+        if slot.config.kind.prompt and self.prompt is None:
+            raise ExportError(f"`prompt` must be given for {slot.config.method}, which was trained with one.")
+        if self.labels and len(self.labels) != slot.data.num_labels:
+            raise ExportError(
+                f"`labels` must name the {slot.data.num_labels} outputs of {slot.data.name}, "
+                f"but got {len(self.labels)} names."
+            )
+        if self.tokenization and self.new_tokens:
+            wanted, rows = self.tokenization["first_id"] + self.new_tokens, rows_of(backbone)
+            if wanted != rows:
+                raise ExportError(
+                    f"`tokenization` must fit the {rows} embedding rows of {backbone.name}, "
+                    f"but its ids end at {wanted}."
+                )
+
+
+def write_about(folder: Path, pack: Pack, slot: Slot, target: Target, about: About, *, layout: str) -> None:
+    """Write `lingo.json` and the model card `README.md`; weights must be in the folder already.
+
+    Args:
+        folder: An export's (temporary) folder.
+        pack, slot: What is exported.
+        target: The class that reads it.
+        about: What the caller knows.
+        layout: `lora`, `adalora` or `merged`.
+    """
+    facts = facts_of(pack, slot, target, about, layout=layout)
+    facts["files"] = {path.name: file_digest(path) for path in sorted(folder.glob("*.safetensors"))}
+    write_json(folder / FACTS, facts)
+    (folder / "README.md").write_text(card_text(facts, {"Measured": about.card}), encoding="utf-8")
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def facts_of(pack: Pack, slot: Slot, target: Target, about: About, *, layout: str) -> dict[str, Any]:
+    """The content of `lingo.json`, without the digests of files."""
+    backbone, data, prompt = pack.backbone, slot.data, about.prompt
+    return {
+        "format": FORMAT,
+        "layout": layout,
+        "task": data.name,
+        "kind": data.kind,
+        "num_labels": data.num_labels,
+        "problem_type": target.config.problem_type,
+        "labels": list(about.labels) or None,
+        "prompt": None if prompt is None else {"prefix": prompt.prefix, "suffix": prompt.suffix},
+        "max_length": about.max_length,
+        "tokenization": dict(about.tokenization) if about.tokenization else None,
+        "both_strands": about.both_strands,
+        "padding_side": "right",
+        "pad_token_id": data.pad_id,
+        "pooling": backbone.pooling,
+        "head": target.head or "head.safetensors",
+        "load": {"auto": target.auto, "options": target.options, "own": target.own},
+        "backbone": {
+            "name": backbone.name,
+            "source": backbone.source,
+            "digest": backbone.digest,
+            "trained": backbone.trained,
+            "dtype": str(next(backbone.model.parameters()).dtype).removeprefix("torch."),
+            "licence": KNOWN[backbone.name].licence if backbone.name in KNOWN else None,
+        },
+        "data_digest": data.digest,
+        "step": slot.step,
+        "total_steps": slot.total_steps,
+        "config": slot.config.to_dict(),
+        "training": _training(pack, slot) | _settings(slot),
+    }
+
+
+def _training(pack: Pack, slot: Slot) -> dict[str, Any]:
+    return {
+        "steps": f"{slot.step} of {slot.total_steps}",
+        "trained parameters": trained_parameters(pack, slot),
+        "trained parameters in use": used_parameters(pack, slot),
+    } | ({"ranks in use": sum(map(sum, rank_pattern(pack, slot).values()))} if slot.paths else {})
+
+
+def _settings(slot: Slot) -> dict[str, Any]:
+    """The settings that the slot's method reads."""
+    kind = slot.config.kind
+    unread = {
+        name
+        for names, reads in (
+            (SVD_SETTINGS, kind.adapter == "svd"),
+            (("rank",), kind.adapter == "lora"),
+            (("alpha", "adapter_dropout", "targets"), kind.adapter != "none"),
+            (("p",), kind.sampled),
+        )
+        if not reads
+        for name in names
+    }
+    values = slot.config.to_dict() | {"rank_update": slot.rank_update}
+    return {name: value for name, value in values.items() if name not in unread}

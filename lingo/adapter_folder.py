@@ -1,0 +1,211 @@
+"""Exported folders read back: their facts checked, their factors as updates of the backbone's matrices."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from lingo.about import FORMAT, file_digest
+from lingo.card import FACTS, ROWS
+from lingo.checkpoint import one_line
+from lingo.data import Kind
+from lingo.families import Pooling
+from lingo.prompts import Prompt
+
+WEIGHTS, HEAD = "adapter_model.safetensors", "head.safetensors"
+BEFORE = "base_model.model."
+"""Stands before every tensor's name in peft's files."""
+
+
+class AdapterError(ValueError):
+    """An adapter that cannot be used, with one clear line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What prediction needs of an export's `lingo.json`.
+
+    Attributes:
+        folder: The export.
+        layout: `lora`, `adalora`, `merged`, or the name of another kind of adapter of peft.
+        task, kind, num_labels, labels: What is predicted; `labels` is empty where outputs have no names.
+        prompt, max_length, tokenization, both_strands: How the input is built, see `lingo.about.About`.
+        pad_id, pooling: As in `lingo.backbones.Backbone`.
+        head: Path of the head in the model, or `head.safetensors`.
+        backbone, source, digest: Name, place and digest of the backbone.
+        dtype: Type of its weights in training.
+    """
+
+    folder: Path
+    layout: str
+    task: str
+    kind: Kind
+    num_labels: int
+    labels: tuple[str, ...]
+    prompt: Prompt | None
+    max_length: int | None
+    tokenization: Mapping[str, Any] | None
+    both_strands: bool
+    pad_id: int
+    pooling: Pooling
+    head: str
+    backbone: str
+    source: str
+    digest: str
+    dtype: torch.dtype
+
+    @property
+    def new_tokens(self) -> int:
+        """Embedding rows that the export brings along."""
+        return int(self.tokenization["new_tokens"]) if self.tokenization else 0
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises `AdapterError` when it is absent or something else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise AdapterError(f"{path.parent}: must be an exported adapter, but has no {path.name}.") from None
+    except (OSError, ValueError) as error:
+        raise AdapterError(f"{path}: must be JSON, but cannot be read ({one_line(error)}).") from None
+    if not isinstance(content, dict):
+        raise AdapterError(f"{path}: must be a JSON object, but got {type(content).__name__}.")
+    return content
+
+
+def read_facts(folder: Path) -> Facts:
+    """The facts of an export.
+
+    Raises:
+        AdapterError: If the folder is no export, one of a later format, or a file is not the one exported.
+    """
+    found = read_json(folder / FACTS)
+    if not found.get("format", 0) <= FORMAT:
+        raise AdapterError(
+            f"{folder / FACTS}: `format` must be at most {FORMAT}, but got {found['format']}; "
+            "use a later version of lingo-bench."
+        )
+    try:
+        prompt, backbone = found["prompt"], found["backbone"]
+        facts = Facts(
+            folder=folder,
+            layout=found["layout"],
+            task=found["task"],
+            kind=found["kind"],
+            num_labels=found["num_labels"],
+            labels=tuple(found["labels"] or ()),
+            prompt=None if prompt is None else Prompt(prompt["prefix"], prompt["suffix"]),
+            max_length=found["max_length"],
+            tokenization=found.get("tokenization"),
+            both_strands=found.get("both_strands", False),
+            pad_id=found["pad_token_id"],
+            pooling=found["pooling"],
+            head=found["head"],
+            backbone=backbone["name"],
+            source=backbone["source"],
+            digest=backbone["digest"],
+            dtype=getattr(torch, backbone.get("dtype", "float32")),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise AdapterError(
+            f"{folder / FACTS}: lacks what prediction needs ({one_line(error)}); export again."
+        ) from None
+    check_files(folder, found.get("files", {}))
+    return facts
+
+
+def check_files(folder: Path, digests: Mapping[str, str]) -> None:
+    """Raises `AdapterError` when a file of weights is missing or not the one that was exported."""
+    for name, digest in digests.items():
+        path = folder / name
+        if not path.is_file():
+            raise AdapterError(f"{path}: is missing; export again.")
+        if file_digest(path) != digest:
+            raise AdapterError(
+                f"{path}: is not the file that was exported (its sha256 differs); export again."
+            )
+
+
+def tensors_of(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file. Raises `AdapterError` when it is damaged or a value is not finite."""
+    try:
+        found = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise AdapterError(f"{path}: cannot be read as safetensors ({one_line(error)}).") from None
+    broken = [name for name, tensor in found.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise AdapterError(f"{path}: must hold finite numbers, but {broken[0]} does not.")
+    return found
+
+
+def read_head(facts: Facts, tensors: dict[str, Tensor]) -> Tensor:
+    """Weight of the head, [labels, hidden]; taken out of `tensors` where it lies there."""
+    if facts.head == HEAD:
+        found = tensors_of(facts.folder / HEAD).get("weight")
+    else:
+        found = tensors.pop(f"{BEFORE}{facts.head}.weight", None)
+        tensors.pop(f"{BEFORE}{facts.head}.bias", None)  # 0 in every export
+    if found is None or len(found) != facts.num_labels:
+        given = "none" if found is None else f"{list(found.shape)}"
+        raise AdapterError(f"{facts.folder}: the head must have {facts.num_labels} outputs, but got {given}.")
+    return found
+
+
+def read_rows(facts: Facts) -> Tensor:
+    """Embeddings of the tokens that the backbone lacks, [new tokens, width]."""
+    rows = tensors_of(facts.folder / ROWS)["rows"]
+    if len(rows) != facts.new_tokens:
+        raise AdapterError(
+            f"{facts.folder / ROWS}: must have {facts.new_tokens} rows, but got {list(rows.shape)}."
+        )
+    return rows
+
+
+def updates(
+    facts: Facts, tensors: Mapping[str, Tensor], prefixes: tuple[str, ...]
+) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """(module path in the backbone, P [d_in, r], s·Λ·Q [r, d_out]) of every adapted matrix.
+
+    Args:
+        facts, tensors: Of the export, the head taken out.
+        prefixes: What may stand before a backbone's module paths, longest first.
+
+    Raises:
+        AdapterError: If a tensor is of no known kind or lacks its partners.
+    """
+    config = read_json(facts.folder / "adapter_config.json")
+    ends = ("lora_A", "lora_E", "lora_B") if facts.layout == "adalora" else ("lora_A.weight", "lora_B.weight")
+    left = set(tensors)
+    for name in tensors:
+        if not name.endswith(f".{ends[0]}"):
+            continue
+        site = name.removesuffix(ends[0])
+        wanted = [f"{site}{end}" for end in ends]
+        if not left.issuperset(wanted):
+            raise AdapterError(f"{facts.folder / WEIGHTS}: must have {', '.join(wanted)}, but lacks some.")
+        left -= set(wanted)
+        module = site.removeprefix(BEFORE).removesuffix(".")
+        a, *middle, b = (tensors[key].double() for key in wanted)
+        path = next(module.removeprefix(prefix) for prefix in prefixes if module.startswith(prefix))
+        factor = _scale(config, module, facts.layout)
+        yield path, a.t(), b.t() * (factor * middle[0] if middle else factor)
+    if left:
+        raise AdapterError(f"{facts.folder / WEIGHTS}: has tensors of no use: {', '.join(sorted(left)[:3])}.")
+
+
+def _scale(config: Mapping[str, Any], module: str, layout: str) -> float:
+    """α/r of a module for LoRA, α/(b0 + 1e-5) for the SVD forms, as peft has them."""
+    try:
+        if layout == "adalora":
+            return config["lora_alpha"] / (config["init_r"] + 1e-5)
+        alpha = (config.get("alpha_pattern") or {}).get(module, config["lora_alpha"])
+        rank = (config.get("rank_pattern") or {}).get(module, config["r"])
+        return float(alpha / rank)
+    except (KeyError, TypeError) as error:
+        raise AdapterError(f"adapter_config.json: lacks a number ({one_line(error)}).") from None

@@ -1,0 +1,274 @@
+"""From an exported folder to predictions: `open_adapter(folder).predict(sequences)`.
+
+The input is built as in training: tokens, prompt, length, pooling and strands are read from the folder's facts.
+Adapters are merged into the backbone's weights where these have full precision, so that a prediction costs what
+the backbone alone costs; elsewhere (bfloat16) they are computed beside it, as in training.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import expit, softmax
+from torch import Tensor, nn
+
+from lingo import checkpoint
+from lingo.adapter_folder import (
+    WEIGHTS,
+    AdapterError,
+    Facts,
+    read_facts,
+    read_head,
+    read_rows,
+    tensors_of,
+    updates,
+)
+from lingo.adapters import PackedLinear
+from lingo.backbones import Backbone, load_backbone
+from lingo.card import source_of
+from lingo.checkpoint import BackboneError
+from lingo.data import Split
+from lingo.embeddings import append_rows, rows_of
+from lingo.heads import pool
+from lingo.nucleotides import Units, units_for
+from lingo.sequences import reverse_complement, sequence_problem, uniform
+from lingo.strands import average_strands
+from lingo.tokenization import tokenize
+
+Array = NDArray[np.float64]
+
+BATCH_TOKENS = 16_384
+"""Tokens of a batch, padding included."""
+
+
+def open_adapter(
+    folder: str | Path, backbone: str | Path | None = None, *, device: str | torch.device = "cpu"
+) -> "Predictor":
+    """Load an exported adapter, or an exported merged model, on its backbone.
+
+    Args:
+        folder: An export: `lingo.json`, the weights and, for adapters, `adapter_config.json`.
+        backbone: Where its backbone lies now: a folder, hub id or known name; `None` for where it was. Not for
+            merged models.
+        device: Where to compute.
+
+    Raises:
+        AdapterError: If the folder is no whole export, or the backbone is another than the adapter's.
+        BackboneError: If the backbone cannot be loaded.
+    """
+    facts = read_facts(Path(folder))
+    if facts.layout == "merged":
+        if backbone is not None:
+            raise AdapterError(f"{folder}: is a merged model, which needs no backbone, but got {backbone}.")
+        return _open_merged(facts, device)
+    found = _load(facts, backbone, device)
+    if found.digest != facts.digest:
+        raise AdapterError(
+            f"{folder}: needs the backbone {facts.backbone} with digest {facts.digest[:12]}, but {found.source} has "
+            f"digest {found.digest[:12]}: another model, or other files of it."
+        )
+    if facts.new_tokens:
+        append_rows(found, read_rows(facts))
+    tensors = tensors_of(facts.folder / WEIGHTS)
+    head = read_head(facts, tensors)
+    model: Any = found.model
+    prefixes = (f"{model.base_model_prefix}.", "") if facts.head != "head.safetensors" else ("",)
+    for path, p, q in updates(facts, tensors, prefixes):
+        _adapt(facts, model, path, p, q)
+    return Predictor(facts, found, head)
+
+
+def _load(facts: Facts, backbone: str | Path | None, device: str | torch.device) -> Backbone:
+    """The backbone from where it is said to be, or else from where it was."""
+    if backbone is not None:
+        return load_backbone(backbone, device=device, dtype=facts.dtype)
+    name, commit = source_of(facts.source)
+    try:
+        return load_backbone(name, device=device, dtype=facts.dtype, revision=commit)
+    except BackboneError as error:
+        raise AdapterError(
+            f"{facts.folder}: its backbone {facts.backbone} (digest {facts.digest[:12]}) cannot be loaded from "
+            f"{facts.source}; say where it is with --backbone FOLDER ({'; '.join(error.problems)})"
+        ) from None
+
+
+def _open_merged(facts: Facts, device: str | torch.device) -> "Predictor":
+    found = load_backbone(facts.folder, device=device)
+    if facts.head == "head.safetensors":
+        head = read_head(facts, {})
+    else:
+        wanted = f"{facts.head}.weight"
+        head = next(tensor for name, tensor in checkpoint.tensors(facts.folder) if name == wanted)
+    return Predictor(facts, found, head)
+
+
+@torch.no_grad()
+def _adapt(facts: Facts, model: Any, path: str, p: Tensor, q: Tensor) -> None:
+    """Add P Q̂ to the matrix at `path`: to its weight in full precision, beside it in a lower one."""
+    try:
+        base = model.get_submodule(path)
+        inputs_last = isinstance(base, nn.Linear)
+        shape = list(base.weight.t().shape if inputs_last else base.weight.shape)
+    except AttributeError:
+        raise AdapterError(
+            f"{facts.folder}: {facts.backbone} has no matrix {path}, which it adapts."
+        ) from None
+    if shape != [p.shape[0], q.shape[1]]:
+        raise AdapterError(
+            f"{facts.folder}: {path} must be {shape}, but its adapter is for {[p.shape[0], q.shape[1]]}."
+        )
+    if base.weight.dtype in (torch.float32, torch.float64):
+        p, q = (factor.to(base.weight.device) for factor in (p, q))
+        delta = (p @ q).t() if inputs_last else p @ q
+        base.weight.copy_(base.weight + delta)
+        return
+    packed = PackedLinear(base, torch.zeros(()))
+    to: dict[str, Any] = {"dtype": base.weight.dtype, "device": base.weight.device}
+    packed.slots, packed.p, packed.q = 1, p[None].to(**to), q[None].to(**to)
+    parent, _, name = path.rpartition(".")
+    setattr(model.get_submodule(parent), name, packed)
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """Tokenised sequences.
+
+    Attributes:
+        split: Their ids; with both strands the reverse complements stand behind all of them.
+        count: Sequences.
+        cut: How many were longer than the input and lost bases at their end.
+    """
+
+    split: Split
+    count: int
+    cut: int
+
+
+class Predictor:
+    """An adapted backbone with its head.
+
+    Attributes:
+        facts: What the export says of itself.
+        backbone: The backbone, adapted.
+    """
+
+    def __init__(self, facts: Facts, backbone: Backbone, head: Tensor) -> None:
+        if head.shape[1] != backbone.hidden_size:
+            raise AdapterError(
+                f"{facts.folder}: the head must read {backbone.hidden_size} numbers, but reads {head.shape[1]}."
+            )
+        self.facts, self.backbone = facts, backbone
+        self.device = next(backbone.model.parameters()).device
+        self._head = head.t().to(self.device).contiguous()
+        self._tokenizer = _tokenizer(facts, backbone)
+        # Letters of the longest token: bases that lie further behind cannot be in an input of limited length.
+        self._letters = max(map(len, backbone.tokenizer.get_vocab()))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """A name for each output: those of the task, or numbers; `value` for a regression."""
+        if self.facts.labels:
+            return self.facts.labels
+        return (
+            ("value",)
+            if self.facts.kind == "regression"
+            else tuple(str(i) for i in range(self.facts.num_labels))
+        )
+
+    def predict(self, sequences: Sequence[str], *, batch_size: int | None = None) -> Array:
+        """What is predicted for each sequence.
+
+        Args:
+            sequences: n sequences of IUPAC nucleotide codes, upper or lower case.
+            batch_size: Sequences of a batch; by default as many as have `BATCH_TOKENS` tokens.
+
+        Returns:
+            float64 `[n, labels]`: probabilities, which add up to 1 over the classes of a classification; the
+            values themselves, `[n, 1]`, of a regression. NaN where the model's output is not finite.
+
+        Raises:
+            ValueError: If a text is no sequence, or leaves no room beside the prompt.
+        """
+        return self.probabilities(self.compute(self.encode(sequences), batch_size=batch_size))
+
+    def logits(self, sequences: Sequence[str], *, batch_size: int | None = None) -> Array:
+        """Outputs of the head, float64 `[n, labels]`; arguments as in `predict`."""
+        return self.compute(self.encode(sequences), batch_size=batch_size)
+
+    def probabilities(self, logits: Array) -> Array:
+        """Softmax, sigmoid or nothing, by the kind of task: `[n, labels]` from logits `[n, labels]`."""
+        if self.facts.kind == "classification":
+            return np.asarray(softmax(logits, axis=1), dtype=np.float64) if len(logits) else logits
+        return np.asarray(expit(logits), dtype=np.float64) if self.facts.kind == "multilabel" else logits
+
+    def encode(self, sequences: Sequence[str]) -> Encoded:
+        """Tokenise sequences as in training; needs no device, so it may run beside `compute`."""
+        texts = [self._uniform(number, sequence) for number, sequence in enumerate(sequences, 1)]
+        if self.facts.both_strands:
+            texts += reverse_complement(texts)
+        ids, offsets = self._tokenize(texts, None)
+        cut, most = 0, self.facts.max_length
+        if most is not None and (long := np.diff(offsets) > most).any():
+            cut = int(long[: len(sequences)].sum())
+            ids, offsets = self._tokenize(texts, most)
+        return Encoded(Split(ids, offsets, np.zeros(len(texts), dtype=np.int64)), len(sequences), cut)
+
+    def compute(self, encoded: Encoded, *, batch_size: int | None = None) -> Array:
+        """Outputs of the head for tokenised sequences, float64 `[n, labels]`, averaged over strands if so trained."""
+        outputs = self._forward(encoded.split, batch_size)
+        if not self.facts.both_strands:
+            return outputs
+        return average_strands(self.facts.kind, outputs[: encoded.count], outputs[encoded.count :])
+
+    @torch.inference_mode()
+    def _forward(self, split: Split, batch_size: int | None) -> Array:
+        """Longest first, so that a batch has little padding and the first one needs the most memory."""
+        order = np.argsort(-split.lengths, kind="stable")
+        out = torch.zeros(len(split), self._head.shape[1], dtype=self._head.dtype, device=self.device)
+        start = 0
+        while start < len(order):
+            size = batch_size or max(1, BATCH_TOKENS // max(1, int(split.lengths[order[start]])))
+            rows = order[start : start + size]
+            ids, lengths = (
+                torch.from_numpy(part).to(self.device) for part in split.padded(rows, self.facts.pad_id)
+            )
+            # With a causal backbone, padding on the right changes nothing before it: no mask is needed.
+            mask = None
+            if not self.backbone.causal:
+                mask = torch.arange(ids.shape[1], device=self.device) < lengths[:, None]
+            hidden = self.backbone.model(input_ids=ids, attention_mask=mask).last_hidden_state
+            pooled = pool(hidden, lengths, self.facts.pooling).to(self._head.dtype)
+            out[torch.from_numpy(rows).to(self.device)] = pooled @ self._head
+            start += size
+        return out.double().cpu().numpy()
+
+    def _uniform(self, number: int, sequence: str) -> str:
+        problem = sequence_problem(sequence)
+        if problem:
+            raise ValueError(f"sequence {number}: {problem}")
+        most = self.facts.max_length
+        return uniform(sequence if most is None else sequence[: self._letters * (most + 1)])
+
+    def _tokenize(
+        self, texts: Sequence[str], most: int | None
+    ) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
+        if isinstance(self._tokenizer, Units):
+            return self._tokenizer.tokenize(texts, self.facts.prompt, most)
+        return tokenize(texts, self._tokenizer, self.facts.prompt, most)
+
+
+def _tokenizer(facts: Facts, backbone: Backbone) -> Any:
+    """What makes tokens of text: the backbone's own tokenizer, or the units of the scheme in training."""
+    recipe = facts.tokenization
+    if not recipe:
+        return backbone.tokenizer
+    units = units_for(recipe["tokenization"], backbone.tokenizer, rows_of(backbone) - facts.new_tokens)
+    if units.recipe() != dict(recipe):
+        raise AdapterError(
+            f"{facts.folder}: its tokens are {dict(recipe)}, but on this backbone they would be {units.recipe()}."
+        )
+    return units
