@@ -157,6 +157,11 @@ class Pool:
         """The job source's actor handle: picklable, for Tune clients."""
         return self._source
 
+    @property
+    def groups(self) -> int:
+        """Worker groups, those that are not up (yet) included."""
+        return len(self._groups)
+
     def begin(self, limit: int | None = None) -> None:
         """Open a round of jobs, of which at most `limit` train at once."""
         self.interrupted = False
