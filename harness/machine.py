@@ -1,6 +1,7 @@
 """What this machine has, and how the pool's worker groups best lie on it."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +57,43 @@ def shape(*, cores: int, gibibytes: float, gpus: int, workers: int, at_most: int
     return Shape(
         groups=groups, workers=workers, cpus=max(1, cores // (groups * workers)), gpus=1 if gpus else 0
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """What one machine of a cluster has to give to worker groups; memory of 0 or less is unknown."""
+
+    cpus: int
+    gpus: int
+    gibibytes: float = 0.0
+
+
+def lay_out(nodes: Sequence[Node], *, workers: int, at_most: int | None = None) -> Shape:
+    """Worker groups for the nodes of a cluster. Where one node has GPUs, only GPUs train.
+
+    Every worker has the same number of threads, that of the node with the fewest for each; so a cluster of
+    unlike nodes leaves some of the larger ones' cores to Ray.
+
+    Args:
+        nodes: Machines that are there or that the cluster's autoscaler may start.
+        workers: Data-parallel workers of each group; they may lie on several nodes.
+        at_most: Most groups of use.
+    """
+    with_gpus = [node for node in nodes if node.gpus]
+    if with_gpus:
+        seats = [(node.gpus, max(1, node.cpus // node.gpus)) for node in with_gpus]
+    else:
+        seats = [(_single(node), 1) for node in nodes if node.cpus]
+    count = sum(number for number, _ in seats)
+    groups = max(1, min(count // workers, at_most or count))
+    threads = min((each for _, each in seats), default=1)
+    return Shape(groups=groups, workers=workers, cpus=threads, gpus=1 if with_gpus else 0)
+
+
+def _single(node: Node) -> int:
+    """Single-threaded workers that a machine without GPUs bears."""
+    by_memory = int(node.gibibytes / GROUP_GIB) if node.gibibytes > 0 else node.cpus
+    return max(1, min(node.cpus, by_memory))
 
 
 def usable_cores() -> int:

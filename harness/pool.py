@@ -20,6 +20,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util import placement_group_table, remove_placement_group
 from ray.util.placement_group import PlacementGroup
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from harness.engine import Engine
 from harness.job_source import JobSource
@@ -133,7 +134,12 @@ class Pool:
         token = uuid.uuid4().hex[:8]
         source = (
             ray.remote(JobSource)
-            .options(name=f"lingo-jobs-{token}", num_cpus=0, max_concurrency=10_000)
+            .options(
+                name=f"lingo-jobs-{token}",
+                num_cpus=0,
+                max_concurrency=10_000,
+                scheduling_strategy=_beside_the_driver(),
+            )
             .remote(client_s=client_s)
         )
         run = {
@@ -142,6 +148,7 @@ class Pool:
             "cpus": cpus_per_worker,
             "gpus": gpus_per_worker,
             "slots": slots,
+            "settings": {name: os.environ.get(name, value) for name, value in RAY_SETTINGS.items()},
         }
         pool = cls(source, [f"group-{number}" for number in range(groups)], slots, run, scratch)
         pool._temporary = temporary
@@ -244,7 +251,9 @@ class Pool:
         while not self._closing.is_set():
             starts = [at for at in starts if time.monotonic() - at < 60] + [time.monotonic()]
             try:
-                self._tasks[name] = _fit.remote(self._source, name, self._run, str(self.scratch))
+                self._tasks[name] = _fit.options(scheduling_strategy=_beside_the_driver()).remote(
+                    self._source, name, self._run, str(self.scratch)
+                )
                 ray.get(self._tasks[name])
                 return
             except Exception as error:
@@ -278,7 +287,7 @@ class Pool:
 @ray.remote(num_cpus=0, max_retries=0)
 def _fit(source: Any, name: str, run: dict[str, Any], scratch: str) -> None:
     """One Ray Train run, in a process of its own; returns when its workers were sent home."""
-    os.environ.update(RAY_SETTINGS)
+    os.environ.update(run["settings"])
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -306,13 +315,23 @@ def _fit(source: Any, name: str, run: dict[str, Any], scratch: str) -> None:
     ).fit()
 
 
+def _beside_the_driver() -> NodeAffinitySchedulingStrategy:
+    """What holds the run together lies where the driver does: worker nodes may be taken away at any time."""
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+
+
 def _bundle(run: dict[str, Any]) -> dict[str, float]:
     bundle = {"CPU": round(run["cpus"] * HEADROOM, 3)}
     return bundle | {"GPU": run["gpus"]} if run["gpus"] else bundle
 
 
 def _check_fit(groups: int, workers: int, cpus: float, gpus: float) -> None:
+    from harness.cluster import coming_nodes, present_nodes
+
     there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    ahead = coming_nodes(present_nodes())
+    there["CPU"] = there.get("CPU", 0) + sum(node.cpus for node in ahead)
+    there["GPU"] = there.get("GPU", 0) + sum(node.gpus for node in ahead)
     for kind, each in (("CPU", cpus), ("GPU", gpus)):
         if groups * workers * each > there.get(kind, 0):
             raise ValueError(
