@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from harness.adapters import save_adapter
 from harness.data import (
     open_prepared,
     open_reverse_dev,
@@ -22,11 +23,9 @@ from lingo.backbones import Backbone, load_backbone
 from lingo.batch import Share
 from lingo.data import Split, TaskData
 from lingo.embeddings import add_rows
-from lingo.export import export_adapter
 from lingo.metrics import score
 from lingo.pack import Pack
 from lingo.parameters import rank_pattern, trained_parameters, used_parameters
-from lingo.prompts import Prompt
 from lingo.reduce import all_reduce, alone
 from lingo.slot import Slot
 from lingo.strands import average_strands, label_scores
@@ -233,25 +232,13 @@ class LingoEngine:
     def _save_adapter(self, training: _Training, facts: dict[str, Any]) -> dict[str, Any]:
         """Write the trained adapter in peft's layout. A disk that refuses costs the file, not the result."""
         assert self._pack is not None and training.job.adapter is not None
-        folder, recipe = Path(training.job.adapter), read_recipe(training.job.data)
-        if recipe.get("new_tokens"):
-            return {
-                "adapter_error": f"peft's layout has no place for the new tokens of {recipe['tokenization']}."
-            }
-        options: dict[str, Any] = {
-            "card": {"task": training.slot.data.name, "study": training.job.study, **facts},
-            "prompt": Prompt(*recipe["prompt"]) if recipe["prompt"] else None,
-            "max_length": recipe["max_length"],
-        }
+        job, slot, folder = training.job, training.slot, Path(training.job.adapter)
+        card = {"task": slot.data.name, "study": job.study, **facts}
         try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                export_adapter(self._pack, training.slot, folder, **options)
-            except ExportError:  # the backbone's own classifier computes something else: the head apart
-                export_adapter(self._pack, training.slot, folder, head="separate", **options)
+            digest = save_adapter(self._pack, slot, folder, job.data, card)
         except (ExportError, OSError) as problem:
             return {"adapter_error": str(problem)}
-        return {"adapter": str(folder)}
+        return {"adapter": str(folder), "adapter_digest": digest}
 
     def _facts(self, training: _Training) -> dict[str, Any]:
         assert self._pack is not None and self._backbone is not None

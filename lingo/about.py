@@ -8,6 +8,7 @@ from typing import Any
 
 from lingo.backbones import Backbone
 from lingo.card import FACTS, card_text
+from lingo.data import TaskData
 from lingo.embeddings import rows_of
 from lingo.families import KNOWN
 from lingo.folder import write_json
@@ -16,6 +17,7 @@ from lingo.parameters import rank_pattern, trained_parameters, used_parameters
 from lingo.prompts import Prompt
 from lingo.slot import Slot
 from lingo.target import ExportError, Target
+from lingo.trial import TrialConfig
 
 FORMAT = 2
 SVD_SETTINGS = (
@@ -56,13 +58,13 @@ class About:
         """Embedding rows behind those of the backbone's checkpoint."""
         return int(self.tokenization["new_tokens"]) if self.tokenization else 0
 
-    def check(self, backbone: Backbone, slot: Slot) -> None:
-        """Raises `ExportError` when a slot that read prompts comes without one, or labels or rows do not fit."""
-        if slot.config.kind.prompt and self.prompt is None:
-            raise ExportError(f"`prompt` must be given for {slot.config.method}, which was trained with one.")
-        if self.labels and len(self.labels) != slot.data.num_labels:
+    def check(self, backbone: Backbone, data: TaskData, config: TrialConfig) -> None:
+        """Raises `ExportError` when a trial that read prompts comes without one, or labels or rows do not fit."""
+        if config.kind.prompt and self.prompt is None:
+            raise ExportError(f"`prompt` must be given for {config.method}, which was trained with one.")
+        if self.labels and len(self.labels) != data.num_labels:
             raise ExportError(
-                f"`labels` must name the {slot.data.num_labels} outputs of {slot.data.name}, "
+                f"`labels` must name the {data.num_labels} outputs of {data.name}, "
                 f"but got {len(self.labels)} names."
             )
         if self.tokenization and self.new_tokens:
@@ -74,17 +76,47 @@ class About:
                 )
 
 
-def write_about(folder: Path, pack: Pack, slot: Slot, target: Target, about: About, *, layout: str) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What is exported, whoever trained it.
+
+    Attributes:
+        backbone, data, config: What was trained, on what, and how.
+        step, total_steps: How far.
+        training: What the card says of it: settings and sizes.
+    """
+
+    backbone: Backbone
+    data: TaskData
+    config: TrialConfig
+    step: int
+    total_steps: int
+    training: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, pack: Pack, slot: Slot) -> "Trained":
+        """A slot of a pack; waits for the device."""
+        return cls(
+            backbone=pack.backbone,
+            data=slot.data,
+            config=slot.config,
+            step=slot.step,
+            total_steps=slot.total_steps,
+            training=_training(pack, slot) | _settings(slot),
+        )
+
+
+def write_about(folder: Path, trained: Trained, target: Target, about: About, *, layout: str) -> None:
     """Write `lingo.json` and the model card `README.md`; weights must be in the folder already.
 
     Args:
         folder: An export's (temporary) folder.
-        pack, slot: What is exported.
+        trained: What is exported.
         target: The class that reads it.
         about: What the caller knows.
-        layout: `lora`, `adalora` or `merged`.
+        layout: `lora`, `adalora`, `merged`, or another kind of adapter of peft.
     """
-    facts = facts_of(pack, slot, target, about, layout=layout)
+    facts = facts_of(trained, target, about, layout=layout)
     facts["files"] = {path.name: file_digest(path) for path in sorted(folder.glob("*.safetensors"))}
     write_json(folder / FACTS, facts)
     (folder / "README.md").write_text(card_text(facts, {"Measured": about.card}), encoding="utf-8")
@@ -96,9 +128,9 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def facts_of(pack: Pack, slot: Slot, target: Target, about: About, *, layout: str) -> dict[str, Any]:
+def facts_of(trained: Trained, target: Target, about: About, *, layout: str) -> dict[str, Any]:
     """The content of `lingo.json`, without the digests of files."""
-    backbone, data, prompt = pack.backbone, slot.data, about.prompt
+    backbone, data, prompt = trained.backbone, trained.data, about.prompt
     return {
         "format": FORMAT,
         "layout": layout,
@@ -125,10 +157,10 @@ def facts_of(pack: Pack, slot: Slot, target: Target, about: About, *, layout: st
             "licence": KNOWN[backbone.name].licence if backbone.name in KNOWN else None,
         },
         "data_digest": data.digest,
-        "step": slot.step,
-        "total_steps": slot.total_steps,
-        "config": slot.config.to_dict(),
-        "training": _training(pack, slot) | _settings(slot),
+        "step": trained.step,
+        "total_steps": trained.total_steps,
+        "config": trained.config.to_dict(),
+        "training": dict(trained.training),
     }
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lingo.about import About, write_about
+from lingo.about import About, Trained, write_about
 from lingo.card import ROWS, source_of
 from lingo.embeddings import last_rows
 from lingo.folder import new_folder, write_json, write_tensors
@@ -119,7 +119,7 @@ def export_adapter(
         tokenization=tokenization,
         both_strands=both_strands,
     )
-    about.check(pack.backbone, slot)
+    about.check(pack.backbone, slot.data, slot.config)
     target = target_of(pack.backbone, slot.data, head, labels)
     factors = factors_of(pack, slot)
     if slot.svd:
@@ -148,7 +148,7 @@ def export_adapter(
         if about.new_tokens:
             write_tensors(new / ROWS, {"rows": last_rows(pack.backbone, about.new_tokens)})
         write_json(new / "adapter_config.json", config)
-        write_about(new, pack, slot, target, about, layout=settings["peft_type"].lower())
+        write_about(new, Trained.of(pack, slot), target, about, layout=settings["peft_type"].lower())
     return folder
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lingo.about import About, write_about
+from lingo.about import About, Trained, write_about
 from lingo.export import factors_of, head_weight
 from lingo.folder import new_folder, write_tensors
 from lingo.pack import Pack
@@ -61,7 +61,7 @@ def merge_adapter(
         tokenization=tokenization,
         both_strands=both_strands,
     )
-    about.check(pack.backbone, slot)
+    about.check(pack.backbone, slot.data, slot.config)
     dtype = dtype or pack.dtype
     target = target_of(pack.backbone, slot.data, head, labels)
     target.config.architectures = [target.architecture]
@@ -74,7 +74,7 @@ def merge_adapter(
             write_tensors(new / "head.safetensors", {"weight": weight})
         target.config.save_pretrained(new)
         _tokenizer(pack.backbone.tokenizer, slot.data.pad_id).save_pretrained(new)
-        write_about(new, pack, slot, target, about, layout="merged")
+        write_about(new, Trained.of(pack, slot), target, about, layout="merged")
     return folder
 
 

@@ -5,8 +5,8 @@ Adapters are merged into the backbone's weights where these have full precision,
 the backbone alone costs; elsewhere (bfloat16) they are computed beside it, as in training.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from lingo import checkpoint
 from lingo.adapter_folder import (
+    HEAD,
     WEIGHTS,
     AdapterError,
     Facts,
@@ -30,7 +31,7 @@ from lingo.adapter_folder import (
 from lingo.adapters import PackedLinear
 from lingo.backbones import Backbone, load_backbone
 from lingo.card import source_of
-from lingo.checkpoint import BackboneError
+from lingo.checkpoint import BackboneError, one_line
 from lingo.data import Split
 from lingo.embeddings import append_rows, rows_of
 from lingo.heads import pool
@@ -76,7 +77,9 @@ def open_adapter(
     tensors = tensors_of(facts.folder / WEIGHTS)
     head = read_head(facts, tensors)
     model: Any = found.model
-    prefixes = (f"{model.base_model_prefix}.", "") if facts.head != "head.safetensors" else ("",)
+    if facts.layout not in ("lora", "adalora"):
+        return Predictor(facts, replace(found, model=_with_peft(facts, model, tensors)), head)
+    prefixes = (f"{model.base_model_prefix}.", "") if facts.head != HEAD else ("",)
     for path, p, q in updates(facts, tensors, prefixes):
         _adapt(facts, model, path, p, q)
     return Predictor(facts, found, head)
@@ -98,12 +101,32 @@ def _load(facts: Facts, backbone: str | Path | None, device: str | torch.device)
 
 def _open_merged(facts: Facts, device: str | torch.device) -> "Predictor":
     found = load_backbone(facts.folder, device=device)
-    if facts.head == "head.safetensors":
+    if facts.head == HEAD:
         head = read_head(facts, {})
     else:
         wanted = f"{facts.head}.weight"
         head = next(tensor for name, tensor in checkpoint.tensors(facts.folder) if name == wanted)
     return Predictor(facts, found, head)
+
+
+def _with_peft(facts: Facts, model: Any, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """The model with an adapter of another kind, which the library peft reads and merges."""
+    try:
+        from peft import PeftModel, get_peft_model_state_dict
+    except ImportError:
+        raise AdapterError(
+            f"{facts.folder}: an adapter of the kind {facts.layout} needs the library peft, which is not installed."
+        ) from None
+    try:
+        adapted: Any = PeftModel.from_pretrained(model, str(facts.folder))
+    except (ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise AdapterError(f"{facts.folder}: peft cannot read it ({one_line(error)}).") from None
+    held = get_peft_model_state_dict(adapted)
+    lost = sorted(held.keys() ^ tensors.keys())
+    if lost or not all(torch.equal(held[name].cpu(), tensors[name].to(held[name].dtype)) for name in held):
+        raise AdapterError(f"{facts.folder}: peft did not load it whole ({', '.join(lost[:3])}).")
+    merged: nn.Module = adapted.merge_and_unload()
+    return merged.eval().requires_grad_(False)
 
 
 @torch.no_grad()

@@ -6,17 +6,21 @@ from typing import Any
 
 import pytest
 
+from harness.adapters import adapter_digest
 from harness.config import build
-from harness.data import open_prepared, prepare, read_recipe
+from harness.data import open_prepared, open_test, prepare, read_recipe
 from harness.errors import InputError
 from harness.jobs import Job
 from harness.quickstart import make_backbone, make_data
+from harness.sequence_files import read_rows
 from harness.tasks import TASKS
 from harness.worker import LingoEngine
 from lingo.backbones import load_backbone
 from lingo.embeddings import rows_of
 from lingo.methods import METHODS
+from lingo.metrics import score
 from lingo.nucleotides import units_for
+from lingo.predict import open_adapter
 from lingo.prompts import prompt_for
 
 TASK = TASKS["quickstart/promoter"]
@@ -115,12 +119,21 @@ def test_jobs_of_two_schemes_do_not_share_a_pack(made):
     engine.close()
 
 
-def test_an_adapter_for_new_tokens_is_not_exported_by_halves(made, tmp_path):
+@pytest.mark.parametrize("scheme", ["one_hot", "kmer"])
+def test_an_adapter_for_new_tokens_predicts_from_its_folder_alone(made, tmp_path, scheme):
     model, _, prepared = made
-    asked = replace(job(model, prepared["one_hot"], epochs=1), adapter=str(tmp_path / "adapter"))
+    asked = replace(job(model, prepared[scheme]), adapter=str(tmp_path / "adapter"))
     report = end(LingoEngine(), asked)
-    assert "no place for the new tokens of one_hot" in report.facts["adapter_error"]
-    assert not (tmp_path / "adapter").exists()
+    assert report.facts["adapter_digest"] == adapter_digest(tmp_path / "adapter")
+    predictor, kept = open_adapter(tmp_path / "adapter"), open_test(prepared[scheme].folder)
+    rows, problems = read_rows(prepared[scheme].folder.parents[1] / "data" / TASK.name / "test.csv", 2)
+    assert not problems
+    encoded = predictor.encode(rows.sequences).split
+    ids = [tuple(row) for row in encoded.batch(range(len(encoded)))]
+    by_ids = dict(zip(ids, rows.sequences, strict=True))
+    sequences = [by_ids[tuple(row)] for row in kept.batch(range(len(kept)))]
+    found = score("classification", predictor.logits(sequences), kept.labels)
+    assert found == pytest.approx(report.test, abs=1e-4)
 
 
 def test_the_option():
