@@ -22,7 +22,8 @@ from harness.progress import Progress, StudyGoal
 from harness.results import Record, ResultStore
 from harness.search import StudyPlan, run_finals, run_search
 from harness.tracking import Tracker
-from harness.winners import final_jobs, missing, unsearched
+from harness.tracking_view import Setting
+from harness.winners import final_jobs, unsearched
 
 
 def train(
@@ -39,7 +40,7 @@ def train(
     console.print(f"Starting Ray on this machine: {lay}.")
     progress = Progress([_goal(cell, benchmark, todo) for cell in cells], console)
     with (
-        _tracking(checked, cells, store, console) as tracked,
+        _tracking(checked, console) as tracked,
         local_ray(lay.groups * lay.workers * lay.cpus, lay.groups * lay.workers * lay.gpus or None),
         Pool.start(
             make_engine or _real_engine(),
@@ -118,31 +119,17 @@ class _Tracked:
 
 
 @contextmanager
-def _tracking(
-    checked: Plan, cells: Sequence[Cell], store: ResultStore, console: Console
-) -> Iterator[_Tracked]:
-    """A tracker with a run for each study, which end as the studies did."""
+def _tracking(checked: Plan, console: Console) -> Iterator[_Tracked]:
+    """A tracker, which ends every study's run as the study then stands."""
     tracker = Tracker(
         checked.out,
-        experiment=checked.benchmark.suite,
-        identity=store.identity,
+        Setting.read(checked.out),
         uri=checked.benchmark.tracking_uri,
         warn=lambda line: console.print(f"[yellow]{escape(line)}[/]"),
     )
-    for cell in cells:
-        notes = " ".join(cell.study.space.notes)
-        tracker.study_started(
-            cell.study.key, family=cell.study.task.family, marks=", ".join(cell.marks), notes=notes
-        )
-    status = "killed"
     try:
         yield _Tracked(tracker)
-        status = "failed"
     finally:
-        lacking = {cell.study.key for cell, _ in missing(store.load(), cells, checked.benchmark.seeds)}
-        for cell in cells:
-            key = cell.study.key
-            tracker.study_ended(key, status if key in lacking else "finished")
         tracker.close()
 
 

@@ -1,0 +1,167 @@
+"""Records and reports as MLflow runs: one parent for each study, one child for each trial and final seed.
+
+Every run is looked up by its key before it is made, and no evaluation is written that the run has already, so
+that writing twice (a restart, an outage, a repair) changes nothing.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from harness.jobs import Job, Report
+from harness.results import Record
+from harness.tracking_spool import Spool
+from harness.tracking_store import Store
+from harness.tracking_study import Summary, study_end
+from harness.tracking_tables import pictures, tables
+from harness.tracking_view import (
+    Point,
+    Setting,
+    job_tags,
+    origin_tags,
+    record_points,
+    record_tags,
+    report_points,
+    run_name,
+    study_name,
+    study_tags,
+)
+
+PARENT = "mlflow.parentRunId"
+RUN_STATUS = {"finished": "FINISHED", "stopped": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A record that was tried, and why the store did not take it."""
+
+    record: Record
+    error: Exception | None = None
+
+
+class Mirror:
+    """Writes to a store at once and in the calling thread. Every method may raise what the store raises."""
+
+    def __init__(self, store: Store, setting: Setting) -> None:
+        self.store, self._setting = store, setting
+        self._summaries: dict[str, Summary] = {}
+        self._begun: dict[str, float] = {}
+        self._studies: dict[str, Any] = {}
+        self._live: dict[str, Any] = {}
+        self._there: dict[tuple[str, str], set[int]] = {}
+        self._ended: set[str] = set()
+
+    def send(self, records: Iterable[Record], spool: Spool) -> Iterator["Sent"]:
+        """Write what the store lacks of these records, in the order in which they ended; yields each one tried."""
+        ordered = sorted(records, key=lambda record: (record.ended, record.id))
+        for record in ordered:
+            begun = self._begun.setdefault(record.study, _started(record))
+            self._begun[record.study] = min(begun, _started(record))
+        for record in ordered:
+            if not spool.lacks(record):
+                self.knows(record)
+                continue
+            try:
+                self.write(record)
+            except Exception as error:  # the caller finds out whether it is the record or the store
+                yield Sent(record, error)
+                continue
+            spool.note(record)
+            yield Sent(record)
+
+    def report(self, job: Job, report: Report) -> None:
+        """Dev metrics of one evaluation; all else waits for the record. Late news is passed over."""
+        if job.id in self._ended:
+            return
+        if job.id not in self._live:
+            started = time.time() - report.seconds
+            run = self._child(job.id, job.study, started, job_tags(job, self._setting))
+            self.store.write(run, params=job.config)
+            self._live[job.id] = run
+        self._points(self._live[job.id], report_points(report))
+
+    def knows(self, record: Record) -> None:
+        """Count a record that the store has."""
+        self._summaries.setdefault(record.study, Summary(record.metric)).add(record)
+        if record.status != "killed":
+            self._ended.add(record.id)
+
+    def write(self, record: Record) -> None:
+        """Everything of one trial, whether or not parts of it are there; its run ends."""
+        run = self._live.pop(record.id, None)
+        tags = record_tags(record, self._setting)
+        if run is None:
+            run = self._child(record.id, record.study, _started(record), tags)
+        self._points(run, record_points(record))
+        self.store.write(run, tags=tags, params=record.config)
+        if record.data_digest:
+            splits = ("train", "dev", "test") if record.test is not None else ("train", "dev")
+            self.store.datasets(run, record.task, record.data_digest, splits)
+        self.store.tables(run, dict(tables(record)))
+        for name, figure in pictures(record):
+            self.store.client.log_figure(run.info.run_id, figure, name)
+        self.store.end(run, RUN_STATUS[record.status], run.info.start_time / 1000 + record.seconds)
+        self.knows(record)
+        self._stand(record)
+
+    def finish(self) -> None:
+        """End every study as it stands, and every trial that nobody works on any more as killed."""
+        for run in self.store.running():
+            status, ended = "killed", None
+            if run.data.tags.get("stage") == "study":
+                key = "|".join(run.data.tags[axis] for axis in ("task", "backbone", "method"))
+                if key in self._summaries:
+                    records = self._summaries[key].records
+                    status = study_end(records, self._setting.seeds)
+                    ended = max(map(_ended, records))
+            self.store.write(run, tags={"status": status})
+            self.store.end(run, RUN_STATUS[status], ended)
+        self._live.clear()
+        self._studies.clear()
+        self._there.clear()
+
+    def _study(self, study: str) -> Any:
+        """The run of a study, which is made when absent and runs again when it had ended."""
+        if study not in self._studies:
+            tags = study_tags(study, self._setting) | {"stage": "study", "status": "running"}
+            started = self._begun.get(study, time.time())
+            self._studies[study] = self.store.run(study, name=study_name(study), tags=tags, started=started)
+        return self._studies[study]
+
+    def _child(self, name: str, study: str, started: float, tags: Mapping[str, Any]) -> Any:
+        self._begun.setdefault(study, started)
+        tags = {**tags, PARENT: self._study(study).info.run_id}
+        return self.store.run(name, name=run_name(name, study), tags=tags, started=started)
+
+    def _points(self, run: Any, points: Iterable[Point]) -> None:
+        """Write the points that the run has not."""
+        new = [point for point in points if point[1] not in self._steps(run, point)]
+        self.store.write(run, points=new)
+        for point in new:
+            self._steps(run, point).add(point[1])
+
+    def _steps(self, run: Any, point: Point) -> set[int]:
+        """Steps at which the run has points of this kind."""
+        first = next(iter(point[0]))
+        key = (run.info.run_id, first)
+        if key not in self._there:
+            self._there[key] = self.store.steps(run, first)
+        return self._there[key]
+
+    def _stand(self, record: Record) -> None:
+        """The study's best, counts and costs after this record."""
+        standing = self._summaries[record.study].standing()
+        run = self._study(record.study)
+        seconds = max(_ended(record) - run.info.start_time / 1000, 0.0)
+        tags = origin_tags(record, self._setting) | dict(standing.tags)
+        self.store.write(run, points=[(standing.metrics, standing.ended, seconds)], tags=tags)
+
+
+def _started(record: Record) -> float:
+    return datetime.fromisoformat(record.started).timestamp() if record.started else time.time()
+
+
+def _ended(record: Record) -> float:
+    return datetime.fromisoformat(record.ended).timestamp() if record.ended else time.time()

@@ -1,0 +1,139 @@
+"""What MLflow shows of a whole study: best configuration as it improved, counts, costs, and how it ended."""
+
+import json
+import math
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from harness.results import Record
+from harness.tracking_view import gpu_hours
+from harness.winners import winner
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A study after so many ended runs: metrics and tags of its run."""
+
+    ended: int
+    metrics: Mapping[str, float]
+    tags: Mapping[str, Any]
+
+
+class Summary:
+    """Follows one study. Records may come again; the last of an id counts."""
+
+    def __init__(self, metric: str) -> None:
+        self._metric = metric
+        self._records: dict[str, Record] = {}
+
+    @property
+    def records(self) -> list[Record]:
+        """The records so far, without their evaluations."""
+        return list(self._records.values())
+
+    def add(self, record: Record) -> None:
+        """Take a record; what the summary does not need of it is let go."""
+        kept = {name: record.facts.get(name) for name in ("flops", "device_seconds", "gpus", "adapter")}
+        self._records[record.id] = _lean(record, kept)
+
+    def standing(self) -> Standing:
+        """The study now."""
+        records = self.records
+        ended = sum(record.status != "killed" for record in records)
+        metrics = {**_counts(records), **_costs(records)}
+        tags: dict[str, Any] = {}
+        best = winner(records, records[0].study, self._metric) if records else None
+        if best is not None:
+            metrics[f"best/{self._metric}"] = best.dev[self._metric]
+            if best.trained_parameters is not None:
+                metrics["trained_parameters"] = float(best.trained_parameters)
+            tags = best_tags(best)
+        return Standing(ended, metrics | _tested(records, self._metric), tags)
+
+
+def best_tags(best: Record) -> dict[str, Any]:
+    """The best configuration: readable setting by setting, and as JSON with its types."""
+    values = {name: _text(value) for name, value in best.config.items() if name not in ("method", "seed")}
+    return {
+        "best.trial": best.id.rsplit("/", 1)[-1],
+        "best.config": json.dumps(best.config, sort_keys=True),
+        "best.config_hash": best.config_hash,
+        **{f"best.{name}": value for name, value in values.items()},
+    }
+
+
+def study_end(records: Iterable[Record], seeds: Iterable[int]) -> str:
+    """How a study stands when nobody works on it any more.
+
+    `finished` when every seed has its final run; `failed` when one of these failed, or when the search ended
+    and nothing in it can be trained again; else `killed`: it was interrupted or cut.
+    """
+    records = list(records)
+    finals = {record.seed: record.status for record in records if record.stage == "final"}
+    if finals and all(finals.get(seed) == "finished" for seed in seeds):
+        return "finished"
+    if "failed" in finals.values():
+        return "failed"
+    searched = {record.status for record in records if record.stage == "search"}
+    return "failed" if searched == {"failed"} else "killed"
+
+
+def champion(records: Iterable[Record], metric: str) -> Record | None:
+    """The final run whose adapter stands for the study: of the finished ones the best on dev, the first of equals."""
+    able = [
+        record
+        for record in records
+        if record.stage == "final" and record.status == "finished" and record.facts.get("adapter")
+    ]
+    return min(able, key=lambda record: (-_defined(record.dev.get(metric)), record.seed), default=None)
+
+
+def _defined(value: float | None) -> float:
+    return -math.inf if value is None or math.isnan(value) else value
+
+
+def _lean(record: Record, facts: Mapping[str, Any]) -> Record:
+    return replace(
+        record, history=record.history[-1:], facts={k: v for k, v in facts.items() if v is not None}
+    )
+
+
+def _counts(records: list[Record]) -> dict[str, float]:
+    search = [record.status for record in records if record.stage == "search"]
+    finals = [record.status for record in records if record.stage == "final"]
+    counts = {
+        f"trials/{status}": search.count(status) for status in ("finished", "stopped", "failed", "killed")
+    }
+    return {name: float(count) for name, count in counts.items()} | {
+        "finals/finished": float(finals.count("finished"))
+    }
+
+
+def _costs(records: list[Record]) -> dict[str, float]:
+    flops = [record.facts["flops"] for record in records if "flops" in record.facts]
+    hours = [found for record in records if (found := gpu_hours(record)) is not None]
+    costs = {"hours": sum(record.seconds for record in records) / 3600}
+    if flops:
+        costs["petaflops"] = sum(flops) / 1e15
+    if hours:
+        costs["gpu_hours"] = sum(hours)
+    return costs
+
+
+def _tested(records: list[Record], metric: str) -> dict[str, float]:
+    """Mean and standard deviation of the test metric over the finished seeds."""
+    scores = [
+        record.test[metric]
+        for record in records
+        if record.status == "finished" and record.test is not None and metric in record.test
+    ]
+    if not scores:
+        return {}
+    found = {f"test/{metric}_mean": statistics.fmean(scores)}
+    return found | ({f"test/{metric}_sd": statistics.stdev(scores)} if len(scores) > 1 else {})
+
+
+def _text(value: Any) -> Any:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else value

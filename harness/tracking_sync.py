@@ -1,0 +1,108 @@
+"""`sync`: an output folder's records written to an MLflow store that lacks them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import InputError
+from harness.results import Record, load
+from harness.tracking_address import default_uri, masked, without_login
+from harness.tracking_mirror import Mirror
+from harness.tracking_spool import Spool, only_writer
+from harness.tracking_store import Store
+from harness.tracking_view import Setting
+
+
+@dataclass(frozen=True)
+class Synced:
+    """What `sync` did: where to, how many records there are, how many it wrote, and which the store refused."""
+
+    uri: str
+    records: int
+    written: int
+    refused: list[str]
+
+
+def read_setting(out: Path) -> Setting:
+    """What a finished or running benchmark's folder says of its runs.
+
+    Raises:
+        InputError: If there is no benchmark in `out`.
+    """
+    try:
+        return Setting.read(out)
+    except (OSError, ValueError, KeyError):
+        raise InputError(
+            f"RUN must be the output folder of a benchmark, but {out} has no readable benchmark.json."
+        ) from None
+
+
+def address_of(out: Path, setting: Setting, uri: str | None) -> str:
+    """The address to use: the one given, that of the benchmark, or the embedded store.
+
+    Raises:
+        InputError: If the benchmark's address had a password, which is not kept.
+    """
+    return without_login(uri or setting.uri or default_uri(out))
+
+
+def open_store(out: Path, setting: Setting, uri: str) -> Store:
+    """The store at `uri`.
+
+    Raises:
+        InputError: If it does not answer.
+    """
+    artifacts = out / "mlartifacts" if uri == default_uri(out) else None
+    try:
+        store = Store(uri, experiment=setting.experiment, identity=setting.identity, artifacts=artifacts)
+        store.client.get_experiment_by_name(setting.experiment)
+    except Exception as error:  # whatever MLflow raises, the store cannot be used
+        raise InputError(unreachable(uri, error)) from None
+    return store
+
+
+def unreachable(uri: str, error: Exception) -> str:
+    """One line on a store that does not answer, without any password."""
+    reason = masked((str(error).splitlines() or [type(error).__name__])[0])[:200]
+    return f"`--tracking-uri` must be a store that answers, but {masked(uri)} fails ({reason})."
+
+
+def sync(
+    out: Path,
+    *,
+    uri: str | None = None,
+    again: bool = False,
+    on_record: Callable[[Record], object] = lambda record: None,
+) -> Synced:
+    """Write whatever of a folder's records a store lacks, and end runs that a dead process left running.
+
+    Args:
+        out: Output folder of a benchmark that is not running.
+        uri: Tracking address; `None` for the benchmark's own.
+        again: Write all records, also those that the store took before (and somebody removed since).
+        on_record: Told of each record written.
+
+    Raises:
+        InputError: If there is no benchmark, another process writes its runs, or the store does not answer.
+    """
+    setting, records = read_setting(out), load(out)
+    address = address_of(out, setting, uri)
+    with only_writer(out, give_up=lambda: True) as ours:
+        if not ours:
+            raise InputError(
+                f"`sync` must wait until the benchmark in {out} has ended: its own process writes its runs."
+            )
+        store = open_store(out, setting, address)
+        mirror, written = Mirror(store, setting), 0
+        refused: list[str] = []
+        spool = Spool(out, store.fingerprint, forget=again)
+        for outcome in mirror.send(records, spool):
+            if outcome.error is not None:
+                if not store.answers():
+                    raise InputError(unreachable(address, outcome.error)) from None
+                refused.append(f"{outcome.record.id}: {masked(str(outcome.error))[:200]}")
+            else:
+                written += 1
+            on_record(outcome.record)
+        mirror.finish()
+    return Synced(address, len(records), written, refused)
