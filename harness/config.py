@@ -1,21 +1,26 @@
 """What a person asks for: one frozen, strict `Benchmark`. All defaults of the command line stand here."""
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_serializer
 
 from harness.errors import InputError, nearest
 from harness.tasks import SUITES, Strands, find_tasks
-from lingo.methods import METHODS
+from harness.tracking_address import storable, without_login
+from lingo.methods import DEFAULT_METHODS, METHODS
 
 RULES = 1
 """Version of the rules by which results compare; see CHANGELOG."""
 
 TINY_MODEL = "quickstart-opt"
 """The tiny, randomly initialised OPT that the quickstart makes on this machine."""
+
+NO_BACKBONE = "none"
+"""Stands in study keys where a backbone's name would, for methods that need none."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     "quickstart": {
@@ -116,7 +121,7 @@ class Benchmark(BaseModel):
     Attributes:
         suite: Name in `harness.tasks.SUITES`, or `custom` for tasks named one by one.
         tasks: Names of tasks, in the order of the leaderboard.
-        models: Backbones: known names, hub ids or folders.
+        models: Backbones: known names, hub ids or folders. Baselines need none, and are studied once per task.
         methods: Names in `lingo.methods.METHODS`.
         data_dir: Folder with `<task>/{train,dev,test}.csv` (or `.parquet`); `None` takes the hub's copies.
         num_samples: Trials of each study's search; raised later, only the difference is run.
@@ -161,7 +166,7 @@ class Benchmark(BaseModel):
     suite: str
     tasks: Names
     models: Names
-    methods: Names = tuple(METHODS)
+    methods: Names = DEFAULT_METHODS
     data_dir: Path | None = None
     num_samples: Positive = 16
     epochs: Positive = 5
@@ -195,7 +200,11 @@ class Benchmark(BaseModel):
     cluster: str | None = None
     storage_path: str | None = None
     out: Path | None = None
-    tracking_uri: str | None = None
+    tracking_uri: Annotated[str, AfterValidator(without_login)] | None = None
+
+    @field_serializer("tracking_uri")
+    def _without_password(self, uri: str | None) -> str | None:
+        return None if uri is None else storable(uri)
 
     @property
     def marks(self) -> list[str]:
@@ -233,7 +242,9 @@ def build(options: Mapping[str, Any]) -> Benchmark:
     values = {**PRESETS.get(suite, {}), **given, "suite": suite}
     values["tasks"] = _task_names(suite, given, problems)
     problems += _method_problems(values.get("methods", ()))
-    if not values.get("models"):
+    if _without_backbone(values):
+        values["models"] = (NO_BACKBONE,)
+    elif not values.get("models"):
         values["models"] = ("-",)
         problems.append(
             "`--models` is needed: name at least one backbone (a known name, a hub id or a folder)."
@@ -242,6 +253,28 @@ def build(options: Mapping[str, Any]) -> Benchmark:
     problems += _budget_problems(values)
     try:
         benchmark = Benchmark(**values)
+    except ValidationError as error:
+        raise InputError(problems + [_line(detail) for detail in error.errors()]) from None
+    if problems:
+        raise InputError(problems)
+    return benchmark
+
+
+def restore(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> Benchmark:
+    """A benchmark from the settings that a run has stored, with changes.
+
+    Args:
+        settings: Plain data, as `Benchmark.model_dump(mode="json")` gives it.
+        changes: Other values of some of them; `None` leaves one as it is.
+
+    Raises:
+        InputError: with every problem.
+    """
+    given = {name: value for name, value in changes.items() if value is not None}
+    problems = _budget_problems({**settings, **given})
+    try:
+        stored = Benchmark.model_validate_json(json.dumps(settings))
+        benchmark = Benchmark(**{**dict(stored), **given})
     except ValidationError as error:
         raise InputError(problems + [_line(detail) for detail in error.errors()]) from None
     if problems:
@@ -270,6 +303,12 @@ def _method_problems(methods: tuple[str, ...]) -> list[str]:
         for name in methods
         if name not in METHODS
     ]
+
+
+def _without_backbone(values: Mapping[str, Any]) -> bool:
+    """Whether only baselines are asked for, so that no backbone needs a name."""
+    rows = [METHODS[name] for name in values.get("methods") or DEFAULT_METHODS if name in METHODS]
+    return bool(rows) and not any(row.needs_backbone for row in rows)
 
 
 def _budget_problems(values: Mapping[str, Any]) -> list[str]:

@@ -1,8 +1,7 @@
 """From the pool's events to records, tracking and progress: what has ended is written at once and stays."""
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,7 +9,7 @@ from typing import Any, Protocol
 from harness.jobs import Job, Report
 from harness.open_trials import OpenTrials
 from harness.plan import Study
-from harness.results import Record, ResultStore, Status, file_name, now
+from harness.results import Record, ResultStore, Status, file_name, now, written
 
 KEPT: dict[str, Status] = {
     "finished": "finished",
@@ -51,18 +50,10 @@ class Cell:
     source: str
     facts: Mapping[str, Any] = field(default_factory=dict)
 
-
-class Unwritable(Exception):
-    """The output folder refuses to be written: a full disk, a lost mount.
-
-    Attributes:
-        out: The folder.
-        reason: The system's own words.
-    """
-
-    def __init__(self, out: Path, error: OSError) -> None:
-        self.out, self.reason = out, error.strerror or str(error)
-        super().__init__(f"{out} cannot be written: {self.reason}.")
+    @property
+    def work(self) -> float:
+        """Work of one epoch, in a unit that is the same for all studies of one backbone."""
+        return float(self.study.train_rows * self.tokens)
 
 
 class Watcher(Protocol):
@@ -109,7 +100,7 @@ class Ledger:
         if report.number > (reports[-1].number if reports else 0):
             reports.append(report)
         if status == "queued":
-            with self._written():
+            with written(self._store.out):
                 self._open.keep(job)
         if status == "started":
             self._started[job.id] = now()
@@ -121,13 +112,6 @@ class Ledger:
                 self._write(job, reports, KEPT[status])
             if status != "interrupted":
                 self._let_go(job)
-
-    @contextmanager
-    def _written(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise Unwritable(self._store.out, error) from error
 
     def _let_go(self, job: Job) -> None:
         """What a job that has its record leaves behind is of no more use."""
@@ -154,7 +138,7 @@ class Ledger:
         facts = {**cell.facts, **record.facts}
         cut = [CUT_MARK] if facts.get("cut") == "budget" else []
         record = replace(record, facts=facts, marks=[*record.marks, *cut])
-        with self._written():
+        with written(self._store.out):
             self._store.append(record, replace=True)
         for watcher in self._watchers:
             watcher.ended(record)

@@ -11,7 +11,8 @@ import os
 import re
 import tempfile
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -233,6 +234,14 @@ class ResultStore:
         self._rebuild()
         return True
 
+    def move(self, record: Record, folder: str) -> None:
+        """Write a record to another folder beside `records`, and take it out of the results."""
+        (self.out / folder).mkdir(exist_ok=True)
+        write_whole(self.out / folder / file_name(record.id), record.to_json())
+        (self.folder / file_name(record.id)).unlink(missing_ok=True)
+        self._rows.pop(record.id, None)
+        self._rebuild()
+
     def ids(self) -> set[str]:
         """Ids of all records."""
         return set(self._rows)
@@ -253,8 +262,13 @@ def load(out: Path | str) -> list[Record]:
     Raises:
         InputError: with one line for each file that is no record.
     """
+    return load_folder(Path(out) / "records")
+
+
+def load_folder(folder: Path) -> list[Record]:
+    """As `load`, of one folder of records; of none where it is not there."""
     records, problems = [], []
-    for path in (Path(out) / "records").glob("[!.]*.json"):
+    for path in folder.glob("[!.]*.json"):
         try:
             records.append(Record.from_json(path.read_text()))
         except (ValueError, TypeError) as error:
@@ -298,14 +312,49 @@ def refuse_foreign(out: Path | str, benchmark: Mapping[str, Any]) -> None:
     changed = sorted(key for key in {*config, *wanted} if config.get(key) != wanted.get(key))
     raise InputError(
         f"`--out` must be a new folder or hold this benchmark, but {out} holds another one "
-        f"(it differs in {', '.join(changed)}); use another `--out` or the same settings."
+        f"(it differs in {', '.join(_differences(changed, config, wanted))}); use another `--out` or the same "
+        f"settings{_fork_advice(out) if changed == ['spaces'] else ''}."
     )
+
+
+def _differences(changed: Sequence[str], config: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """The settings that differ; of search spaces the methods whose space does."""
+    held, asked = (values.get("spaces") or {} for values in (config, wanted))
+    methods = sorted(name for name in {*held, *asked} if held.get(name) != asked.get(name))
+    words = {"spaces": f"the search space of {' and '.join(methods)}"}
+    return [words.get(name, name) for name in changed]
+
+
+def _fork_advice(out: Path) -> str:
+    return f", or `resume {out} --fork FOLDER` for a new folder that takes over the results that fit"
 
 
 def file_name(record_id: str) -> str:
     """Name of a record's file: its id in safe letters, and a digest so that two ids never meet."""
     readable = re.sub(r"[^A-Za-z0-9._=-]+", "_", record_id).strip("._")[-120:]
     return f"{readable}-{hashlib.sha256(record_id.encode()).hexdigest()[:12]}.json"
+
+
+class Unwritable(Exception):
+    """An output folder that refuses to be written: a full disk, a lost mount.
+
+    Attributes:
+        out: The folder.
+        reason: The system's own words.
+    """
+
+    def __init__(self, out: Path, error: OSError) -> None:
+        self.out, self.reason = out, error.strerror or str(error)
+        super().__init__(f"{out} cannot be written: {self.reason}.")
+
+
+@contextmanager
+def written(out: Path) -> Iterator[None]:
+    """Writing below the output folder `out`. Raises `Unwritable` where the system raises `OSError`."""
+    try:
+        yield
+    except OSError as error:
+        raise Unwritable(out, error) from error
 
 
 def write_whole(path: Path, text: str) -> None:

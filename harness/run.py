@@ -1,8 +1,10 @@
 """One benchmark from its plan to its leaderboard; `run_benchmark` reads from top to bottom."""
 
 import json
+import shlex
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -10,10 +12,14 @@ from rich.markup import escape
 from harness.config import TINY_MODEL, Benchmark
 from harness.engine import Engine
 from harness.ledger import Cell
+from harness.lock import only_driver
 from harness.plan import Plan, plan
 from harness.prepare import prepare_cells, read_backbones, refuse_other_inputs
 from harness.progress import duration
-from harness.results import Record, ResultStore, write_whole
+from harness.results import Record, ResultStore, Unwritable, write_whole, written
+from harness.resume import take_over
+from harness.study_plans import options_of
+from harness.supersede import outdated
 from harness.winners import missing, unsearched
 
 MakeEngine = Callable[[int, int], Engine]
@@ -21,11 +27,18 @@ MakeEngine = Callable[[int, int], Engine]
 COMPLETE, INCOMPLETE, INTERRUPTED = 0, 1, 130
 
 
-def run_benchmark(benchmark: Benchmark, console: Console, *, make_engine: MakeEngine | None = None) -> int:
+def run_benchmark(
+    benchmark: Benchmark,
+    console: Console,
+    *,
+    make_engine: MakeEngine | None = None,
+    take_from: Path | None = None,
+) -> int:
     """Run a benchmark to its end, or the rest of one that the output folder holds, and print its leaderboard.
 
     Args:
-        make_engine: What trains the jobs; `harness.worker.make_engine` when `None`.
+        make_engine: What trains the jobs; the harness's own engines when `None`.
+        take_from: Another output folder, whose trials that fit the search spaces count as this benchmark's.
 
     Returns:
         0 when every final result is there, 1 when some are missing, 130 when interrupted.
@@ -35,17 +48,49 @@ def run_benchmark(benchmark: Benchmark, console: Console, *, make_engine: MakeEn
     """
     begun = time.monotonic()
     checked = plan(benchmark)
-    _say_what(checked, console)
-    store, cells = _prepare(checked, console)
-    interrupted = False
-    if missing(store.load(), cells, benchmark.seeds):
-        from harness.stages import train
+    with only_driver(checked.out):
+        _say_what(checked, console)
+        store, cells = _prepare(checked, console)
+        taken = take_over(take_from, store, cells, benchmark) if take_from else []
+        if take_from:
+            console.print(f"{_some(taken, 'trial')} of {take_from} taken over.")
+        interrupted = False
+        if _left(store.load(), cells, benchmark):
+            from harness.stages import train
 
-        interrupted = train(checked, cells, store, console, make_engine)
-    else:
-        console.print("All results of this benchmark are in the output folder already; nothing is trained.")
-    seconds = time.monotonic() - begun
-    return _conclude(checked, cells, store, console, interrupted=interrupted, seconds=seconds)
+            try:
+                interrupted = train(checked, cells, store, console, make_engine)
+            except Unwritable as error:
+                return _stopped(error, console)
+        else:
+            console.print(
+                "All results of this benchmark are in the output folder already; nothing is trained."
+            )
+        seconds = time.monotonic() - begun
+        return _conclude(checked, cells, store, console, interrupted=interrupted, seconds=seconds)
+
+
+def _left(records: Sequence[Record], cells: Sequence[Cell], benchmark: Benchmark) -> bool:
+    """Whether anything is to be searched or trained."""
+    return bool(
+        unsearched(records, cells, benchmark.num_samples, **options_of(benchmark))
+        or outdated(records, cells, benchmark.scope)
+        or missing(records, cells, benchmark.seeds)
+    )
+
+
+def resume_command(out: Path) -> str:
+    """What a person types to let a run go on."""
+    return f"python run_benchmark.py resume {shlex.quote(str(out))}"
+
+
+def _stopped(error: Unwritable, console: Console) -> int:
+    console.print(
+        f"[red]Stopped[/]: {escape(str(error))} What has ended before is kept, and open trials keep their last "
+        f"checkpoint. Make room there, then go on with: {escape(resume_command(error.out))}",
+        soft_wrap=True,
+    )
+    return INCOMPLETE
 
 
 def _say_what(checked: Plan, console: Console) -> None:
@@ -85,7 +130,8 @@ def _prepare(checked: Plan, console: Console) -> tuple[ResultStore, list[Cell]]:
         cells = prepare_cells(checked, backbones, lambda line: console.print(f"[dim]{escape(line)}[/]"))
     store = ResultStore(checked.out, checked.identity)
     refuse_other_inputs(store.load(), cells, checked.out)
-    write_whole(checked.out / "plan.json", json.dumps(checked.to_dict(), indent=1) + "\n")
+    with written(checked.out):
+        write_whole(checked.out / "plan.json", json.dumps(checked.to_dict(), indent=1) + "\n")
     return store, cells
 
 
@@ -109,13 +155,17 @@ def _conclude(
     _say_failures(records, console)
     finals = len(cells) * len(benchmark.seeds)
     lacking = len(missing(records, cells, benchmark.seeds))
-    searches = len(cells) - len(unsearched(records, cells, benchmark.num_samples))
+    unfinished = unsearched(records, cells, benchmark.num_samples, **options_of(benchmark))
+    searches = len(cells) - len(unfinished)
     console.print(
         f"{'Interrupted' if interrupted else 'Done'} after {duration(seconds)}: {searches} of {len(cells)} "
         f"searches and {finals - lacking} of {finals} final runs are complete."
     )
     if lacking:
-        console.print("The same command goes on from here: complete searches and final runs are kept.")
+        console.print(
+            f"To go on from here: {escape(resume_command(checked.out))} (or the same command again).",
+            soft_wrap=True,
+        )
     for name, where in (
         ("results", checked.out / "results.parquet"),
         ("records", checked.out / "records"),

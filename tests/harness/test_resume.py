@@ -8,10 +8,10 @@ import pytest
 
 from harness.errors import InputError
 from harness.jobs import Job, Report
-from harness.ledger import Ledger, Unwritable, checkpoint_folder
+from harness.ledger import Ledger, checkpoint_folder
 from harness.lock import only_driver
 from harness.open_trials import OpenTrials
-from harness.results import ResultStore
+from harness.results import ResultStore, Unwritable
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDY = "mouse/2|toy|lora"

@@ -1,0 +1,44 @@
+"""`resume`: a run goes on, after any end."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from harness.commands import app, conduct
+from harness.commands.options import settings, with_options
+from harness.config import AMOUNT, MACHINE
+
+
+@app.command()
+@with_options((AMOUNT | MACHINE | {"search_space"}) - {"out"})
+def resume(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Output folder of the run.")],
+    options: dict[str, Any],
+    fork: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="A new output folder, for other search spaces: it takes over the trials of RUN that lie in them.",
+        ),
+    ] = None,
+) -> None:
+    """Let a run go on after any end: finished trials are kept, open ones go on from their checkpoints.
+
+    All settings are those of the run. Budgets, the number of trials and seeds, and where things are may be
+    changed; a changed search space needs --fork.
+
+    Exit code: as of `run`.
+    """
+
+    def work(console: Console) -> int:
+        from harness.resume import stored_benchmark
+        from harness.run import run_benchmark
+
+        changes = settings(options)
+        if fork is None:
+            return run_benchmark(stored_benchmark(run, changes), console)
+        return run_benchmark(stored_benchmark(run, {**changes, "out": fork}), console, take_from=run)
+
+    conduct(work, interrupted="Interrupted; what has ended is kept, and the same command goes on from there.")

@@ -1,0 +1,87 @@
+"""A run goes on: its settings from its folder, its results into a fork with other search spaces."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from harness.config import Benchmark, restore
+from harness.errors import InputError
+from harness.ledger import Cell
+from harness.results import Record, ResultStore, load
+from harness.spaces import Leaf
+
+
+def stored_benchmark(run: Path, changes: Mapping[str, Any]) -> Benchmark:
+    """What the run in the folder `run` was asked for, with `changes` (`None` changes nothing).
+
+    Raises:
+        InputError: when the folder holds no run, or the changes are no valid settings.
+    """
+    path = run / "plan.json"
+    try:
+        settings = json.loads(path.read_text())["settings"]
+    except FileNotFoundError:
+        raise InputError(
+            f"`resume` must be given the output folder of a run, but {run} "
+            f"{'has no plan.json' if run.is_dir() else 'is no folder'}."
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: cannot be read ({error}); give the run's own options to `run` with `--out {run}` instead."
+        ) from None
+    return restore({**settings, "out": str(run)}, changes)
+
+
+def take_over(source: Path, store: ResultStore, cells: Sequence[Cell], benchmark: Benchmark) -> list[Record]:
+    """Copy into a new folder the ended trials of another whose configurations lie in the new search spaces.
+
+    They get numbers from 0 on in each study, and the fact `taken_from`. A study that has records is left alone.
+
+    Returns:
+        The records that were written.
+    """
+    begun = {record.study for record in store.load()}
+    found = load(source)
+    taken = []
+    for cell in cells:
+        if cell.study.key in begun:
+            continue
+        fitting = [record for record in found if _fits(record, cell, benchmark)]
+        fitting.sort(key=lambda record: record.trial or 0)
+        for number, record in enumerate(fitting[: benchmark.num_samples]):
+            facts = {**record.facts, "taken_from": f"{source.name}: {record.id}"}
+            name = f"{cell.study.key}/trial-{number:04d}"
+            taken.append(replace(record, id=name, trial=number, facts=facts, benchmark=benchmark.suite))
+            store.append(taken[-1])
+    return taken
+
+
+def _fits(record: Record, cell: Cell, benchmark: Benchmark) -> bool:
+    """Whether a record is a trial that the new study could have drawn, on the same data and backbone."""
+    ended = record.stage == "search" and record.status in ("finished", "stopped")
+    same = (record.data_digest, record.backbone_digest) == (cell.data_digest, cell.backbone_digest)
+    if not (ended and same and record.study == cell.study.key):
+        return False
+    space = cell.study.space
+    drawn = {name: record.config[name] for name in space.leaves if name in record.config}
+    if len(drawn) < len(space.leaves) or not all(_inside(space.leaves[n], v) for n, v in drawn.items()):
+        return False
+    if drawn.get("b0", math.inf) < drawn.get("bT", -math.inf):
+        return False
+    wanted = space.config(
+        drawn, seed=benchmark.seed, epochs=benchmark.epochs, batch_size=benchmark.batch_size
+    )
+    options = {**record.config}
+    try:
+        return type(wanted).from_dict(options) == wanted
+    except ValueError:
+        return False
+
+
+def _inside(leaf: Leaf, value: Any) -> bool:
+    if leaf.type == "choice":
+        return (tuple(value) if isinstance(value, list) else value) in leaf.choices
+    return math.isclose(leaf.clip(value), value, rel_tol=1e-9, abs_tol=1e-12)
