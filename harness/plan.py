@@ -1,11 +1,11 @@
 """From what was asked for to the studies to run, with every problem found before anything is written."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.config import TINY_MODEL, Benchmark
+from harness.config import NO_BACKBONE, TINY_MODEL, Benchmark
 from harness.errors import InputError, nearest
 from harness.results import config_hash, refuse_foreign
 from harness.space_files import SpaceFile, method_of, read_space
@@ -84,6 +84,7 @@ def plan(benchmark: Benchmark) -> Plan:
     rows = {name: _train_rows(find_task(name), benchmark, problems) for name in benchmark.tasks}
     problems += _backbone_problems(benchmark.models)
     problems += _worker_problems(benchmark)
+    problems += _library_problems(benchmark)
     studies = _studies(benchmark, files, rows, problems)
     identity = _identity(benchmark, files)
     out = benchmark.out or Path("results") / f"{benchmark.suite}-{config_hash(identity)[:8]}"
@@ -157,7 +158,7 @@ def _backbone_problems(models: tuple[str, ...]) -> list[str]:
     return [
         f"`--models`: {problem}"
         for model in models
-        if model != TINY_MODEL
+        if model not in (TINY_MODEL, NO_BACKBONE)
         for problem in inspect_backbone(model)
     ]
 
@@ -169,10 +170,31 @@ def _worker_problems(benchmark: Benchmark) -> list[str]:
     return []
 
 
+def _library_problems(benchmark: Benchmark) -> list[str]:
+    """What methods and settings need and this machine lacks; a cluster's machines are their own matter."""
+    from lingo.foreign import peft_problem
+    from lingo.quantized import four_bit_problem
+
+    if benchmark.cluster is not None:
+        return []
+    foreign = [name for name in benchmark.methods if METHODS[name].engine == "peft"]
+    problem = peft_problem() if foreign else None
+    found = [f"`--methods` {', '.join(foreign)} {problem}"] if problem else []
+    problem = four_bit_problem() if benchmark.frozen == "4bit" else None
+    return found + ([f"`--frozen 4bit` {problem}"] if problem else [])
+
+
 def _short_names(models: tuple[str, ...]) -> dict[str, str]:
     """Folders by their last part, unless two would be the same."""
     short = {model: Path(model).name if Path(model).is_dir() else model for model in models}
     return short if len(set(short.values())) == len(models) else {model: model for model in models}
+
+
+def _pairs(models: tuple[str, ...], methods: Iterable[str]) -> list[tuple[str, str]]:
+    """(backbone, method) of each study of a task; methods without a backbone come once, after the others."""
+    adapting = [name for name in methods if METHODS[name].needs_backbone]
+    pairs = [(model, method) for model in models if model != NO_BACKBONE for method in adapting]
+    return pairs + [(NO_BACKBONE, name) for name in methods if not METHODS[name].needs_backbone]
 
 
 def _studies(
@@ -182,32 +204,30 @@ def _studies(
     problems: list[str],
 ) -> list[Study]:
     options = {"epochs": benchmark.epochs, "batch_size": benchmark.batch_size}
-    names = _short_names(benchmark.models)
+    names = {**_short_names(benchmark.models), NO_BACKBONE: NO_BACKBONE}
     studies: list[Study] = []
     for task in benchmark.tasks:
         count = rows[task]
-        for model in benchmark.models:
-            for method, file in files.items():
-                if count is None:
-                    continue
-                total_steps = steps_per_epoch(count, benchmark.batch_size) * benchmark.epochs
-                try:
-                    space = file.for_task(task).restrict(total_steps, **options)
-                except InputError as error:
-                    size = (
-                        f"{task}: {count} rows, batch size {benchmark.batch_size}, epochs {benchmark.epochs}"
-                    )
-                    problems += [f"{line} ({size})" for line in error.problems]
-                    continue
-                studies.append(
-                    Study(
-                        task=find_task(task),
-                        backbone=names[model],
-                        source=model,
-                        method=method,
-                        train_rows=count,
-                        total_steps=total_steps,
-                        space=space,
-                    )
+        for model, method in _pairs(benchmark.models, files):
+            file = files[method]
+            if count is None:
+                continue
+            total_steps = steps_per_epoch(count, benchmark.batch_size) * benchmark.epochs
+            try:
+                space = file.for_task(task).restrict(total_steps, **options)
+            except InputError as error:
+                size = f"{task}: {count} rows, batch size {benchmark.batch_size}, epochs {benchmark.epochs}"
+                problems += [f"{line} ({size})" for line in error.problems]
+                continue
+            studies.append(
+                Study(
+                    task=find_task(task),
+                    backbone=names[model],
+                    source=model,
+                    method=method,
+                    train_rows=count,
+                    total_steps=total_steps,
+                    space=space,
                 )
+            )
     return studies

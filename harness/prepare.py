@@ -1,11 +1,11 @@
 """From a plan to cells: backbones checked tensor by tensor, data tokenised once per tokenizer and prompt."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.config import Benchmark
+from harness.config import NO_BACKBONE, Benchmark
 from harness.data import PreparedTask, prepare
 from harness.errors import InputError
 from harness.hub import task_folder
@@ -15,7 +15,7 @@ from harness.plan import Plan, Study
 from harness.results import Record
 from harness.tasks import strands_of
 from lingo.methods import METHODS
-from lingo.nucleotides import units_for
+from lingo.nucleotides import bare_bases, reads_language, units_for
 from lingo.prompts import prompt_for
 
 Say = Callable[[str], None]
@@ -26,16 +26,33 @@ class Tokens:
     """What preparation needs of a backbone, without its weights.
 
     Attributes:
+        tokenizer: Its tokenizer, or the bases themselves for methods without a backbone.
         rows: Rows of its token embedding.
+        max_length: Tokens that it takes; `None` for any number.
+        language: Whether it reads language, and not DNA alone.
     """
 
     tokenizer: Any
     rows: int
     pad_id: int
-    max_length: int
+    max_length: int | None
     digest: str
     trained: bool
     source: str
+    language: bool
+
+
+BARE = Tokens(
+    tokenizer=bare_bases(),
+    rows=0,
+    pad_id=0,
+    max_length=None,
+    digest=NO_BACKBONE,
+    trained=True,
+    source=NO_BACKBONE,
+    language=False,
+)
+"""What methods without a backbone read: whole sequences, base by base."""
 
 
 def read_backbones(sources: Sequence[str]) -> dict[str, Tokens]:
@@ -50,7 +67,7 @@ def read_backbones(sources: Sequence[str]) -> dict[str, Tokens]:
 
     problems: list[str] = []
     found: dict[str, Tokens] = {}
-    for source in dict.fromkeys(sources):
+    for source in dict.fromkeys(source for source in sources if source != NO_BACKBONE):
         try:
             backbone = load_backbone(source)
         except BackboneError as error:
@@ -64,6 +81,7 @@ def read_backbones(sources: Sequence[str]) -> dict[str, Tokens]:
             digest=backbone.digest,
             trained=backbone.trained,
             source=source,
+            language=reads_language(backbone.tokenizer),
         )
     if problems:
         raise InputError(problems)
@@ -78,40 +96,66 @@ def prepare_cells(checked: Plan, backbones: dict[str, Tokens], say: Say) -> list
     tasks = [study.task for study in checked.studies if study.task.generated]
     if tasks:
         make_data(generated)
+    backbones = {**backbones, NO_BACKBONE: BARE}
+    _refuse_prompts(checked, backbones)
     made: dict[tuple[str, str, bool], PreparedTask] = {}
     cells = []
     for study in checked.studies:
-        prompted = METHODS[study.method].prompt
+        prompted = _prompted(study, backbones[study.source], checked.benchmark)
         key = (study.task.name, study.source, prompted)
         if key not in made:
             own = study.task.generated
             folder = generated if own else task_folder(study.task, checked.benchmark.data_dir)
             made[key] = _prepared(checked, study, folder, backbones[study.source], prompted, say)
-        cells.append(_cell(study, made[key], backbones[study.source], checked.benchmark))
+        cells.append(_cell(study, made[key], backbones[study.source], checked.benchmark, prompted))
     return cells
+
+
+def _prompted(study: Study, tokens: Tokens, benchmark: Benchmark) -> bool:
+    """Whether sequences stand in the language prefix: as `--prompt` asks, or as the method has it, where the
+    backbone reads language at all."""
+    if not tokens.language or benchmark.prompt == "off":
+        return False
+    return benchmark.prompt == "on" or METHODS[study.method].prompt
+
+
+def _refuse_prompts(checked: Plan, backbones: Mapping[str, Tokens]) -> None:
+    """Raises `InputError` where `--prompt on` asks for language from a model of DNA."""
+    sources = dict.fromkeys(study.source for study in checked.studies if study.source != NO_BACKBONE)
+    if checked.benchmark.prompt == "on" and (wrong := [s for s in sources if not backbones[s].language]):
+        raise InputError(
+            f"`--prompt on` must be used with language models, but the vocabulary of {source} is DNA alone; use "
+            "`--prompt auto`."
+            for source in wrong
+        )
 
 
 def _prepared(
     checked: Plan, study: Study, folder: Path, tokens: Tokens, prompted: bool, say: Say
 ) -> PreparedTask:
-    longest = min(tokens.max_length, checked.benchmark.max_length or tokens.max_length)
-    scheme = checked.benchmark.tokenization
+    benchmark, scheme = checked.benchmark, checked.benchmark.tokenization
+    tokenizer = tokens.tokenizer
+    if scheme != "bbpe" and tokens is not BARE:
+        tokenizer = units_for(scheme, tokenizer, tokens.rows)
+    longest = tokens.max_length
+    if longest is not None and benchmark.max_length is not None:
+        longest = min(longest, benchmark.max_length)
     prepared = prepare(
         study.task,
         folder,
         checked.out / "data",
-        tokenizer=tokens.tokenizer if scheme == "bbpe" else units_for(scheme, tokens.tokenizer, tokens.rows),
+        tokenizer=tokenizer,
         pad_id=tokens.pad_id,
         max_length=longest,
         prompt=prompt_for(study.task.domain) if prompted else None,
-        limit=checked.benchmark.limit,
-        drop_leaks=checked.benchmark.drop_leaks,
-        strands=strands_of(study.task, checked.benchmark.reverse_complement),
+        limit=benchmark.limit,
+        drop_leaks=benchmark.drop_leaks,
+        strands=strands_of(study.task, benchmark.reverse_complement),
     )
     rows = ", ".join(f"{split} {count:,}" for split, count in prepared.rows.items())
     say(
         f"{study.task.name}{' with prompt' if prompted else ''}: {rows} rows, "
-        f"up to {max(prepared.longest.values())} tokens"
+        f"up to {max(prepared.longest.values())} {'bases' if tokens is BARE else 'tokens'}"
     )
     if leaks := summary(prepared.leaks):
         say(f"  leakage audit: {leaks}")
@@ -120,8 +164,9 @@ def _prepared(
     return prepared
 
 
-def _cell(study: Study, prepared: PreparedTask, tokens: Tokens, benchmark: Benchmark) -> Cell:
+def _cell(study: Study, prepared: PreparedTask, tokens: Tokens, benchmark: Benchmark, prompted: bool) -> Cell:
     own = [] if tokens.trained else ["untrained backbone"]
+    scheme = "bases" if tokens is BARE else benchmark.tokenization
     return Cell(
         study=study,
         data=prepared.folder,
@@ -130,7 +175,7 @@ def _cell(study: Study, prepared: PreparedTask, tokens: Tokens, benchmark: Bench
         marks=list(dict.fromkeys([*benchmark.marks, *prepared.marks, *own])),
         tokens=prepared.longest["train"],
         source=tokens.source,
-        facts={"leaks": prepared.leaks, "tokenization": benchmark.tokenization} | _label_facts(prepared),
+        facts={"leaks": prepared.leaks, "tokenization": scheme, "prompt": prompted} | _label_facts(prepared),
     )
 
 

@@ -1,7 +1,7 @@
 """Search spaces: what a study may vary, what it fixes, and which configurations it tries first."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from harness.errors import InputError
@@ -11,33 +11,10 @@ from lingo.trial import TrialConfig
 OPTIONS = {"method": "--methods", "seed": "--seeds", "epochs": "--epochs", "batch_size": "--batch-size"}
 """Trial settings that belong to the command line and not to a search space."""
 
-ADAPTED = {"alpha", "adapter_dropout", "targets"}
-BUDGETED = {
-    "b0",
-    "bT",
-    "delta_T",
-    "beta1",
-    "beta2",
-    "initial_warmup_ratio",
-    "final_finetune_ratio",
-    "rank_update",
-    "orthogonality",
-}
 
-
-def settings_of(method: str) -> set[str]:
+def settings_of(method: str) -> frozenset[str]:
     """The trial settings that mean something for `method` and may stand in its search space."""
-    kind = METHODS[method]
-    names = {field.name for field in fields(TrialConfig)} - set(OPTIONS)
-    if kind.adapter == "none":
-        names -= ADAPTED
-    if kind.adapter != "svd":
-        names -= BUDGETED
-    if kind.adapter != "lora":
-        names -= {"rank"}
-    if not kind.sampled:
-        names -= {"p"}
-    return names
+    return METHODS[method].settings
 
 
 class Suggester(Protocol):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lingo.layout import Layout, Site
+from lingo.packed_bits import is_packed, unpacked
 from lingo.slot import Slot
 from lingo.streams import stream
 
@@ -31,8 +32,8 @@ class PackedLinear(nn.Module):
         self.base = base
         weight = cast(Tensor, base.weight)
         # GPT-2's Conv1D keeps its weight as [d_in, d_out].
-        self.weight = weight if isinstance(base, nn.Linear) else weight.t()
-        self.weight_t = self.weight.t()
+        dense = weight if isinstance(base, nn.Linear) else weight.t()
+        self._dense = None if is_packed(weight) else (dense, dense.t())
         self.bias = base.bias
         self.anchor = anchor
         self.slots = 0
@@ -44,6 +45,16 @@ class PackedLinear(nn.Module):
         """Dropout mask [n, B·S, d_in]; the factor 1/(1 - rate) is part of the folded scale."""
         self.views: tuple[Tensor, ...] = ()
         """Pᵀ, Q̂ᵀ and the gradient buffers of P and G, as the backward pass takes them."""
+
+    @property
+    def weight(self) -> Tensor:
+        """W0 [d_out, d_in]; of 4-bit weights made anew at each call."""
+        return self._dense[0] if self._dense else unpacked(cast(Tensor, self.base.weight))
+
+    @property
+    def weight_t(self) -> Tensor:
+        """W0ᵀ [d_in, d_out]."""
+        return self._dense[1] if self._dense else self.weight.t()
 
     def forward(self, x: Tensor) -> Tensor:
         if self.p is None:

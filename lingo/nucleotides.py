@@ -124,6 +124,11 @@ def units_for(scheme: Scheme, tokenizer: Any, rows: int) -> Units:
     return Units(scheme, tokenizer, {word: rows + number for number, word in enumerate(words)}, len(words))
 
 
+def reads_language(tokenizer: Any) -> bool:
+    """Whether a tokenizer's vocabulary has more than DNA, so that a prompt has words for its model."""
+    return not _is_dna(tokenizer, tokenizer.get_vocab())
+
+
 def _is_dna(tokenizer: Any, vocabulary: dict[str, int]) -> bool:
     """Whether every ordinary token spells DNA: a language's own letters A, C, G and T do not count as bases."""
     special = {*tokenizer.all_special_tokens, *getattr(tokenizer, "added_tokens_encoder", {})}
@@ -144,3 +149,25 @@ def _frame(tokenizer: Any, prompt: Prompt) -> tuple[list[int], list[int]]:
     at = next(start for start in starts if whole[start : start + len(inner)] == inner)
     before = whole[:at] + encode(prompt.prefix, special=False)
     return before, encode(prompt.suffix, special=False) + whole[at + len(inner) :]
+
+
+class BareTokenizer:
+    """Stands where a backbone's tokenizer would for methods without one: bases alone, no special tokens."""
+
+    all_special_tokens: tuple[str, ...] = ()
+    special_tokens_map: dict[str, str] = {}  # noqa: RUF012 (the tokenizers' own spelling of the attribute)
+
+    def get_vocab(self) -> dict[str, int]:
+        """A, T, C, G and N: 1 to 5; 0 is padding."""
+        return {base: number for number, base in enumerate(BASES, 1)}
+
+    def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
+        """Ids of a sequence."""
+        vocabulary = self.get_vocab()
+        return {"input_ids": [vocabulary[base] for base in text]}
+
+
+def bare_bases() -> Units:
+    """Sequences as ids 1 to 5 of their bases, for methods that read no language."""
+    tokenizer = BareTokenizer()
+    return Units("one_hot", tokenizer, tokenizer.get_vocab(), 0)

@@ -26,7 +26,7 @@ class TrialConfig:
         max_grad_norm: Norm to which the trial's own gradient is clipped; `None` for no clipping.
         adapter_dropout: Dropout probability on the input of the low-rank product.
         alpha: Numerator of the adapter scale (α/r for LoRA, α/b0 for the SVD forms).
-        rank: LoRA rank (method `lora` only).
+        rank: Rank of LoRA and of the methods of peft.
         b0, bT: Average rank per adapted matrix at the start and the end of the budget phase.
         delta_T: Steps between allocations (ΔT).
         beta1, beta2: Smoothing of sensitivity and uncertainty (equations 2 and 3).
@@ -36,6 +36,10 @@ class TrialConfig:
         rank_update: `in_place`, `held` or `published_code`; `None` takes the method's default.
         orthogonality: Weight of the orthogonality term of the SVD forms.
         targets: Adapted matrices by the paper's names, see `PAPER_MATRICES`.
+        k: Length of the counted k-mers (`kmer_logreg` only).
+        C: Inverse strength of its L2 penalty, as scikit-learn has it (1/C for ridge regression).
+        filters, kernel_width: Channels, and bases that the first layer sees (`onehot_cnn` only).
+        dropout: Dropout probability before its last layer.
     """
 
     method: str
@@ -61,6 +65,11 @@ class TrialConfig:
     rank_update: RankUpdate | None = None
     orthogonality: float = 0.5
     targets: tuple[str, ...] = ("W_q", "W_k", "W_v", "W_f1", "W_f2")
+    k: int = 5
+    C: float = 0.01
+    filters: int = 64
+    kernel_width: int = 11
+    dropout: float = 0.2
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TrialConfig":
@@ -131,8 +140,16 @@ class TrialConfig:
         ]
         if self.max_grad_norm is not None:
             rules.append(("max_grad_norm", self.max_grad_norm, self.max_grad_norm > 0, "above 0, or none"))
-        if self.kind.adapter == "lora":
+        if "rank" in self.kind.settings:
             rules.append(("rank", self.rank, self.rank >= 1, "at least 1"))
+        if self.kind.engine == "simple":
+            rules += [
+                ("k", self.k, 1 <= self.k <= 8, "at least 1 and at most 8"),
+                ("C", self.C, 0 < self.C < 1e9, "above 0 and below 1e9"),
+                ("filters", self.filters, self.filters >= 1, "at least 1"),
+                ("kernel_width", self.kernel_width, self.kernel_width >= 1, "at least 1"),
+                ("dropout", self.dropout, 0 <= self.dropout < 1, "at least 0 and below 1"),
+            ]
         if self.kind.adapter == "svd":
             rules += [
                 ("bT", self.bT, self.bT >= 1, "at least 1"),

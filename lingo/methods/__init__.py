@@ -1,10 +1,25 @@
-"""The registry of fine-tuning methods. A method is one module, one row here, one search space, one test."""
+"""The registry of methods. A method is one module, one row here, one search space, one test."""
 
-from lingo.methods import adalora, ars, fmft, lingo, lora
+from lingo.methods import adalora, ars, dora, fmft, kmer_logreg, lingo, loha, lokr, lora, onehot_cnn
 from lingo.methods.base import Method
 
 METHODS: dict[str, Method] = {
-    method.name: method for method in (fmft.METHOD, lora.METHOD, adalora.METHOD, ars.METHOD, lingo.METHOD)
+    method.name: method
+    for method in (
+        fmft.METHOD,
+        lora.METHOD,
+        adalora.METHOD,
+        ars.METHOD,
+        lingo.METHOD,
+        kmer_logreg.METHOD,
+        onehot_cnn.METHOD,
+        lokr.METHOD,
+        loha.METHOD,
+        dora.METHOD,
+    )
 }
 
-__all__ = ["METHODS", "Method"]
+DEFAULT_METHODS: tuple[str, ...] = tuple(name for name, row in METHODS.items() if row.engine != "peft")
+"""What a benchmark compares unless `--methods` says otherwise: all but those that need the library peft."""
+
+__all__ = ["DEFAULT_METHODS", "METHODS", "Method"]

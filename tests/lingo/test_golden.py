@@ -20,5 +20,7 @@ def test_losses_and_logits_are_the_golden_ones(name: str) -> None:
 def test_every_method_has_golden_numbers_of_its_own() -> None:
     numbers = json.loads(FILE.read_text())
     assert numbers.keys() == TRIALS.keys()
-    assert {config.method for config in TRIALS.values()} == METHODS.keys()
+    assert {config.method for config in TRIALS.values()} == {
+        name for name, row in METHODS.items() if row.engine == "pack"
+    }
     assert len({tuple(entry["losses"]) for entry in numbers.values()}) == len(numbers)

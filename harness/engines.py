@@ -1,0 +1,104 @@
+"""The engine of a worker: each job goes to what trains its method, one kind of job at a time."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+
+from harness.engine import Engine
+from harness.files import Files, LocalFiles
+from harness.jobs import Job, Report
+from lingo.methods import METHODS
+
+HEAVY = frozenset({"pack", "peft"})
+"""Kinds that hold a backbone: two at once would need its memory twice."""
+
+
+def make_engine(rank: int, world: int, *, pack: int = 1, files: Files | None = None) -> "Dispatch":
+    """The engine of one worker of a group of `world`.
+
+    Args:
+        pack: Most trials at once, of the methods that go into a pack.
+        files: How the worker gets at the driver's files; its own file system by default.
+    """
+    files = files or LocalFiles()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+
+    def packed() -> Engine:
+        from harness.worker import LingoEngine
+
+        return LingoEngine(rank=rank, world=world, device=device, capacity=pack)
+
+    def simple() -> Engine:
+        from harness.single_engine import SimpleEngine
+
+        return SimpleEngine(rank=rank, world=world, device=device, files=files)
+
+    def peft() -> Engine:
+        from harness.peft_engine import PeftEngine
+
+        return PeftEngine(rank=rank, world=world, device=device, files=files)
+
+    return Dispatch({"pack": packed, "simple": simple, "peft": peft})
+
+
+class Dispatch:
+    """Hands each job to the engine of its method's kind. An engine is made when its first job comes, and let go
+    of when another that holds a backbone takes its place.
+
+    Args:
+        makers: What makes the engine of each kind in `lingo.methods.base.Engine`.
+    """
+
+    def __init__(self, makers: Mapping[str, Callable[[], Engine]]) -> None:
+        self._makers = makers
+        self._engines: dict[str, Engine] = {}
+        self._jobs: dict[str, str] = {}
+        """Kind of each job that is held."""
+
+    def free_slots(self, job: Job) -> int:
+        """How many jobs like this one fit now; none beside jobs of another kind."""
+        kind = _kind(job)
+        if any(other != kind for other in self._jobs.values()):
+            return 0
+        return self._engine(kind).free_slots(job)
+
+    def admit(self, job: Job) -> None:
+        """Take a job. Raises `ValueError` with one clear line when it cannot be trained."""
+        kind = _kind(job)
+        self._engine(kind).admit(job)
+        self._jobs[job.id] = kind
+
+    def release(self, job_id: str) -> None:
+        """Forget a job; unknown ids are ignored."""
+        kind = self._jobs.pop(job_id, None)
+        for name in [kind] if kind else list(self._engines):
+            self._engines[name].release(job_id)
+
+    def advance(self) -> Sequence[Report]:
+        """Train what is held a little further."""
+        kinds = set(self._jobs.values())
+        reports = [report for kind in kinds for report in self._engines[kind].advance()]
+        for report in reports:
+            if report.status != "running":
+                self._jobs.pop(report.job, None)
+        return reports
+
+    def close(self) -> None:
+        """Free memory and files."""
+        for engine in self._engines.values():
+            engine.close()
+        self._engines.clear()
+        self._jobs.clear()
+
+    def _engine(self, kind: str) -> Engine:
+        if kind not in self._engines:
+            for other in HEAVY & set(self._engines) if kind in HEAVY else ():
+                self._engines.pop(other).close()
+            self._engines[kind] = self._makers[kind]()
+        return self._engines[kind]
+
+
+def _kind(job: Job) -> str:
+    """The kind of engine that a job's method asks for; an unknown method is refused by the pack's."""
+    method = METHODS.get(str(job.config.get("method")))
+    return method.engine if method else "pack"

@@ -1,0 +1,181 @@
+"""Methods of the library peft on a backbone, one trial at a time, without a pack: KronA, FedPara, DoRA, …
+
+A method's row names peft's configuration class and which settings of a trial are its arguments.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lingo.backbones import Backbone
+from lingo.data import TaskData
+from lingo.folder import new_folder, write_json, write_tensors
+from lingo.heads import pool
+from lingo.pack import target_paths
+from lingo.prompts import Prompt
+from lingo.single import GradientTrial, Network
+from lingo.streams import stream, stream_seed
+from lingo.target import target_of
+from lingo.trial import TrialConfig
+
+FORMAT = 2
+"""Of `lingo.json`, as in `lingo.about`."""
+
+NEEDS_PEFT = "pip install 'lingo-bench[peft]'"
+
+
+def peft_problem() -> str | None:
+    """Why methods of peft cannot be used here, in one line; `None` when they can."""
+    try:
+        import peft
+    except ImportError:
+        return f"needs the library peft, which is not installed here: {NEEDS_PEFT}"
+    return None if hasattr(peft, "LoKrConfig") else f"needs peft 0.21, but {peft.__version__} is installed."
+
+
+class PeftNetwork(Network):
+    """A backbone with the modules of one peft method, and a head as `lingo.pack` has it.
+
+    The backbone's modules are changed in place until `detach`.
+
+    Raises:
+        ValueError: If peft is not installed, or refuses the configuration or the backbone's layers.
+    """
+
+    def __init__(self, backbone: Backbone, config: TrialConfig, data: TaskData) -> None:
+        super().__init__()
+        problem = peft_problem()
+        if problem is not None:
+            raise ValueError(f"`{config.method}` {problem}")
+        import peft
+
+        kind, device = config.kind, next(backbone.model.parameters()).device
+        arguments = {name: getattr(config, setting) for name, setting in kind.arguments.items()}
+        paths = list(target_paths(backbone, config.targets))
+        self.backbone, self.config = backbone, config
+        with _drawing(stream_seed(config.seed, "init"), device):
+            try:
+                wanted = getattr(peft, kind.peft)(target_modules=paths, **arguments, **kind.constants)
+                self.model = peft.get_peft_model(backbone.model, wanted)
+            except (TypeError, ValueError, NotImplementedError) as error:
+                line = " ".join(str(error).split())[:300]
+                raise ValueError(f"`{config.method}` of peft cannot adapt {backbone.name}: {line}") from None
+        weight = torch.empty(data.num_labels, backbone.hidden_size)
+        self.head = nn.Parameter(weight.normal_(std=0.02, generator=stream(config.seed, "head")).to(device))
+        self._tuned = [module for module in self.model.modules() if _is_tuner_layer(module)]
+
+    def logits(self, ids: Tensor, lengths: Tensor, generator: torch.Generator | None) -> Tensor:
+        training = generator is not None
+        for module in self._tuned:  # the frozen layers stay as they are, without dropout
+            module.train(training)
+        mask = None  # as in `lingo.pack`: behind a causal model padding on the right changes nothing
+        if not self.backbone.causal:
+            mask = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
+        model: Any = self.backbone.model
+        seed = generator.initial_seed() if generator is not None else 0
+        with _drawing(seed, ids.device):
+            hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state
+        return pool(hidden, lengths, self.backbone.pooling).to(self.head.dtype) @ self.head.t()
+
+    def facts(self) -> dict[str, Any]:
+        base = sum(p.numel() for name, p in self.model.named_parameters() if not p.requires_grad)
+        return {"total_parameters": base, "backbone_digest": self.backbone.digest}
+
+    def detach(self) -> None:
+        """Give the backbone its own layers back."""
+        self.model.base_model.unload()
+        if hasattr(self.backbone.model, "peft_config"):
+            del self.backbone.model.peft_config
+        self.backbone.model.eval().requires_grad_(False)
+
+
+def peft_trial(
+    backbone: Backbone, config: TrialConfig, data: TaskData, *, device: str = "cpu"
+) -> GradientTrial:
+    """A trial of a peft method; its network is detached by the caller. Raises `ValueError` as `PeftNetwork`."""
+    problems = config.problems()
+    if problems:
+        raise ValueError("\n".join(problems))
+    return GradientTrial(PeftNetwork(backbone, config, data), config, data, device=device)
+
+
+def _is_tuner_layer(module: nn.Module) -> bool:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return isinstance(module, BaseTunerLayer)
+
+
+@contextlib.contextmanager
+def _drawing(seed: int, device: torch.device) -> Iterator[None]:
+    """peft draws from PyTorch's global generator: seed it for the while, and put it back as it was."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def export_peft(
+    network: PeftNetwork,
+    trial: GradientTrial,
+    folder: Path,
+    *,
+    card: Mapping[str, Any],
+    prompt: Prompt | None,
+    max_length: int | None,
+    labels: Sequence[str] = (),
+) -> Path:
+    """Write a trained adapter as a folder that `peft.PeftModel.from_pretrained` loads on `AutoModel`.
+
+    The head [labels, hidden] is in `head.safetensors`; `lingo.json` says what prediction needs. The folder is
+    complete or not there at all.
+
+    Args:
+        network, trial: What was trained.
+        folder: Where to; its last part is created.
+        card: Measured facts, kept in `lingo.json`.
+        prompt, max_length: As the sequences were tokenised.
+        labels: Names of the outputs.
+
+    Raises:
+        ExportError: If `folder` holds something that is not an earlier export.
+        OSError: If the disk refuses.
+    """
+    backbone, data, kind = network.backbone, trial.data, network.config.kind
+    target = target_of(backbone, data, "separate", labels)
+    with new_folder(folder) as new:
+        network.model.save_pretrained(str(new), save_embedding_layers=False)
+        write_tensors(new / "head.safetensors", {"weight": network.head})
+        facts = {
+            "format": FORMAT,
+            "layout": kind.name,
+            "task": data.name,
+            "kind": data.kind,
+            "num_labels": data.num_labels,
+            "problem_type": target.config.problem_type,
+            "labels": list(labels) or None,
+            "prompt": None if prompt is None else {"prefix": prompt.prefix, "suffix": prompt.suffix},
+            "max_length": max_length,
+            "tokenization": None,
+            "both_strands": False,
+            "padding_side": "right",
+            "pad_token_id": data.pad_id,
+            "pooling": backbone.pooling,
+            "head": "head.safetensors",
+            "load": {"auto": target.auto, "options": target.options, "own": target.own},
+            "backbone": {
+                "name": backbone.name,
+                "source": backbone.source,
+                "digest": backbone.digest,
+                "trained": backbone.trained,
+            },
+            "data_digest": data.digest,
+            "step": trial.step,
+            "total_steps": trial.total_steps,
+            "config": network.config.to_dict(),
+            "measured": dict(card),
+        }
+        write_json(new / "lingo.json", facts)
+    return folder

@@ -1,0 +1,12 @@
+"""KronA (arXiv:2212.10650) as peft has it, LoKr: W0 + (α/r)·A ⊗ B, the larger factor of rank r."""
+
+from lingo.methods.base import Method
+
+METHOD = Method(
+    name="lokr",
+    title="KronA",
+    adapter="peft",
+    engine="peft",
+    peft="LoKrConfig",
+    arguments={"r": "rank", "alpha": "alpha", "rank_dropout": "adapter_dropout"},
+)

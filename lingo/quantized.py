@@ -1,0 +1,87 @@
+"""Frozen weights in fewer bits: bfloat16, or 4 bits (NF4, arXiv:2305.14314) through the library bitsandbytes."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from lingo.backbones import Backbone, load_backbone
+
+Frozen = Literal["fp32", "bf16", "4bit"]
+NEEDS_BITSANDBYTES = "pip install 'lingo-bench[4bit]'"
+
+
+def four_bit_problem() -> str | None:
+    """Why weights cannot be held in 4 bits here, in one line; `None` when they can."""
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError:
+        return f"needs the library bitsandbytes, which is not installed here: {NEEDS_BITSANDBYTES}"
+    except Exception as error:  # its native part refuses drivers that it does not know in many ways
+        return (
+            f"needs the library bitsandbytes, which does not load here ({str(error).splitlines()[0][:120]})."
+        )
+    if not torch.cuda.is_available():
+        return "needs a CUDA device, and this machine has none; use `--frozen fp32` or `--frozen bf16`."
+    return None
+
+
+def load_frozen(
+    name_or_path: str | Path, frozen: Frozen | None = None, *, device: str | torch.device = "cpu"
+) -> Backbone:
+    """Load a backbone with its weights as they are held while adapters are trained.
+
+    The checkpoint is compared with the model tensor by tensor before any bit is dropped.
+
+    Args:
+        name_or_path: As for `load_backbone`.
+        frozen: Type of the weights; `None` is bfloat16 where the device has it and float32 elsewhere.
+        device: Where the model goes.
+
+    Raises:
+        BackboneError: As `load_backbone` does.
+        ValueError: If the machine or the backbone's layers have no 4-bit form, with one line that says why.
+    """
+    if frozen is None:
+        frozen = "bf16" if torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    if frozen != "4bit":
+        dtype = torch.bfloat16 if frozen == "bf16" else torch.float32
+        return load_backbone(name_or_path, dtype=dtype, device=device)
+    problem = four_bit_problem()
+    if problem is not None:
+        raise ValueError(f"`--frozen 4bit` {problem}")
+    backbone = load_backbone(name_or_path, dtype=torch.bfloat16)
+    quantize(backbone)
+    backbone.model.to(device)
+    return backbone
+
+
+def quantize(backbone: Backbone) -> None:
+    """Replace the backbone's adaptable matrices by 4-bit ones, in place. They are packed when the model moves to
+    its device; embeddings, normalisations and biases keep their type.
+
+    Raises:
+        ValueError: If a matrix is no `nn.Linear` (GPT-2 keeps its own kind).
+    """
+    from bitsandbytes.nn import Linear4bit, Params4bit
+
+    for path in dict.fromkeys(path for paths in backbone.matrices.values() for path in paths):
+        old = backbone.model.get_submodule(path)
+        if not isinstance(old, nn.Linear):
+            raise ValueError(
+                f"`--frozen 4bit` has no form for {path} of {backbone.name} ({type(old).__name__}); use "
+                "`--frozen bf16`."
+            )
+        new: Any = Linear4bit(
+            old.in_features,
+            old.out_features,
+            bias=old.bias is not None,
+            compute_dtype=old.weight.dtype,
+            quant_type="nf4",
+            device="meta",
+        )
+        new.weight = Params4bit(old.weight.data, requires_grad=False, quant_type="nf4", module=new)
+        new.bias = old.bias
+        parent, _, name = path.rpartition(".")
+        setattr(backbone.model.get_submodule(parent), name, new.eval())

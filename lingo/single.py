@@ -1,0 +1,262 @@
+"""Trials that do not go into a pack: baselines, and methods of other libraries. One at a time, on one worker.
+
+They see the data in the order, with the learning rates and the clipping of `lingo.pack`.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lingo.cnn import OneHotCnn
+from lingo.data import Split, TaskData
+from lingo.kmers import KmerModel
+from lingo.losses import LOSSES
+from lingo.slot import ADAM_BETAS, ADAM_EPS, Slot
+from lingo.streams import stream
+from lingo.trial import TrialConfig
+
+EVAL_TOKENS = 65_536
+
+
+class Single(Protocol):
+    """A trial by itself.
+
+    Attributes:
+        config, data: What is trained, on what.
+        epoch, step, total_steps, done: Where it stands; `epoch` counts whole passes.
+        samples: Sequences trained on so far, repeats counted.
+        slow: Whether one step may take minutes.
+    """
+
+    config: TrialConfig
+    data: TaskData
+    slow: bool
+
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def step(self) -> int: ...
+    @property
+    def total_steps(self) -> int: ...
+    @property
+    def done(self) -> bool: ...
+    @property
+    def samples(self) -> int: ...
+
+    def advance(self) -> bool:
+        """One training step; True at the end of an epoch."""
+
+    def take_loss(self) -> float:
+        """Mean training loss since the last call."""
+
+    def predict(self, split: Split) -> NDArray[np.float64]:
+        """Logits [rows, labels]."""
+
+    def state(self) -> dict[str, Tensor]:
+        """A copy of what is trained."""
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Put such a copy back."""
+
+    def facts(self) -> dict[str, Any]:
+        """Numbers trained, and what else is worth knowing."""
+
+
+class Network(nn.Module):
+    """What `GradientTrial` trains: logits [B, labels] from ids [B, S] and lengths [B]."""
+
+    def logits(self, ids: Tensor, lengths: Tensor, generator: torch.Generator | None) -> Tensor:
+        """`generator` draws the dropout masks of a training step; `None` is evaluation."""
+        raise NotImplementedError
+
+    def facts(self) -> dict[str, Any]:
+        """Facts beside the number of trained parameters."""
+        return {}
+
+
+class GradientTrial:
+    """AdamW on any network: linear warm-up and decay, clipping of the whole gradient, one epoch after another."""
+
+    slow = False
+
+    def __init__(self, network: Network, config: TrialConfig, data: TaskData, *, device: str = "cpu") -> None:
+        self.config, self.data, self.device = config, data, torch.device(device)
+        self.network = network.to(self.device)
+        self._slot = Slot(config=config, data=data, paths=(), row=0)
+        self._trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
+        self._optimiser = torch.optim.AdamW(
+            self._trained.values(), lr=0.0, betas=ADAM_BETAS, eps=ADAM_EPS, weight_decay=config.weight_decay
+        )
+        self._open = torch.ones(1, 1, data.num_labels, dtype=torch.bool, device=self.device)
+        self._loss, self._steps = torch.zeros((), device=self.device), 0
+
+    @property
+    def epoch(self) -> int:
+        return self._slot.epoch
+
+    @property
+    def step(self) -> int:
+        return self._slot.step
+
+    @property
+    def total_steps(self) -> int:
+        return self._slot.total_steps
+
+    @property
+    def done(self) -> bool:
+        return self._slot.done
+
+    @property
+    def samples(self) -> int:
+        return self._slot.epoch * len(self.data.train)
+
+    def advance(self) -> bool:
+        slot = self._slot
+        rows = slot.batch()
+        ids, lengths = self._batch(self.data.train, rows)
+        generator = stream(self.config.seed, "dropout", slot.step, device=self.device)
+        logits = self.network.logits(ids, lengths, generator)
+        loss = self._mean_loss(logits, self.data.train.labels[rows])
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.config.max_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self._trained.values(), self.config.max_grad_norm)
+        for group in self._optimiser.param_groups:
+            group["lr"] = slot.learning_rate()
+        self._optimiser.step()
+        self._loss, self._steps = self._loss + loss.detach(), self._steps + 1
+        slot.step += 1
+        return slot.step % slot.steps_per_epoch == 0
+
+    def take_loss(self) -> float:
+        loss, self._loss = float(self._loss) / max(1, self._steps), torch.zeros((), device=self.device)
+        self._steps = 0
+        return loss
+
+    @torch.no_grad()
+    def predict(self, split: Split) -> NDArray[np.float64]:
+        out = np.zeros((len(split), self.data.num_labels))
+        for rows in _batches(split):
+            logits = self.network.logits(*self._batch(split, rows), None)
+            out[rows] = logits.double().cpu().numpy()
+        return out
+
+    def state(self) -> dict[str, Tensor]:
+        return {name: parameter.detach().cpu().clone() for name, parameter in self._trained.items()}
+
+    @torch.no_grad()
+    def load(self, state: dict[str, Tensor]) -> None:
+        for name, parameter in self._trained.items():
+            parameter.copy_(state[name])
+
+    def facts(self) -> dict[str, Any]:
+        count = sum(parameter.numel() for parameter in self._trained.values())
+        return {"trained_parameters": count, "used_parameters": count} | self.network.facts()
+
+    def _batch(self, split: Split, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        ids, lengths = split.padded(rows, self.data.pad_id)
+        return torch.from_numpy(ids).to(self.device), torch.from_numpy(lengths).to(self.device)
+
+    def _mean_loss(self, logits: Tensor, labels: NDArray[np.generic]) -> Tensor:
+        return mean_loss(self.data.kind, logits, labels, self._open)
+
+
+def mean_loss(kind: str, logits: Tensor, labels: NDArray[np.generic], open_: Tensor | None = None) -> Tensor:
+    """The training loss of logits [B, labels], one number."""
+    truth = torch.from_numpy(np.ascontiguousarray(labels)).to(logits.device)
+    truth = truth if kind == "classification" else truth.to(logits.dtype)
+    if open_ is None:
+        open_ = torch.ones(1, 1, logits.shape[-1], dtype=torch.bool, device=logits.device)
+    return LOSSES[kind](logits[None], truth[None], open_).mean()  # type: ignore[index]
+
+
+def _batches(split: Split) -> Iterator[NDArray[np.int64]]:
+    """Rows, longest first, so many that a batch has a bounded number of tokens."""
+    order = np.argsort(-split.lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        size = max(1, EVAL_TOKENS // max(1, int(split.lengths[order[start]])))
+        yield order[start : start + size]
+        start += size
+
+
+class CnnNetwork(Network):
+    """`OneHotCnn` with a trial's sizes and its own initial weights."""
+
+    def __init__(self, config: TrialConfig, data: TaskData) -> None:
+        super().__init__()
+        self.net = OneHotCnn(
+            data.num_labels, filters=config.filters, width=config.kernel_width, dropout=config.dropout
+        )
+        self.net.initialise(stream(config.seed, "init"))
+
+    def logits(self, ids: Tensor, lengths: Tensor, generator: torch.Generator | None) -> Tensor:
+        return self.net(ids, lengths, generator)
+
+
+class KmerTrial:
+    """`KmerModel` as a trial of one step, which is also all of its epochs."""
+
+    slow = True
+
+    def __init__(self, config: TrialConfig, data: TaskData) -> None:
+        problems = config.problems()
+        if problems:
+            raise ValueError("\n".join(problems))
+        self.config, self.data = config, data
+        self.model = KmerModel(config, data)
+        self.done = False
+
+    @property
+    def epoch(self) -> int:
+        return self.config.epochs if self.done else 0
+
+    @property
+    def step(self) -> int:
+        return self.model.iterations
+
+    @property
+    def total_steps(self) -> int:
+        return self.model.iterations
+
+    @property
+    def samples(self) -> int:
+        return self.model.rows if self.done else 0
+
+    def advance(self) -> bool:
+        self.model.fit()
+        self.done = True
+        return True
+
+    def take_loss(self) -> float:
+        """Mean loss on the training rows of the fitted model."""
+        return self.model.train_loss if self.done else math.nan
+
+    def predict(self, split: Split) -> NDArray[np.float64]:
+        return self.model.predict(split)
+
+    def state(self) -> dict[str, Tensor]:
+        """Nothing: there is one evaluation, which is the best."""
+        return {}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Nothing to put back."""
+
+    def facts(self) -> dict[str, Any]:
+        count = self.model.parameters
+        found: dict[str, Any] = {"trained_parameters": count, "used_parameters": count}
+        if self.model.rows < len(self.data.train):
+            found["sampled_rows"] = self.model.rows
+        return found
+
+
+def simple_trial(config: TrialConfig, data: TaskData, *, device: str = "cpu") -> Single:
+    """A trial of a baseline. Raises `ValueError` with every problem of the configuration."""
+    if config.method == "kmer_logreg":
+        return KmerTrial(config, data)
+    return GradientTrial(CnnNetwork(config, data), config, data, device=device)
