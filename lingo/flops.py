@@ -58,6 +58,32 @@ class Shape:
 
 
 OPT_125M = Shape(layers=12, hidden=768, intermediate=3072, heads=12, kv_heads=12, head_dim=64)
+_NT_500M = Shape(layers=24, hidden=1280, intermediate=5120, heads=20, kv_heads=20, head_dim=64)
+_NT_2_5B = Shape(layers=32, hidden=2560, intermediate=10240, heads=20, kv_heads=20, head_dim=128)
+
+PUBLISHED: dict[str, Shape] = {
+    "opt-125m": OPT_125M,
+    "opt-350m": Shape(
+        layers=24, hidden=1024, intermediate=4096, heads=16, kv_heads=16, head_dim=64, embedding=512
+    ),
+    "dnabert-2": Shape(
+        layers=12,
+        hidden=768,
+        intermediate=3072,
+        heads=12,
+        kv_heads=12,
+        head_dim=64,
+        gated=True,
+        fused=True,
+        fused_gate=True,
+    ),
+    "nt-500m-human-ref": _NT_500M,
+    "nt-500m-1000g": _NT_500M,
+    "nt-2.5b-1000g": _NT_2_5B,
+    "nt-2.5b-multi-species": _NT_2_5B,
+}
+"""Shapes of the known backbones (`lingo.families.KNOWN`) from their public configurations, to plan with before they
+are on this machine."""
 
 
 def shape_of(config: Any) -> Shape:

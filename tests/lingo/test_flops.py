@@ -5,6 +5,8 @@ kernel of `sdpa` is not in its table and counts nothing; the GPU's backward coun
 The models here therefore use `eager` attention, or `sdpa` as plain products, which are all in sight.
 """
 
+import json
+
 import pytest
 import torch
 import transformers as tr
@@ -14,8 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers.pytorch_utils import Conv1D
 
 from lingo.dnabert2 import DnaBert2Config, DnaBert2Model
-from lingo.families import FAMILIES
-from lingo.flops import OPT_125M, Shape, flops_adjusted_step, shape_of, step_flops
+from lingo.families import FAMILIES, KNOWN
+from lingo.flops import OPT_125M, PUBLISHED, Shape, flops_adjusted_step, shape_of, step_flops
 
 SMALL = {
     "vocab_size": 40,
@@ -194,3 +196,18 @@ def test_flops_adjusted_step():
 def test_unknown_architecture():
     with pytest.raises(ValueError, match=r"`model_type` must be one of bert, .* but got 'bloom'"):
         shape_of(tr.BloomConfig())
+
+
+def test_published_shapes_are_those_of_the_public_configurations(shared):
+    configs = json.loads((shared / "oracles" / "nt" / "configs.json").read_text())["models"]
+    assert set(PUBLISHED) == set(KNOWN)
+    for name in (name for name in PUBLISHED if name.startswith("nt-")):
+        fields = configs[KNOWN[name].hub_id.split("/")[1]]["fields"]
+        config = tr.EsmConfig(**{key: field["value"] for key, field in fields.items()})
+        assert shape_of(config) == PUBLISHED[name], name
+    tensors = json.loads((shared / "oracles" / "dnabert2" / "param_names_117M.json").read_text())
+    sizes = {row["name"]: row["shape"] for row in tensors["checkpoint_tensors"]}
+    layer, shape = "bert.encoder.layer.11.", PUBLISHED["dnabert-2"]
+    assert sizes[f"{layer}attention.self.Wqkv.weight"] == [3 * shape.hidden, shape.hidden]
+    assert sizes[f"{layer}mlp.gated_layers.weight"] == [2 * shape.intermediate, shape.hidden]
+    assert not any(name.startswith("bert.encoder.layer.12.") for name in sizes)
