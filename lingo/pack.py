@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from lingo.adapters import AdapterBank
 from lingo.backbones import Backbone
@@ -23,6 +23,8 @@ from lingo.losses import LOSSES
 from lingo.metrics import score
 from lingo.ranks import Allocation, Importance, draw
 from lingo.reduce import Reduce, alone
+from lingo.sites import linear_shapes as linear_shapes
+from lingo.sites import target_paths as target_paths
 from lingo.slot import ADAM_BETAS, ADAM_EPS, Numbers, Slot
 from lingo.streams import stream
 from lingo.trial import TrialConfig
@@ -82,6 +84,10 @@ class Pack:
         self.open = torch.zeros(capacity, max_labels, dtype=torch.bool, device=self.device)
         """Which outputs of the head a slot has."""
         self.slots: list[Slot] = []
+        self.midway = False
+        """Whether a step was broken off while it changed parameters; until then it can be taken again."""
+        self.eval_tokens = EVAL_TOKENS
+        """Tokens of a batch in `predict`, padding included."""
         self._arranged: tuple[Any, ...] | None = None
 
     # --- admission --------------------------------------------------------------------------------------
@@ -215,6 +221,7 @@ class Pack:
             bank.grad[:n, -1] += losses.detach()
         grad = bank.collect()
         self.reduce(grad)
+        self.midway = True
         self.loss_sum[:n] += grad[:, -1:]
         bank.finish(grad, factor, numbers.scale)
         if any(slot.svd for slot in slots):
@@ -244,6 +251,7 @@ class Pack:
             self._order_rows()
         if allocating and self.compact:
             self._arranged = None
+        self.midway = False
 
     def _gather(self, slots: list[Slot]) -> Batch:
         return gather(
@@ -353,7 +361,7 @@ class Pack:
         mine = order[self.share.index :: self.share.of]
         start = 0
         while start < len(mine):
-            size = batch_size or max(1, EVAL_TOKENS // max(1, int(split.lengths[mine[start]])))
+            size = batch_size or max(1, self.eval_tokens // max(1, int(split.lengths[mine[start]])))
             rows = mine[start : start + size]
             ids, lengths = split.padded(rows, slot.data.pad_id)
             logits = self._logits(
@@ -383,24 +391,3 @@ class Pack:
         """Put the backbone back as it was."""
         self.bank.detach()
         self.slots.clear()
-
-
-def linear_shapes(backbone: Backbone) -> dict[str, tuple[int, int]]:
-    """Module path → (d_in, d_out) of every matrix that may be adapted, in layer order."""
-    shapes: dict[str, tuple[int, int]] = {}
-    paths = {path for paths in backbone.matrices.values() for path in paths}
-    for path, module in backbone.model.named_modules():
-        if path in paths:
-            rows, columns = module.weight.shape
-            shapes[path] = (columns, rows) if isinstance(module, nn.Linear) else (rows, columns)
-    return shapes
-
-
-def target_paths(backbone: Backbone, targets: Sequence[str]) -> tuple[str, ...]:
-    """Module paths of the paper's matrix names, each once. Raises `ValueError` for a name the backbone lacks."""
-    lacking = [name for name in targets if not backbone.matrices.get(name)]
-    if lacking:
-        raise ValueError(
-            f"`targets` must be among the {', '.join(backbone.matrices)} of {backbone.name}, but got {lacking}."
-        )
-    return tuple(dict.fromkeys(path for name in targets for path in backbone.matrices[name]))

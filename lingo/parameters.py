@@ -1,6 +1,7 @@
 """How many numbers a trial trains, and how many of them its ranks still use."""
 
 import torch
+from torch import Tensor
 
 from lingo.pack import Pack
 from lingo.slot import Slot
@@ -8,14 +9,25 @@ from lingo.slot import Slot
 
 def rank_pattern(pack: Pack, slot: Slot) -> dict[str, list[bool]]:
     """Which singular values of each adapted matrix are in use, by module path; waits for the device."""
-    layout, row = pack.layout, slice(slot.row, slot.row + 1)
-    used = (layout.lam(pack.bank.theta[row]) * pack.bank.keep[row] != 0) | (pack.bank.unit[row] != 0)
+    layout, used = pack.layout, _used(pack, slot)
     pattern = {}
     for path in slot.paths:
         site = layout.site(path)
         part = layout.of_group(used.to(torch.uint8), layout.groups[site.group])[0, site.index, : slot.rank]
         pattern[path] = part.bool().tolist()
     return pattern
+
+
+def rank_counts(pack: Pack, slot: Slot) -> Tensor:
+    """How many singular values of each of `slot.paths` are in use, [paths], on the device: waits for nothing."""
+    counts = _used(pack, slot).view(-1, pack.layout.rank).sum(1)
+    return counts[[pack.layout.site(path).number for path in slot.paths]]
+
+
+def _used(pack: Pack, slot: Slot) -> Tensor:
+    """Which of a slot's singular values the forward pass uses, bool [1, R]."""
+    layout, row = pack.layout, slice(slot.row, slot.row + 1)
+    return (layout.lam(pack.bank.theta[row]) * pack.bank.keep[row] != 0) | (pack.bank.unit[row] != 0)
 
 
 def trained_parameters(pack: Pack, slot: Slot) -> int:

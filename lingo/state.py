@@ -7,7 +7,7 @@ room for it. Random streams are functions of the step (`lingo.streams`): there i
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ from lingo.trial import TrialConfig
 FORMAT = 1
 FACTOR_TENSORS = ("theta", "moment", "square", "sensitivity", "uncertainty")
 RANK_TENSORS = ("keep", "unit", "learn", "valid")
+PREDICTING = ("theta", *RANK_TENSORS)
+FREE = ("p", "bT", "delta_T", "rank_update")
+"""Settings that change nothing before a trial's first allocation."""
 
 
 META = {
@@ -70,12 +73,14 @@ def save_slot(pack: Pack, slot: Slot, folder: Path) -> str:
     return digest
 
 
-def load_slot(pack: Pack, folder: Path, data: TaskData) -> Slot:
+def load_slot(pack: Pack, folder: Path, data: TaskData, *, config: TrialConfig | None = None) -> Slot:
     """Admit a saved slot into a pack, where it goes on as if it had never stopped.
+
+    With another `config`, as a fork of the saved trial: see `fork_slot` for what may differ, and until when.
 
     Raises:
         StateError: If a file is missing or damaged, or belongs to another backbone, task or number type.
-        ValueError: If the pack has no room for it.
+        ValueError: If the pack has no room for it, or the fork is not possible.
     """
     meta, blob = read_state(folder)
     expected = {
@@ -89,7 +94,13 @@ def load_slot(pack: Pack, folder: Path, data: TaskData) -> Slot:
     ]
     if wrong:
         raise StateError(f"{folder} was saved with another {'; another '.join(wrong)}.")
-    slot = pack.admit(TrialConfig.from_dict(meta["config"]), data)
+    saved_config = TrialConfig.from_dict(meta["config"])
+    slot = pack.admit(saved_config if config is None else config, data)
+    if config is not None:
+        problem = _fork_problem(saved_config, config, meta["step"], [slot])
+        if problem:
+            pack.release(slot)
+            raise ValueError(problem)
     saved, views = load(blob), dict(_views(pack, slot))
     if saved.keys() != views.keys():
         pack.release(slot)
@@ -129,21 +140,54 @@ def fork_slot(pack: Pack, slot: Slot, config: TrialConfig) -> Slot:
     Raises:
         ValueError: If another setting differs, or one of the two would have allocated already.
     """
-    free = {"p": config.p, "bT": config.bT, "delta_T": config.delta_T, "rank_update": config.rank_update}
-    if TrialConfig.from_dict(slot.config.to_dict() | free) != config:
+    if shared_settings(slot.config) != shared_settings(config):
         raise ValueError("a fork may differ in `p`, `bT`, `delta_T` and `rank_update` alone.")
     twin = pack.place(config, slot.data)
-    schedules = [s.schedule for s in (slot, twin) if s.schedule]
-    if any(slot.step >= schedule.first_allocation() for schedule in schedules):
+    problem = _fork_problem(slot.config, config, slot.step, [slot, twin])
+    if problem:
         pack.release(twin)
-        first = min(schedule.first_allocation() for schedule in schedules)
-        raise ValueError(
-            f"a fork must come before the first allocation, step {first}, but got step {slot.step}."
-        )
+        raise ValueError(problem)
     for tensor in pack.tensors().values():
         tensor[twin.row] = tensor[slot.row]
     twin.step = slot.step
     return twin
+
+
+def shared_settings(config: TrialConfig) -> dict[str, Any]:
+    """All settings but those that a fork may change: trials that agree on these share what comes before the
+    first allocation of either."""
+    return {name: value for name, value in config.to_dict().items() if name not in FREE}
+
+
+def _fork_problem(old: TrialConfig, new: TrialConfig, step: int, slots: Sequence[Slot]) -> str | None:
+    if shared_settings(old) != shared_settings(new):
+        return "a fork may differ in `p`, `bT`, `delta_T` and `rank_update` alone."
+    first = min((s.schedule.first_allocation() for s in slots if s.schedule), default=step + 1)
+    if step >= first:
+        return f"a fork must come before the first allocation, step {first}, but got step {step}."
+    return None
+
+
+def weights(pack: Pack, slot: Slot) -> dict[str, Tensor]:
+    """Copies, in host memory, of all that a slot's predictions depend on; without the optimiser's state."""
+    return {
+        name: view.detach().to("cpu", copy=True)
+        for name, view in _views(pack, slot)
+        if name.split(".")[0] in PREDICTING
+    }
+
+
+def put_weights(pack: Pack, slot: Slot, saved: Mapping[str, Tensor]) -> None:
+    """Give a slot earlier weights back (`weights`, or a saved slot's tensors); it should not be trained on.
+
+    Raises:
+        StateError: If these are not the tensors of such a slot.
+    """
+    views = {name: view for name, view in _views(pack, slot) if name.split(".")[0] in PREDICTING}
+    if any(name not in saved or saved[name].shape != view.shape for name, view in views.items()):
+        raise StateError("the weights do not belong to this slot.")
+    for name, view in views.items():
+        view.copy_(saved[name])
 
 
 def _views(pack: Pack, slot: Slot) -> Iterator[tuple[str, Tensor]]:
