@@ -1,9 +1,11 @@
-"""A Tune trial as a light client of the pool: it submits a job and waits for its reports.
+"""A Tune trial as a light client of the pool: it submits a job for each study of its search group and waits.
 
 Every client is a process, so this module imports nothing heavy (no torch, no optuna, no search space).
 """
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -12,41 +14,62 @@ from ray.tune import Stopper, Trainable
 from harness.jobs import OPEN, Job, Report
 
 WAIT_S = 10.0
-METRIC = "objective"
+METRIC, EPOCH, STATE = "objective", "epoch", "state"
+UNDEFINED, UNDEFINED_MIN = -1.0, -1e6
+"""What an undefined evaluation counts as: below any correlation, accuracy or area; above any loss."""
+
+
+def objective(value: float, mode: str) -> float:
+    """A metric as the search maximises it."""
+    if not math.isfinite(value):
+        return UNDEFINED if mode == "max" else UNDEFINED_MIN
+    return value if mode == "max" else -value
+
+
+@dataclass
+class _Member:
+    """One study's part of a trial: `values` by epoch, and the status in which its job ended."""
+
+    job: Job
+    metric: str
+    mode: str
+    values: dict[int, float] = field(default_factory=dict)
+    number: int = 0
+    ended: str | None = None
+
+    def take(self, reports: Sequence[Report], status: str) -> None:
+        for report in reports:
+            self.number = report.number
+            if report.status != "failed":
+                self.values[report.epoch] = objective(report.dev.get(self.metric, math.nan), self.mode)
+        if status not in OPEN:
+            self.ended = status
 
 
 class Client(Trainable):
     """One trial. With `reuse_actors`, one client serves many trials, one after the other.
 
-    Config: `job`, the fields of `harness.jobs.Job`. Other keys (the searched settings) are for Tune alone.
+    Config: `group` and `number` name the trial; `jobs` holds the fields of a `harness.jobs.Job` for each study
+    of the group, `metrics` and `modes` theirs; `seen` the evaluations of studies whose jobs had ended before.
+
+    A result is the mean of the studies' metrics after the first epoch that all have evaluated and that was not
+    told yet. Its `state` is `running`, `finished` after the last one, or, without an evaluation, how a job
+    ended: `failed`, `interrupted`, or `stopped` from outside.
     """
 
-    _job: Job
-    _seen: int
-    _inbox: list[Report]
+    _members: list[_Member]
+    _told: int
 
-    def setup(  # type: ignore[override]
-        self, config: dict[str, Any], source: Any, metric: str, mode: str, priority: int
-    ) -> None:
-        self._source, self._metric, self._mode, self._priority = source, metric, mode, priority
+    def setup(self, config: dict[str, Any], source: Any) -> None:  # type: ignore[override]
+        self._source = source
+        self._members = []
         self._submit(config)
 
     def step(self) -> dict[str, Any]:
-        """Wait for the job's next report. Its end is the trial's end, whatever the reason."""
-        while not self._inbox:
-            question = self._source.follow.remote(self._job.id, self._seen, WAIT_S)
-            fresh, status = ray.get(question)
-            if not fresh and status not in OPEN:
-                return {
-                    METRIC: self._worst(),
-                    "epoch": 0,
-                    "done": True,
-                    "interrupted": status == "interrupted",
-                }
-            self._inbox = fresh
-        report = self._inbox.pop(0)
-        self._seen = report.number
-        return {METRIC: self._objective(report), "epoch": report.epoch, "done": report.status != "running"}
+        """Wait for the next evaluation of all jobs. The end of one that did not finish ends the trial."""
+        while (result := self._result()) is None:
+            self._wait()
+        return result
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Serve the next trial: `cleanup` runs once per client, so the last trial is released here."""
@@ -64,31 +87,63 @@ class Client(Trainable):
         """See `save_checkpoint`."""
 
     def _submit(self, config: dict[str, Any]) -> None:
-        self._job = Job(**config["job"])
-        self._seen = 0
-        self._inbox = []
-        ray.get(self._source.submit.remote(self._job, priority=self._priority))
+        self._told = 0
+        self._questions: dict[Any, _Member] = {}
+        self._members = []
+        settings = zip(config["jobs"], config["metrics"], config["modes"], strict=True)
+        for job, metric, mode in settings:
+            member = _Member(Job(**job), metric, mode)
+            self._members.append(member)
+            if member.job.study in config["seen"]:
+                pairs = config["seen"][member.job.study]
+                member.values = {epoch: objective(value, mode) for epoch, value in pairs}
+                member.ended = "finished"
+            else:  # the source takes the calls of one client in order: no need to wait for this one
+                self._source.submit.remote(member.job)
 
     def _release(self) -> None:
-        ray.get(self._source.release.remote(self._job.id))
+        for member in self._members:
+            self._source.release.remote(member.job.id)
 
-    def _objective(self, report: Report) -> float:
-        value = report.dev.get(self._metric, math.nan) if report.status != "failed" else math.nan
-        return value if math.isfinite(value) else self._worst()
+    def _wait(self) -> None:
+        """Until a question is answered, with one question open for each job that has not ended."""
+        asked = {member.job.id for member in self._questions.values()}
+        for member in self._members:
+            if member.ended is None and member.job.id not in asked:
+                question = self._source.follow.remote(member.job.id, member.number, WAIT_S)
+                self._questions[question] = member
+        ready, _ = ray.wait(list(self._questions), num_returns=1)
+        for question in ready:
+            self._questions.pop(question).take(*ray.get(question))
 
-    def _worst(self) -> float:
-        """What a failed or undefined evaluation counts as: below any correlation, accuracy or area."""
-        return -1.0 if self._mode == "max" else 1e6
+    def _result(self) -> dict[str, Any] | None:
+        """The next result, `None` if it has to be waited for."""
+        ends = [member.ended for member in self._members]
+        for state in ("interrupted", "failed"):
+            if state in ends:
+                return {METRIC: UNDEFINED_MIN, EPOCH: 0, STATE: state, "done": True}
+        common = set.intersection(*(set(member.values) for member in self._members))
+        ahead = sorted(epoch for epoch in common if epoch > self._told)
+        last = len(ahead) <= 1
+        if not ahead:
+            if "stopped" not in ends and None in ends:
+                return None
+            ended = "stopped" if "stopped" in ends else "finished"
+            return {METRIC: UNDEFINED_MIN, EPOCH: 0, STATE: ended, "done": True}
+        self._told = ahead[0]
+        mean = math.fsum(member.values[self._told] for member in self._members) / len(self._members)
+        done = last and all(end == "finished" for end in ends)
+        return {METRIC: mean, EPOCH: self._told, STATE: "finished" if done else "running", "done": done}
 
 
 class StopWhenInterrupted(Stopper):
-    """Ends the whole study once one client was told that the pool was interrupted."""
+    """Ends the whole search once one client was told that the pool was interrupted."""
 
     def __init__(self) -> None:
         self._told = False
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        self._told = self._told or bool(result.get("interrupted"))
+        self._told = self._told or result.get(STATE) == "interrupted"
         return self._told
 
     def stop_all(self) -> bool:

@@ -1,41 +1,35 @@
-"""The search: one Tuner per study (Optuna proposes, ASHA stops), several studies at a time on one pool.
+"""The search: one Tuner for all studies (each search group with its own Optuna study and its own scheduler).
 
-Reproducibility: a study's sampler is seeded and its proposals are drawn in order. First points and start-up
-draws are the same in every run. Later proposals, and ASHA's decisions, depend on which reports had arrived by
-then; with one trial at a time (`max_concurrent=1`) a study repeats exactly. A trial's training depends on its
-configuration alone.
+Reproducibility: a proposal is a function of the seed, the search group, the trial's number and the trials that
+had been told when it was drawn. First points and start-up draws are the same in every run. Later proposals, and
+the schedulers' decisions, depend on which reports had arrived by then; with one trial at a time
+(`max_concurrent=1`) a study repeats exactly. A trial's training depends on its configuration alone.
 """
 
 import logging
-import os
-import re
-from collections.abc import Callable, Collection, Sequence
-from contextlib import redirect_stdout
-from dataclasses import asdict
-from functools import partial
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from harness.jobs import OPEN, Event, Job, Report
-from harness.pool import Pool
-from harness.studies import Past, StudyPlan, TrialOutcome
+from harness.pool import Pool, PoolError
+from harness.scopes import grid, merge
+from harness.studies import CUT, Past, StudyPlan, TrialOutcome, members_of
+from harness.tuner import Tuner
 
 __all__ = ["Past", "StudyPlan", "TrialOutcome", "run_finals", "run_search"]
 
 log = logging.getLogger(__name__)
 
 OnReport = Callable[[Job, Report, str], None]
-TUNE_SETTINGS = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
-    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "600",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_AIR_NEW_OUTPUT": "1",
-}
 STOP_S = 60.0
+RESTARTS = 5  # of a Tuner that died
+POLL_S = 0.25
 
 
 def run_search(
@@ -47,7 +41,7 @@ def run_search(
     cut: Callable[[], Collection[str]] | None = None,
     scratch: Path | None = None,
 ) -> dict[str, list[TrialOutcome]]:
-    """Search all studies; earlier ones have the first call on free slots, later ones fill what they leave.
+    """Search all studies together: fairly shared, the longest first, see `harness.shares`.
 
     Args:
         max_concurrent: Trials that train at once over all studies (`None`: as many as the pool takes).
@@ -57,30 +51,40 @@ def run_search(
             number 0 and no metrics.
         cut: Asked again and again; the keys of studies that have used up a budget (`harness.budgets`): none of
             their trials starts any more, running ones end as `stopped` after their next evaluation, with the
-            fact `cut` = `budget` in the report that `on_report` gets.
+            fact `cut` = `budget` in the report that `on_report` gets. The other studies of the same search
+            group end with them.
         scratch: Folder for Tune's own files; the pool's scratch folder by default.
 
     Returns:
-        Per study key the ended trials in the order of their numbers. After Ctrl-C (`pool.interrupted`) those
-        that had ended by then.
+        Per study key the trials that ended in this call in the order of their numbers. After Ctrl-C
+        (`pool.interrupted`) those that had ended by then.
+
+    Raises:
+        InputError: when the spaces of a search group have nothing in common, or a grid is not finite.
+        PoolError: when the Tuner died again and again; what has ended was told.
     """
+    _check(plans)
     ledger = _Ledger(on_report)
-    studies = _Studies(plans, pool, max_concurrent, scratch or pool.scratch / "tune")
     pool.begin(max_concurrent)
+    tuning = _Tuning(plans, pool, max_concurrent, scratch or pool.scratch / "tune", ledger)
+    cutter = _Cutter(members_of(plans), pool, tuning, ledger)
     try:
-        while studies.left() and not pool.interrupted:
-            studies.start_more(ledger)
-            ledger.take(pool.events(0.25))
-            studies.collect()
+        tuning.start()
+        while tuning.goes_on() and not pool.interrupted:
+            if cut is not None:
+                cutter.close(cut())
+            cutter.take(ledger.take(pool.events(POLL_S)))
         if pool.interrupted:  # from another thread
-            studies.wait(STOP_S)
+            tuning.wait(STOP_S)
     except KeyboardInterrupt:
         pool.interrupt()
-        studies.wait(STOP_S)
+        tuning.wait(STOP_S)
     except BaseException:
         pool.interrupt()
-        studies.wait(STOP_S)
+        tuning.wait(STOP_S)
         raise
+    finally:
+        tuning.end()
     ledger.take(pool.events(0.0))
     return {plan.key: ledger.of_study(plan.key) for plan in plans}
 
@@ -105,6 +109,14 @@ def run_finals(jobs: Sequence[Job], pool: Pool, *, on_report: OnReport) -> dict[
     return {job.id: ledger.outcomes[job.id] for job in jobs if job.id in ledger.outcomes}
 
 
+def _check(plans: Sequence[StudyPlan]) -> None:
+    """Whether the spaces of each group go together; before anything starts."""
+    for members in members_of(plans).values():
+        space = merge([plan.space for plan in members])
+        if members[0].searcher == "grid":
+            grid(space, seed=0)
+
+
 class _Ledger:
     """What the driver knows of every job, from the pool's events."""
 
@@ -113,146 +125,159 @@ class _Ledger:
         self._reports: dict[str, list[Report]] = {}
         self.outcomes: dict[str, TrialOutcome] = {}
         self.ended: dict[str, str] = {}
+        self.open: dict[str, tuple[Job, str]] = {}
+        self.cut: set[str] = set()
 
-    def take(self, events: Sequence[Event]) -> None:
+    def take(self, events: Sequence[Event]) -> Sequence[Event]:
         for event in events:
             job, report, status = event.job, event.report, event.status
             reports = self._reports.setdefault(job.id, [])
             if report.number > (reports[-1].number if reports else 0):
                 reports.append(report)
+            self.open[job.id] = (job, status)
             if status not in OPEN:
                 self.ended[job.id] = job.study
                 self._reports.pop(job.id)
+                self.open.pop(job.id)
+            if status == "stopped" and job.id in self.cut:
+                report = replace(report, facts={**report.facts, CUT: "budget"})
+                reports[-1:] = [report] if reports else []
             if status in ("finished", "stopped", "failed"):
                 self.outcomes[job.id] = TrialOutcome(job, status, reports, report.error)
             self._on_report(job, report, status)
+        return events
 
     def of_study(self, key: str) -> list[TrialOutcome]:
         return [self.outcomes[name] for name in sorted(self.outcomes) if self.outcomes[name].job.study == key]
 
-    def ended_in(self, key: str) -> int:
-        return sum(study == key for study in self.ended.values())
+    def continued(self, plan: StudyPlan) -> StudyPlan:
+        """The plan with what has happened since: ended trials in its history, begun ones open."""
+        history = {past.number: past for past in plan.history}
+        history |= {_number(found.job): _past(plan, found) for found in self.of_study(plan.key)}
+        begun = dict(plan.open)
+        begun |= {_number(job): job.config for job, _ in self.open.values() if job.study == plan.key}
+        return replace(
+            plan,
+            history=tuple(history[number] for number in sorted(history)),
+            open=tuple((number, begun[number]) for number in sorted(begun) if number not in history),
+        )
 
 
-class _Studies:
-    """The Tuners' tasks: which studies wait, which run."""
+def _number(job: Job) -> int:
+    return int(job.id.rsplit("-", 1)[1])
+
+
+def _past(plan: StudyPlan, found: TrialOutcome) -> Past:
+    return Past(
+        number=_number(found.job),
+        values={name: found.job.config[name] for name in plan.space.leaves if name in found.job.config},
+        status=found.status,
+        evaluations=tuple(
+            (report.epoch, report.dev[plan.metric]) for report in found.reports if plan.metric in report.dev
+        ),
+    )
+
+
+class _Cutter:
+    """Ends the studies that have used up a budget."""
 
     def __init__(
-        self, plans: Sequence[StudyPlan], pool: Pool, max_concurrent: int | None, scratch: Path
+        self, members: Mapping[str, list[StudyPlan]], pool: Pool, tuning: "_Tuning", ledger: _Ledger
     ) -> None:
-        self._pool, self._scratch = pool, scratch
-        self._at_once = max(1, min(pool.capacity, max_concurrent or pool.capacity))
-        self._waiting = list(enumerate(plans))
-        self._running: dict[Any, StudyPlan] = {}
+        self._group_of = {plan.key: key for key, plans in members.items() for plan in plans}
+        self._pool, self._tuning, self._ledger = pool, tuning, ledger
+        self._closed: set[str] = set()
 
-    def left(self) -> bool:
-        return bool(self._waiting or self._running)
+    def close(self, studies: Collection[str]) -> None:
+        """No new trial of these; jobs that wait in the queue leave it."""
+        groups = {self._group_of[key] for key in studies if key in self._group_of} - self._closed
+        if not groups:
+            return
+        self._closed |= groups
+        self._tuning.close(self._closed)
+        for job, status in list(self._ledger.open.values()):
+            if status == "queued":
+                self._end(job)
 
-    def start_more(self, ledger: _Ledger) -> None:
-        """Keep more trials wanted than can train at once, so that the pool never idles at a study's end."""
-        wanted = sum(self._wanted(plan, ledger) for plan in self._running.values())
-        while self._waiting and wanted <= self._at_once:
-            number, plan = self._waiting.pop(0)
-            task = _tune.remote(plan, self._pool.handle, number, self._at_once, str(self._scratch))
-            self._running[task] = plan
-            wanted += self._wanted(plan, ledger)
+    def take(self, events: Sequence[Event]) -> None:
+        """What was under way ends with its next evaluation."""
+        for event in events if self._closed else ():
+            if event.status in ("queued", "running"):
+                self._end(event.job)
 
-    def collect(self) -> None:
-        """Forget the Tuners that have ended; a Tuner that died is a warning, its trials are what they are."""
-        ended, _ = ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
-        for task in ended:
-            plan = self._running.pop(task)
-            try:
-                ray.get(task)
-            except RayError as error:
-                log.warning("The search of %s ended early: %s", plan.key, str(error).strip().splitlines()[-1])
+    def _end(self, job: Job) -> None:
+        if self._group_of.get(job.study) in self._closed:
+            self._ledger.cut.add(job.id)
+            self._pool.handle.release.remote(job.id)
+
+
+class _Tuning:
+    """The Tuner's process: started, told to close groups, started again when it died."""
+
+    def __init__(
+        self,
+        plans: Sequence[StudyPlan],
+        pool: Pool,
+        max_concurrent: int | None,
+        scratch: Path,
+        ledger: _Ledger,
+    ) -> None:
+        self._plans, self._pool, self._ledger, self._scratch = plans, pool, ledger, scratch
+        slots = max(1, pool.capacity // pool.groups)
+        at_once = min(pool.capacity, max_concurrent or pool.capacity)
+        self._rules = {
+            "groups": pool.groups,
+            "slots": slots,
+            "spare": 0 if at_once == 1 and max_concurrent == 1 else max(1, -(-at_once // 4)),
+            "limit": max_concurrent,
+        }
+        self._closed: set[str] = set()
+        self._tuner: Any = None
+        self._fit: Any = None
+        self._starts = 0
+
+    def start(self) -> None:
+        """Start the Tuner with what is known."""
+        self._starts += 1
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        plans = [self._ledger.continued(plan) for plan in self._plans]
+        actor: Any = ray.remote(Tuner)
+        self._tuner = actor.options(num_cpus=0, max_concurrency=2, scheduling_strategy=here).remote(
+            plans, self._rules
+        )
+        self._fit = self._tuner.fit.remote(self._pool.handle, str(self._scratch))
+        self.close(self._closed)
+
+    def goes_on(self) -> bool:
+        """Whether the search has more to do; a Tuner that died is started again."""
+        if not ray.wait([self._fit], timeout=0)[0]:
+            return True
+        try:
+            ray.get(self._fit)
+            return False
+        except RayError as error:
+            line = str(error).strip().splitlines()[-1]
+            if self._starts > RESTARTS:
+                raise PoolError(f"The search's process died {self._starts} times: {line}") from error
+            log.warning("The search's process died and is started again: %s", line)
+            self.end()
+            self._ledger.take(self._pool.events(0.0))
+            self.start()
+            return True
+
+    def close(self, groups: Collection[str]) -> None:
+        """Propose no more trials of these groups."""
+        self._closed = set(groups)
+        if self._closed:
+            self._tuner.close.remote(self._closed)
 
     def wait(self, seconds: float) -> None:
-        """After an interrupt: give the Tuners time to end, then end them."""
-        self._waiting.clear()
-        if not self._running:
-            return
-        _, late = ray.wait(list(self._running), num_returns=len(self._running), timeout=seconds)
-        for task in late:  # and only those: to cancel a task that just ended can abort the driver
-            ray.cancel(task, force=True)
+        """After an interrupt: give the Tuner time to end."""
+        if self._fit is not None:
+            ray.wait([self._fit], timeout=seconds)
 
-    def _wanted(self, plan: StudyPlan, ledger: _Ledger) -> int:
-        return min(self._at_once, plan.num_samples - ledger.ended_in(plan.key))
-
-
-@ray.remote(num_cpus=0, max_retries=0)
-def _tune(plan: StudyPlan, source: Any, priority: int, at_once: int, scratch: str) -> None:
-    """One study's Tuner, in a process of its own (Tuners in threads of one process disturb each other)."""
-    os.environ.update(TUNE_SETTINGS)
-    from ray import tune
-
-    from harness.client import METRIC, Client, StopWhenInterrupted
-
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    client = tune.with_parameters(
-        Client, source=source, metric=plan.metric, mode=plan.mode, priority=priority
-    )
-    tuner = tune.Tuner(
-        tune.with_resources(client, {"CPU": 0.001}),
-        tune_config=tune.TuneConfig(
-            metric=METRIC,
-            mode=plan.mode,
-            search_alg=_searcher(plan, METRIC),
-            scheduler=_scheduler(plan),
-            num_samples=plan.num_samples,
-            max_concurrent_trials=at_once,
-            reuse_actors=True,
-        ),
-        run_config=tune.RunConfig(
-            name=re.sub(r"[^\w.-]+", "_", plan.key),
-            storage_path=scratch,
-            stop=StopWhenInterrupted(),
-            failure_config=tune.FailureConfig(max_failures=2),
-            verbose=0,
-        ),
-    )
-    with Path(os.devnull).open("w") as silence, redirect_stdout(silence):  # verbose=0 still prints a header
-        tuner.fit()
-
-
-def _scheduler(plan: StudyPlan) -> Any:
-    from ray.tune.schedulers import ASHAScheduler
-
-    return ASHAScheduler(
-        time_attr="epoch", max_t=plan.epochs, grace_period=1, reduction_factor=plan.reduction_factor
-    )
-
-
-def _searcher(plan: StudyPlan, metric: str) -> Any:
-    import optuna
-    from ray.tune.search.optuna import OptunaSearch
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return OptunaSearch(
-        space=partial(propose, plan),
-        metric=metric,
-        mode=plan.mode,
-        points_to_evaluate=[dict(point) for point in plan.first_points[: plan.num_samples]],
-        sampler=optuna.samplers.TPESampler(seed=plan.seed, n_startup_trials=startup_trials(plan.num_samples)),
-        study_name=plan.key,
-    )
-
-
-def startup_trials(num_samples: int) -> int:
-    """Random draws before TPE takes over: Optuna's ten, fewer where that would be most of a short search."""
-    return max(3, min(10, num_samples // 3))
-
-
-def propose(plan: StudyPlan, trial: Any) -> dict[str, Any]:
-    """Draw a configuration through an Optuna trial and make it the job `<study>/trial-<number>`."""
-    config = {"seed": plan.seed, **plan.space.fixed, **plan.fixed, "method": plan.method}
-    config |= plan.space.suggest(trial)
-    job = Job(
-        id=f"{plan.key}/trial-{trial.number:04d}",
-        study=plan.key,
-        stage="search",
-        backbone=plan.backbone,
-        data=plan.data,
-        config=config,
-    )
-    return {"job": asdict(job)}
+    def end(self) -> None:
+        """End the Tuner's process, and with it its clients."""
+        if self._tuner is not None:
+            ray.kill(self._tuner)
+            self._tuner = None

@@ -120,6 +120,14 @@ class StudyPlan:
         return self.group or self.key
 
 
+def members_of(plans: Sequence[StudyPlan]) -> Mapping[str, list[StudyPlan]]:
+    """The plans of each search group, in their order."""
+    found: dict[str, list[StudyPlan]] = {}
+    for plan in plans:
+        found.setdefault(plan.search_group, []).append(plan)
+    return found
+
+
 @dataclass
 class TrialOutcome:
     """How a job ended: its configuration, status and reports. `stopped` is no failure: the scheduler ended it,

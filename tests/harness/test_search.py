@@ -13,7 +13,8 @@ import toy_engine
 
 from harness.jobs import Job, Report
 from harness.pool import Pool, local_ray
-from harness.search import StudyPlan, TrialOutcome, _searcher, run_search
+from harness.proposals import Proposals
+from harness.search import StudyPlan, TrialOutcome, run_search
 from harness.spaces import Leaf, SearchSpace
 
 QUALITY = SearchSpace(method="lora", leaves={"quality": Leaf(type="float", low=0, high=1)})
@@ -40,13 +41,15 @@ def study(
     )
 
 
-def proposals(plan: StudyPlan) -> list[dict[str, Any]]:
-    """The configurations of a study whose every trial gets the same result at once."""
-    searcher = _searcher(plan, "objective")
+def proposals(*plans: StudyPlan) -> list[Job]:
+    """The first member's jobs of a group whose every trial gets the same result at once."""
+    drawn = Proposals(plans)
     found = []
-    for number in range(plan.num_samples):
-        found.append(searcher.suggest(str(number))["job"])
-        searcher.on_trial_complete(str(number), {"objective": 0.5, "training_iteration": 1})
+    for _ in range(drawn.left):
+        proposal = drawn.next()
+        found.append(proposal.jobs[0])
+        drawn.report(proposal.number, 1, 0.5)
+        drawn.ended(proposal.number, "finished")
     return found
 
 
@@ -55,16 +58,16 @@ def test_proposals_start_with_the_first_points_and_keep_bT_below_b0() -> None:
     space = SearchSpace(method="ars", leaves=ranks, fixed={"alpha": 16.0})
     first = [{"b0": 12, "bT": 6}, {"b0": 8, "bT": 6}]
     jobs = proposals(study("a|b|ars", space=space, num_samples=40, first_points=first, seed=5))
-    assert [{name: job["config"][name] for name in ranks} for job in jobs[:2]] == first
-    assert all(job["config"]["bT"] <= job["config"]["b0"] for job in jobs)
-    assert len({(job["config"]["b0"], job["config"]["bT"]) for job in jobs}) > 20
-    assert jobs[7]["id"] == "a|b|ars/trial-0007" and jobs[7]["study"] == "a|b|ars"
-    assert jobs[7]["config"]["method"] == "ars" and jobs[7]["config"]["alpha"] == 16.0
+    assert [{name: job.config[name] for name in ranks} for job in jobs[:2]] == first
+    assert all(job.config["bT"] <= job.config["b0"] for job in jobs)
+    assert len({(job.config["b0"], job.config["bT"]) for job in jobs}) > 20
+    assert jobs[7].id == "a|b|ars/trial-0007" and jobs[7].study == "a|b|ars"
+    assert jobs[7].config["method"] == "ars" and jobs[7].config["alpha"] == 16.0
 
 
 def test_proposals_follow_the_seed() -> None:
     def drawn(seed: int) -> list[float]:
-        return [job["config"]["quality"] for job in proposals(study("s", num_samples=20, seed=seed))]
+        return [job.config["quality"] for job in proposals(study("s", num_samples=20, seed=seed))]
 
     assert drawn(1) == drawn(1)
     assert drawn(1) != drawn(2)

@@ -1,0 +1,309 @@
+"""The proposals of one search group: its Optuna study, its trial numbers, the trials it has had before.
+
+A proposal is a function of the seed, the group, the trial's number and the history: for every trial the sampler
+is made anew, with a seed of its own.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.trial import TrialState
+
+from harness.client import objective
+from harness.jobs import Job
+from harness.scopes import SHARED_START, grid, merge, siblings_of
+from harness.studies import Ended, Past, StudyPlan, has_ended
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+@dataclass(kw_only=True)
+class Proposal:
+    """A trial to run: a job for each study of the group.
+
+    Attributes:
+        number: Its number in the group, and in each study.
+        jobs: By member, in the members' order.
+        seen: Evaluations of members that had ended before, by study.
+    """
+
+    number: int
+    jobs: list[Job]
+    seen: dict[str, tuple[tuple[int, float], ...]] = field(default_factory=dict)
+
+
+class Proposals:
+    """Draws one group's trials, open ones first, then the numbers that are missing, in order.
+
+    Args:
+        members: The plans of the group's studies; the first one's settings are the group's.
+
+    Raises:
+        InputError: when the members' search spaces have no common values.
+    """
+
+    def __init__(self, members: Sequence[StudyPlan]) -> None:
+        self._members, self._plan = members, members[0]
+        self._space = merge([plan.space for plan in members])
+        self._siblings = siblings_of(self._space, self._plan.siblings)
+        points = [dict(point) for point in self._space.first_points or self._plan.first_points]
+        self._grid = self._plan.searcher == "grid"
+        self._points = grid(self._space, points, seed=self._plan.seed) if self._grid else points
+        self._values: dict[int, Mapping[str, Any]] = {}
+        self._asked: dict[int, optuna.Trial] = {}
+        self._sampler = _PerTrial(_sampler(self._plan))
+        self._study = optuna.create_study(direction="maximize", sampler=self._sampler)
+        self.history, self._open = group_history(members)
+        for past in self.history:
+            self._remember(past)
+        ended = {past.number for past in self.history}
+        known = ended | {trial.number for trial in self._open}
+        self.total = min(self._plan.num_samples, len(self._points)) if self._grid else self._plan.num_samples
+        self._fresh = [number for number in range(self.total) if number not in known]
+        self.total = len(known | set(range(self.total)))
+        self.begun = len(ended)
+
+    @property
+    def left(self) -> int:
+        """Trials still to propose."""
+        return len(self._open) + len(self._fresh)
+
+    def next(self) -> Proposal:
+        """The next trial. Raises `IndexError` when none is left."""
+        self.begun += 1
+        if self._open:
+            trial = self._open.pop(0)
+            self._ask(trial.number, trial.values)
+            jobs = [
+                self._job(plan, trial.number, trial.values, trial.configs.get(plan.key))
+                for plan in self._members
+            ]
+            return Proposal(number=trial.number, jobs=jobs, seen=trial.seen)
+        number = self._fresh.pop(0)
+        values = self._ask(number, self._settled(number))
+        return Proposal(number=number, jobs=[self._job(plan, number, values) for plan in self._members])
+
+    def report(self, number: int, epoch: int, value: float) -> None:
+        """An evaluation of a running trial; a repeated epoch changes nothing."""
+        trial = self._asked[number]
+        if epoch not in self._study.get_trials(deepcopy=False)[trial.number].intermediate_values:
+            trial.report(value, epoch)
+
+    def ended(self, number: int, state: str) -> None:
+        """A trial ended: `finished`, `stopped` by the scheduler, or anything else, which counts as failed."""
+        trial = self._asked.pop(number)
+        seen = self._study.get_trials(deepcopy=False)[trial.number].intermediate_values
+        if state == "finished" and seen:
+            self._study.tell(trial, seen[max(seen)])
+        elif state == "stopped" and seen:
+            self._study.tell(trial, state=TrialState.PRUNED)
+        else:
+            self._study.tell(trial, state=TrialState.FAIL)
+
+    def _settled(self, number: int) -> Mapping[str, Any]:
+        """The settings of a trial that are not drawn: all of a first point, a sibling's shared ones."""
+        if number < len(self._points):
+            return self._points[number]
+        base = number - (number - len(self._points)) % self._siblings
+        shared = self._values.get(base, {}) if base < number else {}
+        return {name: value for name, value in shared.items() if name not in SHARED_START}
+
+    def _ask(self, number: int, settled: Mapping[str, Any]) -> Mapping[str, Any]:
+        if settled:
+            self._study.enqueue_trial(dict(settled))
+        self._sampler.begin(self._plan.seed, f"{self._plan.search_group}|{number}")
+        self._asked[number] = trial = self._study.ask()
+        self._values[number] = self._space.suggest(trial)
+        return self._values[number]
+
+    def _job(
+        self,
+        plan: StudyPlan,
+        number: int,
+        values: Mapping[str, Any],
+        config: Mapping[str, Any] | None = None,
+    ) -> Job:
+        made = {"seed": plan.seed, **plan.space.fixed, **plan.fixed, "method": plan.method, **values}
+        return Job(
+            id=f"{plan.key}/trial-{number:04d}",
+            study=plan.key,
+            stage="search",
+            backbone=plan.backbone,
+            data=plan.data,
+            config=dict(config or made),
+            checkpoints=plan.checkpoints,
+        )
+
+    def _remember(self, past: Past) -> None:
+        """Make an ended trial part of the Optuna study; one that the space has no place for only keeps its number."""
+        self._values[past.number] = past.values
+        seen = dict(past.evaluations)
+        state = {"finished": TrialState.COMPLETE, "stopped": TrialState.PRUNED}.get(
+            past.status, TrialState.FAIL
+        )
+        state = state if seen else TrialState.FAIL
+        recorder = _Recorder(past.values)
+        try:
+            self._study.add_trial(
+                optuna.trial.create_trial(
+                    state=state,
+                    value=seen[max(seen)] if state == TrialState.COMPLETE else None,
+                    params=self._space.suggest(recorder),
+                    distributions=recorder.distributions,
+                    intermediate_values=seen,
+                )
+            )
+        except (KeyError, ValueError):
+            return
+
+
+@dataclass(kw_only=True)
+class OpenTrial:
+    """A trial that has begun and not ended.
+
+    Attributes:
+        values: The searched settings.
+        configs: Whole configurations of the members whose jobs were under way, by study.
+        seen: Evaluations of the members that have ended, by study.
+    """
+
+    number: int
+    values: Mapping[str, Any]
+    configs: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    seen: dict[str, tuple[tuple[int, float], ...]] = field(default_factory=dict)
+
+
+def group_history(members: Sequence[StudyPlan]) -> tuple[list[Past], list[OpenTrial]]:
+    """The group's ended trials with the means of the members' evaluations, and its open ones, by number.
+
+    Evaluations are turned so that higher is better, and undefined ones get their value.
+    """
+    ended: dict[int, dict[str, Past]] = {}
+    opened: dict[int, OpenTrial] = {}
+    for plan in members:
+        for past in plan.history:
+            ended.setdefault(past.number, {})[plan.key] = past
+    for plan in members:
+        for number, config in plan.open:
+            statuses = [past.status for past in ended.get(number, {}).values()]
+            if not has_ended(statuses, len(members)):
+                values = {name: _plain(config[name]) for name in plan.space.leaves if name in config}
+                trial = opened.setdefault(number, OpenTrial(number=number, values=values))
+                trial.configs[plan.key] = config
+    whole = []
+    for number, pasts in sorted(ended.items()):
+        statuses = [past.status for past in pasts.values()]
+        first = next(iter(pasts.values()))
+        values = {name: _plain(value) for name, value in first.values.items()}
+        if has_ended(statuses, len(members)):
+            status: Ended = (
+                "failed" if "failed" in statuses else "stopped" if "stopped" in statuses else "finished"
+            )
+            means = tuple(mean_evaluations(members, pasts)) if len(pasts) == len(members) else ()
+            whole.append(Past(number=number, values=values, status=status, evaluations=means))
+        else:
+            trial = opened.setdefault(number, OpenTrial(number=number, values=values))
+            trial.seen = {key: past.evaluations for key, past in pasts.items()}
+    return whole, [opened[number] for number in sorted(opened)]
+
+
+def mean_evaluations(members: Sequence[StudyPlan], pasts: Mapping[str, Past]) -> Iterator[tuple[int, float]]:
+    """Pairs of an epoch and the group's objective, for the epochs that every member has evaluated."""
+    signed = [
+        {epoch: objective(value, plan.mode) for epoch, value in pasts[plan.key].evaluations}
+        for plan in members
+    ]
+    for epoch in sorted(set.intersection(*(set(values) for values in signed))):
+        yield epoch, math.fsum(values[epoch] for values in signed) / len(signed)
+
+
+def startup_trials(num_samples: int) -> int:
+    """Random draws before TPE takes over: Optuna's ten, fewer where that would be most of a short search."""
+    return max(3, min(10, num_samples // 3))
+
+
+def _sampler(plan: StudyPlan) -> Callable[[int], BaseSampler]:
+    """Makes the sampler of one trial from its seed."""
+
+    def tpe(seed: int) -> BaseSampler:
+        return TPESampler(seed=seed, multivariate=True, n_startup_trials=startup_trials(plan.num_samples))
+
+    return tpe if plan.searcher == "tpe" else RandomSampler
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+class _PerTrial(BaseSampler):
+    """A sampler that is made anew for every trial, from a seed of the trial."""
+
+    def __init__(self, make: Callable[[int], BaseSampler]) -> None:
+        self._make = make
+        self._inner = make(0)
+
+    def begin(self, seed: int, name: str) -> None:
+        digest = hashlib.sha256(f"{seed}|{name}".encode()).digest()
+        self._inner = self._make(int.from_bytes(digest[:4], "big"))
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: optuna.trial.FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        return self._inner.infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self,
+        study: optuna.Study,
+        trial: optuna.trial.FrozenTrial,
+        search_space: dict[str, BaseDistribution],
+    ) -> dict[str, Any]:
+        return self._inner.sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: optuna.trial.FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        return self._inner.sample_independent(study, trial, param_name, param_distribution)
+
+
+class _Recorder:
+    """Stands for an Optuna trial whose values are known; keeps the distributions that they come from."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = values
+        self.distributions: dict[str, BaseDistribution] = {}
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        self.distributions[name] = FloatDistribution(low, high, step=step, log=log)
+        return float(self._values[name])
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        self.distributions[name] = IntDistribution(low, high, step=step, log=log)
+        return int(self._values[name])
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        self.distributions[name] = CategoricalDistribution(choices)
+        return self._values[name]
+
+
+def as_config(group: str, plans: Sequence[StudyPlan], proposal: Proposal) -> dict[str, Any]:
+    """A proposal as the configuration of a Tune trial, see `harness.client`."""
+    return {
+        "group": group,
+        "number": proposal.number,
+        "jobs": [asdict(job) for job in proposal.jobs],
+        "metrics": [plan.metric for plan in plans],
+        "modes": [plan.mode for plan in plans],
+        "seen": {key: [list(pair) for pair in pairs] for key, pairs in proposal.seen.items()},
+    }

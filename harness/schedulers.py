@@ -1,0 +1,123 @@
+"""Early stopping of many search groups in one Tuner: each group has its own scheduler, so none judges another's.
+
+`hyperband` here is asynchronous successive halving in several brackets (Li et al., arXiv:1810.05934, section 3),
+which differ in the epoch of their first rung; a trial's bracket follows from the seed and its number alone.
+"""
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+
+from harness.client import EPOCH, METRIC, STATE
+from harness.studies import Past, StudyPlan
+
+
+@dataclass(frozen=True)
+class _Earlier:
+    """Stands for a Tune trial that ended before this Tuner was started."""
+
+    trial_id: str
+    config: Mapping[str, Any]
+
+
+class GroupSchedulers(TrialScheduler):
+    """Sends every trial to the scheduler of its search group.
+
+    Args:
+        plans: By search group the plan of its first member.
+        history: By search group its ended trials, which its scheduler gets to know first.
+    """
+
+    def __init__(self, plans: Mapping[str, StudyPlan], history: Mapping[str, Sequence[Past]]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._metric = METRIC
+        self._plans = plans
+        self._brackets = {key: brackets(plan) for key, plan in plans.items()}
+        self._child_of: dict[str, TrialScheduler] = {}
+        for key, trials in history.items():
+            for past in trials:
+                self._replay(key, past)
+
+    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
+        """The groups' schedulers have theirs."""
+        return True
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        key, number = trial.config["group"], trial.config["number"]
+        child = self._brackets[key][bracket(self._plans[key], number)]
+        self._child_of[trial.trial_id] = child
+        child.on_trial_add(tune_controller, trial)
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        decision: str = self._child_of[trial.trial_id].on_trial_result(tune_controller, trial, _slim(result))
+        return decision
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        child = self._child_of.pop(trial.trial_id)
+        if result.get(STATE) in ("running", "finished"):
+            child.on_trial_complete(tune_controller, trial, _slim(result))
+        else:  # it has no evaluation to compare
+            child.on_trial_remove(tune_controller, trial)
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        self._child_of.pop(trial.trial_id).on_trial_remove(tune_controller, trial)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        self._child_of.pop(trial.trial_id).on_trial_remove(tune_controller, trial)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """No choice: Tune starts pending trials in the order in which they were proposed."""
+        return None
+
+    def debug_string(self) -> str:
+        return f"{len(self._plans)} search groups, each with its own scheduler."
+
+    def _replay(self, key: str, past: Past) -> None:
+        if not past.evaluations:
+            return
+        trial = _Earlier(f"{key}/{past.number}", {"group": key, "number": past.number})
+        results = [{METRIC: value, EPOCH: epoch, STATE: "running"} for epoch, value in past.evaluations]
+        self.on_trial_add(None, trial)
+        for result in results:
+            self.on_trial_result(None, trial, result)
+        self.on_trial_complete(None, trial, results[-1])
+
+
+def _slim(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What schedulers read: the median rule keeps every result that it gets."""
+    return {name: result[name] for name in (METRIC, EPOCH) if name in result}
+
+
+def first_rungs(plan: StudyPlan) -> list[int]:
+    """The epochs of Hyperband's brackets' first rungs: 1, η, η² …, up to the last epoch."""
+    count = int(math.log(plan.epochs) / math.log(plan.reduction_factor) + 1e-9) + 1
+    return [math.ceil(plan.reduction_factor**index) for index in range(count)]
+
+
+def brackets(plan: StudyPlan) -> list[TrialScheduler]:
+    """The schedulers among which a group's trials are divided; one, but for `hyperband`."""
+    if plan.scheduler == "none":
+        return [FIFOScheduler()]  # type: ignore[no-untyped-call]
+    common: dict[str, Any] = {"time_attr": EPOCH, "metric": METRIC, "mode": "max"}
+    if plan.scheduler == "median":
+        common["min_time_slice"] = math.inf  # it stops trials, and never pauses them
+        return [MedianStoppingRule(**common, grace_period=1, min_samples_required=3)]
+    rungs = first_rungs(plan) if plan.scheduler == "hyperband" else [1]
+    common |= {"max_t": plan.epochs, "reduction_factor": plan.reduction_factor}
+    return [AsyncHyperBandScheduler(**common, grace_period=first) for first in rungs]
+
+
+def bracket(plan: StudyPlan, number: int) -> int:
+    """The bracket of a trial. As in Hyperband, bracket b gets (s_max + 1) / (s + 1) · η^s trials, s = s_max - b."""
+    if plan.scheduler != "hyperband":
+        return 0
+    last = len(first_rungs(plan)) - 1
+    weights = [
+        (last + 1) / (last - index + 1) * plan.reduction_factor ** (last - index) for index in range(last + 1)
+    ]
+    stream = random.Random(f"{plan.seed}|{plan.search_group}|{number}|bracket")
+    return stream.choices(range(last + 1), weights)[0]

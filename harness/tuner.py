@@ -1,0 +1,82 @@
+"""The Tuner's process: all studies of a search in one Ray Tune run, which listens while it works."""
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from harness.studies import StudyPlan
+
+TUNE_SETTINGS = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # never: a new Tuner is told what happened
+    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "600",
+    "TUNE_MAX_PENDING_TRIALS_PG": "8",  # clients that start at the same time
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "1",
+}
+
+
+class Tuner:
+    """Runs as an actor of `harness.search`, with a thread for `fit` and one for `close`.
+
+    Args:
+        plans: The studies, with what has happened to them.
+        rules: Arguments of `harness.searcher.GroupSearcher`.
+    """
+
+    def __init__(self, plans: Sequence[StudyPlan], rules: dict[str, Any]) -> None:
+        os.environ.update(TUNE_SETTINGS)
+        from harness.searcher import GroupSearcher
+
+        self._searcher = GroupSearcher(plans, **rules)
+
+    def close(self, groups: set[str]) -> None:
+        """Propose nothing more of these groups."""
+        self._searcher.close(groups)
+
+    def fit(self, source: Any, scratch: str) -> None:
+        """Search until nothing is left.
+
+        Args:
+            source: The pool's handle.
+            scratch: Folder for Tune's own files.
+        """
+        if not self._searcher.left:
+            return
+        from ray import tune
+
+        from harness.client import METRIC, Client, StopWhenInterrupted
+        from harness.schedulers import GroupSchedulers
+
+        logging.getLogger("ray.tune").setLevel(logging.ERROR)
+        scheduler = GroupSchedulers(
+            {key: members[0] for key, members in self._searcher.members.items()},
+            {key: proposals.history for key, proposals in self._searcher.proposals.items()},
+        )
+        client = tune.with_parameters(Client, source=source)
+        tuner = tune.Tuner(
+            tune.with_resources(client, {"CPU": 0.001}),
+            tune_config=tune.TuneConfig(
+                metric=METRIC,
+                mode="max",
+                search_alg=self._searcher,
+                scheduler=scheduler,
+                num_samples=self._searcher.left,
+                reuse_actors=True,
+                trial_name_creator=str,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name=f"search-{time.time_ns():x}",
+                storage_path=scratch,
+                stop=StopWhenInterrupted(),
+                failure_config=tune.FailureConfig(max_failures=2),
+                verbose=0,
+            ),
+        )
+        with Path(os.devnull).open("w") as silence, redirect_stdout(silence):  # verbose=0 still prints
+            tuner.fit()
