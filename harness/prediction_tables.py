@@ -1,0 +1,172 @@
+"""Tables of predictions in CSV, Parquet or JSON lines: written a piece at a time, and there whole or not at all."""
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from lingo.predict import Predictor
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The columns: `row` (number of the record in the input, from 1), `id` where records have names,
+    `prediction` (the most probable class), then `p_<label>` for each class or label, or `value`.
+
+    Attributes:
+        labels: Name of each output.
+        kind: As in `lingo.data.TaskData`.
+        named: Whether there is a column `id`.
+    """
+
+    labels: tuple[str, ...]
+    kind: str
+    named: bool
+
+    @classmethod
+    def of(cls, predictor: Predictor, *, named: bool) -> "Layout":
+        """That of a predictor's outputs."""
+        return cls(predictor.labels, predictor.facts.kind, named)
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the outputs' columns; labels of one name are numbered."""
+        if self.kind == "regression":
+            return list(self.labels)
+        found: dict[str, None] = {}
+        for label in self.labels:
+            name, number = f"p_{label}", 2
+            while name in found:
+                name, number = f"p_{label}.{number}", number + 1
+            found[name] = None
+        return list(found)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Names and types of all columns."""
+        fields = [("row", pa.int64())]
+        fields += [("id", pa.string())] if self.named else []
+        fields += [("prediction", pa.string())] if self.kind == "classification" else []
+        return pa.schema(fields + [(name, pa.float32()) for name in self.columns])
+
+    def batch(self, rows: Sequence[int], names: Sequence[str], values: NDArray[np.float64]) -> pa.RecordBatch:
+        """Some rows; `values` is `[n, outputs]`."""
+        columns: list[Any] = [pa.array(rows, pa.int64())]
+        columns += [pa.array(names, pa.string())] if self.named else []
+        if self.kind == "classification":
+            best = [None if math.isnan(row.max()) else self.labels[row.argmax()] for row in values]
+            columns.append(pa.array(best, pa.string()))
+        columns += [pa.array(column) for column in values.astype(np.float32).T]
+        return pa.record_batch(columns, schema=self.schema)
+
+
+class _Writer(Protocol):
+    def write_batch(self, batch: pa.RecordBatch) -> None:
+        """Add some rows."""
+
+    def close(self) -> None:
+        """End the file."""
+
+
+class _JsonLines:
+    """One JSON object a line; numbers that are not finite are null."""
+
+    def __init__(self, sink: IO[bytes], schema: pa.Schema) -> None:
+        self._sink = sink
+
+    def write_batch(self, batch: pa.RecordBatch) -> None:
+        for row in batch.to_pylist():
+            plain = {
+                name: None if isinstance(value, float) and not math.isfinite(value) else _short(value)
+                for name, value in row.items()
+            }
+            self._sink.write(json.dumps(plain, ensure_ascii=False).encode() + b"\n")
+
+    def close(self) -> None:
+        pass
+
+
+def _short(value: Any) -> Any:
+    """A float32 with the digits it has."""
+    return float(f"{value:.9g}") if isinstance(value, float) else value
+
+
+def _csv(sink: IO[bytes], schema: pa.Schema) -> _Writer:
+    writer: _Writer = pa_csv.CSVWriter(
+        sink, schema, write_options=pa_csv.WriteOptions(quoting_style="needed")
+    )
+    return writer
+
+
+def _parquet(sink: IO[bytes], schema: pa.Schema) -> _Writer:
+    writer: _Writer = pq.ParquetWriter(sink, schema, compression="zstd")
+    return writer
+
+
+SUFFIXES: dict[str, Callable[[IO[bytes], pa.Schema], _Writer]] = {
+    ".csv": _csv,
+    ".parquet": _parquet,
+    ".jsonl": _JsonLines,
+}
+"""How an output of each ending is written."""
+
+
+class Table:
+    """A table that is being written."""
+
+    def __init__(self, path: Path, temporary: Path, layout: Layout) -> None:
+        self._path, self._temporary, self._layout = path, temporary, layout
+        self._sink = temporary.open("wb")
+        self._writer = SUFFIXES[path.suffix](self._sink, layout.schema)
+
+    def write(self, rows: Sequence[int], names: Sequence[str], values: NDArray[np.float64]) -> int:
+        """Add some rows; how many of them have an output that is not finite."""
+        self._writer.write_batch(self._layout.batch(rows, names, values))
+        return int((~np.isfinite(values)).any(axis=1).sum())
+
+    def close(self) -> None:
+        """End the file and give it its name."""
+        self._writer.close()
+        self._sink.flush()
+        os.fsync(self._sink.fileno())
+        self._sink.close()
+        self._temporary.replace(self._path)
+
+    def drop(self) -> None:
+        """Leave nothing behind of a table that was not closed."""
+        with suppress(Exception):  # a writer whose disk is full complains once more
+            self._writer.close()
+        self._sink.close()
+        self._temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def open_table(path: Path, layout: Layout) -> Iterator[Table]:
+    """A table under a temporary name, which takes its own when it is closed."""
+    _sweep(path)
+    table = Table(path, path.with_name(f".{path.name}.{os.getpid()}.tmp"), layout)
+    try:
+        yield table
+    finally:
+        table.drop()
+
+
+def _sweep(path: Path) -> None:
+    """Remove what processes that were killed have left of this very output."""
+    for left in path.absolute().parent.glob(f".{path.name}.*.tmp"):
+        with suppress(ValueError, OSError):
+            number = int(left.name.removesuffix(".tmp").rsplit(".", 1)[1])
+            try:
+                os.kill(number, 0)
+            except ProcessLookupError:
+                left.unlink()
