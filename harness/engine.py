@@ -1,5 +1,6 @@
 """The contract between a worker of the pool and what it trains."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -21,7 +22,13 @@ class Engine(Protocol):
 
     def advance(self) -> Sequence[Report]:
         """Train all running slots by at most a few steps (well under a second) and return the news, if any.
-        A job that finished or failed has left its slot when its last report is returned."""
+        A job that finished, failed or was returned has left its slot when its last report is given."""
 
     def close(self) -> None:
         """Free memory and files."""
+
+
+def one_line(problem: BaseException) -> str:
+    """An exception as one line: a ValueError's own words, else its type and its words."""
+    words = textwrap.shorten(str(problem), 400, placeholder=" …")
+    return words if words and isinstance(problem, ValueError) else f"{type(problem).__name__}: {words}"

@@ -16,7 +16,6 @@ from harness.data import (
     open_reverse_dev,
     open_reverse_test,
     open_test,
-    read_label_names,
 )
 from lingo.data import Split
 from lingo.metrics import score
@@ -40,25 +39,14 @@ def dev_scores(pack: Pack, slot: Slot, folder: Path) -> dict[str, float]:
     return score(slot.data.kind, logits, slot.data.dev.labels)
 
 
-def final_scores(
-    pack: Pack, slot: Slot, folder: Path, *, predictions: Path | None = None
-) -> tuple[dict[str, float], dict[str, Any]]:
-    """Opens the test split: its metrics, and facts of them (`final_facts`). For the final stage alone.
-
-    Args:
-        predictions: File for the scores of every row, see `write_predictions`.
+def final_predictions(pack: Pack, slot: Slot, folder: Path) -> tuple[Array, NDArray[np.generic]]:
+    """Opens the test split: (logits, labels) of its rows. For the final stage alone.
 
     Raises:
         InputError: If the folder has no test split.
-        OSError: If the predictions cannot be written.
     """
     test = open_test(folder)
-    logits = _predict(pack, slot, test, open_reverse_test(folder))
-    if predictions is not None:
-        write_predictions(predictions, slot.data.kind, logits, test.labels)
-    names = read_label_names(folder)
-    found = score(slot.data.kind, logits, test.labels)
-    return found, final_facts(slot.data.kind, logits, test.labels, names=names, seed=slot.config.seed)
+    return _predict(pack, slot, test, open_reverse_test(folder)), test.labels
 
 
 def _predict(pack: Pack, slot: Slot, split: Split, reverse: Split | None) -> Array:

@@ -6,7 +6,6 @@ and shares its orders, so that every rank makes the same calls to its engine in 
 
 import logging
 import os
-import textwrap
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ import ray
 import ray.train
 from ray.exceptions import RayActorError
 
-from harness.engine import Engine
+from harness.engine import Engine, one_line
 from harness.jobs import Job, News, Orders, Report
 
 BUSY_S = 0.05  # a busy group asks for orders this often, and at once when it has news
@@ -250,9 +249,3 @@ def _pass_warnings_on(source: Any, name: str) -> None:
 
     for project in ("harness", "lingo"):
         logging.getLogger(project).handlers = [ToDriver(logging.WARNING)]
-
-
-def one_line(problem: BaseException) -> str:
-    """An exception as one line: a ValueError's own words, else its type and its words."""
-    words = textwrap.shorten(str(problem), 400, placeholder=" …")
-    return words if words and isinstance(problem, ValueError) else f"{type(problem).__name__}: {words}"
