@@ -2,21 +2,17 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-import torch
+from typing import get_args
 
 from harness.files import Files
-from lingo.backbones import Backbone, load_backbone
+from lingo.backbones import Backbone
 from lingo.batch import Share
 from lingo.embeddings import add_rows
 from lingo.pack import Pack
+from lingo.quantized import Frozen as Frozen
+from lingo.quantized import load_frozen
 from lingo.reduce import Reduce, alone
 from lingo.trial import TrialConfig
-
-Frozen = Literal["fp32", "bf16"]
-DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
-"""Number types of frozen weights; what is trained is float32 beside either."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +34,10 @@ class Room:
     def __post_init__(self) -> None:
         if self.pack < 1:
             raise ValueError(f"`pack` must be at least 1, but got {self.pack}.")
-        if self.frozen not in DTYPES:
-            raise ValueError(f"`frozen` must be one of {', '.join(DTYPES)}, but got {self.frozen!r}.")
+        if self.frozen not in get_args(Frozen):
+            raise ValueError(
+                f"`frozen` must be one of {', '.join(get_args(Frozen))}, but got {self.frozen!r}."
+            )
 
 
 def is_full(config: TrialConfig) -> bool:
@@ -60,8 +58,7 @@ def local_source(source: str, files: Files) -> str:
 
 def load(source: str | Path, room: Room, *, full: bool, device: str, new_tokens: int) -> Backbone:
     """A frozen backbone on its device, its embedding grown by the new tokens of the data."""
-    dtype = torch.float32 if full else DTYPES[room.frozen]
-    backbone = load_backbone(source, dtype=dtype, device=device)
+    backbone = load_frozen(source, "fp32" if full else room.frozen, device=device)
     add_rows(backbone, new_tokens)
     return backbone
 

@@ -1,16 +1,17 @@
 """The engine of the library peft's methods: one job at a time on one backbone."""
 
-from pathlib import Path
 from typing import Any
 
 from harness.data import read_label_names, read_recipe
 from harness.jobs import Job
+from harness.packs import local_source
 from harness.single_engine import Held, SimpleEngine
-from lingo.backbones import Backbone, load_backbone
+from lingo.backbones import Backbone
 from lingo.data import TaskData
 from lingo.embeddings import add_rows
 from lingo.foreign import PeftNetwork, export_peft, peft_problem, peft_trial
 from lingo.prompts import Prompt
+from lingo.quantized import Frozen, load_frozen
 from lingo.single import GradientTrial, Single
 from lingo.target import ExportError
 from lingo.trial import TrialConfig
@@ -19,7 +20,10 @@ from lingo.trial import TrialConfig
 class PeftEngine(SimpleEngine):
     """Trains jobs of `lokr`, `loha` and their like. The backbone stays loaded from job to job."""
 
-    _loaded: tuple[tuple[str, int], Backbone] | None = None
+    def __init__(self, *, frozen: Frozen | None = None, **place: Any) -> None:
+        super().__init__(**place)
+        self._frozen = frozen
+        self._loaded: tuple[tuple[str, int], Backbone] | None = None
 
     def release(self, job_id: str) -> None:
         """Forget a job and give the backbone its own layers back; unknown ids are ignored."""
@@ -48,8 +52,8 @@ class PeftEngine(SimpleEngine):
         key = (job.backbone, new_tokens)
         if self._loaded is None or self._loaded[0] != key:
             self._loaded = None
-            folder = self._files.fetch(job.backbone) if Path(job.backbone).is_absolute() else job.backbone
-            backbone = load_backbone(folder, device=self._device)
+            source = local_source(job.backbone, self._files)
+            backbone = load_frozen(source, self._frozen, device=self._device)
             add_rows(backbone, new_tokens)
             self._loaded = (key, backbone)
         return self._loaded[1]

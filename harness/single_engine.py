@@ -11,15 +11,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.data import open_prepared, open_reverse_dev, open_reverse_test, open_test, read_label_names
+from harness.evaluation import final_facts, write_predictions
 from harness.files import Files, LocalFiles
 from harness.jobs import Job, Report
+from harness.results import file_name
 from lingo.data import Split, TaskData
 from lingo.metrics import score
 from lingo.single import Single, simple_trial
-from lingo.strands import average_strands, label_scores
+from lingo.strands import average_strands
 from lingo.trial import TrialConfig
 
 log = logging.getLogger(__name__)
@@ -39,10 +43,11 @@ class Held:
     trial: Single
     started: float
     reports: int = 0
-    best_loss: float = math.inf
+    best_dev: dict[str, float] = field(default_factory=dict)
     best_epoch: int = 0
     best: dict[str, Tensor] = field(default_factory=dict)
     step: "Future[bool] | None" = None
+    device_seconds: float = 0.0
 
 
 class SimpleEngine:
@@ -82,12 +87,12 @@ class SimpleEngine:
 
     def advance(self) -> Sequence[Report]:
         """Some steps, and a report at the end of an epoch."""
-        held = self._held
+        held, begun = self._held, time.monotonic()
         if held is None:
             return []
-        if not (self._slow(held) if held.trial.slow else self._steps(held)):
-            return []
-        return [self._report(held)]
+        ready = self._slow(held) if held.trial.slow else self._steps(held)
+        held.device_seconds += time.monotonic() - begun
+        return [self._report(held)] if ready else []
 
     def close(self) -> None:
         """Let go of everything."""
@@ -133,20 +138,25 @@ class SimpleEngine:
             "total_steps": trial.total_steps,
             "train_loss": trial.take_loss(),
         }
-        dev, _ = self._measure(trial, trial.data.dev, open_reverse_dev(self._files.fetch(job.data)))
+        folder, truth = self._files.fetch(job.data), trial.data.dev.labels
+        dev = score(trial.data.kind, _predict(trial, trial.data.dev, open_reverse_dev(folder)), truth)
         if not math.isfinite(news["train_loss"]) or not math.isfinite(dev["loss"]):
             self.release(job.id)
             error = f"diverged: the loss is not finite after epoch {trial.epoch}."
             seconds = time.monotonic() - held.started
             return Report(**news, status="failed", dev=dev, seconds=seconds, error=error)
-        stopped = self._patience(held, dev["loss"])
+        stopped = self._patience(held, dev)
         done = trial.done or stopped
         facts = self._facts(held)
         test: dict[str, float] | None = None
         if done and job.stage == "final":
             if held.best and held.best_epoch < trial.epoch:
                 trial.load(held.best)
-                facts |= {"best_epoch": held.best_epoch, "stopped_epoch": trial.epoch}
+                facts |= {
+                    "best_epoch": held.best_epoch,
+                    "stopped_epoch": trial.epoch,
+                    "best_dev": held.best_dev,
+                }
             test, more = self._test(trial, job)
             facts |= more | self._save(held, {**facts, "dev": dev, "test": test})
         if done:
@@ -160,30 +170,39 @@ class SimpleEngine:
             seconds=time.monotonic() - held.started,
         )
 
-    def _patience(self, held: Held, loss: float) -> bool:
+    def _patience(self, held: Held, dev: dict[str, float]) -> bool:
         """Keep the best evaluation's weights of a final job; whether to stop (paper section 4.4)."""
         patience = held.job.patience
         if not patience:
             return False
-        if loss < held.best_loss:
-            held.best_loss, held.best_epoch = loss, held.trial.epoch
+        if dev["loss"] < held.best_dev.get("loss", math.inf):
+            held.best_dev, held.best_epoch = dev, held.trial.epoch
             held.best = held.trial.state()
         return held.trial.epoch - held.best_epoch >= patience
 
-    def _measure(
-        self, trial: Single, split: Split, reverse: Split | None
-    ) -> tuple[dict[str, float], dict[str, list[float]]]:
-        """Metrics over a split, both strands averaged where there are two; and those of each label."""
-        logits, kind = trial.predict(split), trial.data.kind
-        if reverse is not None:
-            logits = average_strands(kind, logits, trial.predict(reverse))
-        single = label_scores(logits, split.labels) if kind == "multilabel" else {}
-        return score(kind, logits, split.labels), single
-
     def _test(self, trial: Single, job: Job) -> tuple[dict[str, float], dict[str, Any]]:
-        folder = self._files.fetch(job.data)
-        test, labels = self._measure(trial, open_test(folder), open_reverse_test(folder))
-        return test, {"test_labels": {"names": read_label_names(folder), **labels}} if labels else {}
+        """Open the test split, once: metrics and facts; one worker of a group keeps the predictions."""
+        folder, kind = self._files.fetch(job.data), trial.data.kind
+        test = open_test(folder)
+        logits, names = _predict(trial, test, open_reverse_test(folder)), read_label_names(folder)
+        facts = final_facts(kind, logits, test.labels, names=names, seed=trial.config.seed)
+        if job.predictions and not self._rank:
+            facts |= self._keep_predictions(job, kind, logits, test.labels)
+        return score(kind, logits, test.labels), facts
+
+    def _keep_predictions(
+        self, job: Job, kind: str, logits: NDArray[np.float64], labels: NDArray[np.generic]
+    ) -> dict[str, Any]:
+        target = f"{job.predictions}/{file_name(job.id).removesuffix('.json')}.parquet"
+        try:
+            local = self._files.place(target)
+            local.parent.mkdir(parents=True, exist_ok=True)
+            write_predictions(local, kind, logits, labels)
+            self._files.send(local, target)
+        except OSError as problem:
+            log.warning("no test predictions of %s: %s", job.id, problem)
+            return {"predictions_error": str(problem)}
+        return {"predictions": target}
 
     def _facts(self, held: Held) -> dict[str, Any]:
         trial = held.trial
@@ -191,6 +210,8 @@ class SimpleEngine:
             "samples": trial.samples,
             "data_digest": trial.data.digest,
             "device": self._device,
+            "gpus": self._world if self._device == "cuda" else 0,
+            "device_seconds": round(held.device_seconds, 3),
             **trial.facts(),
         }
         return {"total_parameters": facts["trained_parameters"]} | facts
@@ -198,3 +219,11 @@ class SimpleEngine:
     def _save(self, held: Held, facts: dict[str, Any]) -> dict[str, Any]:
         """Baselines leave no adapter."""
         return {}
+
+
+def _predict(trial: Single, split: Split, reverse: Split | None) -> NDArray[np.float64]:
+    """Logits of a split, averaged over both strands where it has them."""
+    logits = trial.predict(split)
+    if reverse is None:
+        return logits
+    return average_strands(trial.data.kind, logits, trial.predict(reverse))

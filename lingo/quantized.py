@@ -27,6 +27,12 @@ def four_bit_problem() -> str | None:
     return None
 
 
+def usual_type(device: str | torch.device) -> Frozen:
+    """bfloat16 where the device has it, else float32."""
+    cuda = torch.device(device).type == "cuda"
+    return "bf16" if cuda and torch.cuda.is_bf16_supported() else "fp32"
+
+
 def load_frozen(
     name_or_path: str | Path, frozen: Frozen | None = None, *, device: str | torch.device = "cpu"
 ) -> Backbone:
@@ -43,8 +49,7 @@ def load_frozen(
         BackboneError: As `load_backbone` does.
         ValueError: If the machine or the backbone's layers have no 4-bit form, with one line that says why.
     """
-    if frozen is None:
-        frozen = "bf16" if torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    frozen = frozen or usual_type(device)
     if frozen != "4bit":
         dtype = torch.bfloat16 if frozen == "bf16" else torch.float32
         return load_backbone(name_or_path, dtype=dtype, device=device)
