@@ -8,25 +8,37 @@ from harness.engine import Engine
 from harness.files import Files, LocalFiles
 from harness.jobs import Job, Report
 from lingo.methods import METHODS
+from lingo.quantized import Frozen, usual_type
 
 HEAVY = frozenset({"pack", "peft"})
 """Kinds that hold a backbone: two at once would need its memory twice."""
 
 
-def make_engine(rank: int, world: int, *, pack: int = 1, files: Files | None = None) -> "Dispatch":
+def make_engine(
+    rank: int,
+    world: int,
+    *,
+    pack: int = 1,
+    files: Files | None = None,
+    frozen: Frozen | None = None,
+    **room: int,
+) -> "Dispatch":
     """The engine of one worker of a group of `world`.
 
     Args:
         pack: Most trials at once, of the methods that go into a pack.
         files: How the worker gets at the driver's files; its own file system by default.
+        frozen: Type of the frozen weights; `None` chooses by the device.
+        room: `max_rank` and `max_labels` of a pack, see `harness.packs.Room`.
     """
     files = files or LocalFiles()
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    held = frozen or usual_type(device)
 
     def packed() -> Engine:
-        from harness.worker import LingoEngine
+        from harness.worker import make_engine as packed_engine
 
-        return LingoEngine(rank=rank, world=world, device=device, capacity=pack)
+        return packed_engine(rank, world, pack=pack, files=files, frozen=held, **room)
 
     def simple() -> Engine:
         from harness.single_engine import SimpleEngine
@@ -36,7 +48,7 @@ def make_engine(rank: int, world: int, *, pack: int = 1, files: Files | None = N
     def peft() -> Engine:
         from harness.peft_engine import PeftEngine
 
-        return PeftEngine(rank=rank, world=world, device=device, files=files)
+        return PeftEngine(rank=rank, world=world, device=device, files=files, frozen=held)
 
     return Dispatch({"pack": packed, "simple": simple, "peft": peft})
 
