@@ -8,6 +8,7 @@ from typing import Any
 from harness.config import NO_BACKBONE, TINY_MODEL, Benchmark
 from harness.errors import InputError, nearest
 from harness.results import config_hash, refuse_foreign
+from harness.scopes import group_of, merge, search_problems
 from harness.space_files import SpaceFile, method_of, read_space
 from harness.spaces import SearchSpace
 from harness.tasks import TaskRow, find_task, strands_of
@@ -80,12 +81,13 @@ def plan(benchmark: Benchmark) -> Plan:
         InputError: with every problem of search spaces, data, backbones and the output folder.
     """
     problems: list[str] = []
-    files = _space_files(benchmark, problems)
-    rows = {name: _train_rows(find_task(name), benchmark, problems) for name in benchmark.tasks}
+    files = space_files(benchmark, problems)
+    rows = {name: train_rows(find_task(name), benchmark, problems) for name in benchmark.tasks}
     problems += _backbone_problems(benchmark.models)
     problems += _worker_problems(benchmark)
     problems += _library_problems(benchmark)
-    studies = _studies(benchmark, files, rows, problems)
+    studies = lay_out(benchmark, files, rows, problems)
+    problems += search_problems_of(studies, benchmark)
     identity = _identity(benchmark, files)
     out = benchmark.out or Path("results") / f"{benchmark.suite}-{config_hash(identity)[:8]}"
     try:
@@ -107,7 +109,7 @@ def steps_per_epoch(rows: int, batch_size: int) -> int:
     return -(-rows // batch_size)
 
 
-def _space_files(benchmark: Benchmark, problems: list[str]) -> dict[str, SpaceFile]:
+def space_files(benchmark: Benchmark, problems: list[str]) -> dict[str, SpaceFile]:
     """The search-space file of each method."""
     files: dict[str, Path | None] = dict.fromkeys(benchmark.methods)
     for path in benchmark.search_spaces:
@@ -132,7 +134,7 @@ def _space_files(benchmark: Benchmark, problems: list[str]) -> dict[str, SpaceFi
     return read
 
 
-def _train_rows(task: TaskRow, benchmark: Benchmark, problems: list[str]) -> int | None:
+def train_rows(task: TaskRow, benchmark: Benchmark, problems: list[str]) -> int | None:
     """Sequences of the task's training split; `None` when its files have problems."""
     from harness.hub import task_folder
     from harness.sources import training_rows
@@ -184,31 +186,55 @@ def _library_problems(benchmark: Benchmark) -> list[str]:
     return found + ([f"`--frozen 4bit` {problem}"] if problem else [])
 
 
-def _short_names(models: tuple[str, ...]) -> dict[str, str]:
+def search_problems_of(studies: Iterable[Study], benchmark: Benchmark) -> list[str]:
+    """What speaks against searching these studies with this searcher, scope and number of siblings."""
+    found: list[str] = []
+    groups: dict[str, list[SearchSpace]] = {}
+    for study in studies:
+        names = {"task": study.task.name, "backbone": study.backbone, "method": study.method}
+        key = group_of(benchmark.scope, family=study.task.family, **names)
+        groups.setdefault(key, []).append(study.space)
+    for spaces in groups.values():
+        try:
+            merge(spaces)
+        except InputError as error:
+            found += error.problems
+        found += search_problems(spaces[0], searcher=benchmark.searcher, siblings=benchmark.siblings)
+    return list(dict.fromkeys(found))
+
+
+def short_names(models: tuple[str, ...]) -> dict[str, str]:
     """Folders by their last part, unless two would be the same."""
     short = {model: Path(model).name if Path(model).is_dir() else model for model in models}
     return short if len(set(short.values())) == len(models) else {model: model for model in models}
 
 
-def _pairs(models: tuple[str, ...], methods: Iterable[str]) -> list[tuple[str, str]]:
+def pairs(models: tuple[str, ...], methods: Iterable[str]) -> list[tuple[str, str]]:
     """(backbone, method) of each study of a task; methods without a backbone come once, after the others."""
     adapting = [name for name in methods if METHODS[name].needs_backbone]
     pairs = [(model, method) for model in models if model != NO_BACKBONE for method in adapting]
     return pairs + [(NO_BACKBONE, name) for name in methods if not METHODS[name].needs_backbone]
 
 
-def _studies(
+def lay_out(
     benchmark: Benchmark,
     files: Mapping[str, SpaceFile],
     rows: Mapping[str, int | None],
     problems: list[str],
 ) -> list[Study]:
+    """The studies of every task whose training rows are known, in the order task, backbone, method.
+
+    Args:
+        files: The search-space file of each method.
+        rows: Training rows of each task; a task with `None` is left out.
+        problems: Gets a line for each study whose space cannot be used at its length.
+    """
     options = {"epochs": benchmark.epochs, "batch_size": benchmark.batch_size}
-    names = {**_short_names(benchmark.models), NO_BACKBONE: NO_BACKBONE}
+    names = {**short_names(benchmark.models), NO_BACKBONE: NO_BACKBONE}
     studies: list[Study] = []
     for task in benchmark.tasks:
         count = rows[task]
-        for model, method in _pairs(benchmark.models, files):
+        for model, method in pairs(benchmark.models, files):
             file = files[method]
             if count is None:
                 continue

@@ -18,6 +18,7 @@ from harness.prepare import prepare_cells, read_backbones, refuse_other_inputs
 from harness.progress import duration
 from harness.results import Record, ResultStore, Unwritable, write_whole, written
 from harness.resume import take_over
+from harness.sources import forget_rows
 from harness.study_plans import options_of
 from harness.supersede import outdated
 from harness.winners import missing, unsearched
@@ -128,6 +129,7 @@ def _prepare(checked: Plan, console: Console) -> tuple[ResultStore, list[Cell]]:
         backbones[TINY_MODEL] = read_backbones([str(folder)])[str(folder)]
     with console.status("preparing data"):
         cells = prepare_cells(checked, backbones, lambda line: console.print(f"[dim]{escape(line)}[/]"))
+    forget_rows()
     store = ResultStore(checked.out, checked.identity)
     refuse_other_inputs(store.load(), cells, checked.out)
     with written(checked.out):

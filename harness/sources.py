@@ -1,6 +1,7 @@
 """Where a task's rows come from: text or Parquet files in GUE's layout, or data packed by `prepare`."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
 
@@ -90,6 +91,11 @@ def training_rows(
     return min(rows, limit or rows) * (2 if strands in ("train", "both") else 1)
 
 
+def forget_rows() -> None:
+    """Free the memory of the rows that were read; they are read again where they are needed."""
+    _read_once.cache_clear()
+
+
 def split_digests(row: TaskRow, data_dir: Path | str) -> dict[str, str]:
     """What tells the content of each split: the sha256 of its files.
 
@@ -151,13 +157,22 @@ def _rows_of(split: PackedSplit) -> Rows:
 
 
 def _read_files(row: TaskRow, files: Mapping[str, Path]) -> dict[str, Rows]:
-    """All splits, or every problem of all of them."""
+    """All splits, or every problem of all of them. The same files are read once: for the plan, and to prepare them
+    for each tokenizer and prompt."""
+    digests = {split: file_digest(path) for split, path in files.items()}
+    return dict(_read_once(row, tuple(files.items()), tuple(digests.items())))
+
+
+@lru_cache(maxsize=64)
+def _read_once(
+    row: TaskRow, named: tuple[tuple[str, Path], ...], digested: tuple[tuple[str, str], ...]
+) -> Mapping[str, Rows]:
+    files, digests = dict(named), dict(digested)
     splits: dict[str, Rows] = {}
     problems: list[str] = []
     for split, path in files.items():
         splits[split], found = read_rows(path, row.num_labels)
         problems += found
-    digests = {split: file_digest(path) for split, path in files.items()}
     for split, other in combinations(splits, 2):
         if digests[split] == digests[other] and len(splits[split].labels):
             problems.append(f"{files[other]}: must differ from {files[split].name}, but is the same file.")

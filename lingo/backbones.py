@@ -106,6 +106,12 @@ def load_backbone(
     )
 
 
+def read_without_weights(folder: Path) -> tuple[Any, Any]:
+    """(configuration, tokenizer) of a backbone's folder. Raises `BackboneError` when they cannot be read."""
+    with _quiet():
+        return _read_config(folder), _read_tokenizer(folder)
+
+
 def inspect_backbone(name_or_path: str | Path) -> list[str]:
     """Problems that show without loading weights or using the network, one line each; empty when none do.
 

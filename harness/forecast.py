@@ -1,0 +1,396 @@
+"""What a benchmark would take, before anything starts: what is here and what is missing, steps, FLOPs, disk.
+
+Sizes of data that is not here are the published ones; shapes of backbones that are not here are those of their
+public configurations. Nothing is written but a scratch folder, and nothing is downloaded.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from harness import hub, sources
+from harness.config import NO_BACKBONE, TINY_MODEL, Benchmark, build
+from harness.errors import InputError
+from harness.plan import Study, lay_out, pairs, search_problems_of, space_files, steps_per_epoch
+from harness.tasks import SPLITS, TaskRow, find_task, strands_of
+from lingo.flops import PUBLISHED, Shape, shape_of, step_flops
+from lingo.methods import METHODS
+from lingo.prompts import prompt_for
+from lingo.trial import TrialConfig
+
+SAMPLED = 64
+"""Sequences that are tokenised to see how long inputs are."""
+
+BASES_A_TOKEN = {"opt": 1.9, "dnabert": 5.0, "nt": 6.0, "quickstart": 2.5}
+"""Bases of one token where the tokenizer is not here (measured on GUE; NT reads 6-mers), by the name's beginning."""
+
+PROMPT_TOKENS = 20
+STATE_BYTES = 4 * 5
+"""Of a checkpoint, for each trained number: value, two moments of Adam, two averages of importance, in float32."""
+
+TRIAL_BYTES = 60_000
+"""Record, table row and MLflow rows of a trial (measured on the quickstart)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """A task's data as it is found.
+
+    Attributes:
+        state: `here`, `generated`, `missing` or `bad`.
+        where: The folder, or what to do about it.
+        rows: Training rows that would be trained; `None` where they are not known.
+        published: Whether `rows` is the published count and not counted.
+        sample: Some training sequences.
+        problems: One line each.
+    """
+
+    task: TaskRow
+    state: str
+    where: str = ""
+    rows: int | None = None
+    published: bool = False
+    sample: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A backbone as it is found.
+
+    Attributes:
+        name: As asked for.
+        state: `here`, `made here` (the quickstart's) or `missing`.
+        where: The folder, or the hub's name.
+        licence: Of a known backbone.
+        shape: `None` where nothing is known of it.
+        tokenizer: `None` where it is not here.
+    """
+
+    name: str
+    state: str
+    where: str = ""
+    licence: str = ""
+    shape: Shape | None = None
+    tokenizer: Any = None
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What one study would take.
+
+    Attributes:
+        tokens: Tokens of an input.
+        epochs: Epochs that are expected, of all trials and final runs together.
+        steps: Training steps of them.
+        most_steps: The same if no trial were stopped early.
+        step_flops: Training FLOPs of one step.
+        trained: Numbers that a trial trains.
+    """
+
+    study: Study
+    tokens: int
+    epochs: float
+    steps: float
+    most_steps: int
+    step_flops: float
+    trained: int
+
+    @property
+    def flops(self) -> float:
+        """Expected FLOPs."""
+        return self.steps * self.step_flops
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """Everything that `plan` tells, before it is calibrated."""
+
+    benchmark: Benchmark
+    data: tuple[Data, ...]
+    models: tuple[Model, ...]
+    works: tuple[Work, ...]
+    studies: int
+    problems: tuple[str, ...]
+
+    @property
+    def trials(self) -> int:
+        """Trials of all searches."""
+        return self.studies * self.benchmark.num_samples
+
+
+def planned(options: Mapping[str, Any]) -> Benchmark:
+    """The benchmark of the given options; where no backbone is named, for those of the paper.
+
+    Raises:
+        InputError: see `harness.config.build`.
+    """
+    from lingo.families import KNOWN
+
+    quick = not options.get("tasks") and options.get("suite") in (None, "quickstart")
+    models = options.get("models") or (None if quick else tuple(KNOWN))
+    return build({**options, "models": models})
+
+
+def forecast(benchmark: Benchmark) -> Forecast:
+    """Look at everything that a benchmark needs. What is missing is told, not refused.
+
+    Raises:
+        InputError: when a search space cannot be used.
+    """
+    refused: list[str] = []
+    files = space_files(benchmark, refused)
+    if refused:
+        raise InputError(refused)
+    data = tuple(_look_at(find_task(name), benchmark) for name in benchmark.tasks)
+    models = tuple(_model(name) for name in benchmark.models if name != NO_BACKBONE)
+    problems = [line for found in data for line in found.problems]
+    problems += [line for model in models for line in model.problems]
+    studies = lay_out(
+        benchmark,
+        files,
+        {name: found.rows for name, found in zip(benchmark.tasks, data, strict=True)},
+        problems,
+    )
+    problems += search_problems_of(studies, benchmark)
+    by_task, by_model = {found.task.name: found for found in data}, {model.name: model for model in models}
+    works = tuple(
+        work
+        for study in studies
+        if (work := _work(study, by_task[study.task.name], by_model.get(study.source), benchmark)) is not None
+    )
+    count = len(benchmark.tasks) * len(pairs(benchmark.models, files))
+    return Forecast(
+        benchmark=benchmark,
+        data=data,
+        models=models,
+        works=works,
+        studies=count,
+        problems=tuple(dict.fromkeys(problems)),
+    )
+
+
+# --- what is here ------------------------------------------------------------------------------------------
+
+
+def _look_at(row: TaskRow, benchmark: Benchmark) -> Data:
+    if row.generated:
+        from harness.quickstart import ROWS
+
+        rows = _trained_rows(ROWS["train"], row, benchmark)
+        return Data(task=row, state="generated", where="made on this machine", rows=rows)
+    folder = _folder_of(row, benchmark)
+    if isinstance(folder, str):
+        published = row.published.get("train")
+        known = None if published is None else _trained_rows(published, row, benchmark)
+        return Data(task=row, state="missing", where=folder, rows=known, published=True)
+    try:
+        options: dict[str, Any] = {"drop_leaks": benchmark.drop_leaks, "limit": benchmark.limit}
+        strands = strands_of(row, benchmark.reverse_complement)
+        rows = sources.training_rows(row, folder, **options, strands=strands)
+        sequences = sources.read_splits(row, folder)["train"].sequences
+        sample = tuple(sequences[i] for i in range(min(SAMPLED, len(sequences))))
+    except InputError as error:
+        return Data(task=row, state="bad", where=str(folder), problems=tuple(error.problems))
+    return Data(task=row, state="here", where=str(folder), rows=rows, sample=sample)
+
+
+def _folder_of(row: TaskRow, benchmark: Benchmark) -> Path | str:
+    """The data folder of a task, or what to do where its files are not there."""
+    if row.source:
+        return Path(row.source).parent
+    folder = benchmark.data_dir
+    if folder is not None:
+        if any((folder / name).is_dir() for name in sources.folder_names(row)):
+            return folder
+        need = "train.csv, dev.csv and test.csv (or .parquet)"
+        how = f"`prepare {row.family}`" if row.packed else need
+        return f"{folder / row.name}: {how}"
+    if row.packed:
+        return f"`prepare {row.family} --source FOLDER`, then --data-dir"
+    return hub.kept(row) or f"fetched from the hub ({hub.MIRROR}) at the first run, or --data-dir"
+
+
+def _trained_rows(rows: int, row: TaskRow, benchmark: Benchmark) -> int:
+    both = strands_of(row, benchmark.reverse_complement) in ("train", "both")
+    return min(rows, benchmark.limit or rows) * (2 if both else 1)
+
+
+def _model(name: str) -> Model:
+    from lingo.backbones import inspect_backbone
+    from lingo.families import KNOWN
+
+    if name == TINY_MODEL:
+        from harness.quickstart import HEADS, HIDDEN, LAYERS
+
+        made = Shape(
+            layers=LAYERS,
+            hidden=HIDDEN,
+            intermediate=2 * HIDDEN,
+            heads=HEADS,
+            kv_heads=HEADS,
+            head_dim=HIDDEN // HEADS,
+        )
+        return Model(name=name, state="made here", where="on this machine", shape=made)
+    problems = inspect_backbone(name)
+    if problems:
+        return Model(name=name, state="missing", problems=tuple(f"`--models`: {line}" for line in problems))
+    known = KNOWN.get(name)
+    licence = known.licence if known else ""
+    folder = _kept(known.hub_id if known else name)
+    if folder is None:
+        where = f"{known.hub_id if known else name} at the hub, or its folder in --models"
+        return Model(name=name, state="missing", where=where, licence=licence, shape=PUBLISHED.get(name))
+    shape, tokenizer = _parts(folder)
+    return Model(
+        name=name,
+        state="here",
+        where=str(folder),
+        licence=licence,
+        shape=shape or PUBLISHED.get(name),
+        tokenizer=tokenizer,
+    )
+
+
+def _kept(name: str) -> Path | None:
+    """A backbone's folder on this machine: itself, or the hub's cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    try:
+        found = try_to_load_from_cache(name, "config.json")
+    except ValueError:  # no hub id
+        return None
+    return Path(found).parent if isinstance(found, str) else None
+
+
+@cache
+def _parts(folder: Path) -> tuple[Shape | None, Any]:
+    """Shape and tokenizer; without them the published shape and a rule of thumb serve."""
+    from lingo.backbones import read_without_weights
+    from lingo.checkpoint import BackboneError
+
+    try:
+        config, tokenizer = read_without_weights(folder)
+        return shape_of(config), tokenizer
+    except (BackboneError, ValueError):
+        return None, None
+
+
+# --- what it would take ------------------------------------------------------------------------------------
+
+
+def _work(study: Study, data: Data, model: Model | None, benchmark: Benchmark) -> Work | None:
+    method = METHODS[study.method]
+    tokens = _tokens(study, data, model, benchmark)
+    trial = typical(study, benchmark)
+    steps = steps_per_epoch(study.train_rows, benchmark.batch_size)
+    epochs = benchmark.num_samples * _expected_epochs(benchmark) + len(benchmark.seeds) * benchmark.epochs
+    flops = trained = 0.0
+    if method.needs_backbone and model is not None and model.shape is not None:
+        full, rank = method.adapter == "none", _rank(trial)
+        flops = step_flops(
+            model.shape,
+            length=tokens,
+            batch=benchmark.batch_size,
+            num_labels=study.task.num_labels,
+            full=full,
+            targets=() if full else trial.targets,
+            rank=0 if full else rank,
+            svd=method.adapter == "svd",
+            delta_T=trial.delta_T,
+        ).total
+        trained = _trained(model.shape, trial, full=full, rank=rank)
+    return Work(
+        study=study,
+        tokens=tokens,
+        epochs=epochs,
+        steps=epochs * steps,
+        most_steps=(benchmark.num_samples + len(benchmark.seeds)) * benchmark.epochs * steps,
+        step_flops=flops,
+        trained=int(trained) + (model.shape.output if model and model.shape else 0) * study.task.num_labels,
+    )
+
+
+def typical(study: Study, benchmark: Benchmark) -> TrialConfig:
+    """The study's first point, or a configuration of smallest values."""
+    space = study.space
+    point = dict(space.first_points[0]) if space.first_points else {}
+    values = {name: point.get(name, leaf.least()) for name, leaf in space.leaves.items()}
+    return space.config(values, seed=0, epochs=benchmark.epochs, batch_size=benchmark.batch_size)
+
+
+def _rank(trial: TrialConfig) -> float:
+    return float(trial.b0 if trial.kind.adapter == "svd" else trial.rank)
+
+
+def _trained(shape: Shape, trial: TrialConfig, *, full: bool, rank: float) -> float:
+    """Numbers of all adapters, or of all matrices, without embeddings, biases and norms."""
+    attention = [*shape.attention_inputs(), (("W_o",), shape.heads * shape.head_dim, shape.hidden)]
+    feed = [(("W_f1",), shape.hidden, width) for width in shape.mlp_inputs()]
+    matrices = [*attention, *feed, (("W_f2",), shape.intermediate, shape.hidden)]
+    chosen = [(d_in, d_out) for names, d_in, d_out in matrices if full or set(names) & set(trial.targets)]
+    return shape.layers * sum(d_in * d_out if full else rank * (d_in + d_out) for d_in, d_out in chosen)
+
+
+def _expected_epochs(benchmark: Benchmark) -> float:
+    """Epochs of a trial of the search, on average, if every rung halves the trials (1, 2, 4 … epochs)."""
+    if benchmark.scheduler in ("none", "median") or benchmark.epochs == 1:
+        return float(benchmark.epochs)
+    left, rung, total = 1.0, 1, 0.0
+    last = 0
+    while rung < benchmark.epochs:
+        total += left * (rung - last)
+        left, last, rung = left / 2, rung, rung * 2
+    return total + left * (benchmark.epochs - last)
+
+
+def _tokens(study: Study, data: Data, model: Model | None, benchmark: Benchmark) -> int:
+    """Tokens of the longest of a few inputs, or what the task's length makes by the rule of thumb."""
+    bases = max(map(len, data.sample), default=study.task.length)
+    if model is None:
+        return bases
+    prompted = METHODS[study.method].prompt if benchmark.prompt == "auto" else benchmark.prompt == "on"
+    language = not study.source.startswith(("nt", "dnabert"))
+    prompt = prompt_for(study.task.domain) if prompted and language else None
+    if benchmark.tokenization != "bbpe":
+        count = bases if benchmark.tokenization == "one_hot" else bases // 6 + 1
+        count += PROMPT_TOKENS if prompt else 0
+    elif model.tokenizer is not None and data.sample:
+        texts = [prompt.around(sequence) if prompt else sequence for sequence in data.sample]
+        count = max(len(ids) for ids in model.tokenizer(texts, verbose=False)["input_ids"])
+    else:
+        known = [each for name, each in BASES_A_TOKEN.items() if study.source.startswith(name)]
+        count = int(bases / (known[0] if known else 1.0)) + 2 + (PROMPT_TOKENS if prompt else 0)
+    return min(count, benchmark.max_length or count)
+
+
+def disk_bytes(found: Forecast, open_trials: int) -> Mapping[str, float]:
+    """Bytes on the disk at the end, by what they are; checkpoints at their most.
+
+    Args:
+        open_trials: Trials that train at once.
+    """
+    benchmark, works = found.benchmark, found.works
+    tokens = {(w.study.task.name, w.study.source): w.study.train_rows * 1.25 * w.tokens * 2 for w in works}
+    adapters = sum(
+        4.0 * w.trained * len(benchmark.seeds) for w in works if METHODS[w.study.method].adapter != "none"
+    )
+    largest: Sequence[int] = sorted((w.trained for w in works), reverse=True)[:open_trials]
+    runs = found.studies * (benchmark.num_samples + len(benchmark.seeds))
+    return {
+        "prepared data": sum(tokens.values()),
+        "adapters": adapters,
+        "records and tracking": float(runs * TRIAL_BYTES),
+        "checkpoints (at most)": float(sum(largest) * STATE_BYTES * 2),
+    }
+
+
+def splits_text(row: TaskRow) -> str:
+    """Published rows of the splits, `?` where unknown."""
+    return "/".join(f"{row.published[split]:,}" if split in row.published else "?" for split in SPLITS)

@@ -1,0 +1,156 @@
+"""How long a benchmark would take here: a few steps with each backbone that is here, the rest by its FLOPs."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.calibration import Calibration, calibrate
+from harness.config import TINY_MODEL, Benchmark
+from harness.errors import InputError
+from harness.forecast import Data, Forecast, Model, Work, typical
+from harness.machine import Shape, free_gibibytes, shape, usable_cores
+from lingo.methods import METHODS
+
+ROWS = 64
+"""Rows of each split that are prepared for it."""
+
+DEV_SHARE = 1 / 8
+"""Rows of dev for each row of train (GUE: 8 to 1)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rate:
+    """What was measured with one backbone.
+
+    Attributes:
+        model: The backbone.
+        full: Whether every weight was trained.
+        seconds_per_flop: Of training, in packs of `pack`.
+        eval_seconds: Of predicting one row of `tokens` tokens.
+        pack: Trials at once that serve best.
+        device: `cpu` or `cuda`.
+    """
+
+    model: str
+    full: bool
+    seconds_per_flop: float
+    eval_seconds: float
+    tokens: int
+    pack: int
+    device: str
+
+    def seconds(self, work: Work) -> float:
+        """Seconds of one worker for all of a study's expected steps, evaluations included."""
+        evaluated = work.epochs * work.study.train_rows * DEV_SHARE
+        return work.flops * self.seconds_per_flop + evaluated * self.eval_seconds * work.tokens / self.tokens
+
+
+Key = tuple[str, bool]
+
+
+def measure(found: Forecast) -> tuple[dict[Key, Rate], list[str]]:
+    """A few steps with every backbone that is here, on data that is here; and a line for each that could not.
+
+    Whether all weights are trained makes a rate of its own. Everything is written to a scratch folder.
+    """
+    rates: dict[Key, Rate] = {}
+    problems: list[str] = []
+    for model in (model for model in found.models if model.state != "missing"):
+        for full in (False, True):
+            work, data = _measurable(found, model, full)
+            if work is None or data is None:
+                continue
+            try:
+                rates[model.name, full] = _measured(found.benchmark, model, data, work, full)
+            except (InputError, ValueError, OSError) as error:
+                problems.append(f"{model.name}: could not be measured ({str(error).splitlines()[0]})")
+    return rates, problems
+
+
+def _measurable(found: Forecast, model: Model, full: bool) -> tuple[Work | None, Data | None]:
+    """The study of this backbone with the most FLOPs a step, of those whose data is here."""
+    here = {data.task.name: data for data in found.data if data.state in ("here", "generated")}
+    fitting = [
+        work
+        for work in found.works
+        if work.study.source == model.name
+        and work.study.task.name in here
+        and METHODS[work.study.method].engine == "pack"
+        and (METHODS[work.study.method].adapter == "none") == full
+    ]
+    work = max(fitting, key=lambda work: work.step_flops, default=None)
+    return work, here[work.study.task.name] if work else None
+
+
+def _measured(benchmark: Benchmark, model: Model, data: Data, work: Work, full: bool) -> Rate:
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    with tempfile.TemporaryDirectory(prefix="lingo-plan-") as scratch:
+        source, folder = _prepared(benchmark, model, data, work, Path(scratch))
+        told = calibrate(
+            source,
+            str(folder),
+            typical(work.study, benchmark),
+            device=device,
+            most=benchmark.pack or 16,
+            max_labels=work.study.task.num_labels,
+            frozen="bf16" if benchmark.frozen == "bf16" else "fp32",
+        )
+    return _rate(told, model, work, full)
+
+
+def _rate(told: Calibration, model: Model, work: Work, full: bool) -> Rate:
+    return Rate(
+        model=model.name,
+        full=full,
+        seconds_per_flop=told.seconds_per_trial_step / work.step_flops,
+        eval_seconds=told.eval_seconds_per_row,
+        tokens=work.tokens,
+        pack=told.pack,
+        device=told.device,
+    )
+
+
+def _prepared(benchmark: Benchmark, model: Model, data: Data, work: Work, scratch: Path) -> tuple[str, Path]:
+    """(backbone to load, prepared folder) of a few rows."""
+    from harness.plan import Plan
+    from harness.prepare import prepare_cells, read_backbones
+
+    source = model.name
+    small = benchmark.model_copy(update={"limit": max(ROWS, benchmark.batch_size), "drop_leaks": False})
+    if model.name == TINY_MODEL:
+        from harness.quickstart import make_backbone
+
+        source = str(make_backbone(scratch / "model"))
+    tokens = read_backbones([source])[source]
+    checked = Plan(benchmark=small, identity={}, studies=(work.study,), out=scratch)
+    (cell,) = prepare_cells(checked, {work.study.source: tokens}, lambda _: None)
+    return source, cell.data
+
+
+def total_seconds(works: Sequence[Work], rates: dict[Key, Rate]) -> tuple[float, int]:
+    """Seconds of one worker for all studies that were measured, and how many studies were not."""
+    seconds, unknown = 0.0, 0
+    for work in works:
+        method = METHODS[work.study.method]
+        rate = rates.get((work.study.source, method.adapter == "none"))
+        if rate is None:
+            unknown += 1
+        else:
+            seconds += rate.seconds(work)
+    return seconds, unknown
+
+
+def machine(benchmark: Benchmark) -> Shape:
+    """Worker groups that this machine bears."""
+    import torch
+
+    return shape(
+        cores=usable_cores(),
+        gibibytes=free_gibibytes(),
+        gpus=torch.cuda.device_count(),
+        workers=benchmark.workers_per_trial,
+        at_most=benchmark.max_concurrent,
+    )

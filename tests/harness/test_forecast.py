@@ -1,0 +1,105 @@
+"""`plan`: the same options as `run`, everything told, nothing refused for being absent, nothing written."""
+
+import pytest
+from typer.testing import CliRunner
+
+from harness import sources
+from harness.cli import app
+from harness.config import build
+from harness.forecast import forecast, planned, typical
+from harness.plan import plan
+from harness.tasks import SUITES
+from lingo.families import KNOWN
+from tests.harness.test_cli import listing, write_task
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch, tmp_path):
+    """No test asks the hub, and nothing is kept from it."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "none"))
+    monkeypatch.chdir(tmp_path)
+
+
+def told(*arguments):
+    result = CliRunner().invoke(app, ["plan", "--no-measure", *map(str, arguments)])
+    assert "Traceback" not in result.output
+    return result.exit_code, result.output
+
+
+def test_the_whole_of_gue_with_the_papers_backbones_and_nothing_here(tmp_path):
+    code, text = told("--suite", "gue")
+    assert code == 0 and list(tmp_path.iterdir()) == []
+    lines = text.splitlines()
+    table = {line.split()[0]: line.split() for line in lines if "neither" in line}
+    assert set(table) == set(SUITES["gue"]) and len(table) == 29
+    assert all(line.count("neither") == len(KNOWN) for line in table.values())
+    assert all(any(line.startswith(f"Missing backbone {name}") for line in lines) for name in KNOWN)
+    assert "virus/covid" in text and "`prepare deepsea" in text
+
+
+def test_what_is_here_and_what_is_not(tmp_path, shared):
+    write_task(tmp_path / "gue")
+    before = listing(tmp_path)
+    model = shared / "models" / "stories260K"
+    code, text = told(
+        "--tasks", "mouse/2,mouse/3", "--models", f"{model},opt-125m", "--data-dir", tmp_path / "gue"
+    )
+    assert code == 0 and listing(tmp_path) == before
+    rows = {line.split()[0]: line for line in text.splitlines() if line.startswith("mouse/")}
+    assert "40" in rows["mouse/2"] and "here" in rows["mouse/2"] and "ready" in rows["mouse/2"]
+    assert "no model" in rows["mouse/2"] and "~1,904" in rows["mouse/3"] and "neither" in rows["mouse/3"]
+
+
+def test_bad_options_are_refused_as_by_run():
+    code, text = told("--tasks", "EMP/H33", "--epochs", 0)
+    assert code == 2 and "`--tasks` must name known tasks" in text and "`--epochs` must be at least 1" in text
+
+
+def test_bad_files_are_told_and_not_refused(tmp_path):
+    write_task(tmp_path / "gue", train="sequence,label\nACGT,7\n")
+    code, text = told("--tasks", "mouse/2", "--models", "opt-125m", "--data-dir", tmp_path / "gue")
+    assert code == 0 and "train.csv, line 2:" in text and " bad " in text
+
+
+def test_steps_and_epochs_add_up():
+    options = {"tasks": ("mouse/3",), "methods": ("lora",), "num_samples": 4, "seeds": (0, 1), "epochs": 5}
+    (whole,) = forecast(planned({**options, "scheduler": "none", "models": ("opt-125m",)})).works
+    steps = -(-1904 // 8)
+    assert whole.epochs == (4 + 2) * 5 and whole.steps == whole.most_steps == 30 * steps
+    (halved,) = forecast(planned({**options, "models": ("opt-125m",)})).works
+    # ASHA with rungs after 1, 2 and 4 epochs: 1 + 1/2 + 2/4 + 1/8 epochs of a trial on average.
+    assert halved.epochs == 4 * 2.125 + 2 * 5 and halved.most_steps == whole.most_steps
+    assert halved.flops == halved.steps * halved.step_flops > 0
+
+
+def test_a_trial_trains_what_its_adapters_hold():
+    """OPT-125M, LoRA on W_q, W_k, W_v, W_f1, W_f2, and a head of 768 by 2."""
+    options = {"tasks": ("mouse/3",), "methods": ("lora",), "models": ("opt-125m",)}
+    (work,) = forecast(planned(options)).works
+    rank = typical(work.study, planned(options)).rank
+    each = 3 * (768 + 768) + 2 * (768 + 3072)
+    assert work.trained == 12 * rank * each + 768 * 2
+
+
+def test_files_are_parsed_once_for_plan_and_preparation(tmp_path, monkeypatch):
+    write_task(tmp_path / "gue")
+    sources.forget_rows()
+    read, parse = [], sources.read_rows
+    monkeypatch.setattr(sources, "read_rows", lambda path, labels: read.append(path) or parse(path, labels))
+    options = {"tasks": ("mouse/2",), "models": ("opt-125m",), "data_dir": tmp_path / "gue"}
+    benchmark = build(options | {"methods": ("lora",)})
+    plan(benchmark)
+    sources.read_splits(plan(benchmark).studies[0].task, tmp_path / "gue")
+    assert len(read) == 3
+    write_path = tmp_path / "gue" / "mouse" / "2" / "train.csv"
+    write_path.write_text(write_path.read_text() + "ACGTT,0\n")
+    assert plan(benchmark).studies[0].train_rows == 41
+
+
+def test_plan_and_run_have_the_same_options():
+    def options(command):
+        text = CliRunner().invoke(app, [command, "--help"], terminal_width=200).output
+        return {word for word in text.split() if word.startswith("--")}
+
+    assert options("run") <= options("plan")
