@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 from harness import sources
 from harness.cli import app
 from harness.config import build
-from harness.forecast import forecast, planned, typical
+from harness.forecast import forecast, planned
 from harness.plan import plan
 from harness.tasks import SUITES
 from lingo.families import KNOWN
@@ -74,12 +74,11 @@ def test_steps_and_epochs_add_up():
 
 
 def test_a_trial_trains_what_its_adapters_hold():
-    """OPT-125M, LoRA on W_q, W_k, W_v, W_f1, W_f2, and a head of 768 by 2."""
+    """OPT-125M, LoRA on all six matrices, and a head of 768 by 2."""
     options = {"tasks": ("mouse/3",), "methods": ("lora",), "models": ("opt-125m",)}
     (work,) = forecast(planned(options)).works
-    rank = typical(work.study, planned(options)).rank
-    each = 3 * (768 + 768) + 2 * (768 + 3072)
-    assert work.trained == 12 * rank * each + 768 * 2
+    each = 4 * (768 + 768) + 2 * (768 + 3072)
+    assert work.trained == 12 * 8 * each + 768 * 2
 
 
 def test_files_are_parsed_once_for_plan_and_preparation(tmp_path, monkeypatch):
