@@ -6,7 +6,7 @@ from importlib import import_module
 
 from harness.commands import app
 
-COMMANDS = ("run", "plan", "resume", "prepare", "doctor", "predict")
+COMMANDS = ("run", "plan", "resume", "prepare", "best", "sync", "ui", "doctor", "predict")
 """Modules of `harness.commands`."""
 
 for _name in COMMANDS:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from harness.jobs import Job, Report
 from harness.results import Record, load
-from harness.tracking_address import default_uri, masked, ui_command, without_login
+from harness.tracking_address import default_uri, masked, one_line, ui_command, without_login
 from harness.tracking_mirror import Mirror
 from harness.tracking_spool import Spool, only_writer
 from harness.tracking_store import Store
@@ -156,8 +156,9 @@ class Tracker:
         """After an error: whether the store answers, so that only this piece of news is bad."""
         if not self._warned:
             self._warned = True
-            reason = masked((str(error).splitlines() or [type(error).__name__])[0])[:200]
-            self._warn(f"MLflow at {masked(self.uri)} fails ({reason}); the benchmark goes on without it.")
+            self._warn(
+                f"MLflow at {masked(self.uri)} fails ({one_line(error)}); the benchmark goes on without it."
+            )
         if self._mirror is not None and self._mirror.store.answers():
             if name:
                 self._refused.add(name)

@@ -11,10 +11,9 @@ from collections.abc import MutableMapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from harness.errors import InputError
-
 USER, PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
 MASK = "***"
+HTTP = ("http://", "https://")
 SECRET = re.compile(r"(?<=://)[^/?#\s'\"]*@")
 
 
@@ -28,31 +27,40 @@ def masked(text: str) -> str:
     return SECRET.sub(f"{MASK}@", text)
 
 
+def one_line(error: Exception) -> str:
+    """The first line of an error, without any password."""
+    return masked((str(error).splitlines() or [type(error).__name__])[0])[:200]
+
+
 def without_login(uri: str, environment: MutableMapping[str, str] = os.environ) -> str:
     """An `http` address without its user and password, which are put into `environment`; others as they are.
 
     The password of a database stays in its address, as its driver needs it there.
 
     Raises:
-        InputError: If the address was read from a file that keeps no password, or names a user alone.
+        ValueError: If the address comes from a file that keeps no password, or names a user alone.
     """
-    if uri.startswith(("http://", "https://")) and "@" in urlsplit(uri).netloc:
-        parts = urlsplit(uri)
-        login, _, host = parts.netloc.rpartition("@")
+    if uri.startswith(HTTP) and "@" in urlsplit(uri).netloc:
+        login = urlsplit(uri).netloc.rpartition("@")[0]
         user, colon, password = login.partition(":")
-        if login != MASK:
-            if not (user and colon and password):
-                raise InputError(
-                    f"`--tracking-uri` must name both user and password or neither, but got {masked(uri)}; "
-                    f"set {USER} and {PASSWORD} instead."
-                )
-            environment[USER], environment[PASSWORD] = unquote(user), unquote(password)
-        uri = urlunsplit(parts._replace(netloc=host))
+        if not (user and colon and password):
+            raise ValueError(
+                f"must name both user and password or neither, but got {masked(uri)}; "
+                f"they may stand in {USER} and {PASSWORD} instead."
+            )
+        environment[USER], environment[PASSWORD] = unquote(user), unquote(password)
+        return storable(uri)
     if f"://{MASK}@" in uri:
-        raise InputError(
-            f"`--tracking-uri` must be given again, as the password of {uri} is not kept in the output folder."
-        )
+        raise ValueError(f"must be given again: the output folder keeps no password, but {uri} needs one.")
     return uri
+
+
+def storable(uri: str) -> str:
+    """The address as files may keep it: an `http` one without its login, others with the login masked."""
+    if uri.startswith(HTTP):
+        parts = urlsplit(uri)
+        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return masked(uri)
 
 
 def ui_command(uri: str) -> str:

@@ -12,9 +12,11 @@ from typing import Any
 
 from harness.jobs import Job, Report
 from harness.results import Record
+from harness.tracking_adapter import log_adapter
+from harness.tracking_address import one_line
 from harness.tracking_spool import Spool
 from harness.tracking_store import Store
-from harness.tracking_study import Summary, study_end
+from harness.tracking_study import Summary, champion, study_end
 from harness.tracking_tables import pictures, tables
 from harness.tracking_view import (
     Point,
@@ -52,6 +54,8 @@ class Mirror:
         self._live: dict[str, Any] = {}
         self._there: dict[tuple[str, str], set[int]] = {}
         self._ended: set[str] = set()
+        self.problems: list[str] = []
+        """Adapters that could not be kept as models, one line each."""
 
     def send(self, records: Iterable[Record], spool: Spool) -> Iterator["Sent"]:
         """Write what the store lacks of these records, in the order in which they ended; yields each one tried."""
@@ -105,6 +109,8 @@ class Mirror:
         self.store.end(run, RUN_STATUS[record.status], run.info.start_time / 1000 + record.seconds)
         self.knows(record)
         self._stand(record)
+        if record.stage == "final":
+            self._keep_adapter(record)
 
     def finish(self) -> None:
         """End every study as it stands, and every trial that nobody works on any more as killed."""
@@ -157,6 +163,20 @@ class Mirror:
         seconds = max(_ended(record) - run.info.start_time / 1000, 0.0)
         tags = origin_tags(record, self._setting) | dict(standing.tags)
         self.store.write(run, points=[(standing.metrics, standing.ended, seconds)], tags=tags)
+
+    def _keep_adapter(self, record: Record) -> None:
+        """Once all seeds of a study are there, its best adapter becomes a logged model."""
+        records, out = self._summaries[record.study].records, self._setting.out
+        best = champion(records, record.metric)
+        if out is None or best is None or study_end(records, self._setting.seeds) != "finished":
+            return
+        final = self.store.find(best.id)
+        try:
+            log_adapter(self.store, self._study(record.study), final, best, out)
+        except Exception as error:  # an adapter that cannot be packed must not cost the runs
+            if not self.store.answers():
+                raise
+            self.problems.append(f"{best.id}: {one_line(error)}")
 
 
 def _started(record: Record) -> float:

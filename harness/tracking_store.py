@@ -80,16 +80,21 @@ class Store:
             return False
         return True
 
+    def find(self, key: str) -> Any | None:
+        """The run of this key, or `None`."""
+        text = f"tags.`{KEY}` = '{self._hashed(key)}'"
+        found = self.client.search_runs([self.experiment_id], text, max_results=1)
+        return found[0] if found else None
+
     def run(self, key: str, *, name: str, tags: Mapping[str, Any], started: float) -> Any:
         """The run of this key, found or made, and running."""
-        hashed = hashlib.sha256(f"{self._identity}\n{key}".encode()).hexdigest()
-        found = self.client.search_runs([self.experiment_id], f"tags.`{KEY}` = '{hashed}'", max_results=1)
-        if found:
-            if found[0].info.status != "RUNNING":
-                self.client.update_run(found[0].info.run_id, status="RUNNING")
-                self.client.set_tag(found[0].info.run_id, "status", "running")
-            return found[0]
-        own = {KEY: hashed, OWNER: self._identity}
+        found = self.find(key)
+        if found is not None:
+            if found.info.status != "RUNNING":
+                self.client.update_run(found.info.run_id, status="RUNNING")
+                self.client.set_tag(found.info.run_id, "status", "running")
+            return found
+        own = {KEY: self._hashed(key), OWNER: self._identity}
         return self.client.create_run(
             self.experiment_id, start_time=int(started * 1000), tags=texts(tags) | own, run_name=name
         )
@@ -161,6 +166,9 @@ class Store:
     def end(self, run: Any, status: str, ended: float | None = None) -> None:
         """End a run as FINISHED, FAILED or KILLED."""
         self.client.set_terminated(run.info.run_id, status, None if ended is None else int(ended * 1000))
+
+    def _hashed(self, key: str) -> str:
+        return hashlib.sha256(f"{self._identity}\n{key}".encode()).hexdigest()
 
     def _find_experiment(self) -> Any:
         from mlflow.exceptions import MlflowException

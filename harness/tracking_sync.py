@@ -6,7 +6,7 @@ from pathlib import Path
 
 from harness.errors import InputError
 from harness.results import Record, load
-from harness.tracking_address import default_uri, masked, without_login
+from harness.tracking_address import default_uri, masked, one_line, without_login
 from harness.tracking_mirror import Mirror
 from harness.tracking_spool import Spool, only_writer
 from harness.tracking_store import Store
@@ -43,7 +43,10 @@ def address_of(out: Path, setting: Setting, uri: str | None) -> str:
     Raises:
         InputError: If the benchmark's address had a password, which is not kept.
     """
-    return without_login(uri or setting.uri or default_uri(out))
+    try:
+        return without_login(uri or setting.uri or default_uri(out))
+    except ValueError as error:
+        raise InputError(f"`--tracking-uri` {error}") from None
 
 
 def open_store(out: Path, setting: Setting, uri: str) -> Store:
@@ -63,8 +66,7 @@ def open_store(out: Path, setting: Setting, uri: str) -> Store:
 
 def unreachable(uri: str, error: Exception) -> str:
     """One line on a store that does not answer, without any password."""
-    reason = masked((str(error).splitlines() or [type(error).__name__])[0])[:200]
-    return f"`--tracking-uri` must be a store that answers, but {masked(uri)} fails ({reason})."
+    return f"`--tracking-uri` must be a store that answers, but {masked(uri)} fails ({one_line(error)})."
 
 
 def sync(
@@ -100,9 +102,9 @@ def sync(
             if outcome.error is not None:
                 if not store.answers():
                     raise InputError(unreachable(address, outcome.error)) from None
-                refused.append(f"{outcome.record.id}: {masked(str(outcome.error))[:200]}")
+                refused.append(f"{outcome.record.id}: {one_line(outcome.error)}")
             else:
                 written += 1
             on_record(outcome.record)
         mirror.finish()
-    return Synced(address, len(records), written, refused)
+    return Synced(address, len(records), written, refused + mirror.problems)

@@ -40,6 +40,7 @@ class Setting:
         uri: Tracking address that the benchmark was given; `None` for the embedded store.
         sources: Where each study's backbone was loaded from.
         notes: What was changed from the search-space file of a study.
+        out: The folder.
     """
 
     experiment: str
@@ -50,6 +51,7 @@ class Setting:
     uri: str | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
+    out: Path | None = None
 
     @classmethod
     def read(cls, out: Path) -> "Setting":
@@ -70,6 +72,7 @@ class Setting:
             uri=now.get("tracking_uri"),
             sources={study["key"]: study["source"] for study in studies},
             notes={study["key"]: " ".join(study["space"]["notes"]) for study in studies},
+            out=out,
         )
 
 

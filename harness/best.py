@@ -1,0 +1,213 @@
+"""The best configuration of every study, from an output folder or from a tracking server."""
+
+import json
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import InputError, nearest
+from harness.results import Record, load
+from harness.tracking_address import masked, one_line, without_login
+from harness.tracking_store import OWNER, client_of
+from harness.winners import winner
+
+
+@dataclass(frozen=True, kw_only=True)
+class Best:
+    """A study's best configuration.
+
+    Attributes:
+        task, backbone, method: The study.
+        metric, score: The dev metric that selects, and its value.
+        trial: `trial-0007`, the trial of the search that had it.
+        trials: Ended trials of the search.
+        test: Test metric of the final runs on its configuration by seed; empty before the final stage.
+        searched: Names of the settings that the search varied.
+        config: The whole configuration.
+        marks: What a reader must know.
+    """
+
+    task: str
+    backbone: str
+    method: str
+    metric: str
+    score: float
+    trial: str
+    trials: int
+    test: Mapping[int, float]
+    searched: Sequence[str]
+    config: Mapping[str, Any]
+    marks: Sequence[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, in the form that `run --config` reads."""
+        values = asdict(self) | {"searched": list(self.searched), "marks": list(self.marks)}
+        values["test"] = {str(seed): value for seed, value in sorted(self.test.items())}
+        return values
+
+    @property
+    def tested(self) -> str:
+        """Mean and standard deviation of the test metric over the seeds."""
+        scores = list(self.test.values())
+        if not scores:
+            return "–"
+        spread = f" ± {statistics.stdev(scores):.3f}" if len(scores) > 1 else ""
+        return f"{statistics.fmean(scores):.3f}{spread} ({len(scores)})"
+
+
+def best_of(records: Iterable[Record], metric: str | None = None) -> list[Best]:
+    """The best configuration of each study that has one, by task and then by score.
+
+    Args:
+        records: Of any number of studies.
+        metric: A dev metric; `None` for the one of each study's task.
+
+    Raises:
+        InputError: If no record has the metric.
+    """
+    records = list(records)
+    known = {name for record in records for name in record.dev}
+    if metric is not None and metric not in known:
+        raise InputError(f"`--metric` must be a dev metric, but got {metric!r}.{nearest(metric, known)}")
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        groups.setdefault((record.benchmark, record.study), []).append(record)
+    found = [best for group in groups.values() if (best := _best(group, metric or group[0].metric))]
+    return sorted(found, key=lambda best: (best.task, best.metric, -best.score, best.backbone, best.method))
+
+
+def _best(group: Sequence[Record], metric: str) -> Best | None:
+    won = winner(group, group[0].study, metric)
+    if won is None:
+        return None
+    trials = [record for record in group if record.stage == "search" and record.status != "killed"]
+    shown = {name: {json.dumps(record.config.get(name)) for record in trials} for name in won.config}
+    return Best(
+        task=won.task,
+        backbone=won.backbone,
+        method=won.method,
+        metric=metric,
+        score=won.dev[metric],
+        trial=won.id.rsplit("/", 1)[-1],
+        trials=len(trials),
+        test=_tests(group, won, metric),
+        searched=[name for name, values in shown.items() if len(values) > 1],
+        config=dict(won.config),
+        marks=list(won.marks),
+    )
+
+
+def _tests(group: Iterable[Record], won: Record, metric: str) -> dict[int, float]:
+    """Test scores of the winner's configuration, the seed apart."""
+
+    def settings(record: Record) -> str:
+        values = {name: value for name, value in record.config.items() if name != "seed"}
+        return json.dumps(values, sort_keys=True, default=list)
+
+    return {
+        record.seed: record.test[metric]
+        for record in group
+        if record.test is not None
+        and not math.isnan(record.test.get(metric, math.nan))
+        and record.status == "finished"
+        and settings(record) == settings(won)
+    }
+
+
+def select(records: Iterable[Record], **axes: Sequence[str]) -> list[Record]:
+    """Records whose `task`, `backbone` and `method` are among the names given; an empty axis takes all.
+
+    Raises:
+        InputError: with every name that no record has.
+    """
+    records = list(records)
+    problems = []
+    for axis, names in axes.items():
+        known = {getattr(record, axis) for record in records}
+        problems += [
+            f"`--{axis}` must name a {axis} of the results, but got {name!r}.{nearest(name, known)}"
+            for name in names
+            if name not in known
+        ]
+    if problems:
+        raise InputError(problems)
+    return [r for r in records if all(not names or getattr(r, axis) in names for axis, names in axes.items())]
+
+
+def records_of(out: Path) -> list[Record]:
+    """Records of an output folder.
+
+    Raises:
+        InputError: If it has none.
+    """
+    records = load(out) if (out / "records").is_dir() else []
+    if not records:
+        raise InputError(f"RUN must be the output folder of a benchmark, but {out} holds no records.")
+    return records
+
+
+def records_from_store(uri: str, experiment: str) -> list[Record]:
+    """As much of each trial's record as its MLflow run holds, for `best_of`.
+
+    Raises:
+        InputError: If the store does not answer, or has no such experiment or no runs of a benchmark in it.
+    """
+    try:
+        client = client_of(without_login(uri))
+        named = {found.name: found.experiment_id for found in client.search_experiments()}
+        if experiment not in named:
+            near = nearest(experiment, named)
+            raise InputError(f"`--experiment` must be one of the store, but got {experiment!r}.{near}")
+        runs = [run for stage in ("search", "final") for run in _runs(client, named[experiment], stage)]
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"`--tracking-uri` {error}") from None
+    except Exception as error:  # whatever MLflow raises, the store cannot be read
+        raise InputError(
+            f"`--tracking-uri` must be a store that answers, but {masked(uri)} fails ({one_line(error)})."
+        ) from None
+    if not runs:
+        raise InputError(f"`--experiment` must hold runs of a benchmark, but {experiment!r} has none.")
+    return [_record(run) for run in runs]
+
+
+def _runs(client: Any, experiment: str, stage: str) -> list[Any]:
+    runs: list[Any] = []
+    token: str | None = None
+    while True:
+        page = client.search_runs([experiment], f"tags.stage = '{stage}'", max_results=1000, page_token=token)
+        runs += [run for run in page if "config" in run.data.tags and run.data.tags["status"] != "running"]
+        token = page.token
+        if not token:
+            return runs
+
+
+def _record(run: Any) -> Record:
+    tags, metrics = run.data.tags, run.data.metrics
+    study = "|".join(tags[axis] for axis in ("task", "backbone", "method"))
+    scores = {
+        split: {name.removeprefix(split): value for name, value in metrics.items() if name.startswith(split)}
+        for split in ("dev_", "test_")
+    }
+    return Record(
+        id=f"{study}/{run.info.run_name}",
+        benchmark=tags.get(OWNER, ""),
+        study=study,
+        task=tags["task"],
+        family=tags.get("family", ""),
+        backbone=tags["backbone"],
+        method=tags["method"],
+        metric=tags.get("metric", ""),
+        stage=tags["stage"],
+        trial=int(tags["trial"]) if "trial" in tags else None,
+        seed=int(tags.get("seed", 0)),
+        status=tags["status"],
+        config=json.loads(tags["config"]),
+        dev=scores["dev_"],
+        test=scores["test_"] or None,
+        marks=tuple(filter(None, tags.get("marks", "").split(", "))),
+    )

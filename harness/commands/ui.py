@@ -1,0 +1,76 @@
+"""`ui`: the MLflow UI on an output folder, for this machine alone."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from harness.commands import app, conduct
+from harness.errors import InputError
+
+ADDRESS = "127.0.0.1"
+
+
+@app.command()
+def ui(
+    out: Annotated[Path, typer.Argument(metavar="RUN", help="Output folder of a benchmark.")],
+    port: Annotated[int, typer.Option(metavar="N", help="Port.", min=1, max=65535)] = 5000,
+    tracking_uri: Annotated[
+        str | None,
+        typer.Option(metavar="URI", help="MLflow store to show.", show_default="that of the benchmark"),
+    ] = None,
+) -> None:
+    """Show a benchmark's runs in the MLflow UI, which only this machine can reach. Ctrl-C ends it.
+
+    Exit code: that of the MLflow server, 2 for bad input.
+    """
+
+    def work(console: Console) -> int:
+        from harness.tracking_sync import address_of, read_setting
+
+        setting = read_setting(out)
+        uri = address_of(out, setting, tracking_uri)
+        if uri.startswith("http"):
+            console.print(f"The runs are on a server; open {escape(uri)}", soft_wrap=True)
+            return 0
+        command, environment = server(uri, port)
+        _check(out, uri, port)
+        console.print(
+            f"MLflow UI at http://{ADDRESS}:{port}, experiment {escape(setting.experiment)}; Ctrl-C ends it."
+        )
+        os.execve(sys.executable, command, environment)
+
+    conduct(work)
+
+
+def server(uri: str, port: int) -> tuple[list[str], dict[str, str]]:
+    """Command and environment of the UI's server. Its store is named in the environment, as other users of a
+    machine can read command lines, and the address of a database may have a password."""
+    command = [sys.executable, "-m", "mlflow", "ui", "--host", ADDRESS, "--port", str(port), "--workers", "1"]
+    ours = {
+        "MLFLOW_BACKEND_STORE_URI": uri,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    return command, os.environ | ours
+
+
+def _check(out: Path, uri: str, port: int) -> None:
+    import socket
+
+    path = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and not path.exists():
+        raise InputError(
+            f"RUN must have an MLflow store, but there is none at {path}; "
+            f"`python run_benchmark.py sync {out}` makes it from the records."
+        )
+    with socket.socket() as free:
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            free.bind((ADDRESS, port))
+        except OSError:
+            raise InputError(f"`--port` must be a free port, but {port} is in use.") from None

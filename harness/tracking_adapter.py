@@ -1,0 +1,120 @@
+"""A final run's adapter as a logged model of MLflow."""
+
+import tempfile
+import warnings
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import lingo
+from harness.results import Record
+from harness.tracking_store import Store
+
+MODEL, MODEL_OF = "best.model", "best.model_of"
+"""Tags of a study's run: id of the logged model, and the final run whose adapter it is."""
+
+NEEDS = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "huggingface-hub",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+)
+EXAMPLE = "ACGTTGCAAGCTTGCATGCCTGCAGGTCGACTCTAGAGGATCCCCGGGTACCGAGCTCGAATTC"
+
+
+def adapter_folder(out: Path, record: Record) -> Path | None:
+    """Where a final run's adapter lies: where it was written, or in the same place below a folder that has moved."""
+    written = record.facts.get("adapter")
+    if not written:
+        return None
+    parts = Path(written).parts
+    places = [Path(written)]
+    if "adapters" in parts:
+        at = len(parts) - 1 - parts[::-1].index("adapters")
+        places.append(out.joinpath(*parts[at:]))
+    return next((place for place in places if (place / "lingo.json").is_file()), None)
+
+
+def save_model(adapter: Path, target: Path) -> None:
+    """Write an adapter as a folder that MLflow loads: its files, this project's `lingo`, a signature, an example.
+
+    Args:
+        adapter: An exported adapter, see `lingo.predict.open_adapter`.
+        target: A folder that is not there yet.
+    """
+    import pandas as pd
+    from mlflow import pyfunc
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    from lingo.adapter_folder import read_facts
+
+    facts = read_facts(adapter)
+    names = facts.labels or tuple(map(str, range(facts.num_labels)))
+    labels = ("value",) if facts.kind == "regression" else names
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow asks for type hints, though the signature is given
+        pyfunc.save_model(
+            path=str(target),
+            python_model=str(Path(__file__).with_name("tracking_model.py")),
+            artifacts={"adapter": str(adapter)},
+            signature=ModelSignature(
+                inputs=Schema([ColSpec("string", "sequence")]),
+                outputs=Schema([ColSpec("double", label) for label in labels]),
+            ),
+            input_example=pd.DataFrame({"sequence": [EXAMPLE]}),
+            code_paths=[str(Path(lingo.__file__).parent)],
+            pip_requirements=[f"{name}=={metadata.version(name)}" for name in ("mlflow", *NEEDS)],
+        )
+
+
+def log_adapter(store: Store, study: Any, final: Any, record: Record, out: Path) -> str | None:
+    """Keep the adapter of a final run as a logged model, once.
+
+    Args:
+        store: Where to.
+        study, final: The study's run, and that of the seed whose adapter it is.
+        record: The record of that seed.
+        out: Output folder.
+
+    Returns:
+        The model's id; `None` when there is no adapter.
+    """
+    tags = store.client.get_run(study.info.run_id).data.tags
+    made_of = f"{record.id} {record.ended}"
+    if tags.get(MODEL_OF) == made_of:
+        return str(tags[MODEL])
+    adapter = adapter_folder(out, record)
+    if adapter is None:
+        return None
+    with tempfile.TemporaryDirectory() as scratch:
+        target = Path(scratch) / "model"
+        save_model(adapter, target)
+        model = store.client.create_logged_model(
+            store.experiment_id,
+            name=record.study.translate(str.maketrans("/|:.%\"'", "-------")),
+            source_run_id=final.info.run_id,
+            tags=_texts({"task": record.task, "backbone": record.backbone, "method": record.method}),
+            params=_texts({**record.config}),
+            model_type="adapter",
+        )
+        store.client.log_model_artifacts(model.model_id, str(target))
+        store.client.finalize_logged_model(model.model_id, "READY")
+    _outputs(store, final, model.model_id)
+    store.write(study, tags={MODEL: model.model_id, MODEL_OF: made_of})
+    return str(model.model_id)
+
+
+def _outputs(store: Store, run: Any, model_id: str) -> None:
+    from mlflow.entities import LoggedModelOutput
+
+    store.client.log_outputs(run.info.run_id, [LoggedModelOutput(model_id, 0)])
+
+
+def _texts(values: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(value)[:500] for name, value in values.items()}

@@ -1,0 +1,209 @@
+"""Tracking against real MLflow servers, which come late, are killed, and ask for a password."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+from mlflow.tracking import MlflowClient
+from tracked import SETTING, benchmark, by_name, follow, keep, record, snapshot, story
+from typer.testing import CliRunner
+
+from harness.commands.ui import server
+from harness.errors import InputError
+from harness.results import load
+from harness.tracking import Tracker
+from harness.tracking_address import PASSWORD, USER, default_uri
+from harness.tracking_mirror import Mirror
+from harness.tracking_spool import Spool, only_writer
+from harness.tracking_store import Store
+from harness.tracking_sync import sync
+
+from test_tracking import free_port, tracker_of  # isort: skip
+
+
+@contextlib.contextmanager
+def serving(command, port, environment, folder, timeout=120):
+    """A server process in a folder of its own, until it is killed at the end."""
+    with (folder / "server.log").open("ab") as log:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        end = time.monotonic() + timeout
+        while True:
+            assert process.poll() is None and time.monotonic() < end, (folder / "server.log").read_text()[
+                -2000:
+            ]
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
+                break
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(30)
+
+
+def plain_server(folder, port):
+    """`mlflow server` as the documentation has it."""
+    command, environment = server(default_uri(folder), port)
+    command = [*command, "--artifacts-destination", str(folder / "served")]
+    return serving(command, port, environment, folder)
+
+
+def expected(folder, empty_store):
+    """What a store has that was there all the time."""
+    import shutil
+
+    folder.mkdir()
+    shutil.copy(empty_store, folder / "mlflow.db")
+    tracker = Tracker(folder, SETTING)
+    follow(tracker, folder)
+    assert tracker.close(60)
+    return snapshot(default_uri(folder))
+
+
+def test_a_store_that_is_down_for_the_whole_run_loses_nothing(tmp_path, uri, empty_store):
+    """`uri` is the server's empty database."""
+    port, out, warnings = free_port(), tmp_path / "out", []
+    address = f"http://127.0.0.1:{port}"
+    tracker = tracker_of(out, warnings, uri=address)
+    follow(tracker, out)
+    assert not tracker.close(60)
+    assert len(warnings) == 2
+    benchmark(out, uri=address)
+    with pytest.raises(InputError, match="must be a store that answers"):
+        sync(out)
+    with plain_server(tmp_path, port):
+        done = sync(out)
+        assert (done.written, done.records, done.refused) == (6, 6, [])
+        seen = snapshot(address)
+        assert seen == expected(tmp_path / "other", empty_store)
+        assert sync(out).written == 0
+        assert snapshot(address) == seen
+
+
+@pytest.mark.slow
+def test_a_server_that_is_killed_during_the_run_and_comes_back(tmp_path, uri, empty_store):
+    port, out, warnings = free_port(), tmp_path / "out", []
+    benchmark(out)
+    with plain_server(tmp_path, port) as address:
+        tracker = tracker_of(out, warnings, uri=address, retry_s=0.0)
+        follow(tracker, out, story()[:2])
+        while len(MlflowClient(address).search_experiments()) < 2:
+            time.sleep(0.1)
+    follow(tracker, out, story()[2:4])
+    with plain_server(tmp_path, port):
+        follow(tracker, out, story()[4:])
+        assert tracker.close(120)
+        assert snapshot(address) == expected(tmp_path / "other", empty_store)
+        assert sync(out, uri=address).written == 0
+
+
+def test_sync_ends_what_a_dead_driver_left_running(tmp_path, uri):
+    from tracked import job, reports
+
+    out = tmp_path
+    benchmark(out)
+    dead = Mirror(Store(uri, experiment="bench", identity="one"), SETTING)
+    dead.report(job("trial-0007"), reports(job("trial-0007"))[0])
+    keep(out, record(job()))
+    assert sync(out).written == 1
+    assert {name: run.info.status for name, run in by_name(uri).items() if "trial" in name} == {
+        "trial-0000": "FINISHED",
+        "trial-0007": "KILLED",
+    }
+
+
+def test_sync_again_writes_what_somebody_deleted(tmp_path, uri):
+    benchmark(tmp_path)
+    keep(tmp_path, *story())
+    sync(tmp_path)
+    before = snapshot(uri)
+    MlflowClient(uri).delete_run(by_name(uri)["trial-0001"].info.run_id)
+    assert sync(tmp_path).written == 0
+    assert sync(tmp_path, again=True).written == 6
+    assert snapshot(uri) == before
+
+
+def test_sync_waits_for_the_process_that_writes(tmp_path):
+    benchmark(tmp_path)
+    with only_writer(tmp_path, give_up=lambda: True) as ours:
+        assert ours
+        with pytest.raises(InputError, match="must wait until the benchmark"):
+            sync(tmp_path)
+
+
+@pytest.mark.parametrize("given", [[], ["--tracking-uri", "http://127.0.0.1:9"]])
+def test_bad_input_of_the_commands_is_one_line(tmp_path, given):
+    from harness.cli import app
+
+    result = CliRunner().invoke(app, ["sync", str(tmp_path), *given])
+    assert result.exit_code == 2
+    assert "has no readable benchmark.json" in result.stderr
+    benchmark(tmp_path)
+    result = CliRunner().invoke(app, ["ui", str(tmp_path)])
+    assert (result.exit_code, "sync" in result.stderr) == (2, True)
+    if given:
+        result = CliRunner().invoke(app, ["sync", str(tmp_path), *given])
+        assert result.exit_code == 2
+        assert "must be a store that answers" in result.stderr
+
+
+def test_the_ui_is_for_this_machine_alone_and_its_store_not_on_the_command_line():
+    command, environment = server("postgresql://me:secret@host/db", 5001)
+    assert command[command.index("--host") + 1] == "127.0.0.1"
+    assert "secret" not in " ".join(command)
+    assert environment["MLFLOW_BACKEND_STORE_URI"] == "postgresql://me:secret@host/db"
+
+
+@pytest.mark.slow
+def test_a_server_with_basic_authentication(tmp_path, uri, monkeypatch):
+    """As docs/mlflow.md describes it: refused without a password, written with it, and the password nowhere."""
+    pytest.importorskip("flask_wtf", reason="needs mlflow[auth]")
+    port, secret = free_port(), "correct-horse-battery"
+    (tmp_path / "auth.ini").write_text(
+        "[mlflow]\ndefault_permission = NO_PERMISSIONS\nadmin_username = admin\n"
+        "auth_cache_ttl_seconds = 60\n"  # otherwise every request hashes the password
+        f"database_uri = sqlite:///{tmp_path}/auth.db\n"
+        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+    )
+    environment = os.environ | {
+        "MLFLOW_AUTH_CONFIG_PATH": str(tmp_path / "auth.ini"),
+        "MLFLOW_AUTH_ADMIN_PASSWORD": secret,
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": "for this test",
+        "MLFLOW_BACKEND_STORE_URI": uri,
+    }
+    command = [sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--artifacts-destination", str(tmp_path / "served"), "--workers", "1"]
+    out = tmp_path / "out"
+    benchmark(out)
+    keep(out, story()[0], story()[-1])
+    for name in (USER, PASSWORD):
+        monkeypatch.delenv(name, raising=False)
+    with serving(command, port, environment, tmp_path) as address:
+        with pytest.raises(InputError, match="must be a store that answers"):
+            sync(out, uri=address)
+        with pytest.raises(InputError) as refused:
+            sync(out, uri=address.replace("//", "//admin:wrong-password@"))
+        assert "wrong-password" not in str(refused.value)
+        monkeypatch.setenv(USER, "admin")
+        monkeypatch.setenv(PASSWORD, secret)
+        assert sync(out, uri=address).written == 2
+        assert len(snapshot(address)) == 3
+        store = Store(address, experiment="bench", identity="one")
+        assert not [s for s in Mirror(store, SETTING).send(load(out), Spool(out, "x")) if s.error]
+        monkeypatch.delenv(USER), monkeypatch.delenv(PASSWORD)
+        done = sync(out, uri=address.replace("//", f"//admin:{secret}@"), again=True)
+        assert done.written == 2
+        assert secret not in repr(done)
+        seen = repr(snapshot(address))
+    assert secret not in seen
+    for path in [*out.rglob("*"), tmp_path / "mlflow.db", tmp_path / "server.log"]:
+        assert not path.is_file() or secret.encode() not in path.read_bytes(), path
