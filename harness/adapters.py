@@ -12,6 +12,7 @@ from lingo.pack import Pack
 from lingo.prompts import Prompt
 from lingo.slot import Slot
 from lingo.target import ExportError
+from lingo.tokenization import NO_PROMPT
 
 UNITS = ("tokenization", "first_id", "new_tokens")
 """Of a prepared task's recipe: what makes its tokens differ from the tokenizer's own."""
@@ -22,7 +23,7 @@ def input_of(data: Path | str) -> dict[str, Any]:
     recipe = read_recipe(data)
     labels: Sequence[str] = read_label_names(data)
     return {
-        "prompt": Prompt(*recipe["prompt"]) if recipe["prompt"] else None,
+        "prompt": Prompt(*recipe["prompt"]) if recipe["prompt"] else NO_PROMPT,
         "max_length": recipe["max_length"],
         "labels": labels,
         "tokenization": {name: recipe[name] for name in UNITS} if "tokenization" in recipe else None,

@@ -1,8 +1,10 @@
 """The engine of the library peft's methods: one job at a time on one backbone."""
 
+import logging
 from typing import Any
 
-from harness.data import read_label_names, read_recipe
+from harness.adapters import adapter_digest, input_of
+from harness.data import read_recipe
 from harness.jobs import Job
 from harness.packs import local_source
 from harness.single_engine import Held, SimpleEngine
@@ -10,11 +12,12 @@ from lingo.backbones import Backbone
 from lingo.data import TaskData
 from lingo.embeddings import add_rows
 from lingo.foreign import PeftNetwork, export_peft, peft_problem, peft_trial
-from lingo.prompts import Prompt
 from lingo.quantized import Frozen, load_frozen
 from lingo.single import GradientTrial, Single
 from lingo.target import ExportError
 from lingo.trial import TrialConfig
+
+log = logging.getLogger(__name__)
 
 
 class PeftEngine(SimpleEngine):
@@ -68,24 +71,16 @@ class PeftEngine(SimpleEngine):
         job, trial = held.job, held.trial
         if not job.adapter or self._rank:
             return {}
-        recipe = read_recipe(self._files.fetch(job.data))
-        if recipe.get("new_tokens"):
-            return {
-                "adapter_error": f"peft's layout has no place for the new tokens of {recipe['tokenization']}."
-            }
         assert isinstance(trial, GradientTrial)
         try:
             local = self._files.place(job.adapter)
+            card = {"task": trial.data.name, "study": job.study, **facts}
             export_peft(
-                self._network(trial),
-                trial,
-                local,
-                card={"task": trial.data.name, "study": job.study, **facts},
-                prompt=Prompt(*recipe["prompt"]) if recipe["prompt"] else None,
-                max_length=recipe["max_length"],
-                labels=read_label_names(self._files.fetch(job.data)),
+                self._network(trial), trial, local, card=card, **input_of(self._files.fetch(job.data))
             )
+            digest = adapter_digest(local)
             self._files.send(local, job.adapter)
         except (ExportError, OSError) as problem:
+            log.warning("no adapter of %s: %s", job.id, problem)
             return {"adapter_error": str(problem)}
-        return {"adapter": job.adapter}
+        return {"adapter": job.adapter, "adapter_digest": digest}

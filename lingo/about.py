@@ -13,24 +13,15 @@ from lingo.embeddings import rows_of
 from lingo.families import KNOWN
 from lingo.folder import write_json
 from lingo.pack import Pack
+from lingo.packed_bits import is_packed
 from lingo.parameters import rank_pattern, trained_parameters, used_parameters
 from lingo.prompts import Prompt
 from lingo.slot import Slot
 from lingo.target import ExportError, Target
+from lingo.tokenization import NO_PROMPT
 from lingo.trial import TrialConfig
 
 FORMAT = 2
-SVD_SETTINGS = (
-    "b0",
-    "bT",
-    "delta_T",
-    "beta1",
-    "beta2",
-    "initial_warmup_ratio",
-    "final_finetune_ratio",
-    "rank_update",
-    "orthogonality",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +30,8 @@ class About:
 
     Attributes:
         card: Measured facts for the model card, nested at will.
-        prompt: What stood around each sequence.
+        prompt: What stood around each sequence; `lingo.tokenization.NO_PROMPT` says that nothing did, in a method
+            that usually has a prompt.
         max_length: Tokens at which inputs were cut; `None` for whole sequences.
         labels: Names of the outputs, in order; none, or one for each.
         tokenization: `lingo.nucleotides.Units.recipe()` of tokens that are not the tokenizer's own.
@@ -61,7 +53,7 @@ class About:
     def check(self, backbone: Backbone, data: TaskData, config: TrialConfig) -> None:
         """Raises `ExportError` when a trial that read prompts comes without one, or labels or rows do not fit."""
         if config.kind.prompt and self.prompt is None:
-            raise ExportError(f"`prompt` must be given for {config.method}, which was trained with one.")
+            raise ExportError(f"`prompt` must be given for {config.method}, even if it was none (NO_PROMPT).")
         if self.labels and len(self.labels) != data.num_labels:
             raise ExportError(
                 f"`labels` must name the {data.num_labels} outputs of {data.name}, "
@@ -102,7 +94,7 @@ class Trained:
             config=slot.config,
             step=slot.step,
             total_steps=slot.total_steps,
-            training=_training(pack, slot) | _settings(slot),
+            training=_training(pack, slot) | settings_of(slot.config),
         )
 
 
@@ -139,7 +131,9 @@ def facts_of(trained: Trained, target: Target, about: About, *, layout: str) -> 
         "num_labels": data.num_labels,
         "problem_type": target.config.problem_type,
         "labels": list(about.labels) or None,
-        "prompt": None if prompt is None else {"prefix": prompt.prefix, "suffix": prompt.suffix},
+        "prompt": {"prefix": prompt.prefix, "suffix": prompt.suffix}
+        if prompt and prompt != NO_PROMPT
+        else None,
         "max_length": about.max_length,
         "tokenization": dict(about.tokenization) if about.tokenization else None,
         "both_strands": about.both_strands,
@@ -153,7 +147,7 @@ def facts_of(trained: Trained, target: Target, about: About, *, layout: str) -> 
             "source": backbone.source,
             "digest": backbone.digest,
             "trained": backbone.trained,
-            "dtype": str(next(backbone.model.parameters()).dtype).removeprefix("torch."),
+            "dtype": _frozen(backbone),
             "licence": KNOWN[backbone.name].licence if backbone.name in KNOWN else None,
         },
         "data_digest": data.digest,
@@ -172,19 +166,17 @@ def _training(pack: Pack, slot: Slot) -> dict[str, Any]:
     } | ({"ranks in use": sum(map(sum, rank_pattern(pack, slot).values()))} if slot.paths else {})
 
 
-def _settings(slot: Slot) -> dict[str, Any]:
-    """The settings that the slot's method reads."""
-    kind = slot.config.kind
-    unread = {
-        name
-        for names, reads in (
-            (SVD_SETTINGS, kind.adapter == "svd"),
-            (("rank",), kind.adapter == "lora"),
-            (("alpha", "adapter_dropout", "targets"), kind.adapter != "none"),
-            (("p",), kind.sampled),
-        )
-        if not reads
-        for name in names
-    }
-    values = slot.config.to_dict() | {"rank_update": slot.rank_update}
-    return {name: value for name, value in values.items() if name not in unread}
+def settings_of(config: TrialConfig) -> dict[str, Any]:
+    """The settings that the trial's method reads."""
+    read = config.kind.settings | {"method", "seed", "batch_size", "epochs"}
+    values = config.to_dict()
+    if config.kind.adapter == "svd":
+        values["rank_update"] = config.rank_update or config.kind.rank_update
+    return {name: value for name, value in values.items() if name in read}
+
+
+def _frozen(backbone: Backbone) -> str:
+    """How the backbone's weights were held in training: `float32`, `bfloat16` … or `4bit`."""
+    if any(is_packed(parameter) for parameter in backbone.model.parameters()):
+        return "4bit"
+    return str(next(backbone.model.parameters()).dtype).removeprefix("torch.")

@@ -39,7 +39,7 @@ class Facts:
         pad_id, pooling: As in `lingo.backbones.Backbone`.
         head: Path of the head in the model, or `head.safetensors`.
         backbone, source, digest: Name, place and digest of the backbone.
-        dtype: Type of its weights in training.
+        dtype: How its weights were held in training: `float32`, `bfloat16`, `float64` or `4bit`.
     """
 
     folder: Path
@@ -58,7 +58,7 @@ class Facts:
     backbone: str
     source: str
     digest: str
-    dtype: torch.dtype
+    dtype: str
 
     @property
     def new_tokens(self) -> int:
@@ -110,9 +110,9 @@ def read_facts(folder: Path) -> Facts:
             backbone=backbone["name"],
             source=backbone["source"],
             digest=backbone["digest"],
-            dtype=getattr(torch, backbone.get("dtype", "float32")),
+            dtype=str(backbone.get("dtype", "float32")),
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError) as error:
         raise AdapterError(
             f"{folder / FACTS}: lacks what prediction needs ({one_line(error)}); export again."
         ) from None

@@ -4,26 +4,25 @@ A method's row names peft's configuration class and which settings of a trial ar
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lingo.about import About, Trained, settings_of, write_about
 from lingo.backbones import Backbone
+from lingo.card import ROWS
 from lingo.data import TaskData
-from lingo.folder import new_folder, write_json, write_tensors
+from lingo.embeddings import last_rows
+from lingo.folder import new_folder, write_tensors
 from lingo.heads import pool
-from lingo.pack import target_paths
-from lingo.prompts import Prompt
 from lingo.single import GradientTrial, Network
+from lingo.sites import target_paths
 from lingo.streams import stream, stream_seed
 from lingo.target import target_of
 from lingo.trial import TrialConfig
-
-FORMAT = 2
-"""Of `lingo.json`, as in `lingo.about`."""
 
 NEEDS_PEFT = "pip install 'lingo-bench[peft]'"
 
@@ -117,65 +116,37 @@ def _drawing(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def export_peft(
-    network: PeftNetwork,
-    trial: GradientTrial,
-    folder: Path,
-    *,
-    card: Mapping[str, Any],
-    prompt: Prompt | None,
-    max_length: int | None,
-    labels: Sequence[str] = (),
-) -> Path:
+def export_peft(network: PeftNetwork, trial: GradientTrial, folder: Path, **known: Any) -> Path:
     """Write a trained adapter as a folder that `peft.PeftModel.from_pretrained` loads on `AutoModel`.
 
-    The head [labels, hidden] is in `head.safetensors`; `lingo.json` says what prediction needs. The folder is
-    complete or not there at all.
+    The head [labels, hidden] is in `head.safetensors`, embedding rows that the backbone lacks in a file of their
+    own, as in `lingo.export`. The folder is complete or not there at all.
 
     Args:
         network, trial: What was trained.
         folder: Where to; its last part is created.
-        card: Measured facts, kept in `lingo.json`.
-        prompt, max_length: As the sequences were tokenised.
-        labels: Names of the outputs.
+        known: Fields of `lingo.about.About`.
 
     Raises:
-        ExportError: If `folder` holds something that is not an earlier export.
+        ExportError: If `folder` holds something that is not an earlier export, or `about` does not fit.
         OSError: If the disk refuses.
     """
-    backbone, data, kind = network.backbone, trial.data, network.config.kind
-    target = target_of(backbone, data, "separate", labels)
+    backbone, config, about = network.backbone, network.config, About(**known)
+    target = target_of(backbone, trial.data, "separate", about.labels)
+    count = trial.facts()["trained_parameters"]
+    trained = Trained(
+        backbone=backbone,
+        data=trial.data,
+        config=config,
+        step=trial.step,
+        total_steps=trial.total_steps,
+        training={"steps": f"{trial.step} of {trial.total_steps}", "trained parameters": count}
+        | settings_of(config),
+    )
     with new_folder(folder) as new:
         network.model.save_pretrained(str(new), save_embedding_layers=False)
         write_tensors(new / "head.safetensors", {"weight": network.head})
-        facts = {
-            "format": FORMAT,
-            "layout": kind.name,
-            "task": data.name,
-            "kind": data.kind,
-            "num_labels": data.num_labels,
-            "problem_type": target.config.problem_type,
-            "labels": list(labels) or None,
-            "prompt": None if prompt is None else {"prefix": prompt.prefix, "suffix": prompt.suffix},
-            "max_length": max_length,
-            "tokenization": None,
-            "both_strands": False,
-            "padding_side": "right",
-            "pad_token_id": data.pad_id,
-            "pooling": backbone.pooling,
-            "head": "head.safetensors",
-            "load": {"auto": target.auto, "options": target.options, "own": target.own},
-            "backbone": {
-                "name": backbone.name,
-                "source": backbone.source,
-                "digest": backbone.digest,
-                "trained": backbone.trained,
-            },
-            "data_digest": data.digest,
-            "step": trial.step,
-            "total_steps": trial.total_steps,
-            "config": network.config.to_dict(),
-            "measured": dict(card),
-        }
-        write_json(new / "lingo.json", facts)
+        if about.new_tokens:
+            write_tensors(new / ROWS, {"rows": last_rows(backbone, about.new_tokens)})
+        write_about(new, trained, target, about, layout=config.method)
     return folder

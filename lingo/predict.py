@@ -36,6 +36,7 @@ from lingo.data import Split
 from lingo.embeddings import append_rows, rows_of
 from lingo.heads import pool
 from lingo.nucleotides import Units, units_for
+from lingo.quantized import Frozen, load_frozen
 from lingo.sequences import reverse_complement, sequence_problem, uniform
 from lingo.strands import average_strands
 from lingo.tokenization import tokenize
@@ -47,7 +48,11 @@ BATCH_TOKENS = 16_384
 
 
 def open_adapter(
-    folder: str | Path, backbone: str | Path | None = None, *, device: str | torch.device = "cpu"
+    folder: str | Path,
+    backbone: str | Path | None = None,
+    *,
+    device: str | torch.device = "cpu",
+    frozen: Frozen | None = None,
 ) -> "Predictor":
     """Load an exported adapter, or an exported merged model, on its backbone.
 
@@ -56,9 +61,11 @@ def open_adapter(
         backbone: Where its backbone lies now: a folder, hub id or known name; `None` for where it was. Not for
             merged models.
         device: Where to compute.
+        frozen: How the backbone's weights are held; `None` for as in training.
 
     Raises:
-        AdapterError: If the folder is no whole export, or the backbone is another than the adapter's.
+        AdapterError: If the folder is no whole export, the backbone is another than the adapter's, or this
+            machine cannot hold its weights so.
         BackboneError: If the backbone cannot be loaded.
     """
     facts = read_facts(Path(folder))
@@ -66,7 +73,7 @@ def open_adapter(
         if backbone is not None:
             raise AdapterError(f"{folder}: is a merged model, which needs no backbone, but got {backbone}.")
         return _open_merged(facts, device)
-    found = _load(facts, backbone, device)
+    found = _load(facts, backbone, device, frozen)
     if found.digest != facts.digest:
         raise AdapterError(
             f"{folder}: needs the backbone {facts.backbone} with digest {facts.digest[:12]}, but {found.source} has "
@@ -85,17 +92,26 @@ def open_adapter(
     return Predictor(facts, found, head)
 
 
-def _load(facts: Facts, backbone: str | Path | None, device: str | torch.device) -> Backbone:
+def _load(
+    facts: Facts, backbone: str | Path | None, device: str | torch.device, frozen: Frozen | None
+) -> Backbone:
     """The backbone from where it is said to be, or else from where it was."""
-    if backbone is not None:
-        return load_backbone(backbone, device=device, dtype=facts.dtype)
-    name, commit = source_of(facts.source)
+    name, revision = source_of(facts.source) if backbone is None else (backbone, None)
     try:
-        return load_backbone(name, device=device, dtype=facts.dtype, revision=commit)
+        if frozen or facts.dtype == "4bit":
+            return load_frozen(name, frozen or "4bit", device=device, revision=revision)
+        return load_backbone(name, device=device, dtype=getattr(torch, facts.dtype), revision=revision)
     except BackboneError as error:
+        if backbone is not None:
+            raise
         raise AdapterError(
             f"{facts.folder}: its backbone {facts.backbone} (digest {facts.digest[:12]}) cannot be loaded from "
             f"{facts.source}; say where it is with --backbone FOLDER ({'; '.join(error.problems)})"
+        ) from None
+    except ValueError as error:
+        raise AdapterError(
+            f"{facts.folder}: was trained on weights in 4 bits; `--frozen bf16` predicts without them, not quite "
+            f"the same ({one_line(error)})"
         ) from None
 
 
@@ -121,7 +137,7 @@ def _with_peft(facts: Facts, model: Any, tensors: Mapping[str, Tensor]) -> nn.Mo
         adapted: Any = PeftModel.from_pretrained(model, str(facts.folder))
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
         raise AdapterError(f"{facts.folder}: peft cannot read it ({one_line(error)}).") from None
-    held = get_peft_model_state_dict(adapted)
+    held = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     lost = sorted(held.keys() ^ tensors.keys())
     if lost or not all(torch.equal(held[name].cpu(), tensors[name].to(held[name].dtype)) for name in held):
         raise AdapterError(f"{facts.folder}: peft did not load it whole ({', '.join(lost[:3])}).")
@@ -134,23 +150,22 @@ def _adapt(facts: Facts, model: Any, path: str, p: Tensor, q: Tensor) -> None:
     """Add P Q̂ to the matrix at `path`: to its weight in full precision, beside it in a lower one."""
     try:
         base = model.get_submodule(path)
-        inputs_last = isinstance(base, nn.Linear)
-        shape = list(base.weight.t().shape if inputs_last else base.weight.shape)
     except AttributeError:
         raise AdapterError(
             f"{facts.folder}: {facts.backbone} has no matrix {path}, which it adapts."
         ) from None
+    weight, inputs_last = base.weight, isinstance(base, nn.Linear)
+    shape = [base.in_features, base.out_features] if inputs_last else list(weight.shape)
     if shape != [p.shape[0], q.shape[1]]:
         raise AdapterError(
             f"{facts.folder}: {path} must be {shape}, but its adapter is for {[p.shape[0], q.shape[1]]}."
         )
-    if base.weight.dtype in (torch.float32, torch.float64):
-        p, q = (factor.to(base.weight.device) for factor in (p, q))
-        delta = (p @ q).t() if inputs_last else p @ q
-        base.weight.copy_(base.weight + delta)
+    if weight.dtype in (torch.float32, torch.float64):
+        p, q = (factor.to(weight.device) for factor in (p, q))
+        weight.copy_(weight + ((p @ q).t() if inputs_last else p @ q))
         return
     packed = PackedLinear(base, torch.zeros(()))
-    to: dict[str, Any] = {"dtype": base.weight.dtype, "device": base.weight.device}
+    to: dict[str, Any] = {"dtype": next(model.parameters()).dtype, "device": weight.device}
     packed.slots, packed.p, packed.q = 1, p[None].to(**to), q[None].to(**to)
     parent, _, name = path.rpartition(".")
     setattr(model.get_submodule(parent), name, packed)

@@ -34,7 +34,11 @@ def usual_type(device: str | torch.device) -> Frozen:
 
 
 def load_frozen(
-    name_or_path: str | Path, frozen: Frozen | None = None, *, device: str | torch.device = "cpu"
+    name_or_path: str | Path,
+    frozen: Frozen | None = None,
+    *,
+    device: str | torch.device = "cpu",
+    revision: str | None = None,
 ) -> Backbone:
     """Load a backbone with its weights as they are held while adapters are trained.
 
@@ -43,7 +47,7 @@ def load_frozen(
     Args:
         name_or_path: As for `load_backbone`.
         frozen: Type of the weights; `None` is bfloat16 where the device has it and float32 elsewhere.
-        device: Where the model goes.
+        device, revision: As for `load_backbone`.
 
     Raises:
         BackboneError: As `load_backbone` does.
@@ -52,11 +56,11 @@ def load_frozen(
     frozen = frozen or usual_type(device)
     if frozen != "4bit":
         dtype = torch.bfloat16 if frozen == "bf16" else torch.float32
-        return load_backbone(name_or_path, dtype=dtype, device=device)
+        return load_backbone(name_or_path, dtype=dtype, device=device, revision=revision)
     problem = four_bit_problem()
     if problem is not None:
         raise ValueError(f"`--frozen 4bit` {problem}")
-    backbone = load_backbone(name_or_path, dtype=torch.bfloat16)
+    backbone = load_backbone(name_or_path, dtype=torch.bfloat16, revision=revision)
     quantize(backbone)
     backbone.model.to(device)
     return backbone

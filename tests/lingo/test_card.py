@@ -88,7 +88,7 @@ def test_random_weights_and_hub_sources_show(trained: tuple[Pack, Slot], tmp_pat
 def test_what_prediction_cannot_do_without_is_asked_for(
     write: Callable[..., Path], trained: tuple[Pack, Slot], tmp_path: Path
 ) -> None:
-    with pytest.raises(ExportError, match="`prompt` must be given for lingo"):
+    with pytest.raises(ExportError, match="`prompt` must be given for lingo, even if it was none"):
         write(*trained, tmp_path / "x", card=CARD)
     with pytest.raises(ExportError, match="`labels` must name the 2 outputs of toy, but got 3"):
         write(*trained, tmp_path / "x", card=CARD, prompt=PROMPT, labels=("a", "b", "c"))

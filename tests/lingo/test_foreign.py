@@ -71,7 +71,7 @@ def test_what_is_written_peft_reads(method, tmp_path):
     one = trial(method, epochs=1)
     train(one)
     logits = one.predict(one.data.dev)
-    folder = export_peft(one.network, one, tmp_path / "a", card={}, prompt=None, max_length=None)
+    folder = export_peft(one.network, one, tmp_path / "a", card={})
     assert not [path for path in tmp_path.iterdir() if path != folder]
     fresh = backbone()
     fresh.model.load_state_dict(backbone().model.state_dict())

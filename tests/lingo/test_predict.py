@@ -14,6 +14,7 @@ from lingo.backbones import Backbone
 from lingo.data import Split, TaskData
 from lingo.embeddings import add_rows, rows_of
 from lingo.export import export_adapter
+from lingo.foreign import PeftNetwork, export_peft, peft_trial
 from lingo.merge import merge_adapter
 from lingo.nucleotides import units_for
 from lingo.pack import Pack
@@ -102,6 +103,28 @@ def test_each_family(name: str, method: str, backbones: Checkpoints, tmp_path: P
         np.testing.assert_allclose(open_adapter(folder).logits(TEXTS), logits, atol=2e-5)
 
 
+@pytest.mark.parametrize("method", ["lokr", "loha", "dora"])
+def test_methods_of_peft(method: str, backbones: Checkpoints, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    backbone = backbones("llama")
+    units = units_for("kmer", backbone.tokenizer, rows_of(backbone))
+    add_rows(backbone, units.new)
+    data = task(backbone, "classification", 3, prompt=PROMPT, most=20, units=units)
+    one = peft_trial(backbone, toy.trial(method, 1, learning_rate=5e-2, epochs=2), data)
+    while not one.done:
+        one.advance()
+    logits, network = one.predict(data.dev), one.network
+    assert isinstance(network, PeftNetwork) and np.ptp(logits) > 0.1
+    options = {"prompt": PROMPT, "max_length": 20, "tokenization": units.recipe()}
+    folder = export_peft(network, one, tmp_path / "x", card={}, **options)
+    np.testing.assert_allclose(open_adapter(folder).logits(TEXTS), logits, atol=1e-5)
+    held = load_file(folder / "adapter_model.safetensors")
+    save_file({name: held[name] for name in list(held)[1:]}, folder / "adapter_model.safetensors")
+    edit(folder, files={})
+    with pytest.raises(AdapterError, match="peft did not load it whole"):
+        open_adapter(folder)
+
+
 @pytest.mark.parametrize("steps", [0, 12])
 def test_an_adapter_in_the_middle_of_training(steps: int, backbones: Checkpoints, tmp_path: Path) -> None:
     backbone = backbones("llama")
@@ -160,7 +183,13 @@ def test_frozen_weights_in_bfloat16_are_used_as_in_training(backbones: Checkpoin
     folder = export(pack, slot, tmp_path / "x")
     predictor = open_adapter(folder)
     assert next(predictor.backbone.model.parameters()).dtype == torch.bfloat16
-    np.testing.assert_allclose(predictor.logits(TEXTS), pack.predict(slot, data.dev), atol=0.05)
+    logits = pack.predict(slot, data.dev)
+    np.testing.assert_allclose(predictor.logits(TEXTS), logits, atol=0.05)
+    np.testing.assert_allclose(open_adapter(folder, frozen="fp32").logits(TEXTS), logits, atol=0.1)
+    if not torch.cuda.is_available():
+        edit(folder, backbone={**facts(folder)["backbone"], "dtype": "4bit"})
+        with pytest.raises(AdapterError, match="was trained on weights in 4 bits"):
+            open_adapter(folder)
 
 
 @pytest.fixture
