@@ -62,6 +62,7 @@ AMOUNT = {"num_samples", "seeds"} | BUDGETS
 """Settings that say how much is done of the same thing: more of it is added to what is there."""
 
 LATER = (
+    "configurations",
     "drop_leaks",
     "tokenization",
     "reverse_complement",
@@ -137,6 +138,7 @@ class Benchmark(BaseModel):
         prompt: Whether sequences stand in the language prefix and suffix; `auto` as each method has it.
         frozen: Type of the frozen weights, `fp32`, `bf16` or `4bit`; `None` chooses by the device.
         search_spaces: Files that replace the methods' own search spaces.
+        configurations: What the studies try first, from `--config`, see `harness.config_file`; `None` for nothing.
         scope: Whether each task has its own configuration, each family of tasks one, or all tasks one.
         searcher: How configurations are proposed: `tpe`, `random` or `grid`.
         scheduler: How trials that fall behind are stopped early: `asha`, `hyperband`, `median` or `none`.
@@ -181,6 +183,7 @@ class Benchmark(BaseModel):
     prompt: Literal["auto", "on", "off"] = "auto"
     frozen: Literal["fp32", "bf16", "4bit"] | None = None
     search_spaces: tuple[Path, ...] = ()
+    configurations: tuple[dict[str, Any], ...] | None = None
     scope: Literal["task", "family", "suite"] = "task"
     searcher: Literal["tpe", "random", "grid"] = "tpe"
     scheduler: Literal["asha", "hyperband", "median", "none"] = "asha"

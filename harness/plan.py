@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import NO_BACKBONE, TINY_MODEL, Benchmark
+from harness.config_file import fit_problems, from_plain, put_first
 from harness.errors import InputError, nearest
 from harness.results import config_hash, refuse_foreign
 from harness.scopes import group_of, merge, search_problems
@@ -88,6 +89,8 @@ def plan(benchmark: Benchmark) -> Plan:
     problems += _library_problems(benchmark)
     studies = lay_out(benchmark, files, rows, problems)
     problems += search_problems_of(studies, benchmark)
+    laid_out = [(study.task.name, study.backbone, study.method) for study in studies]
+    problems += fit_problems(from_plain(benchmark.configurations), laid_out)
     identity = _identity(benchmark, files)
     out = benchmark.out or Path("results") / f"{benchmark.suite}-{config_hash(identity)[:8]}"
     try:
@@ -231,6 +234,7 @@ def lay_out(
     """
     options = {"epochs": benchmark.epochs, "batch_size": benchmark.batch_size}
     names = {**short_names(benchmark.models), NO_BACKBONE: NO_BACKBONE}
+    configured = from_plain(benchmark.configurations)
     studies: list[Study] = []
     for task in benchmark.tasks:
         count = rows[task]
@@ -240,7 +244,8 @@ def lay_out(
                 continue
             total_steps = steps_per_epoch(count, benchmark.batch_size) * benchmark.epochs
             try:
-                space = file.for_task(task).restrict(total_steps, **options)
+                space = put_first(file.for_task(task), configured, task=task, backbone=names[model])
+                space = space.restrict(total_steps, **options)
             except InputError as error:
                 size = f"{task}: {count} rows, batch size {benchmark.batch_size}, epochs {benchmark.epochs}"
                 problems += [f"{line} ({size})" for line in error.problems]

@@ -11,6 +11,7 @@ import typer
 
 from harness.commands import names
 from harness.config import Benchmark
+from harness.config_file import options_from, read_configurations
 from harness.errors import InputError
 from harness.tasks import SUITES
 from lingo.methods import METHODS
@@ -139,6 +140,14 @@ ROWS = (
         "SCOPE",
         "One configuration for each **task**, each **family** of tasks, or the whole **suite**; wider ones are "
         "chosen by the mean over their tasks.",
+    ),
+    Row(
+        "config",
+        Path,
+        SEARCH,
+        "FILE",
+        "Configurations to try first, as **best --format yaml** prints them; with --num-samples 1 they alone.",
+        "",
     ),
     Row("searcher", str, SEARCH, "NAME", "How configurations are proposed: **tpe**, **random** or **grid**."),
     Row(
@@ -292,7 +301,7 @@ def settings(options: Mapping[str, Any]) -> dict[str, Any]:
     """What was given on the command line, as settings for `harness.config.build`; not given is `None`.
 
     Raises:
-        InputError: for seeds that are no numbers.
+        InputError: for seeds that are no numbers, and for a file of configurations that cannot be used.
     """
     read = dict(options)
     for name in ("tasks", "models", "methods"):
@@ -301,6 +310,9 @@ def settings(options: Mapping[str, Any]) -> dict[str, Any]:
     if "search_space" in read:
         spaces = read.pop("search_space")
         read["search_spaces"] = tuple(spaces) if spaces else None
+    file = read.pop("config", None)
+    if file is not None:
+        read |= options_from(read_configurations(file), read)
     if "seeds" in read:
         read["seeds"] = seed_numbers(read["seeds"])
     return read
