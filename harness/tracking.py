@@ -12,10 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from harness.jobs import Job, Report
-from harness.results import Record, load
+from harness.results import Record
 from harness.tracking_address import default_uri, masked, one_line, ui_command, without_login
 from harness.tracking_mirror import Mirror
-from harness.tracking_spool import Spool, only_writer
+from harness.tracking_spool import Spool, all_records, only_writer
 from harness.tracking_store import Store
 from harness.tracking_view import Setting
 
@@ -119,7 +119,7 @@ class Tracker:
     def _catch_up(self) -> None:
         """Write what the store lacks of the records on disk, and end what an earlier process left running."""
         first, records = self._mirror is None, list[Record]()
-        if not self._try(self._open) or not self._try(lambda _: records.extend(load(self._out))):
+        if not self._try(self._open) or not self._try(lambda _: records.extend(all_records(self._out))):
             return
         assert self._mirror is not None and self._spool is not None
         self._behind = False

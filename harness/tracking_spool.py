@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness.results import Record
+from harness.results import Record, load, load_folder
+from harness.supersede import FOLDER as superseded
 
 FOLDER = "tracked"
 LOCK = ".writer"
@@ -43,8 +44,18 @@ class Spool:
         self._held[record.id] = _state(record)
 
 
+def all_records(out: Path) -> list[Record]:
+    """The records of an output folder, those set aside included.
+
+    Raises:
+        InputError: with one line for each file that is no record.
+    """
+    return load(out) + load_folder(out / superseded)
+
+
 def _state(record: Record) -> str:
-    return f"{record.status} {record.ended}"
+    """What changes when a record is written again."""
+    return f"{record.status} {record.ended} {', '.join(record.marks)}"
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:

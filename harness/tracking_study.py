@@ -11,6 +11,9 @@ from harness.results import Record
 from harness.tracking_view import gpu_hours
 from harness.winners import winner
 
+SUPERSEDED = "superseded"
+"""Mark of a final run whose configuration is no longer the winner's: it has cost something and counts no more."""
+
 
 @dataclass(frozen=True)
 class Standing:
@@ -30,8 +33,8 @@ class Summary:
 
     @property
     def records(self) -> list[Record]:
-        """The records so far, without their evaluations."""
-        return list(self._records.values())
+        """The records that count, without their evaluations."""
+        return [record for record in self._records.values() if SUPERSEDED not in record.marks]
 
     def add(self, record: Record) -> None:
         """Take a record; what the summary does not need of it is let go."""
@@ -40,9 +43,9 @@ class Summary:
 
     def standing(self) -> Standing:
         """The study now."""
-        records = self.records
-        ended = sum(record.status != "killed" for record in records)
-        metrics = {**_counts(records), **_costs(records)}
+        records, everything = self.records, list(self._records.values())
+        ended = sum(record.status != "killed" for record in everything)
+        metrics = {**_counts(records), **_costs(everything)}
         tags: dict[str, Any] = {}
         best = winner(records, records[0].study, self._metric) if records else None
         if best is not None:

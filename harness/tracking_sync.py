@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import InputError
-from harness.results import Record, load
+from harness.results import Record
 from harness.tracking_address import default_uri, masked, one_line, without_login
 from harness.tracking_mirror import Mirror
-from harness.tracking_spool import Spool, only_writer
+from harness.tracking_spool import Spool, all_records, only_writer
 from harness.tracking_store import Store
 from harness.tracking_view import Setting
 
@@ -87,7 +87,7 @@ def sync(
     Raises:
         InputError: If there is no benchmark, another process writes its runs, or the store does not answer.
     """
-    setting, records = read_setting(out), load(out)
+    setting, records = read_setting(out), all_records(out)
     address = address_of(out, setting, uri)
     with only_writer(out, give_up=lambda: True) as ours:
         if not ours:

@@ -28,13 +28,13 @@ def sync(
     """
 
     def work(console: Console) -> int:
-        from harness.results import load
         from harness.tracking_address import ui_command
+        from harness.tracking_spool import all_records
         from harness.tracking_sync import read_setting, sync
 
         read_setting(out)
         with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-            task = bar.add_task("MLflow", total=len(load(out)))
+            task = bar.add_task("MLflow", total=len(all_records(out)))
             done = sync(out, uri=tracking_uri, again=again, on_record=lambda _: bar.advance(task))
         for line in done.refused:
             console.print(f"[red]refused[/] {escape(line)}", soft_wrap=True)

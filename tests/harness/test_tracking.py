@@ -10,6 +10,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 from tracked import (
     FINAL,
+    FLOPS,
     SETTING,
     STUDY,
     TITLE,
@@ -221,8 +222,6 @@ def test_resuming_ends_what_was_left_running_and_goes_on_with_it(tmp_path, uri):
 
 
 def test_a_killed_trial_that_is_run_again_has_each_step_once(tmp_path, uri):
-    from tracked import FLOPS
-
     trial = job()
     cut = record(trial, "killed", count=2, best=0.2, facts=FLOPS, ended="01")
     whole = record(trial, facts=FLOPS, ended="02")
@@ -245,6 +244,19 @@ def test_a_study_ends_as_it_stands(tmp_path, uri, final, status):
     keep(tmp_path, record(job()), *([record(FINAL, final)] if final else []))
     mirrored(tmp_path, uri)
     assert by_name(uri)[TITLE].info.status == status
+
+
+def test_a_final_run_that_was_set_aside_counts_no_more(tmp_path, uri):
+    old = record(FINAL, test={"mcc": 0.1}, ended="01", facts=FLOPS)
+    new = record(job("final/trial-0002/seed-1", "final", 1), test={"mcc": 0.4}, ended="02", facts=FLOPS)
+    tracker = tracker_of(tmp_path)
+    follow(tracker, tmp_path, [old, replace(old, marks=(*old.marks, "superseded")), new])
+    assert tracker.close(60)
+    found = by_name(uri)
+    assert found["final/seed-1"].data.tags["mark.superseded"] == "true"
+    expected = {"test/mcc_mean": 0.4, "finals/finished": 1, "gpu_hours": 2}
+    assert expected.items() <= found[TITLE].data.metrics.items()
+    assert len(found) == 3
 
 
 def test_late_news_of_an_ended_trial_does_not_revive_it(tmp_path, uri):
