@@ -6,7 +6,21 @@ from importlib import import_module
 
 from harness.commands import app
 
-COMMANDS = ("run", "plan", "resume", "prepare", "best", "sync", "ui", "doctor", "predict")
+COMMANDS = (
+    "run",
+    "plan",
+    "resume",
+    "prepare",
+    "best",
+    "sync",
+    "ui",
+    "doctor",
+    "predict",
+    "attach",
+    "status",
+    "logs",
+    "stop",
+)
 """Modules of `harness.commands`."""
 
 for _name in COMMANDS:

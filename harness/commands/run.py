@@ -1,7 +1,8 @@
 """`run`: a whole benchmark."""
 
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 
 from harness.commands import app, conduct
@@ -11,7 +12,19 @@ from harness.config import build
 
 @app.command()
 @with_options()
-def run(options: dict[str, Any]) -> None:
+def run(
+    options: dict[str, Any],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --cluster: say all that would be done, and do nothing.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --cluster: start without asking.")] = False,
+    teardown: Annotated[
+        bool | None,
+        typer.Option(
+            help="With --cluster: take the cluster down at the end, or keep it.", show_default="ask"
+        ),
+    ] = None,
+) -> None:
     """Search every (task, backbone, method) study, train each winner on several seeds, and test it once.
 
     Without options it runs the suite **quickstart**: small generated DNA with planted motifs and a tiny
@@ -22,8 +35,16 @@ def run(options: dict[str, Any]) -> None:
     """
 
     def work(console: Console) -> int:
+        from harness.cluster import joins
+
+        benchmark = build(settings(options))
+        if not joins(benchmark.cluster):
+            from harness.cluster_run import Wishes, run_on_cluster
+
+            wishes = Wishes(dry_run=dry_run, yes=yes, teardown=teardown)
+            return run_on_cluster(benchmark, wishes, console)
         from harness.run import run_benchmark
 
-        return run_benchmark(build(settings(options)), console)
+        return run_benchmark(benchmark, console)
 
     conduct(work, interrupted="Interrupted; what has ended is kept, and the same command goes on from there.")

@@ -1,0 +1,99 @@
+"""Back to a benchmark on a cluster: attach, status, logs, stop."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from harness.cluster_plan import spending
+from harness.cluster_run import DETACHED, Wishes, attach, conclude, connection, teardown
+from harness.cluster_session import Session, load_session, use_token
+from harness.cluster_shell import ShellError
+from harness.errors import InputError
+
+
+def _running(out: Path) -> Session:
+    """The session of a benchmark that was submitted.
+
+    Raises:
+        InputError: If there is none, or its cluster is down.
+    """
+    use_token()
+    session = load_session(out)
+    if not session.job:
+        raise InputError(f"{out}: was not submitted to its cluster: run the same command again.")
+    if not session.host and not session.address:
+        raise InputError(f"{out}: its cluster was taken down; its results are in this folder.")
+    return session
+
+
+def _told(work: Callable[[], int]) -> int:
+    """What other hosts refuse is told as bad input is: in one line."""
+    try:
+        return work()
+    except ShellError as error:
+        raise InputError(str(error)) from None
+
+
+def attach_to(out: Path, wishes: Wishes, console: Console) -> int:
+    """`attach`, by the output folder."""
+    return _told(lambda: attach(_running(out), wishes, console))
+
+
+def show_status(out: Path, console: Console) -> int:
+    """Print a benchmark's state; 1 when it failed."""
+
+    def look() -> int:
+        session = _running(out)
+        with connection(session) as (jobs, _):
+            state = jobs.status(session.job)
+            lines = [line for line in jobs.logs(session.job).splitlines() if line.strip()]
+        console.print(f"{state}  {session.job}")
+        if lines:
+            console.print(lines[-1].strip(), soft_wrap=True, markup=False)
+        if session.file:
+            console.print(
+                f"{session.name} ({session.provider}), head {session.host}. {spending(session)}",
+                soft_wrap=True,
+            )
+        return 1 if state == "FAILED" else 0
+
+    return _told(look)
+
+
+def show_logs(out: Path, last: int, console: Console) -> int:
+    """Print what a benchmark has printed."""
+
+    def look() -> int:
+        session = _running(out)
+        with connection(session) as (jobs, _):
+            lines = jobs.logs(session.job).splitlines()
+        for line in lines[-last:] if last else lines:
+            console.print(line, soft_wrap=True, markup=False)
+        return 0
+
+    return _told(look)
+
+
+def stop_run(out: Path, wish: bool | None, console: Console) -> int:
+    """End the benchmark if it runs, bring home what there is, take the cluster down if that is wished."""
+    use_token()
+    session = load_session(out)
+    if not session.host and not session.address:
+        if session.file:  # machines were asked for, and the head never answered
+            return teardown(session, wish, console)
+        raise InputError(f"{out}: its cluster was taken down already.")
+    try:
+        if session.job:
+            with connection(session) as (jobs, _):
+                ending = jobs.ending(session.job)
+                if ending is None:
+                    console.print("Stopping the benchmark; what has ended is kept.")
+                    jobs.stop(session.job)
+                    ending = jobs.wait(session.job)
+            code = conclude(session, ending, Wishes(teardown=wish), console)
+            return 0 if ending.status == "STOPPED" or code in (0, DETACHED) else code
+    except (InputError, ShellError) as error:
+        console.print(f"[yellow]{escape(str(error))}[/]", soft_wrap=True)
+    return teardown(session, wish, console) if session.file else 1

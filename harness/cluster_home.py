@@ -1,0 +1,80 @@
+"""The way home: an output folder from the head to here, every file compared by its digest."""
+
+import hashlib
+import shlex
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing, suppress
+from pathlib import Path
+
+from harness.cluster_session import Session
+from harness.errors import InputError
+
+STAYS = ("data", "open", "checkpoints", "quickstart", "cluster", ".*")
+"""What is not brought home: prepared data, states of trials under way, files being written."""
+
+URIS = {
+    "experiments": "artifact_location",
+    "runs": "artifact_uri",
+    "logged_models": "artifact_location",
+    "model_versions": "storage_location",
+}
+"""Columns of MLflow's store that hold where artifacts lie."""
+
+
+def bring_home(session: Session) -> int:
+    """Copy the output folder of the head into the session's; how many files it has.
+
+    Raises:
+        InputError: If a file did not arrive as it is there; the head still has it.
+    """
+    session.remote.pull(session.folder, session.out, exclude=[f"/{name}" for name in STAYS])
+    there = manifest(session)
+    wrong = differing(there, session.out)
+    if wrong:
+        raise InputError(
+            [
+                f"{session.out / name}: differs from the head's copy; bring it home again."
+                for name in wrong[:20]
+            ]
+        )
+    rehome(session.out / "mlflow.db", session.folder, str(session.out.resolve()))
+    return len(there)
+
+
+def manifest(session: Session) -> dict[str, str]:
+    """sha256 of every file on the head that comes home, by its path."""
+    skip = " ".join(f"-path {shlex.quote('./' + name)} -prune -o" for name in STAYS)
+    line = f"cd {shlex.quote(session.folder)} && find . {skip} -type f -exec sha256sum {{}} +"
+    rows = (row.split("  ", 1) for row in session.remote.run(line, timeout=1800).splitlines())
+    return {name.removeprefix("./"): digest for digest, name in rows}
+
+
+def differing(there: Mapping[str, str], folder: Path) -> list[str]:
+    """Files that are not here as they are there."""
+    wrong = []
+    for name, digest in sorted(there.items()):
+        try:
+            with (folder / name).open("rb") as stream:
+                mine = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError:
+            mine = ""
+        if mine != digest:
+            wrong.append(name)
+    return wrong
+
+
+def rehome(database: Path, old: str, new: str) -> int:
+    """Make MLflow find its artifacts here: it keeps their folders as absolute paths. How many rows changed."""
+    if not database.is_file() or old == new:
+        return 0
+    changed = 0
+    with closing(sqlite3.connect(database)) as connection, connection:
+        for table, column in URIS.items():
+            with suppress(sqlite3.OperationalError):  # a table that this version of MLflow lacks
+                cursor = connection.execute(
+                    f"UPDATE {table} SET {column} = replace({column}, ?, ?) WHERE {column} LIKE ?",
+                    (old, new, f"%{old}%"),
+                )
+                changed += cursor.rowcount
+    return changed

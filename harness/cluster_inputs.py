@@ -1,0 +1,137 @@
+"""What a cluster needs of this machine: the program, and the folders that its options name."""
+
+import hashlib
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from harness.config import OPTION_OF, TINY_MODEL, Benchmark
+from harness.errors import InputError
+from harness.sources import folder_names
+from harness.tasks import find_tasks
+
+ROOT = Path(__file__).resolve().parents[1]
+PROGRAM = ("run_benchmark.py", "lingo", "harness", "search_spaces", "pyproject.toml")
+"""All that the head needs of the checkout: no results, no data, no environments, no history."""
+
+HERE = {"cluster", "out", "data_dir", "models", "tasks", "search_spaces", "suite"}
+"""Settings that mean something else there."""
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A folder or file of this machine and the folder on the head that it goes to."""
+
+    local: Path
+    folder: str
+
+
+@dataclass(frozen=True)
+class Shipment:
+    """What goes to the head, and the command line that is run there."""
+
+    sent: tuple[Sent, ...]
+    arguments: tuple[str, ...]
+
+
+def shipment(benchmark: Benchmark, home: str, out: str) -> Shipment:
+    """Plan what is sent for a benchmark.
+
+    Args:
+        home: The account's home folder on the head.
+        out: Output folder there.
+
+    Raises:
+        InputError: If an option holds a password, which the list of jobs would show.
+    """
+    sent: list[Sent] = []
+    arguments = ["run", "--cluster", "auto", "--out", out]
+    arguments += _tasks(benchmark, home, sent)
+    arguments += ["--models", ",".join(_model(model, home, sent) for model in benchmark.models)]
+    for file in benchmark.search_spaces:
+        folder = f"{home}/lingo/inputs/{_short(file)}"
+        sent.append(Sent(file.resolve(), folder))
+        arguments += ["--search-space", f"{folder}/{file.name}"]
+    arguments += _plain(benchmark)
+    _refuse_passwords(benchmark)
+    return Shipment(tuple(sent), tuple(arguments))
+
+
+def _tasks(benchmark: Benchmark, home: str, sent: list[Sent]) -> list[str]:
+    rows = find_tasks(benchmark.tasks)
+    named = []
+    for row in rows:
+        if row.source:
+            path = Path(row.source)
+            folder = f"{home}/lingo/inputs/{_short(path)}"
+            sent.append(Sent(path, f"{folder}/{path.name}" if path.is_dir() else folder))
+            named.append(f"{folder}/{path.name}")
+        else:
+            named.append(row.name)
+    given = ["--suite", benchmark.suite] if benchmark.suite != "custom" else ["--tasks", ",".join(named)]
+    if benchmark.data_dir is None:
+        return given
+    data = f"{home}/lingo/inputs/{_short(benchmark.data_dir)}/data"
+    for row in rows:
+        for name in folder_names(row):
+            if (benchmark.data_dir / name).is_dir():
+                sent.append(Sent(benchmark.data_dir / name, f"{data}/{name}"))
+    return [*given, "--data-dir", data]
+
+
+def _model(model: str, home: str, sent: list[Sent]) -> str:
+    """A folder under its own name, which results are called by; other names as they are."""
+    path = Path(model).expanduser()
+    if model == TINY_MODEL or not path.is_dir():
+        return model
+    folder = f"{home}/lingo/inputs/{_short(path)}/{path.name}"
+    sent.append(Sent(path.resolve(), folder))
+    return folder
+
+
+def _short(path: Path) -> str:
+    return hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:10]
+
+
+def _plain(benchmark: Benchmark) -> Iterator[str]:
+    """Every other setting that is not its default, as options."""
+    for name, field in type(benchmark).model_fields.items():
+        value = getattr(benchmark, name)
+        if name in HERE or value is None or (value == field.default and name not in _PRESET):
+            continue
+        option = OPTION_OF.get(name, f"--{name.replace('_', '-')}")
+        if isinstance(value, bool):
+            yield option if value else f"--no-{option[2:]}"
+            continue
+        yield option
+        yield ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+_PRESET = {"methods", "num_samples", "epochs", "seeds"}
+"""Settings that a suite may preset: always said, so that they mean the same there."""
+
+
+def _refuse_passwords(benchmark: Benchmark) -> None:
+    for name in ("tracking_uri", "storage_path"):
+        value = getattr(benchmark, name)
+        parts = urlsplit(value) if value else None
+        if parts is not None and (parts.password or parts.username):
+            option = f"--{name.replace('_', '-')}"
+            raise InputError(
+                f"`{option}` must not hold a password: the cluster's list of jobs would show it. Put "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD into the head's ~/.bashrc, or give its machine "
+                "a role."
+            )
+
+
+def program(folder: Path, parts: Sequence[str] = PROGRAM) -> Path:
+    """A copy of the program alone, small enough to be sent with every job."""
+    skip = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
+    for part in parts:
+        if (ROOT / part).is_dir():
+            shutil.copytree(ROOT / part, folder / part, ignore=skip)
+        else:
+            shutil.copy2(ROOT / part, folder / part)
+    return folder

@@ -1,0 +1,188 @@
+"""The benchmark as a job of a cluster: submitted, followed, stopped. Through Ray's Jobs API and its token."""
+
+import asyncio
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.cluster_inputs import program
+from harness.errors import InputError
+
+ENDED = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
+JOB_SETTINGS = {
+    "PYTHONUNBUFFERED": "1",
+    "COLUMNS": "110",
+    "RAY_JOB_STOP_WAIT_TIME_S": "120",  # a stopped benchmark ends its trials and writes what it has
+}
+"""Environment of the job. Everybody who may list jobs sees it: no secrets.
+"""
+RETRY_S = 3.0
+LOST_S = 120.0
+"""How long a Jobs API may be silent before a follower gives up; the job goes on."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a job ended: Ray's word, the program's exit code if it had one, Ray's message."""
+
+    status: str
+    code: int | None
+    message: str
+
+
+class Jobs:
+    """The Jobs API at an address on loopback, or of a cluster that was there already.
+
+    Raises:
+        InputError: If nothing answers there, or it answers without asking for a token.
+    """
+
+    def __init__(self, address: str) -> None:
+        from ray.job_submission import JobSubmissionClient
+
+        refuse_open(address)
+        try:
+            self._client = JobSubmissionClient(address)
+        except Exception as error:  # connection errors of several libraries, RuntimeError for 401
+            line = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"no Jobs API that takes this account's token answers at {address} ({line})."
+            ) from None
+
+    def submit(
+        self, arguments: Sequence[str], *, name: str, environment: dict[str, str] | None = None
+    ) -> str:
+        """Submit `python <arguments>` with a copy of the program; the job's id."""
+        import shlex
+
+        with tempfile.TemporaryDirectory(prefix="lingo-program-") as folder:
+            job: str = self._client.submit_job(
+                entrypoint=shlex.join(["python", *arguments]),
+                runtime_env={
+                    "working_dir": str(program(Path(folder))),
+                    "env_vars": {**JOB_SETTINGS, **(environment or {})},
+                },
+                metadata={"name": name},
+            )
+        return job
+
+    def ending(self, job: str) -> Ending | None:
+        """How a job ended; `None` while it runs."""
+        info = self._client.get_job_info(job)
+        status = str(getattr(info.status, "value", info.status))
+        if status not in ENDED:
+            return None
+        return Ending(status, info.driver_exit_code, info.message or "")
+
+    def status(self, job: str) -> str:
+        """Ray's word for the job's state."""
+        return str(self._client.get_job_status(job).value)
+
+    def logs(self, job: str) -> str:
+        """All that a job has printed."""
+        text: str = self._client.get_job_logs(job)
+        return text
+
+    def stop(self, job: str) -> None:
+        """Ask a job to end as Ctrl-C would; Ray kills it where that takes too long."""
+        self._client.stop_job(job)
+
+    def wait(self, job: str, seconds: float = 180.0) -> Ending:
+        """How a job that was told to stop ended; Ray's kill, where it takes longer than `seconds`."""
+        deadline = time.monotonic() + seconds
+        while (ending := self.ending(job)) is None:
+            if time.monotonic() > deadline:
+                return Ending("STOPPED", None, "did not end in time")
+            time.sleep(1)
+        return ending
+
+    def follow(self, job: str, on_line: Callable[[str], None], *, skip: int = 0) -> Ending:
+        """Pass on what a job prints until it ends, through breaks of the connection.
+
+        Args:
+            skip: Lines that were passed on before.
+
+        Raises:
+            ConnectionError: If the Jobs API is silent for two minutes.
+        """
+        seen, heard = skip, time.monotonic()
+        while True:
+            try:
+                seen = self._tail(job, on_line, seen)
+                ending = self.ending(job)
+                heard = time.monotonic()
+                if ending is not None:
+                    for line in self.logs(job).splitlines()[seen:]:
+                        on_line(line)
+                    return ending
+            except (OSError, RuntimeError) as error:
+                if time.monotonic() - heard > LOST_S:
+                    line = " ".join(str(error).split())[:200]
+                    raise ConnectionError(f"the cluster does not answer any more ({line})") from None
+            time.sleep(RETRY_S)
+
+    def _tail(self, job: str, on_line: Callable[[str], None], seen: int) -> int:
+        """Pass on lines after the first `seen`; how many were seen when the stream ended."""
+        number, rest = 0, ""
+
+        async def read() -> None:
+            nonlocal number, rest, seen
+            async for chunk in self._client.tail_job_logs(job):
+                *lines, rest = (rest + chunk).split("\n")
+                for line in lines:
+                    number += 1
+                    if number > seen:
+                        seen = number
+                        on_line(line)
+
+        with suppress(asyncio.TimeoutError):
+            asyncio.run(read())
+        return seen
+
+    def answer(self, arguments: Sequence[str], *, name: str, timeout: float) -> tuple[Any, str]:
+        """Run a small job and return the JSON of its last line that is some, and all that it printed.
+
+        Raises:
+            InputError: If it prints none in time.
+        """
+        job = self.submit(arguments, name=name)
+        deadline = time.monotonic() + timeout
+        while (ending := self.ending(job)) is None and time.monotonic() < deadline:
+            time.sleep(1)
+        text = self.logs(job)
+        for line in reversed(text.splitlines()):
+            with suppress(ValueError):
+                return json.loads(line), text
+        last = (
+            text.strip().splitlines() or [ending.message if ending else f"no end within {timeout:.0f} s"]
+        )[-1]
+        raise InputError(f"{name} did not end well on the cluster: {last[:300]}")
+
+
+def refuse_open(address: str) -> None:
+    """Refuse a dashboard that lets in whoever comes: with it, anybody who reaches it runs programs there.
+
+    Raises:
+        InputError: If the Jobs API lists its jobs without a token, or is not reached.
+    """
+    import urllib.error
+    import urllib.request
+
+    try:
+        with urllib.request.urlopen(f"{address.rstrip('/')}/api/jobs/", timeout=20):
+            pass
+    except urllib.error.HTTPError as error:
+        if error.code in (401, 403):
+            return
+        raise InputError(f"{address}: is no Jobs API of Ray (HTTP {error.code}).") from None
+    except OSError as error:
+        raise InputError(f"{address}: nothing answers there ({error}).") from None
+    raise InputError(
+        f"{address}: refused, since this Ray dashboard asks for no token: whoever reaches it can run programs on the "
+        "cluster (CVE-2023-48022). Start Ray with RAY_AUTH_MODE=token on every node, see clusters/README.md."
+    )

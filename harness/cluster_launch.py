@@ -1,0 +1,187 @@
+"""Machines up and down: Ray's own launcher, with what it leaves open or behind taken care of."""
+
+import copy
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.cluster_files import ClusterFile
+from harness.cluster_session import Session
+from harness.cluster_shell import Remote, ShellError, quiet, run, stream
+from harness.errors import InputError
+
+Say = Callable[[str], None]
+
+RAY = str(Path(sys.executable).parent / "ray")
+
+GONE_S = 180.0
+"""How long machines may take to go away before they count as left."""
+
+
+def ray_up(cluster: ClusterFile, session: Session, say: Say) -> Session:
+    """Start the cluster, or bring a running one of the same name up to date.
+
+    Raises:
+        InputError: with the launcher's last words, when it fails; machines may have been started by then.
+    """
+    folder = session.out / "cluster"
+    folder.mkdir(parents=True, exist_ok=True)
+    config = settled(cluster, say)
+    file = folder / cluster.path.name
+    file.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    session = session.save(file=str(file), source=str(cluster.path), name=cluster.name)
+    log = folder / "up.log"
+    last: list[str] = []
+
+    def on_line(line: str) -> None:
+        last.append(line)
+        if said := step(line):
+            say(said)
+
+    command = [RAY, "up", "--yes", "--no-config-cache", str(file)]
+    if stream(command, log, environment(cluster.provider), on_line):
+        raise InputError(f"`ray up` failed: {last_words(last)} All that it said is in {log}.")
+    return with_head(session)
+
+
+def environment(provider: str) -> dict[str, str]:
+    """Variables for Ray's launcher. With its second autoscaler one of two listed hosts never came up (measured)."""
+    own = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0", "CLICOLOR": "0"}
+    return own | ({"RAY_UP_enable_autoscaler_v2": "0"} if provider == "local" else {})
+
+
+def settled(cluster: ClusterFile, say: Say) -> dict[str, Any]:
+    """The file's configuration with paths that mean the same everywhere, and its provider prepared."""
+    config = copy.deepcopy(cluster.config)
+    base = cluster.path.resolve().parent
+    mounts = config.get("file_mounts") or {}
+    config["file_mounts"] = {there: _found(here, base) for there, here in mounts.items()}
+    if cluster.provider == "aws":
+        from harness.cluster_aws import close_security_group
+
+        close_security_group(config, say)
+    return config
+
+
+def _found(path: str, base: Path) -> str:
+    """A mounted file as an absolute path; relative ones start where the user is, or beside the cluster file."""
+    given = Path(path).expanduser()
+    for place in (given, base / given, base.parent / given):
+        if place.exists():
+            return str(place.resolve())
+    return str(given)
+
+
+def step(line: str) -> str:
+    """One of the launcher's lines in plain words; empty for the many that say nothing to a user."""
+    for sign, said in (
+        ("Launched a new head node", "the head's machine is started"),
+        ("Waiting for SSH to become available", "waiting for SSH on the head"),
+        ("Running initialization commands", "the head is prepared"),
+        ("Running setup commands", "packages are installed on the head (minutes, the first time)"),
+        ("Starting the Ray runtime", "Ray starts on the head"),
+        ("Useful commands", "the head is up"),
+    ):
+        if sign in line:
+            return said
+    return ""
+
+
+def last_words(lines: list[str]) -> str:
+    """The line of the launcher's output that says what went wrong."""
+    told = [line.strip() for line in lines if line.strip()]
+    errors = [line for line in told if "rror" in line and "Traceback" not in line]
+    return (errors or told or ["it said nothing."])[-1][:400]
+
+
+def with_head(session: Session) -> Session:
+    """The session with how SSH reaches the head, as the provider knows it now."""
+    from ray.autoscaler._private.commands import _bootstrap_config, get_head_node_ip
+
+    config = yaml.safe_load(Path(session.file).read_text())
+    with quiet():
+        bootstrapped = _bootstrap_config(config)
+        host = get_head_node_ip(session.file)
+    auth = bootstrapped["auth"]
+    return session.save(host=host, user=auth["ssh_user"], key=auth.get("ssh_private_key"))
+
+
+def ray_down(session: Session, say: Say) -> list[str]:
+    """Take the cluster down; what is still there afterwards, one line each (nothing is the good answer)."""
+    log = session.out / "cluster" / "down.log"
+    command = [RAY, "down", "--yes", session.file]
+    lines: list[str] = []
+    code = stream(command, log, environment(session.provider), lines.append)
+    if code:
+        say(f"`ray down` ended with exit code {code}: {last_words(lines)}")
+    config = yaml.safe_load(Path(session.file).read_text())
+    return _local_left(session, config) if session.provider == "local" else _cloud_left(config)
+
+
+def _local_left(session: Session, config: dict[str, Any]) -> list[str]:
+    """Stop Ray on the listed workers as well: `ray down` stops it on the head alone."""
+    left = []
+    for host in (config["provider"]["head_ip"], *config["provider"].get("worker_ips", ())):
+        remote = Remote(host=host, user=session.user, key=session.key, known_hosts=session.remote.known_hosts)
+        try:
+            remote.run(
+                "ray stop --grace-period 20 >/dev/null 2>&1; ! pgrep -x raylet >/dev/null", timeout=120
+            )
+        except ShellError as error:
+            left.append(f"{host}: Ray may still run there ({error}).")
+    return left
+
+
+def _cloud_left(config: dict[str, Any]) -> list[str]:
+    """Machines with the cluster's name that the provider still counts as running."""
+    deadline = time.monotonic() + GONE_S
+    while (there := running_nodes(config)) and time.monotonic() < deadline:
+        time.sleep(5)
+    return [f"machine {name} is still there: end it in the provider's console." for name in there]
+
+
+def running_nodes(config: dict[str, Any]) -> list[str]:
+    """The provider's names of the cluster's machines."""
+    from ray.autoscaler._private.commands import _bootstrap_config
+    from ray.autoscaler._private.providers import _get_node_provider
+
+    with quiet():
+        bootstrapped = _bootstrap_config(config)
+        provider = _get_node_provider(bootstrapped["provider"], bootstrapped["cluster_name"])
+        try:
+            return list(provider.non_terminated_nodes({}))
+        finally:
+            provider.cleanup()
+
+
+def reachable(cluster: ClusterFile, known_hosts: Path) -> list[str]:
+    """Listed machines that SSH does not reach, or that lack what a cluster needs; one line each."""
+    provider, auth = cluster.config["provider"], cluster.config["auth"]
+    problems = []
+    for host in (provider["head_ip"], *provider.get("worker_ips", ())):
+        remote = Remote(
+            host=host, user=auth["ssh_user"], key=auth.get("ssh_private_key"), known_hosts=known_hosts
+        )
+        try:
+            remote.run(
+                "command -v rsync >/dev/null || { echo rsync is not installed >&2; exit 1; }", timeout=40
+            )
+        except ShellError as error:
+            problems.append(f"{cluster.path}: {remote.name} cannot be used: {error}")
+    return problems
+
+
+def tools() -> list[str]:
+    """Programs of this machine that the launcher needs and does not find."""
+    needed = {"ssh": ["ssh", "-V"], "rsync": ["rsync", "--version"], "ray": [RAY, "--version"]}
+    problems = []
+    for name, command in needed.items():
+        try:
+            run(command, timeout=60)
+        except ShellError:
+            problems.append(f"`{name}` is needed on this machine and does not run: install it.")
+    return problems

@@ -1,0 +1,100 @@
+"""What is remembered of a benchmark on a cluster, in its output folder here: no secret, enough to come back."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness.cluster_shell import Remote
+from harness.errors import InputError
+from harness.results import write_whole
+
+FILE = "cluster.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """A benchmark on a cluster.
+
+    Attributes:
+        out: Its output folder here.
+        address: Of the Jobs API, for a cluster that was there already; empty for one that was started.
+        file: The cluster file as it is used, in the output folder; empty for a cluster that was there already.
+        source: The cluster file that was named.
+        name, provider: Of the cluster.
+        nodes: Most nodes it may have, the head included.
+        hourly: Most that an hour costs, in US dollars; `None` when not known.
+        started: When the first machine was asked for, seconds since 1970.
+        host, user, key: How SSH reaches the head; empty before it is up.
+        folder: Output folder on the head.
+        job: Id of the job; empty before it was submitted.
+    """
+
+    out: Path
+    address: str = ""
+    file: str = ""
+    source: str = ""
+    name: str = ""
+    provider: str = ""
+    nodes: int = 0
+    hourly: float | None = None
+    started: float = 0.0
+    host: str = ""
+    user: str = ""
+    key: str | None = None
+    folder: str = ""
+    job: str = ""
+
+    @property
+    def remote(self) -> Remote:
+        """The head."""
+        return Remote(
+            host=self.host, user=self.user, key=self.key, known_hosts=self.out / "cluster" / "known_hosts"
+        )
+
+    def save(self, **changes: Any) -> "Session":
+        """This session with changes, written down."""
+        changed = replace(self, **changes)
+        self.out.mkdir(parents=True, exist_ok=True)
+        write_whole(self.out / FILE, json.dumps({**asdict(changed), "out": str(self.out)}, indent=1) + "\n")
+        return changed
+
+
+def load_session(out: Path) -> Session:
+    """The session of an output folder.
+
+    Raises:
+        InputError: If there is none.
+    """
+    path = out / FILE
+    try:
+        values = json.loads(path.read_text())
+        return Session(**{**values, "out": out.resolve()})
+    except OSError:
+        raise InputError(
+            f"{out}: is not the output folder of a benchmark on a cluster (no {FILE})."
+        ) from None
+    except (ValueError, TypeError):
+        raise InputError(f"{path}: is not readable.") from None
+
+
+def use_token() -> None:
+    """Make this process, and those it starts, show the token; make one if this account has none.
+
+    Ray reads these settings when it is imported, so this comes first.
+    """
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    path = token_path()
+    if not path.is_file():
+        ray = Path(sys.executable).parent / "ray"
+        subprocess.run([str(ray), "get-auth-token", "--generate"], check=True, capture_output=True)
+    path.chmod(0o600)
+
+
+def token_path() -> Path:
+    """Where Ray looks for the token."""
+    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
