@@ -1,0 +1,68 @@
+"""From the folders of runs to a report on disk."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.reporting import (
+    claims,
+    cost,
+    health,
+    hyperparameters,
+    overview,
+    paper_curves,
+    paper_figures,
+    paper_tables,
+    significance,
+)
+from harness.reporting.outcomes import Outcomes, outcomes_of
+from harness.reporting.page import Report, today, write
+from harness.reporting.published import Published, read_published
+from harness.reporting.run_folder import RunFolder, read_run
+
+
+def make_report(
+    folders: Sequence[Path], out: Path | None = None, published: Path | None = None
+) -> list[Path]:
+    """Write the report of one or several runs.
+
+    Args:
+        folders: Output folders of runs; several where they differ in tokenisation, say.
+        out: Where it goes; `report/` in the first folder by default.
+        published: Folder of published numbers instead of the package's own.
+
+    Returns:
+        The HTML and the Markdown page.
+
+    Raises:
+        InputError: If a folder holds no run, or the published numbers are not readable.
+    """
+    numbers = read_published(published)
+    runs = [read_run(folder) for folder in folders]
+    return write(
+        report_of(runs, outcomes_of(runs), numbers), out if out is not None else folders[0] / "report"
+    )
+
+
+def report_of(runs: Sequence[RunFolder], outcomes: Outcomes, published: Published) -> Report:
+    """The whole report, nothing drawn yet."""
+    suites = dict.fromkeys(str(run.settings.get("suite") or "custom") for run in runs)
+    names = ", ".join(run.folder.resolve().name for run in runs)
+    return Report(
+        title=f"Benchmark report: {', '.join(suites)}",
+        kicker=f"lingo-bench · {names} · written {today()}",
+        lead=overview.lead(runs, outcomes),
+        sections=[
+            overview.section(runs, outcomes, published),
+            claims.section(outcomes, published),
+            paper_tables.section(outcomes, published),
+            significance.section(outcomes),
+            paper_figures.section(outcomes),
+            paper_curves.section(outcomes),
+            cost.section(runs, outcomes),
+            hyperparameters.section(runs),
+            health.section(runs, outcomes),
+            health.environment_section(runs),
+        ],
+        footer="Every table is a CSV and a Parquet file in tables/, every picture a PNG and an SVG in figures/, beside "
+        "this page. Published numbers: Zhan, Wu, Zhang, arXiv:2402.08075 (CC BY 4.0).",
+    )

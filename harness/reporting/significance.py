@@ -1,0 +1,268 @@
+"""How sure the order of methods is: paired tests with Holm's correction, mean ranks with a critical difference."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from harness.reporting import drawing, naming, stats
+from harness.reporting.aggregates import paired_methods
+from harness.reporting.content import (
+    Block,
+    Cell,
+    Field,
+    Missing,
+    Picture,
+    Section,
+    Table,
+    interval,
+    number,
+    p_value,
+    signed,
+)
+from harness.reporting.drawing import FAINT, INK
+from harness.reporting.outcomes import Outcome, Outcomes
+
+ALPHA = 0.05
+
+
+def section(outcomes: Outcomes) -> Section:
+    """Ranks, tests over datasets, tests within datasets."""
+    return Section(
+        anchor="significance",
+        title="How sure is it?",
+        intro="Differences between methods, tested in pairs. p-values are two-sided and corrected by Holm for all "
+        "tests of their table, so that 5 % is the chance of even one false alarm in it.",
+        blocks=[_ranks(outcomes), _over_datasets(outcomes), _within_datasets(outcomes)],
+    )
+
+
+# --- ranks ------------------------------------------------------------------------------------------------
+
+
+def method_ranking(outcomes: Outcomes, family: str | None = None) -> stats.Ranking | None:
+    """Mean ranks of methods over (dataset, backbone) blocks that have all of them; `None` without a block of two.
+
+    Methods that lack blocks (Lingo where a backbone has none) would leave few blocks for all, so the set of methods is
+    the one with the most (methods - 1) x blocks.
+    """
+    blocks: dict[tuple[str, str], dict[str, float]] = {}
+    for outcome in outcomes.main:
+        if family in (None, outcome.family):
+            blocks.setdefault((outcome.key.task, outcome.key.backbone), {})[outcome.key.method] = outcome.mean
+    sets = {frozenset(scores) for scores in blocks.values() if len(scores) > 1}
+    if not sets:
+        return None
+
+    def held(names: frozenset[str]) -> list[dict[str, float]]:
+        return [scores for scores in blocks.values() if names <= set(scores)]
+
+    best = max(sets, key=lambda names: ((len(names) - 1) * len(held(names)), len(names), sorted(names)))
+    chosen = held(best)
+    return stats.ranking({m: [scores[m] for scores in chosen] for m in naming.method_order(best)})
+
+
+def _ranks(outcomes: Outcomes) -> Block:
+    title = "Mean ranks with critical difference"
+    found = {"all datasets": method_ranking(outcomes)}
+    if len(outcomes.families) > 1:
+        found |= {naming.family_title(f): method_ranking(outcomes, f) for f in outcomes.families}
+    shown = {name: r for name, r in found.items() if r is not None and r.blocks >= 2}
+    if not shown:
+        return Missing(
+            title=title,
+            why="It needs at least two methods on two (dataset, backbone) pairs; ranks of one say nothing.",
+        )
+    return Picture(
+        name="mean_ranks",
+        title=title,
+        draw=partial(_draw_ranks, shown, outcomes.methods),
+        caption="Rank 1 is best, averaged over (dataset, backbone) pairs that have every method shown. A bar joins "
+        "methods whose mean ranks differ by less than the critical difference of Nemenyi's test at 5 % (Demšar 2006): "
+        "these results cannot tell them apart. p is Friedman's test that all are alike. Pairs that share a dataset or "
+        "a backbone are not independent, so the test is somewhat too sure.",
+    )
+
+
+def _draw_ranks(shown: dict[str, stats.Ranking], methods: Sequence[str]) -> Figure:
+    columns, rows = drawing.grid_shape(len(shown), 2)
+    figure, panels = drawing.canvas(columns, rows, (5.2, 2.1))
+    for panel, (name, found) in zip(panels, shown.items(), strict=False):
+        _draw_ranking(panel, found, methods)
+        panel.set_title(
+            f"{name}: {found.blocks} pairs, Friedman p = {p_value(found.p)}, CD = {number(found.critical, 2)}",
+            fontsize=8.5,
+        )
+    drawing.hide_unused(panels, len(shown))
+    return figure
+
+
+def _draw_ranking(panel: Axes, found: stats.Ranking, methods: Sequence[str]) -> None:
+    """Demšar's diagram: ranks on a line, names above it, bars below join what cannot be told apart."""
+    count = len(found.names)
+    panel.axhline(0, color=FAINT, linewidth=1)
+    for place, (name, rank) in enumerate(zip(found.names, found.ranks, strict=True)):
+        colour, marker = drawing.method_look(name, methods)
+        level = 0.5 + 0.5 * (place % 3)
+        panel.plot([rank, rank], [0, level], color=FAINT, linewidth=0.8)
+        panel.plot(rank, 0, marker, color=colour, zorder=3)
+        panel.text(
+            rank, level, f"{naming.method_title(name)} {rank:.2f}", ha="center", va="bottom", fontsize=8
+        )
+    for level, (first, last) in enumerate(found.cliques):
+        height = -0.35 - 0.3 * level
+        panel.plot(
+            [found.ranks[first] - 0.03, found.ranks[last] + 0.03], [height, height], color=INK, linewidth=3
+        )
+    panel.set_xlim(0.7, count + 0.3)
+    panel.set_ylim(-0.5 - 0.3 * max(1, len(found.cliques)), 2.1)
+    panel.set_xticks(range(1, count + 1))
+    panel.set_yticks([])
+    panel.spines["left"].set_visible(False)
+    panel.grid(visible=False)
+
+
+# --- tests ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two methods on one backbone.
+
+    Attributes:
+        where: Family or dataset, and backbone.
+        a, b: The methods; `a` has the higher mean.
+        wins: On how many of `test.n` pairs `a` is higher.
+        test: The paired test of a - b.
+        p_holm: Its p-value after Holm's correction.
+    """
+
+    where: tuple[str, str]
+    a: str
+    b: str
+    wins: int
+    test: stats.PairedTest
+    p_holm: float = stats.NAN
+
+
+def _compared(where: tuple[str, str], a: str, b: str, x: Sequence[float], y: Sequence[float]) -> Comparison:
+    if stats.mean(x) < stats.mean(y):
+        a, b, x, y = b, a, y, x
+    return Comparison(where, a, b, sum(p > q for p, q in zip(x, y, strict=True)), stats.paired_t(x, y))
+
+
+def _corrected(found: Sequence[Comparison]) -> list[Comparison]:
+    adjusted = stats.holm([c.test.p for c in found])
+    return [Comparison(c.where, c.a, c.b, c.wins, c.test, p) for c, p in zip(found, adjusted, strict=True)]
+
+
+def over_datasets(outcomes: Outcomes) -> list[Comparison]:
+    """Every pair of methods on each backbone, paired by the datasets of a family (three and more)."""
+    found = []
+    for family in outcomes.families:
+        for backbone in outcomes.backbones:
+            for a, b in combinations(outcomes.methods, 2):
+                tasks, x, y = paired_methods(outcomes, family, backbone, a, b)
+                if len(tasks) >= 3:
+                    found.append(_compared((family, backbone), a, b, x, y))
+    return _corrected(found)
+
+
+def within_datasets(outcomes: Outcomes) -> list[Comparison]:
+    """The best method of each (dataset, backbone) against each other one, paired by seed (two and more)."""
+    groups: dict[tuple[str, str], list[Outcome]] = {}
+    for outcome in outcomes.main:
+        groups.setdefault((outcome.key.task, outcome.key.backbone), []).append(outcome)
+    found = []
+    for where, held in groups.items():
+        best = max(held, key=lambda o: o.mean)
+        for other in held:
+            seeds = sorted(set(best.scores) & set(other.scores))
+            if other is not best and len(seeds) >= 2:
+                x, y = [best.scores[s] for s in seeds], [other.scores[s] for s in seeds]
+                found.append(_compared(where, best.key.method, other.key.method, x, y))
+    return _corrected(found)
+
+
+def _over_datasets(outcomes: Outcomes) -> Block:
+    title = "Methods in pairs, over the datasets of a family"
+    found = over_datasets(outcomes)
+    if not found:
+        return Missing(
+            title=title, why="It needs two methods with one backbone on three datasets of a family."
+        )
+    return _table(
+        "tests_over_datasets",
+        title,
+        found,
+        "datasets",
+        "Student's paired t-test of the mean scores, one pair of numbers a dataset: does the order hold for datasets "
+        "like these? The method on the left has the higher mean.",
+    )
+
+
+def _within_datasets(outcomes: Outcomes) -> Block:
+    title = "The best method of each dataset against the others, over seeds"
+    found = within_datasets(outcomes)
+    if not found:
+        return Missing(title=title, why="It needs two methods with the same two seeds or more.")
+    return _table(
+        "tests_within_datasets",
+        title,
+        found,
+        "seeds",
+        "Student's paired t-test, one pair of numbers a seed: would other seeds of these very configurations give the "
+        "same order? The best was chosen by these scores, which makes its lead look somewhat larger than it is.",
+        folded=len(found) > 24,
+    )
+
+
+def _table(
+    name: str, title: str, found: Sequence[Comparison], unit: str, caption: str, *, folded: bool = False
+) -> Table:
+    first = naming.family_title if unit == "datasets" else naming.task_title
+    rows: list[list[Field]] = [
+        [
+            first(c.where[0]),
+            naming.backbone_title(c.where[1]),
+            f"{naming.method_title(c.a)} over {naming.method_title(c.b)}",
+            f"{c.wins} of {c.test.n}",
+            signed(c.test.difference),
+            interval(c.test.low, c.test.high) or "–",
+            number(c.test.t, 2),
+            p_value(c.test.p),
+            Cell(p_value(c.p_holm), "good" if c.p_holm < ALPHA else ""),
+        ]
+        for c in found
+    ]
+    head = "family" if unit == "datasets" else "dataset"
+    return Table(
+        name=name,
+        title=title,
+        header=[head, "backbone", "methods", f"{unit} won", "difference", "95 %", "t", "p", "p (Holm)"],
+        rows=rows,
+        text_columns=3,
+        caption=caption,
+        data=[_record(c, head) for c in found],
+        folded=folded,
+    )
+
+
+def _record(c: Comparison, head: str) -> dict[str, object]:
+    return {
+        head: c.where[0],
+        "backbone": c.where[1],
+        "method": c.a,
+        "against": c.b,
+        "pairs": c.test.n,
+        "won": c.wins,
+        "difference": c.test.difference,
+        "low": c.test.low,
+        "high": c.test.high,
+        "t": c.test.t,
+        "p": c.test.p,
+        "p_holm": c.p_holm,
+    }

@@ -1,0 +1,215 @@
+"""The statistics of the report: spread over seeds, paired tests, ranks and fronts. NaN where undefined."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+NAN = float("nan")
+LEVEL = 0.95
+"""Level of every interval."""
+
+Interval = tuple[float, float]
+Alternative = Literal["two-sided", "greater", "less"]
+
+
+def mean(values: Sequence[float]) -> float:
+    """Mean; NaN without values or when one is NaN."""
+    return statistics.fmean(values) if values else NAN
+
+
+def sd(values: Sequence[float]) -> float:
+    """Sample standard deviation (n - 1); NaN for fewer than two values."""
+    return statistics.stdev(values) if len(values) > 1 and not any(map(math.isnan, values)) else NAN
+
+
+def t_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
+    """Student's interval of the mean over seeds; (NaN, NaN) for fewer than two values."""
+    return _around(mean(values), sd(values) / math.sqrt(len(values) or 1), len(values) - 1, level)
+
+
+def _around(centre: float, error: float, df: float, level: float = LEVEL) -> Interval:
+    if math.isnan(error) or not df > 0:
+        return NAN, NAN
+    half = float(stats.t.ppf((1 + level) / 2, df)) * error
+    return centre - half, centre + half
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over datasets with what the seeds leave open.
+
+    Attributes:
+        mean: The estimate.
+        low, high: 95 % interval of the mean over seeds.
+        single_low, single_high: 95 % interval for a single new run (one seed a dataset), which is what a published
+            number without a spread is compared with.
+        datasets: Datasets averaged.
+        seeds: Fewest seeds of a dataset.
+    """
+
+    mean: float
+    low: float = NAN
+    high: float = NAN
+    single_low: float = NAN
+    single_high: float = NAN
+    datasets: int = 1
+    seeds: int = 0
+
+
+def estimate(groups: Sequence[Sequence[float]]) -> Estimate:
+    """Mean over datasets of the means over seeds; only seeds are a source of error, the datasets are given.
+
+    With s_d² and n_d of dataset d of D, the variance of the mean is Σ s_d²/n_d / D², that of a single run
+    Σ s_d²(1 + 1/n_d) / D²; degrees of freedom by Welch and Satterthwaite.
+
+    Args:
+        groups: For each dataset its values (or paired differences) by seed.
+    """
+    if not groups or not all(groups):
+        return Estimate(NAN, datasets=len(groups))
+    centre, fewest = mean([mean(group) for group in groups]), min(map(len, groups))
+    if fewest < 2:
+        return Estimate(centre, datasets=len(groups), seeds=fewest)
+    parts = [(sd(group) ** 2, len(group)) for group in groups]
+    return Estimate(
+        centre,
+        *_around(centre, *_welch([(s2 / n, n - 1) for s2, n in parts], len(groups))),
+        *_around(centre, *_welch([(s2 * (1 + 1 / n), n - 1) for s2, n in parts], len(groups))),
+        datasets=len(groups),
+        seeds=fewest,
+    )
+
+
+def _welch(parts: Sequence[tuple[float, int]], count: int) -> tuple[float, float]:
+    """(standard error, degrees of freedom) of a mean of `count` terms with these (variance, df)."""
+    total, below = sum(v for v, _ in parts), sum(v * v / df for v, df in parts)
+    return math.sqrt(total) / count, total * total / below if below else float(sum(df for _, df in parts))
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """A paired t-test of a - b.
+
+    Attributes:
+        n: Pairs.
+        difference: Mean of a - b.
+        low, high: 95 % interval of the mean difference (two-sided).
+        t, p: Statistic and p-value; NaN for fewer than two pairs or differences without any spread.
+    """
+
+    n: int
+    difference: float
+    low: float
+    high: float
+    t: float
+    p: float
+
+
+def paired_t(a: Sequence[float], b: Sequence[float], alternative: Alternative = "two-sided") -> PairedTest:
+    """Student's paired t-test of values in the same order (as the paper's figures 4a and 4b, `greater`)."""
+    differences = [x - y for x, y in zip(a, b, strict=True)]
+    centre, spread = mean(differences), sd(differences)
+    low, high = t_interval(differences)
+    if not spread > 1e-12:  # NaN, or equal differences up to rounding
+        return PairedTest(len(differences), centre, low, high, NAN, NAN)
+    found = stats.ttest_rel(a, b, alternative=alternative)
+    return PairedTest(len(differences), centre, low, high, float(found.statistic), float(found.pvalue))
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """p-values adjusted for the family-wise error by Holm (1979), in the given order; NaN stays and does not count."""
+    known = sorted((p, i) for i, p in enumerate(ps) if not math.isnan(p))
+    adjusted, highest = [NAN] * len(ps), 0.0
+    for place, (p, i) in enumerate(known):
+        highest = max(highest, min(1.0, p * (len(known) - place)))
+        adjusted[i] = highest
+    return adjusted
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Mean ranks with Friedman's test and Nemenyi's critical difference (Demšar 2006, JMLR 7, section 3.2.2).
+
+    Attributes:
+        names: In order of mean rank; 1 is best, ties share their mean rank.
+        ranks: Mean rank of each.
+        blocks: Datasets (x backbones) ranked.
+        p: Friedman's p-value; NaN for fewer than three names or two blocks.
+        critical: Two mean ranks that differ by less cannot be told apart at 5 %.
+    """
+
+    names: tuple[str, ...]
+    ranks: tuple[float, ...]
+    blocks: int
+    p: float
+    critical: float
+
+    @property
+    def cliques(self) -> list[tuple[int, int]]:
+        """Longest runs (first, last) of names that cannot be told apart, of two and more."""
+        runs: list[tuple[int, int]] = []
+        for first in range(len(self.names)):
+            last = max(
+                i for i, r in enumerate(self.ranks) if r - self.ranks[first] < self.critical or i == first
+            )
+            if last > first and (not runs or last > runs[-1][1]):
+                runs.append((first, last))
+        return runs
+
+
+def ranking(scores: Mapping[str, Sequence[float]]) -> Ranking:
+    """Rank names within each block; higher scores are better.
+
+    Args:
+        scores: For each name its score in every block, in the same order; no NaN.
+    """
+    names = list(scores)
+    table = np.array([scores[name] for name in names], dtype=float).reshape(len(names), -1)
+    blocks = table.shape[1]
+    if not names or not blocks:
+        return Ranking(tuple(names), (), 0, NAN, NAN)
+    ranks = stats.rankdata(-table, axis=0).mean(axis=1)
+    order = sorted(range(len(names)), key=lambda i: (ranks[i], i))
+    return Ranking(
+        tuple(names[i] for i in order),
+        tuple(float(ranks[i]) for i in order),
+        blocks,
+        _friedman(table),
+        critical_difference(len(names), blocks),
+    )
+
+
+def _friedman(table: NDArray[np.float64]) -> float:
+    if table.shape[0] < 3 or table.shape[1] < 2 or not np.ptp(table, axis=0).any():
+        return NAN
+    return float(stats.friedmanchisquare(*table).pvalue)
+
+
+def critical_difference(names: int, blocks: int, alpha: float = 0.05) -> float:
+    """Nemenyi's critical difference q_α √(k(k+1) / 6N), q_α from the studentized range over √2 (Demšar 2006)."""
+    if names < 2 or blocks < 2:
+        return NAN
+    q = float(stats.studentized_range.ppf(1 - alpha, names, np.inf)) / math.sqrt(2)
+    return q * math.sqrt(names * (names + 1) / (6 * blocks))
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Indices of (cost, score) points that no other point beats, by rising cost; equal points are all kept.
+
+    A point is beaten by one that costs no more and scores no less, and is better in one of the two. Points with NaN
+    are never on the front.
+    """
+    known = [i for i, point in enumerate(points) if not any(map(math.isnan, point))]
+    order = sorted(known, key=lambda i: (points[i][0], -points[i][1]))
+    front: list[int] = []
+    for i in order:
+        top = points[front[-1]] if front else (NAN, -math.inf)
+        if points[i][1] > top[1] or points[i] == top:
+            front.append(i)
+    return front
