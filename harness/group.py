@@ -6,23 +6,28 @@ and shares its orders, so that every rank makes the same calls to its engine in 
 
 import logging
 import os
+import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Protocol
 
 import ray
 import ray.train
-from ray.exceptions import RayActorError
+from ray.exceptions import ActorUnavailableError, RayActorError
 
 from harness.engine import Engine, one_line
+from harness.errors import InputError
 from harness.jobs import Job, News, Orders, Report
 
 BUSY_S = 0.05  # a busy group asks for orders this often, and at once when it has news
 IDLE_S = 2.0  # an idle group waits this long in one question
 AGREE = timedelta(minutes=5)  # a rank that waits longer for the others restarts the group
-MAX_CRASHES = 3  # in a row without a report: the process itself may be damaged
+BEAT_S = 10.0  # between two signs of life
+ENDED = 100  # jobs whose last report may not have been heard
+MAX_CRASHES = 4  # in a row without a report: the process itself may be damaged
 
 
 class EngineCrashed(RuntimeError):
@@ -67,35 +72,84 @@ class Together:
 
 
 class Link:
-    """Rank 0's line to the job source: at most one question under way, which never holds up training."""
+    """Rank 0's line to the job source: at most one question under way, which never holds up training.
 
-    def __init__(self, source: Any, group: str, life: str, slots: int, welcome: bool) -> None:
+    News are kept until the source has answered: one that was started anew meanwhile is told again.
+
+    Args:
+        hello: Says hello to the source with the jobs that the group holds; whether it may go on.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        group: str,
+        life: str,
+        slots: int,
+        hello: Callable[[Sequence[Job]], bool],
+    ) -> None:
         self._source, self._group, self._life, self._slots = source, group, life, slots
-        self._ended = not welcome
+        self._hello = hello
+        self._ended = not hello(())
         self._reports: list[Report] = []
         self._refused: list[str] = []
+        self._told: tuple[list[Report], list[str]] = ([], [])
         self._question: Any = None
         self._next = 0.0
+        self._idle_since: float | None = time.monotonic()
+        self._idle = 0.0
 
     def tell(self, reports: Sequence[Report], refused: Sequence[str]) -> None:
         """Keep news for the next question."""
         self._reports += reports
         self._refused += refused
 
-    def orders(self, held: Sequence[str]) -> Orders:
-        """Orders that have arrived, if any; an idle group waits. A dead source is an order to end."""
+    def orders(self, held: Mapping[str, Job], ended: Sequence[Job]) -> Orders:
+        """Orders that have arrived, if any; an idle group waits. A dead source is an order to end.
+
+        Args:
+            held: Jobs of the group.
+            ended: Jobs that ended lately, of which there may be news that the source has not heard.
+        """
+        if self._ended:
+            return Orders(close=True)
+        if not held and self._idle_since is None:
+            self._idle_since = time.monotonic()
         try:
-            return Orders(close=True) if self._ended else self._ask(held)
+            orders = self._ask(list(held))
+            if orders.hello:
+                self._again(held, ended)
+                return Orders()
+        except ActorUnavailableError:
+            self._lost_question()
+            time.sleep(BUSY_S)
+            return Orders()
         except RayActorError:
             return Orders(close=True)
+        if orders.admit and self._idle_since is not None:
+            self._idle, self._idle_since = time.monotonic() - self._idle_since, None
+        return orders
+
+    def _again(self, held: Mapping[str, Job], ended: Sequence[Job]) -> None:
+        """The source is another one: it hears of our jobs, and what the last one may have missed."""
+        self._lost_question()
+        wanted = {report.job for report in self._reports}
+        self._ended = not self._hello([*held.values(), *(job for job in ended if job.id in wanted)])
+
+    def _lost_question(self) -> None:
+        """Nobody knows whether the last question was heard: what it told is told again."""
+        reports, refused = self._told
+        self._reports, self._refused = reports + self._reports, refused + self._refused
+        self._told, self._question = ([], []), None
 
     def _ask(self, held: Sequence[str]) -> Orders:
         urgent = self._reports or self._refused or not held
         if self._question is None and (urgent or time.monotonic() >= self._next):
             room = self._slots - len(held)
-            news = News(self._group, self._life, self._reports, list(held), self._refused, room)
+            news = News(self._group, self._life, self._reports, list(held), self._refused, room, self._idle)
             self._question = self._source.exchange.remote(news, 0.0 if held else IDLE_S)
-            self._reports, self._refused = [], []
+            self._told = (self._reports, self._refused)
+            self._reports, self._refused, self._idle = [], [], 0.0
         if self._question is None or (held and not ray.wait([self._question], timeout=0)[0]):
             return Orders()
         orders: Orders = ray.get(self._question)
@@ -122,14 +176,15 @@ class Group:
     ) -> None:
         self._engine, self._shared, self._link = engine, shared, link
         self._crashed, self._suspect = crashed, suspect
-        self._held: list[str] = []
+        self._held: dict[str, Job] = {}
+        self._ended: deque[Job] = deque(maxlen=ENDED)
         self._crashes = 0
 
     def run(self) -> None:
         """Serve until the job source closes the group."""
         while True:
             error = self._advance() if self._held else None
-            mine = self._link.orders(self._held) if self._link else None
+            mine = self._link.orders(self._held, self._ended) if self._link else None
             orders, errors = self._shared.turn(mine, error)
             if orders.close:
                 return
@@ -146,24 +201,24 @@ class Group:
 
     def _drop(self, name: str) -> None:
         self._engine.release(name)
-        if name in self._held:
-            self._held.remove(name)
+        self._held.pop(name, None)
 
     def _admit(self, job: Job) -> None:
-        error = None
+        error, hopeless = None, False
         try:
             if self._engine.free_slots(job) < 1:
                 self._tell(refused=[job.id])
                 return
             self._engine.admit(job)
         except Exception as problem:
-            error = one_line(problem)
+            error, hopeless = one_line(problem), isinstance(problem, (ValueError, InputError))
         _, errors = self._shared.turn(None, error)
         if not errors:
-            self._held.append(job.id)
+            self._held[job.id] = job
             return
         self._engine.release(job.id)
-        self._tell([Report(job=job.id, number=1, status="failed", error=errors[0])])
+        report = Report(job=job.id, number=1, status="failed", error=errors[0], hopeless=hopeless)
+        self._tell([report])
 
     def _advance(self) -> str | None:
         try:
@@ -172,12 +227,17 @@ class Group:
             line = one_line(problem)
             if isinstance(self._shared, Together):
                 self._suspect(line)
+                if "OutOfMemory" in type(problem).__name__:
+                    raise EngineCrashed(line) from problem  # the other ranks wait in a reduction
             return line
         for report in reports:
             self._crashes = 0
             if report.status != "running" and report.job in self._held:
-                self._held.remove(report.job)
-        self._tell(reports)
+                self._ended.append(self._held.pop(report.job))
+        self._tell(
+            [report for report in reports if report.status != "returned"],
+            [report.job for report in reports if report.status == "returned"],
+        )
         return None
 
     def _crash(self, line: str) -> None:
@@ -217,6 +277,7 @@ def serve(config: dict[str, Any]) -> None:
 def _serve(engine: Engine, source: Any, name: str, life: str, rank: int, world: int, slots: int) -> None:
     shared: Shared = Together() if world > 1 else Alone()
     link = crashed = None
+    stop = threading.Event()
 
     def suspect(line: str) -> None:
         source.suspect.remote(name, line)
@@ -224,13 +285,26 @@ def _serve(engine: Engine, source: Any, name: str, life: str, rank: int, world: 
     if rank == 0:
         placement = ray.util.get_current_placement_group()
         lies_in = placement.id.hex() if placement else None
-        welcome = ray.get(source.hello.remote(name, life, lies_in, os.getpid()))
-        link = Link(source, name, life, slots, welcome)
+
+        def hello(held: Sequence[Job]) -> bool:
+            welcome: bool = ray.get(source.hello.remote(name, life, lies_in, os.getpid(), list(held)))
+            return welcome
 
         def crashed(line: str) -> None:
             ray.get(source.crashed.remote(name, life, line))
 
-    Group(engine, shared, link, crashed, suspect).run()
+        link = Link(source, name, life, slots, hello)
+        threading.Thread(target=_beat, args=(source, name, life, stop), name="beat", daemon=True).start()
+    try:
+        Group(engine, shared, link, crashed, suspect).run()
+    finally:
+        stop.set()
+
+
+def _beat(source: Any, name: str, life: str, stop: threading.Event) -> None:
+    """Signs of life, also while the loop is in a long evaluation."""
+    while not stop.wait(BEAT_S):
+        source.beat.remote(name, life)
 
 
 def _use_threads(threads: int) -> None:

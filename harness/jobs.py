@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Stage = Literal["search", "final"]
-Status = Literal["queued", "started", "running", "finished", "failed", "stopped", "interrupted"]
+Status = Literal["queued", "started", "running", "finished", "failed", "stopped", "interrupted", "unknown"]
 OPEN = frozenset({"queued", "started", "running"})
-"""The statuses of a job that has not ended."""
+"""The statuses of a job that has not ended. `unknown`: the source has lost it; it is to be submitted again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +97,7 @@ class News:
         held: Ids of the jobs that it trains.
         refused: Ids of the jobs that it was given and cannot take now.
         room: How many more jobs it could hold.
+        idle: Seconds that it was without a job before it got those that it holds, told once.
     """
 
     group: str
@@ -105,12 +106,17 @@ class News:
     held: Sequence[str]
     refused: Sequence[str]
     room: int
+    idle: float = 0.0
 
 
 @dataclass(frozen=True)
 class Orders:
-    """What a worker group must do next, on every rank and in this order: end; or release, then admit."""
+    """What a worker group must do next, on every rank and in this order: end; or release, then admit.
+
+    `hello`: the source does not know it (any more) and asks it to say hello again, with the jobs that it holds.
+    """
 
     release: Sequence[str] = ()
     admit: Sequence[Job] = ()
     close: bool = False
+    hello: bool = False

@@ -23,6 +23,7 @@ from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from harness.engine import Engine
+from harness.heard import Heard
 from harness.job_source import JobSource
 from harness.jobs import Event, Job
 
@@ -93,6 +94,9 @@ class Pool:
         self.capacity = len(groups) * slots
         self.interrupted = False
         self._read = self._warned = 0
+        self._heard = Heard()
+        self._limit: int | None = None
+        self._incarnation: str | None = None
         self._temporary = False
         self._closing = threading.Event()
         self._tasks: dict[str, Any] = {}
@@ -114,6 +118,7 @@ class Pool:
         scratch: Path | None = None,
         start_s: float = 300.0,
         client_s: float = 60.0,
+        max_failures: int = 2,
     ) -> "Pool":
         """Start the groups and wait until one of them serves; the others come up beside it.
 
@@ -123,6 +128,7 @@ class Pool:
             scratch: Folder for Ray's own files; by default a temporary one that goes with the pool.
             start_s: Seconds to wait for the first group.
             client_s: Seconds after which the slot of a search client that vanished is free again.
+            max_failures: How often a job that failed is tried again, on another group where there is one.
 
         Raises:
             ValueError: when the groups do not fit on the machine.
@@ -138,9 +144,11 @@ class Pool:
                 name=f"lingo-jobs-{token}",
                 num_cpus=0,
                 max_concurrency=10_000,
+                max_restarts=-1,
+                max_task_retries=-1,
                 scheduling_strategy=_beside_the_driver(),
             )
-            .remote(client_s=client_s)
+            .remote(client_s=client_s, max_failures=max_failures, restartable=True)
         )
         run = {
             "make_engine": ray.put(make_engine),  # pickled once, here: workers need not import its module
@@ -171,23 +179,30 @@ class Pool:
 
     def begin(self, limit: int | None = None) -> None:
         """Open a round of jobs, of which at most `limit` train at once."""
-        self.interrupted = False
+        self.interrupted, self._limit = False, limit
         self._call("begin", limit)
 
     def submit(self, job: Job) -> None:
         """Queue a job whose news the caller reads from `events`."""
+        self._heard.submitted(job)
         self._call("submit", job, followed=False)
 
     def events(self, wait_s: float = 0.5) -> list[Event]:
-        """What happened since the last call, in order, at the latest after `wait_s`; logs new warnings."""
+        """What happened since the last call, in order, at the latest after `wait_s`; logs new warnings.
+
+        A job source whose process died has been started anew by Ray and is told here what it must know; nothing
+        is repeated to the caller. Checkpoints of jobs whose end an earlier call gave are removed.
+        """
         events: list[Event]
+        self._heard.remove_checkpoints()
+        self._restore_source()
         events, warnings = self._call("events", self._read, wait_s)
         for line in warnings[self._warned :]:
             log.warning("%s", line)
         self._warned = len(warnings)
         if events:
             self._read = events[-1].number
-        return events
+        return self._heard.take(events)
 
     def interrupt(self) -> None:
         """End every open job as interrupted."""
@@ -198,6 +213,12 @@ class Pool:
         """Counts of `JobSource.state`."""
         state: dict[str, Any] = self._call("state")
         return state
+
+    def usage(self) -> dict[str, float]:
+        """How the groups' time was used: busy_s, idle_s (without a job while one was queued), idle_share of both,
+        empty_slots_share (of busy groups, while jobs were queued)."""
+        usage: dict[str, float] = self._call("usage")
+        return usage
 
     def close(self) -> None:
         """End open jobs, send the workers home, leave no placement group behind. May be called twice."""
@@ -218,6 +239,7 @@ class Pool:
                 ray.cancel(task, force=True)
         ray.kill(self._source)
         self._sweep()
+        self._heard.sweep()
         if self._temporary:
             shutil.rmtree(self.scratch, ignore_errors=True)
 
@@ -233,8 +255,25 @@ class Pool:
         except RayError as error:
             raise PoolError(f"The worker pool's job source is gone: {_short(error)}") from error
 
+    def _restore_source(self) -> None:
+        """Tell a source that was started anew what the last one knew from here."""
+        incarnation = self._call("incarnation")
+        if incarnation == self._incarnation:
+            return
+        if self._incarnation is not None:
+            log.warning("the job source died and was started anew; its jobs are queued again")
+            self._warned = 0
+            self._call("expect", self._groups)
+            self._call("begin", self._limit)
+            if self.interrupted:
+                self._call("interrupt")
+            for job in self._heard.open():
+                self._call("submit", job, followed=False)
+        self._incarnation = incarnation
+
     def _up(self, start_s: float) -> None:
         self._call("expect", self._groups)
+        self._incarnation = self._call("incarnation")
         for thread in self._threads:
             thread.start()
         deadline = time.monotonic() + start_s

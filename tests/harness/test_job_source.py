@@ -51,7 +51,8 @@ class World:
 
 
 def job(name: str) -> Job:
-    return Job(id=name, study="s", stage="search", backbone="b", data="d", config={})
+    config = {"method": name if "kind" in name else "m"}
+    return Job(id=name, study="s", stage="search", backbone="b", data="d", config=config)
 
 
 def report(name: str, number: int, status: Any = "running") -> Report:
@@ -130,7 +131,7 @@ def test_a_job_that_loses_its_worker_too_often_fails_with_one_line() -> None:
 
 def test_a_failure_earlier_than_the_first_attempt_got_still_ends_the_job() -> None:
     async def test() -> None:
-        world = World()
+        world = World(max_failures=0)
         await world.submit("x")
         await world.source.hello("g", "a", None)
         await world.exchange()
@@ -173,7 +174,7 @@ def test_a_job_refused_by_an_empty_group_fails() -> None:
 
 def test_a_crash_fails_a_lone_job_and_separates_several() -> None:
     async def test() -> None:
-        world = World()
+        world = World(max_failures=0)
         await world.submit("bad", "good", "next")
         await world.source.hello("g", "a", None)
         assert names(await world.exchange(room=2)) == ["bad", "good"]

@@ -1,0 +1,197 @@
+"""The queue of jobs, who holds which, what was reported: the state of a job source and the rules of its changes."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+
+from harness.jobs import OPEN, Event, Job, News, Report, Status
+from harness.leases import Entry, GroupState, Usage, kind_of
+
+
+class JobState:
+    """Jobs, groups and events. `harness.job_source.JobSource` explains the arguments and is what others call.
+
+    Args:
+        first_event: The number before that of the first event.
+    """
+
+    def __init__(
+        self,
+        *,
+        client_s: float,
+        lease_s: float,
+        stuck_s: float,
+        max_failures: int,
+        first_event: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._client_s, self._lease_s, self._stuck_s, self._clock = client_s, lease_s, stuck_s, clock
+        self._max_failures = max_failures
+        self._entries: dict[str, Entry] = {}
+        self._open: set[str] = set()
+        self._queue: list[str] = []
+        self._groups: dict[str, GroupState] = {}
+        self._broken: dict[str, str] = {}
+        self._expected: set[str] = set()
+        self._events: deque[Event] = deque()
+        self._event_count, self._submitted = first_event, 0
+        self._limit: int | None = None
+        self._usage = Usage(clock())
+
+    def _open_entries(self) -> list[Entry]:
+        return [self._entries[name] for name in sorted(self._open)]
+
+    def _count_time(self) -> None:
+        queued = bool(self._queue) and not self._at_limit()
+        self._usage.passed(self._clock(), self._groups.values(), queued=queued)
+
+    def _adopt(self, job: Job, group: str) -> None:
+        """A job that a group trained before this source was started."""
+        if job.id not in self._entries:
+            self._submitted += 1
+            self._entries[job.id] = Entry(job, (0, self._submitted), False, self._clock())
+            self._open.add(job.id)
+        entry = self._entries[job.id]
+        if entry.status in OPEN and entry.group is None:
+            if job.id in self._queue:
+                self._queue.remove(job.id)
+            entry.group = group
+            self._groups[group].held.add(job.id)
+            self._log(entry, "started")
+
+    def _take_news(self, name: str, group: GroupState, news: News) -> None:
+        group.slots = news.room + len(news.held)
+        if news.idle:
+            self._usage.gap(group, news.idle)
+        for report in news.reports:
+            entry = self._entries.get(report.job)
+            group.silent_lives = 0
+            if entry is not None and report.job in group.held:
+                self._confirm(entry)
+                self._record(entry, report)
+        for job_id in [job_id for job_id in news.held if job_id in group.held]:
+            self._confirm(self._entries[job_id])
+        refused = [job_id for job_id in news.refused if job_id in group.held]
+        for job_id in refused:
+            if news.held or news.reports:
+                self._requeue(self._entries[job_id])
+            else:
+                self._fail(self._entries[job_id], "does not fit on an empty worker.")
+        group.refused |= set(refused)
+        group.kinds |= {kind_of(self._entries[job_id].job) for job_id in refused}
+
+    def _confirm(self, entry: Entry) -> None:
+        """A job has started once its group says so: one that is refused never did."""
+        if entry.status == "queued":
+            self._log(entry, "started")
+
+    def _record(self, entry: Entry, report: Report) -> None:
+        if report.status == "running":
+            if report.number > entry.last:
+                entry.losses, entry.alone = 0, False
+                entry.reports.append(report)
+                self._log(entry, "running")
+        elif report.status == "failed":
+            self._retry(entry, report)
+        else:
+            self._finish(entry, report)
+
+    def _retry(self, entry: Entry, report: Report) -> None:
+        """A failed attempt: another one, elsewhere where there is another group, or the end."""
+        where = entry.group or "no group"
+        entry.failures.append(f"{where}: {report.error}")
+        if report.hopeless or len(entry.failures) > self._max_failures:
+            self._finish(entry, report)
+            return
+        entry.avoid.add(where)
+        self._requeue(entry)
+
+    def _finish(self, entry: Entry, report: Report) -> None:
+        """The job's last report, with one line for each attempt that failed."""
+        facts = report.facts | ({"failures": entry.failures} if entry.failures else {})
+        entry.reports.append(replace(report, number=max(report.number, entry.last + 1), facts=facts))
+        self._end(entry, "finished" if report.status == "finished" else "failed")
+
+    def _take_jobs(self, name: str, group: GroupState, room: int) -> list[Job]:
+        taken: list[Job] = []
+        for job_id in list(self._queue):
+            if (
+                len(taken) >= room
+                or self._at_limit()
+                or any(self._entries[held].alone for held in group.held)
+            ):
+                break
+            entry = self._entries[job_id]
+            unfit = job_id in group.refused or kind_of(entry.job) in group.kinds
+            if unfit or (entry.alone and group.held) or self._better_elsewhere(name, entry):
+                continue
+            self._queue.remove(job_id)
+            group.held.add(job_id)
+            entry.group = name
+            taken.append(entry.job)
+        return taken
+
+    def _better_elsewhere(self, name: str, entry: Entry) -> bool:
+        """Whether a job that failed here has another group to go to."""
+        return name in entry.avoid and any(
+            other not in entry.avoid and other not in self._broken and self._alive(group)
+            for other, group in self._groups.items()
+        )
+
+    def _alive(self, group: GroupState) -> bool:
+        now = self._clock()
+        heard = now - group.seen <= self._lease_s and now - group.exchanged <= self._stuck_s
+        return bool(group.life) and heard
+
+    def _at_limit(self) -> bool:
+        return (
+            self._limit is not None and sum(len(group.held) for group in self._groups.values()) >= self._limit
+        )
+
+    def _requeue(self, entry: Entry) -> None:
+        self._leave(entry)
+        if entry.status != "queued":
+            self._log(entry, "queued")
+        self._queue.insert(0, entry.job.id)
+        self._queue.sort(key=lambda name: self._entries[name].order)
+
+    def _leave(self, entry: Entry) -> None:
+        group = self._groups.get(entry.group) if entry.group else None
+        if group is not None:
+            group.held.discard(entry.job.id)
+            group.refused.clear()
+            group.kinds.clear()
+        entry.group = None
+
+    def _end(self, entry: Entry, status: Status) -> None:
+        self._leave(entry)
+        self._open.discard(entry.job.id)
+        if entry.job.id in self._queue:
+            self._queue.remove(entry.job.id)
+        self._log(entry, status)
+
+    def _fail(self, entry: Entry, error: str) -> None:
+        self._finish(entry, Report(job=entry.job.id, number=entry.last + 1, status="failed", error=error))
+
+    def _all_broken(self) -> bool:
+        return bool(self._broken) and (self._expected | set(self._groups)) <= set(self._broken)
+
+    def _broken_line(self) -> str:
+        return next(iter(self._broken.values()))
+
+    def _expire(self) -> None:
+        now = self._clock()
+        for group in [group for group in self._groups.values() if group.held and not self._alive(group)]:
+            self._count_time()
+            for job_id in sorted(group.held):
+                self._requeue(self._entries[job_id])
+        for entry in self._open_entries():
+            if entry.followed and now - entry.seen > self._client_s:
+                self._fail(entry, f"its search client has not asked for it for {self._client_s:.0f} s.")
+
+    def _log(self, entry: Entry, status: Status) -> None:
+        entry.status = status
+        self._event_count += 1
+        report = entry.reports[-1] if entry.reports else Report(job=entry.job.id, number=0, status="running")
+        self._events.append(Event(self._event_count, entry.job, report, status))
