@@ -11,6 +11,7 @@ COMMANDS = (
     "plan",
     "resume",
     "prepare",
+    "report",
     "best",
     "sync",
     "ui",
