@@ -8,6 +8,7 @@ import torch
 from harness.training import Training
 from lingo.flops import OPT_125M, Shape, shape_of, step_flops
 from lingo.pack import Pack
+from lingo.packed_bits import numbers_in
 from lingo.parameters import rank_pattern, trained_parameters, used_parameters
 from lingo.slot import Slot
 from lingo.streams import stream
@@ -61,7 +62,7 @@ def job_facts(pack: Pack, training: Training, *, device: str, gpus: int) -> dict
     facts: dict[str, Any] = {
         "trained_parameters": trained_parameters(pack, slot),
         "used_parameters": used_parameters(pack, slot),
-        "total_parameters": sum(parameter.numel() for parameter in backbone.model.parameters()),
+        "total_parameters": sum(map(numbers_in, backbone.model.parameters())),
         "samples": training.samples(slot.step),
         "samples_shared": training.shared,
         "data_digest": slot.data.digest,

@@ -18,6 +18,7 @@ from lingo.data import TaskData
 from lingo.embeddings import last_rows
 from lingo.folder import new_folder, write_tensors
 from lingo.heads import pool
+from lingo.packed_bits import numbers_in
 from lingo.single import GradientTrial, Network
 from lingo.sites import target_paths
 from lingo.streams import stream, stream_seed
@@ -81,7 +82,7 @@ class PeftNetwork(Network):
         return pool(hidden, lengths, self.backbone.pooling).to(self.head.dtype) @ self.head.t()
 
     def facts(self) -> dict[str, Any]:
-        base = sum(p.numel() for name, p in self.model.named_parameters() if not p.requires_grad)
+        base = sum(numbers_in(p) for p in self.model.parameters() if not p.requires_grad)
         return {"total_parameters": base, "backbone_digest": self.backbone.digest}
 
     def detach(self) -> None:

@@ -1,5 +1,7 @@
 """Weights that are held in 4 bits by the library bitsandbytes, and what they stand for."""
 
+from math import prod
+
 from torch import Tensor
 
 
@@ -14,3 +16,8 @@ def unpacked(weight: Tensor) -> Tensor:
 
     found: Tensor = dequantize_4bit(weight.data, weight.quant_state)  # type: ignore[attr-defined]
     return found
+
+
+def numbers_in(weight: Tensor) -> int:
+    """How many numbers a weight has; a 4-bit one holds two in each of its bytes."""
+    return prod(weight.quant_state.shape) if is_packed(weight) else weight.numel()  # type: ignore[attr-defined]
