@@ -1,29 +1,47 @@
-"""The two stages on a local Ray instance: every search, then the winners on all seeds."""
+"""The two stages on Ray: every search, then the winners on all seeds."""
 
+import logging
+import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.markup import escape
 
+from harness.budgets import Budgets
+from harness.calibration import calibrate_remotely
+from harness.cluster import Ground, ray_for
 from harness.config import Benchmark
 from harness.engine import Engine
 from harness.environment import capture
+from harness.forecast import typical
 from harness.jobs import Job, Report
-from harness.ledger import Cell, Ledger
-from harness.machine import Shape, free_gibibytes, shape, usable_cores
+from harness.ledger import Cell, Ledger, Watcher
 from harness.plan import Plan
-from harness.pool import Pool, local_ray
+from harness.pool import Pool
 from harness.progress import Progress, StudyGoal
-from harness.results import Record, ResultStore
-from harness.search import StudyPlan, run_finals, run_search
+from harness.results import Record, ResultStore, written
+from harness.search import run_finals, run_search
+from harness.study_plans import CHECKPOINTS, options_of, study_plans
+from harness.supersede import outdated, set_aside, with_new_names
 from harness.tracking import Tracker
 from harness.tracking_view import Setting
-from harness.winners import final_jobs, unsearched
+from harness.usage import Meter, budgets_of, write_usage
+from harness.winners import final_jobs, unsearched, winners
+from lingo.methods import METHODS
+from lingo.quantized import usual_type
+
+log = logging.getLogger(__name__)
+
+MakeEngine = Callable[[int, int], Engine]
+
+MOST_IN_A_PACK = 16
 
 
 def train(
@@ -31,61 +49,130 @@ def train(
     cells: Sequence[Cell],
     store: ResultStore,
     console: Console,
-    make_engine: Callable[[int, int], Engine] | None,
+    make_engine: MakeEngine | None,
 ) -> bool:
-    """Search what is not searched, then train the winners' missing seeds. True when interrupted."""
-    benchmark = checked.benchmark
-    lay = _shape(benchmark)
-    todo = unsearched(store.load(), cells, benchmark.num_samples)
-    console.print(f"Starting Ray on this machine: {lay}.")
-    progress = Progress([_goal(cell, benchmark, todo) for cell in cells], console)
-    with (
-        _tracking(checked, console) as tracked,
-        local_ray(lay.groups * lay.workers * lay.cpus, lay.groups * lay.workers * lay.gpus or None),
-        Pool.start(
-            make_engine or _real_engine(),
-            groups=lay.groups,
-            workers_per_group=lay.workers,
-            cpus_per_worker=lay.cpus,
-            gpus_per_worker=lay.gpus,
-        ) as pool,
-        progress,
-        _ctrl_c(pool, console) as asked,
-    ):
-        ledger = Ledger(
-            store,
-            cells,
-            benchmark=benchmark.suite,
-            environment=capture().to_dict(),
-            watchers=[progress, tracked],
+    """Search what is not searched, then train the winners' missing seeds. True when interrupted.
+
+    Raises:
+        InputError: when a cluster cannot be joined.
+        Unwritable: when the output folder cannot be written any more; jobs are ended before.
+    """
+    benchmark, begun = checked.benchmark, time.monotonic()
+    records = store.load()
+    todo = unsearched(records, cells, benchmark.num_samples, **options_of(benchmark))
+    progress = Progress([_goal(cell, benchmark, todo, records) for cell in cells], console)
+    with ray_for(benchmark) as ground, _tracking(checked, console) as tracked:
+        slots = _slots(cells, benchmark, ground, console, make_engine)
+        console.print(f"Training on {ground.where}: {ground.shape}, {_some_trials(slots)} at once in each.")
+        budgets = _budgets(benchmark, ground, store)
+        with (
+            _pool(benchmark, ground, slots, make_engine) as pool,
+            progress,
+            _ctrl_c(pool, console, checked.out) as asked,
+        ):
+            watchers: list[Watcher] = [progress, tracked, Meter(budgets)]
+            environment = capture().to_dict()
+            ledger = Ledger(
+                store, cells, benchmark=benchmark.suite, environment=environment, watchers=watchers
+            )
+            stages = _Stages(checked, cells, store, pool, ledger, budgets, tracked)
+            try:
+                progress.stage("search")
+                stages.search(todo)
+                if not asked.is_set():
+                    progress.stage("final stage")
+                    stages.finals()
+            finally:
+                with written(checked.out):
+                    stages.tell_usage(time.monotonic() - begun)
+            return asked.is_set()
+
+
+class _Stages:
+    """What the two stages share."""
+
+    def __init__(
+        self,
+        checked: Plan,
+        cells: Sequence[Cell],
+        store: ResultStore,
+        pool: Pool,
+        ledger: Ledger,
+        budgets: Budgets,
+        tracked: "_Tracked",
+    ) -> None:
+        self._out, self._benchmark, self._cells = checked.out, checked.benchmark, cells
+        self._store, self._pool, self._ledger = store, pool, ledger
+        self._budgets, self._tracked = budgets, tracked
+        self._keys = [cell.study.key for cell in cells]
+
+    def search(self, todo: Sequence[Cell]) -> None:
+        """Run the searches that are not complete."""
+        if todo:
+            run_search(
+                study_plans(todo, self._benchmark, self._store.load(), self._out),
+                self._pool,
+                max_concurrent=self._benchmark.max_concurrent,
+                on_report=self._ledger,
+                cut=lambda: self._budgets.cut(self._keys).keys(),
+            )
+
+    def finals(self) -> None:
+        """Train the missing seeds of every study whose search is complete, or was cut by a budget."""
+        benchmark, records = self._benchmark, self._store.load()
+        cut = self._budgets.cut(self._keys)
+        unfinished = [cell for cell in self._unfinished(records) if cell.study.key not in cut]
+        ready = [cell for cell in self._cells if cell not in unfinished]
+        with written(self._out):
+            for record in set_aside(self._store, outdated(records, ready, benchmark.scope)):
+                self._tracked.ended(record)
+        jobs = final_jobs(
+            self._store.load(),
+            ready,
+            benchmark.seeds,
+            self._out / "adapters",
+            scope=benchmark.scope,
+            checkpoints=self._out / CHECKPOINTS,
+            patience=benchmark.stops_early,
         )
-        progress.stage("search")
-        run_search(
-            [_study_plan(cell, benchmark) for cell in todo],
-            pool,
-            max_concurrent=benchmark.max_concurrent,
-            on_report=ledger,
+        jobs = with_new_names(jobs, self._out, winners(records, ready, benchmark.scope))
+        predictions = str(self._out / "predictions")
+        run_finals(
+            [replace(job, predictions=predictions) for job in jobs], self._pool, on_report=self._ledger
         )
-        if not asked.is_set():
-            progress.stage("final stage")
-            run_finals(_finals(store, cells, benchmark, checked.out / "adapters"), pool, on_report=ledger)
-        return asked.is_set()
+
+    def tell_usage(self, seconds: float) -> None:
+        """Write what was used and cut."""
+        records = self._store.load()
+        unfinished = {cell.study.key for cell in self._unfinished(records)}
+        cut = [f"{study}: {why}" for study, why in self._budgets.cut().items() if study in unfinished]
+        pool = self._pool.usage()
+        write_usage(self._out, self._benchmark, records, cut=cut, pool=pool, seconds=seconds)
+
+    def _unfinished(self, records: Sequence[Record]) -> list[Cell]:
+        return unsearched(records, self._cells, self._benchmark.num_samples, **options_of(self._benchmark))
 
 
 @contextmanager
-def _ctrl_c(pool: Pool, console: Console) -> Iterator[threading.Event]:
+def _ctrl_c(pool: Pool, console: Console, out: Path) -> Iterator[threading.Event]:
     """Ctrl-C, or a polite kill, ends the open jobs and lets the stages return; a second one ends all at once.
 
     The exception that Python would raise instead could strike inside a call to Ray.
     """
+    from harness.run import INTERRUPTED, resume_command
+
     asked = threading.Event()
 
     def ask(*_: object) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
+        if asked.is_set():  # as a kill would: all that matters is on the disk, and Ray notices by itself
+            console.show_cursor(True)
+            console.print(f"Left at once. To go on: {resume_command(out)}", soft_wrap=True)
+            os._exit(INTERRUPTED)
         asked.set()
         threading.Thread(target=pool.interrupt, name="interrupt", daemon=True).start()
-        console.print("Stopping: open trials are ended, ended ones are kept. Ctrl-C again stops at once.")
+        console.print(
+            "Stopping: no new trial starts, open ones keep their state. Ctrl-C again leaves at once."
+        )
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -93,13 +180,6 @@ def _ctrl_c(pool: Pool, console: Console) -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _finals(store: ResultStore, cells: Sequence[Cell], benchmark: Benchmark, adapters: Path) -> list[Job]:
-    """The final runs to do; a study whose search did not come to its end has no winner yet."""
-    records = store.load()
-    unfinished = unsearched(records, cells, benchmark.num_samples)
-    return final_jobs(records, [cell for cell in cells if cell not in unfinished], benchmark.seeds, adapters)
 
 
 class _Tracked:
@@ -133,49 +213,90 @@ def _tracking(checked: Plan, console: Console) -> Iterator[_Tracked]:
         tracker.close()
 
 
-def _real_engine() -> Callable[[int, int], Engine]:
-    from harness.worker import make_engine
+def _pool(benchmark: Benchmark, ground: Ground, slots: int, make_engine: MakeEngine | None) -> Pool:
+    lay = ground.shape
+    if make_engine is None:
+        from harness.engines import make_engine as engine
 
-    return make_engine
-
-
-def _shape(benchmark: Benchmark) -> Shape:
-    return shape(
-        cores=usable_cores(),
-        gibibytes=free_gibibytes(),
-        gpus=torch.cuda.device_count(),
-        workers=benchmark.workers_per_trial,
-        at_most=benchmark.max_concurrent,
+        make_engine = partial(engine, pack=slots, files=ground.files, frozen=benchmark.frozen)
+    return Pool.start(
+        make_engine,
+        groups=lay.groups,
+        workers_per_group=lay.workers,
+        cpus_per_worker=lay.cpus,
+        gpus_per_worker=lay.gpus,
+        slots=slots,
     )
 
 
-def _goal(cell: Cell, benchmark: Benchmark, todo: Sequence[Cell]) -> StudyGoal:
+def _budgets(benchmark: Benchmark, ground: Ground, store: ResultStore) -> Budgets:
+    lay = ground.shape
+    return budgets_of(
+        benchmark, groups=lay.groups, gpus=lay.workers * lay.gpus, records=store.load(), out=store.out
+    )
+
+
+def _slots(
+    cells: Sequence[Cell],
+    benchmark: Benchmark,
+    ground: Ground,
+    console: Console,
+    make_engine: MakeEngine | None,
+) -> int:
+    """Trials at once in a worker group: as asked, or what a few steps with each backbone say is best for all."""
+    packed = [cell for cell in cells if _goes_into_packs(cell)]
+    runs = len(packed) * max(benchmark.num_samples, len(benchmark.seeds))
+    each = -(-min(runs, benchmark.max_concurrent or runs) // ground.shape.groups)
+    if benchmark.pack or make_engine or each <= 1:
+        return benchmark.pack or 1
+    longest = {cell.source: cell for cell in sorted(packed, key=lambda cell: cell.work)}
+    with console.status("measuring how many trials go together best"):
+        return min(_best_pack(cell, benchmark, ground, each) for cell in longest.values())
+
+
+def _goes_into_packs(cell: Cell) -> bool:
+    method = METHODS[cell.study.method]
+    return method.engine == "pack" and method.adapter != "none"
+
+
+def _best_pack(cell: Cell, benchmark: Benchmark, ground: Ground, most: int) -> int:
+    """What serves best for this study's trials; one where it cannot be measured."""
+    lay, study = ground.shape, cell.study
+    try:
+        told = calibrate_remotely(
+            cell.source,
+            str(cell.data),
+            typical(study, benchmark).to_dict(),
+            cpus=lay.cpus,
+            gpus=lay.gpus,
+            most=min(most, MOST_IN_A_PACK),
+            frozen=benchmark.frozen or usual_type("cuda" if lay.gpus else "cpu"),
+            max_labels=study.task.num_labels,
+            files=ground.files,
+        )
+    except ValueError as error:
+        log.warning("packs of one trial: %s", error)
+        return 1
+    return told.pack
+
+
+def _some_trials(count: int) -> str:
+    return f"{count} trial{'' if count == 1 else 's'}"
+
+
+def _goal(cell: Cell, benchmark: Benchmark, todo: Sequence[Cell], records: Sequence[Record]) -> StudyGoal:
+    """What this run has to do for a study: what its records have is done."""
     study = cell.study
     backbone = f" {study.backbone}" if len(benchmark.models) > 1 else ""
+    mine = [record for record in records if record.study == study.key]
+    trials = sum(record.stage == "search" and record.status != "killed" for record in mine)
+    finals = {r.seed for r in mine if (r.stage, r.status) == ("final", "finished")}
     return StudyGoal(
         key=study.key,
         title=f"{study.task.name}{backbone} {study.method}",
         metric=study.task.metric,
-        trials=benchmark.num_samples if cell in todo else 0,
-        finals=len(benchmark.seeds),
+        trials=max(0, benchmark.num_samples - trials) if cell in todo else 0,
+        finals=len(set(benchmark.seeds) - finals),
         epochs=benchmark.epochs,
-        work=study.train_rows * cell.tokens,
-    )
-
-
-def _study_plan(cell: Cell, benchmark: Benchmark) -> StudyPlan:
-    study = cell.study
-    return StudyPlan(
-        key=study.key,
-        task=study.task.name,
-        backbone=cell.source,
-        method=study.method,
-        data=str(cell.data),
-        fixed={"seed": benchmark.seed, "epochs": benchmark.epochs, "batch_size": benchmark.batch_size},
-        space=study.space,
-        first_points=study.space.first_points,
-        num_samples=benchmark.num_samples,
-        seed=benchmark.seed,
-        metric=study.task.metric,
-        epochs=benchmark.epochs,
+        work=cell.work,
     )
