@@ -4,8 +4,8 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from harness.errors import InputError
@@ -19,11 +19,13 @@ def only_driver(out: Path | str) -> Iterator[None]:
     """Hold the output folder for as long as the block lasts.
 
     The kernel keeps the lock, so that of a killed driver is free at once; the file then still tells who it was.
+    Where bad input ends the block, folders that were made for it go again, if nothing else came to lie in them.
 
     Raises:
         InputError: when another driver that is alive holds the folder.
     """
     out = Path(out)
+    new = [folder for folder in (out / NAME, out, *out.parents) if not folder.exists()]
     out.mkdir(parents=True, exist_ok=True)
     path = out / NAME
     with path.open("a+") as file:
@@ -39,8 +41,21 @@ def only_driver(out: Path | str) -> Iterator[None]:
         file.flush()
         try:
             yield
+        except InputError:
+            _take_back(out, new)
+            raise
         finally:
             file.truncate(0)
+
+
+def _take_back(out: Path, new: Sequence[Path]) -> None:
+    """Remove what was new: the lock, and folders that are empty."""
+    if out / NAME in new:
+        (out / NAME).unlink(missing_ok=True)
+    inner = sorted((path for path in out.rglob("*") if path.is_dir()), reverse=True) if out in new else []
+    for folder in [*inner, *(folder for folder in new if folder != out / NAME)]:
+        with suppress(OSError):  # it holds something
+            folder.rmdir()
 
 
 def _holder(path: Path) -> str:
