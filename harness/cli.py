@@ -16,6 +16,7 @@ COMMANDS = (
     "sync",
     "ui",
     "doctor",
+    "export",
     "predict",
     "attach",
     "status",

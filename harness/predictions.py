@@ -17,6 +17,7 @@ from harness.prediction_tables import SUFFIXES, Layout, open_table
 from harness.reading import Reading
 from harness.sequence_streams import SequenceFile, SequenceRecord, open_sequences
 from lingo.predict import Encoded, Predictor
+from lingo.quantized import Frozen
 
 OnError = Literal["refuse", "skip"]
 
@@ -56,6 +57,7 @@ def predict_file(
     batch_size: int | None = None,
     on_error: OnError = "refuse",
     device: str = "auto",
+    frozen: Frozen | None = None,
 ) -> Outcome:
     """Predict every sequence of a file; the output is there whole or not at all.
 
@@ -69,6 +71,7 @@ def predict_file(
         on_error: `refuse` reads the whole file first and predicts nothing when a record is bad; `skip` leaves
             bad records out and lists them in `<output>.skipped.csv`.
         device: `cpu`, `cuda`, `cuda:1` …, or `auto` for a GPU where there is one.
+        frozen: How the backbone's weights are held; `None` for as in training.
 
     Raises:
         InputError: With every problem of adapter, backbone, input, output and options.
@@ -78,7 +81,7 @@ def predict_file(
     _check_output(source, output, problems)
     if batch_size is not None and batch_size < 1:
         problems.append(f"`--batch-size` must be at least 1, but got {batch_size}.")
-    predictor = _predictor(adapter, backbone, device, problems) if not problems else None
+    predictor = _predictor(adapter, backbone, device, frozen, problems) if not problems else None
     if predictor is None or sequences is None:
         raise InputError(problems)
     _say_what(predictor, console)
@@ -113,7 +116,9 @@ def _check_output(source: Path, output: Path, problems: list[str]) -> None:
         problems.append(f"`--output` must lie in a folder that can be written, but {output} does not.")
 
 
-def _predictor(adapter: Path, backbone: str | None, device: str, problems: list[str]) -> Predictor | None:
+def _predictor(
+    adapter: Path, backbone: str | None, device: str, frozen: Frozen | None, problems: list[str]
+) -> Predictor | None:
     import torch
 
     from lingo.adapter_folder import AdapterError
@@ -129,7 +134,7 @@ def _predictor(adapter: Path, backbone: str | None, device: str, problems: list[
         problems.append(f"`--device` must be cpu, cuda or auto, but {device!r} cannot be used here ({line}).")
         return None
     try:
-        return open_adapter(adapter, backbone, device=device)
+        return open_adapter(adapter, backbone, device=device, frozen=frozen)
     except BackboneError as error:
         problems += [f"`--backbone`: {problem}" for problem in error.problems]
     except AdapterError as error:

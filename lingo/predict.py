@@ -5,6 +5,7 @@ Adapters are merged into the backbone's weights where these have full precision,
 the backbone alone costs; elsewhere (bfloat16) they are computed beside it, as in training.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -133,10 +134,12 @@ def _with_peft(facts: Facts, model: Any, tensors: Mapping[str, Tensor]) -> nn.Mo
         raise AdapterError(
             f"{facts.folder}: an adapter of the kind {facts.layout} needs the library peft, which is not installed."
         ) from None
-    try:
-        adapted: Any = PeftModel.from_pretrained(model, str(facts.folder))
-    except (ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise AdapterError(f"{facts.folder}: peft cannot read it ({one_line(error)}).") from None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what it did not load is found below
+        try:
+            adapted: Any = PeftModel.from_pretrained(model, str(facts.folder))
+        except (ValueError, RuntimeError, KeyError, TypeError) as error:
+            raise AdapterError(f"{facts.folder}: peft cannot read it ({one_line(error)}).") from None
     held = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     lost = sorted(held.keys() ^ tensors.keys())
     if lost or not all(torch.equal(held[name].cpu(), tensors[name].to(held[name].dtype)) for name in held):

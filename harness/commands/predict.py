@@ -19,6 +19,14 @@ class OnError(StrEnum):
     skip = "skip"
 
 
+class Frozen(StrEnum):
+    """How the backbone's weights are held."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    four_bit = "4bit"
+
+
 @app.command()
 def predict(
     adapter: Annotated[
@@ -53,6 +61,10 @@ def predict(
     on_error: Annotated[
         OnError, typer.Option(help="Bad records: predict nothing, or leave them out and list them.")
     ] = OnError.refuse,
+    frozen: Annotated[
+        Frozen | None,
+        typer.Option(help="How the backbone's weights are held.", show_default="as in training"),
+    ] = None,
     device: Annotated[
         str, typer.Option(help="`cpu`, `cuda`, or `auto` for a GPU where there is one.")
     ] = "auto",
@@ -78,6 +90,7 @@ def predict(
             batch_size=batch_size,
             on_error=on_error.value,
             device=device,
+            frozen=None if frozen is None else frozen.value,
         )
         console.print(f"{done.written:,} predictions in {escape(str(output))}", soft_wrap=True)
         if done.skipped:
