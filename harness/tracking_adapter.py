@@ -1,7 +1,6 @@
 """A final run's adapter as a logged model of MLflow."""
 
 import tempfile
-import warnings
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -57,20 +56,18 @@ def save_model(adapter: Path, target: Path) -> None:
     facts = read_facts(adapter)
     names = facts.labels or tuple(map(str, range(facts.num_labels)))
     labels = ("value",) if facts.kind == "regression" else names
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # MLflow asks for type hints, though the signature is given
-        pyfunc.save_model(
-            path=str(target),
-            python_model=str(Path(__file__).with_name("tracking_model.py")),
-            artifacts={"adapter": str(adapter)},
-            signature=ModelSignature(
-                inputs=Schema([ColSpec("string", "sequence")]),
-                outputs=Schema([ColSpec("double", label) for label in labels]),
-            ),
-            input_example=pd.DataFrame({"sequence": [EXAMPLE]}),
-            code_paths=[str(Path(lingo.__file__).parent)],
-            pip_requirements=[f"{name}=={metadata.version(name)}" for name in ("mlflow", *NEEDS)],
-        )
+    pyfunc.save_model(
+        path=str(target),
+        python_model=str(Path(__file__).with_name("tracking_model.py")),
+        artifacts={"adapter": str(adapter)},
+        signature=ModelSignature(
+            inputs=Schema([ColSpec("string", "sequence")]),
+            outputs=Schema([ColSpec("double", label) for label in labels]),
+        ),
+        input_example=pd.DataFrame({"sequence": [EXAMPLE]}),
+        code_paths=[str(Path(lingo.__file__).parent)],
+        pip_requirements=[f"{name}=={metadata.version(name)}" for name in ("mlflow", *NEEDS)],
+    )
 
 
 def log_adapter(store: Store, study: Any, final: Any, record: Record, out: Path) -> str | None:

@@ -1,6 +1,5 @@
 """The winner's adapter as a logged model and as champion: loaded by MLflow, it predicts what the adapter predicts."""
 
-import warnings
 from dataclasses import replace
 
 import mlflow
@@ -65,9 +64,7 @@ def test_the_champion_predicts_what_the_adapter_predicts(tmp_path, uri, adapter,
     experiment = client.get_experiment_by_name("bench").experiment_id
     assert len(client.search_logged_models([experiment])) == 1
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        champion = mlflow.pyfunc.load_model("models:/dna@champion")
+    champion = mlflow.pyfunc.load_model("models:/dna@champion")
     scores = champion.predict(pd.DataFrame({"sequence": SEQUENCES}))
     np.testing.assert_allclose(scores.to_numpy(), open_adapter(adapter).predict(SEQUENCES), atol=1e-7)
     signature = champion.metadata.signature
