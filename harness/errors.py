@@ -20,6 +20,10 @@ class InputError(Exception):
         return type(self), (self.problems,)
 
 
+class RunStopped(Exception):
+    """A run that cannot go on now and can later: what happened, in one line."""
+
+
 def nearest(name: str, known: Iterable[str], *, count: int = 3) -> str:
     """`" Nearest known: a, b."`; all known names when none is close and they are few."""
     names = sorted(known)

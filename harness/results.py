@@ -21,7 +21,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from harness.errors import InputError
+from harness.errors import InputError, RunStopped
 from harness.jobs import Job, Report, Stage
 
 Status = Literal["finished", "stopped", "failed", "killed"]
@@ -335,7 +335,7 @@ def file_name(record_id: str) -> str:
     return f"{readable}-{hashlib.sha256(record_id.encode()).hexdigest()[:12]}.json"
 
 
-class Unwritable(Exception):
+class Unwritable(RunStopped):
     """An output folder that refuses to be written: a full disk, a lost mount.
 
     Attributes:

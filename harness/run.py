@@ -1,5 +1,6 @@
 """One benchmark from its plan to its leaderboard; `run_benchmark` reads from top to bottom."""
 
+import errno
 import json
 import shlex
 import time
@@ -11,6 +12,7 @@ from rich.markup import escape
 
 from harness.config import TINY_MODEL, Benchmark
 from harness.engine import Engine
+from harness.errors import RunStopped
 from harness.ledger import Cell
 from harness.lock import only_driver
 from harness.plan import Plan, plan
@@ -47,28 +49,34 @@ def run_benchmark(
     Raises:
         InputError: for bad input, before anything is trained.
     """
-    begun = time.monotonic()
     checked = plan(benchmark)
     with only_driver(checked.out):
-        _say_what(checked, console)
-        store, cells = _prepare(checked, console)
-        taken = take_over(take_from, store, cells, benchmark) if take_from else []
-        if take_from:
-            console.print(f"{_some(taken, 'trial')} of {take_from} taken over.")
-        interrupted = False
-        if _left(store.load(), cells, benchmark):
-            from harness.stages import train
+        try:
+            return _run(checked, console, make_engine, take_from)
+        except RunStopped as error:
+            return _stopped(error, checked.out, console)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            return _stopped(Unwritable(checked.out, error), checked.out, console)
 
-            try:
-                interrupted = train(checked, cells, store, console, make_engine)
-            except Unwritable as error:
-                return _stopped(error, console)
-        else:
-            console.print(
-                "All results of this benchmark are in the output folder already; nothing is trained."
-            )
-        seconds = time.monotonic() - begun
-        return _conclude(checked, cells, store, console, interrupted=interrupted, seconds=seconds)
+
+def _run(checked: Plan, console: Console, make_engine: MakeEngine | None, take_from: Path | None) -> int:
+    begun, benchmark = time.monotonic(), checked.benchmark
+    _say_what(checked, console)
+    store, cells = _prepare(checked, console)
+    if take_from:
+        taken = take_over(take_from, store, cells, benchmark)
+        console.print(f"{_some(taken, 'trial')} of {take_from} taken over.")
+    interrupted = False
+    if _left(store.load(), cells, benchmark):
+        from harness.stages import train
+
+        interrupted = train(checked, cells, store, console, make_engine)
+    else:
+        console.print("All results of this benchmark are in the output folder already; nothing is trained.")
+    seconds = time.monotonic() - begun
+    return _conclude(checked, cells, store, console, interrupted=interrupted, seconds=seconds)
 
 
 def _left(records: Sequence[Record], cells: Sequence[Cell], benchmark: Benchmark) -> bool:
@@ -85,10 +93,11 @@ def resume_command(out: Path) -> str:
     return f"python run_benchmark.py resume {shlex.quote(str(out))}"
 
 
-def _stopped(error: Unwritable, console: Console) -> int:
+def _stopped(error: RunStopped, out: Path, console: Console) -> int:
+    cure = "Make room there, then go on" if isinstance(error, Unwritable) else "Go on"
     console.print(
         f"[red]Stopped[/]: {escape(str(error))} What has ended before is kept, and open trials keep their last "
-        f"checkpoint. Make room there, then go on with: {escape(resume_command(error.out))}",
+        f"checkpoint. {cure} with: {escape(resume_command(out))}",
         soft_wrap=True,
     )
     return INCOMPLETE

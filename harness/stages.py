@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,11 +20,12 @@ from harness.cluster import Ground, ray_for
 from harness.config import Benchmark
 from harness.engine import Engine
 from harness.environment import capture
+from harness.errors import RunStopped
 from harness.forecast import typical
 from harness.jobs import Job, Report
 from harness.ledger import Cell, Ledger, Watcher
 from harness.plan import Plan
-from harness.pool import Pool
+from harness.pool import Pool, PoolError
 from harness.progress import Progress, StudyGoal
 from harness.results import Record, ResultStore, written
 from harness.search import run_finals, run_search
@@ -55,7 +56,8 @@ def train(
 
     Raises:
         InputError: when a cluster cannot be joined.
-        Unwritable: when the output folder cannot be written any more; jobs are ended before.
+        RunStopped: when the output folder cannot be written any more (`Unwritable`), or no worker group can be
+            had; jobs are ended before.
     """
     benchmark, begun = checked.benchmark, time.monotonic()
     records = store.load()
@@ -82,8 +84,10 @@ def train(
                 if not asked.is_set():
                     progress.stage("final stage")
                     stages.finals()
+            except PoolError as error:
+                raise RunStopped(str(error)) from error
             finally:
-                with written(checked.out):
+                with written(checked.out), suppress(PoolError):
                     stages.tell_usage(time.monotonic() - begun)
             return asked.is_set()
 
@@ -226,6 +230,7 @@ def _pool(benchmark: Benchmark, ground: Ground, slots: int, make_engine: MakeEng
         cpus_per_worker=lay.cpus,
         gpus_per_worker=lay.gpus,
         slots=slots,
+        max_failures=benchmark.max_failures,
     )
 
 
