@@ -7,9 +7,12 @@ from harness.reporting import naming, stats
 from harness.reporting.outcomes import Outcomes
 
 
-def baselines(outcomes: Outcomes, task: str) -> list[tuple[str, float]]:
-    """Title and score of a task's simple baselines."""
-    return [(naming.method_title(o.key.method), o.mean) for o in outcomes.baselines(task)]
+def baselines(outcomes: Outcomes, task: str, split: str = "test") -> list[tuple[str, float]]:
+    """Title and mean score of a task's simple baselines on the test or the dev split."""
+    return [
+        (naming.method_title(o.key.method), o.mean if split == "test" else o.dev_mean)
+        for o in outcomes.baselines(task)
+    ]
 
 
 def mean_baselines(outcomes: Outcomes, tasks: Sequence[str]) -> list[tuple[str, float]]:

@@ -8,6 +8,7 @@ from harness.reporting import (
     cost,
     health,
     hyperparameters,
+    naming,
     overview,
     paper_curves,
     paper_figures,
@@ -45,10 +46,9 @@ def make_report(
 
 def report_of(runs: Sequence[RunFolder], outcomes: Outcomes, published: Published) -> Report:
     """The whole report, nothing drawn yet."""
-    suites = dict.fromkeys(str(run.settings.get("suite") or "custom") for run in runs)
     names = ", ".join(run.folder.resolve().name for run in runs)
     return Report(
-        title=f"Benchmark report: {', '.join(suites)}",
+        title=f"Benchmark report: {_subject(runs[0], outcomes)}",
         kicker=f"lingo-bench · {names} · written {today()}",
         lead=overview.lead(runs, outcomes),
         sections=[
@@ -66,3 +66,14 @@ def report_of(runs: Sequence[RunFolder], outcomes: Outcomes, published: Publishe
         footer="Every table is a CSV and a Parquet file in tables/, every picture a PNG and an SVG in figures/, beside "
         "this page. Published numbers: Zhan, Wu, Zhang, arXiv:2402.08075 (CC BY 4.0).",
     )
+
+
+def _subject(run: RunFolder, outcomes: Outcomes) -> str:
+    """The suite's name; of tasks named one by one, what was run on them."""
+    suite = str(run.settings.get("suite") or "custom")
+    if suite != "custom" or not outcomes.tasks:
+        return f"suite {suite}" if suite != "custom" else "no results yet"
+    backbones = [naming.backbone_title(name) for name in outcomes.backbones[:3]]
+    tasks = [naming.task_title(name) for name in outcomes.tasks[:4]]
+    more = " and more" if len(outcomes.tasks) > 4 or len(outcomes.backbones) > 3 else ""
+    return f"{', '.join(backbones)} on {', '.join(tasks)}{more}" if backbones else ", ".join(tasks) + more

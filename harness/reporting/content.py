@@ -153,11 +153,24 @@ def p_value(p: float) -> str:
     return "–" if p != p else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def p_text(p: float) -> str:
+    """`p = 0.013`, `p < 0.001`, `p undefined`."""
+    return "p undefined" if p != p else "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
 def amount(value: float | None) -> str:
     """Large counts for readers: `6.2M`, `46.6k`; an en dash for what is not there."""
     if value is None or value != value:
         return "–"
-    for size, unit in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for size, unit in (
+        (1e21, "Z"),
+        (1e18, "E"),
+        (1e15, "P"),
+        (1e12, "T"),
+        (1e9, "G"),
+        (1e6, "M"),
+        (1e3, "k"),
+    ):
         if abs(value) >= size:
             return f"{value / size:.3g}{unit}"
     return f"{value:.3g}"

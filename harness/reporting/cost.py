@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from harness.reporting import drawing, naming, stats
 from harness.reporting.aggregates import baselines
 from harness.reporting.content import Block, Field, Missing, Picture, Section, Table, amount, count, duration
+from harness.reporting.drawing import FAINT
 from harness.reporting.outcomes import Outcome, Outcomes
 from harness.reporting.plot_parts import count_axis, draw_front
 from harness.reporting.run_folder import RunFolder
@@ -79,7 +80,7 @@ def _against(outcomes: Outcomes, kind: str) -> Block:
         name=f"score_against_{kind}",
         title=title,
         draw=partial(_draw_against, outcomes, held, costs, tasks, unit),
-        caption="A point is a study; colour and shape are its method, letters its backbone. The dotted line joins what "
+        caption="A point is a study: its colour says the method, its shape the backbone. The dotted line joins what "
         "nothing else beats in both." + (" Hours are wall time on CPUs." if unit == "hours" else ""),
     )
 
@@ -96,6 +97,7 @@ def _draw_against(
     several = len(outcomes.backbones) > 1
     for panel, task in zip(panels, tasks, strict=False):
         here = [o for o in held if o.key.task == task]
+        _cost_legend(panel, outcomes, several)
         for outcome in here:
             _cost_point(panel, outcome, costs[outcome.key], outcomes, several)
         draw_front(panel, [(costs[o.key], o.mean) for o in here])
@@ -110,12 +112,21 @@ def _draw_against(
 
 
 def _cost_point(panel: Axes, outcome: Outcome, cost: float, outcomes: Outcomes, several: bool) -> None:
+    """Colour says the method; shape the backbone where there are several, else the method again."""
     colour, marker = drawing.method_look(outcome.key.method, outcomes.methods)
-    label = naming.method_title(outcome.key.method)
-    panel.plot(cost, outcome.mean, marker, color=colour, label=label, linestyle="none", zorder=3)
     if several:
-        text = naming.backbone_title(outcome.key.backbone)
-        panel.annotate(text, (cost, outcome.mean), (4, 3), textcoords="offset points", fontsize=6)
+        marker = drawing.MARKERS[outcomes.backbones.index(outcome.key.backbone) % len(drawing.MARKERS)]
+    panel.plot(cost, outcome.mean, marker, color=colour, linestyle="none", zorder=3)
+
+
+def _cost_legend(panel: Axes, outcomes: Outcomes, several: bool) -> None:
+    """Entries without points: each method's colour, then each backbone's shape."""
+    for method in outcomes.methods:
+        colour, marker = drawing.method_look(method, outcomes.methods)
+        panel.plot([], [], "o" if several else marker, color=colour, label=naming.method_title(method))
+    for place, backbone in enumerate(outcomes.backbones if several else ()):
+        marker = drawing.MARKERS[place % len(drawing.MARKERS)]
+        panel.plot([], [], marker, color=FAINT, label=naming.backbone_title(backbone))
 
 
 def _costs(runs: Sequence[RunFolder]) -> Table:

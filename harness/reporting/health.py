@@ -118,17 +118,18 @@ def _failures(runs: Sequence[RunFolder]) -> Block:
     rows: list[list[Field]] = [
         [
             kind[:300],
-            f"{len(trials):,}",
             ", ".join(dict.fromkeys(naming.method_title(t.method) for t in trials)),
             ", ".join([t.id for t in trials[:3]] + (["…"] if len(trials) > 3 else [])),
+            f"{len(trials):,}",
         ]
         for kind, trials in sorted(kinds.items(), key=lambda item: -len(item[1]))
     ]
     return Table(
         name="failures",
         title=f"{count(len(held), 'failure')}, by what was said",
-        header=["error", "count", "methods", "which"],
+        header=["error", "methods", "which", "count"],
         rows=rows,
+        text_columns=3,
         caption="A failed trial counts for its search as a bad configuration; a failed final run is a missing seed.",
         data=[
             {"id": t.id, "stage": t.stage, "seed": t.seed, "error": t.error, "config": json.dumps(t.config)}

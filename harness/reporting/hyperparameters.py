@@ -166,7 +166,7 @@ def _draw_parallel(shown: Mapping[str, Searched]) -> Figure:
     scale = Normalize(0, 1)
     for panel, (method, gathered) in zip(panels, shown.items(), strict=True):
         _draw_coordinates(panel, gathered, scale)
-        panel.set_title(naming.method_title(method))
+        panel.set_title(naming.method_title(method), pad=16)
     figure.colorbar(
         ScalarMappable(scale, colormaps["cividis"]), ax=panels, label="standing in its study", aspect=40
     )

@@ -67,6 +67,11 @@ class Outcome:
         return stats.sd(self.values)
 
     @property
+    def dev_mean(self) -> float:
+        """Mean dev score of the final runs; NaN where one is undefined."""
+        return stats.mean([trial.dev.get(self.metric, stats.NAN) for trial in self.finals.values()])
+
+    @property
     def interval(self) -> stats.Interval:
         """95 % interval of the mean over seeds (Student)."""
         return stats.t_interval(self.values)

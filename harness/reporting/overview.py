@@ -31,6 +31,9 @@ from harness.reporting.significance import method_ranking
 Pair = tuple[str, str]
 """Backbone, method."""
 
+FEW_TRIALS = 10
+"""Trials a study below which its search is called short."""
+
 
 def section(runs: Sequence[RunFolder], outcomes: Outcomes, published: Published) -> Section:
     """All of it."""
@@ -82,7 +85,17 @@ def _won(outcomes: Outcomes) -> str:
         for name, rank in zip(ranks.names[1:], ranks.ranks[1:], strict=True)
         if rank - ranks.ranks[0] < ranks.critical
     ]
-    if len(near) == len(ranks.names) - 1:
+    left = [naming.method_title(m) for m in outcomes.methods if m not in ranks.names]
+    apart = (
+        f" {_and(left)} did not run on all of them and {'is' if len(left) == 1 else 'are'} ranked below."
+        if left
+        else ""
+    )
+    return f"{_standing(text, near, len(ranks.names))}{apart}"
+
+
+def _standing(text: str, near: Sequence[str], ranked: int) -> str:
+    if len(near) == ranked - 1:
         return f"{text}, but ranks over so few pairs cannot tell the methods apart."
     if near:
         return f"{text}; {_and(near)} cannot be told apart from it by ranks, the other methods can."
@@ -241,7 +254,7 @@ def _winners(outcomes: Outcomes, found: Sequence[Best]) -> Table:
             "mean score",
             "next best",
             "ahead by",
-            "over seeds",
+            "on other seeds too?",
             "beside the best simple baseline",
         ],
         rows=rows,
@@ -275,7 +288,7 @@ def _sure(best: Best) -> Field:
         return "–"
     if best.lead.low != best.lead.low:
         return Cell("unknown", "muted", ("one seed",))
-    return Cell("sure", "good") if best.lead.low > 0 else Cell("not sure", "bad")
+    return Cell("yes", "good") if best.lead.low > 0 else Cell("not sure", "bad")
 
 
 def _beside(best: Best) -> Cell:
@@ -335,6 +348,15 @@ def distrust(runs: Sequence[RunFolder], outcomes: Outcomes) -> list[str]:
     if edges:
         points.append(
             f"{count(len(edges), 'winning value')} at the edge of its search range; a wider one may do better."
+        )
+    if outcomes.main and not any(o.baseline for o in outcomes):
+        points.append(
+            "No simple baseline was run, so nobody knows what the language model adds: add kmer_logreg and onehot_cnn to --methods."
+        )
+    trials = [int(n) for run in runs if (n := run.settings.get("num_samples"))]
+    if trials and min(trials) < FEW_TRIALS:
+        points.append(
+            f"Short searches: {count(min(trials), 'trial')} a study; a method with more to tune may be undersold."
         )
     weak = [b for f in outcomes.families if (b := best_of(outcomes, f)) is not None and _weak(b)]
     if weak:

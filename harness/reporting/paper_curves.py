@@ -14,6 +14,7 @@ from harness.reporting.aggregates import baselines
 from harness.reporting.content import Block, Cell, Field, Missing, Picture, Section, Table, amount, number
 from harness.reporting.drawing import BLUE, FAINT, INK, LINES, ORANGE
 from harness.reporting.outcomes import Outcome, Outcomes
+from harness.reporting.plot_parts import count_axis
 from harness.tasks import TASKS
 from lingo.flops import OPT_125M
 
@@ -58,19 +59,19 @@ def _draw_attention(lengths: Mapping[str, int]) -> Figure:
     figure, (panel,) = drawing.canvas(1, 1, (5.2, 2.9))
     x = np.linspace(0, max([1000, *lengths.values()]) * 1.1, 200)
     panel.plot(x, attention_computations(1.0) * x**2, color=BLUE)
-    families: dict[int, list[str]] = {}
-    for task, length in lengths.items():
-        families.setdefault(length, []).append(naming.family_title(naming.family_of(task)))
-    for length, names in sorted(families.items()):
+    marked: list[tuple[int, str]] = []
+    for length, family in sorted({(length, naming.family_of(task)) for task, length in lengths.items()}):
         panel.plot(length, attention_computations(length), "o", color=ORANGE, zorder=3)
-        text = f"{', '.join(dict.fromkeys(names))}, {length}"
-        place: dict[str, Any] = {
-            "xytext": (-8, 4),
-            "textcoords": "offset points",
-            "ha": "right",
-            "fontsize": 8,
-        }
-        panel.annotate(text, (length, attention_computations(length)), **place)
+        text = f"{naming.family_title(family)}, {length}"
+        if marked and length - marked[-1][0] < 0.06 * x[-1]:  # too close for a line of its own
+            marked[-1] = (length, f"{marked[-1][1]}; {text}")
+        else:
+            marked.append((length, text))
+    for length, text in marked:
+        right = length < 0.55 * x[-1]
+        place: dict[str, Any] = {"xytext": (8, -3) if right else (-8, 4), "ha": "left" if right else "right"}
+        where = (length, attention_computations(length))
+        panel.annotate(text, where, textcoords="offset points", fontsize=8, **place)
     panel.set_xlabel("sequence length")
     panel.set_ylabel("attention computations")
     return figure
@@ -154,14 +155,26 @@ def _draw_curves(outcomes: Outcomes, curves: Mapping[naming.Key, Curve], tasks: 
             look = drawing.method_look(key.method, outcomes.methods)[0]
             panel.plot(*_line(here[key]), color=look, linestyle=LINES[place % len(LINES)], label=label)
             panel.plot(here[key].steps[-1], here[key].scores[-1], drawing.MARKERS[place % 10], color=look)
-        drawing.baseline_lines(panel, baselines(outcomes, task))
-        panel.set_xscale("log")
-        panel.set_xlabel("FLOPs-adjusted steps")
+        panel.legend(fontsize=7, loc="lower right")
+        drawing.baseline_lines(panel, baselines(outcomes, task, "dev"))
+        count_axis(panel, "FLOPs-adjusted steps")
         panel.set_ylabel(f"dev {naming.metric_title(metric)}")
         panel.set_title(naming.task_title(task))
-        panel.legend(fontsize=7, loc="lower right")
+    _baseline_legend(figure)
     drawing.hide_unused(panels, len(tasks))
     return figure
+
+
+def _baseline_legend(figure: Figure) -> None:
+    """Below the panels, since their own legends name the curves."""
+    found = {
+        label: handle
+        for axes in figure.axes
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        if label.startswith("baseline ")
+    }
+    if found:
+        figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=4)
 
 
 def _line(curve: Curve) -> tuple[Sequence[float], Sequence[float]]:

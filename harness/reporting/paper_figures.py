@@ -6,10 +6,11 @@ from functools import partial
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from harness.reporting import drawing, naming, paper_fronts, stats
 from harness.reporting.aggregates import complete_backbones, family_estimate, mean_baselines, paired_methods
-from harness.reporting.content import Block, Missing, Picture, Section, p_value, signed
+from harness.reporting.content import Block, Missing, Picture, Section, p_text, signed
 from harness.reporting.drawing import BLUE, FAINT, ORANGE
 from harness.reporting.outcomes import Outcomes
 from harness.reporting.plot_parts import interval_point
@@ -74,7 +75,7 @@ def _draw_radars(outcomes: Outcomes, chosen: Sequence[tuple[str, str]]) -> Figur
         found = stats.paired_t(lingo, ars, "greater")
         panel.set_title(
             f"{naming.backbone_title(backbone)}, {naming.metric_title(outcomes.metric_of(family))}\n"
-            f"Lingo − ARS {signed(found.difference)}, p = {p_value(found.p)}",
+            f"Lingo − ARS {signed(found.difference)}, {p_text(found.p)}",
             fontsize=9,
         )
     drawing.hide_unused(panels, len(chosen))
@@ -122,7 +123,7 @@ def _draw_mean_panel(panel: Axes, outcomes: Outcomes, family: str) -> None:
     panel.set_yticks(
         [-r for r in range(len(outcomes.backbones))], map(naming.backbone_title, outcomes.backbones)
     )
-    panel.set_ylim(0.6 - len(outcomes.backbones), 0.6)
+    panel.set_ylim(0.5 - len(outcomes.backbones), 0.5)
     for row in range(1, len(outcomes.backbones)):
         panel.axhline(0.5 - row, color=FAINT, linewidth=0.6)
     panel.grid(visible=False, axis="y")
@@ -175,6 +176,8 @@ def _top_two(outcomes: Outcomes) -> Block:
     methods = [method for method in outcomes.methods if method != "fmft"]
     panels = []
     for family in outcomes.families:
+        if len(outcomes.tasks_of(family)) < 2:
+            continue  # one dataset makes no count
         for backbone in outcomes.backbones:
             if len(dna) == 2 and backbone not in dna:
                 panels.append((family, backbone, tuple(dna)))
@@ -184,7 +187,8 @@ def _top_two(outcomes: Outcomes) -> Block:
     if not panels:
         return Missing(
             title=title,
-            why="It needs a backbone beside DNABERT-2 and NT-500M, or three methods on one backbone.",
+            why="It needs two datasets of a family, and a backbone beside DNABERT-2 and NT-500M or three "
+            "parameter-efficient methods on one backbone.",
         )
     against = (
         "DNABERT-2 and NT-500M trained with the same method (ARS where they have no Lingo)"
@@ -220,6 +224,7 @@ def _draw_top_two(outcomes: Outcomes, chosen: Sequence[tuple[str, str, tuple[str
             panel.text(place, compared, f"{hits}/{compared}", ha="center", va="bottom", fontsize=8)
         panel.set_xticks(range(len(counts)), map(naming.method_title, counts), fontsize=8)
         panel.set_ylim(0, 1.18 * max(n for _, n in counts.values()))
+        panel.yaxis.set_major_locator(MaxNLocator(integer=True))
         panel.set_ylabel("datasets")
         panel.grid(visible=False, axis="x")
         panel.set_title(f"{naming.family_title(family)} · {naming.backbone_title(backbone)}", fontsize=8.5)

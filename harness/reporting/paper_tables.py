@@ -62,15 +62,8 @@ def _scores(outcomes: Outcomes, published: Published, family: str) -> Block:
     return Table(
         name=f"scores_{family}",
         title=title,
-        header=[
-            "backbone",
-            "method",
-            "trained",
-            *map(naming.task_title, tasks),
-            *(["mean"] if len(tasks) > 1 else []),
-        ],
+        header=["study", "trained", *map(naming.task_title, tasks), *(["mean"] if len(tasks) > 1 else [])],
         rows=rows,
-        text_columns=2,
         caption=_caption(outcomes, family, held),
         data=[_record(outcome, published) for outcome in outcomes if outcome.family == family],
     )

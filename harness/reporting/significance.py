@@ -20,6 +20,7 @@ from harness.reporting.content import (
     Table,
     interval,
     number,
+    p_text,
     p_value,
     signed,
 )
@@ -34,8 +35,8 @@ def section(outcomes: Outcomes) -> Section:
     return Section(
         anchor="significance",
         title="How sure is it?",
-        intro="Differences between methods, tested in pairs. p-values are two-sided and corrected by Holm for all "
-        "tests of their table, so that 5 % is the chance of even one false alarm in it.",
+        intro="Differences between methods, tested in pairs. p-values are two-sided and corrected by Holm among "
+        "the tests of one backbone on one family (or dataset): 5 % is the chance of even one false alarm among them.",
         blocks=[_ranks(outcomes), _over_datasets(outcomes), _within_datasets(outcomes)],
     )
 
@@ -43,31 +44,53 @@ def section(outcomes: Outcomes) -> Section:
 # --- ranks ------------------------------------------------------------------------------------------------
 
 
-def method_ranking(outcomes: Outcomes, family: str | None = None) -> stats.Ranking | None:
-    """Mean ranks of methods over (dataset, backbone) blocks that have all of them; `None` without a block of two.
+Blocks = dict[tuple[str, str], dict[str, float]]
+"""Scores by method of each (dataset, backbone)."""
 
-    Methods that lack blocks (Lingo where a backbone has none) would leave few blocks for all, so the set of methods is
-    the one with the most (methods - 1) x blocks.
-    """
-    blocks: dict[tuple[str, str], dict[str, float]] = {}
+
+def _blocks(outcomes: Outcomes, family: str | None) -> Blocks:
+    blocks: Blocks = {}
     for outcome in outcomes.main:
         if family in (None, outcome.family):
             blocks.setdefault((outcome.key.task, outcome.key.backbone), {})[outcome.key.method] = outcome.mean
+    return blocks
+
+
+def _rank(blocks: Blocks, names: frozenset[str]) -> stats.Ranking:
+    chosen = [scores for scores in blocks.values() if names <= set(scores)]
+    return stats.ranking({m: [scores[m] for scores in chosen] for m in naming.method_order(names)})
+
+
+def method_ranking(outcomes: Outcomes, family: str | None = None) -> stats.Ranking | None:
+    """Mean ranks of methods over (dataset, backbone) pairs that have all of them; `None` without a pair of two.
+
+    Where some pairs lack a method (Lingo on backbones of DNA, say), that set of methods is ranked which makes the most
+    comparisons, (methods - 1) x pairs.
+    """
+    blocks = _blocks(outcomes, family)
     sets = {frozenset(scores) for scores in blocks.values() if len(scores) > 1}
     if not sets:
         return None
 
-    def held(names: frozenset[str]) -> list[dict[str, float]]:
-        return [scores for scores in blocks.values() if names <= set(scores)]
+    def comparisons(names: frozenset[str]) -> tuple[int, int, list[str]]:
+        pairs = sum(names <= set(scores) for scores in blocks.values())
+        return (len(names) - 1) * pairs, len(names), sorted(names)
 
-    best = max(sets, key=lambda names: ((len(names) - 1) * len(held(names)), len(names), sorted(names)))
-    chosen = held(best)
-    return stats.ranking({m: [scores[m] for scores in chosen] for m in naming.method_order(best)})
+    return _rank(blocks, max(sets, key=comparisons))
+
+
+def full_ranking(outcomes: Outcomes) -> stats.Ranking | None:
+    """Mean ranks of all methods over the pairs that have every one of them; `None` if no pair has."""
+    blocks, names = _blocks(outcomes, None), frozenset(outcomes.methods)
+    return _rank(blocks, names) if len(names) > 1 and any(names <= set(s) for s in blocks.values()) else None
 
 
 def _ranks(outcomes: Outcomes) -> Block:
     title = "Mean ranks with critical difference"
-    found = {"all datasets": method_ranking(outcomes)}
+    most, full = method_ranking(outcomes), full_ranking(outcomes)
+    found = {"all datasets": most}
+    if most is not None and full is not None and set(full.names) != set(most.names):
+        found["where every method ran"] = full
     if len(outcomes.families) > 1:
         found |= {naming.family_title(f): method_ranking(outcomes, f) for f in outcomes.families}
     shown = {name: r for name, r in found.items() if r is not None and r.blocks >= 2}
@@ -93,7 +116,7 @@ def _draw_ranks(shown: dict[str, stats.Ranking], methods: Sequence[str]) -> Figu
     for panel, (name, found) in zip(panels, shown.items(), strict=False):
         _draw_ranking(panel, found, methods)
         panel.set_title(
-            f"{name}: {found.blocks} pairs, Friedman p = {p_value(found.p)}, CD = {number(found.critical, 2)}",
+            f"{name}: {found.blocks} pairs, Friedman {p_text(found.p)}, CD = {number(found.critical, 2)}",
             fontsize=8.5,
         )
     drawing.hide_unused(panels, len(shown))
@@ -155,8 +178,15 @@ def _compared(where: tuple[str, str], a: str, b: str, x: Sequence[float], y: Seq
 
 
 def _corrected(found: Sequence[Comparison]) -> list[Comparison]:
-    adjusted = stats.holm([c.test.p for c in found])
-    return [Comparison(c.where, c.a, c.b, c.wins, c.test, p) for c, p in zip(found, adjusted, strict=True)]
+    """With Holm's correction among the tests of the same place: one family (or dataset) on one backbone."""
+    made: list[Comparison] = []
+    for where in dict.fromkeys(c.where for c in found):
+        here = [c for c in found if c.where == where]
+        adjusted = stats.holm([c.test.p for c in here])
+        made += [
+            Comparison(c.where, c.a, c.b, c.wins, c.test, p) for c, p in zip(here, adjusted, strict=True)
+        ]
+    return made
 
 
 def over_datasets(outcomes: Outcomes) -> list[Comparison]:
@@ -200,7 +230,8 @@ def _over_datasets(outcomes: Outcomes) -> Block:
         found,
         "datasets",
         "Student's paired t-test of the mean scores, one pair of numbers a dataset: does the order hold for datasets "
-        "like these? The method on the left has the higher mean.",
+        "like these? The method named first has the higher mean.",
+        folded=len(found) > 24,
     )
 
 

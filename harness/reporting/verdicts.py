@@ -212,12 +212,25 @@ def on_front(candidates: Sequence[str], method: str, dataset: str, wanted: Seque
             raise NotMeasured("needs another backbone beside it")
         points = [(evidence.total(name), evidence.mean((name, method, dataset))) for name in names]
         front = [names[i] for i in stats.pareto_front(points)]
-        missing = [name for name in wanted if name not in front]
-        text = f"on the front: {', '.join(front)}"
-        among = f"among {', '.join(names)}"
-        return Finding(text, "disagrees" if missing else "agrees", among)
+        text, among = f"on the front: {', '.join(front)}", f"among {', '.join(names)}"
+        place = dict(zip(names, points, strict=True))
+        off = [name for name in wanted if name not in front]
+        beaten = [
+            clearly_below(evidence, (name, method, dataset), (other, method, dataset))
+            for name in off
+            for other in names
+            if other != name and place[other][0] <= place[name][0] and place[other][1] >= place[name][1]
+        ]
+        if not off:
+            return Finding(text, "agrees", among)
+        return Finding(text, "disagrees" if any(beaten) else "cannot tell", among)
 
     return check
+
+
+def clearly_below(evidence: Evidence, a: Study, b: Study) -> bool:
+    """Whether study `a` scores below `b` by more than the seeds explain; printed numbers always do."""
+    return evidence.exact or _below_p([evidence.differences(a, b)]) < ALPHA
 
 
 def quantity(
