@@ -78,8 +78,9 @@ class JobState:
                 self._requeue(self._entries[job_id])
             else:
                 self._fail(self._entries[job_id], "does not fit on an empty worker.")
-        group.refused |= set(refused)
-        group.kinds |= {kind_of(self._entries[job_id].job) for job_id in refused}
+        if group.held:  # else nothing will end any more that stood in their way
+            group.refused |= set(refused)
+            group.kinds |= {kind_of(self._entries[job_id].job) for job_id in refused}
 
     def _confirm(self, entry: Entry) -> None:
         """A job has started once its group says so: one that is refused never did."""

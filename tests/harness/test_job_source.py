@@ -160,6 +160,31 @@ def test_a_refused_job_waits_until_the_group_has_changed() -> None:
     run(test())
 
 
+def test_a_job_refused_in_the_last_words_of_the_others_is_offered_again() -> None:
+    async def test() -> None:
+        world = World()
+        await world.submit("x", "other kind")
+        await world.source.hello("g", "a", None)
+        assert names(await world.exchange(room=2)) == ["x", "other kind"]
+        orders = await world.exchange(reports=[report("x", 1, "finished")], refused=["other kind"])
+        assert names(orders) == ["other kind"]
+
+    run(test())
+
+
+def test_a_job_refused_beside_one_that_its_client_just_stopped_is_offered_again() -> None:
+    async def test() -> None:
+        world = World()
+        await world.submit("x", "other kind")
+        await world.source.hello("g", "a", None)
+        await world.exchange(room=2)
+        await world.source.release("x")
+        orders = await world.exchange(held=["x"], refused=["other kind"], room=1)
+        assert list(orders.release) == ["x"] and names(orders) == ["other kind"]
+
+    run(test())
+
+
 def test_a_job_refused_by_an_empty_group_fails() -> None:
     async def test() -> None:
         world = World()
