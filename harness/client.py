@@ -50,7 +50,8 @@ class Client(Trainable):
     """One trial. With `reuse_actors`, one client serves many trials, one after the other.
 
     Config: `group` and `number` name the trial; `jobs` holds the fields of a `harness.jobs.Job` for each study
-    of the group, `metrics` and `modes` theirs; `seen` the evaluations of studies whose jobs had ended before.
+    of the group, `metrics` and `modes` theirs; `seen` the evaluations of studies whose jobs had ended before;
+    `order` counts the proposals, for clients do not start in the order in which Tune asks for them.
 
     A result is the mean of the studies' metrics after the first epoch that all have evaluated and that was not
     told yet. Its `state` is `running`, `finished` after the last one, or, without an evaluation, how a job
@@ -59,6 +60,7 @@ class Client(Trainable):
 
     _members: list[_Member]
     _told: int
+    _order: int
 
     def setup(self, config: dict[str, Any], source: Any) -> None:  # type: ignore[override]
         self._source = source
@@ -71,6 +73,10 @@ class Client(Trainable):
             self._wait()
         return result
 
+    def get_auto_filled_metrics(self, *_: Any, **__: Any) -> dict[str, Any]:
+        """Nothing: Tune would keep statistics of each of its dozen times and names for every trial."""
+        return {}
+
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Serve the next trial: `cleanup` runs once per client, so the last trial is released here."""
         self._release()
@@ -78,7 +84,7 @@ class Client(Trainable):
         return True
 
     def cleanup(self) -> None:
-        self._release()
+        ray.get(self._release())
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing to save: the pool trains on, and a restarted client follows the same job from its start."""
@@ -87,7 +93,7 @@ class Client(Trainable):
         """See `save_checkpoint`."""
 
     def _submit(self, config: dict[str, Any]) -> None:
-        self._told = 0
+        self._told, self._order = 0, config["order"]
         self._questions: dict[Any, _Member] = {}
         self._members = []
         settings = zip(config["jobs"], config["metrics"], config["modes"], strict=True)
@@ -99,11 +105,10 @@ class Client(Trainable):
                 member.values = {epoch: objective(value, mode) for epoch, value in pairs}
                 member.ended = "finished"
             else:  # the source takes the calls of one client in order: no need to wait for this one
-                self._source.submit.remote(member.job)
+                self._source.submit.remote(member.job, priority=self._order)
 
-    def _release(self) -> None:
-        for member in self._members:
-            self._source.release.remote(member.job.id)
+    def _release(self) -> list[Any]:
+        return [self._source.release.remote(member.job.id) for member in self._members]
 
     def _wait(self) -> None:
         """Until a question is answered, with one question open for each job that has not ended."""
@@ -114,7 +119,11 @@ class Client(Trainable):
                 self._questions[question] = member
         ready, _ = ray.wait(list(self._questions), num_returns=1)
         for question in ready:
-            self._questions.pop(question).take(*ray.get(question))
+            member, (reports, status) = self._questions.pop(question), ray.get(question)
+            if status == "unknown":  # the source was started anew
+                self._source.submit.remote(member.job, priority=self._order)
+            else:
+                member.take(reports, status)
 
     def _result(self) -> dict[str, Any] | None:
         """The next result, `None` if it has to be waited for."""

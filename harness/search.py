@@ -7,20 +7,24 @@ the schedulers' decisions, depend on which reports had arrived by then; with one
 """
 
 import logging
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util import placement_group_table, remove_placement_group
+from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from harness.jobs import OPEN, Event, Job, Report
 from harness.pool import Pool, PoolError
 from harness.scopes import grid, merge
 from harness.studies import CUT, Past, StudyPlan, TrialOutcome, members_of
-from harness.tuner import Tuner
+from harness.tuner import CLIENT, Tuner
 
 __all__ = ["Past", "StudyPlan", "TrialOutcome", "run_finals", "run_search"]
 
@@ -30,6 +34,7 @@ OnReport = Callable[[Job, Report, str], None]
 STOP_S = 60.0
 RESTARTS = 5  # of a Tuner that died
 POLL_S = 0.25
+SETTLE_S = 30.0
 
 
 def run_search(
@@ -76,6 +81,8 @@ def run_search(
             cutter.take(ledger.take(pool.events(POLL_S)))
         if pool.interrupted:  # from another thread
             tuning.wait(STOP_S)
+        else:
+            _settle(pool, ledger)
     except KeyboardInterrupt:
         pool.interrupt()
         tuning.wait(STOP_S)
@@ -163,6 +170,16 @@ class _Ledger:
         )
 
 
+def _settle(pool: Pool, ledger: _Ledger) -> None:
+    """The Tuner has ended, and so have its jobs: wait until the last ones are told."""
+    ledger.take(pool.events(0.0))
+    for job, _ in list(ledger.open.values()):
+        pool.handle.release.remote(job.id)
+    deadline = time.monotonic() + SETTLE_S
+    while ledger.open and time.monotonic() < deadline:
+        ledger.take(pool.events(POLL_S))
+
+
 def _number(job: Job) -> int:
     return int(job.id.rsplit("-", 1)[1])
 
@@ -235,6 +252,7 @@ class _Tuning:
         self._tuner: Any = None
         self._fit: Any = None
         self._starts = 0
+        self._before = set(placement_group_table())
 
     def start(self) -> None:
         """Start the Tuner with what is known."""
@@ -277,7 +295,13 @@ class _Tuning:
             ray.wait([self._fit], timeout=seconds)
 
     def end(self) -> None:
-        """End the Tuner's process, and with it its clients."""
-        if self._tuner is not None:
-            ray.kill(self._tuner)
-            self._tuner = None
+        """End the Tuner's process, and with it its clients; what a killed one has reserved for them is freed."""
+        if self._tuner is None:
+            return
+        ray.kill(self._tuner)
+        self._tuner = None
+        for key, row in placement_group_table().items():
+            ours = all(bundle == CLIENT for bundle in row["bundles"].values())
+            if key not in self._before and row["state"] != "REMOVED" and ours:
+                with suppress(GetTimeoutError, RayError):
+                    remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(key))))

@@ -37,6 +37,7 @@ class GroupSearcher(Searcher):
         self._claims = {key: self._claim(key, members) for key, members in self.members.items()}
         self._running: dict[str, tuple[str, int]] = {}
         self._closed: set[str] = set()
+        self._count = 0
 
     @property
     def left(self) -> int:
@@ -61,7 +62,8 @@ class GroupSearcher(Searcher):
         claim.begun += 1
         claim.running += 1
         self._running[trial_id] = (claim.key, proposal.number)
-        return as_config(claim.key, self.members[claim.key], proposal)
+        self._count += 1
+        return as_config(claim.key, self.members[claim.key], proposal) | {"order": self._count}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """An evaluation."""

@@ -20,6 +20,10 @@ TUNE_SETTINGS = {
 }
 
 
+CLIENT = {"CPU": 0.001}
+"""What a client asks for: Tune has no trials without resources."""
+
+
 class Tuner:
     """Runs as an actor of `harness.search`, with a thread for `fit` and one for `close`.
 
@@ -59,7 +63,7 @@ class Tuner:
         )
         client = tune.with_parameters(Client, source=source)
         tuner = tune.Tuner(
-            tune.with_resources(client, {"CPU": 0.001}),
+            tune.with_resources(client, dict(CLIENT)),
             tune_config=tune.TuneConfig(
                 metric=METRIC,
                 mode="max",

@@ -1,5 +1,7 @@
 """Studies on the pool: what is proposed, what is stopped, what an interrupt leaves."""
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 import toy_engine
@@ -14,7 +17,7 @@ import toy_engine
 from harness.jobs import Job, Report
 from harness.pool import Pool, local_ray
 from harness.proposals import Proposals
-from harness.search import StudyPlan, TrialOutcome, run_search
+from harness.search import Past, StudyPlan, TrialOutcome, run_search
 from harness.spaces import Leaf, SearchSpace
 
 QUALITY = SearchSpace(method="lora", leaves={"quality": Leaf(type="float", low=0, high=1)})
@@ -165,3 +168,78 @@ def test_an_interrupt_returns_what_has_ended_and_the_pool_lives_on(pool: Pool) -
     assert left_over(before) == []
     again = run_search([study("after", num_samples=2)], pool, max_concurrent=1, on_report=quiet)
     assert len(again["after"]) == 2 and not pool.interrupted
+
+
+@pytest.mark.ray
+def test_a_wide_trial_is_one_configuration_on_all_tasks_and_falls_by_its_mean(pool: Pool) -> None:
+    points = [{"quality": 0.9}, {"quality": 0.2}, {"quality": 0.95}]
+    seen = tuple((epoch, 0.9 * epoch / 8) for epoch in range(1, 9))
+    plans = [
+        study(
+            f"{task}|b|lora",
+            num_samples=3,
+            epochs=8,
+            first_points=points,
+            group="suite|b|lora",
+            fixed={"linger_below": 0.5},
+            history=(Past(number=0, values=points[0], status="finished", evaluations=seen),),
+        )
+        for task in "xy"
+    ]
+    found = run_search(plans, pool, on_report=quiet)
+    for index, status in enumerate(("stopped", "finished")):
+        jobs = [found[plan.key][index].job for plan in plans]
+        assert [job.id for job in jobs] == [f"{plan.key}/trial-{index + 1:04d}" for plan in plans]
+        assert {job.config["quality"] for job in jobs} == {points[index + 1]["quality"]}
+        assert {found[plan.key][index].status for plan in plans} == {status}
+
+
+@pytest.mark.ray
+def test_a_tuner_that_is_killed_goes_on_with_the_same_trials(pool: Pool) -> None:
+    before = set(left_over(set()))
+    told: dict[str, list[str]] = {}
+    pids: list[int] = []
+
+    def kill(job: Job, report: Report, status: str) -> None:
+        told.setdefault(job.id, []).append(status)
+        if not pids and sum("finished" in news for news in told.values()) == 3:
+            pids.extend(process.pid for process in tuners())
+            os.kill(pids[0], signal.SIGKILL)
+
+    plan = study("killed", num_samples=12, epochs=3, seconds=0.1, seed=4, scheduler="none")
+    (outcomes,) = run_search([plan], pool, on_report=kill).values()
+    assert len(pids) == 1
+    assert [outcome.job.id for outcome in outcomes] == [f"killed/trial-{n:04d}" for n in range(12)]
+    assert statuses(outcomes) == ["finished"] * 12
+    assert all(news.count("finished") == 1 and news.count("started") == 1 for news in told.values())
+    assert left_over(before) == []
+
+
+def tuners() -> list[psutil.Process]:
+    """The processes of the Tuners of this test's Ray."""
+    mine = psutil.Process().children(recursive=True)
+    return [process for process in mine if process.cmdline() and "ray::Tuner" in process.cmdline()[0]]
+
+
+@pytest.mark.ray
+def test_a_budget_ends_its_study_after_the_next_evaluations_and_leaves_the_others(pool: Pool) -> None:
+    told: dict[str, list[tuple[str, Report]]] = {}
+    over: set[str] = set()
+
+    def watch(job: Job, report: Report, status: str) -> None:
+        told.setdefault(job.id, []).append((status, report))
+        if sum(news[-1][0] == "finished" for name, news in told.items() if name.startswith("dear")) == 2:
+            over.add("dear")
+
+    plans = [
+        study("dear", num_samples=200, epochs=3, seconds=0.1, scheduler="none"),
+        study("cheap", num_samples=8, epochs=3, seconds=0.01, scheduler="none"),
+    ]
+    found = run_search(plans, pool, on_report=watch, cut=lambda: over)
+    assert statuses(found["cheap"]) == ["finished"] * 8
+    assert 2 <= statuses(found["dear"]).count("finished") < 6
+    stopped = [outcome for outcome in found["dear"] if outcome.status == "stopped"]
+    assert stopped and len(found["dear"]) < 20
+    for outcome in stopped:
+        status, report = told[outcome.job.id][-1]
+        assert status == "stopped" and report.facts["cut"] == "budget"

@@ -1,0 +1,62 @@
+"""What the parts of the search's benchmark share: rows of the table, a quiet driver, small studies."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+
+from harness.jobs import Job, Report
+from harness.spaces import Leaf, SearchSpace
+from harness.studies import StudyPlan
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure of this run. `reach` is the bound that was set, `holds` whether it is kept."""
+
+    name: str
+    value: float
+    unit: str
+    reach: str = ""
+    holds: bool | None = None
+
+
+def toy_study(key: str, trials: int, *, epochs: int = 1, seconds: float = 0.0, **more: Any) -> StudyPlan:
+    """Trials of `epochs` reports, each after so many seconds without any work."""
+    return StudyPlan(
+        key=key,
+        task="toy",
+        backbone="none",
+        method="lora",
+        data="nowhere",
+        fixed={"epochs": epochs, "seconds": seconds},
+        space=SearchSpace(method="lora", leaves={"quality": Leaf(type="float", low=0, high=1)}),
+        num_samples=trials,
+        seed=0,
+        epochs=epochs,
+        **more,
+    )
+
+
+def quiet(job: Job, report: Report, status: str) -> None:
+    """Nothing to tell."""
+
+
+def resident(pid: int) -> float:
+    """Resident set in MiB."""
+    return float(psutil.Process(pid).memory_info().rss) / 2**20
+
+
+def child(title: str) -> int | None:
+    """The process of this benchmark's Ray whose title contains `title`, `None` if there is none."""
+    for process in psutil.Process(os.getpid()).children(recursive=True):
+        try:
+            if title in " ".join(process.cmdline()):
+                return process.pid
+        except psutil.Error:
+            continue
+    return None
