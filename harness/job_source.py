@@ -15,6 +15,7 @@ and train on meanwhile; clients and the driver submit the others again.
 """
 
 import asyncio
+import os
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -259,6 +260,10 @@ class JobSource(JobState):
     async def incarnation(self) -> str:
         """Another one after every new start of this source."""
         return self._incarnation
+
+    async def pid(self) -> int:
+        """Of this process."""
+        return os.getpid()
 
     async def usage(self) -> dict[str, float]:
         """How the groups' time was used, see `harness.leases.Usage.to_dict`."""

@@ -214,6 +214,11 @@ class Pool:
         state: dict[str, Any] = self._call("state")
         return state
 
+    def pid(self) -> int:
+        """The process of the job source, for tests that kill it."""
+        pid: int = self._call("pid")
+        return pid
+
     def usage(self) -> dict[str, float]:
         """How the groups' time was used: busy_s, idle_s (without a job while one was queued), idle_share of both,
         empty_slots_share (of busy groups, while jobs were queued)."""

@@ -105,6 +105,27 @@ def test_a_killed_supervisor_is_replaced_and_leaves_no_placement_group(pool: Poo
     wait_for(lambda: len(left_over()) == 2)
 
 
+def test_a_killed_job_source_is_replaced_and_nobody_trains_twice(pool: Pool) -> None:
+    pool.submit(job("source/long", seconds=1.0))
+    events: list[Any] = []
+    wait_for(lambda: events.extend(pool.events(0.1)) or any(event.status == "running" for event in events))
+    source = pool.pid()
+    os.kill(source, signal.SIGKILL)
+    pool.submit(job("source/next", seconds=0.1))
+    wait_for(
+        lambda: events.extend(pool.events(0.1)) or sum(event.status == "finished" for event in events) == 2
+    )
+    assert pool.pid() != source
+    for name in ("source/long", "source/next"):
+        told = [event for event in events if event.job.id == name]
+        numbers = [event.report.number for event in told if event.status == "running"]
+        assert numbers == [1, 2] and told[-1].status == "finished"
+    workers = {e.report.facts["pid"] for e in events if e.job.id == "source/long" and e.report.number}
+    assert len(workers) == 1  # it trained on meanwhile
+    usage = pool.usage()
+    assert usage["busy_s"] > 0 and 0 <= usage["idle_share"] <= 1
+
+
 def test_two_workers_give_the_losses_of_one_and_survive_errors(quiet_ray: None) -> None:
     engine = toy_model.ToyModel(0, 1)
     engine.admit(job("alone", seed=3))
