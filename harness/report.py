@@ -15,6 +15,9 @@ Key = tuple[str, str, str]
 
 MISSING, UNDEFINED = "missing", "undefined"
 
+BESIDE = {"virus": "f1", "pearson": "spearman"}
+"""What stands beside the metric that selects, by family or metric; AUROC elsewhere."""
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -52,7 +55,8 @@ class Row:
         task, backbone, method: The study.
         metric: The metric that selects, `mcc`.
         trained_parameters: Numbers trained, as the final runs report it; `None` when none did.
-        dev, test, auroc: The dev metric, the test metric and the test AUROC of the final runs.
+        dev, test: The dev metric and the test metric of the final runs.
+        second, beside: Another metric, `auroc`, and that of the test split.
         done, expected: Seeds with a finished final run, and seeds that should have one.
         failed: Trials and final runs of this study that failed.
         marks: What a reader must know of these numbers.
@@ -66,7 +70,8 @@ class Row:
     trained_parameters: int | None
     dev: Spread
     test: Spread
-    auroc: Spread
+    second: str
+    beside: Spread
     done: int
     expected: int
     failed: int
@@ -101,6 +106,8 @@ def _row(key: Key, records: Sequence[Record], seeds: set[int]) -> Row:
     finals = [r for r in records if r.stage == "final" and r.status == "finished" and r.seed in seeds]
     finals.sort(key=lambda record: record.seed)
     metric = records[0].metric if records else "mcc"
+    family = records[0].family if records else ""
+    second = BESIDE.get(family) or BESIDE.get(metric) or "auroc"
     counts = [r.trained_parameters for r in finals if r.trained_parameters is not None]
     return Row(
         task=key[0],
@@ -110,7 +117,8 @@ def _row(key: Key, records: Sequence[Record], seeds: set[int]) -> Row:
         trained_parameters=round(statistics.fmean(counts)) if counts else None,
         dev=_spread(record.dev.get(metric) for record in finals),
         test=_spread((record.test or {}).get(metric) for record in finals),
-        auroc=_spread((record.test or {}).get("auroc") for record in finals),
+        second=second,
+        beside=_spread((record.test or {}).get(second) for record in finals),
         done=len({record.seed for record in finals}),
         expected=len(seeds),
         failed=sum(record.status == "failed" for record in records),
@@ -127,17 +135,17 @@ def _is_best(row: Row, rows: Sequence[Row]) -> bool:
     return row.complete and row.test.mean == max((mean for mean in rivals if mean == mean), default=None)
 
 
-HEADER = ("task", "backbone", "method", "trained", "dev {}", "test {}", "test AUROC", "seeds", "marks")
+HEADER = ("task", "backbone", "method", "trained", "dev {}", "test {}", "test {}", "seeds", "marks")
 NUMBERS = slice(3, 8)
 """The columns that stand on the right."""
 
 
 def _lines(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
     """Header, cells, and the legend of the marks, which are letters in the cells."""
-    metrics = {row.metric for row in rows}
-    single = metrics.pop().upper() if len(metrics) == 1 else ""
+    single, second = _only(row.metric for row in rows), _only(row.second for row in rows)
     letters = {mark: _letter(i) for i, mark in enumerate(dict.fromkeys(m for row in rows for m in row.marks))}
     header = [name.format(single).strip() for name in HEADER]
+    header[HEADER.index("seeds") - 1] = f"test {second}" if second else "beside"
     starred = any(row.best for row in rows)
     cells = [
         [
@@ -147,7 +155,7 @@ def _lines(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
             MISSING if row.trained_parameters is None else f"{row.trained_parameters:,}",
             _cell(row.dev, row.metric, single),
             _cell(row.test, row.metric, single) + ("*" if row.best else " " * starred),
-            str(row.auroc),
+            _cell(row.beside, row.second, second),
             f"{row.done} of {row.expected}" + (f", {row.failed} failed" if row.failed else ""),
             " ".join(letters[mark] for mark in row.marks),
         ]
@@ -155,6 +163,12 @@ def _lines(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
     ]
     legend = [f"{letter}: {mark}" for mark, letter in letters.items()]
     return header, cells, ["*: best of its task", *legend] if starred else legend
+
+
+def _only(names: Iterable[str]) -> str:
+    """The one metric of all rows as a heading; empty when there are several."""
+    found = set(names)
+    return found.pop().upper() if len(found) == 1 else ""
 
 
 def _letter(number: int) -> str:

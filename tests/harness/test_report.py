@@ -3,6 +3,7 @@
 import io
 import math
 import statistics
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -58,8 +59,8 @@ def test_one_seed_has_no_spread():
 
 def test_undefined_is_not_averaged_away():
     (row,) = leaderboard([record(seed=0), record(seed=1, test={"mcc": 0.5, "auroc": math.nan})])
-    assert str(row.auroc) == "undefined"
-    assert math.isnan(row.auroc.mean)
+    assert str(row.beside) == "undefined"
+    assert math.isnan(row.beside.mean)
 
 
 def test_the_search_never_counts():
@@ -155,3 +156,11 @@ def test_no_number_is_cut_off_on_any_screen(width, terminal):
 def test_nothing_to_show():
     assert leaderboard([]) == []
     assert "task" in plain([])
+
+
+def test_what_stands_beside_the_metric():
+    covid = record(task="virus/covid", test={"mcc": 0.2, "f1": 0.31, "auroc": 0.7})
+    covid = replace(covid, family="virus")
+    (row,) = leaderboard([covid])
+    assert (row.second, str(row.beside)) == ("f1", "0.310")
+    assert "f1 0.310" in plain(leaderboard([covid, record(seed=0)])) and "test F1" in plain([row])
