@@ -324,4 +324,4 @@ class _Reader:
             return fixed.get(name, DEFAULTS[name])
         if leaf.type == "choice":
             return (max if most else min)(leaf.choices)
-        return leaf.high if most else leaf.low
+        return leaf.clip(leaf.high) if most else leaf.low

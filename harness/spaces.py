@@ -1,5 +1,6 @@
 """Search spaces: what a study may vary, what it fixes, and which configurations it tries first."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
@@ -68,6 +69,15 @@ class Leaf:
             return replace(self, choices=tuple(choice for choice in self.choices if choice <= limit))
         return replace(self, high=min(self.high, limit))
 
+    def raised(self, limit: float) -> "Leaf":
+        """The same leaf without the values below `limit`; unchanged where it has no others."""
+        if self.type == "choice":
+            return replace(self, choices=tuple(c for c in self.choices if c >= limit) or self.choices)
+        low = self.low
+        if low < limit <= self.high:
+            low = limit if not self.step else self.low + math.ceil((limit - self.low) / self.step) * self.step
+        return replace(self, low=low) if low <= self.high else self
+
     def clip(self, value: Any) -> Any:
         """The value of this leaf that is nearest to `value`; a choice that is not known becomes the first."""
         if self.type == "choice":
@@ -113,15 +123,25 @@ class SearchSpace:
         return read_space(method, path).for_task(task)
 
     def suggest(self, trial: Suggester) -> dict[str, Any]:
-        """Draw one configuration of the leaves; `bT` is drawn from what does not exceed `b0`."""
+        """Draw one configuration of the leaves with `b0` at least `bT`: `b0` reaches down to the smallest `bT`,
+        which is drawn last, from what does not exceed `b0`."""
         drawn: dict[str, Any] = {}
         for name in sorted(self.leaves, key=lambda name: (name == "bT", list(self.leaves).index(name))):
             leaf = self.leaves[name]
-            if name == "bT" and leaf.type != "choice":
-                b0 = drawn.get("b0", self.fixed.get("b0", TrialConfig.b0))
+            if name == "b0":
+                leaf = leaf.raised(self._least("bT"))
+            b0 = drawn.get("b0", self.fixed.get("b0", TrialConfig.b0)) if name == "bT" else None
+            if b0 is not None and leaf.type != "choice":
                 leaf = replace(leaf, high=max(leaf.low, min(leaf.high, b0)))
             drawn[name] = leaf.suggest(name, trial)
+            if b0 is not None and drawn[name] > b0:  # a choice: Optuna's must be the same in every trial
+                drawn[name] = max(leaf.capped(b0).choices)
         return drawn
+
+    def _least(self, name: str) -> Any:
+        """The smallest value that a setting can have."""
+        leaf = self.leaves.get(name)
+        return leaf.least() if leaf else self.fixed.get(name, getattr(TrialConfig, name))
 
     def config(self, values: Mapping[str, Any], **options: Any) -> TrialConfig:
         """The trial that `values` of the leaves and the command line's `options` (seed, epochs, …) make."""

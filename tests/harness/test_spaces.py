@@ -5,7 +5,7 @@ import random
 import textwrap
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from harness.errors import InputError
@@ -99,6 +99,31 @@ def test_learning_rates_reach_what_small_backbones_need(method):
     rates = [point["learning_rate"] for point in space.first_points]
     assert rates[0] == 3e-5 and max(rates) >= 1e-3
     assert space.leaves["learning_rate"].high >= 1e-2
+
+
+@given(st.data())
+def test_b0_is_never_below_bT_whatever_they_are(data):
+    def leaf(name):
+        kind = data.draw(st.sampled_from(["int", "step", "choice", "fixed"]), name)
+        values = sorted(data.draw(st.sets(st.integers(1, 20), min_size=2, max_size=5), name))
+        if kind == "choice":
+            return Leaf(type="choice", choices=tuple(values))
+        step = 3 if kind == "step" else None
+        return values[0] if kind == "fixed" else Leaf(type="int", low=values[0], high=values[-1], step=step)
+
+    ends = {name: leaf(name) for name in ("b0", "bT")}
+    leaves = {name: value for name, value in ends.items() if isinstance(value, Leaf)}
+    space = SearchSpace(method="ars", leaves=leaves, fixed={n: v for n, v in ends.items() if n not in leaves})
+    highest = ends["b0"] if "b0" in space.fixed else max(grid_values(ends["b0"]))
+    lowest = ends["bT"] if "bT" in space.fixed else ends["bT"].least()
+    assume(highest >= lowest)  # files are refused otherwise
+    for seed in range(20):
+        config = space.config(space.suggest(Draws(seed)), seed=0)
+        assert config.b0 >= config.bT
+
+
+def grid_values(leaf):
+    return leaf.choices or range(leaf.low, leaf.high + 1, int(leaf.step or 1))
 
 
 def test_delta_T_is_capped_and_said():
