@@ -26,7 +26,7 @@ CPUS = 2
 @contextmanager
 def toy_pool(slots: int) -> Iterator[Pool]:
     """One worker group whose jobs cost nothing."""
-    ray.cloudpickle.register_pickle_by_value(toy_engine)
+    ray.cloudpickle.register_pickle_by_value(toy_engine)  # type: ignore[no-untyped-call]
     with local_ray(CPUS), Pool.start(partial(toy_engine.make, slots), slots=slots) as pool:
         yield pool
 

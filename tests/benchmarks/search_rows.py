@@ -56,7 +56,7 @@ def child(title: str) -> int | None:
     for process in psutil.Process(os.getpid()).children(recursive=True):
         try:
             if title in " ".join(process.cmdline()):
-                return process.pid
+                return int(process.pid)
         except psutil.Error:
             continue
     return None

@@ -35,7 +35,8 @@ class Counter:
     """Samples trained so far, and at the moment when an evaluation reached `target`."""
 
     def __init__(self, target: float = float("inf")) -> None:
-        self.target, self.best, self.reached = target, -1.0, None
+        self.target, self.best = target, -1.0
+        self.reached: int | None = None
         self._samples: dict[str, int] = {}
 
     @property
