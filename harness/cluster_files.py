@@ -75,8 +75,11 @@ class ClusterFile:
         return head + sum(dearest[: self.workers])
 
 
-def read_cluster(path: Path) -> ClusterFile:
+def read_cluster(path: Path, *, filled_in: bool = True) -> ClusterFile:
     """Read and check a cluster file.
+
+    Args:
+        filled_in: Refuse a file that still has words which stand for something of the user's.
 
     Raises:
         InputError: with every problem of the file, each naming it.
@@ -90,7 +93,7 @@ def read_cluster(path: Path) -> ClusterFile:
     if not isinstance(config, dict) or not isinstance(config.get("provider"), dict):
         other = " A RayJob is for kubectl, see clusters/README.md." if "kuberay" in path.name else ""
         raise InputError(f"{path}: must be a Ray cluster file with a `provider`.{other}")
-    problems = list(_problems(path, config))
+    problems = [*_problems(path, config), *(placeholders(path) if filled_in else ())]
     if problems:
         raise InputError(problems)
     return ClusterFile(path=path, config=config, kinds=tuple(_kinds(config)))
@@ -105,11 +108,14 @@ def _problems(path: Path, config: dict[str, Any]) -> Iterator[str]:
         )
         return
     yield from schema_problems(path, config)
-    lines = path.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, 1):
+    yield from unsafe(path, config)
+
+
+def placeholders(path: Path) -> Iterator[str]:
+    """Words of the file that stand for something of the user's."""
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if found := PLACEHOLDER.search(line.split("#")[0]):
             yield f"{path}:{number}: {found[0]} stands for something of yours; put it in."
-    yield from unsafe(path, config)
 
 
 def schema_problems(path: Path, config: dict[str, Any]) -> Iterator[str]:

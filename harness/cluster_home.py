@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.cluster_session import Session
 from harness.errors import InputError
 
-STAYS = ("data", "open", "checkpoints", "quickstart", "cluster", ".*")
+STAYS = ("data", "open", "checkpoints", "quickstart", "cluster", "driver.lock", ".*")
 """What is not brought home: prepared data, states of trials under way, files being written."""
 
 URIS = {

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.cluster_inputs import program
+from harness.cluster_shell import quiet
 from harness.errors import InputError
 
 ENDED = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
@@ -60,7 +61,7 @@ class Jobs:
         """Submit `python <arguments>` with a copy of the program; the job's id."""
         import shlex
 
-        with tempfile.TemporaryDirectory(prefix="lingo-program-") as folder:
+        with tempfile.TemporaryDirectory(prefix="lingo-program-") as folder, quiet():
             job: str = self._client.submit_job(
                 entrypoint=shlex.join(["python", *arguments]),
                 runtime_env={

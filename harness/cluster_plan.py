@@ -1,5 +1,6 @@
 """What a cluster run would do, cost and need: checked as far as can be before any machine is started."""
 
+import hashlib
 import shlex
 import time
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from harness.cluster import JOBS
-from harness.cluster_files import ClusterFile, read_cluster
+from harness.cluster_files import ClusterFile, placeholders, read_cluster
 from harness.cluster_inputs import PROGRAM, Shipment, shipment
 from harness.cluster_session import Session, token_path
 from harness.config import Benchmark, seconds_of
@@ -54,12 +55,13 @@ def check(benchmark: Benchmark, *, dry_run: bool) -> Checked:
     file: ClusterFile | None = None
     if not JOBS.fullmatch(cluster):
         try:
-            file = read_cluster(Path(cluster))
+            file = read_cluster(Path(cluster), filled_in=not dry_run)
+            notes += [f"To be done first: {line}" for line in placeholders(Path(cluster))]
         except InputError as error:
             problems += error.problems
     identity = _identity(benchmark, problems, notes)
     out = benchmark.out or Path("results") / f"{benchmark.suite}-{config_hash(identity)[:8]}"
-    folder = f"~/lingo/runs/{out.name}"
+    folder = f"~/lingo/runs/{folder_name(out.resolve())}"
     sent = Shipment((), ())
     try:
         sent = shipment(benchmark, "~", folder)
@@ -80,6 +82,11 @@ def check(benchmark: Benchmark, *, dry_run: bool) -> Checked:
     if problems:
         raise InputError(dict.fromkeys(problems))
     return Checked(file=file, out=out.resolve(), folder=folder, shipment=sent, notes=tuple(notes))
+
+
+def folder_name(out: Path) -> str:
+    """Name of the output folder on the head: two folders here never meet there."""
+    return f"{out.name}-{hashlib.sha256(str(out).encode()).hexdigest()[:6]}"
 
 
 def _identity(benchmark: Benchmark, problems: list[str], notes: list[str]) -> dict[str, object]:

@@ -15,7 +15,7 @@ from harness.cluster_home import bring_home
 from harness.cluster_inputs import Shipment, shipment
 from harness.cluster_jobs import Ending, Jobs
 from harness.cluster_launch import ray_down, ray_up
-from harness.cluster_plan import check, show_plan, spending
+from harness.cluster_plan import check, folder_name, show_plan, spending
 from harness.cluster_session import FILE, Session, load_session, token_path, use_token
 from harness.cluster_shell import ShellError, Tunnels
 from harness.config import Benchmark
@@ -53,7 +53,8 @@ def run_on_cluster(benchmark: Benchmark, wishes: Wishes, console: Console) -> in
         InputError: with every problem, before any machine is started.
     """
     assert benchmark.cluster is not None
-    use_token()
+    if not wishes.dry_run:
+        use_token()
     checked = check(benchmark, dry_run=wishes.dry_run)
     show_plan(checked, benchmark, console)
     if wishes.dry_run:
@@ -172,7 +173,7 @@ def _ship(session: Session, benchmark: Benchmark, console: Console) -> Shipment:
     if session.address:
         return shipment(benchmark, "~", session.folder)
     home = session.remote.run("echo $HOME").strip()
-    sent = shipment(benchmark, home, f"{home}/lingo/runs/{session.out.name}")
+    sent = shipment(benchmark, home, f"{home}/lingo/runs/{folder_name(session.out)}")
     for item in sent.sent:
         console.print(f"[dim]sending {escape(str(item.local))}[/]", soft_wrap=True)
         session.remote.push(item.local, item.folder)
@@ -234,11 +235,12 @@ def attach(session: Session, wishes: Wishes, console: Console) -> int:
 
 def _follow(session: Session, console: Console) -> Ending:
     def show(line: str) -> None:
-        console.print(line, soft_wrap=True, markup=False)
+        if "(raylet)" not in line:  # Ray on its own affairs; `logs` has them
+            console.print(line, soft_wrap=True, markup=False)
 
     with connection(session) as (jobs, ports):
         if ports:
-            _serve_mlflow(session, ports[MLFLOW])
+            _serve_mlflow(session, ports[MLFLOW], console)
             console.print(f"Ray dashboard  http://127.0.0.1:{ports[DASHBOARD]}  (its token: {token_path()})")
             console.print(
                 f"MLflow         http://127.0.0.1:{ports[MLFLOW]}  (once the first trial has begun)"
@@ -247,19 +249,24 @@ def _follow(session: Session, console: Console) -> Ending:
         return jobs.follow(session.job, show)
 
 
-def _serve_mlflow(session: Session, port: int) -> None:
+def _serve_mlflow(session: Session, port: int, console: Console) -> None:
     """MLflow's pages on the head's loopback, as soon as there is a store; the driver alone migrates it."""
     folder = shlex.quote(session.folder)
     serve = (
         f"python -m mlflow ui --host 127.0.0.1 --port {MLFLOW} --backend-store-uri sqlite:///$PWD/mlflow.db "
         f"--allowed-hosts 127.0.0.1:{port},localhost:{port},127.0.0.1:{MLFLOW}"
     )
-    waiting = f"while ! ls records/*.json >/dev/null 2>&1; do sleep 5; done; exec {serve}"
+    waiting = (
+        f"echo $$ >.mlflow-ui.pid; while ! ls records/*.json >/dev/null 2>&1; do sleep 5; done; exec {serve}"
+    )
     line = (
-        f"mkdir -p {folder} && cd {folder} && pkill -f 'mlflow ui --host 127.0.0.1 --port {MLFLOW}'; "
+        f"mkdir -p {folder} && cd {folder} && {{ kill $(cat .mlflow-ui.pid); }} 2>/dev/null; "
         f"nohup setsid bash -c {shlex.quote(waiting)} >.mlflow-ui.log 2>&1 </dev/null & true"
     )
-    session.remote.run(line, timeout=60)
+    try:
+        session.remote.run(line, timeout=60)
+    except ShellError as error:
+        console.print(f"[yellow]MLflow's pages are not served: {escape(str(error))}[/]", soft_wrap=True)
 
 
 def conclude(session: Session, ending: Ending, wishes: Wishes, console: Console) -> int:

@@ -82,7 +82,7 @@ def load_session(out: Path) -> Session:
 
 
 def use_token() -> None:
-    """Make this process, and those it starts, show the token; make one if this account has none.
+    """Let this process, and those it starts, show the token; make one if this account has none.
 
     Ray reads these settings when it is imported, so this comes first.
     """

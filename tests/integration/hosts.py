@@ -95,7 +95,14 @@ class Hosts:
 
     def ssh(self, number: int, command: str, timeout: float = 120) -> str:
         """Run a command in a login shell of a host and return what it printed."""
-        options = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
+        options = [
+            "-o",
+            "StrictHostKeyChecking=no",
+            "-o",
+            "UserKnownHostsFile=/dev/null",
+            "-o",
+            "LogLevel=ERROR",
+        ]
         line = f"bash --login -c {shlex.quote(command)}"
         done = subprocess.run(
             ["ssh", *options, "-i", str(self.key), f"root@{self.all[number].address}", line],
@@ -174,7 +181,8 @@ class Hosts:
             *(f"mount --rbind {root}/{p.strip('/').replace('/', '-')} {p}" for p in PRIVATE),
             "chmod 1777 /tmp",
             "exec /usr/sbin/sshd -D -e -f /dev/null -h /run/host_key -o UsePAM=no -o StrictModes=no "
-            "-o PidFile=none -o MaxStartups=100 -o PermitRootLogin=yes -o AuthorizedKeysFile=/root/.ssh/authorized_keys",
+            "-o PidFile=none -o MaxStartups=100 -o PermitRootLogin=yes "
+            "-o AuthorizedKeysFile=/root/.ssh/authorized_keys",
         ]
         return "\n".join(lines) + "\n"
 
@@ -205,12 +213,16 @@ def run(*command: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("count", type=int, nargs="?", default=3)
     if why := lacking():
         raise SystemExit(why)
     with Hosts(parser.parse_args().count) as hosts:
-        print(f"ssh -i {hosts.key} root@ADDRESS, ADDRESS being one of {', '.join(hosts.addresses)}; Ctrl-C ends")
+        print(
+            f"ssh -i {hosts.key} root@ADDRESS, ADDRESS being one of {', '.join(hosts.addresses)}; Ctrl-C ends"
+        )
         signal.pause()
 
 

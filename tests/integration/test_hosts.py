@@ -1,0 +1,208 @@
+"""A benchmark on several hosts with the real `ray up`, Jobs API and SSH: network namespaces, see hosts.py."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parent))  # hosts
+from hosts import Hosts, lacking
+
+from harness.results import load
+
+ROOT = Path(__file__).resolve().parents[2]
+WHY = lacking()
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.timeout(1500),
+    pytest.mark.skipif(bool(WHY), reason=f"several hosts on this machine: {WHY}"),
+]
+SETTINGS = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_health_check_period_ms": "1000",  # a lost host is noticed in seconds instead of a minute
+    "RAY_health_check_timeout_ms": "4000",
+    "RAY_health_check_failure_threshold": "3",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "HF_HUB_OFFLINE": "1",
+}
+BENCHMARK = ["--tasks", "quickstart/promoter", "--models", "quickstart-opt", "--methods", "lora,ars"]
+SIZE = ["--epochs", "4", "--num-samples", "6", "--seeds", "0,5", "--limit", "400"]
+
+
+def cluster_file(folder, hosts):
+    """clusters/on-premises.yaml with these hosts in it; their Python is there already."""
+    config = yaml.safe_load((ROOT / "clusters" / "on-premises.yaml").read_text())
+    config["cluster_name"] = f"hosts-{os.getpid()}"
+    config["provider"].update(head_ip=hosts.addresses[0], worker_ips=hosts.addresses[1:])
+    config["auth"] = {"ssh_user": "root", "ssh_private_key": str(hosts.key)}
+    config["file_mounts"] = {"~/.ray/auth_token": str(folder / "home/.ray/auth_token")}
+    config["setup_commands"] = ["chmod 600 ~/.ray/auth_token"]
+    for kind, cpus in (("head", 0), ("worker", 1)):
+        name = f"{kind}_start_ray_commands"
+        size = f" --num-cpus={cpus} --object-store-memory=100000000"
+        config[name] = [line + size if "ray start" in line else line for line in config[name]]
+    path = folder / "on-premises.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+class Laptop:
+    """The user's side: an account of its own, and the command."""
+
+    def __init__(self, folder):
+        self.out = folder / "run"
+        self.file = folder / "on-premises.yaml"
+        (folder / "home").mkdir()
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin"
+        self.environment = {**kept, "HOME": str(folder / "home"), "PATH": path, "HF_HUB_OFFLINE": "1"}
+
+    def command(self, *arguments):
+        return [sys.executable, str(ROOT / "run_benchmark.py"), *map(str, arguments)]
+
+    def begin(self, *more):
+        """Start the benchmark; its process."""
+        command = self.command(
+            "run", "--cluster", self.file, *BENCHMARK, *SIZE, "--out", self.out, "--yes", *more
+        )
+        return subprocess.Popen(
+            command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def do(self, *arguments, timeout=300):
+        """A command to its end: exit code and what was printed."""
+        done = subprocess.run(
+            self.command(*arguments),
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    def session(self):
+        return json.loads((self.out / "cluster.json").read_text())
+
+
+def until(condition, seconds, process):
+    """Wait for a condition while the process lives."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, "too late"
+        time.sleep(1)
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory):
+    """One benchmark's life: left by Ctrl-C, a host lost, its driver killed, begun again, home, taken down."""
+    folder = tmp_path_factory.mktemp("hosts")
+    laptop = Laptop(folder)
+    told = {}
+    with Hosts(3, SETTINGS) as hosts:
+        process = None
+        try:
+            cluster_file(folder, hosts)
+            process = laptop.begin("--no-teardown")
+            until(lambda: (laptop.out / "cluster.json").is_file() and laptop.session()["job"], 400, process)
+            records = f"ls {laptop.session()['folder']}/records 2>/dev/null | wc -l"
+            until(lambda: int(hosts.ssh(0, records)) >= 1, 300, process)
+            process.send_signal(signal.SIGINT)
+            told["left"] = process.communicate(timeout=60)[0], process.returncode
+            told["status"] = laptop.do("status", laptop.out)
+            told["listening"] = hosts.ssh(0, "ss -Hltn")
+            told["nodes"] = hosts.ssh(0, "ray list nodes --format json 2>/dev/null || true")
+            hosts.cut_off(2)
+            before = int(hosts.ssh(0, records))
+            process = subprocess.Popen(
+                laptop.command("attach", laptop.out, "--no-teardown"),
+                env=laptop.environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                stdin=subprocess.DEVNULL,
+            )
+            until(lambda: int(hosts.ssh(0, records)) >= before + 2, 300, process)
+            hosts.plug_in(2)
+            told["killed"] = hosts.kill(0, "run_benchmark.py run --cluster auto")
+            told["attached"] = process.communicate(timeout=200)[0], process.returncode
+            told["kept"] = {record.id for record in load(laptop.out)}
+            process = laptop.begin("--teardown")
+            told["finished"] = process.communicate(timeout=700)[0], process.returncode
+            told["processes"] = [hosts.ssh(n, "pgrep -x raylet || true").strip() for n in range(3)]
+        finally:
+            if process is not None:
+                process.kill()
+                told.setdefault("rest", process.communicate()[0])
+            (folder / "told.json").write_text(json.dumps({k: v for k, v in told.items() if k != "kept"}))
+    return laptop, told
+
+
+def test_ctrl_c_leaves_the_benchmark_running(story):
+    _, told = story
+    printed, code = told["left"]
+    assert code == 130 and "Traceback" not in printed
+    for text in ("Submitted as", "MLflow", "attach", "cost money"):
+        assert text in printed, printed
+    code, printed = told["status"]
+    assert code == 0 and printed.startswith("RUNNING"), printed
+
+
+def test_only_ssh_and_the_cluster_itself_are_open(story):
+    _, told = story
+    assert "127.0.0.1:8265" in told["listening"] and "0.0.0.0:8265" not in told["listening"]
+    assert "0.0.0.0:5000" not in told["listening"]
+
+
+def test_a_killed_driver_is_told_and_what_had_ended_is_home(story):
+    _, told = story
+    printed, code = told["attached"]
+    assert told["killed"] >= 1 and code not in (0, 2, 130), printed
+    assert "FAILED" in printed and "digests compared" in printed, printed
+    assert len(told["kept"]) >= 3
+
+
+def test_begun_again_it_ends_whole_and_keeps_what_was_done(story):
+    laptop, told = story
+    printed, code = told["finished"]
+    assert code == 0, printed
+    records = load(laptop.out)
+    assert {record.id for record in records} >= told["kept"]
+    finals = [record for record in records if record.stage == "final"]
+    assert sorted((r.method, r.seed) for r in finals if r.status == "finished") == [
+        (method, seed) for method in ("ars", "lora") for seed in (0, 5)
+    ]
+    searched = [(r.method, r.trial) for r in records if r.stage == "search"]
+    assert sorted(searched) == [(method, trial) for method in ("ars", "lora") for trial in range(6)]
+    assert (laptop.out / "results.parquet").is_file() and (laptop.out / "mlflow.db").is_file()
+
+
+def test_adapters_come_home_from_workers_that_share_no_files(story):
+    laptop, _ = story
+    for record in load(laptop.out):
+        if record.stage == "final":
+            assert (laptop.out / "adapters").is_dir() and list(
+                (laptop.out / "adapters").rglob("*.safetensors")
+            )
+
+
+def test_nothing_is_left(story):
+    _, told = story
+    assert "nothing of it is left" in told["finished"][0], told["finished"][0]
+    assert told["processes"] == ["", "", ""]
+
+
+def test_the_token_is_nowhere_but_in_its_file(story):
+    laptop, told = story
+    token = (Path(laptop.environment["HOME"]) / ".ray" / "auth_token").read_text().strip()
+    assert len(token) >= 32
+    for file in (file for file in laptop.out.rglob("*") if file.is_file()):
+        assert token.encode() not in file.read_bytes(), file
+    assert token not in json.dumps({k: v for k, v in told.items() if k != "kept"})
