@@ -1,13 +1,16 @@
 """The packs of a worker: which backbone, how many slots, and room for the largest trial that may come."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
 from harness.files import Files
+from harness.spaces import SearchSpace
 from lingo.backbones import Backbone
 from lingo.batch import Share
 from lingo.embeddings import add_rows
+from lingo.methods import METHODS
 from lingo.pack import Pack
 from lingo.quantized import Frozen as Frozen
 from lingo.quantized import load_frozen
@@ -38,6 +41,24 @@ class Room:
             raise ValueError(
                 f"`frozen` must be one of {', '.join(get_args(Frozen))}, but got {self.frozen!r}."
             )
+
+
+def largest(spaces: Iterable[SearchSpace], labels: Iterable[int]) -> dict[str, int]:
+    """`max_rank` and `max_labels` for the trials of these search spaces on tasks of so many outputs, so that no
+    pack is built anew for a trial that needs more of either."""
+    ranks = [1]
+    for space in spaces:
+        method = METHODS.get(space.method)
+        name = {"lora": "rank", "svd": "b0"}.get(method.adapter if method else "", "")
+        if not name:
+            continue
+        ranks += [int(point[name]) for point in space.first_points if name in point]
+        leaf = space.leaves.get(name)
+        if leaf is None:
+            ranks.append(int(space.fixed.get(name, getattr(TrialConfig, name))))
+        else:
+            ranks.append(int(max(leaf.choices) if leaf.type == "choice" else leaf.high))
+    return {"max_rank": max(ranks), "max_labels": max(labels, default=2)}
 
 
 def is_full(config: TrialConfig) -> bool:

@@ -138,6 +138,7 @@ class Proposals:
             data=plan.data,
             config=dict(config or made),
             checkpoints=plan.checkpoints,
+            siblings=plan.siblings > 1,
         )
 
     def _remember(self, past: Past) -> None:

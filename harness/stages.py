@@ -24,6 +24,7 @@ from harness.errors import RunStopped
 from harness.forecast import typical
 from harness.jobs import Job, Report
 from harness.ledger import Cell, Ledger, Watcher
+from harness.packs import largest
 from harness.plan import Plan
 from harness.pool import Pool, PoolError
 from harness.progress import Progress, StudyGoal
@@ -68,7 +69,7 @@ def train(
         console.print(f"Training on {ground.where}: {ground.shape}, {_some_trials(slots)} at once in each.")
         budgets = _budgets(benchmark, ground, store)
         with (
-            _pool(benchmark, ground, slots, make_engine) as pool,
+            _pool(cells, benchmark, ground, slots, make_engine) as pool,
             progress,
             _ctrl_c(pool, console, checked.out) as asked,
         ):
@@ -217,12 +218,16 @@ def _tracking(checked: Plan, console: Console) -> Iterator[_Tracked]:
         tracker.close()
 
 
-def _pool(benchmark: Benchmark, ground: Ground, slots: int, make_engine: MakeEngine | None) -> Pool:
+def _pool(
+    cells: Sequence[Cell], benchmark: Benchmark, ground: Ground, slots: int, make_engine: MakeEngine | None
+) -> Pool:
     lay = ground.shape
     if make_engine is None:
         from harness.engines import make_engine as engine
 
-        make_engine = partial(engine, pack=slots, files=ground.files, frozen=benchmark.frozen)
+        studies = [cell.study for cell in cells]
+        room = largest([study.space for study in studies], [study.task.num_labels for study in studies])
+        make_engine = partial(engine, pack=slots, files=ground.files, frozen=benchmark.frozen, **room)
     return Pool.start(
         make_engine,
         groups=lay.groups,
