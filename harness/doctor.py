@@ -21,6 +21,7 @@ from harness.environment import capture
 from harness.errors import InputError
 from harness.machine import free_gibibytes, usable_cores
 from harness.tasks import TASKS, TaskRow, find_tasks
+from lingo.methods import METHODS
 
 HEALTHY, SICK = 0, 1
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,6 +87,7 @@ def examine(
     checks: list[Callable[[], Findings]] = [
         versions,
         devices,
+        extras,
         lambda: backbones(models),
         lambda: data(data_dir, wanted),
         lambda: folders(out),
@@ -175,6 +177,20 @@ def devices() -> Findings:
         if shutil.which("nvidia-smi"):
             advice = "nvidia-smi is there: install the torch build and the driver that go together."
         yield Finding(state="note", about="device", text=text, advice=advice)
+
+
+def extras() -> Findings:
+    """What only some methods and settings need."""
+    from lingo.foreign import peft_problem
+    from lingo.quantized import four_bit_problem
+
+    foreign = ", ".join(name for name, row in METHODS.items() if row.engine == "peft")
+    for what, problem in ((f"methods {foreign}", peft_problem()), ("--frozen 4bit", four_bit_problem())):
+        if problem is None:
+            yield Finding(state="ok", about="extra", text=f"{what}: can be used here")
+        else:
+            advice = "only needed for these; nothing else misses it."
+            yield Finding(state="note", about="extra", text=f"{what}: {problem}", advice=advice)
 
 
 # --- backbones ---------------------------------------------------------------------------------------------

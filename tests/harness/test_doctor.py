@@ -1,6 +1,7 @@
 """The doctor: what is well, what is not, and what to do about it."""
 
 import shutil
+import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -56,6 +57,15 @@ def test_a_healthy_machine(tmp_path, model):
     assert "torch 2." in output
     assert output.rstrip().endswith("Everything needed is there.")
     assert not out.parent.exists()
+
+
+def test_extras_are_notes(tmp_path, monkeypatch):
+    for library in ("peft", "bitsandbytes"):
+        monkeypatch.setitem(sys.modules, library, None)
+    code, output = consult("--out", tmp_path)
+    assert code == 0, output
+    assert "note extra     methods lokr, loha, dora: needs the library peft" in output
+    assert "note extra     --frozen 4bit: needs the library bitsandbytes" in output
 
 
 def test_without_data_and_models_it_only_notes(tmp_path):
