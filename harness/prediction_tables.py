@@ -122,39 +122,47 @@ SUFFIXES: dict[str, Callable[[IO[bytes], pa.Schema], _Writer]] = {
 
 
 class Table:
-    """A table that is being written."""
+    """A table that is being written; the file is made with the first rows."""
 
-    def __init__(self, path: Path, temporary: Path, layout: Layout) -> None:
-        self._path, self._temporary, self._layout = path, temporary, layout
-        self._sink = temporary.open("wb")
-        self._writer = SUFFIXES[path.suffix](self._sink, layout.schema)
+    def __init__(self, path: Path, layout: Layout) -> None:
+        self._path, self._layout = path, layout
+        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self._open: tuple[IO[bytes], _Writer] | None = None
 
     def write(self, rows: Sequence[int], names: Sequence[str], values: NDArray[np.float64]) -> int:
         """Add some rows; how many of them have an output that is not finite."""
-        self._writer.write_batch(self._layout.batch(rows, names, values))
+        self._file()[1].write_batch(self._layout.batch(rows, names, values))
         return int((~np.isfinite(values)).any(axis=1).sum())
 
     def close(self) -> None:
         """End the file and give it its name."""
-        self._writer.close()
-        self._sink.flush()
-        os.fsync(self._sink.fileno())
-        self._sink.close()
+        sink, writer = self._file()
+        writer.close()
+        sink.flush()
+        os.fsync(sink.fileno())
+        sink.close()
         self._temporary.replace(self._path)
 
     def drop(self) -> None:
         """Leave nothing behind of a table that was not closed."""
-        with suppress(Exception):  # a writer whose disk is full complains once more
-            self._writer.close()
-        self._sink.close()
+        if self._open is not None:
+            with suppress(Exception):  # a writer whose disk is full complains once more
+                self._open[1].close()
+            self._open[0].close()
         self._temporary.unlink(missing_ok=True)
+
+    def _file(self) -> tuple[IO[bytes], _Writer]:
+        if self._open is None:
+            sink = self._temporary.open("wb")
+            self._open = sink, SUFFIXES[self._path.suffix](sink, self._layout.schema)
+        return self._open
 
 
 @contextmanager
 def open_table(path: Path, layout: Layout) -> Iterator[Table]:
     """A table under a temporary name, which takes its own when it is closed."""
     _sweep(path)
-    table = Table(path, path.with_name(f".{path.name}.{os.getpid()}.tmp"), layout)
+    table = Table(path, layout)
     try:
         yield table
     finally:
