@@ -32,7 +32,7 @@ Pair = tuple[str, str]
 """Backbone, method."""
 
 FEW_TRIALS = 10
-"""Trials a study below which its search is called short."""
+"""A search of fewer trials a study is called short."""
 
 
 def section(runs: Sequence[RunFolder], outcomes: Outcomes, published: Published) -> Section:
@@ -351,7 +351,8 @@ def distrust(runs: Sequence[RunFolder], outcomes: Outcomes) -> list[str]:
         )
     if outcomes.main and not any(o.baseline for o in outcomes):
         points.append(
-            "No simple baseline was run, so nobody knows what the language model adds: add kmer_logreg and onehot_cnn to --methods."
+            "No simple baseline was run, so nobody knows what a language model adds; --methods with kmer_logreg and "
+            "onehot_cnn runs two."
         )
     trials = [int(n) for run in runs if (n := run.settings.get("num_samples"))]
     if trials and min(trials) < FEW_TRIALS:

@@ -170,10 +170,10 @@ def ranking(scores: Mapping[str, Sequence[float]]) -> Ranking:
         scores: For each name its score in every block, in the same order; no NaN.
     """
     names = list(scores)
-    table = np.array([scores[name] for name in names], dtype=float).reshape(len(names), -1)
-    blocks = table.shape[1]
-    if not names or not blocks:
+    blocks = min((len(values) for values in scores.values()), default=0)
+    if not blocks:
         return Ranking(tuple(names), (), 0, NAN, NAN)
+    table = np.array([scores[name] for name in names], dtype=float)
     ranks = stats.rankdata(-table, axis=0).mean(axis=1)
     order = sorted(range(len(names)), key=lambda i: (ranks[i], i))
     return Ranking(
