@@ -142,18 +142,21 @@ class Mirror:
         return self.store.run(name, name=run_name(name, study), tags=tags, started=started)
 
     def _points(self, run: Any, points: Iterable[Point]) -> None:
-        """Write the points that the run has not."""
-        new = [point for point in points if point[1] not in self._steps(run, point)]
+        """Write what the run has not: no metric has two values at a step because a trial was run again."""
+        new = []
+        for values, step, seconds in points:
+            lacking = {name: value for name, value in values.items() if step not in self._steps(run, name)}
+            new.append((lacking, step, seconds))
         self.store.write(run, points=new)
-        for point in new:
-            self._steps(run, point).add(point[1])
+        for values, step, _ in new:
+            for name in values:
+                self._steps(run, name).add(step)
 
-    def _steps(self, run: Any, point: Point) -> set[int]:
-        """Steps at which the run has points of this kind."""
-        first = next(iter(point[0]))
-        key = (run.info.run_id, first)
+    def _steps(self, run: Any, metric: str) -> set[int]:
+        """Steps at which the run has the metric."""
+        key = (run.info.run_id, metric)
         if key not in self._there:
-            self._there[key] = self.store.steps(run, first)
+            self._there[key] = self.store.steps(run, metric)
         return self._there[key]
 
     def _stand(self, record: Record) -> None:

@@ -142,6 +142,8 @@ class Store:
             "tags": [RunTag(name, value) for name, value in texts(tags or {}).items()],
             "params": [Param(name, value) for name, value in given.items()],
         }
+        if not (metrics or batch["tags"] or batch["params"]):
+            return
         for start in range(0, max(len(metrics), 1), 800):  # MLflow takes 1000 things at once
             self.client.log_batch(run.info.run_id, metrics=metrics[start : start + 800], **batch)
             batch = {}

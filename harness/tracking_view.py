@@ -10,13 +10,9 @@ from harness.jobs import Job, Report
 from harness.results import Record, config_hash
 
 Point = tuple[Mapping[str, float], int, float]
-"""Metrics, the optimiser step at which they were measured, and the seconds since the run's start. The first metric
-stands for all: a run that has it at that step has the point."""
+"""Metrics, the optimiser step at which they were measured, and the seconds since the run's start."""
 
-EVALUATED = "train_loss"
-"""The metric that every evaluation has."""
-
-RANKED = ("loss", "auroc", "accuracy", "auprc", "f1", "mcc", "pearson", "spearman", "mse")
+RANKED = ("loss", "mcc", "auroc", "pearson", "accuracy", "auprc", "spearman", "f1", "mse")
 SHOWN = 4
 """Scores of a split that become metrics, the study's own first, then by `RANKED`; all are in `scores.json`."""
 
@@ -167,7 +163,7 @@ def config_tags(config: Mapping[str, Any]) -> dict[str, str]:
 def report_points(report: Report, metric: str | None = None) -> list[Point]:
     """One evaluation of a trial that runs."""
     dev = chosen(report.dev, metric)
-    return [({EVALUATED: report.train_loss, **_prefixed("dev_", dev)}, report.step, report.seconds)]
+    return [({"train_loss": report.train_loss, **_prefixed("dev_", dev)}, report.step, report.seconds)]
 
 
 def record_points(record: Record) -> Iterator[Point]:
@@ -176,7 +172,7 @@ def record_points(record: Record) -> Iterator[Point]:
     for entry in record.history:
         step = int(entry["step"])
         dev = chosen(entry["dev"], record.metric)
-        yield {EVALUATED: entry["train_loss"], **_prefixed("dev_", dev)}, step, entry["seconds"]
+        yield {"train_loss": entry["train_loss"], **_prefixed("dev_", dev)}, step, entry["seconds"]
         cost = compute(record, step)
         if cost:
             yield cost, step, entry["seconds"]
