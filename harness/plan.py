@@ -70,9 +70,14 @@ class Plan:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """The studies as plain data: their sizes, and their search spaces as they are used."""
+        """The settings, paths absolute, and the studies: their sizes, and their search spaces as they are used."""
         studies = [{**asdict(study), "task": study.task.name, "key": study.key} for study in self.studies]
-        return {"settings": self.benchmark.model_dump(mode="json"), "studies": studies, "notes": self.notes}
+        where: dict[str, Any] = {"out": self.out.resolve()}
+        if self.benchmark.data_dir is not None:
+            where["data_dir"] = self.benchmark.data_dir.resolve()
+        where["search_spaces"] = tuple(path.resolve() for path in self.benchmark.search_spaces)
+        asked = self.benchmark.model_copy(update=where).model_dump(mode="json")
+        return {"settings": asked, "studies": studies, "notes": self.notes}
 
 
 def plan(benchmark: Benchmark) -> Plan:

@@ -58,6 +58,9 @@ class Row:
         dev, test: The dev metric and the test metric of the final runs.
         second, beside: Another metric, `auroc`, and that of the test split.
         done, expected: Seeds with a finished final run, and seeds that should have one.
+        limits: 95 % bootstrap limits of the test metric over the test rows, averaged over the seeds; `None` where
+            a final run has none.
+        collapsed: Seeds whose model predicts one class for every test row.
         failed: Trials and final runs of this study that failed.
         marks: What a reader must know of these numbers.
         best: Whether no complete row of the same task has a higher mean of the test metric.
@@ -76,6 +79,8 @@ class Row:
     expected: int
     failed: int
     marks: tuple[str, ...]
+    limits: tuple[float, float] | None = None
+    collapsed: int = 0
     best: bool = False
 
     @property
@@ -123,7 +128,17 @@ def _row(key: Key, records: Sequence[Record], seeds: set[int]) -> Row:
         expected=len(seeds),
         failed=sum(record.status == "failed" for record in records),
         marks=tuple(dict.fromkeys(mark for record in records for mark in record.marks)),
+        limits=_limits(finals, metric),
+        collapsed=sum(bool(record.facts.get("collapsed")) for record in finals),
     )
+
+
+def _limits(finals: Sequence[Record], metric: str) -> tuple[float, float] | None:
+    pairs = [(record.facts.get("interval") or {}).get(metric) for record in finals]
+    if not pairs or not all(pairs):
+        return None
+    lows, highs = zip(*(map(float, pair) for pair in pairs if pair), strict=True)
+    return statistics.fmean(lows), statistics.fmean(highs)
 
 
 def _spread(values: Iterable[float | None]) -> Spread:
@@ -154,15 +169,28 @@ def _lines(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
             row.method,
             MISSING if row.trained_parameters is None else f"{row.trained_parameters:,}",
             _cell(row.dev, row.metric, single),
-            _cell(row.test, row.metric, single) + ("*" if row.best else " " * starred),
+            _cell(row.test, row.metric, single) + _between(row) + ("*" if row.best else " " * starred),
             _cell(row.beside, row.second, second),
-            f"{row.done} of {row.expected}" + (f", {row.failed} failed" if row.failed else ""),
+            f"{row.done} of {row.expected}{_counted(row.failed, 'failed')}{_counted(row.collapsed, 'collapsed')}",
             " ".join(letters[mark] for mark in row.marks),
         ]
         for row in rows
     ]
     legend = [f"{letter}: {mark}" for mark, letter in letters.items()]
-    return header, cells, ["*: best of its task", *legend] if starred else legend
+    legend = ["*: best of its task"] * starred + legend
+    if any(row.limits for row in rows):
+        legend.append("[ ]: 95 % bootstrap interval over the test rows, averaged over the seeds")
+    if any(row.collapsed for row in rows):
+        legend.append("collapsed: seeds whose model predicts one class for every test row")
+    return header, cells, legend
+
+
+def _between(row: Row) -> str:
+    return f" [{row.limits[0]:.3f}, {row.limits[1]:.3f}]" if row.limits else ""
+
+
+def _counted(count: int, what: str) -> str:
+    return f", {count} {what}" if count else ""
 
 
 def _only(names: Iterable[str]) -> str:

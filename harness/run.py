@@ -23,6 +23,7 @@ from harness.resume import take_over
 from harness.sources import forget_rows
 from harness.study_plans import options_of
 from harness.supersede import outdated
+from harness.usage import read_usage
 from harness.winners import missing, unsearched
 
 MakeEngine = Callable[[int, int], Engine]
@@ -164,6 +165,8 @@ def _conclude(
         keys = [(cell.study.task.name, cell.study.backbone, cell.study.method) for cell in cells]
         print_leaderboard(records, console, expected=keys, seeds=benchmark.seeds)
     _say_failures(records, console)
+    for line in read_usage(checked.out).get("cut", []):
+        console.print(f"[yellow]cut[/] {escape(line)}", soft_wrap=True)
     finals = len(cells) * len(benchmark.seeds)
     lacking = len(missing(records, cells, benchmark.seeds))
     unfinished = unsearched(records, cells, benchmark.num_samples, **options_of(benchmark))

@@ -64,7 +64,11 @@ def train(
     records = store.load()
     todo = unsearched(records, cells, benchmark.num_samples, **options_of(benchmark))
     progress = Progress([_goal(cell, benchmark, todo, records) for cell in cells], console)
-    with ray_for(benchmark) as ground, _tracking(checked, console) as tracked:
+    with (
+        _ctrl_c(console, checked.out) as pressed,
+        ray_for(benchmark) as ground,
+        _tracking(checked, console) as tracked,
+    ):
         slots = _slots(cells, benchmark, ground, console, make_engine)
         console.print(f"Training on {ground.where}: {ground.shape}, {_some_trials(slots)} at once in each.")
         budgets = _budgets(benchmark, ground, store)
@@ -82,7 +86,7 @@ def train(
             try:
                 progress.stage("search")
                 stages.search(todo)
-                if not asked.is_set():
+                if not pressed.once:
                     progress.stage("final stage")
                     stages.finals()
             except PoolError as error:
@@ -90,7 +94,7 @@ def train(
             finally:
                 with written(checked.out), suppress(PoolError):
                     stages.tell_usage(time.monotonic() - begun)
-            return asked.is_set()
+            return pressed.once
 
 
 class _Stages:
@@ -158,30 +162,48 @@ class _Stages:
         return unsearched(records, self._cells, self._benchmark.num_samples, **options_of(self._benchmark))
 
 
-@contextmanager
-def _ctrl_c(pool: Pool, console: Console, out: Path) -> Iterator[threading.Event]:
-    """Ctrl-C, or a polite kill, ends the open jobs and lets the stages return; a second one ends all at once.
+class _Pressed:
+    """What Ctrl-C, or a polite kill, does: the first ends the open jobs and lets the stages return, the second ends
+    all at once, as a kill would: what matters is on the disk, and Ray notices by itself.
 
     The exception that Python would raise instead could strike inside a call to Ray.
     """
-    from harness.run import INTERRUPTED, resume_command
 
-    asked = threading.Event()
+    def __init__(self, console: Console, out: Path) -> None:
+        self._console, self._out = console, out
+        self._pool: Pool | None = None
+        self.once = False
 
-    def ask(*_: object) -> None:
-        if asked.is_set():  # as a kill would: all that matters is on the disk, and Ray notices by itself
-            console.show_cursor(True)
-            console.print(f"Left at once. To go on: {resume_command(out)}", soft_wrap=True)
+    def ends(self, pool: Pool) -> None:
+        """From now on the first one ends this pool's jobs."""
+        self._pool = pool
+
+    def __call__(self, *_: object) -> None:
+        from harness.run import INTERRUPTED, resume_command
+
+        if self.once:
+            self._console.show_cursor(True)
+            self._console.print(f"Left at once. To go on: {resume_command(self._out)}", soft_wrap=True)
             os._exit(INTERRUPTED)
-        asked.set()
-        threading.Thread(target=pool.interrupt, name="interrupt", daemon=True).start()
-        console.print(
+        self.once = True
+        if self._pool is None:
+            raise KeyboardInterrupt
+        threading.Thread(target=self._pool.interrupt, name="interrupt", daemon=True).start()
+        self._console.print(
             "Stopping: no new trial starts, open ones keep their state. Ctrl-C again leaves at once."
         )
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+
+@contextmanager
+def _ctrl_c(console: Console, out: Path) -> Iterator[_Pressed]:
+    """Take the signals until Ray is gone; a thread that is not the main one cannot, and leaves them alone."""
+    pressed = _Pressed(console, out)
+    if threading.current_thread() is not threading.main_thread():
+        yield pressed
+        return
+    before = {number: signal.signal(number, pressed) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield asked
+        yield pressed
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -69,6 +69,16 @@ def test_the_search_never_counts():
     assert row.dev.values == (0.4,)
 
 
+def test_intervals_and_collapsed_seeds_are_shown():
+    facts = [{"interval": {"mcc": [0.4, 0.6]}}, {"interval": {"mcc": [0.2, 0.5]}, "collapsed": True}]
+    (row,) = leaderboard([record(seed=i, facts=fact) for i, fact in enumerate(facts)])
+    assert row.limits == pytest.approx((0.3, 0.55)) and row.collapsed == 1
+    text = plain([row])
+    assert "[0.300, 0.550]" in text and "2 of 2, 1 collapsed" in text and "95 % bootstrap" in text
+    (row,) = leaderboard([record(seed=0, facts=facts[0]), record(seed=1)])
+    assert row.limits is None and "95 %" not in plain([row]), "one seed without an interval"
+
+
 def test_missing_cells_are_rows():
     found = rows(
         record("lora", 0),

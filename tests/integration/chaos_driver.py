@@ -1,0 +1,32 @@
+"""A driver to be killed: `… chaos_driver OUT OPTIONS SECONDS` begins a run in OUT, or goes on with it."""
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from harness.config import build
+from harness.errors import InputError
+from harness.resume import stored_benchmark
+from harness.run import run_benchmark
+from tests.integration.chaos_engine import make
+
+
+def main(out: Path, options: dict[str, object], seconds: float) -> int:
+    """Start the benchmark of `options` in `out`, or resume the one that is there."""
+    lists = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+    begun = (out / "plan.json").exists()
+    benchmark = stored_benchmark(out, {}) if begun else build({**lists, "out": out})
+    engine = partial(make, benchmark.pack or 1, seconds, str(out.with_name(f"{out.name}-pids")))
+    console = Console(width=140, soft_wrap=True)
+    try:
+        return run_benchmark(benchmark, console, make_engine=engine)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), json.loads(sys.argv[2]), float(sys.argv[3])))
