@@ -72,11 +72,8 @@ def train(
         slots = _slots(cells, benchmark, ground, console, make_engine)
         console.print(f"Training on {ground.where}: {ground.shape}, {_some_trials(slots)} at once in each.")
         budgets = _budgets(benchmark, ground, store)
-        with (
-            _pool(cells, benchmark, ground, slots, make_engine) as pool,
-            progress,
-            _ctrl_c(pool, console, checked.out) as asked,
-        ):
+        with _pool(cells, benchmark, ground, slots, make_engine) as pool, progress:
+            pressed.ends(pool)
             watchers: list[Watcher] = [progress, tracked, Meter(budgets)]
             environment = capture().to_dict()
             ledger = Ledger(
