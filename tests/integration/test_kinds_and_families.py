@@ -42,14 +42,14 @@ def write_own(path, rng, **columns):
     return path
 
 
-def write_deepsea(folder, shared, rng):
+def write_deepsea(folder, shared):
     """The 100 real rows as the published files have them: HDF5 for train, MATLAB v5 for the others."""
-    rows = [line.split(",") for line in (shared / "deepsea/sample100_1000bp.csv").read_text().split()]
+    rows = [line.split(",") for line in (shared / "data/deepsea/sample100_1000bp.csv").read_text().split()]
     labels = np.array([row[1:] for row in rows], dtype=np.uint8)
     x = np.stack([np.array([list(row[0]) for row in rows]) == base for base in "AGCT"], axis=1)
     x = x.astype(np.uint8)
     folder.mkdir()
-    (folder / "predictor.names").write_bytes((shared / "deepsea/predictor.names").read_bytes())
+    (folder / "predictor.names").write_bytes((shared / "data/deepsea/predictor.names").read_bytes())
     with h5py.File(folder / "train.mat", "w") as file:
         file["trainxdata"], file["traindata"] = x[:60].transpose(2, 1, 0), labels[:60].T
     # Public dev files hold both strands, one half after the other; A, G, C, T read backwards is the other strand.
@@ -85,8 +85,9 @@ def backbones(tmp_path_factory):
 
 def test_each_kind_of_task_on_each_family(tmp_path, backbones):
     rng = np.random.default_rng(0)
-    for name, classes in (("mouse/2", 2), ("splice/reconstructed", 3), ("virus/covid", 9)):
+    for name, classes in (("splice/reconstructed", 3), ("virus/covid", 9)):
         write_task(tmp_path / "gue" / name, classes, rng)
+    binary = write_own(tmp_path / "binary.csv", rng, label=lambda t: int("G" in t[:4]))
     several = write_own(
         tmp_path / "several.csv",
         rng,
@@ -95,14 +96,14 @@ def test_each_kind_of_task_on_each_family(tmp_path, backbones):
     )
     number = write_own(tmp_path / "number.csv", rng, target=lambda t: t.count("G") / 4)
     out = tmp_path / "out"
-    tasks = ["mouse/2", "splice/reconstructed", "virus/covid", several, number]
+    tasks = [binary, "splice/reconstructed", "virus/covid", several, number]
     command(
         *("--tasks", ",".join(map(str, tasks)), "--models", ",".join(map(str, backbones.values()))),
         *("--methods", "lora,kmer_logreg,onehot_cnn", "--data-dir", tmp_path / "gue", "--out", out, *RUN),
     )
     records = load(out)
     finals = [record for record in records if record.stage == "final"]
-    names = ["mouse/2", "splice/reconstructed", "virus/covid", "own/several", "own/number"]
+    names = ["own/binary", "splice/reconstructed", "virus/covid", "own/several", "own/number"]
     studies = {f"{name}|{family}|lora" for name in names for family in FAMILIES}
     studies |= {f"{name}|none|{method}" for name in names for method in ("kmer_logreg", "onehot_cnn")}
     assert {record.study for record in finals} == studies and len(finals) == len(studies)
@@ -116,31 +117,30 @@ def test_each_kind_of_task_on_each_family(tmp_path, backbones):
         assert record.trained_parameters
 
 
-def test_each_tokenisation_and_prompt_on_real_labels(tmp_path, backbones, shared):
-    write_deepsea(tmp_path / "source", shared, np.random.default_rng(0))
-    command("prepare", "deepsea", "--source", tmp_path / "source", "--out", tmp_path / "data")
-    write_task(tmp_path / "data/mouse/2", 2, np.random.default_rng(1))
-    for scheme, prompt, methods in (("one_hot", "on", "lora,lokr"), ("kmer", "off", "lingo,loha")):
-        out = tmp_path / scheme
-        command(
-            *("--tasks", "deepsea,mouse/2", "--models", backbones["llama"], "--methods", methods),
-            *(
-                "--tokenization",
-                scheme,
-                "--prompt",
-                prompt,
-                "--data-dir",
-                tmp_path / "data",
-                "--out",
-                out,
-                *RUN,
-            ),
-            *("--epochs", 4),
-        )
-        finals = [record for record in load(out) if record.stage == "final"]
-        assert len(finals) == 4 and all(record.status == "finished" for record in finals)
-        for record in finals:
-            assert (record.facts["tokenization"], record.facts["prompt"]) == (scheme, prompt == "on")
-            if record.study.startswith("deepsea"):
-                assert len(record.facts["test_labels"]["auroc"]) == 104
-                assert record.facts["undefined_labels"]["test"]
+@pytest.fixture(scope="module")
+def real_rows(tmp_path_factory, shared):
+    """A data folder with DeepSEA, converted by the command, and one small task."""
+    folder = tmp_path_factory.mktemp("real")
+    write_deepsea(folder / "source", shared)
+    command("prepare", "deepsea", "--source", folder / "source", "--out", folder / "data")
+    write_task(folder / "data/mouse/2", 2, np.random.default_rng(1))
+    return folder / "data"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "prompt", "methods"), [("one_hot", "on", "lora,lokr"), ("kmer", "off", "lingo,loha")]
+)
+def test_tokenisation_and_prompt_on_a_real_model(tmp_path, real_rows, shared, scheme, prompt, methods):
+    command(
+        *("--tasks", "deepsea/histone,mouse/2", "--data-dir", real_rows, *RUN, "--epochs", 4),
+        *("--models", shared / "models/stories260K", "--max-length", 96, "--methods", methods),
+        *("--tokenization", scheme, "--prompt", prompt, "--out", tmp_path / "out"),
+    )
+    finals = [record for record in load(tmp_path / "out") if record.stage == "final"]
+    assert len(finals) == 4 and all(record.status == "finished" for record in finals)
+    for record in finals:
+        assert (record.facts["tokenization"], record.facts["prompt"]) == (scheme, prompt == "on")
+        assert Path(record.facts["adapter"]).is_dir() and Path(record.facts["predictions"]).is_file()
+        if record.study.startswith("deepsea"):
+            assert len(record.facts["test_labels"]["auroc"]) == 104
+            assert record.facts["undefined_labels"]["test"]
