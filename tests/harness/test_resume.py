@@ -1,17 +1,33 @@
 """What lets a run go on after any death: open trials, one driver for each folder, settings from the folder."""
 
+import io
+import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+from typer.testing import CliRunner
 
-from harness.errors import InputError
+from harness.cli import app
+from harness.config import build
+from harness.errors import InputError, RunStopped
 from harness.jobs import Job, Report
 from harness.ledger import Ledger, checkpoint_folder
 from harness.lock import only_driver
 from harness.open_trials import OpenTrials
-from harness.results import ResultStore, Unwritable
+from harness.plan import plan
+from harness.results import Record, ResultStore, Unwritable
+from harness.resume import stored_benchmark, take_over
+from harness.run import run_benchmark
+from harness.study_plans import study_plans
+from harness.supersede import outdated, set_aside, with_new_names
+from harness.usage import budgets_of, read_usage, write_usage
+from harness.winners import final_jobs, winners
+from tests.harness.test_cli import listing, write_task
+from tests.harness.test_stages import cell
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDY = "mouse/2|toy|lora"
@@ -50,8 +66,6 @@ def test_a_damaged_file_costs_its_own_trial_alone(tmp_path):
 
 @pytest.fixture
 def ledger(tmp_path):
-    from tests.harness.test_stages import cell
-
     store = ResultStore(tmp_path / "out", {"a": 1})
     return Ledger(store, [cell(tmp_path)], benchmark="custom", environment={})
 
@@ -125,3 +139,179 @@ def test_two_drivers_never_write_one_folder_and_a_killed_one_leaves_no_lock(tmp_
     for _ in range(2):
         with only_driver(tmp_path):
             pass
+
+
+# --- settings from a folder, forks, winners that change -----------------------------------------------------
+
+
+def options(tmp_path, model, **changed):
+    write_task(tmp_path / "gue") if not (tmp_path / "gue").exists() else None
+    values = {
+        "tasks": ("mouse/2",),
+        "models": (str(model),),
+        "methods": ("lora",),
+        "data_dir": tmp_path / "gue",
+    }
+    return {**values, "out": tmp_path / "out", **changed}
+
+
+@pytest.fixture
+def run_folder(tmp_path, shared):
+    """A folder as `run` leaves it before the first trial, and its options."""
+    asked = options(tmp_path, shared / "models" / "stories260K", num_samples=4, seeds=(0, 1))
+    checked = plan(build(asked))
+    ResultStore(checked.out, checked.identity)
+    (checked.out / "plan.json").write_text(json.dumps(checked.to_dict()))
+    return checked.out, asked
+
+
+def test_a_run_is_resumed_with_its_own_settings_and_more(run_folder):
+    out, asked = run_folder
+    same = stored_benchmark(out, {"num_samples": None})
+    assert same == build(asked).model_copy(update={"out": out})
+    more = stored_benchmark(out, {"num_samples": 9, "seeds": (0, 1, 2), "time_budget": "2h"})
+    assert (more.num_samples, more.seeds, more.time_budget) == (9, (0, 1, 2), "2h")
+    assert plan(more).out == out and plan(more).identity == plan(same).identity
+    with pytest.raises(InputError, match="`--num-samples` must be at least 1"):
+        stored_benchmark(out, {"num_samples": 0})
+
+
+@pytest.mark.parametrize(("make", "says"), [(False, "is no folder"), (True, "has no plan.json")])
+def test_what_is_no_run_is_refused(tmp_path, make, says):
+    if make:
+        (tmp_path / "x").mkdir()
+    result = CliRunner().invoke(app, ["resume", str(tmp_path / "x")])
+    assert result.exit_code == 2 and says in result.output and "Traceback" not in result.output
+
+
+def test_a_changed_search_space_needs_a_fork(run_folder, tmp_path):
+    out, _ = run_folder
+    space = tmp_path / "space.yaml"
+    space.write_text(
+        "method: lora\nspace:\n  learning_rate: {type: float, low: 1.0e-4, high: 1.0e-3, log: true}\n"
+    )
+    before = listing(out)
+    result = CliRunner().invoke(app, ["resume", str(out), "--search-space", str(space)])
+    assert result.exit_code == 2 and listing(out) == before
+    assert "the search space of lora" in result.stderr and "--fork" in result.stderr
+
+
+def drawn(cell, number, status="finished", mcc=0.5, **values):
+    config = {"seed": 0, "epochs": 5, "batch_size": 8, "method": "lora", **cell.study.space.fixed}
+    return Record.of(
+        (one := job(number, config={**config, "learning_rate": 1e-3, "rank": 8, **values})),
+        [Report(job=one.id, number=1, status="running", epoch=1, step=1, dev={"mcc": mcc})],
+        status,
+        benchmark="custom",
+        family="mouse",
+        metric="mcc",
+        trial=number,
+        data_digest=cell.data_digest,
+        backbone_digest=cell.backbone_digest,
+    )
+
+
+def test_a_fork_takes_over_the_trials_that_lie_in_its_space(tmp_path):
+    mine, asked = cell(tmp_path), build({"tasks": ("mouse/2",), "models": ("opt-125m",), "num_samples": 3})
+    old = ResultStore(tmp_path / "old", {"a": 1})
+    other_data = replace(drawn(mine, 5), data_digest="other")
+    for record in (
+        drawn(mine, 0, rank=64),  # outside
+        drawn(mine, 1),
+        drawn(mine, 2, status="killed"),
+        drawn(mine, 3, status="stopped", learning_rate=2e-3),
+        drawn(mine, 4, weight_decay=0.7),  # another fixed setting
+        other_data,
+    ):
+        old.append(record)
+    new = ResultStore(tmp_path / "new", {"a": 2})
+    taken = take_over(tmp_path / "old", new, [mine], asked)
+    assert [record.facts["taken_from"] for record in taken] == [f"old: {STUDY}/trial-000{n}" for n in (1, 3)]
+    found = new.load()
+    assert [record.trial for record in found] == [0, 1] and found[1].status == "stopped"
+    assert take_over(tmp_path / "old", new, [mine], asked) == [], "once"
+    assert [past.number for past in study_plans([mine], asked, found, tmp_path / "new")[0].history] == [0, 1]
+
+
+def test_the_search_is_told_what_ended_and_what_goes_on(tmp_path):
+    mine, asked = cell(tmp_path), build({"tasks": ("mouse/2",), "models": ("opt-125m",), "num_samples": 8})
+    records = [drawn(mine, 0), drawn(mine, 1, "killed"), drawn(mine, 2, "failed")]
+    trials = OpenTrials(tmp_path)
+    for number in (0, 3):  # the driver died between the record of 0 and the end of its file
+        trials.keep(job(number))
+    (told,) = study_plans([mine], asked, records, tmp_path)
+    assert [(past.number, past.status) for past in told.history] == [(0, "finished"), (2, "failed")]
+    assert [number for number, _ in told.open] == [1, 3]
+    assert dict(told.open)[1] == records[1].config and dict(told.open)[3] == job(3).config
+
+
+def test_final_runs_of_a_past_winner_are_set_aside_and_done_again_under_another_name(tmp_path):
+    mine, store = cell(tmp_path), ResultStore(tmp_path / "out", {"a": 1})
+    final = replace(
+        drawn(mine, 0), id=f"{STUDY}/final/seed-7", stage="final", trial=None, seed=7, test={"mcc": 0.5}
+    )
+    store.append(replace(final, config={**final.config, "seed": 7}))
+    store.append(drawn(mine, 0))
+    assert outdated(store.load(), [mine], "task") == []
+    store.append(drawn(mine, 1, mcc=0.9, rank=4))
+    (old,) = outdated(store.load(), [mine], "task")
+    (kept,) = set_aside(store, [old])
+    assert kept.marks == ["superseded"] and store.ids() == {drawn(mine, n).id for n in (0, 1)}
+    jobs = final_jobs(store.load(), [mine], (7, 8))
+    named = with_new_names(jobs, tmp_path / "out", winners(store.load(), [mine]))
+    assert [one.id for one in named] == [f"{STUDY}/final/trial-0001/seed-7", f"{STUDY}/final/seed-8"]
+    assert named[0].config["rank"] == 4
+
+
+# --- budgets over several runs ------------------------------------------------------------------------------
+
+
+def test_usage_adds_up_over_runs(tmp_path):
+    mine = cell(tmp_path)
+    facts = {"device_seconds": 1800.0, "gpus": 2, "samples": 80, "samples_shared": 16}
+    records = [replace(drawn(mine, n), facts=facts) for n in range(2)]
+    asked = build({"tasks": ("mouse/2",), "models": ("opt-125m",), "price_per_hour": 4.0, "max_cost": 9.0})
+    pool = {"busy_s": 30.0, "idle_s": 10.0}
+    for _ in range(2):
+        told = write_usage(tmp_path, asked, records, cut=["a: time"], pool=pool, seconds=3600.0)
+    assert read_usage(tmp_path) == told
+    assert (told["gpu_hours"], told["wall_s"], told["cost"]) == (2.0, 7200.0, 8.0)
+    assert told["pool"] == {"busy_s": 60.0, "idle_s": 20.0, "idle_share": 0.25}
+    assert told["samples"] == {"trained": 160, "shared": 32} and told["cut"] == ["a: time"]
+    budgets = budgets_of(asked, groups=1, gpus=2, records=records, out=tmp_path)
+    assert budgets.cost() == 8.0 and budgets.cut([STUDY]) == {}
+    cheaper = budgets_of(
+        asked.model_copy(update={"max_cost": 8.0}), groups=1, gpus=2, records=records, out=tmp_path
+    )
+    assert "cost budget" in cheaper.cut([STUDY])[STUDY]
+
+
+# --- a run that cannot go on now ------------------------------------------------------------------------------
+
+
+def started(tmp_path, monkeypatch, problem):
+    """Exit code and text of a quickstart whose training ends with `problem`."""
+
+    def train(*_):
+        raise problem
+
+    monkeypatch.setattr("harness.stages.train", train)
+    text = io.StringIO()
+    asked = build({"methods": ("lora",), "out": tmp_path / "out", "limit": 16})
+    return run_benchmark(asked, Console(file=text, width=500)), text.getvalue()
+
+
+def test_a_full_disk_ends_a_run_with_what_is_needed_to_go_on(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    full = OSError(28, "No space left on device")
+    for problem in (Unwritable(out, full), full):
+        code, text = started(tmp_path, monkeypatch, problem)
+        (line,) = [line for line in text.splitlines() if "No space left on device" in line]
+        assert code == 1 and line.startswith(f"Stopped: {out} cannot be written")
+        assert line.endswith(f"Make room there, then go on with: python run_benchmark.py resume {out}")
+    code, text = started(tmp_path, monkeypatch, RunStopped("No worker group came up within 300 s."))
+    assert code == 1 and "Stopped: No worker group came up" in text and "Go on with" in text
+    with pytest.raises(OSError, match="odd"):
+        started(tmp_path, monkeypatch, OSError(5, "odd"))
+    with only_driver(out):
+        pass
