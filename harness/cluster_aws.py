@@ -9,6 +9,7 @@ from harness.cluster_files import ClusterFile
 from harness.errors import InputError
 
 GROUP = "lingo-ssh-only"
+BY_NAME = "resolve:ssm:"
 WHO_AM_I = "https://checkip.amazonaws.com"
 QUOTAS = {  # of vCPUs: (on demand, spot), by the first letters of the instance
     ("p",): ("L-417A185B", "L-7212CCBC"),
@@ -27,7 +28,8 @@ def clients(config: dict[str, Any]) -> Callable[[str], Any]:
         import boto3
     except ImportError:
         raise InputError("boto3 is needed for AWS: pip install 'lingo-bench[aws]'") from None
-    return lambda service: boto3.client(service, region_name=config["provider"]["region"])
+    session = boto3.session.Session(region_name=config["provider"]["region"])
+    return lambda service: session.client(service)
 
 
 def aws_problems(file: ClusterFile) -> Iterator[str]:
@@ -52,7 +54,7 @@ def aws_problems(file: ClusterFile) -> Iterator[str]:
     except failures.BotoCoreError as error:
         yield f"AWS: {file.config['provider']['region']} does not answer ({error}): is the region's name right?"
         return
-    yield from _images(file, client("ec2"))
+    yield from _images(file, client)
     yield from _instances(file, client("ec2"))
     yield from _quota(file, client)
 
@@ -62,21 +64,32 @@ def _told(error: Any) -> tuple[str, str]:
     return detail.get("Code", "unknown"), " ".join(detail.get("Message", "").split())[:160]
 
 
-def _images(file: ClusterFile, ec2: Any) -> Iterator[str]:
+def _images(file: ClusterFile, client: Callable[[str], Any]) -> Iterator[str]:
     from botocore.exceptions import ClientError
 
-    types = file.config["available_node_types"]
+    ec2, types = client("ec2"), file.config["available_node_types"]
     images = dict.fromkeys(kind["node_config"].get("ImageId") for kind in types.values())
     region = file.config["provider"]["region"]
-    for image in images:
-        if image is None:
-            continue
+    for image in filter(None, images):
         try:
-            found = ec2.describe_images(ImageIds=[image])["Images"]
-        except ClientError:
-            found = []
-        if not found:
+            ec2.describe_images(ImageIds=[image_id(image, client)])["Images"][0]
+        except (ClientError, IndexError):
             yield f"{file.path}: there is no image {image} in {region}: images have another id in each region."
+
+
+def image_id(image: str, client: Callable[[str], Any]) -> str:
+    """An image's id; a name in AWS's list of parameters (`resolve:ssm:NAME`) is looked up."""
+    if not image.startswith(BY_NAME):
+        return image
+    return str(client("ssm").get_parameter(Name=image.removeprefix(BY_NAME))["Parameter"]["Value"])
+
+
+def settle_images(config: dict[str, Any]) -> None:
+    """Put ids in place of names, so that every machine of the cluster has the same image to its end."""
+    client = clients(config)
+    for kind in config["available_node_types"].values():
+        if image := kind["node_config"].get("ImageId"):
+            kind["node_config"]["ImageId"] = image_id(image, client)
 
 
 def _instances(file: ClusterFile, ec2: Any) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -47,6 +48,7 @@ class Jobs:
         from ray.job_submission import JobSubmissionClient
 
         refuse_open(address)
+        logging.getLogger("ray.dashboard.modules.job.sdk").setLevel(logging.WARNING)
         try:
             self._client = JobSubmissionClient(address)
         except Exception as error:  # connection errors of several libraries, RuntimeError for 401

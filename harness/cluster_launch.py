@@ -61,8 +61,9 @@ def settled(cluster: ClusterFile, say: Say) -> dict[str, Any]:
     mounts = config.get("file_mounts") or {}
     config["file_mounts"] = {there: _found(here, base) for there, here in mounts.items()}
     if cluster.provider == "aws":
-        from harness.cluster_aws import close_security_group
+        from harness.cluster_aws import close_security_group, settle_images
 
+        settle_images(config)
         close_security_group(config, say)
     return config
 
@@ -152,10 +153,7 @@ def running_nodes(config: dict[str, Any]) -> list[str]:
     with quiet():
         bootstrapped = _bootstrap_config(config)
         provider = _get_node_provider(bootstrapped["provider"], bootstrapped["cluster_name"])
-        try:
-            return list(provider.non_terminated_nodes({}))
-        finally:
-            provider.cleanup()
+        return list(provider.non_terminated_nodes({}))
 
 
 def reachable(cluster: ClusterFile, known_hosts: Path) -> list[str]:

@@ -109,13 +109,15 @@ def _again(out: Path, console: Console) -> Session | None:
 
 
 def _up(cluster: ClusterFile, out: Path, console: Console) -> Session:
+    earlier = load_session(out) if (out / FILE).is_file() else None
+    still_up = earlier is not None and earlier.name == cluster.name and bool(earlier.host)
     session = Session(
         out=out,
         name=cluster.name,
         provider=cluster.provider,
         nodes=cluster.workers + 1,
         hourly=cluster.ceiling(),
-        started=time.time(),
+        started=earlier.started if earlier is not None and still_up else time.time(),
         file=str(cluster.path.resolve()),
     ).save()
     begun = time.monotonic()

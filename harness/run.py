@@ -5,6 +5,7 @@ import json
 import shlex
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from rich.console import Console
@@ -12,7 +13,7 @@ from rich.markup import escape
 
 from harness.config import TINY_MODEL, Benchmark
 from harness.engine import Engine
-from harness.errors import RunStopped
+from harness.errors import InputError, RunStopped
 from harness.ledger import Cell
 from harness.lock import only_driver
 from harness.plan import Plan, plan
@@ -51,7 +52,7 @@ def run_benchmark(
         InputError: for bad input, before anything is trained.
     """
     checked = plan(benchmark)
-    with only_driver(checked.out):
+    with only_driver(checked.out), _copied(checked, console):
         try:
             return _run(checked, console, make_engine, take_from)
         except RunStopped as error:
@@ -60,6 +61,24 @@ def run_benchmark(
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             return _stopped(Unwritable(checked.out, error), checked.out, console)
+
+
+def _copied(checked: Plan, console: Console) -> AbstractContextManager[None]:
+    """Keep the copy at `--storage-path`, if one is wished; an output folder that is lost comes back from it.
+
+    Raises:
+        InputError: when nothing can be written there.
+    """
+    from harness.storage import Copy, copied, storage_problems
+
+    uri = checked.benchmark.storage_path
+    if uri is None:
+        return nullcontext()
+    if problems := storage_problems(uri):
+        raise InputError(problems)
+    if not (checked.out / "benchmark.json").exists() and (count := Copy(checked.out, uri).pull()):
+        console.print(f"{count} files of this benchmark came from {escape(uri)}.", soft_wrap=True)
+    return copied(checked.out, uri, lambda line: console.print(f"[yellow]{escape(line)}[/]", soft_wrap=True))
 
 
 def _run(checked: Plan, console: Console, make_engine: MakeEngine | None, take_from: Path | None) -> int:

@@ -18,8 +18,8 @@ from pyarrow import fs as arrow_fs
 from harness.errors import InputError
 
 MANIFEST = "MANIFEST.json"
-STAYS = frozenset({"data", "open", "checkpoints", "quickstart", "cluster"})
-"""Folders that can be made again, or belong to a run under way."""
+STAYS = frozenset({"data", "open", "checkpoints", "quickstart", "cluster", "driver.lock"})
+"""What can be made again, or belongs to a run under way."""
 
 BLOCK = 4 * 2**20
 EVERY_S = 120.0

@@ -1,0 +1,245 @@
+"""How throughput grows with worker groups, and how many trials a simulated cluster keeps at work.
+
+    python tests/benchmarks/scaling.py [--groups 1,2,4,8] [--nodes 16] [--slots 4] [--trials 2000] [--json FILE]
+
+Trials sleep instead of training, so that the machine's few cores do not decide the figures: what is left is what
+the service itself costs. Efficiency of G groups is their trials a second against G times those of one group, in the
+same run. The simulated cluster has real Ray nodes on one machine with made-up CPUs; its worker groups are plain
+tasks that speak with the job source as Ray Train's workers do, so that sixteen of them fit into memory. Its slots
+busy are trials x seconds of a trial / (slots x wall), from the first trial's start to the last one's end.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+import ray
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "harness")]
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+
+import toy_engine  # noqa: E402
+
+from harness import pool as pools  # noqa: E402
+from harness.jobs import Job, Report  # noqa: E402
+from harness.pool import Pool, local_ray  # noqa: E402
+from harness.search import run_search  # noqa: E402
+from harness.spaces import Leaf, SearchSpace  # noqa: E402
+from harness.studies import StudyPlan  # noqa: E402
+
+EPOCHS = 4
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure of this run. `reach` is the bound that was set, `holds` whether it is kept."""
+
+    name: str
+    value: float
+    unit: str
+    reach: str = ""
+    holds: bool | None = None
+
+
+def study(trials: int, seconds: float) -> StudyPlan:
+    """Trials of four epochs that sleep `seconds` in all; none is stopped early."""
+    space = SearchSpace(method="lora", leaves={"quality": Leaf(type="float", low=0, high=1)})
+    return StudyPlan(
+        key="toy|none|lora",
+        task="toy",
+        backbone="none",
+        method="lora",
+        data="nowhere",
+        fixed={"epochs": EPOCHS, "seconds": seconds / EPOCHS},
+        space=space,
+        num_samples=trials,
+        seed=0,
+        epochs=EPOCHS,
+        scheduler="none",
+    )
+
+
+@dataclass
+class Clock:
+    """When the first trial began and the last one ended, on the driver's clock."""
+
+    first: float = 0.0
+    last: float = 0.0
+    ended: int = 0
+
+    def __call__(self, job: Job, report: Report, status: str) -> None:
+        now = time.perf_counter()
+        if status == "started" and not self.first:
+            self.first = now
+        if status == "finished":
+            self.ended += 1
+            self.last = now
+
+    @property
+    def wall(self) -> float:
+        return self.last - self.first
+
+
+def searched(pool: Pool, trials: int, seconds: float) -> Clock:
+    """Search on a pool whose groups are all up."""
+    deadline = time.monotonic() + 600
+    while len(pool.state()["up"]) < pool.groups:
+        assert time.monotonic() < deadline, "not all groups came up"
+        time.sleep(0.2)
+    clock = Clock()
+    run_search([study(trials, seconds)], pool, on_report=clock)
+    assert clock.ended == trials, f"{clock.ended} of {trials} trials ended"
+    return clock
+
+
+def group_rows(counts: list[int], each: int, seconds: float, say: Any) -> Iterator[Row]:
+    """Trials a second of 1, 2, … Ray Train groups, and their efficiency."""
+    alone = 0.0
+    with local_ray(max(counts)):
+        for count in counts:
+            say(f"{count} worker groups …")
+            with Pool.start(partial(toy_engine.make, 1), groups=count, start_s=600) as pool:
+                clock = searched(pool, count * each, seconds)
+            rate = count * each / clock.wall
+            alone = alone or rate / count
+            share = 100 * rate / (count * alone)
+            ideal = 100 * each * seconds / clock.wall
+            yield Row(f"{count} groups: trials a second", rate, "1/s")
+            yield Row(f"{count} groups: efficiency", share, "%", ">= 90", share >= 90)
+            yield Row(f"{count} groups: of the time that trials sleep", ideal, "%")
+
+
+@ray.remote(num_cpus=0, max_retries=0)
+def light_group(source: Any, name: str, run: dict[str, Any], scratch: str) -> None:
+    """A worker group without Ray Train: the same loop, in one process."""
+    from harness.group import _serve
+
+    ray.get(source.started_by.remote(name, os.getpid()))
+    engine = ray.get(run["make_engine"])(0, 1)
+    _serve(engine, source, name, uuid.uuid4().hex, 0, 1, run["slots"])
+
+
+@contextmanager
+def simulated(nodes: int, slots: int) -> Iterator[Pool]:
+    """A cluster of `nodes` Ray nodes on this machine, a light group of `slots` slots for each."""
+    from ray.cluster_utils import Cluster
+
+    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "16")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    size = {"num_cpus": slots, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=size)
+    fit, beside = pools._fit, pools._beside_the_driver
+    try:
+        for _ in range(nodes - 1):
+            cluster.add_node(num_cpus=slots, object_store_memory=80 * 2**20)
+        ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")
+        pools._fit, pools._beside_the_driver = light_group, lambda: "SPREAD"  # type: ignore[assignment]
+        with Pool.start(partial(toy_engine.make, slots), groups=nodes, slots=slots, start_s=600) as pool:
+            yield pool
+    finally:
+        pools._fit, pools._beside_the_driver = fit, beside
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def processes(word: str) -> list[psutil.Process]:
+    """This user's Ray processes whose title has `word`."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "uids"]):
+        if word in " ".join(process.info["cmdline"] or ()):
+            found.append(process)
+    return found
+
+
+def cluster_rows(nodes: int, slots: int, trials: int, seconds: float, say: Any) -> Iterator[Row]:
+    """Slots busy, trials a second and memory on the simulated cluster."""
+    say(f"a simulated cluster of {nodes} nodes …")
+    with simulated(nodes, slots) as pool:
+        say(f"{trials} trials on {nodes * slots} slots …")
+        before = psutil.Process().memory_info().rss
+        clock = searched(pool, trials, seconds)
+        source = psutil.Process(pool.pid())
+        spent = source.cpu_times()
+        usage = pool.usage()
+        clients = [process.memory_full_info().pss / 2**20 for process in processes("ray::Client")[:8]]
+    busy = 100 * trials * seconds / (nodes * slots * clock.wall)
+    yield Row(f"{nodes} nodes, {nodes * slots} slots: trials", trials, "")
+    yield Row("slots busy", busy, "%", ">= 90", busy >= 90)
+    yield Row("trials a second", trials / clock.wall, "1/s")
+    yield Row("groups without a job while one was queued", 100 * usage["idle_share"], "%")
+    cpu = 1000 * (spent.user + spent.system) / trials
+    yield Row("job source: processor time of a trial", cpu, "ms")
+    yield Row("driver: growth of its memory", (psutil.Process().memory_info().rss - before) / 2**20, "MiB")
+    if clients:
+        yield Row("client: memory of its own (PSS)", sum(clients) / len(clients), "MiB")
+
+
+def saturation_rows(nodes: int, slots: int, trials: int, say: Any) -> Iterator[Row]:
+    """Trials a second where trials take no time: what the head can hand out at most."""
+    with simulated(nodes, slots) as pool:
+        say(f"{trials} trials that take no time …")
+        clock = searched(pool, trials, 0.0)
+    rate = trials / clock.wall
+    yield Row(f"{nodes * slots} slots, trials of no length: trials a second", rate, "1/s")
+
+
+def model_rows(rate: float) -> Iterator[Row]:
+    """Shortest trials, in seconds, with which a head of this rate keeps 90 % of the slots busy."""
+    for nodes, gpus, pack in ((1, 8, 4), (16, 8, 4), (64, 8, 1), (64, 8, 4)):
+        slots = nodes * gpus * pack
+        needed = 0.9 * slots / rate
+        yield Row(f"{nodes} nodes x {gpus} GPUs x packs of {pack}: a trial must last", needed, "s")
+
+
+def show(rows: list[Row]) -> None:
+    """The table."""
+    table = Table("figure", "value", "reach", "holds")
+    for row in rows:
+        holds = "" if row.holds is None else "yes" if row.holds else "NO"
+        table.add_row(row.name, f"{row.value:.2f} {row.unit}", row.reach, holds)
+    Console().print(table)
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--groups", default="1,2,4,8", help="numbers of worker groups; empty for none")
+    parser.add_argument("--each", type=int, default=10, help="trials of each group")
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of a trial there")
+    parser.add_argument("--nodes", type=int, default=16, help="of the simulated cluster; 0 for none")
+    parser.add_argument("--slots", type=int, default=4, help="of each node")
+    parser.add_argument("--trials", type=int, default=2000)
+    parser.add_argument("--trial-seconds", type=float, default=20.0, help="length of a trial there")
+    parser.add_argument("--burst", type=int, default=400, help="trials that take no time; 0 for none")
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    ray.cloudpickle.register_pickle_by_value(toy_engine)
+    say = Console(stderr=True).print
+    rows: list[Row] = []
+    counts = [int(part) for part in given.groups.split(",") if part]
+    rows += group_rows(counts, given.each, given.seconds, say) if counts else []
+    if given.nodes and given.trials:
+        rows += cluster_rows(given.nodes, given.slots, given.trials, given.trial_seconds, say)
+    if given.nodes and given.burst:
+        rows += saturation_rows(given.nodes, given.slots, given.burst, say)
+        rows += model_rows(rows[-1].value)
+    show(rows)
+    if given.json:
+        given.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Trials on a cluster that grows and shrinks: Ray's autoscaler with made-up nodes. Prints JSON; see test_autoscaling.
+
+Runs on a host of its own (hosts.py): the end of Ray here would end every other Ray on the machine.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "harness")]
+
+WORKERS, TRIALS = 3, 9
+
+
+def configuration():
+    """Ray's fake provider: nodes are raylets on this machine. The head trains nothing."""
+    return {
+        "cluster_name": "made-up",
+        "max_workers": WORKERS,
+        "idle_timeout_minutes": 0.2,
+        "provider": {
+            "type": "fake_multinode",
+            "head_node_id": "fffffffffffffffffffffffffffffffffffffffffffffffffff00000",
+        },
+        "available_node_types": {
+            "head": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+            "worker": {
+                "resources": {"CPU": 1, "object_store_memory": 80 * 2**20},
+                "node_config": {},
+                "min_workers": 0,
+                "max_workers": WORKERS,
+            },
+        },
+        "head_node_type": "head",
+    }
+
+
+def start(file):
+    """Ray's head with the autoscaler."""
+    environment = {
+        **os.environ,
+        "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+        "RAY_FAKE_CLUSTER": "1",
+        "RAY_enable_autoscaler_v2": "0",
+        "RAY_OVERRIDE_NODE_ID_FOR_TESTING": configuration()["provider"]["head_node_id"],
+    }
+    command = ["ray", "start", "--head", f"--autoscaling-config={file}", "--num-cpus=0"]
+    command += ["--object-store-memory=80000000", "--dashboard-host=127.0.0.1"]
+    subprocess.run(command, env=environment, check=True, stdout=sys.stderr)
+
+
+def workers():
+    """Nodes that are alive beside the head."""
+    import ray
+
+    return sum(row["Alive"] and row["Resources"].get("CPU", 0) >= 1 for row in ray.nodes())
+
+
+def main():
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml", delete=False) as file:
+        json.dump(configuration(), file)  # JSON is YAML
+    start(file.name)
+    (Path.home() / "ray_bootstrap_config.yaml").write_text(
+        json.dumps(configuration())
+    )  # where `ray up` leaves it
+
+    import ray
+    import toy_engine
+
+    from harness.cluster import ray_for
+    from harness.config import build
+    from harness.pool import Pool
+    from harness.search import run_search
+    from harness.spaces import Leaf, SearchSpace
+    from harness.studies import StudyPlan
+
+    ray.cloudpickle.register_pickle_by_value(toy_engine)
+    space = SearchSpace(method="lora", leaves={"quality": Leaf(type="float", low=0, high=1)})
+    plan = StudyPlan(
+        key="toy|none|lora",
+        task="toy",
+        backbone="none",
+        method="lora",
+        data="nowhere",
+        fixed={"epochs": 2, "seconds": 4.0},
+        space=space,
+        num_samples=TRIALS,
+        seed=0,
+        epochs=2,
+        scheduler="none",
+    )
+    told = {}
+    with ray_for(build({"cluster": "auto"})) as ground:
+        told |= {"shape": str(ground.shape), "where": ground.where, "before": workers()}
+        most = 0
+
+        def on_report(job, report, status):
+            nonlocal most
+            most = max(most, workers()) if status == "finished" else most
+
+        lay = ground.shape
+        with Pool.start(
+            partial(toy_engine.make, 1), groups=lay.groups, cpus_per_worker=lay.cpus, start_s=300
+        ) as pool:
+            found = run_search([plan], pool, on_report=on_report)
+            told["ended"] = [outcome.status for outcome in found[plan.key]]
+            told["most"] = most
+        begun = time.monotonic()
+        while workers() and time.monotonic() - begun < 120:
+            time.sleep(1)
+        told["after"], told["gone_s"] = workers(), round(time.monotonic() - begun)
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""Queued trials start nodes, idle nodes go, no trial is lost: Ray's autoscaler with made-up nodes."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # hosts, autoscaled
+from autoscaled import TRIALS, WORKERS
+from hosts import Hosts, lacking
+
+WHY = lacking()
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(bool(WHY), reason=f"a host of its own on this machine: {WHY}")
+def test_queued_trials_start_nodes_and_idle_ones_go():
+    with Hosts(
+        1, {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
+    ) as hosts:
+        script = Path(__file__).parent / "autoscaled.py"
+        told = json.loads(hosts.ssh(0, f"python {script} 2>/tmp/log || cat /tmp/log", 800).splitlines()[-1])
+    assert told["before"] == 0 and told["shape"].startswith(f"{WORKERS} worker groups"), told
+    assert told["ended"] == ["finished"] * TRIALS, told
+    assert told["most"] == WORKERS, told
+    assert told["after"] == 0, told

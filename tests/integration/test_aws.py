@@ -1,0 +1,239 @@
+"""clusters/aws.yaml through Ray's own provider against moto's AWS on loopback; and what is said when AWS refuses."""
+
+import copy
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from harness.cluster_aws import GROUP, aws_problems, close_security_group, settle_images
+from harness.cluster_files import ClusterFile, read_cluster
+from harness.cluster_launch import running_nodes
+
+pytest.importorskip("moto", reason="moto is not installed (pip install 'lingo-bench[test]')")
+boto3 = pytest.importorskip("boto3")
+pytestmark = pytest.mark.slow
+FILE = Path(__file__).resolve().parents[2] / "clusters" / "aws.yaml"
+REGION, ME = "us-west-2", "203.0.113.7"
+
+
+@pytest.fixture(scope="module")
+def aws(tmp_path_factory):
+    """moto's server, this process's environment pointing to it, and a home folder of its own for Ray's key."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    environment = {**os.environ, "MOTO_IAM_LOAD_MANAGED_POLICIES": "true"}
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {
+            "AWS_ENDPOINT_URL": address,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_MAX_ATTEMPTS": "2",
+            "HOME": str(tmp_path_factory.mktemp("home")),
+        }.items():
+            patch.setenv(name, value)
+        try:
+            deadline = time.monotonic() + 60
+            while True:
+                try:
+                    socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                    break
+                except OSError:
+                    assert time.monotonic() < deadline and server.poll() is None
+                    time.sleep(0.2)
+            yield lambda service: boto3.client(service, region_name=REGION)
+        finally:
+            server.terminate()
+            server.wait(10)
+
+
+@pytest.fixture(scope="module")
+def file(aws):
+    """The file with an image that moto knows; its own name of an image is AWS's alone."""
+    read = read_cluster(FILE)
+    config = copy.deepcopy(read.config)
+    image = aws("ec2").describe_images()["Images"][0]["ImageId"]
+    for kind in config["available_node_types"].values():
+        assert kind["node_config"]["ImageId"].startswith("resolve:ssm:/aws/service/deeplearning/")
+        kind["node_config"]["ImageId"] = image
+    return ClusterFile(path=read.path, config=config, kinds=read.kinds)
+
+
+@pytest.fixture(scope="module")
+def machines(aws, file):
+    """The head and three workers, started by Ray's provider; the cluster's configuration as Ray completes it."""
+    from ray.autoscaler._private.aws.config import bootstrap_aws
+    from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
+    from ray.autoscaler._private.util import prepare_config
+    from ray.autoscaler.tags import (
+        NODE_KIND_HEAD,
+        NODE_KIND_WORKER,
+        TAG_RAY_NODE_KIND,
+        TAG_RAY_USER_NODE_TYPE,
+    )
+
+    config = copy.deepcopy(file.config)
+    said = []
+    close_security_group(config, said.append, ME)
+    config = bootstrap_aws(prepare_config(config))
+    provider = AWSNodeProvider(config["provider"], config["cluster_name"])
+    for kind, name, count in (
+        (NODE_KIND_HEAD, "head", 1),
+        (NODE_KIND_WORKER, "gpu-spot", 2),
+        (NODE_KIND_WORKER, "gpu-on-demand", 1),
+    ):
+        tags = {TAG_RAY_NODE_KIND: kind, TAG_RAY_USER_NODE_TYPE: name, "ray-node-name": f"ray-{name}"}
+        for _ in range(count):  # moto starts the least number where Ray asks for a range
+            provider.create_node(config["available_node_types"][name]["node_config"], tags, 1)
+    return provider, config, said
+
+
+def instances(aws):
+    rows = aws("ec2").describe_instances()["Reservations"]
+    return [one for row in rows for one in row["Instances"] if one["State"]["Name"] == "running"]
+
+
+def test_the_right_number_and_kind_of_machines(aws, machines):
+    found = Counter(
+        (one["InstanceType"], one.get("InstanceLifecycle", "on demand")) for one in instances(aws)
+    )
+    assert found == {
+        ("m6i.2xlarge", "on demand"): 1,
+        ("g6.2xlarge", "spot"): 2,
+        ("g6.2xlarge", "on demand"): 1,
+    }
+    for one in instances(aws):
+        tags = {tag["Key"]: tag["Value"] for tag in one["Tags"]}
+        assert tags["ray-cluster-name"] == "lingo"
+        assert [group["GroupName"] for group in one["SecurityGroups"]] == [GROUP]
+
+
+def test_ssh_alone_from_the_callers_address_alone(aws, machines):
+    _, _, said = machines
+    assert said == [f"security group {GROUP}: SSH from {ME}/32 alone"]
+    filters = [{"Name": "group-name", "Values": [GROUP]}]
+    (group,) = aws("ec2").describe_security_groups(Filters=filters)["SecurityGroups"]
+    from_outside = [rule for rule in group["IpPermissions"] if rule["IpRanges"] or rule.get("Ipv6Ranges")]
+    assert [(rule["FromPort"], rule["ToPort"]) for rule in from_outside] == [(22, 22)]
+    assert [row["CidrIp"] for rule in from_outside for row in rule["IpRanges"]] == [f"{ME}/32"]
+    inside = [rule for rule in group["IpPermissions"] if rule["UserIdGroupPairs"]]
+    assert [pair["GroupId"] for rule in inside for pair in rule["UserIdGroupPairs"]] == [group["GroupId"]]
+
+
+def test_another_address_takes_the_place_of_the_last(aws, machines, file):
+    close_security_group(copy.deepcopy(file.config), lambda line: None, "198.51.100.9")
+    filters = [{"Name": "group-name", "Values": [GROUP]}]
+    (group,) = aws("ec2").describe_security_groups(Filters=filters)["SecurityGroups"]
+    ranges = [row["CidrIp"] for rule in group["IpPermissions"] for row in rule["IpRanges"]]
+    assert ranges == ["198.51.100.9/32"]
+
+
+def test_where_there_is_no_spot_the_fallback_is_started(machines):
+    from ray.autoscaler._private.node_provider_availability_tracker import (
+        NodeAvailabilityRecord,
+        NodeAvailabilitySummary,
+    )
+    from ray.autoscaler._private.resource_demand_scheduler import ResourceDemandScheduler
+
+    provider, config, _ = machines
+    types = {name: {**kind, "min_workers": 0} for name, kind in config["available_node_types"].items()}
+    scheduler = ResourceDemandScheduler(provider, types, 8, "head", upscaling_speed=1)
+
+    def launched(gone):
+        records = {
+            ("gpu-spot", "no"): NodeAvailabilityRecord(
+                node_type="gpu-spot",
+                is_available=False,
+                last_checked_timestamp=0,
+                unavailable_node_information=None,
+            )
+        }
+        there = NodeAvailabilitySummary({"gpu-spot": records["gpu-spot", "no"]} if gone else {})
+        wanted, _ = scheduler.get_nodes_to_launch([], {}, [{"GPU": 1.0}], {}, [], {}, [], there)
+        return dict(wanted)
+
+    assert launched(gone=True) == {"gpu-on-demand": 1}
+    assert set(launched(gone=False)) <= {"gpu-spot", "gpu-on-demand"}
+
+
+def test_nothing_is_left_after_the_end(aws, machines, file):
+    provider, _, _ = machines
+    there = provider.non_terminated_nodes({})
+    assert len(there) == 4 and sorted(running_nodes(file.config)) == sorted(there)
+    provider.terminate_nodes(there)
+    assert instances(aws) == [] and running_nodes(file.config) == []
+
+
+def changed(file, change):
+    config = copy.deepcopy(file.config)
+    change(config)
+    return ClusterFile(path=file.path, config=config, kinds=file.kinds)
+
+
+def test_a_good_account_has_no_problems(file):
+    assert [line for line in aws_problems(file) if "quota" not in line] == []
+
+
+def test_an_image_that_is_not_there(file):
+    def spoil(config):
+        config["available_node_types"]["head"]["node_config"]["ImageId"] = "ami-00000000000000000"
+
+    lines = [line for line in aws_problems(changed(file, spoil)) if "quota" not in line]
+    assert len(lines) == 1 and "no image ami-00000000000000000 in us-west-2" in lines[0]
+
+
+def test_a_name_of_an_image_becomes_its_id(aws, file):
+    name = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
+    config = copy.deepcopy(file.config)
+    config["available_node_types"]["head"]["node_config"]["ImageId"] = f"resolve:ssm:{name}"
+    settle_images(config)
+    assert config["available_node_types"]["head"]["node_config"]["ImageId"].startswith("ami-")
+
+
+def test_no_credentials(file, monkeypatch, tmp_path):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    (line,) = aws_problems(file)
+    assert line.startswith("AWS: no credentials on this machine: run `aws configure`")
+
+
+def test_wrong_credentials_and_missing_quota(file, monkeypatch):
+    """moto accepts everybody and allows everything: AWS's own answers are put in its place."""
+    from botocore.exceptions import ClientError
+
+    refusal = {"Error": {"Code": "InvalidClientTokenId", "Message": "The security token is invalid."}}
+
+    class Client:
+        def __init__(self, service):
+            self._real = boto3.client(service, region_name=REGION)
+
+        def __getattr__(self, name):
+            return getattr(self._real, name)
+
+        def get_service_quota(self, **_):
+            return {"Quota": {"Value": 0.0}}
+
+        def describe_instance_types(self, **_):
+            return {"InstanceTypes": [{"VCpuInfo": {"DefaultVCpus": 8}}]}
+
+    monkeypatch.setattr("harness.cluster_aws.clients", lambda config: Client)
+    lines = list(aws_problems(file))
+    assert any("8 vCPUs of g6.2xlarge" in line and "spot quota (L-3819A6DF) is 0" in line for line in lines)
+
+    def refuse(self, **_):
+        raise ClientError(refusal, "GetCallerIdentity")
+
+    monkeypatch.setattr(Client, "get_caller_identity", refuse, raising=False)
+    (line,) = aws_problems(file)
+    assert line.startswith("AWS: these credentials are refused (InvalidClientTokenId")
