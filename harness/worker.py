@@ -77,7 +77,7 @@ class LingoEngine:
         self._share, self._device, self._room = Share(rank, world), device, room or Room(pack=capacity)
         self._files: Files = files or LocalFiles()
         self._reduce = all_reduce if world > 1 else alone
-        self._backbone: tuple[tuple[str, int, bool], Backbone] | None = None
+        self._backbone: tuple[tuple[str, int, Frozen], Backbone] | None = None
         self._pack: Pack | None = None
         self._most = self._room.pack
         self._data: dict[str, TaskData] = {}
@@ -236,11 +236,11 @@ class LingoEngine:
 
     # --- the pack -----------------------------------------------------------------------------------------
 
-    def _needs(self, job: Job, *, full: bool) -> tuple[str, int, bool]:
-        """The backbone of a job, how many embedding rows its tokens add, and whether all of it is trained."""
+    def _needs(self, job: Job, *, full: bool) -> tuple[str, int, Frozen]:
+        """The backbone of a job, how many embedding rows its tokens add, and its number type."""
         if job.data not in self._new_tokens:
             self._new_tokens[job.data] = int(read_recipe(self._files.fetch(job.data)).get("new_tokens", 0))
-        return job.backbone, self._new_tokens[job.data], full
+        return job.backbone, self._new_tokens[job.data], "fp32" if full else self._room.frozen
 
     def _suits(self, pack: Pack, job: Job, config: TrialConfig) -> bool:
         full = is_full(config)
@@ -264,15 +264,22 @@ class LingoEngine:
             self._backbone = (
                 needs, load(source, self._room, full=full, device=self._device, new_tokens=needs[1])
             )  # fmt: skip
-        self._pack = build(
-            self._backbone[1],
-            self._room,
-            config,
-            data.num_labels,
-            capacity=self._room.pack,
-            share=self._share,
-            reduce=self._reduce,
-        )
+        while self._pack is None:
+            try:
+                self._pack = build(
+                    self._backbone[1],
+                    self._room,
+                    config,
+                    data.num_labels,
+                    capacity=self._most,
+                    share=self._share,
+                    reduce=self._reduce,
+                )
+            except torch.OutOfMemoryError:
+                if full or self._most == 1 or self._share.of > 1:
+                    raise
+                self._most //= 2
+                log.warning("out of memory for a pack; packs of %d trials", self._most)
 
     def _close_pack(self) -> None:
         if self._pack is not None:
