@@ -52,7 +52,7 @@ class Proposals:
         self._members, self._plan = members, members[0]
         self._space = merge([plan.space for plan in members])
         self._siblings = siblings_of(self._space, self._plan.siblings)
-        points = [dict(point) for point in self._space.first_points or self._plan.first_points]
+        points = [self._in_space(point) for point in self._plan.first_points or self._space.first_points]
         self._grid = self._plan.searcher == "grid"
         self._points = grid(self._space, points, seed=self._plan.seed) if self._grid else points
         self._values: dict[int, Mapping[str, Any]] = {}
@@ -105,6 +105,12 @@ class Proposals:
             self._study.tell(trial, state=TrialState.PRUNED)
         else:
             self._study.tell(trial, state=TrialState.FAIL)
+
+    def _in_space(self, point: Mapping[str, Any]) -> dict[str, Any]:
+        """A first point as every member can have it."""
+        if len(self._members) == 1:
+            return dict(point)
+        return {name: self._space.leaves[name].clip(value) for name, value in point.items()}
 
     def _settled(self, number: int) -> Mapping[str, Any]:
         """The settings of a trial that are not drawn: all of a first point, a sibling's shared ones."""
