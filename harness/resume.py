@@ -17,6 +17,8 @@ from harness.spaces import Leaf
 def stored_benchmark(run: Path, changes: Mapping[str, Any]) -> Benchmark:
     """What the run in the folder `run` was asked for, with `changes` (`None` changes nothing).
 
+    Where it runs is said anew: on this machine, unless `changes` name a cluster.
+
     Raises:
         InputError: when the folder holds no run, or the changes are no valid settings.
     """
@@ -32,7 +34,7 @@ def stored_benchmark(run: Path, changes: Mapping[str, Any]) -> Benchmark:
         raise InputError(
             f"{path}: cannot be read ({error}); give the run's own options to `run` with `--out {run}` instead."
         ) from None
-    return restore({**settings, "out": str(run)}, changes)
+    return restore({**settings, "out": str(run), "cluster": None}, changes)
 
 
 def take_over(source: Path, store: ResultStore, cells: Sequence[Cell], benchmark: Benchmark) -> list[Record]:

@@ -9,6 +9,7 @@ from rich.console import Console
 from harness.commands import app, conduct
 from harness.commands.options import settings, with_options
 from harness.config import AMOUNT, MACHINE
+from harness.errors import InputError
 
 
 @app.command()
@@ -27,18 +28,25 @@ def resume(
     """Let a run go on after any end: finished trials are kept, open ones go on from their checkpoints.
 
     All settings are those of the run. Budgets, the number of trials and seeds, and where things are may be
-    changed; a changed search space needs --fork.
+    changed; a changed search space needs --fork. It goes on on this machine, unless --cluster is given again.
 
     Exit code: as of `run`.
     """
 
     def work(console: Console) -> int:
+        from harness.cluster import joins
         from harness.resume import stored_benchmark
         from harness.run import run_benchmark
 
-        changes = settings(options)
-        if fork is None:
-            return run_benchmark(stored_benchmark(run, changes), console)
-        return run_benchmark(stored_benchmark(run, {**changes, "out": fork}), console, take_from=run)
+        benchmark = stored_benchmark(run, {**settings(options), "out": fork})
+        if not joins(benchmark.cluster):
+            if fork is not None:
+                raise InputError(
+                    "`--fork` must be used on this machine or the cluster's head, without --cluster."
+                )
+            from harness.cluster_run import Wishes, run_on_cluster
+
+            return run_on_cluster(benchmark, Wishes(), console)
+        return run_benchmark(benchmark, console, take_from=run if fork else None)
 
     conduct(work, interrupted="Interrupted; what has ended is kept, and the same command goes on from there.")

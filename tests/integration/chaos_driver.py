@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness.config import build
+from harness.config import AMOUNT, MACHINE, build
 from harness.errors import InputError
 from harness.resume import stored_benchmark
 from harness.run import run_benchmark
@@ -17,8 +17,9 @@ from tests.integration.chaos_engine import make
 def main(out: Path, options: dict[str, object], seconds: float) -> int:
     """Start the benchmark of `options` in `out`, or resume the one that is there."""
     lists = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+    changes = {name: value for name, value in lists.items() if name in AMOUNT | MACHINE}
     begun = (out / "plan.json").exists()
-    benchmark = stored_benchmark(out, {}) if begun else build({**lists, "out": out})
+    benchmark = stored_benchmark(out, changes) if begun else build({**lists, "out": out})
     engine = partial(make, benchmark.pack or 1, seconds, str(out.with_name(f"{out.name}-pids")))
     console = Console(width=140, soft_wrap=True)
     try:
