@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from harness.errors import InputError
 from harness.sequence_files import Rows
-
-COMPLEMENT = str.maketrans("ACGTN", "TGCAN")
+from lingo.sequences import reverse_complement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,15 +72,10 @@ class Leaks:
         return {"within": within, "across": across, "dropped": self.dropped}
 
 
-def reverse_complement(sequence: str) -> str:
-    """The other strand of an upper-case sequence of A, C, G, T and N, read in its own direction."""
-    return sequence[::-1].translate(COMPLEMENT)
-
-
 def audit(splits: Mapping[str, Rows]) -> Leaks:
     """Count duplicates within and across splits. Labels may be of any kind; equal means equal bits."""
     seen = {split: _labels_of(rows) for split, rows in splits.items()}
-    turned = {split: [reverse_complement(text) for text in rows.sequences] for split, rows in splits.items()}
+    turned = {split: reverse_complement(rows.sequences) for split, rows in splits.items()}
     return Leaks(
         within={split: _within(rows, seen[split], turned[split]) for split, rows in splits.items()},
         across={
@@ -97,11 +91,9 @@ def kept_for_training(splits: Mapping[str, Rows]) -> NDArray[np.int64]:
     for split, rows in splits.items():
         if split != "train":
             held.update(rows.sequences)
-    kept = [
-        row
-        for row, text in enumerate(splits["train"].sequences)
-        if text not in held and reverse_complement(text) not in held
-    ]
+    own = splits["train"].sequences
+    pairs = zip(own, reverse_complement(own), strict=True)
+    kept = [row for row, (text, other) in enumerate(pairs) if text not in held and other not in held]
     return np.array(kept, dtype=np.int64)
 
 
@@ -115,9 +107,23 @@ def audited(
     Raises:
         InputError: If no training row would be left.
     """
-    found, left = audit(splits), dict(splits)
-    if drop:
-        kept = kept_for_training(splits)
+    return settled(name, splits, marks, audit(splits), kept_for_training(splits) if drop else None)
+
+
+def settled(
+    name: str,
+    splits: Mapping[str, Rows],
+    marks: dict[str, str],
+    found: Leaks,
+    kept: NDArray[np.int64] | None,
+) -> tuple[dict[str, Rows], dict[str, Any]]:
+    """What an audit comes to: the splits with the training rows `kept` (all when `None`), and the counts.
+
+    Raises:
+        InputError: If no training row would be left.
+    """
+    left = dict(splits)
+    if kept is not None:
         if not len(kept):
             raise InputError(f"{name}: `--drop-leaks` leaves no training row: dev and test have them all.")
         found = replace(found, dropped=len(splits["train"].labels) - len(kept))

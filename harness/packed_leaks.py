@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.bases import Bytes
-from harness.errors import InputError
-from harness.leaks import Across, Leaks, Within, crossing
+from harness.leaks import Across, Leaks, Within, settled
 from harness.packed import PackedSequences
 from harness.sequence_files import Rows
 
@@ -36,21 +35,12 @@ def packed_audit(
         )
         for earlier, later in combinations(splits, 2)
     }
-    left, dropped = dict(splits), 0
+    kept = None
     if drop:
         held = np.concatenate([hashes[split][0] for split in splits if split != "train"])
         own, turned = hashes["train"]
         kept = np.flatnonzero(~(np.isin(own, held) | np.isin(turned, held)))
-        if not len(kept):
-            raise InputError(f"{name}: `--drop-leaks` leaves no training row: dev and test have them all.")
-        left["train"], dropped = splits["train"].take(kept), len(own) - len(kept)
-    leaks = Leaks(within=within, across=across, dropped=dropped).to_dict()
-    if dropped:
-        changed = f"{name}: --drop-leaks took {dropped:,} rows out of train."
-        marks["changed split"] = " ".join(filter(None, [marks.get("changed split"), changed]))
-    if overlap := crossing(leaks):
-        marks["overlapping splits"] = f"{name}: {overlap}."
-    return left, leaks
+    return settled(name, splits, marks, Leaks(within=within, across=across), kept)
 
 
 def _hashes(rows: Rows) -> tuple[Hashes, Hashes]:

@@ -74,7 +74,7 @@ class KmerModel:
 
     def __init__(self, config: TrialConfig, data: TaskData) -> None:
         self._config, self._data = config, data
-        self._scale = StandardScaler(with_mean=False)
+        self._scale = StandardScaler(with_mean=False, copy=False)
         self._model: Any = None
         self._constant: NDArray[np.float64] | None = None
         per_row = max(1.0, len(data.train.ids) / max(1, len(data.train)))
@@ -131,7 +131,12 @@ class KmerModel:
 
     def predict(self, split: Split) -> NDArray[np.float64]:
         """Logits [rows, labels] (outputs [rows, 1] of a regression)."""
-        return self._logits(self._scale.transform(kmer_counts(split, self._config.k)))
+        parts = [
+            self._logits(self._scale.transform(_block(split, self._config.k, np.arange(at, end))))
+            for at in range(0, len(split), CHUNK)
+            for end in [min(at + CHUNK, len(split))]
+        ]
+        return np.concatenate([np.empty((0, self._data.num_labels)), *parts])
 
     def _logits(self, counts: Any) -> NDArray[np.float64]:
         if self._data.kind == "regression":
