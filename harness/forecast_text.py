@@ -6,7 +6,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from harness.config import NO_BACKBONE, Benchmark, seconds_of
-from harness.forecast import Data, Forecast, Model, Work, disk_bytes, splits_text
+from harness.forecast import Forecast, Work, disk_bytes
+from harness.forecast_inputs import Data, Model, splits_text
 from harness.forecast_time import Key, Rate, total_seconds
 from harness.machine import Shape
 from harness.progress import duration

@@ -8,7 +8,8 @@ from pathlib import Path
 from harness.calibration import Calibration, calibrate
 from harness.config import TINY_MODEL, Benchmark
 from harness.errors import InputError
-from harness.forecast import Data, Forecast, Model, Work, typical
+from harness.forecast import Forecast, Work, typical
+from harness.forecast_inputs import Data, Model
 from harness.machine import Shape, free_gibibytes, shape, usable_cores
 from lingo.methods import METHODS
 
