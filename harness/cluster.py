@@ -155,3 +155,28 @@ def coming_nodes(present: list[Node], config: Path | None = None) -> list[Node]:
         room = min(kind.get("max_workers", 0), most - len(found))
         found += [_node(kind["resources"], 0.0)] * max(0, room)
     return found
+
+
+def autoscaled() -> bool:
+    """Whether machines come with work and go without it."""
+    return bool(coming_nodes(present_nodes()))
+
+
+def check_fit(groups: int, workers: int, cpus: float, gpus: float) -> None:
+    """Refuse worker groups that the cluster cannot hold, machines counted that may still come.
+
+    Raises:
+        ValueError: with what they need and what there is.
+    """
+    import ray
+
+    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    ahead = coming_nodes(present_nodes())
+    there["CPU"] = there.get("CPU", 0) + sum(node.cpus for node in ahead)
+    there["GPU"] = there.get("GPU", 0) + sum(node.gpus for node in ahead)
+    for kind, each in (("CPU", cpus), ("GPU", gpus)):
+        if groups * workers * each > there.get(kind, 0):
+            raise ValueError(
+                f"The worker groups must fit the cluster, but {groups} x {workers} workers with {each:g} "
+                f"{kind} each need {groups * workers * each:g} and it has {there.get(kind, 0):g}."
+            )

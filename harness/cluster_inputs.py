@@ -1,6 +1,7 @@
 """What a cluster needs of this machine: the program, and the folders that its options name."""
 
 import hashlib
+import json
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from harness.config import OPTION_OF, TINY_MODEL, Benchmark
+from harness.environment import COMMIT, git_state
 from harness.errors import InputError
 from harness.sources import folder_names
 from harness.tasks import find_tasks
@@ -134,4 +136,6 @@ def program(folder: Path, parts: Sequence[str] = PROGRAM) -> Path:
             shutil.copytree(ROOT / part, folder / part, ignore=skip)
         else:
             shutil.copy2(ROOT / part, folder / part)
+    sha, dirty = git_state(ROOT)
+    (folder / COMMIT).write_text(json.dumps({"sha": sha, "dirty": dirty}) + "\n")
     return folder

@@ -1,5 +1,6 @@
 """Where a result was made: versions, the commit and whether it was changed, the device."""
 
+import json
 import os
 import platform
 import subprocess
@@ -7,6 +8,9 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+COMMIT = "commit.json"
+"""Beside the program, where it was sent to a cluster: what git knew of it."""
 
 PACKAGES = (
     "lingo-bench",
@@ -61,9 +65,16 @@ def versions() -> dict[str, str]:
 
 
 def git_state(root: Path) -> tuple[str | None, bool | None]:
-    """Commit of the checkout that is `root`, and whether tracked files differ; `(None, None)` without one."""
+    """Commit of the checkout that is `root`, and whether tracked files differ; `(None, None)` without one.
+
+    A copy of a checkout that was sent to a cluster has them in a file.
+    """
     if not (root / ".git").exists():
-        return None, None
+        try:
+            told = json.loads((root / COMMIT).read_text())
+            return told["sha"], told["dirty"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None, None
     sha = _git(root, "rev-parse", "HEAD")
     status = _git(root, "status", "--porcelain", "--untracked-files=no")
     return sha, None if status is None else bool(status)

@@ -37,6 +37,8 @@ class JobSource(JobState):
         stuck_s: Seconds without an `exchange`, signs of life or not, after which it does so too.
         max_losses: How often in a row a job may lose its worker without a new evaluation before it fails.
         max_failures: How often a job that failed is tried again.
+        idle_s: Seconds without a job after which a group is sent home while nothing is queued, so that an
+            autoscaler can end its machine; the last group stays. `None` keeps all.
         max_silent_lives: How often a group may restart without one report before it is given up.
         restartable: Number events on from the time of day, so that a source that was started anew does not
             repeat the numbers of the last one.
@@ -53,6 +55,7 @@ class JobSource(JobState):
         max_failures: int = 2,
         max_silent_lives: int = 6,
         restartable: bool = False,
+        idle_s: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(
@@ -68,6 +71,8 @@ class JobSource(JobState):
         self._supervisors: dict[str, int] = {}
         self._warnings: list[str] = []
         self._failures: dict[str, int] = {}
+        self._idle_s = idle_s
+        self._idle: dict[str, float] = {}
         self._interrupted = self._closed = False
         self._changed = asyncio.Condition()
 
@@ -174,6 +179,9 @@ class JobSource(JobState):
             self._expire()
             if self._closed or self._groups.get(news.group) is not group:
                 return Orders(close=True)
+            if self._may_go(news.group, group):
+                del self._groups[news.group]
+                return Orders(close=True)
             release = [name for name in news.held if name not in group.held]
             admit = self._take_jobs(news.group, group, news.room)
             if release or admit:
@@ -182,6 +190,21 @@ class JobSource(JobState):
             group.waited += 0.0 if group.held else self._clock() - group.exchanged
             if not woken:
                 return Orders(release, admit)
+
+    def _may_go(self, name: str, group: GroupState) -> bool:
+        """Whether a group has been without work for long, nothing waits, and another one is there."""
+        if group.held or self._queue or self._idle_s is None:
+            self._idle.pop(name, None)
+            return False
+        since = self._idle.setdefault(name, self._clock())
+        if self._clock() - since < self._idle_s or len(self._groups) < 2:
+            return False
+        self._idle.pop(name)
+        return True
+
+    async def wanted(self) -> bool:
+        """Whether jobs wait for a group."""
+        return bool(self._queue) and not self._closed
 
     async def beat(self, group_name: str, life: str) -> None:
         """A sign of life of a group that may be busy for long (an evaluation)."""

@@ -33,6 +33,9 @@ HEADROOM = (
     0.95  # of a worker's CPUs are asked of Ray: Tune's clients (0.001 each) need room beside full groups
 )
 CLOSE_S = 30.0
+IDLE_GROUP_S = 60.0
+"""How long a group of an autoscaled cluster waits for work before it goes, and its machine with it."""
+
 RESTARTS = 3  # of a whole Ray Train run, each within a minute of the last
 RAY_SETTINGS = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths mean the same everywhere
@@ -134,7 +137,9 @@ class Pool:
             ValueError: when the groups do not fit on the machine.
             PoolError: when no group could start.
         """
-        _check_fit(groups, workers_per_group, cpus_per_worker, gpus_per_worker)
+        from harness.cluster import autoscaled, check_fit
+
+        check_fit(groups, workers_per_group, cpus_per_worker, gpus_per_worker)
         temporary = scratch is None
         scratch = Path(scratch or tempfile.mkdtemp(prefix="lingo-pool-")).resolve()
         token = uuid.uuid4().hex[:8]
@@ -148,7 +153,12 @@ class Pool:
                 max_task_retries=-1,
                 scheduling_strategy=_beside_the_driver(),
             )
-            .remote(client_s=client_s, max_failures=max_failures, restartable=True)
+            .remote(
+                client_s=client_s,
+                max_failures=max_failures,
+                restartable=True,
+                idle_s=IDLE_GROUP_S if autoscaled() else None,
+            )
         )
         run = {
             "make_engine": ray.put(make_engine),  # pickled once, here: workers need not import its module
@@ -299,13 +309,21 @@ class Pool:
                     self._source, name, self._run, str(self.scratch)
                 )
                 ray.get(self._tasks[name])
-                return
+                if not self._wanted_again():
+                    return
             except Exception as error:
                 if self._closing.is_set():
                     return
                 log.warning("%s ended and is started again: %s", name, _short(error))
                 if not self._clear(name, len(starts) > RESTARTS, _short(error)):
                     return
+
+    def _wanted_again(self) -> bool:
+        """After a group was sent home: wait until jobs queue. False when the pool closes first."""
+        while not self._closing.wait(1.0):
+            if ray.get(self._source.wanted.remote()):
+                return True
+        return False
 
     def _clear(self, name: str, give_up: bool, error: str) -> bool:
         """Requeue a lost run's jobs, remove its placement group. False if it must not start again."""
@@ -367,21 +385,6 @@ def _beside_the_driver() -> NodeAffinitySchedulingStrategy:
 def _bundle(run: dict[str, Any]) -> dict[str, float]:
     bundle = {"CPU": round(run["cpus"] * HEADROOM, 3)}
     return bundle | {"GPU": run["gpus"]} if run["gpus"] else bundle
-
-
-def _check_fit(groups: int, workers: int, cpus: float, gpus: float) -> None:
-    from harness.cluster import coming_nodes, present_nodes
-
-    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    ahead = coming_nodes(present_nodes())
-    there["CPU"] = there.get("CPU", 0) + sum(node.cpus for node in ahead)
-    there["GPU"] = there.get("GPU", 0) + sum(node.gpus for node in ahead)
-    for kind, each in (("CPU", cpus), ("GPU", gpus)):
-        if groups * workers * each > there.get(kind, 0):
-            raise ValueError(
-                f"The worker groups must fit the cluster, but {groups} x {workers} workers with {each:g} "
-                f"{kind} each need {groups * workers * each:g} and it has {there.get(kind, 0):g}."
-            )
 
 
 def _remove(key: str) -> None:

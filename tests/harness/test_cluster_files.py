@@ -15,8 +15,9 @@ from harness.cluster import coming_nodes, joins
 from harness.cluster_aws import quota_code
 from harness.cluster_files import placeholders, read_cluster, read_prices, schema_problems, unsafe
 from harness.cluster_home import differing, rehome
-from harness.cluster_inputs import shipment
+from harness.cluster_inputs import PROGRAM, program, shipment
 from harness.config import build
+from harness.environment import git_state
 from harness.errors import InputError
 from harness.machine import GROUP_GIB, Node, lay_out
 
@@ -161,6 +162,17 @@ def test_the_job_runs_what_was_asked_for_here(tmp_path):
     assert sorted(item.folder for item in sent.sent) == sorted(
         [value["--models"], f"{value['--data-dir']}/mouse/2"]
     )
+
+
+def test_the_program_that_is_sent_is_small_and_knows_its_commit(tmp_path):
+    (tmp_path / "program").mkdir()
+    folder = program(tmp_path / "program")
+    names = {path.name for path in folder.iterdir()}
+    assert names == {*PROGRAM, "commit.json"} and not list(folder.rglob("__pycache__"))
+    assert sum(path.stat().st_size for path in folder.rglob("*")) < 5e6
+    assert git_state(folder) == git_state(CLUSTERS.parent)
+    (folder / "commit.json").write_text("[]")
+    assert git_state(folder) == (None, None)
 
 
 def test_a_password_in_an_address_is_refused():

@@ -329,3 +329,25 @@ def test_a_question_is_answered_when_something_happens_and_closing_ends_it() -> 
         assert (await source.exchange(News("g", "a", [], ["x"], [], 0), 15.0)).close
 
     run(test())
+
+
+def test_idle_groups_of_an_autoscaled_cluster_go_and_the_last_stays() -> None:
+    async def test() -> None:
+        world = World(idle_s=60.0)
+        for group in ("g", "h"):
+            await world.source.hello(group, group, None)
+            assert not (await world.exchange(group, group=group)).close
+        world.clock.now = 59.0
+        assert not (await world.exchange("g", group="g")).close
+        world.clock.now = 61.0
+        assert (await world.exchange("g", group="g")).close
+        assert not (await world.exchange("h", group="h")).close
+        assert not await world.source.wanted()
+        await world.submit("x", "y")
+        assert names(await world.exchange("h", group="h")) == ["x"]
+        assert await world.source.wanted()  # the other comes back for what waits
+        await world.source.hello("g", "new", None)
+        assert names(await world.exchange("new", group="g")) == ["y"]
+        assert not await world.source.wanted()
+
+    run(test())

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -73,6 +74,7 @@ def main():
     import ray
     import toy_engine
 
+    from harness import pool as pools
     from harness.cluster import ray_for
     from harness.config import build
     from harness.pool import Pool
@@ -96,6 +98,7 @@ def main():
         scheduler="none",
     )
     told = {}
+    pools.IDLE_GROUP_S = 5.0
     with ray_for(build({"cluster": "auto"})) as ground:
         told |= {"shape": str(ground.shape), "where": ground.where, "before": workers()}
         most = 0
@@ -111,6 +114,12 @@ def main():
             found = run_search([plan], pool, on_report=on_report)
             told["ended"] = [outcome.status for outcome in found[plan.key]]
             told["most"] = most
+            begun = time.monotonic()
+            while workers() > 1 and time.monotonic() - begun < 120:
+                time.sleep(1)
+            told["idle"] = workers()  # the pool is still open
+            again = run_search([replace(plan, key="again|none|lora")], pool)
+            told["again"] = [outcome.status for outcome in again["again|none|lora"]]
         begun = time.monotonic()
         while workers() and time.monotonic() - begun < 120:
             time.sleep(1)

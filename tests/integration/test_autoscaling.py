@@ -25,4 +25,6 @@ def test_queued_trials_start_nodes_and_idle_ones_go():
     assert told["before"] == 0 and told["shape"].startswith(f"{WORKERS} worker groups"), told
     assert told["ended"] == ["finished"] * TRIALS, told
     assert told["most"] == WORKERS, told
+    assert told["idle"] == 1, told  # idle groups went and their nodes with them, while the pool was open
+    assert told["again"] == ["finished"] * TRIALS, told
     assert told["after"] == 0, told
