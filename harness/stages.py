@@ -1,15 +1,11 @@
 """The two stages on Ray: every search, then the winners on all seeds."""
 
 import logging
-import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -22,6 +18,7 @@ from harness.engine import Engine
 from harness.environment import capture
 from harness.errors import RunStopped
 from harness.forecast import typical
+from harness.interrupts import ctrl_c
 from harness.jobs import Job, Report
 from harness.ledger import Cell, Ledger, Watcher
 from harness.packs import largest
@@ -65,7 +62,7 @@ def train(
     todo = unsearched(records, cells, benchmark.num_samples, **options_of(benchmark))
     progress = Progress([_goal(cell, benchmark, todo, records) for cell in cells], console)
     with (
-        _ctrl_c(console, checked.out) as pressed,
+        ctrl_c(console, checked.out) as pressed,
         ray_for(benchmark) as ground,
         _tracking(checked, console) as tracked,
     ):
@@ -157,53 +154,6 @@ class _Stages:
 
     def _unfinished(self, records: Sequence[Record]) -> list[Cell]:
         return unsearched(records, self._cells, self._benchmark.num_samples, **options_of(self._benchmark))
-
-
-class _Pressed:
-    """What Ctrl-C, or a polite kill, does: the first ends the open jobs and lets the stages return, the second ends
-    all at once, as a kill would: what matters is on the disk, and Ray notices by itself.
-
-    The exception that Python would raise instead could strike inside a call to Ray.
-    """
-
-    def __init__(self, console: Console, out: Path) -> None:
-        self._console, self._out = console, out
-        self._pool: Pool | None = None
-        self.once = False
-
-    def ends(self, pool: Pool) -> None:
-        """From now on the first one ends this pool's jobs."""
-        self._pool = pool
-
-    def __call__(self, *_: object) -> None:
-        from harness.run import INTERRUPTED, resume_command
-
-        if self.once:
-            self._console.show_cursor(True)
-            self._console.print(f"Left at once. To go on: {resume_command(self._out)}", soft_wrap=True)
-            os._exit(INTERRUPTED)
-        self.once = True
-        if self._pool is None:
-            raise KeyboardInterrupt
-        threading.Thread(target=self._pool.interrupt, name="interrupt", daemon=True).start()
-        self._console.print(
-            "Stopping: no new trial starts, open ones keep their state. Ctrl-C again leaves at once."
-        )
-
-
-@contextmanager
-def _ctrl_c(console: Console, out: Path) -> Iterator[_Pressed]:
-    """Take the signals until Ray is gone; a thread that is not the main one cannot, and leaves them alone."""
-    pressed = _Pressed(console, out)
-    if threading.current_thread() is not threading.main_thread():
-        yield pressed
-        return
-    before = {number: signal.signal(number, pressed) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield pressed
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class _Tracked:

@@ -2,8 +2,10 @@
 
 import io
 import json
+import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from typer.testing import CliRunner
 from harness.cli import app
 from harness.config import build
 from harness.errors import InputError, RunStopped
+from harness.interrupts import ctrl_c
 from harness.jobs import Job, Report
 from harness.ledger import Ledger, checkpoint_folder
 from harness.lock import only_driver
@@ -315,3 +318,27 @@ def test_a_full_disk_ends_a_run_with_what_is_needed_to_go_on(tmp_path, monkeypat
         started(tmp_path, monkeypatch, OSError(5, "odd"))
     with only_driver(out):
         pass
+
+
+def test_the_first_ctrl_c_ends_the_jobs_and_the_second_the_process(tmp_path, monkeypatch):
+    class Pool:
+        told = threading.Event()
+
+        def interrupt(self):
+            self.told.set()
+
+    left = []
+    monkeypatch.setattr("os._exit", left.append)
+    text = io.StringIO()
+    with ctrl_c(Console(file=text, width=300), tmp_path) as pressed:
+        with pytest.raises(KeyboardInterrupt):  # nothing to end yet
+            signal.raise_signal(signal.SIGINT)
+    before = signal.getsignal(signal.SIGINT)
+    with ctrl_c(Console(file=text, width=300), tmp_path) as pressed:
+        pressed.ends(Pool())
+        signal.raise_signal(signal.SIGINT)
+        assert Pool.told.wait(5) and pressed.once and left == []
+        signal.raise_signal(signal.SIGTERM)
+        assert left == [130]
+    assert signal.getsignal(signal.SIGINT) == before
+    assert f"Left at once. To go on: python run_benchmark.py resume {tmp_path}" in text.getvalue()

@@ -1,0 +1,65 @@
+"""Ctrl-C and polite kills: once to stop in order, twice to leave at once; a run goes on after either."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from rich.console import Console
+
+
+class Interruptible(Protocol):
+    """A pool, as far as an interrupt needs it."""
+
+    def interrupt(self) -> None:
+        """End every open job."""
+
+
+class Pressed:
+    """What Ctrl-C, or a polite kill, does: the first ends the open jobs and lets the stages return, the second ends
+    all at once, as a kill would: what matters is on the disk, and Ray notices by itself.
+
+    The exception that Python would raise instead could strike inside a call to Ray.
+    """
+
+    def __init__(self, console: Console, out: Path) -> None:
+        self._console, self._out = console, out
+        self._pool: Interruptible | None = None
+        self.once = False
+
+    def ends(self, pool: Interruptible) -> None:
+        """From now on the first one ends this pool's jobs."""
+        self._pool = pool
+
+    def __call__(self, *_: object) -> None:
+        from harness.run import INTERRUPTED, resume_command
+
+        if self.once:
+            self._console.show_cursor(True)
+            self._console.print(f"Left at once. To go on: {resume_command(self._out)}", soft_wrap=True)
+            os._exit(INTERRUPTED)
+        self.once = True
+        if self._pool is None:
+            raise KeyboardInterrupt
+        threading.Thread(target=self._pool.interrupt, name="interrupt", daemon=True).start()
+        self._console.print(
+            "Stopping: no new trial starts, open ones keep their state. Ctrl-C again leaves at once."
+        )
+
+
+@contextmanager
+def ctrl_c(console: Console, out: Path) -> Iterator[Pressed]:
+    """Take the signals until Ray is gone; a thread that is not the main one cannot, and leaves them alone."""
+    pressed = Pressed(console, out)
+    if threading.current_thread() is not threading.main_thread():
+        yield pressed
+        return
+    before = {number: signal.signal(number, pressed) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield pressed
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
