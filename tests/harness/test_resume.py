@@ -330,9 +330,8 @@ def test_the_first_ctrl_c_ends_the_jobs_and_the_second_the_process(tmp_path, mon
     left = []
     monkeypatch.setattr("os._exit", left.append)
     text = io.StringIO()
-    with ctrl_c(Console(file=text, width=300), tmp_path) as pressed:
-        with pytest.raises(KeyboardInterrupt):  # nothing to end yet
-            signal.raise_signal(signal.SIGINT)
+    with ctrl_c(Console(file=text, width=300), tmp_path), pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)  # there is nothing to end yet
     before = signal.getsignal(signal.SIGINT)
     with ctrl_c(Console(file=text, width=300), tmp_path) as pressed:
         pressed.ends(Pool())
