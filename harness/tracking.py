@@ -76,7 +76,7 @@ class Tracker:
         else:
             self._behind = True
 
-    def close(self, timeout: float = 30.0) -> bool:
+    def close(self, timeout: float = 60.0) -> bool:
         """Write what is left, end all runs, and return whether the store has everything.
 
         Takes no longer than about `timeout` seconds.
@@ -104,7 +104,8 @@ class Tracker:
                     self._take(news)
             if self._behind:
                 self._catch_up()
-            self._try(lambda mirror: mirror.finish())
+            if not self._behind:
+                self._try(lambda mirror: mirror.finish())
 
     def _take(self, news: News) -> None:
         """Write one piece of news; a record that was read back from the folder meanwhile is there already."""
