@@ -321,7 +321,7 @@ def _budget_problems(values: Mapping[str, Any]) -> list[str]:
         f"`--price-per-hour` is needed with `--{name.replace('_', '-')}`: what an hour of the machine, or of the "
         "whole cluster, costs."
         for name in ("max_cost", "study_max_cost")
-        if values.get(name) is not None and values.get("cluster") is None
+        if values.get(name) is not None and not str(values.get("cluster")).endswith((".yaml", ".yml"))
     ]
 
 

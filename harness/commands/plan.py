@@ -30,8 +30,9 @@ def plan(
         from harness.forecast_text import tell
         from harness.forecast_time import machine
         from harness.forecast_time import measure as measured
+        from harness.prices import with_price
 
-        found = forecast(planned(settings(options)))
+        found = forecast(with_price(planned(settings(options))))
         with console.status("measuring a few steps"):
             rates, problems = measured(found) if measure else ({}, [])
         tell(found, rates, problems, machine(found.benchmark), console)

@@ -45,8 +45,9 @@ def resume(
                     "`--fork` must be used on this machine or the cluster's head, without --cluster."
                 )
             from harness.cluster_run import Wishes, run_on_cluster
+            from harness.prices import with_price
 
-            return run_on_cluster(benchmark, Wishes(), console)
+            return run_on_cluster(with_price(benchmark), Wishes(), console)
         return run_benchmark(benchmark, console, take_from=run if fork else None)
 
     conduct(work, interrupted="Interrupted; what has ended is kept, and the same command goes on from there.")

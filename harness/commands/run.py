@@ -40,9 +40,10 @@ def run(
         benchmark = build(settings(options))
         if not joins(benchmark.cluster):
             from harness.cluster_run import Wishes, run_on_cluster
+            from harness.prices import with_price
 
             wishes = Wishes(dry_run=dry_run, yes=yes, teardown=teardown)
-            return run_on_cluster(benchmark, wishes, console)
+            return run_on_cluster(with_price(benchmark), wishes, console)
         from harness.run import run_benchmark
 
         return run_benchmark(benchmark, console)

@@ -5,10 +5,13 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from harness.cluster_files import read_cluster
 from harness.config import MACHINE, Benchmark, build, seconds_of
 from harness.errors import InputError, nearest
+from harness.prices import with_price
 from lingo.methods import DEFAULT_METHODS, METHODS
 
+ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = {"tasks": ("H3", "prom/prom_300_tata"), "models": ("opt-125m",)}
 
 
@@ -97,6 +100,11 @@ def test_spans_that_are_none(text):
 def test_a_cost_needs_a_price():
     (line,) = problems(max_cost=3.0)
     assert line.startswith("`--price-per-hour` is needed with `--max-cost`")
+    assert problems(max_cost=3.0, cluster="auto")[0].startswith("`--price-per-hour` is needed")
+    assert with_price(build(OPTIONS)).price_per_hour is None
+    aws = build(OPTIONS | {"max_cost": 3.0, "cluster": str(ROOT / "clusters" / "aws.yaml")})
+    assert with_price(aws).price_per_hour == read_cluster(Path(aws.cluster), filled_in=False).ceiling() > 0
+    assert with_price(aws.model_copy(update={"price_per_hour": 1.5})).price_per_hour == 1.5
     assert problems(max_gpu_hours=0.0) == ["`--max-gpu-hours` must be above 0, but got 0.0."]
     assert build(OPTIONS | {"max_cost": 3.0, "price_per_hour": 1.0}).max_cost == 3.0
 
