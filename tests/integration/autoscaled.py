@@ -1,4 +1,4 @@
-"""Trials on a cluster that grows and shrinks: Ray's autoscaler with made-up nodes. Prints JSON; see test_autoscaling.
+"""Trials on a cluster that grows and shrinks: Ray's autoscaler with made-up nodes. Writes JSON; see test_autoscaling.
 
 Runs on a host of its own (hosts.py): the end of Ray here would end every other Ray on the machine.
 """
@@ -124,7 +124,7 @@ def main():
         while workers() and time.monotonic() - begun < 120:
             time.sleep(1)
         told["after"], told["gone_s"] = workers(), round(time.monotonic() - begun)
-    print(json.dumps(told))
+    Path(sys.argv[1]).write_text(json.dumps(told))
 
 
 if __name__ == "__main__":

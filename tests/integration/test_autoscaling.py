@@ -21,7 +21,9 @@ def test_queued_trials_start_nodes_and_idle_ones_go():
         1, {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
     ) as hosts:
         script = Path(__file__).parent / "autoscaled.py"
-        told = json.loads(hosts.ssh(0, f"python {script} 2>/tmp/log || cat /tmp/log", 800).splitlines()[-1])
+        log = hosts.ssh(0, f"python {script} /tmp/told.json 2>&1 || true", 800)
+        told = json.loads(hosts.ssh(0, "cat /tmp/told.json 2>/dev/null || echo null"))
+        assert told is not None, log
     assert told["before"] == 0 and told["shape"].startswith(f"{WORKERS} worker groups"), told
     assert told["ended"] == ["finished"] * TRIALS, told
     assert told["most"] == WORKERS, told
