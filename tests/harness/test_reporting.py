@@ -43,7 +43,8 @@ def outcomes(made):
 @pytest.fixture(scope="module")
 def report(made, tmp_path_factory):
     """(folder of the report, its HTML) of a finished run."""
-    run = write_run(tmp_path_factory.mktemp("run") / "paper", made, seeds=3)
+    drawn = [record for record in made if record.task != "prom/prom_300_tata"]
+    run = write_run(tmp_path_factory.mktemp("run") / "paper", drawn, seeds=3)
     make_report([run])
     return run / "report", (run / "report" / "report.html").read_text()
 
@@ -88,7 +89,7 @@ def test_every_table_and_picture_is_a_file(report):
     folder, html = report
     tables = {path.stem for path in (folder / "tables").glob("*.csv")}
     assert tables == {path.stem for path in (folder / "tables").glob("*.parquet")}
-    assert {"winners", "claims", "scores_EMP", "scores_prom_300", "tests_over_datasets", "costs"} <= tables
+    assert {"winners", "claims", "scores_EMP", "scores_deepsea", "tests_over_datasets", "costs"} <= tables
     pictures = {path.stem for path in (folder / "figures").glob("*.svg")}
     assert pictures == {path.stem for path in (folder / "figures").glob("*.png")}
     assert len(re.findall("<svg ", html)) == len(pictures)
