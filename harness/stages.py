@@ -32,7 +32,7 @@ from harness.supersede import outdated, set_aside, with_new_names
 from harness.tracking import Tracker
 from harness.tracking_view import Setting
 from harness.usage import Meter, budgets_of, write_usage
-from harness.winners import final_jobs, unsearched, winners
+from harness.winners import final_jobs, groups, unsearched, winners
 from lingo.methods import METHODS
 from lingo.quantized import usual_type
 
@@ -123,9 +123,8 @@ class _Stages:
     def finals(self) -> None:
         """Train the missing seeds of every study whose search is complete, or was cut by a budget."""
         benchmark, records = self._benchmark, self._store.load()
-        cut = self._budgets.cut(self._keys)
-        unfinished = [cell for cell in self._unfinished(records) if cell.study.key not in cut]
-        ready = [cell for cell in self._cells if cell not in unfinished]
+        unfinished = self._unfinished(records)
+        ready = [cell for cell in self._cells if cell not in unfinished] + self._cut(unfinished)
         with written(self._out):
             for record in set_aside(self._store, outdated(records, ready, benchmark.scope)):
                 self._tracked.ended(record)
@@ -147,10 +146,17 @@ class _Stages:
     def tell_usage(self, seconds: float) -> None:
         """Write what was used and cut."""
         records = self._store.load()
-        unfinished = {cell.study.key for cell in self._unfinished(records)}
-        cut = [f"{study}: {why}" for study, why in self._budgets.cut().items() if study in unfinished]
+        why = self._budgets.cut()
+        keys = [cell.study.key for cell in self._cut(self._unfinished(records))]
+        cut = [f"{key}: {why.get(key, 'with others of its scope')}" for key in keys]
         pool = self._pool.usage()
         write_usage(self._out, self._benchmark, records, cut=cut, pool=pool, seconds=seconds)
+
+    def _cut(self, unfinished: Sequence[Cell]) -> list[Cell]:
+        """Those whose search a budget has ended, their own or that of another study of their search group."""
+        cut = self._budgets.cut(self._keys)
+        found = groups(unfinished, self._benchmark.scope)
+        return [cell for members in found if any(c.study.key in cut for c in members) for cell in members]
 
     def _unfinished(self, records: Sequence[Record]) -> list[Cell]:
         return unsearched(records, self._cells, self._benchmark.num_samples, **options_of(self._benchmark))
