@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.reporting import (
-    claims,
+    claims_table,
     cost,
     health,
     hyperparameters,
@@ -13,6 +13,7 @@ from harness.reporting import (
     paper_curves,
     paper_figures,
     paper_tables,
+    provenance,
     significance,
 )
 from harness.reporting.outcomes import Outcomes, outcomes_of
@@ -53,7 +54,7 @@ def report_of(runs: Sequence[RunFolder], outcomes: Outcomes, published: Publishe
         lead=overview.lead(runs, outcomes),
         sections=[
             overview.section(runs, outcomes, published),
-            claims.section(outcomes, published),
+            claims_table.section(outcomes, published),
             paper_tables.section(outcomes, published),
             significance.section(outcomes),
             paper_figures.section(outcomes),
@@ -61,7 +62,7 @@ def report_of(runs: Sequence[RunFolder], outcomes: Outcomes, published: Publishe
             cost.section(runs, outcomes),
             hyperparameters.section(runs),
             health.section(runs, outcomes),
-            health.environment_section(runs),
+            provenance.section(runs),
         ],
         footer="Every table is a CSV and a Parquet file in tables/, every picture a PNG and an SVG in figures/, beside "
         "this page. Published numbers: Zhan, Wu, Zhang, arXiv:2402.08075 (CC BY 4.0).",

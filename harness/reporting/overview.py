@@ -1,25 +1,17 @@
 """The first screen: what was compared, what won where, by how much, how sure, what it cost, what to distrust."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import product
 
-from harness.reporting import claims, health, marks, naming, stats
-from harness.reporting.aggregates import complete_backbones, family_estimate, mean_baselines
+from harness.reporting import best_pairs, claims_table, health, marks, naming, provenance
 from harness.reporting.content import (
     Block,
-    Cell,
     Facts,
-    Field,
     Missing,
     Note,
     Section,
-    Table,
     count,
     duration,
-    interval,
     number,
-    signed,
 )
 from harness.reporting.cost import device_seconds, on_gpus
 from harness.reporting.outcomes import Outcomes
@@ -28,9 +20,6 @@ from harness.reporting.published import Published
 from harness.reporting.run_folder import RunFolder
 from harness.reporting.significance import method_ranking
 
-Pair = tuple[str, str]
-"""Backbone, method."""
-
 FEW_TRIALS = 10
 """A search of fewer trials a study is called short."""
 
@@ -38,9 +27,14 @@ FEW_TRIALS = 10
 def section(runs: Sequence[RunFolder], outcomes: Outcomes, published: Published) -> Section:
     """All of it."""
     blocks: list[Block] = [Facts(items=_facts(runs, outcomes))]
-    found = [best for family in outcomes.families if (best := best_of(outcomes, family)) is not None]
+    found = [
+        best for family in outcomes.families if (best := best_pairs.best_of(outcomes, family)) is not None
+    ]
     if found:
-        blocks += [_winners(outcomes, found), means_picture(outcomes, "overview", "Scores at a glance")]
+        blocks += [
+            best_pairs.table(outcomes, found),
+            means_picture(outcomes, "overview", "Scores at a glance"),
+        ]
     else:
         blocks.append(
             Missing(title="Which method won", why="No method has finished a whole family of datasets yet.")
@@ -157,147 +151,6 @@ def _cost(runs: Sequence[RunFolder], outcomes: Outcomes) -> tuple[str, str, str]
     return "Compute", f"{used / 3600:,.1f} hours on CPUs", line or "wall time of all trials added up"
 
 
-# --- winners ----------------------------------------------------------------------------------------------
-
-
-UNKNOWN = stats.Estimate(stats.NAN)
-
-
-@dataclass(frozen=True)
-class Best:
-    """The best pair of a family.
-
-    Attributes:
-        family: Its name.
-        tasks: Its datasets.
-        pair, found: Backbone and method, and their mean over the datasets.
-        second: The next best pair; `None` when there is one pair only.
-        lead: Mean difference to it, with what the seeds leave open.
-        wins: Datasets on which the best pair is above the second.
-        baseline: Title and mean of the best simple baseline; `None` without one.
-    """
-
-    family: str
-    tasks: tuple[str, ...]
-    pair: Pair
-    found: stats.Estimate
-    second: Pair | None = None
-    lead: stats.Estimate = UNKNOWN
-    wins: int = 0
-    baseline: tuple[str, float] | None = None
-
-
-def best_of(outcomes: Outcomes, family: str) -> Best | None:
-    """The pair of backbone and method with the best mean over all datasets of a family; `None` if none has them all."""
-    tasks = outcomes.tasks_of(family)
-    pairs = [
-        (backbone, method)
-        for backbone, method in product(outcomes.backbones, outcomes.methods)
-        if backbone in complete_backbones(outcomes, family, method)
-    ]
-    if not pairs:
-        return None
-    ordered = sorted(pairs, key=lambda pair: -family_estimate(outcomes, tasks, *pair).mean)
-    first = ordered[0]
-    lines = mean_baselines(outcomes, tasks)
-    made = Best(
-        family,
-        tuple(tasks),
-        first,
-        family_estimate(outcomes, tasks, *first),
-        baseline=max(lines, key=lambda line: line[1], default=None),
-    )
-    if len(ordered) == 1:
-        return made
-    second = ordered[1]
-    groups = [_seed_differences(outcomes, task, first, second) for task in tasks]
-    means = zip(outcomes.means(tasks, *first), outcomes.means(tasks, *second), strict=True)
-    return Best(
-        *(made.family, made.tasks, made.pair, made.found),
-        second=second,
-        lead=stats.estimate(groups),
-        wins=sum(x > y for x, y in means),
-        baseline=made.baseline,
-    )
-
-
-def _seed_differences(outcomes: Outcomes, task: str, first: Pair, second: Pair) -> list[float]:
-    a, b = outcomes.get(task, *first), outcomes.get(task, *second)
-    if a is None or b is None:
-        return []
-    common = sorted(set(a.scores) & set(b.scores))
-    return [a.scores[seed] - b.scores[seed] for seed in common] or [a.mean - b.mean]
-
-
-def _winners(outcomes: Outcomes, found: Sequence[Best]) -> Table:
-    rows: list[list[Field]] = []
-    for best in found:
-        metric = naming.metric_title(outcomes.metric_of(best.family))
-        lines = tuple(filter(None, [interval(best.found.low, best.found.high)]))
-        rows.append(
-            [
-                Cell(naming.family_title(best.family), lines=(_which(best.tasks),)),
-                _pair(best.pair),
-                Cell(f"{number(best.found.mean)} {metric}", "best", lines),
-                "–" if best.second is None else _pair(best.second),
-                _lead(best),
-                _sure(best),
-                "–" if best.baseline is None else _beside(best),
-            ]
-        )
-    return Table(
-        name="winners",
-        title="What won where",
-        header=[
-            "datasets",
-            "best",
-            "mean score",
-            "next best",
-            "ahead by",
-            "on other seeds too?",
-            "beside the best simple baseline",
-        ],
-        rows=rows,
-        text_columns=2,
-        caption="The pair of backbone and method with the highest mean test score over a family, and the next best "
-        "pair of all. In brackets 95 % intervals from the seeds. The best of many pairs is partly the luckiest.",
-    )
-
-
-def _which(tasks: Sequence[str]) -> str:
-    return naming.task_title(tasks[0]) if len(tasks) == 1 else f"{len(tasks)} datasets"
-
-
-def _pair(pair: Pair) -> str:
-    return f"{naming.backbone_title(pair[0])} · {naming.method_title(pair[1])}"
-
-
-def _lead(best: Best) -> Field:
-    if best.second is None:
-        return "–"
-    text = interval(best.lead.low, best.lead.high)
-    lines = [text] if text else []
-    if len(best.tasks) > 1:
-        lines.append(f"above on {best.wins} of {len(best.tasks)}")
-    return Cell(signed(best.lead.mean), lines=tuple(lines))
-
-
-def _sure(best: Best) -> Field:
-    """Whether the lead holds over seeds."""
-    if best.second is None:
-        return "–"
-    if best.lead.low != best.lead.low:
-        return Cell("unknown", "muted", ("one seed",))
-    return Cell("yes", "good") if best.lead.low > 0 else Cell("not sure", "bad")
-
-
-def _beside(best: Best) -> Cell:
-    assert best.baseline is not None
-    title, score = best.baseline
-    ahead = best.found.mean - score
-    return Cell(signed(ahead), "" if ahead > 0 else "bad", (f"{title} {number(score)}",))
-
-
 # --- lists ------------------------------------------------------------------------------------------------
 
 
@@ -315,10 +168,10 @@ def _certainty(outcomes: Outcomes, published: Published) -> list[str]:
     seeds = {len(o.scores) for o in outcomes.main}
     if seeds == {1}:
         points.append("One seed a study: nothing is known of the spread, so small differences mean nothing.")
-    tally = claims.tally(outcomes, published)
+    tally = claims_table.tally(outcomes, published)
     checked = sum(tally.values()) - tally["not measured"]
     if checked:
-        said = ", ".join(f"{v} {tally[v]}" for v in claims.LOOKS if tally[v])
+        said = ", ".join(f"{v} {tally[v]}" for v in claims_table.LOOKS if tally[v])
         points.append(f"Of the paper's claims {checked} could be checked: {said}.")
     elif tally:
         points.append("None of the paper's claims can be checked with these backbones and datasets.")
@@ -347,7 +200,8 @@ def distrust(runs: Sequence[RunFolder], outcomes: Outcomes) -> list[str]:
     edges = health.edges(runs, outcomes)
     if edges:
         points.append(
-            f"{count(len(edges), 'winning value')} at the edge of its search range; a wider one may do better."
+            f"{count(len(edges), 'winning value stands', 'winning values stand')} at the edge of the search range; a wider "
+            "one may do better."
         )
     if outcomes.main and not any(o.baseline for o in outcomes):
         points.append(
@@ -359,17 +213,16 @@ def distrust(runs: Sequence[RunFolder], outcomes: Outcomes) -> list[str]:
         points.append(
             f"Short searches: {count(min(trials), 'trial')} a study; a method with more to tune may be undersold."
         )
-    weak = [b for f in outcomes.families if (b := best_of(outcomes, f)) is not None and _weak(b)]
+    found = [b for f in outcomes.families if (b := best_pairs.best_of(outcomes, f)) is not None]
+    weak = [b for b in found if b.baseline is not None and b.found.mean <= b.baseline[1]]
     if weak:
         names = _and([naming.family_title(b.family) for b in weak])
         points.append(
             f"On {names} no method beats the best simple baseline: a language model gains nothing there."
         )
-    if any(env.get("git_dirty") for env, _ in health.environments([t for run in runs for t in run.trials])):
+    if any(
+        env.get("git_dirty") for env, _ in provenance.environments([t for run in runs for t in run.trials])
+    ):
         points.append("Some results were made by code with uncommitted changes.")
     points += [problem for run in runs for problem in run.problems]
     return points or ["Nothing found: no marks, no failures, no missing runs, no collapsed models."]
-
-
-def _weak(best: Best) -> bool:
-    return best.baseline is not None and best.found.mean <= best.baseline[1]

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from harness.cli import app
 from harness.errors import InputError
-from harness.reporting import cost, drawing, health, overview, significance
+from harness.reporting import best_pairs, cost, drawing, health, overview, significance
 from harness.reporting.build import make_report
 from harness.reporting.outcomes import outcomes_of
 from harness.reporting.paper_curves import correlation, curve_of, label_scores
@@ -149,7 +149,7 @@ def test_label_correlation_is_pearsons(outcomes):
 
 
 def test_the_winner_is_the_highest_mean_and_its_lead_is_over_seeds(outcomes):
-    best = overview.best_of(outcomes, "deepsea")
+    best = best_pairs.best_of(outcomes, "deepsea")
     means = {(o.key.backbone, o.key.method): o.mean for o in outcomes.main if o.key.task == "deepsea/histone"}
     first, second = sorted(means, key=lambda pair: -means[pair])[:2]
     assert (best.pair, best.second) == (first, second)
