@@ -16,6 +16,9 @@ from harness.reporting.run_folder import RunFolder, Trial
 EDGE = 0.02
 """A winner within this share of a range's end stands at its edge."""
 
+BOUND = frozenset({"delta_T"})
+"""Ranges that end where training does: no wider one could help."""
+
 
 def section(runs: Sequence[RunFolder], outcomes: Outcomes) -> Section:
     """All of it."""
@@ -187,7 +190,11 @@ def edges(runs: Sequence[RunFolder], outcomes: Outcomes) -> list[Edge]:
             continue
         config = first.config
         for name, leaf in leaves.get(first.study, {}).items():
-            if leaf.get("type") in ("int", "float") and _at_edge(config.get(name), leaf):
+            if (
+                name not in BOUND
+                and leaf.get("type") in ("int", "float")
+                and _at_edge(config.get(name), leaf)
+            ):
                 found.append(Edge(outcome, name, float(config[name]), leaf["low"], leaf["high"]))
     return found
 
@@ -198,7 +205,7 @@ def _at_edge(value: Any, leaf: Mapping[str, Any]) -> bool:
     ends = (float(leaf["low"]), float(leaf["high"]), float(value))
     low, high, x = map(math.log, ends) if leaf.get("log") else ends
     place = (x - low) / (high - low)
-    return place <= EDGE or place >= 1 - EDGE
+    return (place <= EDGE and leaf["low"] != 0) or place >= 1 - EDGE  # below 0 there is nothing
 
 
 def _edges(runs: Sequence[RunFolder], outcomes: Outcomes) -> Block:

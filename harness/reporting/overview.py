@@ -199,10 +199,8 @@ def distrust(runs: Sequence[RunFolder], outcomes: Outcomes) -> list[str]:
         )
     edges = health.edges(runs, outcomes)
     if edges:
-        points.append(
-            f"{count(len(edges), 'winning value stands', 'winning values stand')} at the edge of the search range; a wider "
-            "one may do better."
-        )
+        many = count(len(edges), "winning value stands", "winning values stand")
+        points.append(f"{many} at the edge of the search range; a wider one may do better.")
     if outcomes.main and not any(o.baseline for o in outcomes):
         points.append(
             "No simple baseline was run, so nobody knows what a language model adds; --methods with kmer_logreg and "
