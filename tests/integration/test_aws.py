@@ -138,32 +138,38 @@ def test_another_address_takes_the_place_of_the_last(aws, machines, file):
     assert ranges == ["198.51.100.9/32"]
 
 
-def test_where_there_is_no_spot_the_fallback_is_started(machines):
-    from ray.autoscaler._private.node_provider_availability_tracker import (
-        NodeAvailabilityRecord,
-        NodeAvailabilitySummary,
-    )
-    from ray.autoscaler._private.resource_demand_scheduler import ResourceDemandScheduler
+def test_where_there_is_no_spot_the_fallback_is_started(file):
+    """Ray's second autoscaler, which `ray up` starts: a type that failed to come gives way to its equal."""
+    from ray.autoscaler.v2.instance_manager.config import NodeTypeConfig
+    from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest
+    from ray.autoscaler.v2.utils import ResourceRequestUtil
 
-    provider, config, _ = machines
-    types = {name: {**kind, "min_workers": 0} for name, kind in config["available_node_types"].items()}
-    scheduler = ResourceDemandScheduler(provider, types, 8, "head", upscaling_speed=1)
+    types = file.config["available_node_types"]
+    kinds = {
+        name: NodeTypeConfig(
+            name=name,
+            min_worker_nodes=kind.get("min_workers", 0),
+            max_worker_nodes=kind.get("max_workers", 0),
+            priority=kind.get("priority", 0),
+            resources=kind["resources"],
+        )
+        for name, kind in types.items()
+    }
 
-    def launched(gone):
-        records = {
-            ("gpu-spot", "no"): NodeAvailabilityRecord(
-                node_type="gpu-spot",
-                is_available=False,
-                last_checked_timestamp=0,
-                unavailable_node_information=None,
-            )
-        }
-        there = NodeAvailabilitySummary({"gpu-spot": records["gpu-spot", "no"]} if gone else {})
-        wanted, _ = scheduler.get_nodes_to_launch([], {}, [{"GPU": 1.0}], {}, [], {}, [], there)
-        return dict(wanted)
+    def launched(there):
+        demand = [ResourceRequestUtil.make({"GPU": 1, "CPU": 7.6})] * 3
+        request = SchedulingRequest(
+            disable_launch_config_check=True,
+            node_type_configs=kinds,
+            max_num_nodes=file.workers,
+            resource_requests=ResourceRequestUtil.group_by_count(demand),
+            recoverable_resource_availabilities={"gpu-spot": there},
+        )
+        reply = ResourceDemandScheduler(None).schedule(request)
+        return {row.instance_type: row.count for row in reply.to_launch}
 
-    assert launched(gone=True) == {"gpu-on-demand": 1}
-    assert set(launched(gone=False)) <= {"gpu-spot", "gpu-on-demand"}
+    assert launched(1.0) == {"gpu-spot": 3}
+    assert launched(0.2) == {"gpu-on-demand": 3}
 
 
 def test_nothing_is_left_after_the_end(aws, machines, file):
