@@ -1,5 +1,6 @@
 """The first screen: what was compared, what won where, by how much, how sure, what it cost, what to distrust."""
 
+import math
 from collections.abc import Sequence
 
 from harness.reporting import best_pairs, claims_table, health, marks, naming, provenance
@@ -161,9 +162,14 @@ def _certainty(outcomes: Outcomes, published: Published) -> list[str]:
         order = ", ".join(
             f"{naming.method_title(n)} {r:.2f}" for n, r in zip(ranks.names, ranks.ranks, strict=True)
         )
+        few = ranks.critical == math.inf
         points.append(
-            f"Mean ranks over {ranks.blocks} (dataset, backbone) pairs: {order}; ranks that differ by less than "
-            f"{number(ranks.critical, 2)} cannot be told apart (Nemenyi, 5 %)."
+            f"Mean ranks over {count(ranks.blocks, '(dataset, backbone) pair')}: {order}; "
+            + (
+                "too few pairs to tell ranks apart."
+                if few
+                else f"ranks that differ by less than {number(ranks.critical, 2)} cannot be told apart (Nemenyi, 5 %)."
+            )
         )
     seeds = {len(o.scores) for o in outcomes.main}
     if seeds == {1}:

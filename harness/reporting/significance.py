@@ -116,11 +116,16 @@ def _draw_ranks(shown: dict[str, stats.Ranking], methods: Sequence[str]) -> Figu
     for panel, (name, found) in zip(panels, shown.items(), strict=False):
         _draw_ranking(panel, found, methods)
         panel.set_title(
-            f"{name}: {found.blocks} pairs, Friedman {p_text(found.p)}, CD = {number(found.critical, 2)}",
+            f"{name}: {found.blocks} pairs, Friedman {p_text(found.p)}, {_critical(found)}",
             fontsize=8.5,
         )
     drawing.hide_unused(panels, len(shown))
     return figure
+
+
+def _critical(found: stats.Ranking) -> str:
+    few = found.blocks < stats.LEAST_BLOCKS
+    return "too few to tell apart" if few else f"CD = {number(found.critical, 2)}"
 
 
 def _draw_ranking(panel: Axes, found: stats.Ranking, methods: Sequence[str]) -> None:

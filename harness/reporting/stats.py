@@ -14,6 +14,9 @@ NAN = float("nan")
 LEVEL = 0.95
 """Level of every interval."""
 
+LEAST_BLOCKS = 6
+"""Blocks from which ranks may tell methods apart: to win 5 of 5 has p = 0.06 in a two-sided sign test, 6 of 6 0.03."""
+
 Interval = tuple[float, float]
 Alternative = Literal["two-sided", "greater", "less"]
 
@@ -141,7 +144,7 @@ class Ranking:
         ranks: Mean rank of each.
         blocks: Datasets (x backbones) ranked.
         p: Friedman's p-value; NaN for fewer than three names or two blocks.
-        critical: Two mean ranks that differ by less cannot be told apart at 5 %.
+        critical: Two mean ranks that differ by less cannot be told apart at 5 %; infinite for too few blocks.
     """
 
     names: tuple[str, ...]
@@ -192,9 +195,14 @@ def _friedman(table: NDArray[np.float64]) -> float:
 
 
 def critical_difference(names: int, blocks: int, alpha: float = 0.05) -> float:
-    """Nemenyi's critical difference q_α √(k(k+1) / 6N), q_α from the studentized range over √2 (Demšar 2006)."""
-    if names < 2 or blocks < 2:
+    """Nemenyi's critical difference q_α √(k(k+1) / 6N), q_α from the studentized range over √2 (Demšar 2006).
+
+    Infinite for fewer than `LEAST_BLOCKS` blocks, where its approximation claims more than an exact test could.
+    """
+    if names < 2:
         return NAN
+    if blocks < LEAST_BLOCKS:
+        return math.inf
     q = float(stats.studentized_range.ppf(1 - alpha, names, np.inf)) / math.sqrt(2)
     return q * math.sqrt(names * (names + 1) / (6 * blocks))
 

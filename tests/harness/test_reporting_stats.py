@@ -64,6 +64,15 @@ def test_critical_difference_has_the_constants_of_demsar(k, q):
     assert stats.critical_difference(k, n) == pytest.approx(q * math.sqrt(k * (k + 1) / (6 * n)), rel=5e-4)
 
 
+@pytest.mark.parametrize("k", [2, 3, 5])
+def test_few_blocks_tell_nothing_apart(k):
+    """With five pairs even one that wins all is not significant by the exact sign test; with six it is."""
+    assert scipy_stats.binomtest(5, 5).pvalue > 0.05 > scipy_stats.binomtest(6, 6).pvalue
+    assert stats.critical_difference(k, 5) == math.inf > stats.critical_difference(k, 6)
+    won = stats.ranking({"a": [1.0] * 4, "b": [0.0] * 4})
+    assert won.cliques == [(0, 1)]
+
+
 def test_ranking_and_friedman():
     scores = RNG.normal(0, 1, (4, 12)) + np.array([[0.0], [0.5], [1.0], [2.0]])
     found = stats.ranking({name: list(row) for name, row in zip("abcd", scores, strict=True)})
