@@ -14,6 +14,7 @@ from harness.results import Record, file_name, load
 from harness.tasks import find_task
 from lingo.adapter_folder import AdapterError, read_facts, read_json
 from lingo.card import FACTS
+from lingo.checkpoint import BackboneError
 from lingo.folder import new_folder, write_json
 from lingo.methods import METHODS
 from lingo.target import ExportError
@@ -75,8 +76,13 @@ def choose(
     return Choice(record=record, finals=finals, adapter=_folder(run, record), asked=seed is not None)
 
 
-def export_choice(choice: Choice, out: Path) -> Path:
+def export_choice(choice: Choice, out: Path, *, merge: bool = False) -> Path:
     """Copy the adapter to `out` with a whole model card; complete or not there at all.
+
+    Args:
+        choice: Which.
+        out: Folder: new, empty or an earlier export.
+        merge: Write a whole model instead, the adapter merged into the backbone's weights.
 
     Raises:
         InputError: If the adapter is damaged, is not the one that was measured, or `out` holds something else.
@@ -86,17 +92,31 @@ def export_choice(choice: Choice, out: Path) -> Path:
     facts = read_json(source / FACTS) | {"result": result_of(choice.record, choice.finals, choice.reason)}
     try:
         with new_folder(out) as new:
-            for path in sorted(source.iterdir()):
-                if path.is_file() and path.name not in (FACTS, "README.md"):
-                    shutil.copyfile(path, new / path.name)
+            facts = _merged(source, new, facts) if merge else _copied(source, new, facts)
             write_json(new / FACTS, facts)
             write_card(new, facts, record, choice.finals)
             read_facts(new)
-    except (ExportError, AdapterError) as error:
+    except ExportError as error:
         raise InputError(f"`--out`: {error}") from None
+    except (AdapterError, BackboneError) as error:
+        raise InputError(str(error).splitlines()) from None
     except OSError as error:
         raise InputError(f"{out}: cannot be written ({error.strerror or error}).") from None
     return out
+
+
+def _copied(source: Path, new: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    for path in sorted(source.iterdir()):
+        if path.is_file() and path.name not in (FACTS, "README.md"):
+            shutil.copyfile(path, new / path.name)
+    return facts
+
+
+def _merged(source: Path, new: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    from lingo.merge import write_merged
+    from lingo.predict import open_adapter
+
+    return write_merged(new, open_adapter(source, frozen="fp32"), facts)
 
 
 def best_on_dev(finals: Iterable[Record]) -> Record:
@@ -115,13 +135,10 @@ def dev_score(record: Record) -> float:
     return dev.get(record.metric, math.nan)
 
 
-def default_out(run: Path, record: Record) -> Path:
-    """`<run>/exports/<task>-<backbone>-<method>`."""
-    return (
-        run
-        / "exports"
-        / "-".join(part.replace("/", "_") for part in (record.task, record.backbone, record.method))
-    )
+def default_out(run: Path, record: Record, *, merge: bool = False) -> Path:
+    """`<run>/exports/<task>-<backbone>-<method>`, with `-merged` behind it for a whole model."""
+    parts = [part.replace("/", "_") for part in (record.task, record.backbone, record.method)]
+    return run / "exports" / "-".join([*parts, *(["merged"] if merge else [])])
 
 
 def _study(

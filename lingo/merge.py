@@ -1,17 +1,21 @@
-"""A slot as a whole model in the hub's layout, its adapters merged into plain weights."""
+"""A slot, or an exported adapter, as a whole model in the hub's layout: adapters merged into plain weights."""
 
 import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from lingo.about import About, Trained, write_about
+from lingo.about import About, Trained, file_digest, write_about
+from lingo.data import Split, TaskData
 from lingo.export import factors_of, head_weight
 from lingo.folder import new_folder, write_tensors
 from lingo.pack import Pack
+from lingo.predict import Predictor
 from lingo.prompts import Prompt
 from lingo.slot import Slot
 from lingo.target import HeadPlace, backbone_tensors, target_of
@@ -76,6 +80,55 @@ def merge_adapter(
         _tokenizer(pack.backbone.tokenizer, slot.data.pad_id).save_pretrained(new)
         write_about(new, Trained.of(pack, slot), target, about, layout="merged")
     return folder
+
+
+def write_merged(folder: Path, predictor: Predictor, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Write an opened adapter as a whole model: weights, configuration and tokenizer, without `lingo.json` and card.
+
+    Args:
+        folder: An export's (temporary) folder.
+        predictor: The adapter, opened with `frozen="fp32"`: what was trained beside weights of lower precision is
+            merged into the checkpoint's own.
+        facts: The adapter's `lingo.json`.
+
+    Returns:
+        `lingo.json` of the model.
+
+    Raises:
+        ExportError: If the model class computes something else than the adapter.
+        OSError: If the disk refuses.
+    """
+    about, backbone = predictor.facts, predictor.backbone
+    data = TaskData(
+        name=about.task,
+        kind=about.kind,
+        num_labels=about.num_labels,
+        metric="",
+        pad_id=about.pad_id,
+        train=_no_rows(about.kind, about.num_labels),
+        dev=_no_rows(about.kind, about.num_labels),
+    )
+    separate = about.head == "head.safetensors"
+    target = target_of(backbone, data, "separate" if separate else "classifier", about.labels)
+    target.config.architectures, target.config.dtype = [target.architecture], torch.float32
+    tensors = {f"{target.prefix}{name}": value for name, value in backbone_tensors(backbone.model).items()}
+    write_tensors(folder / "model.safetensors", tensors | target.head_tensors(predictor.head))
+    if separate:
+        write_tensors(folder / "head.safetensors", {"weight": predictor.head})
+    target.config.save_pretrained(folder)
+    _tokenizer(backbone.tokenizer, about.pad_id).save_pretrained(folder)
+    load = {"auto": target.auto, "options": target.options, "own": target.own}
+    files = {path.name: file_digest(path) for path in sorted(folder.glob("*.safetensors"))}
+    return {**facts, "layout": "merged", "load": load, "files": files}
+
+
+def _no_rows(kind: str, labels: int) -> Split:
+    none: dict[str, NDArray[Any]] = {
+        "classification": np.zeros(0, np.int64),
+        "multilabel": np.zeros((0, labels), np.uint8),
+        "regression": np.zeros(0, np.float32),
+    }
+    return Split(np.zeros(0, np.int16), np.zeros(1, np.int64), none[kind])
 
 
 @torch.no_grad()

@@ -210,6 +210,11 @@ class Predictor:
         self._letters = max(map(len, backbone.tokenizer.get_vocab()))
 
     @property
+    def head(self) -> Tensor:
+        """Weight of the head, [labels, hidden]."""
+        return self._head.t()
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """A name for each output: those of the task, or numbers; `value` for a regression."""
         if self.facts.labels:

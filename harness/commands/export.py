@@ -29,6 +29,13 @@ def export(
     seed: Annotated[
         int | None, typer.Option(metavar="N", help="Which seed.", show_default="the best on the dev split")
     ] = None,
+    merge: Annotated[
+        bool,
+        typer.Option(
+            "--merge",
+            help="Write a whole model, the adapter merged into the backbone's weights, for transformers.",
+        ),
+    ] = False,
 ) -> None:
     """Write the adapter of a study's winner in the layout of peft, with a whole model card.
 
@@ -41,12 +48,12 @@ def export(
         from harness.exports import choose, default_out, export_choice
 
         choice = choose(run, task=task, method=method, backbone=backbone, seed=seed)
-        folder = export_choice(choice, out or default_out(run, choice.record))
+        folder = export_choice(choice, out or default_out(run, choice.record, merge=merge), merge=merge)
         record = choice.record
         console.print(f"{escape(record.study)}: {choice.reason}.", soft_wrap=True)
         if record.marks:
             console.print(f"[yellow]marked {escape(', '.join(record.marks))}[/]", soft_wrap=True)
-        console.print(f"adapter  {escape(str(folder))}", soft_wrap=True)
+        console.print(f"{'model  ' if merge else 'adapter'}  {escape(str(folder))}", soft_wrap=True)
         console.print(
             f"use      python run_benchmark.py predict --adapter {escape(str(folder))} --input sequences.fa "
             "--output predictions.csv",

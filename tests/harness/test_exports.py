@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from huggingface_hub import ModelCard
+from transformers import AutoModelForSequenceClassification
 from typer.testing import CliRunner
 
 from harness.cli import app
@@ -207,6 +209,30 @@ numpy.save({str(tmp_path / "out.npy")!r}, logits.numpy())
     )
     assert done.returncode == 0, done.stderr
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), predictor.logits(sequences), atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["ars", "lora", "lokr"])
+def test_a_merged_export_is_a_whole_model(method: str, run: Path) -> None:
+    names = ["--task", TASK.name, "--method", method]
+    for merge in ([], ["--merge"]):
+        code, text = command("export", run, *names, *merge)
+        assert code == 0, text
+    adapter = run / "exports" / f"quickstart_promoter-tiny-{method}"
+    merged = adapter.with_name(f"{adapter.name}-merged")
+    sequences = ["ACGTTGCANNGT", "TTTTACG", "GATTACA" * 8]
+    predictor = open_adapter(merged)
+    np.testing.assert_allclose(
+        predictor.logits(sequences), open_adapter(adapter).logits(sequences), atol=1e-5
+    )
+    assert (merged / "config.json").exists() and "from peft" not in (merged / "README.md").read_text()
+    if predictor.facts.head == "score":
+        model = AutoModelForSequenceClassification.from_pretrained(merged).eval()
+        ids, lengths = predictor.encode(sequences).split.padded(range(3), predictor.facts.pad_id)
+        mask = torch.arange(ids.shape[1]) < torch.from_numpy(lengths)[:, None]
+        with torch.no_grad():
+            logits = model(input_ids=torch.from_numpy(ids), attention_mask=mask.long()).logits
+        if not predictor.facts.both_strands:
+            np.testing.assert_allclose(logits, predictor.logits(sequences), atol=1e-5)
 
 
 def test_what_has_no_adapter_says_what_to_do(run: Path) -> None:

@@ -89,8 +89,10 @@ def test_each_kind_of_task(
     assert predictor.predict([]).shape == (0, labels)
 
 
-@pytest.mark.parametrize("name", [*CAUSAL, *ENCODERS])
-@pytest.mark.parametrize("method", ["lora", "ars", "fmft"])
+OTHERS = [("gpt2", "lora"), ("dnabert2", "lora"), ("opt", "fmft"), ("bert", "fmft")]
+
+
+@pytest.mark.parametrize(("name", "method"), [*((name, "ars") for name in (*CAUSAL, *ENCODERS)), *OTHERS])
 def test_each_family(name: str, method: str, backbones: Checkpoints, tmp_path: Path) -> None:
     backbone = backbones(name)
     data = task(backbone, "classification", 3, prompt=None, most=None)
