@@ -62,6 +62,7 @@ class GroupSchedulers(TrialScheduler):
             child.on_trial_complete(tune_controller, trial, _slim(result))
         else:  # it has no evaluation to compare
             child.on_trial_remove(tune_controller, trial)
+        _forget(trial)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         self._child_of.pop(trial.trial_id).on_trial_remove(tune_controller, trial)
@@ -84,7 +85,17 @@ class GroupSchedulers(TrialScheduler):
         self.on_trial_add(None, trial)
         for result in results:
             self.on_trial_result(None, trial, result)
-        self.on_trial_complete(None, trial, results[-1])
+        child: Any = self._child_of.pop(trial.trial_id)
+        child.on_trial_complete(None, trial, _slim(results[-1]))
+
+
+def _forget(trial: Any) -> None:
+    """Drop what Tune keeps of an ended trial, its configuration twice and statistics of every number it reported:
+    nobody asks for them, and over thousands of trials they would fill the memory."""
+    trial.config["jobs"] = []
+    trial.evaluated_params = {}
+    for statistics in ("metric_analysis", "metric_n_steps"):
+        getattr(trial.run_metadata, statistics, {}).clear()
 
 
 def _slim(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 OnReport = Callable[[Job, Report, str], None]
 STOP_S = 60.0
-RESTARTS = 5  # of a Tuner that died
+RESTARTS, WITHIN_S = 5, 300.0  # of a Tuner that died again and again
 POLL_S = 0.25
 SETTLE_S = 30.0
 
@@ -251,12 +251,13 @@ class _Tuning:
         self._closed: set[str] = set()
         self._tuner: Any = None
         self._fit: Any = None
-        self._starts = 0
+        self._starts: list[float] = []
         self._before = set(placement_group_table())
 
     def start(self) -> None:
         """Start the Tuner with what is known."""
-        self._starts += 1
+        now = time.monotonic()
+        self._starts = [start for start in self._starts if now - start < WITHIN_S] + [now]
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         plans = [self._ledger.continued(plan) for plan in self._plans]
         actor: Any = ray.remote(Tuner)
@@ -275,8 +276,8 @@ class _Tuning:
             return False
         except RayError as error:
             line = str(error).strip().splitlines()[-1]
-            if self._starts > RESTARTS:
-                raise PoolError(f"The search's process died {self._starts} times: {line}") from error
+            if len(self._starts) > RESTARTS:
+                raise PoolError(f"The search's process died {len(self._starts)} times: {line}") from error
             log.warning("The search's process died and is started again: %s", line)
             self.end()
             self._ledger.take(self._pool.events(0.0))

@@ -278,7 +278,7 @@ def test_one_failure_ends_a_trial_and_an_undefined_score_is_a_bad_one():
 
 class FakeTrial:
     def __init__(self, name, config):
-        self.trial_id, self.config = name, config
+        self.trial_id, self.config, self.run_metadata = name, config, None
 
 
 def play(plans, *, groups=1, slots=4, seed=0, quality=score):

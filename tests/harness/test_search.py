@@ -195,6 +195,7 @@ def test_a_wide_trial_is_one_configuration_on_all_tasks_and_falls_by_its_mean(po
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_tuner_that_is_killed_goes_on_with_the_same_trials(pool: Pool) -> None:
     before = set(left_over(set()))
     told: dict[str, list[str]] = {}
