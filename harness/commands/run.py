@@ -8,6 +8,7 @@ from rich.console import Console
 from harness.commands import app, conduct
 from harness.commands.options import settings, with_options
 from harness.config import build
+from harness.errors import InputError
 
 
 @app.command()
@@ -44,6 +45,10 @@ def run(
 
             wishes = Wishes(dry_run=dry_run, yes=yes, teardown=teardown)
             return run_on_cluster(with_price(benchmark), wishes, console)
+        if dry_run:
+            raise InputError(
+                "`--dry-run` goes with a `--cluster` that is started; here `plan` says what would run."
+            )
         from harness.run import run_benchmark
 
         return run_benchmark(benchmark, console)

@@ -146,6 +146,11 @@ def test_dry_run_says_everything_and_needs_no_credentials(name, tmp_path, monkey
     assert not (tmp_path / ".ray").exists()  # not even a token is made
 
 
+def test_a_dry_run_here_starts_nothing():
+    result = CliRunner().invoke(app, ["--dry-run"])
+    assert result.exit_code == 2
+
+
 def test_the_job_runs_what_was_asked_for_here(tmp_path):
     model, data = tmp_path / "opt", tmp_path / "GUE"
     model.mkdir()
