@@ -19,6 +19,13 @@ from rich.table import Table
 from tests.benchmarks.search_rows import Row, Say
 
 
+def packs(say: Say) -> list[Row]:
+    """See `tests.benchmarks.search_packs`."""
+    from tests.benchmarks.search_packs import pack_rows
+
+    return pack_rows(say)
+
+
 def samples(say: Say) -> list[Row]:
     """See `tests.benchmarks.search_samples`."""
     from tests.benchmarks.search_samples import sample_rows
@@ -40,7 +47,12 @@ def idle(say: Say) -> list[Row]:
     return idle_rows(say)
 
 
-PARTS: dict[str, Callable[[Say], list[Row]]] = {"samples": samples, "queue": queue, "idle": idle}
+PARTS: dict[str, Callable[[Say], list[Row]]] = {
+    "packs": packs,
+    "samples": samples,
+    "queue": queue,
+    "idle": idle,
+}
 """Each part starts Ray for itself, says what it does, and returns its rows."""
 
 
