@@ -160,10 +160,10 @@ def config_tags(config: Mapping[str, Any]) -> dict[str, str]:
     return {"config": json.dumps(config, sort_keys=True), "config_hash": config_hash(config)}
 
 
-def report_points(report: Report, metric: str | None = None) -> list[Point]:
-    """One evaluation of a trial that runs."""
-    dev = chosen(report.dev, metric)
-    return [({"train_loss": report.train_loss, **_prefixed("dev_", dev)}, report.step, report.seconds)]
+def report_points(report: Report) -> list[Point]:
+    """One evaluation of a trial that runs, with what it has cost where that is known."""
+    values = {"train_loss": report.train_loss, **_prefixed("dev_", chosen(report.dev))}
+    return [(values | compute(report.facts, report.step), report.step, report.seconds)]
 
 
 def record_points(record: Record) -> Iterator[Point]:
@@ -173,7 +173,7 @@ def record_points(record: Record) -> Iterator[Point]:
         step = int(entry["step"])
         dev = chosen(entry["dev"], record.metric)
         yield {"train_loss": entry["train_loss"], **_prefixed("dev_", dev)}, step, entry["seconds"]
-        cost = compute(record, step)
+        cost = compute(record.facts, step)
         if cost:
             yield cost, step, entry["seconds"]
             adjusted = {f"adjusted/dev_{record.metric}": dev.get(record.metric, float("nan"))}
@@ -187,14 +187,14 @@ def record_points(record: Record) -> Iterator[Point]:
     yield end, step, record.seconds
 
 
-def compute(record: Record, step: int) -> dict[str, float]:
+def compute(facts: Mapping[str, Any], step: int) -> dict[str, float]:
     """What `step` steps cost: petaFLOPs, and steps of OPT-125M on the same data that cost as much.
 
     The paper's section 4.4 gives I_m = I_OPT-125M · FLOPs_OPT-125M / FLOPs_m steps of model m the cost of
     I_OPT-125M steps of OPT-125M; the common axis of all backbones is I_OPT-125M = I_m · FLOPs_m /
-    FLOPs_OPT-125M. Empty where the record has no FLOPs.
+    FLOPs_OPT-125M. Empty where the facts have no FLOPs.
     """
-    own, reference = (record.facts.get(name) for name in ("flops_per_step", "reference_flops_per_step"))
+    own, reference = (facts.get(name) for name in ("flops_per_step", "reference_flops_per_step"))
     if not own or not reference:
         return {}
     return {"petaflops": step * own / 1e15, "flops_adjusted_step": step * own / reference}
