@@ -3,9 +3,10 @@
 import contextlib
 import csv
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -185,6 +186,11 @@ class _Window:
     bad: Sequence[SequenceRecord]
     done: int
 
+    @property
+    def size(self) -> int:
+        """Records, good and bad."""
+        return len(self.numbers) + len(self.bad)
+
 
 def _predict(
     predictor: Predictor, sequences: SequenceFile, output: Path, console: Console, batch_size: int | None
@@ -196,26 +202,35 @@ def _predict(
         table = stack.enter_context(open_table(output, layout))
         rejects = stack.enter_context(_Rejects(skipped))
         reading = stack.enter_context(Reading(console, "predicting", sequences))
+        at = 0
         for window in _ahead(_windows(predictor, sequences)):
-            seen += len(window.numbers) + len(window.bad)
             if window.encoded is not None:
-                logits = _compute(predictor, window.encoded, batch_size)
+                told = partial(_tell, reading, seen, at, window)
+                logits = _compute(predictor, window.encoded, batch_size, told)
                 odd += table.write(window.numbers, window.names, predictor.probabilities(logits))
                 cut += window.encoded.cut
                 written += len(window.numbers)
             rejects.write(window.bad)
             bad += len(window.bad)
-            reading.seen(seen, at=window.done)
+            seen, at = seen + window.size, window.done
+            reading.seen(seen, at=at)
         table.close()
         rejects.close()
     return Outcome(written=written, skipped=bad, cut=cut, odd=odd)
 
 
-def _compute(predictor: Predictor, encoded: Encoded, batch_size: int | None) -> Any:
+def _tell(reading: Reading, seen: int, at: int, window: "_Window", share: float) -> None:
+    """Progress inside a window, which may take minutes of a large model on a CPU."""
+    reading.seen(seen + int(window.size * share), at=at + int((window.done - at) * share))
+
+
+def _compute(
+    predictor: Predictor, encoded: Encoded, batch_size: int | None, progress: Callable[[float], None]
+) -> Any:
     import torch
 
     try:
-        return predictor.compute(encoded, batch_size=batch_size)
+        return predictor.compute(encoded, batch_size=batch_size, progress=progress)
     except torch.OutOfMemoryError:
         given = "the default" if batch_size is None else batch_size
         raise InputError(

@@ -6,7 +6,7 @@ the backbone alone costs; elsewhere (bfloat16) they are computed beside it, as i
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -263,15 +263,26 @@ class Predictor:
             ids, offsets = self._tokenize(texts, most)
         return Encoded(Split(ids, offsets, np.zeros(len(texts), dtype=np.int64)), len(sequences), cut)
 
-    def compute(self, encoded: Encoded, *, batch_size: int | None = None) -> Array:
-        """Outputs of the head for tokenised sequences, float64 `[n, labels]`, averaged over strands if so trained."""
-        outputs = self._forward(encoded.split, batch_size)
+    def compute(
+        self,
+        encoded: Encoded,
+        *,
+        batch_size: int | None = None,
+        progress: Callable[[float], None] | None = None,
+    ) -> Array:
+        """Outputs of the head for tokenised sequences, float64 `[n, labels]`, averaged over strands if so trained.
+
+        `progress` is told after each batch which share of the sequences is done.
+        """
+        outputs = self._forward(encoded.split, batch_size, progress)
         if not self.facts.both_strands:
             return outputs
         return average_strands(self.facts.kind, outputs[: encoded.count], outputs[encoded.count :])
 
     @torch.inference_mode()
-    def _forward(self, split: Split, batch_size: int | None) -> Array:
+    def _forward(
+        self, split: Split, batch_size: int | None, progress: Callable[[float], None] | None = None
+    ) -> Array:
         """Longest first, so that a batch has little padding and the first one needs the most memory."""
         order = np.argsort(-split.lengths, kind="stable")
         out = torch.zeros(len(split), self._head.shape[1], dtype=self._head.dtype, device=self.device)
@@ -290,6 +301,8 @@ class Predictor:
             pooled = pool(hidden, lengths, self.facts.pooling).to(self._head.dtype)
             out[torch.from_numpy(rows).to(self.device)] = pooled @ self._head
             start += size
+            if progress is not None:
+                progress(min(1.0, start / len(order)))
         return out.double().cpu().numpy()
 
     def _uniform(self, number: int, sequence: str) -> str:
