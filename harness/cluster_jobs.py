@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import shlex
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -61,11 +62,9 @@ class Jobs:
         self, arguments: Sequence[str], *, name: str, environment: dict[str, str] | None = None
     ) -> str:
         """Submit `python <arguments>` with a copy of the program; the job's id."""
-        import shlex
-
         with tempfile.TemporaryDirectory(prefix="lingo-program-") as folder, quiet():
             job: str = self._client.submit_job(
-                entrypoint=shlex.join(["python", *arguments]),
+                entrypoint=" ".join(["python", *map(word, arguments)]),
                 runtime_env={
                     "working_dir": str(program(Path(folder))),
                     "env_vars": {**JOB_SETTINGS, **(environment or {})},
@@ -165,6 +164,13 @@ class Jobs:
             text.strip().splitlines() or [ending.message if ending else f"no end within {timeout:.0f} s"]
         )[-1]
         raise InputError(f"{name} did not end well on the cluster: {last[:300]}")
+
+
+def word(argument: str) -> str:
+    """An argument for the shell of the head, whose home folder `~/` stands for."""
+    if argument.startswith("~/"):
+        return f"~/{shlex.quote(argument[2:])}"
+    return shlex.quote(argument)
 
 
 def refuse_open(address: str) -> None:

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from harness import cluster_back
 from harness.cluster import ray_for
-from harness.cluster_jobs import refuse_open
+from harness.cluster_jobs import refuse_open, word
 from harness.cluster_plan import spending
 from harness.cluster_run import failures
 from harness.cluster_session import Session, load_session
@@ -119,3 +119,11 @@ def test_ssh_asks_nothing_and_keeps_host_keys(tmp_path):
 def test_no_cluster_to_join(monkeypatch, tmp_path):
     with pytest.raises(InputError, match="must be auto or ray://"), ray_for(build({"cluster": "c.yaml"})):
         pass
+
+
+def test_words_for_the_heads_shell(tmp_path):
+    assert [word(text) for text in ("~/lingo/runs/x", "a b", "~/a b")] == [
+        "~/lingo/runs/x",
+        "'a b'",
+        "~/'a b'",
+    ]
