@@ -14,7 +14,8 @@ WHY = lacking()
 SETTINGS = {
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": "1" * 64,
-    "RAY_TMPDIR": "/tmp/ray-me-1",  # as the script sets it
+    "RAY_TMPDIR": "/tmp/ray-me-1",  # as the script sets it, and the next one
+    "RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT": "300",
     "HF_HUB_OFFLINE": "1",
 }
 
