@@ -99,6 +99,8 @@ class Ledger:
         reports = self._reports.setdefault(job.id, [])
         if report.number > (reports[-1].number if reports else 0):
             reports.append(report)
+        elif status in KEPT and report.facts:  # the last one again, with what is known of its end
+            reports[-1:] = [report]
         if status == "queued":
             with written(self._store.out):
                 self._open.keep(job)

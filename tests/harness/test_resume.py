@@ -91,11 +91,15 @@ def test_the_ledger_keeps_what_has_not_ended(ledger, tmp_path):
 
 
 def test_a_trial_that_a_budget_ended_is_marked(ledger, tmp_path):
-    one = job()
-    ledger(one, news(one), "started")
-    ledger(one, news(one, 1, facts={"cut": "budget"}), "stopped")
-    (record,) = ResultStore(tmp_path / "out", {"a": 1}).load()
-    assert record.status == "stopped" and record.marks == ["smoke", "cut by budget"]
+    for number, evaluations in enumerate((0, 1)):
+        one = job(number)
+        ledger(one, news(one), "started")
+        if evaluations:
+            ledger(one, news(one, 1, facts={"samples": 8}), "running")
+        ledger(one, news(one, evaluations, facts={"samples": 8, "cut": "budget"}), "stopped")
+    for record in ResultStore(tmp_path / "out", {"a": 1}).load():
+        assert record.status == "stopped" and record.marks == ["smoke", "cut by budget"]
+        assert len(record.history) == record.trial
 
 
 def test_a_disk_that_refuses_is_told_with_its_words(ledger, tmp_path, monkeypatch):
