@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from harness.jobs import OPEN, Event, Job
@@ -21,6 +22,8 @@ class Heard:
         self._own: dict[str, Job] = {}
         self._done: list[Job] = []
         self._gone: list[Job] = []
+        self._folders: set[Path] = set()
+        self._interrupted = False
 
     def submitted(self, job: Job) -> None:
         """A job of the driver's own: nobody else would submit it again."""
@@ -37,6 +40,9 @@ class Heard:
                 continue
             if event.status == "running":
                 self._numbers[name] = number
+            if event.job.checkpoints:
+                self._folders.add(Path(event.job.checkpoints))
+            self._interrupted |= event.status == "interrupted"
             if event.status not in OPEN:
                 self._ended.add(name)
                 self._numbers.pop(name, None)
@@ -59,6 +65,11 @@ class Heard:
         self._done = []
 
     def sweep(self) -> None:
-        """Remove again what a worker wrote while its job was being stopped. For the end, when none writes."""
-        self._done, self._gone = self._gone, []
+        """Remove again what a worker wrote while its job was being stopped, and shared prefixes where no job will
+        go on. For the end, when nobody writes any more."""
+        self._done, self._gone = [*self._gone, *self._done], []
         self.remove_checkpoints()
+        for folder in self._folders if not self._interrupted else ():
+            shutil.rmtree(folder / "prefixes", ignore_errors=True)
+            with suppress(OSError):
+                folder.rmdir()  # only when it is empty

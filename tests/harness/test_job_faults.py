@@ -1,9 +1,13 @@
 """The job source under faults, without Ray: attempts elsewhere, signs of life, a source that starts anew."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import pytest
 from test_job_source import World, job, names, report, run
 
+from harness.checkpoints import job_folder
 from harness.heard import Heard
 from harness.job_source import JobSource
 from harness.jobs import Event, News, Report
@@ -192,6 +196,22 @@ def test_the_driver_hears_nothing_twice_and_knows_its_own_open_jobs() -> None:
     assert heard.take(again) == again[:1]
     last = [event(14, "mine", "running", 2), event(15, "mine", "finished", 3)]
     assert heard.take(last) == last and heard.open() == []
+
+
+@pytest.mark.parametrize("end", ["finished", "interrupted"])
+def test_checkpoints_go_with_their_jobs_and_prefixes_at_the_end(end: Any, tmp_path: Path) -> None:
+    one = replace(job("x"), checkpoints=str(tmp_path / "checkpoints"))
+    folder, prefix = Path(job_folder(one)), tmp_path / "checkpoints" / "prefixes" / "key"
+    folder.mkdir(parents=True)
+    prefix.mkdir(parents=True)
+    heard = Heard()
+    heard.take([Event(1, one, Report(job="x", number=1, status="running"), end)])
+    assert folder.exists()  # until the caller has had the event
+    heard.remove_checkpoints()
+    assert folder.exists() == (end == "interrupted")
+    folder.mkdir(exist_ok=True)  # a late write
+    heard.sweep()
+    assert (tmp_path / "checkpoints").exists() == folder.exists() == prefix.exists() == (end == "interrupted")
 
 
 def test_idle_time_is_counted_while_jobs_wait_and_not_otherwise() -> None:
