@@ -33,6 +33,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """Defaults of single suites, before those of `Benchmark`."""
 
+CLUSTER_MODELS = ("opt-125m",)
+"""Backbone of the paper's tasks on a cluster where none is named."""
+
 MACHINE = {
     "data_dir",
     "search_spaces",
@@ -236,7 +239,9 @@ def build(options: Mapping[str, Any]) -> Benchmark:
     """
     given = {name: value for name, value in options.items() if value is not None}
     problems: list[str] = []
-    suite = given.get("suite") or ("custom" if given.get("tasks") else "quickstart")
+    suite = given.get("suite") or ("custom" if given.get("tasks") else _usual_suite(given))
+    if given.get("cluster") and suite.startswith("paper"):
+        given.setdefault("models", CLUSTER_MODELS)
     if given.get("suite") and given.get("tasks"):
         problems.append("`--suite` and `--tasks` exclude each other: a suite is a list of tasks.")
     elif suite not in {*SUITES, "custom"}:
@@ -261,6 +266,17 @@ def build(options: Mapping[str, Any]) -> Benchmark:
     if problems:
         raise InputError(problems)
     return benchmark
+
+
+def _usual_suite(given: Mapping[str, Any]) -> str:
+    """What runs where nothing is named: a minute's work here, the paper's tasks on a cluster.
+
+    DeepSEA is on no hub: it belongs to them where the data folder has it.
+    """
+    if not given.get("cluster"):
+        return "quickstart"
+    data = given.get("data_dir")
+    return "paper" if data is not None and (Path(data) / "deepsea").is_dir() else "paper-gue"
 
 
 def restore(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> Benchmark:

@@ -88,6 +88,7 @@ def _measured(benchmark: Benchmark, model: Model, data: Data, work: Work, full: 
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_num_threads(machine(benchmark).cpus)  # as a worker has them
     with tempfile.TemporaryDirectory(prefix="lingo-plan-") as scratch:
         source, folder = _prepared(benchmark, model, data, work, Path(scratch))
         told = calibrate(

@@ -99,6 +99,7 @@ def prepare_cells(checked: Plan, backbones: dict[str, Tokens], say: Say) -> list
     backbones = {**backbones, NO_BACKBONE: BARE}
     _refuse_prompts(checked, backbones)
     made: dict[tuple[str, str, bool], PreparedTask] = {}
+    say = _once(say)
     cells = []
     for study in checked.studies:
         prompted = _prompted(study, backbones[study.source], checked.benchmark)
@@ -154,7 +155,8 @@ def _prepared(
     )
     rows = ", ".join(f"{split} {count:,}" for split, count in prepared.rows.items())
     say(
-        f"{study.task.name}{' with prompt' if prompted else ''}: {rows} rows, "
+        f"{study.task.name}{'' if tokens is BARE else f' for {study.backbone}'}"
+        f"{' with prompt' if prompted else ''}: {rows} rows, "
         f"up to {max(prepared.longest.values())} {'bases' if tokens is BARE else 'tokens'}"
     )
     if leaks := summary(prepared.leaks):
@@ -162,6 +164,18 @@ def _prepared(
     for mark, why in prepared.marks.items():
         say(f"  marked {mark}: {why}")
     return prepared
+
+
+def _once(say: Say) -> Say:
+    """What holds for the sequences of a task holds for each of its tokenisations, and is said once."""
+    said: set[str] = set()
+
+    def speak(line: str) -> None:
+        if line not in said:
+            said.add(line)
+            say(line)
+
+    return speak
 
 
 def _cell(study: Study, prepared: PreparedTask, tokens: Tokens, benchmark: Benchmark, prompted: bool) -> Cell:

@@ -63,7 +63,7 @@ ROWS = (
         WHAT,
         "NAME",
         f"A list of tasks: {', '.join(SUITES)}. Alternative to --tasks.",
-        "quickstart",
+        "quickstart; on a cluster the paper's",
     ),
     Row(
         "tasks",

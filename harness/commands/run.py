@@ -29,7 +29,8 @@ def run(
     """Search every (task, backbone, method) study, train each winner on several seeds, and test it once.
 
     Without options it runs the suite **quickstart**: small generated DNA with planted motifs and a tiny
-    random backbone made on this machine. It downloads nothing and takes a few minutes.
+    random backbone made on this machine. It downloads nothing and takes a few minutes. With **--cluster**
+    alone it runs the paper's tasks on OPT-125M, those that the hub has or --data-dir.
 
     Exit code: 0 when every final result is there, 1 when some are missing, 2 for bad input,
     130 when interrupted.

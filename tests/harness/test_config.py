@@ -124,3 +124,13 @@ def test_input_errors_survive_pickling():
 
     error = pickle.loads(pickle.dumps(InputError(["a", "b"])))  # noqa: S301
     assert error.problems == ["a", "b"]
+
+
+def test_a_cluster_alone_means_the_papers_tasks(tmp_path):
+    alone = build({"cluster": "clusters/aws.yaml"})
+    assert (alone.suite, alone.models) == ("paper-gue", ("opt-125m",))
+    assert len(alone.tasks) == 13 and "deepsea/histone" not in alone.tasks
+    (tmp_path / "deepsea").mkdir()
+    assert build({"cluster": "clusters/aws.yaml", "data_dir": tmp_path}).suite == "paper"
+    assert build({"cluster": "clusters/aws.yaml", "tasks": ("EMP/H3",), "models": ("m",)}).suite == "custom"
+    assert build({}).suite == "quickstart"
