@@ -22,7 +22,7 @@ def with_price(benchmark: Benchmark) -> Benchmark:
     except (InputError, OSError):
         return benchmark
     if price:
-        return benchmark.model_copy(update={"price_per_hour": price})
+        return benchmark.model_copy(update={"price_per_hour": round(price, 4)})
     if benchmark.max_cost is not None or benchmark.study_max_cost is not None:
         raise InputError(
             f"`--price-per-hour` is needed with a budget of money: clusters/prices.yaml does not price all of "
