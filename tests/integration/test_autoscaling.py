@@ -8,7 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # hosts, autoscaled
 from autoscaled import TRIALS, WORKERS
-from hosts import Hosts, lacking
+from hosts import ROOT, Hosts, lacking
 
 WHY = lacking()
 
@@ -17,9 +17,13 @@ WHY = lacking()
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(bool(WHY), reason=f"a host of its own on this machine: {WHY}")
 def test_queued_trials_start_nodes_and_idle_ones_go():
-    with Hosts(
-        1, {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
-    ) as hosts:
+    settings = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": "0" * 64,
+        "PYTHONPATH": str(ROOT),
+    }
+    with Hosts(1, settings) as hosts:
         script = Path(__file__).parent / "autoscaled.py"
         log = hosts.ssh(0, f"python {script} /tmp/told.json 2>&1 || true", 800)
         told = json.loads(hosts.ssh(0, "cat /tmp/told.json 2>/dev/null || echo null"))
