@@ -1,8 +1,5 @@
 """The engine under injected faults: lost workers, damaged files, full disks, too little memory, divergence."""
 
-import os
-import signal
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -15,8 +12,7 @@ from engine_runs import STEPS, engine, evaluations, make, make_job, numbers, tra
 
 from harness import checkpoints
 from harness.checkpoints import job_folder
-from harness.jobs import Event, Job
-from harness.pool import Pool, local_ray
+from harness.jobs import Job
 from harness.worker import make_engine
 from lingo.pack import Pack
 
@@ -238,32 +234,3 @@ def test_bf16_backbones_train_float32_adapters(made: tuple[Path, Path], job: Cal
     plain = train(engine(), replace(job("study/trial-1"), checkpoints=None))
     bf16 = [r for r in reports if r.job == "study/trial-1"]
     assert [r.dev["loss"] for r in bf16] == pytest.approx([r.dev["loss"] for r in plain], abs=0.05)
-
-
-@pytest.mark.slow
-@pytest.mark.ray
-def test_a_killed_worker_process_costs_the_steps_since_the_checkpoint(job: Callable[..., Job]) -> None:
-    """The same numbers as undisturbed, nothing told twice, and no checkpoint left."""
-    with local_ray(2), Pool.start(partial(make_engine, pack=2), slots=2, cpus_per_worker=1) as pool:
-        jobs = [job(f"study/final/seed-{seed}", seed=seed, epochs=12) for seed in (1, 2)]
-        for one in jobs:
-            pool.submit(one)
-        events: list[Event] = []
-        deadline = time.monotonic() + 90
-        killed = False
-        while sum(event.status == "finished" for event in events) < 2:
-            assert time.monotonic() < deadline
-            events += pool.events(0.1)
-            if not killed and any(event.report.number >= 3 for event in events):
-                os.kill(pool.state()["workers"]["group-0"], signal.SIGKILL)
-                killed = True
-        pool.events(0.0)
-        assert not any(Path(job_folder(one)).exists() for one in jobs)
-    for one in jobs:
-        mine = [event for event in events if event.job.id == one.id]
-        assert "started" in [event.status for event in mine[mine.index(mine[0]) :]]
-        told = [event.report for event in mine if event.status in ("running", "finished")]
-        expected = train(engine(), replace(one, checkpoints=None))
-        assert [(r.number, r.step) for r in told] == [(r.number, r.step) for r in expected]
-        assert [r.train_loss for r in told] == pytest.approx([r.train_loss for r in expected], abs=1e-4)
-        assert told[-1].test == pytest.approx(expected[-1].test, abs=1e-4)
