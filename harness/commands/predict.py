@@ -56,7 +56,7 @@ def predict(
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Sequences of a batch.", show_default="as many as have 16,384 tokens"),
+        typer.Option(metavar="N", help="Sequences of a batch.", show_default="by their tokens"),
     ] = None,
     on_error: Annotated[
         OnError, typer.Option(help="Bad records: predict nothing, or leave them out and list them.")
