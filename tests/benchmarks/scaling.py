@@ -230,15 +230,17 @@ def main() -> None:
     say = Console(stderr=True).print
     rows: list[Row] = []
     counts = [int(part) for part in given.groups.split(",") if part]
-    rows += group_rows(counts, given.each, given.seconds, say) if counts else []
-    if given.nodes and given.trials:
-        rows += cluster_rows(given.nodes, given.slots, given.trials, given.trial_seconds, say)
-    if given.nodes and given.burst:
-        rows += saturation_rows(given.nodes, given.slots, given.burst, say)
-        rows += model_rows(rows[-1].value)
-    show(rows)
-    if given.json:
-        given.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    try:
+        rows += group_rows(counts, given.each, given.seconds, say) if counts else []
+        if given.nodes and given.trials:
+            rows += cluster_rows(given.nodes, given.slots, given.trials, given.trial_seconds, say)
+        if given.nodes and given.burst:
+            rows += saturation_rows(given.nodes, given.slots, given.burst, say)
+            rows += model_rows(rows[-1].value)
+    finally:  # what was measured stays, also when the rest is cut off
+        show(rows)
+        if given.json:
+            given.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
 
 
 if __name__ == "__main__":
