@@ -41,7 +41,7 @@ def configuration():
             "head_node_id": "fffffffffffffffffffffffffffffffffffffffffffffffffff00000",
         },
         "available_node_types": {
-            "head": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+            "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
             "worker": {
                 "resources": {"CPU": 1, "object_store_memory": 80 * 2**20},
                 "node_config": {},
@@ -49,7 +49,7 @@ def configuration():
                 "max_workers": WORKERS,
             },
         },
-        "head_node_type": "head",
+        "head_node_type": "ray.head.default",
         "upscaling_speed": 1.0,
         "file_mounts_sync_continuously": False,
         **{name: {} for name in ("auth", "docker", "file_mounts")},
