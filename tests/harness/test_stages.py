@@ -71,7 +71,9 @@ def test_the_winner_trained_all_epochs_and_of_equals_is_the_earlier():
     ]
     for order in (trials, trials[::-1]):
         assert winner(order, "mouse/2|toy|lora", "mcc").trial == 3
-    assert winner(trials[:1], "mouse/2|toy|lora", "mcc").trial == 0  # none finished: the best that was stopped
+    assert (
+        winner(trials[:1], "mouse/2|toy|lora", "mcc").trial == 0
+    )  # none finished: the best that was stopped
     assert winner(trials, "another|toy|lora", "mcc") is None
     assert winner([trial(1, 0.5), trial(3, 0.9, stage="final")], "mouse/2|toy|lora", "mcc").trial == 1
 
