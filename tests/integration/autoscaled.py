@@ -133,7 +133,7 @@ def main():
             while workers() > 1 and time.monotonic() - begun < 120:
                 time.sleep(1)
             told["idle"] = workers()  # the pool is still open
-            again = run_search([replace(plan, key="again|none|lora")], pool)
+            again = run_search([replace(plan, key="again|none|lora")], pool, on_report=on_report)
             told["again"] = [outcome.status for outcome in again["again|none|lora"]]
         begun = time.monotonic()
         while workers() and time.monotonic() - begun < 120:
