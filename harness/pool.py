@@ -328,20 +328,24 @@ class Pool:
     def _clear(self, name: str, give_up: bool, error: str) -> bool:
         """Requeue a lost run's jobs, remove its placement group. False if it must not start again."""
         try:
-            left = ray.get(self._source.lost.remote(name))
-            if left is not None:
-                _remove(left)
+            ray.get(self._source.lost.remote(name))
+            self._sweep(name)
             if give_up:
                 ray.get(self._source.could_not_start.remote(name, error, tries=1))
             return not give_up
         except RayError:
             return False
 
-    def _sweep(self) -> None:
-        """Remove what runs that were killed while they started have left."""
-        shape = _bundle(self._run)
+    def _sweep(self, *names: str) -> None:
+        """Remove the placement groups that ended runs of these groups have left (by default of all groups).
+
+        Told by their bundles, not by what the job source knows: it may have died with them, and a group that is
+        started again would wait for ever for what nobody gives back.
+        """
+        shapes = [_bundle(self._run, name) for name in names or self._groups]
         for key, row in placement_group_table().items():
-            ours = all(bundle == shape for bundle in row["bundles"].values())
+            bundles = [{kind: round(n, 4) for kind, n in each.items()} for each in row["bundles"].values()]
+            ours = any(all(bundle == shape for bundle in bundles) for shape in shapes)
             if key not in self._before and row["state"] != "REMOVED" and ours:
                 _remove(key)
 
@@ -367,7 +371,7 @@ def _fit(source: Any, name: str, run: dict[str, Any], scratch: str) -> None:
         },
         torch_config=TorchConfig(backend="nccl" if run["gpus"] else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=run["workers"], use_gpu=run["gpus"] > 0, resources_per_worker=_bundle(run)
+            num_workers=run["workers"], use_gpu=run["gpus"] > 0, resources_per_worker=_bundle(run, name)
         ),
         run_config=RunConfig(
             name=f"{name}-{uuid.uuid4().hex[:8]}",
@@ -382,8 +386,10 @@ def _beside_the_driver() -> NodeAffinitySchedulingStrategy:
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
-def _bundle(run: dict[str, Any]) -> dict[str, float]:
-    bundle = {"CPU": round(run["cpus"] * HEADROOM, 3)}
+def _bundle(run: dict[str, Any], name: str) -> dict[str, float]:
+    """What a worker of this group asks of Ray: its CPUs differ from other groups' in the last digits, so that
+    a placement group, which Ray Train gives no name, tells whose it is."""
+    bundle = {"CPU": round(run["cpus"] * HEADROOM - int(name.rsplit("-", 1)[1]) * 1e-4, 4)}
     return bundle | {"GPU": run["gpus"]} if run["gpus"] else bundle
 
 

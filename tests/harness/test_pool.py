@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,19 @@ def test_a_killed_supervisor_is_replaced_and_leaves_no_placement_group(pool: Poo
     jobs = [job(f"orphan/{number}", seconds=0.5) for number in range(4)]
     assert {outcome.status for outcome in finals(pool, jobs).values()} == {"finished"}
     wait_for(lambda: pool.state()["supervisors"]["group-0"] != before)
+    wait_for(lambda: len(left_over()) == 2)
+
+
+def test_a_group_and_the_job_source_that_die_together_leave_nothing_behind(pool: Pool) -> None:
+    """As where the machine is short of memory: nobody is left who knew where the group lay."""
+    wait_for(lambda: len(pool.state()["up"]) == 2)
+    state = pool.state()
+    for pid in (pool.pid(), state["supervisors"]["group-0"], state["workers"]["group-0"]):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    jobs = [job(f"together/{number}", seconds=0.5) for number in range(4)]
+    assert {outcome.status for outcome in finals(pool, jobs).values()} == {"finished"}
+    wait_for(lambda: set(pool.state()["up"]) == {"group-0", "group-1"})
     wait_for(lambda: len(left_over()) == 2)
 
 
