@@ -103,7 +103,8 @@ def test_a_cost_needs_a_price():
     assert problems(max_cost=3.0, cluster="auto")[0].startswith("`--price-per-hour` is needed")
     assert with_price(build(OPTIONS)).price_per_hour is None
     aws = build(OPTIONS | {"max_cost": 3.0, "cluster": str(ROOT / "clusters" / "aws.yaml")})
-    assert with_price(aws).price_per_hour == read_cluster(Path(aws.cluster), filled_in=False).ceiling() > 0
+    ceiling = read_cluster(Path(aws.cluster), filled_in=False).ceiling()
+    assert with_price(aws).price_per_hour == pytest.approx(ceiling) and ceiling > 0
     assert with_price(aws.model_copy(update={"price_per_hour": 1.5})).price_per_hour == 1.5
     assert problems(max_gpu_hours=0.0) == ["`--max-gpu-hours` must be above 0, but got 0.0."]
     assert build(OPTIONS | {"max_cost": 3.0, "price_per_hour": 1.0}).max_cost == 3.0
