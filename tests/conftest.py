@@ -1,12 +1,17 @@
 """Fixtures of the whole suite."""
 
 import os
+import signal
 from pathlib import Path
 
 # Before torch is imported: many threads on few cores make small products tens of times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+
+# A suite that runs in a shell's background ignores Ctrl-C, and so would the programs that it starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
 
