@@ -109,15 +109,15 @@ def hide_unused(panels: Sequence[Axes], used: int) -> None:
 
 
 def legend_below(figure: Figure, columns: int = 6) -> None:
-    """One legend for the whole figure, each entry once."""
+    """One legend for the whole figure, each entry once, in as many rows as its width asks for."""
     entries: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
     if entries:
-        figure.legend(
-            entries.values(), entries.keys(), loc="outside lower center", ncols=min(columns, len(entries))
-        )
+        widest = 0.7 + 0.08 * max(map(len, entries))  # inches: the sign and its distances, a letter
+        columns = max(1, min(columns, len(entries), int(figure.get_figwidth() / widest)))
+        figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns)
 
 
 def baseline_lines(panel: Axes, lines: Sequence[tuple[str, float]], *, vertical: bool = False) -> None:
