@@ -115,7 +115,7 @@ def legend_below(figure: Figure, columns: int = 6) -> None:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
     if entries:
-        widest = 0.7 + 0.08 * max(map(len, entries))  # inches: the sign and its distances, a letter
+        widest = 0.55 + 0.06 * max(map(len, entries))  # inches: the sign and its distances, a letter
         columns = max(1, min(columns, len(entries), int(figure.get_figwidth() / widest)))
         figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns)
 
