@@ -84,13 +84,21 @@ def study_end(records: Iterable[Record], seeds: Iterable[int]) -> str:
 
 
 def champion(records: Iterable[Record], metric: str) -> Record | None:
-    """The final run whose adapter stands for the study: of the finished ones the best on dev, the first of equals."""
+    """The final run whose adapter stands for the study: of the finished ones the best on dev, the first of equals.
+
+    With patience the weights are those of the best evaluation, and so is the score.
+    """
     able = [
         record
         for record in records
         if record.stage == "final" and record.status == "finished" and record.facts.get("adapter")
     ]
-    return min(able, key=lambda record: (-_defined(record.dev.get(metric)), record.seed), default=None)
+
+    def worse(record: Record) -> tuple[float, int]:
+        dev: Mapping[str, float] = record.facts.get("best_dev") or record.dev
+        return -_defined(dev.get(metric)), record.seed
+
+    return min(able, key=worse, default=None)
 
 
 def _defined(value: float | None) -> float:
