@@ -148,6 +148,7 @@ def _work(found: Forecast, rates: dict[Key, Rate], line: Print) -> None:
         )
     for text in columns([header, *rows], right=range(2, 9)):
         line(text)
+    line("trained: numbers that a trial trains; those of fmft without embeddings and norms.")
 
 
 def _spread(values: Sequence[int]) -> str:
