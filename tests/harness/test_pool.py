@@ -113,7 +113,8 @@ def test_a_group_and_the_job_source_that_die_together_leave_nothing_behind(pool:
     for pid in (pool.pid(), state["supervisors"]["group-0"], state["workers"]["group-0"]):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    jobs = [job(f"together/{number}", seconds=0.5) for number in range(4)]
+    again = os.urandom(2).hex()  # a second try has jobs of its own
+    jobs = [job(f"together/{again}/{number}", seconds=0.5) for number in range(4)]
     assert {outcome.status for outcome in finals(pool, jobs).values()} == {"finished"}
     wait_for(lambda: set(pool.state()["up"]) == {"group-0", "group-1"})
     wait_for(lambda: len(left_over()) == 2)
