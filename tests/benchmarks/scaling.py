@@ -34,6 +34,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.g
 import toy_engine  # noqa: E402
 
 from harness import pool as pools  # noqa: E402
+from harness import supervisor  # noqa: E402
 from harness.jobs import Job, Report  # noqa: E402
 from harness.pool import Pool, local_ray  # noqa: E402
 from harness.search import run_search  # noqa: E402
@@ -82,6 +83,8 @@ class Clock:
 
     def __call__(self, job: Job, report: Report, status: str) -> None:
         now = time.perf_counter()
+        if status == "finished" and not (self.ended + 1) % 200:
+            print(f"{self.ended + 1} trials ended after {now - self.first:.0f} s", file=sys.stderr)
         if status == "started" and not self.first:
             self.first = now
         if status == "finished":
@@ -139,18 +142,22 @@ def simulated(nodes: int, slots: int) -> Iterator[Pool]:
 
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "16")
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 would let other work of this machine decide
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")  # a process for every CPU that nobody has
     size = {"num_cpus": slots, "object_store_memory": 80 * 2**20, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=size)
-    fit, beside = pools._fit, pools._beside_the_driver
+    fit, beside = supervisor.fit, supervisor.beside_the_driver
     try:
         for _ in range(nodes - 1):
             cluster.add_node(num_cpus=slots, object_store_memory=80 * 2**20)
         ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")
-        pools._fit, pools._beside_the_driver = light_group, lambda: "SPREAD"  # type: ignore[assignment]
+        supervisor.fit, supervisor.beside_the_driver = light_group, lambda: "SPREAD"  # type: ignore[assignment]
+        pools.beside_the_driver = supervisor.beside_the_driver
         with Pool.start(partial(toy_engine.make, slots), groups=nodes, slots=slots, start_s=600) as pool:
             yield pool
     finally:
-        pools._fit, pools._beside_the_driver = fit, beside
+        supervisor.fit, supervisor.beside_the_driver = fit, beside
+        pools.beside_the_driver = beside
         ray.shutdown()
         cluster.shutdown()
 
