@@ -12,14 +12,12 @@ Memory is that of real trials: adaptive rank sampling on the quickstart's tiny b
 
 import argparse
 import gc
-import json
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,6 @@ from typing import Any
 import psutil
 import ray
 from rich.console import Console
-from rich.table import Table
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "harness")]
@@ -39,19 +36,9 @@ from harness.pool import Pool, local_ray  # noqa: E402
 from harness.search import StudyPlan, run_search  # noqa: E402
 from harness.spaces import Leaf, SearchSpace  # noqa: E402
 from harness.worker import make_engine  # noqa: E402
+from tests.benchmarks.search_rows import Row, tell  # noqa: E402
 
 CPUS = 2
-
-
-@dataclass(frozen=True)
-class Row:
-    """One figure of this run. `reach` is the bound that was set, `holds` whether it is kept."""
-
-    name: str
-    value: float
-    unit: str
-    reach: str = ""
-    holds: bool | None = None
 
 
 def study(key: str, space: SearchSpace, trials: int, **more: Any) -> StudyPlan:
@@ -208,15 +195,6 @@ def measure(trials: int, peer_trials: int, memory_trials: int, say: Callable[[st
     ]
 
 
-def show(rows: list[Row]) -> None:
-    """The table."""
-    table = Table("figure", "value", "reach", "holds")
-    for row in rows:
-        holds = "" if row.holds is None else "yes" if row.holds else "NO"
-        table.add_row(row.name, f"{row.value:.3f} {row.unit}", row.reach, holds)
-    Console().print(table)
-
-
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -227,9 +205,7 @@ def main() -> None:
     options = parser.parse_args()
     say = Console(stderr=True).print
     rows = measure(options.trials, options.peer_trials, options.memory_trials, say)
-    show(rows)
-    if options.json:
-        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    tell(rows, options.json)
 
 
 if __name__ == "__main__":

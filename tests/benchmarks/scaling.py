@@ -10,14 +10,13 @@ busy are trials x seconds of a trial / (slots x wall), from the first trial's st
 """
 
 import argparse
-import json
 import os
 import sys
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,6 @@ from typing import Any
 import psutil
 import ray
 from rich.console import Console
-from rich.table import Table
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "harness")]
@@ -40,19 +38,9 @@ from harness.pool import Pool, local_ray  # noqa: E402
 from harness.search import run_search  # noqa: E402
 from harness.spaces import Leaf, SearchSpace  # noqa: E402
 from harness.studies import StudyPlan  # noqa: E402
+from tests.benchmarks.search_rows import Row, tell  # noqa: E402
 
 EPOCHS = 4
-
-
-@dataclass(frozen=True)
-class Row:
-    """One figure of this run. `reach` is the bound that was set, `holds` whether it is kept."""
-
-    name: str
-    value: float
-    unit: str
-    reach: str = ""
-    holds: bool | None = None
 
 
 def study(trials: int, seconds: float) -> StudyPlan:
@@ -211,15 +199,6 @@ def model_rows(rate: float) -> Iterator[Row]:
         yield Row(f"{nodes} nodes x {gpus} GPUs x packs of {pack}: a trial must last", needed, "s")
 
 
-def show(rows: list[Row]) -> None:
-    """The table."""
-    table = Table("figure", "value", "reach", "holds")
-    for row in rows:
-        holds = "" if row.holds is None else "yes" if row.holds else "NO"
-        table.add_row(row.name, f"{row.value:.2f} {row.unit}", row.reach, holds)
-    Console().print(table)
-
-
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -245,9 +224,7 @@ def main() -> None:
             rows += saturation_rows(given.nodes, given.slots, given.burst, say)
             rows += model_rows(rows[-1].value)
     finally:  # what was measured stays, also when the rest is cut off
-        show(rows)
-        if given.json:
-            given.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+        tell(rows, given.json)
 
 
 if __name__ == "__main__":

@@ -8,15 +8,12 @@ prefixes. `queue`: trivial trials a second, and memory. `idle`: share of the slo
 """
 
 import argparse
-import json
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
-from tests.benchmarks.search_rows import Row, Say
+from tests.benchmarks.search_rows import Row, Say, tell
 
 
 def packs(say: Say) -> list[Row]:
@@ -56,15 +53,6 @@ PARTS: dict[str, Callable[[Say], list[Row]]] = {
 """Each part starts Ray for itself, says what it does, and returns its rows."""
 
 
-def show(rows: list[Row]) -> None:
-    """The table."""
-    table = Table("figure", "value", "reach", "holds")
-    for row in rows:
-        holds = "" if row.holds is None else "yes" if row.holds else "NO"
-        table.add_row(row.name, f"{row.value:.3f} {row.unit}", row.reach, holds)
-    Console().print(table)
-
-
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -73,9 +61,7 @@ def main() -> None:
     options = parser.parse_args()
     say = Console(stderr=True).print
     rows = [row for part in options.parts for row in PARTS[part](say)]
-    show(rows)
-    if options.json:
-        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    tell(rows, options.json)
 
 
 if __name__ == "__main__":

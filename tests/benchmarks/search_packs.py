@@ -12,13 +12,11 @@ share of the worker group while trials were queued.
 """
 
 import argparse
-import json
 import os
 import sys
 import tempfile
 import time
 from contextlib import redirect_stdout
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +29,7 @@ from harness.spaces import Leaf, SearchSpace
 from harness.studies import StudyPlan
 from harness.worker import make_engine
 from tests.benchmarks.models import TOY
-from tests.benchmarks.search_rows import Row, Say, quiet
+from tests.benchmarks.search_rows import Row, Say, quiet, tell
 
 PACK, EPOCHS, CPUS = 16, 2, 3
 SETTINGS: dict[str, Any] = {
@@ -223,8 +221,6 @@ def pack_rows(say: Say, trials: int = 32, peer_trials: int = 4, steps: int = 300
 
 def main() -> None:
     """Measure, print, write."""
-    from tests.benchmarks.search import show
-
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--trials", type=int, default=32)
     parser.add_argument("--peer-trials", type=int, default=4)
@@ -233,9 +229,7 @@ def main() -> None:
     options = parser.parse_args()
     say = Console(stderr=True).print
     rows = pack_rows(say, options.trials, options.peer_trials, options.steps)
-    show(rows)
-    if options.json:
-        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    tell(rows, options.json)
 
 
 if __name__ == "__main__":

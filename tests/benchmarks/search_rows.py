@@ -1,11 +1,15 @@
-"""What the parts of the search's benchmark share: rows of the table, a quiet driver, small studies."""
+"""What the benchmarks of the service share: rows and their table, a quiet driver, small studies."""
 
+import json
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
+from rich.console import Console
+from rich.table import Table
 
 from harness.jobs import Job, Report
 from harness.spaces import Leaf, SearchSpace
@@ -23,6 +27,17 @@ class Row:
     unit: str
     reach: str = ""
     holds: bool | None = None
+
+
+def tell(rows: Sequence[Row], file: Path | None) -> None:
+    """Print the table, and write it as JSON if a file is given."""
+    table = Table("figure", "value", "reach", "holds")
+    for row in rows:
+        holds = "" if row.holds is None else "yes" if row.holds else "NO"
+        table.add_row(row.name, f"{row.value:.3f} {row.unit}", row.reach, holds)
+    Console().print(table)
+    if file:
+        file.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
 
 
 def toy_study(key: str, trials: int, *, epochs: int = 1, seconds: float = 0.0, **more: Any) -> StudyPlan:

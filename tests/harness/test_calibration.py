@@ -2,33 +2,20 @@
 
 from typing import Any
 
+import engine_runs
 import pytest
 import torch
 
 from harness import calibration
 from harness.calibration import calibrate
-from harness.data import prepare
-from harness.quickstart import make_backbone, make_data
-from harness.tasks import TASKS
-from lingo.backbones import load_backbone
 from lingo.pack import Pack
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """(a backbone, a prepared task), both tiny."""
-    folder = tmp_path_factory.mktemp("calibration")
-    model = make_backbone(folder / "model")
-    backbone = load_backbone(model)
-    task = prepare(
-        TASKS["quickstart/promoter"],
-        make_data(folder / "data"),
-        folder / "prepared",
-        tokenizer=backbone.tokenizer,
-        pad_id=backbone.pad_id,
-        limit=96,
-    )
-    return str(model), str(task.folder)
+    data, model = engine_runs.make(tmp_path_factory.mktemp("calibration"))
+    return str(model), str(data)
 
 
 @pytest.fixture(autouse=True)

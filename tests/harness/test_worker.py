@@ -7,17 +7,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import engine_runs
 import pytest
 import torch
 from torch import distributed as dist
 from transformers import AutoModelForSequenceClassification
 
-from harness.data import open_test, prepare
+from harness.data import open_test
 from harness.jobs import Job, Report
-from harness.quickstart import make_backbone, make_data
-from harness.tasks import TASKS
 from harness.worker import LingoEngine
-from lingo.backbones import load_backbone
 from lingo.metrics import score
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,18 +25,7 @@ SETTINGS: dict[str, Any] = {"seed": 1, "epochs": 2, "batch_size": 16, "learning_
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """(a prepared task, a backbone), both tiny."""
-    folder = tmp_path_factory.mktemp("engine")
-    model = make_backbone(folder / "model")
-    backbone = load_backbone(model)
-    task = prepare(
-        TASKS["quickstart/promoter"],
-        make_data(folder / "data"),
-        folder / "prepared",
-        tokenizer=backbone.tokenizer,
-        pad_id=backbone.pad_id,
-        limit=96,
-    )
-    return task.folder, model
+    return engine_runs.make(tmp_path_factory.mktemp("engine"))
 
 
 def job(made: tuple[Path, Path], name: str = "study/trial-0000", method: str = "ars", **settings: Any) -> Job:
