@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 from ray.tune import Stopper, Trainable
 
 from harness.jobs import OPEN, Job, Report
@@ -61,16 +62,22 @@ class Client(Trainable):
     _members: list[_Member]
     _told: int
     _order: int
+    _submitted: bool
 
     def setup(self, config: dict[str, Any], source: Any) -> None:  # type: ignore[override]
         self._source = source
-        self._members = []
-        self._submit(config)
+        self._begin(config)
 
     def step(self) -> dict[str, Any]:
         """Wait for the next evaluation of all jobs. The end of one that did not finish ends the trial."""
-        while (result := self._result()) is None:
-            self._wait()
+        if not self._submitted:
+            self._submit()
+        try:
+            while (result := self._result()) is None:
+                self._wait()
+        except RayError:
+            self._submitted = False  # Tune tries again with another client, to which the jobs then belong
+            raise
         return result
 
     def get_auto_filled_metrics(self, *_: Any, **__: Any) -> dict[str, Any]:
@@ -80,11 +87,12 @@ class Client(Trainable):
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Serve the next trial: `cleanup` runs once per client, so the last trial is released here."""
         self._release()
-        self._submit(new_config)
+        self._begin(new_config)
         return True
 
     def cleanup(self) -> None:
-        ray.get(self._release())
+        if released := self._release():
+            ray.get(released)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing to save: the pool trains on, and a restarted client follows the same job from its start."""
@@ -92,8 +100,10 @@ class Client(Trainable):
     def load_checkpoint(self, checkpoint: Any) -> None:
         """See `save_checkpoint`."""
 
-    def _submit(self, config: dict[str, Any]) -> None:
-        self._told, self._order = 0, config["order"]
+    def _begin(self, config: dict[str, Any]) -> None:
+        """Take a trial on. Its jobs are submitted with the first `step`: Tune drops a client that has started but
+        not stepped when an older one becomes free for the trial, and the one must not release the other's jobs."""
+        self._told, self._order, self._submitted = 0, config["order"], False
         self._questions: dict[Any, _Member] = {}
         self._members = []
         settings = zip(config["jobs"], config["metrics"], config["modes"], strict=True)
@@ -104,10 +114,16 @@ class Client(Trainable):
                 pairs = config["seen"][member.job.study]
                 member.values = {epoch: objective(value, mode) for epoch, value in pairs}
                 member.ended = "finished"
-            else:  # the source takes the calls of one client in order: no need to wait for this one
+
+    def _submit(self) -> None:
+        self._submitted = True
+        for member in self._members:  # the source takes the calls of one client in order: no need to wait
+            if member.ended is None:
                 self._source.submit.remote(member.job, priority=self._order)
 
     def _release(self) -> list[Any]:
+        if not self._submitted:
+            return []
         return [self._source.release.remote(member.job.id) for member in self._members]
 
     def _wait(self) -> None:
