@@ -25,6 +25,7 @@ from harness.leaks import audited
 from harness.packed_leaks import packed_audit
 from harness.sequence_files import Rows
 from harness.sources import label_names, read_splits, source_marks, split_digests
+from harness.split_checks import refuse_constant_dev, refuse_same_tokens
 from harness.strands import Joined, OtherStrand
 from harness.tasks import Strands, TaskRow
 from lingo.data import Kind, Split, TaskData
@@ -140,6 +141,7 @@ def prepare(
     )
     if limit is not None:
         splits = {split: rows.take(_sample(digests[split], rows, limit)) for split, rows in splits.items()}
+    refuse_constant_dev(row, splits, limit)
     if row.kind == "multilabel":
         meta["label_names"] = label_names(row, data_dir)
         meta["undefined_labels"] = _undefined(splits, meta["label_names"])
@@ -147,6 +149,8 @@ def prepare(
         encoder = Encoder(tokenizer, prompt, max_length, progress, made)
         for split, part in _stranded(splits, strands).items():
             ids, offsets, cut = encoder.encode(f"{row.name} {split}", part.sequences)
+            if split == "train":
+                refuse_same_tokens(row, part, ids, offsets)
             _write_split(made / f"{split}.arrow", ids, offsets, part.labels)
             meta.setdefault("bytes", {})[split] = (made / f"{split}.arrow").stat().st_size
             if split in splits:

@@ -134,9 +134,13 @@ def _read(files: tuple[tuple[str, Path], ...], digests: tuple[tuple[str, str], .
     if not problems and len(schemas) > 1:
         given = "; ".join(f"{table.path.name} has {', '.join(table.columns)}" for table in tables.values())
         problems.append(f"{tables['train'].path.parent}: all splits must have the same columns, but {given}.")
-    for (_, one), (split, other) in combinations(digests, 2):
+    for (first, one), (split, other) in combinations(digests, 2):
         if one == other:
             problems.append(f"{dict(files)[split]}: must differ from the other splits, but is the same file.")
+        elif not problems and tables[first].same_sequences(tables[split]):
+            problems.append(
+                f"{dict(files)[split]}: must differ from {dict(files)[first].name}, but holds the same sequences."
+            )
     if not problems:
         problems += _class_problems(tables)
     if problems:
@@ -182,6 +186,10 @@ class _Table:
         """The good rows."""
         kinds = {"classification": np.int64, "multilabel": np.uint8, "regression": np.float32}
         return Rows(self._sequences, np.array(self._values, dtype=kinds[self.kind]))
+
+    def same_sequences(self, other: "_Table") -> bool:
+        """Whether two files have the same good sequences, in any order and number."""
+        return set(self._sequences) == set(other._sequences)
 
     def _read(self) -> None:
         lines = _parquet_lines(self.path) if self.path.suffix.casefold() == ".parquet" else _lines(self.path)
@@ -242,6 +250,7 @@ class _Table:
 
 
 def _class(text: str) -> int | None:
+    text = WHOLE.get(text) or re.sub(r"\.0+$", "", text)  # 1.0 is how tables with gaps write 1
     return int(text) if text.isascii() and text.isdigit() and len(text) < 6 else None
 
 
@@ -257,6 +266,7 @@ def _number(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
+WHOLE = {"False": "0", "True": "1"}
 PARSERS: Mapping[Kind, Callable[[str], Any]] = {
     "classification": _class,
     "multilabel": _bit,
@@ -299,7 +309,14 @@ def _parquet_lines(path: Path) -> Iterator[tuple[str, Sequence[str]]]:
     yield "columns", table.column_names
     rows: Iterable[tuple[Any, ...]] = zip(*(column.to_pylist() for column in table.columns), strict=True)
     for number, row in enumerate(rows, 1):
-        yield f"row {number}", ["" if value is None else str(value) for value in row]
+        yield f"row {number}", [_text(value) for value in row]
+
+
+def _text(value: object) -> str:
+    """A value of a Parquet file as a CSV file would have it."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", errors="replace")
+    return "" if value is None else str(value)
 
 
 def _class_problems(tables: Mapping[str, _Table]) -> list[str]:

@@ -25,7 +25,7 @@ from harness.sources import forget_rows
 from harness.study_plans import options_of
 from harness.supersede import outdated
 from harness.usage import read_usage
-from harness.winners import missing, unsearched
+from harness.winners import missing, unsearched, winners
 
 MakeEngine = Callable[[int, int], Engine]
 
@@ -184,11 +184,12 @@ def _conclude(
         keys = [(cell.study.task.name, cell.study.backbone, cell.study.method) for cell in cells]
         print_leaderboard(records, console, expected=keys, seeds=benchmark.seeds)
     _say_failures(records, console)
+    unfinished = unsearched(records, cells, benchmark.num_samples, **options_of(benchmark))
+    _say_without_winner(records, [cell for cell in cells if cell not in unfinished], benchmark, console)
     for line in read_usage(checked.out).get("cut", []):
         console.print(f"[yellow]cut[/] {escape(line)}", soft_wrap=True)
     finals = len(cells) * len(benchmark.seeds)
     lacking = len(missing(records, cells, benchmark.seeds))
-    unfinished = unsearched(records, cells, benchmark.num_samples, **options_of(benchmark))
     searches = len(cells) - len(unfinished)
     console.print(
         f"{'Interrupted' if interrupted else 'Done'} after {duration(seconds)}: {searches} of {len(cells)} "
@@ -215,3 +216,25 @@ def _say_failures(records: Sequence[Record], console: Console, shown: int = 5) -
         console.print(f"[red]failed[/] {escape(f'{record.id}: {record.error}')}", soft_wrap=True)
     if len(failed) > shown:
         console.print(f"[red]and {len(failed) - shown} more failures[/], see the records.")
+
+
+def _say_without_winner(
+    records: Sequence[Record], cells: Sequence[Cell], benchmark: Benchmark, console: Console
+) -> None:
+    """Why a search that is complete has nothing to train on the seeds: going on would not help it."""
+    chosen = winners(records, cells, benchmark.scope)
+    for cell in cells:
+        study = cell.study
+        if study.key in chosen:
+            continue
+        mine = [record for record in records if record.study == study.key and record.stage == "search"]
+        failed = sum(record.status == "failed" for record in mine)
+        why = (
+            "all trials failed" if failed == len(mine) else f"no trial has a defined dev {study.task.metric}"
+        )
+        more = benchmark.num_samples + max(1, benchmark.num_samples // 2)
+        console.print(
+            f"[yellow]no winner[/] {escape(study.key)}: {why}, so there is nothing to test; more trials "
+            f"(--num-samples {more}) or another search space may find one.",
+            soft_wrap=True,
+        )

@@ -20,6 +20,8 @@ HEADER = ["sequence", "label"]
 SHOWN = 5
 """Lines shown of one file; the rest is counted."""
 
+csv.field_size_limit(2**31 - 1)  # of its own accord csv refuses sequences of more than 131,072 letters
+
 
 @dataclass(frozen=True, eq=False)
 class Rows:

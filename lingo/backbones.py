@@ -202,6 +202,11 @@ def _config_problems(folder: Path) -> None:
         problems.append(f"{folder}: {NT_V2}")
     elif config.get("auto_map") and kind != "dnabert2":
         problems.append(f"{folder}: needs code of its own ({config['auto_map']}), which is never run.")
+    if config.get("is_decoder") and kind in FAMILIES and not FAMILIES[kind].causal:
+        problems.append(
+            f"{folder}: must read both directions, but config.json says `is_decoder`, and its first token would see "
+            "nothing of the sequence."
+        )
     if config.get("quantization_config"):
         problems.append(f"{folder}: weights must be plain, but config.json has a `quantization_config`.")
     if problems:
@@ -344,7 +349,13 @@ def _max_length(config: Any, family: Family, tokenizer: Any) -> int:
     positions: int = config.max_position_embeddings
     if family.padded_positions:
         positions -= config.pad_token_id + 1
-    return min(positions, tokenizer.model_max_length)
+    told = tokenizer.model_max_length
+    if not (isinstance(told, int | float) and min(positions, told) >= 1):
+        raise BackboneError(
+            f"{tokenizer.name_or_path}: `max_position_embeddings` (config.json) and `model_max_length` "
+            f"(tokenizer_config.json) must leave at least one position, but got {positions} and {told!r}."
+        )
+    return int(min(positions, told))
 
 
 def _pad_id(folder: Path, config: Any, family: Family, tokenizer: Any) -> int:

@@ -297,6 +297,20 @@ def test_config_that_cannot_be_used(stories, changes, message):
     assert message in refusal(stories)
 
 
+@pytest.mark.parametrize("length", [0, -1, "many"])
+def test_no_position_left_for_a_token(saved, tmp_path, length):
+    shutil.copytree(saved("llama"), tmp_path / "m")
+    path = tmp_path / "m" / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": length}))
+    assert f"must leave at least one position, but got 34 and {length!r}." in refusal(tmp_path / "m")
+
+
+def test_an_encoder_that_reads_one_direction(saved, tmp_path):
+    shutil.copytree(saved("bert"), tmp_path / "m")
+    edit_config(tmp_path / "m", is_decoder=True)
+    assert "must read both directions, but config.json says `is_decoder`" in refusal(tmp_path / "m")
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe"])
 def test_config_that_cannot_be_read(stories, content):
     (stories / "config.json").write_bytes(content)
