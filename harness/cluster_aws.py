@@ -1,80 +1,34 @@
-"""AWS: what can be known before a machine is started, and a security group that lets in SSH from here alone."""
+"""AWS: what a start would need, and a security group that lets in SSH from here alone."""
 
-import re
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-from harness.cluster_files import ClusterFile
 from harness.errors import InputError
 
 GROUP = "lingo-ssh-only"
 BY_NAME = "resolve:ssm:"
 WHO_AM_I = "https://checkip.amazonaws.com"
-QUOTAS = {  # of vCPUs: (on demand, spot), by the first letters of the instance
-    ("p",): ("L-417A185B", "L-7212CCBC"),
-    ("g", "vt"): ("L-DB2E81BA", "L-3819A6DF"),
-    ("a", "c", "d", "h", "i", "m", "r", "t", "z"): ("L-1216C47A", "L-34B43A08"),
-}
 
 
 def clients(config: dict[str, Any]) -> Callable[[str], Any]:
     """Makes boto3 clients in the file's region.
 
     Raises:
-        InputError: If boto3 is not installed.
+        InputError: If boto3 is not installed, or `AWS_PROFILE` names no profile.
     """
     try:
         import boto3
+        from botocore.exceptions import ProfileNotFound
     except ImportError:
         raise InputError("boto3 is needed for AWS: pip install 'lingo-bench[aws]'") from None
-    session = boto3.session.Session(region_name=config["provider"]["region"])
+    try:
+        session = boto3.session.Session(region_name=config["provider"]["region"])
+    except ProfileNotFound as error:
+        raise InputError(
+            f"AWS: {error}: AWS_PROFILE must name one of `aws configure list-profiles`."
+        ) from None
     return lambda service: session.client(service)
-
-
-def aws_problems(file: ClusterFile) -> Iterator[str]:
-    """Credentials, region, image, instance types and quota: one clear line for each that fails."""
-    import botocore.exceptions as failures
-
-    try:
-        client = clients(file.config)
-    except InputError as error:
-        yield from error.problems
-        return
-    try:
-        client("sts").get_caller_identity()
-        client("ec2").describe_availability_zones()
-    except (failures.NoCredentialsError, failures.PartialCredentialsError, failures.ProfileNotFound):
-        yield "AWS: no credentials on this machine: run `aws configure`, or set AWS_PROFILE."
-        return
-    except failures.ClientError as error:
-        code, told = _told(error)
-        yield f"AWS: these credentials are refused ({code}: {told}): check `aws sts get-caller-identity`."
-        return
-    except failures.BotoCoreError as error:
-        yield f"AWS: {file.config['provider']['region']} does not answer ({error}): is the region's name right?"
-        return
-    yield from _images(file, client)
-    yield from _instances(file, client("ec2"))
-    yield from _quota(file, client)
-
-
-def _told(error: Any) -> tuple[str, str]:
-    detail = error.response.get("Error", {})
-    return detail.get("Code", "unknown"), " ".join(detail.get("Message", "").split())[:160]
-
-
-def _images(file: ClusterFile, client: Callable[[str], Any]) -> Iterator[str]:
-    from botocore.exceptions import ClientError
-
-    ec2, types = client("ec2"), file.config["available_node_types"]
-    images = dict.fromkeys(kind["node_config"].get("ImageId") for kind in types.values())
-    region = file.config["provider"]["region"]
-    for image in filter(None, images):
-        try:
-            ec2.describe_images(ImageIds=[image_id(image, client)])["Images"][0]
-        except (ClientError, IndexError):
-            yield f"{file.path}: there is no image {image} in {region}: images have another id in each region."
 
 
 def image_id(image: str, client: Callable[[str], Any]) -> str:
@@ -84,51 +38,52 @@ def image_id(image: str, client: Callable[[str], Any]) -> str:
     return str(client("ssm").get_parameter(Name=image.removeprefix(BY_NAME))["Parameter"]["Value"])
 
 
+def prepare(config: dict[str, Any], say: Callable[[str], None]) -> None:
+    """What must be so before Ray's launcher sees the configuration: images by their ids, a closed security group.
+
+    Raises:
+        InputError: If AWS refuses.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        settle_images(config)
+        close_security_group(config, say)
+    except (BotoCoreError, ClientError) as error:
+        raise InputError(f"AWS: {' '.join(str(error).split())[:300]}") from None
+
+
+def disks_of(config: dict[str, Any]) -> list[str]:
+    """Ids of the disks of the cluster's machines; none where the account may not look."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    filters = [{"Name": "tag:ray-cluster-name", "Values": [config["cluster_name"]]}]
+    try:
+        rows = clients(config)("ec2").describe_instances(Filters=filters)["Reservations"]
+    except (BotoCoreError, ClientError):
+        return []
+    disks = [disk for row in rows for one in row["Instances"] for disk in one.get("BlockDeviceMappings", ())]
+    return [disk["Ebs"]["VolumeId"] for disk in disks if "Ebs" in disk]
+
+
+def disks_there(config: dict[str, Any], disks: list[str]) -> list[str]:
+    """Those of the disks that still exist."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    filters = [{"Name": "volume-id", "Values": disks}]
+    try:
+        rows = clients(config)("ec2").describe_volumes(Filters=filters)["Volumes"]
+    except (BotoCoreError, ClientError):
+        return []
+    return [row["VolumeId"] for row in rows if row["State"] not in ("deleting", "deleted")]
+
+
 def settle_images(config: dict[str, Any]) -> None:
     """Put ids in place of names, so that every machine of the cluster has the same image to its end."""
     client = clients(config)
     for kind in config["available_node_types"].values():
         if image := kind["node_config"].get("ImageId"):
             kind["node_config"]["ImageId"] = image_id(image, client)
-
-
-def _instances(file: ClusterFile, ec2: Any) -> Iterator[str]:
-    wanted = sorted({kind.instance for kind in file.kinds if kind.instance})
-    rows = ec2.describe_instance_type_offerings(Filters=[{"Name": "instance-type", "Values": wanted}])
-    offered = {row["InstanceType"] for row in rows["InstanceTypeOfferings"]}
-    for name in wanted:
-        if name not in offered:
-            region = file.config["provider"]["region"]
-            yield f"{file.path}: {region} has no machines of type {name}."
-
-
-def _quota(file: ClusterFile, client: Callable[[str], Any]) -> Iterator[str]:
-    """vCPUs that the account may have, for each kind of price, against those of one worker."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    for kind in file.kinds:
-        code = quota_code(kind.instance, kind.spot)
-        try:
-            detail = client("ec2").describe_instance_types(InstanceTypes=[kind.instance])["InstanceTypes"][0]
-            quota = client("service-quotas").get_service_quota(ServiceCode="ec2", QuotaCode=code)
-        except (ClientError, BotoCoreError, LookupError):
-            continue  # the right to read quotas is not needed for anything else
-        needed, allowed = detail["VCpuInfo"]["DefaultVCpus"], quota["Quota"]["Value"]
-        if allowed < needed:
-            sort = "spot" if kind.spot else "on-demand"
-            yield (
-                f"{file.path}: {kind.name} needs {needed} vCPUs of {kind.instance}, but the account's {sort} quota "
-                f"({code}) is {allowed:g}: ask for more under Service Quotas, EC2."
-            )
-
-
-def quota_code(instance: str, spot: bool) -> str:
-    """AWS's code of the vCPU quota that an instance counts against."""
-    letters = re.split(r"\d", instance, maxsplit=1)[0]
-    for names, codes in QUOTAS.items():
-        if letters in names:
-            return codes[spot]
-    return QUOTAS[("a", "c", "d", "h", "i", "m", "r", "t", "z")][spot]
 
 
 def my_address() -> str:

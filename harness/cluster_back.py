@@ -6,8 +6,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from harness.cluster_end import DETACHED, Wishes, conclude, teardown
+from harness.cluster_follow import attach, connection
 from harness.cluster_plan import spending
-from harness.cluster_run import DETACHED, Wishes, attach, conclude, connection, teardown
+from harness.cluster_screen import board_of, plain
 from harness.cluster_session import Session, load_session, use_token
 from harness.cluster_shell import ShellError
 from harness.errors import InputError
@@ -48,9 +50,12 @@ def show_status(out: Path, console: Console) -> int:
         session = _running(out)
         with connection(session) as (jobs, _):
             state = jobs.status(session.job)
-            lines = [line for line in jobs.logs(session.job).splitlines() if line.strip()]
+            printed = jobs.logs(session.job).splitlines()
         console.print(f"{state}  {session.job}")
-        if lines:
+        board, lines = board_of(printed), [line for line in plain(printed) if line.strip()]
+        if board is not None:
+            console.print(board.table())
+        elif lines:
             console.print(lines[-1].strip(), soft_wrap=True, markup=False)
         if session.file:
             console.print(
@@ -68,7 +73,7 @@ def show_logs(out: Path, last: int, console: Console) -> int:
     def look() -> int:
         session = _running(out)
         with connection(session) as (jobs, _):
-            lines = jobs.logs(session.job).splitlines()
+            lines = plain(jobs.logs(session.job).splitlines())
         for line in lines[-last:] if last else lines:
             console.print(line, soft_wrap=True, markup=False)
         return 0
@@ -92,8 +97,8 @@ def stop_run(out: Path, wish: bool | None, console: Console) -> int:
                     console.print("Stopping the benchmark; what has ended is kept.")
                     jobs.stop(session.job)
                     ending = jobs.wait(session.job)
-            code = conclude(session, ending, Wishes(teardown=wish), console)
-            return 0 if ending.status == "STOPPED" or code in (0, DETACHED) else code
+            code = conclude(session, ending, Wishes(teardown=wish), console, all_the_same=True)
+            return 0 if code in (0, DETACHED) else code
     except (InputError, ShellError) as error:
         console.print(f"[yellow]{escape(str(error))}[/]", soft_wrap=True)
-    return teardown(session, wish, console) if session.file else 1
+    return teardown(session, wish, console, home=not session.job) if session.file else 1

@@ -8,8 +8,8 @@ from harness.cluster_files import ClusterFile
 from harness.cluster_shell import ShellError, run
 
 NEEDED = {
-    "gcp": ("googleapiclient", "google.auth", "lingo-bench[gcp]"),
-    "azure": ("azure.identity", "azure.mgmt.compute", "lingo-bench[azure]"),
+    "gcp": ("googleapiclient", "google.auth", "google_auth_httplib2", "lingo-bench[gcp]"),
+    "azure": ("azure.common", "azure.identity", "azure.mgmt.compute", "msrestazure", "lingo-bench[azure]"),
 }
 
 
@@ -18,7 +18,7 @@ def cloud_problems(file: ClusterFile) -> Iterator[str]:
     *modules, extra = NEEDED[file.provider]
     absent = [name for name in modules if not _there(name)]
     if absent:
-        yield f"{', '.join(absent)} is needed for {file.provider}: pip install '{extra}'"
+        yield f"{file.path}: {", ".join(absent)} must be installed for {file.provider}: pip install '{extra}'"
         return
     yield from _google(file) if file.provider == "gcp" else _azure()
 

@@ -1,6 +1,5 @@
 """Cluster files: read, checked against Ray's own schema and this project's rules of safety, priced."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,12 +7,21 @@ from typing import Any
 
 import yaml
 
-from harness.errors import InputError, nearest
+from harness.cluster_checks import (
+    PROVIDERS,
+    form_problems,
+    mount_problems,
+    placeholders,
+    schema_problems,
+    setting_problems,
+    unsafe,
+)
+from harness.errors import InputError
 
-PROVIDERS = ("aws", "gcp", "azure", "local")
-PLACEHOLDER = re.compile(r"\bCHANGE-?ME\b|\b192\.0\.2\.\d+\b")
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 ROOT = Path(__file__).resolve().parents[1]
+
+MOST_WORKERS = 2
+"""Workers that Ray allows where a file says nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +68,24 @@ class ClusterFile:
         """Most workers at a time."""
         if self.provider == "local":
             return len(self.config["provider"].get("worker_ips", ()))
-        return int(self.config.get("max_workers", 0))
+        return int(self.config.get("max_workers", MOST_WORKERS))
+
+    @property
+    def always(self) -> int:
+        """Machines that run even without work: the head, and the least number of each kind of worker."""
+        if self.provider == "local":
+            return self.workers + 1
+        types: dict[str, Any] = self.config["available_node_types"]
+        return 1 + sum(int(row.get("min_workers", 0)) for row in types.values())
+
+    def unpriced(self) -> list[str]:
+        """Machines that `prices.yaml` does not price, as it would name them."""
+        names = [
+            f"{kind.instance} spot" if kind.spot else kind.instance
+            for kind in self.kinds
+            if kind.price is None
+        ]
+        return list(dict.fromkeys(names))
 
     def ceiling(self) -> float | None:
         """Most that an hour can cost: the head and as many of the dearest workers as may run."""
@@ -75,91 +100,68 @@ class ClusterFile:
         return head + sum(dearest[: self.workers])
 
 
-def read_cluster(path: Path, *, filled_in: bool = True) -> ClusterFile:
+def inspect(path: Path, *, filled_in: bool = True) -> tuple[ClusterFile | None, list[str]]:
     """Read and check a cluster file.
 
     Args:
         filled_in: Refuse a file that still has words which stand for something of the user's.
 
-    Raises:
-        InputError: with every problem of the file, each naming it.
+    Returns:
+        The file, or `None` if its form does not allow to ask more about it, and every problem found.
     """
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"`--cluster`: cannot read {path} ({error.strerror}).") from None
+        return None, [f"`--cluster`: cannot read {path} ({error.strerror})."]
+    except UnicodeDecodeError:
+        return None, [f"{path}: must be a text file in YAML, but is none."]
     except yaml.YAMLError as error:
-        raise InputError(f"{path}: is no YAML ({' '.join(str(error).split())}).") from None
+        return None, [f"{path}{_where(error)}: is no YAML ({_why(error)}).{_other(path)}"]
     if not isinstance(config, dict) or not isinstance(config.get("provider"), dict):
-        other = " A RayJob is for kubectl, see clusters/README.md." if "kuberay" in path.name else ""
-        raise InputError(f"{path}: must be a Ray cluster file with a `provider`.{other}")
-    problems = [*_problems(path, config), *(placeholders(path) if filled_in else ())]
-    if problems:
+        return None, [f"{path}: must be a Ray cluster file with a `provider`.{_other(path)}"]
+    problems = list(form_problems(path, config))
+    sound = not problems and isinstance(config.get("cluster_name"), str)
+    if config["provider"].get("type") in PROVIDERS:
+        problems += [*setting_problems(path, config), *schema_problems(path, config), *unsafe(path, config)]
+    problems += placeholders(path) if filled_in else ()
+    mounts = config.get("file_mounts")
+    problems += mount_problems(path, mounts) if isinstance(mounts, dict) else ()
+    problems = list(dict.fromkeys(problems))
+    return (ClusterFile(path=path, config=config, kinds=tuple(_kinds(config))) if sound else None), problems
+
+
+def read_cluster(path: Path, *, filled_in: bool = True) -> ClusterFile:
+    """`inspect`, for those who need a file without problems.
+
+    Raises:
+        InputError: with every problem of the file, each naming it.
+    """
+    file, problems = inspect(path, filled_in=filled_in)
+    if file is None or problems:
         raise InputError(problems)
-    return ClusterFile(path=path, config=config, kinds=tuple(_kinds(config)))
+    return file
 
 
-def _problems(path: Path, config: dict[str, Any]) -> Iterator[str]:
-    kind = config["provider"].get("type")
-    if kind not in PROVIDERS:
-        yield (
-            f"{path}: `provider.type` must be one of {', '.join(PROVIDERS)}, but got {kind!r}."
-            f"{nearest(str(kind), PROVIDERS)}"
-        )
-        return
-    yield from schema_problems(path, config)
-    yield from unsafe(path, config)
+def _where(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return f":{mark.line + 1}" if mark else ""
 
 
-def placeholders(path: Path) -> Iterator[str]:
-    """Words of the file that stand for something of the user's."""
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if found := PLACEHOLDER.search(line.split("#")[0]):
-            yield f"{path}:{number}: {found[0]} stands for something of yours; put it in."
+def _why(error: yaml.YAMLError) -> str:
+    words = " ".join(str(getattr(error, "problem", None) or error).split())
+    return "a tab, where YAML wants spaces" if "'\\t'" in words else words[:200]
 
 
-def schema_problems(path: Path, config: dict[str, Any]) -> Iterator[str]:
-    """What Ray itself would refuse."""
-    from ray.autoscaler._private.util import prepare_config, validate_config
-
-    from harness.cluster_shell import quiet
-
-    try:
-        with quiet():
-            validate_config(prepare_config(config))
-    except SystemExit:
-        yield f"{path}: Ray refuses it; see the lines above."
-    except Exception as error:  # jsonschema's, click's and Ray's own kinds
-        line = str(getattr(error, "message", error)).strip().splitlines()[0][:300]
-        where = "".join(f"{part}." for part in getattr(error, "absolute_path", ()))
-        yield f"{path}: {where and f'`{where[:-1]}` '}is not as Ray wants it: {line}"
-
-
-def unsafe(path: Path, config: dict[str, Any]) -> Iterator[str]:
-    """What would let strangers run programs on the cluster."""
-    head = " ".join(config.get("head_start_ray_commands") or ())
-    workers = " ".join(config.get("worker_start_ray_commands") or ())
-    for host in re.findall(r"--dashboard-host[= ]([^\s;]+)", head):
-        if host.strip("'\"") not in LOOPBACK:
-            yield (
-                f"{path}: `--dashboard-host={host}` is refused: whoever reaches Ray's dashboard can run programs on "
-                "the cluster. Use 127.0.0.1; it is reached through an SSH tunnel."
-            )
-    for name, commands in (("head", head), ("worker", workers)):
-        if "ray start" not in commands or "RAY_AUTH_MODE=token" not in commands:
-            yield f"{path}: `{name}_start_ray_commands` must set RAY_AUTH_MODE=token before `ray start`."
-    for rule in config["provider"].get("security_group", {}).get("IpPermissions", ()):
-        span = f"{rule.get('FromPort')}-{rule.get('ToPort')}"
-        if span != "22-22":
-            yield f"{path}: the security group must open port 22 (SSH) alone, but opens {span}."
-        for where in rule.get("IpRanges", ()):
-            if where.get("CidrIp") == "0.0.0.0/0":
-                yield f"{path}: the security group must not be open to the world (0.0.0.0/0)."
+def _other(path: Path) -> str:
+    """What a file is for that is none of Ray's launcher."""
+    if "kuberay" in path.name:
+        return " A RayJob is for kubectl, see clusters/README.md."
+    return f" A script for Slurm is for sbatch: sbatch {path}" if path.suffix == ".sbatch" else ""
 
 
 def _kinds(config: dict[str, Any]) -> Iterator[NodeKind]:
     types, head = config.get("available_node_types", {}), config.get("head_node_type")
-    if not types:
+    if config["provider"]["type"] == "local":
         local = config["provider"]
         yield NodeKind(name="head", most=1, instance="", spot=False, price=0.0)
         most = len(local.get("worker_ips", ()))
@@ -172,24 +174,47 @@ def _kinds(config: dict[str, Any]) -> Iterator[NodeKind]:
         instance = node.get("InstanceType") or node.get("machineType") or arm.get("vmSize") or ""
         spot = (
             "InstanceMarketOptions" in node
-            or any(row.get("preemptible") for row in node.get("scheduling", ()))
+            or any(_taken_away(row) for row in _rows(node.get("scheduling")))
             or arm.get("priority") == "Spot"
         )
-        most = 1 if name == head else int(types[name].get("max_workers", config.get("max_workers", 0)))
+        most = (
+            1
+            if name == head
+            else int(types[name].get("max_workers", config.get("max_workers", MOST_WORKERS)))
+        )
         price = prices.get(f"{instance} spot" if spot else instance)
         yield NodeKind(name=name, most=most, instance=instance, spot=spot, price=price)
+
+
+def _taken_away(row: dict[str, Any]) -> bool:
+    """Whether Google's `scheduling` asks for the spot price, by its new word or its old one."""
+    return row.get("provisioningModel") == "SPOT" or bool(row.get("preemptible"))
+
+
+def _rows(value: Any) -> list[dict[str, Any]]:
+    """A list of blocks, or one block alone: Google's files may have either."""
+    rows = value if isinstance(value, list) else [value]
+    return [row for row in rows if isinstance(row, dict)]
 
 
 def read_prices(path: Path = ROOT / "clusters" / "prices.yaml") -> dict[str, float]:
     """Prices of an hour by instance, spot ones with ` spot` behind; none where there is no such file.
 
     Raises:
-        InputError: If the file is not a mapping of names to numbers.
+        InputError: If the file is no mapping of names to numbers.
     """
     if not path.is_file():
         return {}
-    rows = yaml.safe_load(path.read_text(encoding="utf-8")).get("dollars_per_hour", {})
-    wrong = [name for name, price in rows.items() if not isinstance(price, int | float) or price < 0]
+    try:
+        read = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())[:200]}).") from None
+    rows = read.get("dollars_per_hour") if isinstance(read, dict) else None
+    if not isinstance(rows, dict):
+        raise InputError(f"{path}: must have the block `dollars_per_hour` with a price for each machine.")
+    wrong = [
+        name for name, price in rows.items() if not isinstance(price, int | float) or not 0 <= price < 1e6
+    ]
     if wrong:
         raise InputError(f"{path}: the price of {wrong[0]} must be a number of at least 0.")
     return {str(name): float(price) for name, price in rows.items()}

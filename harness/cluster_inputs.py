@@ -115,17 +115,24 @@ _PRESET = {"methods", "num_samples", "epochs", "seeds"}
 """Settings that a suite may preset: always said, so that they mean the same there."""
 
 
+CURES = {
+    "tracking_uri": "Put MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD into the head's ~/.bashrc.",
+    "storage_path": "Give the head's machine a role that may write there, or put the keys into its ~/.bashrc.",
+}
+
+
 def _refuse_passwords(benchmark: Benchmark) -> None:
-    for name in ("tracking_uri", "storage_path"):
+    problems = []
+    for name, cure in CURES.items():
         value = getattr(benchmark, name)
         parts = urlsplit(value) if value else None
         if parts is not None and (parts.password or parts.username):
             option = f"--{name.replace('_', '-')}"
-            raise InputError(
-                f"`{option}` must not hold a password: the cluster's list of jobs would show it. Put "
-                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD into the head's ~/.bashrc, or give its machine "
-                "a role."
+            problems.append(
+                f"`{option}` must not hold a password: the cluster's list of jobs would show it. {cure}"
             )
+    if problems:
+        raise InputError(problems)
 
 
 def program(folder: Path, parts: Sequence[str] = PROGRAM) -> Path:

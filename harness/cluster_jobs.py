@@ -15,18 +15,20 @@ from typing import Any
 from harness.cluster_inputs import program
 from harness.cluster_shell import quiet
 from harness.errors import InputError
+from harness.progress_wire import SETTING
 
 ENDED = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 JOB_SETTINGS = {
     "PYTHONUNBUFFERED": "1",
     "COLUMNS": "110",
+    SETTING: "1",  # progress for the follower's own live table
     "RAY_JOB_STOP_WAIT_TIME_S": "120",  # a stopped benchmark ends its trials and writes what it has
 }
 """Environment of the job. Everybody who may list jobs sees it: no secrets.
 """
 RETRY_S = 3.0
-LOST_S = 120.0
-"""How long a Jobs API may be silent before a follower gives up; the job goes on."""
+LOST_S = 20.0
+"""How long a Jobs API may be silent until the connection to it counts as broken; the job goes on."""
 
 
 @dataclass(frozen=True)
@@ -103,48 +105,51 @@ class Jobs:
             time.sleep(1)
         return ending
 
-    def follow(self, job: str, on_line: Callable[[str], None], *, skip: int = 0) -> Ending:
-        """Pass on what a job prints until it ends, through breaks of the connection.
+    def follow(self, job: str, on_line: Callable[[str], None], *, seen: int = 0) -> Ending:
+        """Pass on what a job prints until it ends.
 
         Args:
-            skip: Lines that were passed on before.
+            seen: Lines that were passed on before.
 
         Raises:
-            ConnectionError: If the Jobs API is silent for two minutes.
+            ConnectionError: If the Jobs API is silent for `LOST_S`.
         """
-        seen, heard = skip, time.monotonic()
+        heard, passed = time.monotonic(), seen
+
+        def pass_on(line: str) -> None:
+            nonlocal passed
+            passed += 1
+            on_line(line)
+
         while True:
             try:
-                seen = self._tail(job, on_line, seen)
+                self._tail(job, pass_on, passed)
                 ending = self.ending(job)
                 heard = time.monotonic()
                 if ending is not None:
-                    for line in self.logs(job).splitlines()[seen:]:
-                        on_line(line)
+                    for line in self.logs(job).splitlines()[passed:]:
+                        pass_on(line)
                     return ending
-            except (OSError, RuntimeError) as error:
+            except _broken() as error:
                 if time.monotonic() - heard > LOST_S:
                     line = " ".join(str(error).split())[:200]
-                    raise ConnectionError(f"the cluster does not answer any more ({line})") from None
+                    raise ConnectionError(f"no answer: {line}") from None
             time.sleep(RETRY_S)
 
-    def _tail(self, job: str, on_line: Callable[[str], None], seen: int) -> int:
-        """Pass on lines after the first `seen`; how many were seen when the stream ended."""
-        number, rest = 0, ""
+    def _tail(self, job: str, on_line: Callable[[str], None], skip: int) -> None:
+        """Pass on whole lines after the first `skip`, until the stream ends."""
 
         async def read() -> None:
-            nonlocal number, rest, seen
+            number, rest = 0, ""
             async for chunk in self._client.tail_job_logs(job):
                 *lines, rest = (rest + chunk).split("\n")
                 for line in lines:
                     number += 1
-                    if number > seen:
-                        seen = number
+                    if number > skip:
                         on_line(line)
 
         with suppress(asyncio.TimeoutError):
             asyncio.run(read())
-        return seen
 
     def answer(self, arguments: Sequence[str], *, name: str, timeout: float) -> tuple[Any, str]:
         """Run a small job and return the JSON of its last line that is some, and all that it printed.
@@ -164,6 +169,13 @@ class Jobs:
             text.strip().splitlines() or [ending.message if ending else f"no end within {timeout:.0f} s"]
         )[-1]
         raise InputError(f"{name} did not end well on the cluster: {last[:300]}")
+
+
+def _broken() -> tuple[type[Exception], ...]:
+    """What a connection to a Jobs API breaks with; 401 and 404 of a stream have a kind of their own."""
+    from aiohttp import ClientError
+
+    return OSError, RuntimeError, ClientError
 
 
 def word(argument: str) -> str:

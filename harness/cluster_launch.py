@@ -4,11 +4,13 @@ import copy
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from harness.cluster_checks import source_of
 from harness.cluster_files import ClusterFile
 from harness.cluster_session import Session
 from harness.cluster_shell import Remote, ShellError, quiet, run, stream
@@ -18,19 +20,27 @@ Say = Callable[[str], None]
 
 RAY = str(Path(sys.executable).parent / "ray")
 
+NOWHERE = Path("/dev/null")
+"""Where a first look at hosts keeps their keys: nothing is written before the user has agreed."""
+
 GONE_S = 180.0
 """How long machines may take to go away before they count as left."""
 
+DISKS_S = 60.0
+"""How long their disks may."""
 
-def ray_up(cluster: ClusterFile, session: Session, say: Say) -> Session:
+
+def ray_up(cluster: ClusterFile, config: dict[str, Any], session: Session, say: Say) -> Session:
     """Start the cluster, or bring a running one of the same name up to date.
+
+    Args:
+        config: Of `settled`.
 
     Raises:
         InputError: with the launcher's last words, when it fails; machines may have been started by then.
     """
     folder = session.out / "cluster"
     folder.mkdir(parents=True, exist_ok=True)
-    config = settled(cluster, say)
     file = folder / cluster.path.name
     file.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     session = session.save(file=str(file), source=str(cluster.path), name=cluster.name)
@@ -55,26 +65,20 @@ def environment(provider: str) -> dict[str, str]:
 
 
 def settled(cluster: ClusterFile, say: Say) -> dict[str, Any]:
-    """The file's configuration with paths that mean the same everywhere, and its provider prepared."""
+    """The file's configuration with paths that mean the same everywhere, and its provider prepared.
+
+    Raises:
+        InputError: If the provider refuses; no machine has been asked for by then.
+    """
     config = copy.deepcopy(cluster.config)
     base = cluster.path.resolve().parent
     mounts = config.get("file_mounts") or {}
-    config["file_mounts"] = {there: _found(here, base) for there, here in mounts.items()}
+    config["file_mounts"] = {there: str(source_of(here, base)) for there, here in mounts.items()}
     if cluster.provider == "aws":
-        from harness.cluster_aws import close_security_group, settle_images
+        from harness.cluster_aws import prepare
 
-        settle_images(config)
-        close_security_group(config, say)
+        prepare(config, say)
     return config
-
-
-def _found(path: str, base: Path) -> str:
-    """A mounted file as an absolute path; relative ones start where the user is, or beside the cluster file."""
-    given = Path(path).expanduser()
-    for place in (given, base / given, base.parent / given):
-        if place.exists():
-            return str(place.resolve())
-    return str(given)
 
 
 def step(line: str) -> str:
@@ -112,15 +116,40 @@ def with_head(session: Session) -> Session:
 
 
 def ray_down(session: Session, say: Say) -> list[str]:
-    """Take the cluster down; what is still there afterwards, one line each (nothing is the good answer)."""
+    """Take the cluster down; what is still there afterwards, one line each (nothing is the good answer).
+
+    What `ray down` leaves, because it was cut off or the provider refused, is asked once more to end.
+    """
     log = session.out / "cluster" / "down.log"
-    command = [RAY, "down", "--yes", session.file]
+    log.parent.mkdir(parents=True, exist_ok=True)
+    config = yaml.safe_load(Path(session.file).read_text(encoding="utf-8"))
+    disks = _disks(config) if session.provider == "aws" else []
     lines: list[str] = []
+    command = [RAY, "down", "--yes", session.file]
     code = stream(command, log, environment(session.provider), lines.append)
     if code:
-        say(f"`ray down` ended with exit code {code}: {last_words(lines)}")
-    config = yaml.safe_load(Path(session.file).read_text())
-    return _local_left(session, config) if session.provider == "local" else _cloud_left(config)
+        say(f"`ray down` ended with exit code {code}: {last_words(lines)} All that it said is in {log}.")
+    if session.provider == "local":
+        return _local_left(session, config)
+    return [*_cloud_left(config, say), *_disks_left(config, disks)]
+
+
+def _disks(config: dict[str, Any]) -> list[str]:
+    from harness.cluster_aws import disks_of
+
+    return disks_of(config)
+
+
+def _disks_left(config: dict[str, Any], disks: list[str]) -> list[str]:
+    """Disks of machines that are gone: a file may keep them, and they cost money."""
+    if not disks:
+        return []
+    from harness.cluster_aws import disks_there
+
+    deadline = time.monotonic() + DISKS_S
+    while (there := disks_there(config, disks)) and time.monotonic() < deadline:
+        time.sleep(5)
+    return [f"disk {name} is still there and costs money: delete it under EC2, Volumes." for name in there]
 
 
 def _local_left(session: Session, config: dict[str, Any]) -> list[str]:
@@ -137,40 +166,66 @@ def _local_left(session: Session, config: dict[str, Any]) -> list[str]:
     return left
 
 
-def _cloud_left(config: dict[str, Any]) -> list[str]:
+def _cloud_left(config: dict[str, Any], say: Say) -> list[str]:
     """Machines with the cluster's name that the provider still counts as running."""
+    try:
+        there = _wait_until_gone(config)
+        if there:
+            say(f"{len(there)} machines are still there; they are asked once more to end.")
+            _provider(config).terminate_nodes(there)
+            there = _wait_until_gone(config)
+    except Exception as error:  # every provider's library has kinds of its own
+        line = " ".join(str(error).split())[:200]
+        name = config["cluster_name"]
+        return [
+            f"what is left cannot be found out ({line}): look for machines of {name} in the provider's console."
+        ]
+    return [f"machine {name} is still there: end it in the provider's console." for name in there]
+
+
+def _wait_until_gone(config: dict[str, Any]) -> list[str]:
     deadline = time.monotonic() + GONE_S
     while (there := running_nodes(config)) and time.monotonic() < deadline:
         time.sleep(5)
-    return [f"machine {name} is still there: end it in the provider's console." for name in there]
+    return there
 
 
 def running_nodes(config: dict[str, Any]) -> list[str]:
     """The provider's names of the cluster's machines."""
+    with quiet():
+        return list(_provider(config).non_terminated_nodes({}))
+
+
+def _provider(config: dict[str, Any]) -> Any:
+    """Ray's own node provider for a configuration."""
     from ray.autoscaler._private.commands import _bootstrap_config
     from ray.autoscaler._private.providers import _get_node_provider
 
-    with quiet():
-        bootstrapped = _bootstrap_config(config)
-        provider = _get_node_provider(bootstrapped["provider"], bootstrapped["cluster_name"])
-        return list(provider.non_terminated_nodes({}))
+    if config["provider"]["type"] != "aws":  # which needs nothing but its region to list and end machines
+        config = _bootstrap_config(copy.deepcopy(config))
+    return _get_node_provider(config["provider"], config["cluster_name"])
 
 
-def reachable(cluster: ClusterFile, known_hosts: Path) -> list[str]:
-    """Listed machines that SSH does not reach, or that lack what a cluster needs; one line each."""
-    provider, auth = cluster.config["provider"], cluster.config["auth"]
-    problems = []
-    for host in (provider["head_ip"], *provider.get("worker_ips", ())):
+def reachable(cluster: ClusterFile) -> list[str]:
+    """Listed machines that SSH does not reach, or that lack what a cluster needs; one line each, in their order."""
+    provider, auth = cluster.config["provider"], cluster.config.get("auth") or {}
+    hosts = [host for host in (provider.get("head_ip"), *provider.get("worker_ips", ())) if host]
+    if not auth.get("ssh_user"):
+        return []
+
+    def look(host: str) -> str | None:
         remote = Remote(
-            host=host, user=auth["ssh_user"], key=auth.get("ssh_private_key"), known_hosts=known_hosts
+            host=host, user=auth["ssh_user"], key=auth.get("ssh_private_key"), known_hosts=NOWHERE
         )
+        line = "command -v rsync >/dev/null || { echo rsync is not installed there >&2; exit 1; }"
         try:
-            remote.run(
-                "command -v rsync >/dev/null || { echo rsync is not installed >&2; exit 1; }", timeout=40
-            )
+            remote.run(line, timeout=40, what="SSH")
         except ShellError as error:
-            problems.append(f"{cluster.path}: {remote.name} cannot be used: {error}")
-    return problems
+            return f"{cluster.path}: {remote.name} cannot be used: {error}"
+        return None
+
+    with ThreadPoolExecutor(16) as at_once:
+        return [line for line in at_once.map(look, hosts) if line]
 
 
 def tools() -> list[str]:

@@ -3,7 +3,7 @@
 import hashlib
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,14 +11,15 @@ from rich.console import Console
 from rich.markup import escape
 
 from harness.cluster import JOBS
-from harness.cluster_files import ClusterFile, placeholders, read_cluster
+from harness.cluster_checks import placeholders
+from harness.cluster_files import ClusterFile, inspect
 from harness.cluster_inputs import PROGRAM, Shipment, shipment
 from harness.cluster_session import Session, token_path
 from harness.config import Benchmark, seconds_of
 from harness.errors import InputError
 from harness.progress import duration
 from harness.results import config_hash
-from harness.storage import storage_problems
+from harness.storage import address_problems, storage_problems
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,16 +50,13 @@ def check(benchmark: Benchmark, *, dry_run: bool) -> Checked:
     Raises:
         InputError: with every problem.
     """
-    cluster = benchmark.cluster or ""
-    problems: list[str] = []
-    notes: list[str] = []
-    file: ClusterFile | None = None
-    if not JOBS.fullmatch(cluster):
-        try:
-            file = read_cluster(Path(cluster), filled_in=not dry_run)
-            notes += [f"To be done first: {line}" for line in placeholders(Path(cluster))]
-        except InputError as error:
-            problems += error.problems
+    place = look_at(
+        benchmark.cluster or "",
+        storage_path=benchmark.storage_path,
+        dry_run=dry_run,
+        price=benchmark.price_per_hour,
+    )
+    file, problems, notes = place.file, place.problems, place.notes
     identity = _identity(benchmark, problems, notes)
     out = benchmark.out or Path("results") / f"{benchmark.suite}-{config_hash(identity)[:8]}"
     folder = f"~/lingo/runs/{folder_name(out.resolve())}"
@@ -67,14 +65,6 @@ def check(benchmark: Benchmark, *, dry_run: bool) -> Checked:
         sent = shipment(benchmark, "~", folder)
     except InputError as error:
         problems += error.problems
-    if file is not None and not dry_run:
-        problems += account_problems(file, out)
-    if benchmark.storage_path and not dry_run:
-        problems += storage_problems(benchmark.storage_path)
-    if dry_run and file is not None:
-        notes.append(
-            "A dry run asks nobody: credentials, quota, image and hosts are checked by the real one."
-        )
     if file is None and sent.sent:
         notes.append(
             "Folders named here are not sent to a cluster that is there: they must exist on its head."
@@ -82,6 +72,93 @@ def check(benchmark: Benchmark, *, dry_run: bool) -> Checked:
     if problems:
         raise InputError(dict.fromkeys(problems))
     return Checked(file=file, out=out.resolve(), folder=folder, shipment=sent, notes=tuple(notes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a benchmark would run.
+
+    Attributes:
+        file: The cluster file, if there is one that can be read.
+        problems: Why nothing can be started there.
+        notes: What limits a run, or could not be checked.
+    """
+
+    file: ClusterFile | None
+    problems: list[str]
+    notes: list[str]
+
+
+def look_at(
+    cluster: str,
+    *,
+    storage_path: str | None = None,
+    dry_run: bool,
+    price: float | None = None,
+) -> Place:
+    """Look at a cluster and at the storage without starting anything, as far as each can be looked at.
+
+    Args:
+        cluster: As `--cluster` has it.
+        dry_run: Ask nobody: neither the provider nor other hosts.
+        price: Of an hour of all machines, where the user has said it.
+    """
+    problems: list[str] = []
+    notes: list[str] = []
+    file: ClusterFile | None = None
+    if not cluster:
+        problems.append("`--cluster` must name a cluster file or an address, but is empty.")
+    elif JOBS.fullmatch(cluster):
+        problems += [] if dry_run else _door_problems(cluster)
+    elif "://" in cluster:
+        problems.append(
+            f"`--cluster` must be ray://HOST:PORT, http://HOST:PORT, auto or a file, but got {cluster}."
+        )
+    else:
+        file, found = inspect(Path(cluster), filled_in=not dry_run)
+        problems += found
+        problems += _price_problems(file, price) if file else ()
+        notes += [f"To be done first: {line}" for line in placeholders(Path(cluster))] if file else ()
+    if file is not None:
+        problems += form_of_provider(file)
+        if dry_run:
+            notes.append(
+                "A dry run asks nobody: credentials, quota, image and hosts are checked by the real one."
+            )
+        else:
+            problems += account_problems(file, notes.append)
+    if storage_path:
+        problems += address_problems(storage_path) or ([] if dry_run else storage_problems(storage_path))
+    return Place(file=file, problems=list(dict.fromkeys(problems)), notes=notes)
+
+
+def _door_problems(address: str) -> list[str]:
+    """Why no job can be sent to an address: nothing there, no Ray, or a dashboard open to everybody."""
+    from harness.cluster_jobs import refuse_open
+
+    try:
+        refuse_open(address)
+    except InputError as error:
+        return error.problems
+    return []
+
+
+def _price_problems(file: ClusterFile, price: float | None) -> Iterator[str]:
+    if price is not None:
+        return
+    for name in file.unpriced():
+        yield (
+            f"{file.path}: clusters/prices.yaml has no price for {name}, so nobody knows what this can cost: add it "
+            "there, or give --price-per-hour for all machines together."
+        )
+
+
+def form_of_provider(file: ClusterFile) -> Iterator[str]:
+    """What the provider's own library says of the file without asking anybody."""
+    if file.provider == "aws":
+        from harness.cluster_aws_checks import aws_form_problems
+
+        yield from aws_form_problems(file)
 
 
 def folder_name(out: Path) -> str:
@@ -104,18 +181,17 @@ def _identity(benchmark: Benchmark, problems: list[str], notes: list[str]) -> di
         return dict(benchmark.identity())
 
 
-def account_problems(file: ClusterFile, out: Path) -> Iterator[str]:
+def account_problems(file: ClusterFile, note: Callable[[str], None]) -> Iterator[str]:
     """What the provider, or the hosts themselves, would refuse."""
     from harness.cluster_launch import reachable, tools
 
     yield from tools()
     if file.provider == "local":
-        (out / "cluster").mkdir(parents=True, exist_ok=True)
-        yield from reachable(file, out / "cluster" / "known_hosts")
+        yield from reachable(file)
     elif file.provider == "aws":
-        from harness.cluster_aws import aws_problems
+        from harness.cluster_aws_checks import aws_problems
 
-        yield from aws_problems(file)
+        yield from aws_problems(file, note)
     else:
         from harness.cluster_clouds import cloud_problems
 

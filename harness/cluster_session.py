@@ -26,6 +26,7 @@ class Session:
         source: The cluster file that was named.
         name, provider: Of the cluster.
         nodes: Most nodes it may have, the head included.
+        always: Nodes that it has even without work.
         hourly: Most that an hour costs, in US dollars; `None` when not known.
         started: When the first machine was asked for, seconds since 1970.
         host, user, key: How SSH reaches the head; empty before it is up.
@@ -40,6 +41,7 @@ class Session:
     name: str = ""
     provider: str = ""
     nodes: int = 0
+    always: int = 1
     hourly: float | None = None
     started: float = 0.0
     host: str = ""

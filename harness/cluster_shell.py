@@ -58,13 +58,16 @@ class Remote:
         """The command that runs `line` in a login shell there."""
         return [*self.ssh, self.name, f"bash --login -c {shlex.quote(self.prefix + line)}"]
 
-    def run(self, line: str, *, timeout: float = 300) -> str:
+    def run(self, line: str, *, timeout: float = 300, what: str | None = None) -> str:
         """Run a line there and return what it printed.
+
+        Args:
+            what: Words for the line in a complaint; the line itself by default.
 
         Raises:
             ShellError: If it fails or takes longer than `timeout` seconds.
         """
-        return run(self.command(line), timeout=timeout, what=f"{self.host}: {line}")
+        return run(self.command(line), timeout=timeout, what=what or f"{self.host}: {line}")
 
     def push(self, local: Path, folder: str, *, exclude: Sequence[str] = ()) -> None:
         """Make `folder` there a copy of a local folder, or put a file into it."""

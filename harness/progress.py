@@ -1,18 +1,23 @@
-"""How far the benchmark is: a live table on a terminal, a line now and then elsewhere."""
+"""How far the benchmark is: a live table on a terminal, a line now and then elsewhere, both for who follows it."""
 
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
 
 from harness.jobs import Job, Report
+from harness.progress_board import Board, Row, duration
+from harness.progress_wire import SETTING, Sender
+
+__all__ = ["Progress", "StudyGoal", "duration"]
+
+SEND_S = 2.0
+"""Seconds between two looks at what a follower on another machine should hear."""
 
 ENDED = frozenset({"finished", "stopped", "failed", "interrupted"})
 
@@ -54,6 +59,22 @@ class _Study:
     def count(self, stage: str, *statuses: str) -> int:
         return sum(trial.stage == stage and trial.status in statuses for trial in self.jobs.values())
 
+    def row(self) -> Row:
+        """The study at this moment."""
+        goal, both = self.goal, ("search", "final")
+        return Row(
+            title=goal.title,
+            metric=goal.metric,
+            trials=goal.trials,
+            finals=goal.finals,
+            ended=self.count("search", *ENDED),
+            tested=self.count("final", *ENDED),
+            running=sum(self.count(stage, "started", "running") for stage in both),
+            stopped=self.count("search", "stopped"),
+            failed=sum(self.count(stage, "failed") for stage in both),
+            best=self.best if self.best == self.best else None,
+        )
+
     def left(self) -> float:
         """Work still to do; a trial that has ended early has nothing left."""
         goal, left = self.goal, 0.0
@@ -72,6 +93,7 @@ class Progress:
         console: Where to print; a live table only if it is a terminal.
         every: Seconds between two lines where there is no terminal.
         clock: Seconds, monotonic.
+        wire: Print lines for a follower on another machine, see `harness.progress_wire`; `None` asks the environment.
     """
 
     def __init__(
@@ -81,6 +103,7 @@ class Progress:
         *,
         every: float = 15.0,
         clock: Callable[[], float] = time.monotonic,
+        wire: bool | None = None,
     ) -> None:
         self._console, self._every, self._clock = console, every, clock
         self._studies = {goal.key: _Study(goal) for goal in goals}
@@ -90,10 +113,16 @@ class Progress:
         self._stage = ""
         self._lock = threading.Lock()
         self._live = Live(get_renderable=self.table, console=console, refresh_per_second=2, transient=True)
+        wired = os.environ.get(SETTING) == "1" if wire is None else wire
+        self._sender = Sender() if wired and not console.is_terminal else None
+        self._over, self._send_lock = threading.Event(), threading.Lock()
+        self._sending = threading.Thread(target=self._keep_sending, name="progress", daemon=True)
 
     def __enter__(self) -> "Progress":
         if self._console.is_terminal:
             self._live.start()
+        if self._sender:
+            self._sending.start()
         return self
 
     def __exit__(
@@ -101,11 +130,17 @@ class Progress:
     ) -> None:
         if self._console.is_terminal:
             self._live.stop()
+        if self._sender:
+            self._over.set()
+            self._sending.join()
+            self._send(over=True)
 
     def stage(self, name: str) -> None:
         """Say what is going on now (`search`, `final stage`)."""
         self._stage = name
-        if not self._console.is_terminal:
+        if self._sender:
+            self._send(f"{self._time()}  {name}")
+        elif not self._console.is_terminal:
             self._console.print(f"{self._time()}  {name}")
 
     def update(self, job: Job, report: Report, status: str) -> None:
@@ -123,78 +158,45 @@ class Progress:
                 study.best = value
         if not self._console.is_terminal and self._clock() - self._said >= self._every:
             self._said = self._clock()
-            self._console.print(self.line(), soft_wrap=True)
+            if self._sender:
+                self._send(self.line())
+            else:
+                self._console.print(self.line(), soft_wrap=True)
 
     def ended(self, record: object) -> None:
         """Nothing more to show of a record than its last event told."""
 
     def line(self) -> str:
         """Everything in one line."""
-        with self._lock:
-            studies = list(self._studies.values())
-            searches, finals = sum(s.goal.trials for s in studies), sum(s.goal.finals for s in studies)
-            ended = sum(s.count("search", *ENDED) for s in studies)
-            stopped = sum(s.count("search", "stopped") for s in studies)
-            failed = sum(s.count(stage, "failed") for s in studies for stage in ("search", "final"))
-            running = sum(
-                s.count(stage, "started", "running") for s in studies for stage in ("search", "final")
-            )
-            parts = [f"search {ended}/{searches} trials ({stopped} stopped early)"]
-            parts += [
-                f"final {sum(s.count('final', *ENDED) for s in studies)}/{finals}",
-                f"{running} running",
-            ]
-            parts += [f"{failed} failed"] if failed else []
-            known = [study for study in studies if study.best == study.best]
-            if known:
-                best = max(known, key=lambda study: study.best)
-                parts.append(f"best {best.goal.title} {best.goal.metric} {best.best:.3f}")
-            return f"{self._time()}  {', '.join(parts)}{self._eta()}"
+        return f"{self._time()}  {self.board().line()}"
 
     def table(self) -> RenderableType:
         """The live view."""
+        return self.board().table()
+
+    def board(self) -> Board:
+        """The benchmark at this moment."""
         with self._lock:
-            table = Table(box=None, pad_edge=False, header_style="bold")
-            table.add_column("study", no_wrap=True)
-            for name in ("trials", "running", "stopped", "failed", "best dev", "final"):
-                table.add_column(name, justify="right")
-            for study in self._studies.values():
-                goal = study.goal
-                both = ("search", "final")
-                table.add_row(
-                    goal.title,
-                    f"{study.count('search', *ENDED)}/{goal.trials}",
-                    str(sum(study.count(stage, "started", "running") for stage in both) or "·"),
-                    str(study.count("search", "stopped") or "·"),
-                    str(sum(study.count(stage, "failed") for stage in both) or "·"),
-                    f"{goal.metric} {study.best:.3f}" if study.best == study.best else "·",
-                    f"{study.count('final', *ENDED)}/{goal.finals}",
-                )
-            done = 1 - self._left() / self._total if self._total else 1.0
-            bar = Table.grid(padding=(0, 1))
-            bar.add_row(
-                Text(self._stage, style="bold"),
-                ProgressBar(total=1.0, completed=done, width=40),
-                Text(f"{done:.0%}{self._eta()}"),
-            )
-            return Group(table, bar)
+            rows = {place: study.row() for place, study in enumerate(self._studies.values())}
+            left = sum(study.left() for study in self._studies.values())
+            done = self._total - left
+            share = done / self._total if self._total else 1.0
+            left_s = None
+            if self._total > 0 and 0.02 <= share < 1:
+                left_s = (self._clock() - (self._first or self._clock())) * left / done
+            return Board(stage=self._stage, done=share, left_s=left_s, rows=rows)
 
-    def _left(self) -> float:
-        return sum(study.left() for study in self._studies.values())
+    def _keep_sending(self) -> None:
+        while not self._over.wait(SEND_S):
+            self._send()
 
-    def _eta(self) -> str:
-        done, elapsed = self._total - self._left(), self._clock() - (self._first or self._clock())
-        if self._total <= 0 or done / self._total < 0.02 or done >= self._total:
-            return ""
-        return f", about {duration(elapsed * (self._total - done) / done)} left"
+    def _send(self, say: str = "", *, over: bool = False) -> None:
+        """Print what has changed, for a follower; what ends ends with a line that says so."""
+        assert self._sender is not None
+        with self._send_lock:
+            line = self._sender.line(replace(self.board(), over=over), say)
+            if line is not None:
+                self._console.print(line, soft_wrap=True, markup=False, highlight=False, emoji=False)
 
     def _time(self) -> str:
         return duration(self._clock() - self._begun).rjust(8)
-
-
-def duration(seconds: float) -> str:
-    """`45 s`, `12 min`, `3 h 05 min`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

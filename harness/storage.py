@@ -6,6 +6,7 @@ The copy carries `MANIFEST.json`, the sha256 of each file, written last: what it
 import hashlib
 import json
 import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +21,16 @@ from harness.errors import InputError
 MANIFEST = "MANIFEST.json"
 STAYS = frozenset({"data", "open", "checkpoints", "quickstart", "cluster", "driver.lock"})
 """What can be made again, or belongs to a run under way."""
+
+SCHEMES = ("s3", "gs", "file")
+REFUSALS = {
+    "NO_SUCH_BUCKET": "there is no such bucket: make it first (`aws s3 mb s3://NAME`)",
+    "ACCESS_DENIED": "these credentials may not write to it, see the permissions in clusters/README.md",
+    "INVALID_ACCESS_KEY_ID": "these credentials are refused: check `aws sts get-caller-identity`",
+    "EXPIRED_TOKEN": "these credentials are expired: log in again",
+    "NETWORK_CONNECTION": "nothing answers there: is this machine online?",
+}
+"""What S3 says, in plain words, by the names of errors in AWS's C++ library."""
 
 BLOCK = 4 * 2**20
 EVERY_S = 120.0
@@ -49,8 +60,23 @@ def connect(uri: str) -> tuple[arrow_fs.FileSystem, str]:
         raise InputError(f"`--storage-path` {uri}: cannot be used ({line}).") from None
 
 
+def address_problems(uri: str) -> list[str]:
+    """What is wrong with a storage address by itself; nobody is asked."""
+    if "://" not in uri:
+        return []
+    parts = urlsplit(uri)
+    if parts.scheme not in SCHEMES:
+        known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
+        return [f"`--storage-path` must be a folder or begin with {known}, but got {uri}."]
+    if parts.scheme != "file" and not parts.netloc:
+        return [f"`--storage-path` must name a bucket, as in {parts.scheme}://bucket/folder, but got {uri}."]
+    return []
+
+
 def storage_problems(uri: str) -> list[str]:
     """Why nothing can be written there, if so: a small file is written, read and removed."""
+    if problems := address_problems(uri):
+        return problems
     try:
         system, path = connect(uri)
         probe = f"{path}/.lingo-probe"
@@ -65,8 +91,15 @@ def storage_problems(uri: str) -> list[str]:
     except InputError as error:
         return error.problems
     except (OSError, ArrowException) as error:
-        line = " ".join(str(error).split())[:200]
-        return [f"`--storage-path` {uri}: must be a place to write to, but it refuses ({line})."]
+        return [f"`--storage-path` {uri}: must be a place to write to, but {_why(error)}."]
+
+
+def _why(error: Exception) -> str:
+    """A storage's refusal in plain words, where its code has some."""
+    line = " ".join(str(error).split())
+    code = re.search(r"AWS Error (\w+)", line)
+    plain = REFUSALS.get(code[1]) if code else None
+    return plain or f"it refuses ({line[:200]})"
 
 
 def files_of(folder: Path) -> Iterator[Path]:

@@ -23,7 +23,7 @@ def attach(
 
     def work(console: Console) -> int:
         from harness.cluster_back import attach_to
-        from harness.cluster_run import Wishes
+        from harness.cluster_end import Wishes
 
         return attach_to(run, Wishes(teardown=teardown), console)
 

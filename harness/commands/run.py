@@ -39,13 +39,16 @@ def run(
     def work(console: Console) -> int:
         from harness.cluster import joins
 
-        benchmark = build(settings(options))
+        try:
+            benchmark = build(settings(options))
+        except InputError as error:
+            raise InputError([*error.problems, *_of_the_cluster(options, dry_run)]) from None
         if not joins(benchmark.cluster):
-            from harness.cluster_run import Wishes, run_on_cluster
-            from harness.prices import with_price
+            from harness.cluster_end import Wishes
+            from harness.cluster_run import run_on_cluster
 
             wishes = Wishes(dry_run=dry_run, yes=yes, teardown=teardown)
-            return run_on_cluster(with_price(benchmark), wishes, console)
+            return run_on_cluster(benchmark, wishes, console)
         if dry_run:
             raise InputError(
                 "`--dry-run` goes with a `--cluster` that is started; here `plan` says what would run."
@@ -55,3 +58,21 @@ def run(
         return run_benchmark(benchmark, console)
 
     conduct(work, interrupted="Interrupted; what has ended is kept, and the same command goes on from there.")
+
+
+def _of_the_cluster(options: dict[str, Any], dry_run: bool) -> list[str]:
+    """What is wrong with the cluster too, where other options are wrong already: everything is told at once."""
+    from harness.cluster import joins
+
+    cluster = options.get("cluster")
+    if cluster is None or joins(cluster):
+        return []
+    from harness.cluster_plan import look_at
+
+    place = look_at(
+        cluster,
+        storage_path=options.get("storage_path"),
+        dry_run=dry_run,
+        price=options.get("price_per_hour"),
+    )
+    return place.problems

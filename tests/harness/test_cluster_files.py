@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 
 from harness.cli import app
 from harness.cluster import coming_nodes, joins
-from harness.cluster_aws import quota_code
-from harness.cluster_files import placeholders, read_cluster, read_prices, schema_problems, unsafe
+from harness.cluster_aws_checks import quota_code
+from harness.cluster_checks import placeholders, schema_problems, unsafe
+from harness.cluster_files import read_cluster, read_prices
 from harness.cluster_home import differing, rehome
 from harness.cluster_inputs import PROGRAM, program, shipment
 from harness.config import build

@@ -1,0 +1,122 @@
+"""What a benchmark's progress looks like: the live table and the one line, wherever the numbers come from."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A study at a moment.
+
+    Attributes:
+        title, metric: Its name in the table, and what selects.
+        trials, finals: What it has to do: trials of the search, runs of the final stage.
+        ended, tested: What has ended of each.
+        running, stopped, failed: Trials now, stopped early by the scheduler, and failed.
+        best: Best dev value of the search; `None` before the first.
+    """
+
+    title: str
+    metric: str
+    trials: int
+    finals: int
+    ended: int = 0
+    tested: int = 0
+    running: int = 0
+    stopped: int = 0
+    failed: int = 0
+    best: float | None = None
+
+
+@dataclass
+class Board:
+    """A benchmark at a moment.
+
+    Attributes:
+        stage: What is going on (`search`, `final stage`).
+        done: Share of the work, 0 to 1.
+        left_s: Seconds that are probably left; `None` when nobody can know yet.
+        over: Whether training has ended.
+        rows: The studies, by their place in the table.
+    """
+
+    stage: str = ""
+    done: float = 0.0
+    left_s: float | None = None
+    over: bool = False
+    rows: dict[int, Row] = field(default_factory=dict)
+
+    def update(self, news: Mapping[str, Any]) -> None:
+        """Take what `harness.progress_wire` tells of a board elsewhere; what makes no sense is left out."""
+        with suppress(TypeError, ValueError, AttributeError):
+            self._update(news)
+
+    def _update(self, news: Mapping[str, Any]) -> None:
+        self.stage = str(news.get("stage", self.stage))
+        self.done = float(news.get("done", self.done))
+        self.left_s = news.get("left_s")
+        self.over = bool(news.get("over", False))
+        for place, row in news.get("rows", {}).items():
+            self.rows[int(place)] = Row(**row)
+
+    def table(self) -> RenderableType:
+        """The live view."""
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("study", no_wrap=True)
+        for name in ("trials", "running", "stopped", "failed", "best dev", "final"):
+            table.add_column(name, justify="right")
+        for _, row in sorted(self.rows.items()):
+            table.add_row(
+                row.title,
+                f"{row.ended}/{row.trials}",
+                str(row.running or "·"),
+                str(row.stopped or "·"),
+                str(row.failed or "·"),
+                "·" if row.best is None else f"{row.metric} {row.best:.3f}",
+                f"{row.tested}/{row.finals}",
+            )
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(
+            Text(self.stage, style="bold"),
+            ProgressBar(total=1.0, completed=self.done, width=40),
+            Text(f"{self.done:.0%}{self.eta()}"),
+        )
+        return Group(table, bar)
+
+    def line(self) -> str:
+        """Everything in one line."""
+        rows = list(self.rows.values())
+
+        def total(name: str) -> int:
+            return sum(getattr(row, name) for row in rows)
+
+        parts = [
+            f"search {total('ended')}/{total('trials')} trials ({total('stopped')} stopped early)",
+            f"final {total('tested')}/{total('finals')}",
+            f"{total('running')} running",
+        ]
+        parts += [f"{total('failed')} failed"] if total("failed") else []
+        known = [row for row in rows if row.best is not None]
+        if known:
+            best = max(known, key=lambda row: row.best or 0.0)
+            parts.append(f"best {best.title} {best.metric} {best.best:.3f}")
+        return f"{', '.join(parts)}{self.eta()}"
+
+    def eta(self) -> str:
+        """`, about 3 h 05 min left`, or nothing."""
+        return "" if self.left_s is None else f", about {duration(self.left_s)} left"
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `3 h 05 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
