@@ -9,7 +9,13 @@ from harness.cluster_shell import ShellError, run
 
 NEEDED = {
     "gcp": ("googleapiclient", "google.auth", "google_auth_httplib2", "lingo-bench[gcp]"),
-    "azure": ("azure.common", "azure.identity", "azure.mgmt.compute", "msrestazure", "lingo-bench[azure]"),
+    "azure": (
+        "azure.common",
+        "azure.identity",
+        "azure.mgmt.compute",
+        "azure.mgmt.resource",
+        "lingo-bench[azure]",
+    ),
 }
 
 
@@ -18,7 +24,7 @@ def cloud_problems(file: ClusterFile) -> Iterator[str]:
     *modules, extra = NEEDED[file.provider]
     absent = [name for name in modules if not _there(name)]
     if absent:
-        yield f"{file.path}: {", ".join(absent)} must be installed for {file.provider}: pip install '{extra}'"
+        yield f"{file.path}: {' and '.join(absent)} must be installed for {file.provider}: pip install '{extra}'"
         return
     yield from _google(file) if file.provider == "gcp" else _azure()
 
@@ -43,6 +49,7 @@ def _google(file: ClusterFile) -> Iterator[str]:
 
 
 def _azure() -> Iterator[str]:
+    """Ray asks the command line of Azure who you are."""
     if shutil.which("az") is None:
         yield "Azure: its command line is needed: install `az`, then run `az login`."
         return
