@@ -19,7 +19,7 @@ import psutil
 from harness.results import load
 
 ROOT = Path(__file__).resolve().parents[2]
-QUIET_S = 120.0
+QUIET_S = 240.0
 """Longest time without a step after which a run counts as hung."""
 
 OPTIONS: dict[str, Any] = {
