@@ -23,7 +23,7 @@ def clients(config: dict[str, Any]) -> Callable[[str], Any]:
     except ImportError:
         raise InputError("boto3 is needed for AWS: pip install 'lingo-bench[aws]'") from None
     try:
-        session = boto3.session.Session(region_name=config["provider"]["region"])
+        session = boto3.session.Session(region_name=config["provider"].get("region"))
     except ProfileNotFound as error:
         raise InputError(
             f"AWS: {error}: AWS_PROFILE must name one of `aws configure list-profiles`."

@@ -23,20 +23,13 @@ Client = Callable[[str], Any]
 def aws_form_problems(file: ClusterFile) -> Iterator[str]:
     """What can be said without asking AWS: an unknown region, settings of machines that EC2 does not have."""
     try:
-        import boto3
         from botocore.validate import ParamValidator
     except ImportError:
         return
-    session = boto3.session.Session(region_name="us-east-1", **_without_profile())
-    region = file.config["provider"].get("region")
-    known = [
-        name
-        for part in session.get_available_partitions()
-        for name in session.get_available_regions("ec2", part)
-    ]
+    session, region, known = _library(), file.config["provider"].get("region"), regions()
     if region and region not in known:
         yield f"{file.path}: `provider.region` {region} is no region that AWS has.{nearest(str(region), known)}"
-    shape = session._session.get_service_model("ec2").operation_model("RunInstances").input_shape
+    shape = session.get_service_model("ec2").operation_model("RunInstances").input_shape
     for name, row in file.config["available_node_types"].items():
         node = row["node_config"]
         for key in node:
@@ -50,9 +43,18 @@ def aws_form_problems(file: ClusterFile) -> Iterator[str]:
             yield f"{file.path}: `available_node_types.{name}.node_config`: {line}"
 
 
-def _without_profile() -> dict[str, str]:
-    """Keys that are none: the form of a file has nothing to do with accounts, or with a profile that is not there."""
-    return {"aws_access_key_id": "none", "aws_secret_access_key": "none"}
+def _library() -> Any:
+    """What the library itself knows of AWS, whatever AWS_PROFILE says: no account is needed for it."""
+    import botocore.session
+
+    return botocore.session.Session(session_vars={"profile": (None, None, None, None)})
+
+
+def regions() -> list[str]:
+    """Every region that the installed library knows."""
+    session = _library()
+    parts = session.get_available_partitions()
+    return [name for part in parts for name in session.get_available_regions("ec2", part)]
 
 
 def aws_problems(file: ClusterFile, note: Callable[[str], None] = lambda line: None) -> Iterator[str]:
@@ -61,10 +63,10 @@ def aws_problems(file: ClusterFile, note: Callable[[str], None] = lambda line: N
     Args:
         note: Takes what limits a run and does not stop it.
     """
-    if not file.config["provider"].get("region"):
-        return
     try:
         client = clients(file.config)
+        if file.config["provider"].get("region") not in regions():
+            return
         refused = next(_account(file, client), None)
     except InputError as error:
         yield from error.problems

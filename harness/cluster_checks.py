@@ -35,6 +35,7 @@ FURTHER = (
 
 KINDS = {"string": "text", "integer": "a whole number", "array": "a list", "object": "a block of settings"}
 PLACEHOLDER = re.compile(r"\bCHANGE-?ME\b|\b192\.0\.2\.\d+\b")
+ROOT = Path(__file__).resolve().parents[1]
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 WORLD = ("0.0.0.0/0", "::/0")
 
@@ -102,15 +103,19 @@ def ray_schema() -> dict[str, Any]:
     return schema
 
 
-def schema_problems(path: Path, config: dict[str, Any]) -> list[str]:
-    """What Ray itself would refuse: all of it, and in one go."""
+def schema_problems(path: Path, config: dict[str, Any], *, sound: bool = True) -> list[str]:
+    """What Ray itself would refuse: all of it, and in one go.
+
+    Args:
+        sound: Whether the file's form allows to ask Ray's own checks, which read on after a first fault.
+    """
     from jsonschema import Draft7Validator
 
     found = sorted(
         Draft7Validator(ray_schema()).iter_errors(config), key=lambda error: list(map(str, error.path))
     )
     lines = [line for error in found for line in _told(path, error)]
-    return lines or _refused(path, config)
+    return lines or (_refused(path, config) if sound else [])
 
 
 def _told(path: Path, error: Any) -> Iterator[str]:
@@ -165,9 +170,9 @@ def mount_problems(path: Path, mounts: Mapping[str, str]) -> Iterator[str]:
 
 
 def source_of(name: str, base: Path) -> Path:
-    """A mounted file as an absolute path; relative ones start where the user is, beside the file, or above it."""
+    """A mounted file as an absolute path; relative ones start here, beside the file, or in this project."""
     given = Path(name).expanduser()
-    for place in (given, base / given, base.parent / given):
+    for place in (given, base / given, ROOT / given):
         if place.exists():
             return place.resolve()
     return given

@@ -24,7 +24,7 @@ def cloud_problems(file: ClusterFile) -> Iterator[str]:
     *modules, extra = NEEDED[file.provider]
     absent = [name for name in modules if not _there(name)]
     if absent:
-        yield f"{file.path}: {' and '.join(absent)} must be installed for {file.provider}: pip install '{extra}'"
+        yield f"{file.path}: {', '.join(absent)} must be installed for {file.provider}: pip install '{extra}'"
         return
     yield from _google(file) if file.provider == "gcp" else _azure()
 

@@ -122,7 +122,11 @@ def inspect(path: Path, *, filled_in: bool = True) -> tuple[ClusterFile | None, 
     problems = list(form_problems(path, config))
     sound = not problems and isinstance(config.get("cluster_name"), str)
     if config["provider"].get("type") in PROVIDERS:
-        problems += [*setting_problems(path, config), *schema_problems(path, config), *unsafe(path, config)]
+        problems += [
+            *setting_problems(path, config),
+            *schema_problems(path, config, sound=sound),
+            *unsafe(path, config),
+        ]
     problems += placeholders(path) if filled_in else ()
     mounts = config.get("file_mounts")
     problems += mount_problems(path, mounts) if isinstance(mounts, dict) else ()

@@ -18,6 +18,15 @@ ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = ("run_benchmark.py", "lingo", "harness", "search_spaces", "pyproject.toml")
 """All that the head needs of the checkout: no results, no data, no environments, no history."""
 
+INPUTS = "~/lingo/inputs"
+"""Folder on a head for what is sent to it."""
+
+WITH_THE_JOB = "inputs"
+"""Folder in the job's own working directory, on a cluster to which nothing but jobs can be sent."""
+
+MOST_WITH_A_JOB = 200_000_000
+"""Bytes; Ray itself refuses working directories of more than 500 MiB."""
+
 HERE = {"cluster", "out", "data_dir", "models", "tasks", "search_spaces", "suite"}
 """Settings that mean something else there."""
 
@@ -38,11 +47,11 @@ class Shipment:
     arguments: tuple[str, ...]
 
 
-def shipment(benchmark: Benchmark, home: str, out: str) -> Shipment:
+def shipment(benchmark: Benchmark, inputs: str, out: str) -> Shipment:
     """Plan what is sent for a benchmark.
 
     Args:
-        home: The account's home folder on the head.
+        inputs: Folder on the head for what the options name; a relative one is sent with the job itself.
         out: Output folder there.
 
     Raises:
@@ -50,10 +59,10 @@ def shipment(benchmark: Benchmark, home: str, out: str) -> Shipment:
     """
     sent: list[Sent] = []
     arguments = ["run", "--cluster", "auto", "--out", out]
-    arguments += _tasks(benchmark, home, sent)
-    arguments += ["--models", ",".join(_model(model, home, sent) for model in benchmark.models)]
+    arguments += _tasks(benchmark, inputs, sent)
+    arguments += ["--models", ",".join(_model(model, inputs, sent) for model in benchmark.models)]
     for file in benchmark.search_spaces:
-        folder = f"{home}/lingo/inputs/{_short(file)}"
+        folder = f"{inputs}/{_short(file)}"
         sent.append(Sent(file.resolve(), folder))
         arguments += ["--search-space", f"{folder}/{file.name}"]
     arguments += _plain(benchmark)
@@ -61,13 +70,13 @@ def shipment(benchmark: Benchmark, home: str, out: str) -> Shipment:
     return Shipment(tuple(sent), tuple(arguments))
 
 
-def _tasks(benchmark: Benchmark, home: str, sent: list[Sent]) -> list[str]:
+def _tasks(benchmark: Benchmark, inputs: str, sent: list[Sent]) -> list[str]:
     rows = find_tasks(benchmark.tasks)
     named = []
     for row in rows:
         if row.source:
             path = Path(row.source)
-            folder = f"{home}/lingo/inputs/{_short(path)}"
+            folder = f"{inputs}/{_short(path)}"
             sent.append(Sent(path, f"{folder}/{path.name}" if path.is_dir() else folder))
             named.append(f"{folder}/{path.name}")
         else:
@@ -75,7 +84,7 @@ def _tasks(benchmark: Benchmark, home: str, sent: list[Sent]) -> list[str]:
     given = ["--suite", benchmark.suite] if benchmark.suite != "custom" else ["--tasks", ",".join(named)]
     if benchmark.data_dir is None:
         return given
-    data = f"{home}/lingo/inputs/{_short(benchmark.data_dir)}/data"
+    data = f"{inputs}/{_short(benchmark.data_dir)}/data"
     for row in rows:
         for name in folder_names(row):
             if (benchmark.data_dir / name).is_dir():
@@ -83,12 +92,12 @@ def _tasks(benchmark: Benchmark, home: str, sent: list[Sent]) -> list[str]:
     return [*given, "--data-dir", data]
 
 
-def _model(model: str, home: str, sent: list[Sent]) -> str:
+def _model(model: str, inputs: str, sent: list[Sent]) -> str:
     """A folder under its own name, which results are called by; other names as they are."""
     path = Path(model).expanduser()
     if model == TINY_MODEL or not path.is_dir():
         return model
-    folder = f"{home}/lingo/inputs/{_short(path)}/{path.name}"
+    folder = f"{inputs}/{_short(path)}/{path.name}"
     sent.append(Sent(path.resolve(), folder))
     return folder
 
@@ -133,6 +142,35 @@ def _refuse_passwords(benchmark: Benchmark) -> None:
             )
     if problems:
         raise InputError(problems)
+
+
+def size_problems(sent: Sequence[Sent]) -> list[str]:
+    """What is too large to go with a job to a cluster that was there already: there is no SSH to send it by."""
+    sizes = {item.local: _size(item.local) for item in sent}
+    if sum(sizes.values()) <= MOST_WITH_A_JOB:
+        return []
+    largest = max(sizes, key=lambda path: sizes[path])
+    return [
+        f"What goes with a job must be at most {MOST_WITH_A_JOB / 1e6:.0f} MB, but models and data are "
+        f"{sum(sizes.values()) / 1e6:.0f} MB, {largest} most of it: take them from the hub by their names, or run on "
+        "the head itself with --cluster auto."
+    ]
+
+
+def _size(path: Path) -> int:
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)
+
+
+def add_inputs(folder: Path, sent: Sequence[Sent]) -> None:
+    """Put what is sent with a job into its copy of the program."""
+    for item in sent:
+        there = folder / item.folder
+        if item.local.is_dir():
+            shutil.copytree(item.local, there, dirs_exist_ok=True)
+        else:
+            there.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(item.local, there)
 
 
 def program(folder: Path, parts: Sequence[str] = PROGRAM) -> Path:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.cluster_inputs import program
+from harness.cluster_inputs import Sent, add_inputs, program
 from harness.cluster_shell import quiet
 from harness.errors import InputError
 from harness.progress_wire import SETTING
@@ -61,10 +61,16 @@ class Jobs:
             ) from None
 
     def submit(
-        self, arguments: Sequence[str], *, name: str, environment: dict[str, str] | None = None
+        self,
+        arguments: Sequence[str],
+        *,
+        name: str,
+        environment: dict[str, str] | None = None,
+        sent: Sequence[Sent] = (),
     ) -> str:
-        """Submit `python <arguments>` with a copy of the program; the job's id."""
+        """Submit `python <arguments>` with a copy of the program, and of what is `sent` with it; the job's id."""
         with tempfile.TemporaryDirectory(prefix="lingo-program-") as folder, quiet():
+            add_inputs(Path(folder), sent)
             job: str = self._client.submit_job(
                 entrypoint=" ".join(["python", *map(word, arguments)]),
                 runtime_env={

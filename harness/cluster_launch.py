@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from harness.cluster_checks import source_of
+from harness.cluster_checks import PLACEHOLDER, source_of
 from harness.cluster_files import ClusterFile
 from harness.cluster_session import Session
 from harness.cluster_shell import Remote, ShellError, quiet, run, stream
@@ -209,8 +209,9 @@ def _provider(config: dict[str, Any]) -> Any:
 def reachable(cluster: ClusterFile) -> list[str]:
     """Listed machines that SSH does not reach, or that lack what a cluster needs; one line each, in their order."""
     provider, auth = cluster.config["provider"], cluster.config.get("auth") or {}
-    hosts = [host for host in (provider.get("head_ip"), *provider.get("worker_ips", ())) if host]
-    if not auth.get("ssh_user"):
+    listed = [str(host) for host in (provider.get("head_ip"), *provider.get("worker_ips", ())) if host]
+    hosts = [host for host in listed if not PLACEHOLDER.search(host)]
+    if PLACEHOLDER.search(str(auth.get("ssh_user") or "CHANGE-ME")):
         return []
 
     def look(host: str) -> str | None:
@@ -221,7 +222,7 @@ def reachable(cluster: ClusterFile) -> list[str]:
         try:
             remote.run(line, timeout=40, what="SSH")
         except ShellError as error:
-            return f"{cluster.path}: {remote.name} cannot be used: {error}"
+            return f"{cluster.path}: {remote.name} cannot be used: {str(error).removeprefix('SSH: ')}"
         return None
 
     with ThreadPoolExecutor(16) as at_once:

@@ -13,7 +13,7 @@ from rich.markup import escape
 from harness.cluster import JOBS
 from harness.cluster_checks import placeholders
 from harness.cluster_files import ClusterFile, inspect
-from harness.cluster_inputs import PROGRAM, Shipment, shipment
+from harness.cluster_inputs import INPUTS, PROGRAM, WITH_THE_JOB, Shipment, shipment, size_problems
 from harness.cluster_session import Session, token_path
 from harness.config import Benchmark, seconds_of
 from harness.errors import InputError
@@ -62,13 +62,12 @@ def check(benchmark: Benchmark, *, dry_run: bool) -> Checked:
     folder = f"~/lingo/runs/{folder_name(out.resolve())}"
     sent = Shipment((), ())
     try:
-        sent = shipment(benchmark, "~", folder)
+        sent = shipment(
+            benchmark, WITH_THE_JOB if JOBS.fullmatch(benchmark.cluster or "") else INPUTS, folder
+        )
+        problems += size_problems(sent.sent) if file is None else []
     except InputError as error:
         problems += error.problems
-    if file is None and sent.sent:
-        notes.append(
-            "Folders named here are not sent to a cluster that is there: they must exist on its head."
-        )
     if problems:
         raise InputError(dict.fromkeys(problems))
     return Checked(file=file, out=out.resolve(), folder=folder, shipment=sent, notes=tuple(notes))
@@ -217,8 +216,8 @@ def plan_lines(checked: Checked, benchmark: Benchmark) -> Iterator[str]:
         for there, here in (file.config.get("file_mounts") or {}).items():
             yield f"Copies     {here} -> every node, {there}"
     yield f"Token      {token_path()}" + ("" if token_path().is_file() else " (made at the start)")
-    for item in checked.shipment.sent if file is not None else ():
-        yield f"Sends      {item.local} -> head, {item.folder}"
+    for item in checked.shipment.sent:
+        yield f"Sends      {item.local} -> {'head' if file is not None else 'with the job'}, {item.folder}"
     yield f"Program    {', '.join(PROGRAM)} (results, data, tests and environments stay here)"
     if file is not None:
         yield "Checks     python -m harness.cluster_doctor, a look at every node that is up"

@@ -11,7 +11,7 @@ from rich.markup import escape
 from harness.cluster_end import Wishes, agreed, still_up, teardown
 from harness.cluster_files import ClusterFile
 from harness.cluster_follow import attach, connection
-from harness.cluster_inputs import Shipment, shipment
+from harness.cluster_inputs import INPUTS, WITH_THE_JOB, Shipment, shipment
 from harness.cluster_jobs import Jobs
 from harness.cluster_launch import ray_up, settled
 from harness.cluster_plan import check, folder_name, show_plan
@@ -119,7 +119,9 @@ def _submit(session: Session, benchmark: Benchmark, console: Console) -> Session
     with connection(session) as (jobs, _):
         if not session.address:
             _doctor(session, jobs, console)
-        job = jobs.submit(["run_benchmark.py", *sent.arguments], name=f"lingo {session.out.name}")
+        with_it = sent.sent if session.address else ()
+        name = f"lingo {session.out.name}"
+        job = jobs.submit(["run_benchmark.py", *sent.arguments], name=name, sent=with_it)
     session = session.save(job=job, folder=folder)
     console.print(f"Submitted as {job}.")
     return session
@@ -128,9 +130,9 @@ def _submit(session: Session, benchmark: Benchmark, console: Console) -> Session
 def _ship(session: Session, benchmark: Benchmark, console: Console) -> Shipment:
     """Send what the options name; data is prepared on the head, once."""
     if session.address:
-        return shipment(benchmark, "~", session.folder)
+        return shipment(benchmark, WITH_THE_JOB, session.folder)
     home = session.remote.run("echo $HOME").strip()
-    sent = shipment(benchmark, home, f"{home}/lingo/runs/{folder_name(session.out)}")
+    sent = shipment(benchmark, INPUTS.replace("~", home), f"{home}/lingo/runs/{folder_name(session.out)}")
     for item in sent.sent:
         console.print(f"[dim]sending {escape(str(item.local))}[/]", soft_wrap=True)
         session.remote.push(item.local, item.folder)

@@ -21,6 +21,7 @@ def make_engine(
     pack: int = 1,
     files: Files | None = None,
     frozen: Frozen | None = None,
+    gpus: int = 0,
     **room: int,
 ) -> "Dispatch":
     """The engine of one worker of a group of `world`.
@@ -29,8 +30,18 @@ def make_engine(
         pack: Most trials at once, of the methods that go into a pack.
         files: How the worker gets at the driver's files; its own file system by default.
         frozen: Type of the frozen weights; `None` chooses by the device.
+        gpus: GPUs that this worker was given.
         room: `max_rank` and `max_labels` of a pack, see `harness.packs.Room`.
+
+    Raises:
+        ValueError: If torch cannot use the GPU that was given: the processor of a machine that is paid for its GPU
+            would train for days, and nobody would be told.
     """
+    if gpus and not torch.cuda.is_available():
+        raise ValueError(
+            f"This machine's GPU must be usable by torch {torch.__version__} (CUDA {torch.version.cuda}), but is not: "
+            "the driver is missing or too old (see `nvidia-smi` there); take a newer image in the cluster file."
+        )
     files = files or LocalFiles()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     held = frozen or usual_type(device)

@@ -202,7 +202,9 @@ def _pool(
 
         studies = [cell.study for cell in cells]
         room = largest([study.space for study in studies], [study.task.num_labels for study in studies])
-        make_engine = partial(engine, pack=slots, files=ground.files, frozen=benchmark.frozen, **room)
+        make_engine = partial(
+            engine, pack=slots, files=ground.files, frozen=benchmark.frozen, gpus=lay.gpus, **room
+        )
     return Pool.start(
         make_engine,
         groups=lay.groups,

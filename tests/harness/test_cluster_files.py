@@ -158,7 +158,7 @@ def test_the_job_runs_what_was_asked_for_here(tmp_path):
     (data / "mouse" / "2").mkdir(parents=True)
     options = {"tasks": ("mouse/2",), "models": (str(model),), "data_dir": data, "seeds": (3, 4)}
     benchmark = build({**options, "drop_leaks": True, "batch_size": 4, "max_cost": 5.0, "cluster": "c.yaml"})
-    sent = shipment(benchmark, "/home/me", "/home/me/lingo/runs/x")
+    sent = shipment(benchmark, "/home/me/lingo/inputs", "/home/me/lingo/runs/x")
     words = list(sent.arguments)
     assert words[:5] == ["run", "--cluster", "auto", "--out", "/home/me/lingo/runs/x"]
     value = dict(itertools.pairwise(words))
@@ -184,7 +184,7 @@ def test_the_program_that_is_sent_is_small_and_knows_its_commit(tmp_path):
 def test_a_password_in_an_address_is_refused():
     benchmark = build({"tracking_uri": "postgresql://me:secret@db.example/x", "cluster": "c.yaml"})
     with pytest.raises(InputError, match="--tracking-uri") as refused:
-        shipment(benchmark, "~", "x")
+        shipment(benchmark, "~/lingo/inputs", "x")
     assert "secret" not in str(refused.value)
 
 
