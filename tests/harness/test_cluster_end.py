@@ -1,0 +1,183 @@
+"""The end of a benchmark on a cluster: who is asked, what is taken down, and what is said when that fails."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from harness import cluster_end, cluster_launch
+from harness.cluster_end import Wishes, agreed, conclude, teardown
+from harness.cluster_jobs import Ending
+from harness.cluster_session import Session, load_session
+from harness.errors import InputError
+
+DONE = Ending("SUCCEEDED", 0, "")
+
+
+class Cloud:
+    """What the end asks for: results home, the cluster down."""
+
+    def __init__(self, monkeypatch, tmp_path, *, left=(), lost=False):
+        self.text, self.downs = io.StringIO(), 0
+        self.console = Console(file=self.text, width=300)
+        self.session = Session(
+            out=tmp_path / "run", file="c.yaml", host="10.0.0.1", provider="aws", nodes=9, hourly=8.0, job="j"
+        ).save()
+
+        def home(session):
+            if lost:
+                raise InputError("the line is down")
+            return 12
+
+        def down(session, say):
+            self.downs += 1
+            if left == "Ctrl-C":
+                raise KeyboardInterrupt
+            return list(left)
+
+        monkeypatch.setattr(cluster_end, "bring_home", home)
+        monkeypatch.setattr(cluster_end, "ray_down", down)
+
+    @property
+    def said(self):
+        return self.text.getvalue()
+
+
+@pytest.fixture
+def cloud(monkeypatch, tmp_path):
+    return lambda **how: Cloud(monkeypatch, tmp_path, **how)
+
+
+class Stdin(io.StringIO):
+    def __init__(self, text, terminal):
+        super().__init__(text)
+        self.terminal = terminal
+
+    def isatty(self):
+        return self.terminal
+
+
+@pytest.fixture
+def answer(monkeypatch):
+    """What stands at the standard input; whether it is a terminal."""
+    return lambda text, terminal=False: monkeypatch.setattr("sys.stdin", Stdin(text, terminal))
+
+
+@pytest.mark.parametrize(
+    "text,terminal,default,nobody,agrees",
+    [
+        ("y\n", True, False, False, True),
+        ("n\n", True, True, True, False),
+        ("\n", True, True, False, True),
+        ("\n", True, False, True, False),
+        ("y\n", False, False, False, True),
+        ("", False, False, True, True),  # nobody there
+        ("", False, True, False, False),
+        ("", True, True, True, False),  # Ctrl-D on a terminal is no yes
+    ],
+)
+def test_who_is_asked(answer, text, terminal, default, nobody, agrees):
+    answer(text, terminal)
+    assert agreed("Well?", Console(quiet=True), default=default, nobody=nobody) is agrees
+
+
+def test_with_nobody_to_ask_the_cluster_goes_once_the_results_are_home(cloud, answer):
+    answer("")
+    there = cloud()
+    assert conclude(there.session, DONE, Wishes(), there.console) == 0
+    assert there.downs == 1 and "12 files are home" in there.said and "nothing of it is left" in there.said
+    assert "at most $" in there.said
+    assert load_session(there.session.out).host == "" and load_session(there.session.out).file == ""
+
+
+@pytest.mark.parametrize("wish", [None, True])
+def test_results_that_are_not_home_are_not_taken_down_with_it(cloud, answer, wish):
+    answer("y\n")
+    there = cloud(lost=True)
+    assert conclude(there.session, DONE, Wishes(teardown=wish), there.console) == 1
+    assert there.downs == 0 and "the line is down" in there.said and "only it has the results" in there.said
+    assert (
+        f"attach {there.session.out}" in there.said and f"stop {there.session.out} --teardown" in there.said
+    )
+
+
+@pytest.mark.parametrize("wish,text,downs", [(True, "", 1), (None, "", 0), (None, "\n", 0), (None, "y\n", 1)])
+def test_stop_takes_them_down_if_the_user_says_so(cloud, answer, wish, text, downs):
+    answer(text)
+    there = cloud(lost=True)
+    assert conclude(there.session, DONE, Wishes(teardown=wish), there.console, all_the_same=True) == 1
+    assert there.downs == downs
+
+
+def test_kept_when_told_so_with_the_way_to_end_it(cloud, answer):
+    answer("")
+    there = cloud()
+    assert conclude(there.session, DONE, Wishes(teardown=False), there.console) == 0
+    assert there.downs == 0 and f"stop {there.session.out} --teardown" in there.said
+    assert load_session(there.session.out).host == "10.0.0.1"
+
+
+def test_what_is_left_is_named_and_remembered(cloud):
+    there = cloud(left=["machine i-1 is still there: end it in the provider's console."])
+    assert conclude(there.session, DONE, Wishes(teardown=True), there.console) == 1
+    assert "machine i-1" in there.said and "stop" in there.said and "nothing of it is left" not in there.said
+    assert load_session(there.session.out).file == "c.yaml"
+
+
+def test_ctrl_c_while_it_is_taken_down(cloud):
+    there = cloud(left="Ctrl-C")
+    assert teardown(there.session, True, there.console) == 1
+    assert "some of it may be left" in there.said and f"stop {there.session.out} --teardown" in there.said
+    assert load_session(there.session.out).host == "10.0.0.1"
+
+
+def test_a_failed_job_keeps_its_exit_code_through_the_teardown(cloud):
+    there = cloud()
+    assert conclude(there.session, Ending("FAILED", 3, ""), Wishes(teardown=True), there.console) == 3
+    assert "The job ended as FAILED" in there.said and there.downs == 1
+
+
+class Provider:
+    """A cloud's machines, which end when asked for the so many-th time."""
+
+    def __init__(self, deaf):
+        self.there, self.deaf = ["i-1", "i-2"], deaf
+
+    def non_terminated_nodes(self, _):
+        return list(self.there)
+
+    def terminate_nodes(self, names):
+        self.deaf -= 1
+        if self.deaf <= 0:
+            self.there = [name for name in self.there if name not in names]
+
+
+@pytest.mark.parametrize("deaf,left", [(1, 0), (2, 2)])
+def test_what_ray_leaves_is_asked_once_more(monkeypatch, deaf, left):
+    provider, said = Provider(deaf), []
+    monkeypatch.setattr(cluster_launch, "_provider", lambda config: provider)
+    monkeypatch.setattr(cluster_launch, "GONE_S", 0.0)
+    lines = cluster_launch._cloud_left({"cluster_name": "x"}, said.append)
+    assert len(lines) == left and all("is still there" in line for line in lines)
+    assert said == ["2 machines are still there; they are asked once more to end."]
+
+
+def test_a_provider_that_cannot_be_asked_is_no_clean_end(monkeypatch):
+    def gone(config):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(cluster_launch, "_provider", gone)
+    (line,) = cluster_launch._cloud_left({"cluster_name": "x"}, lambda line: None)
+    assert "cannot be found out (no route to host)" in line and "machines of x" in line
+
+
+def test_only_relative_files_of_the_project_are_found_from_everywhere(tmp_path, monkeypatch):
+    from harness.cluster_checks import source_of
+
+    monkeypatch.chdir(tmp_path)
+    found = source_of("clusters/requirements.txt", tmp_path)
+    assert found == Path(cluster_launch.__file__).resolve().parents[1] / "clusters" / "requirements.txt"
+    (tmp_path / "clusters").mkdir()
+    (tmp_path / "clusters" / "requirements.txt").write_text("")
+    assert source_of("clusters/requirements.txt", tmp_path) == tmp_path / "clusters" / "requirements.txt"

@@ -1,0 +1,184 @@
+"""The view of a job on a cluster: progress as lines, the table from them, and a connection that breaks."""
+
+import io
+import json
+from contextlib import contextmanager
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from harness import cluster_follow
+from harness.cluster_end import Wishes
+from harness.cluster_jobs import Ending, Jobs
+from harness.cluster_screen import Screen, board_of, plain
+from harness.cluster_session import Session
+from harness.cluster_shell import ShellError
+from harness.jobs import Job, Report
+from harness.progress import Progress, StudyGoal
+from harness.progress_board import Board, Row
+from harness.progress_wire import PREFIX, Sender, read
+
+DONE = Ending("SUCCEEDED", 0, "")
+
+
+def rows():
+    counts = st.integers(0, 9)
+    best = st.none() | st.floats(-1, 1)
+    row = st.builds(
+        Row,
+        title=st.text(max_size=8),
+        metric=st.just("mcc"),
+        trials=counts,
+        finals=counts,
+        ended=counts,
+        best=best,
+    )
+    return st.dictionaries(st.integers(0, 3), row, max_size=4)
+
+
+@given(st.lists(rows(), min_size=1, max_size=6))
+def test_lines_from_the_first_on_hold_the_whole_board(boards):
+    sender, there, here = Sender(), Board(), Board()
+    for number, found in enumerate(boards):
+        there = Board(stage="search", done=number / 10, left_s=number, rows={**there.rows, **found})
+        line = sender.line(there)
+        if line is not None:
+            assert line.startswith(PREFIX) and "\n" not in line
+            here.update(read(line))
+        assert (here.rows, here.done) == (there.rows, there.done)
+    assert sender.line(there) is None  # nothing new
+
+
+def test_a_line_grows_with_what_changed_alone():
+    board = Board(rows={n: Row(title=f"task {n}", metric="mcc", trials=8, finals=3) for n in range(98)})
+    sender = Sender()
+    first = sender.line(board)
+    board.rows[5] = Row(title="task 5", metric="mcc", trials=8, finals=3, ended=1)
+    assert len(sender.line(board)) < len(first) / 50
+
+
+@pytest.mark.parametrize("line", ["x", PREFIX, PREFIX + "[1]", PREFIX + '{"a"', " " + PREFIX + "{}"])
+def test_lines_that_say_nothing_of_progress(line):
+    assert read(line) is None
+
+
+@pytest.mark.parametrize(
+    "news", [{"rows": 3}, {"rows": {"x": {}}}, {"rows": {"0": {"y": 1}}}, {"done": "much"}]
+)
+def test_news_that_make_no_sense_change_nothing_and_end_nothing(news):
+    Board().update(news)
+
+
+def played(terminal):
+    """A small benchmark's output as its follower's screen shows it, and that output."""
+    out, shown = io.StringIO(), io.StringIO()
+    goals = [StudyGoal(key="a|b|c", title="a c", metric="mcc", trials=1, finals=1, epochs=1, work=1.0)]
+    job = Job(id="a/trial-0000", study="a|b|c", stage="search", backbone="b", data="d", config={})
+    with Progress(goals, Console(file=out, width=80), every=0.0, wire=True) as progress:
+        progress.stage("search")
+        progress.update(
+            job, Report(job=job.id, number=1, status="running", epoch=1, dev={"mcc": 0.5}), "finished"
+        )
+    lines = ["Training on a cluster", *out.getvalue().splitlines(), "(raylet) noise", "Done"]
+    console = Console(file=shown, width=80, force_terminal=terminal)
+    with Screen(console) as screen:
+        for line in lines:
+            screen.take(line)
+            if screen._live is not None:
+                screen._live.refresh()
+    return shown.getvalue(), lines, screen
+
+
+def test_a_terminal_shows_the_table_and_what_comes_after_it():
+    shown, lines, screen = played(terminal=True)
+    for text in ("Training on a cluster", "best dev", "mcc 0.500", "Done"):
+        assert text in shown
+    assert PREFIX not in shown and "noise" not in shown and screen.seen == len(lines)
+
+
+def test_elsewhere_lines_now_and_then():
+    shown, lines, _ = played(terminal=False)
+    assert "search 1/1 trials" in shown and PREFIX not in shown and "best dev" not in shown
+    assert plain(lines) == [*shown.splitlines()[:-1], "(raylet) noise", "Done"]
+
+
+def test_a_look_in_between_finds_the_table():
+    _, lines, _ = played(terminal=False)
+    assert board_of(lines) is None  # over
+    board = board_of([line for line in lines if '"over":true' not in line])
+    assert board is not None and board.rows[0].best == 0.5 and board_of(["x"]) is None
+
+
+class Broken:
+    """Connections of which the first ones break, in several ways."""
+
+    def __init__(self, monkeypatch, *ways):
+        self.ways, self.asked = list(ways), []
+        self.now = 0.0
+        monkeypatch.setattr(cluster_follow, "connection", self.connection)
+        monkeypatch.setattr(cluster_follow, "_say_doors", lambda *_: None)
+        monkeypatch.setattr(cluster_follow.time, "sleep", self.sleep)
+        monkeypatch.setattr(cluster_follow.time, "monotonic", lambda: self.now)
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+    @contextmanager
+    def connection(self, session):
+        way = self.ways.pop(0) if self.ways else None
+        if isinstance(way, ShellError):
+            raise way
+        yield self, {}
+
+    def follow(self, job, take, *, seen):
+        self.asked.append(seen)
+        take(f"line {seen}")
+        if len(self.asked) == 1:
+            raise ConnectionError("no answer: gone")
+        return DONE
+
+
+def test_a_connection_that_breaks_is_made_again_and_nothing_is_shown_twice(monkeypatch, tmp_path):
+    broken = Broken(monkeypatch, None, ShellError("no tunnel"), ShellError("no tunnel"))
+    text = io.StringIO()
+    ending = cluster_follow._follow(Session(out=tmp_path, job="j"), Console(file=text, width=200))
+    assert ending == DONE and broken.asked == [0, 1]
+    assert text.getvalue().count("not heard") == 1 and text.getvalue().count("line 0") == 1
+
+
+def test_a_cluster_that_stays_away_is_left_with_how_to_come_back(monkeypatch, tmp_path):
+    Broken(monkeypatch, *[ShellError("no tunnel")] * 1000)
+    text = io.StringIO()
+    session = Session(out=tmp_path / "my run", job="j", provider="aws")
+    code = cluster_follow.attach(session, Wishes(), Console(file=text, width=200))
+    assert code == 130 and "does not answer any more (no tunnel)" in text.getvalue()
+    assert f"python run_benchmark.py attach '{tmp_path}/my run'" in text.getvalue()
+    assert "cost money" in text.getvalue()
+
+
+def test_lines_are_passed_on_once_when_the_stream_breaks_in_the_middle(monkeypatch):
+    jobs, streams = Jobs.__new__(Jobs), [["a\nb\n"], ["a\nb\nc", "\nd\n"]]
+
+    class Client:
+        async def tail_job_logs(self, job):
+            for chunk in streams.pop(0):
+                yield chunk
+            if streams:
+                raise RuntimeError("WebSocket connection closed unexpectedly")
+
+    jobs._client = Client()
+    monkeypatch.setattr("harness.cluster_jobs.RETRY_S", 0.0)
+    monkeypatch.setattr(Jobs, "ending", lambda self, job: DONE)
+    monkeypatch.setattr(Jobs, "logs", lambda self, job: "a\nb\nc\nd\ne")
+    lines = []
+    assert jobs.follow("j", lines.append) == DONE
+    assert lines == ["a", "b", "c", "d", "e"]
+
+
+def test_a_job_is_told_to_send_progress():
+    from harness.cluster_jobs import JOB_SETTINGS
+    from harness.progress_wire import SETTING
+
+    assert JOB_SETTINGS[SETTING] == "1" and "TOKEN" not in json.dumps(JOB_SETTINGS).upper()
