@@ -1,7 +1,8 @@
-"""Ctrl-C and polite kills: once to stop in order, twice to leave at once; a run goes on after either."""
+"""Ctrl-C, polite kills, closed terminals: once to stop in order, twice to leave at once; a run goes on after each."""
 
 import os
 import signal
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,9 @@ from pathlib import Path
 from typing import Protocol
 
 from rich.console import Console
+
+
+TAKEN = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interruptible(Protocol):
@@ -34,9 +38,11 @@ class Pressed:
         """From now on the first one ends this pool's jobs."""
         self._pool = pool
 
-    def __call__(self, *_: object) -> None:
+    def __call__(self, number: int = signal.SIGINT, *_: object) -> None:
         from harness.run import INTERRUPTED, resume_command
 
+        if number == signal.SIGHUP:
+            _leave_terminal()
         if self.once:
             self._console.show_cursor(True)
             self._console.print(f"Left at once. To go on: {resume_command(self._out)}", soft_wrap=True)
@@ -57,9 +63,22 @@ def ctrl_c(console: Console, out: Path) -> Iterator[Pressed]:
     if threading.current_thread() is not threading.main_thread():
         yield pressed
         return
-    before = {number: signal.signal(number, pressed) for number in (signal.SIGINT, signal.SIGTERM)}
+    # Under nohup a closed terminal is to be of no effect, and stays so.
+    wanted = [
+        number for number in TAKEN if signal.getsignal(number) != signal.SIG_IGN or number != signal.SIGHUP
+    ]
+    before = {number: signal.signal(number, pressed) for number in wanted}
     try:
         yield pressed
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _leave_terminal() -> None:
+    """Let what is still written to a terminal that was closed go nowhere, where it would be an error."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        if stat.S_ISCHR(os.fstat(stream).st_mode):  # a closed terminal is no tty any more
+            os.dup2(nowhere, stream)
+    os.close(nowhere)

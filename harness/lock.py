@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from harness.errors import InputError
 from harness.results import now
@@ -22,13 +23,11 @@ def only_driver(out: Path | str) -> Iterator[None]:
     Where bad input ends the block, folders that were made for it go again, if nothing else came to lie in them.
 
     Raises:
-        InputError: when another driver that is alive holds the folder.
+        InputError: when another driver that is alive holds the folder, or it cannot be written.
     """
     out = Path(out)
-    new = [folder for folder in (out / NAME, out, *out.parents) if not folder.exists()]
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / NAME
-    with path.open("a+") as file:
+    path, new = out / NAME, [folder for folder in (out / NAME, out, *out.parents) if not folder.exists()]
+    with _opened(path, new) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -48,10 +47,23 @@ def only_driver(out: Path | str) -> Iterator[None]:
             file.truncate(0)
 
 
+def _opened(path: Path, new: Sequence[Path]) -> IO[str]:
+    """The lock's file, with the folders above it. Raises `InputError` where they cannot be made or written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("a+")
+    except OSError as error:
+        _take_back(path.parent, new)
+        raise InputError(
+            f"`--out` must be a folder that can be written, but {path.parent} cannot ({error.strerror})."
+        ) from None
+
+
 def _take_back(out: Path, new: Sequence[Path]) -> None:
     """Remove what was new: the lock, and folders that are empty."""
     if out / NAME in new:
-        (out / NAME).unlink(missing_ok=True)
+        with suppress(OSError):  # it was never made
+            (out / NAME).unlink()
     inner = sorted((path for path in out.rglob("*") if path.is_dir()), reverse=True) if out in new else []
     for folder in [*inner, *(folder for folder in new if folder != out / NAME)]:
         with suppress(OSError):  # it holds something

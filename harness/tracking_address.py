@@ -14,6 +14,8 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 USER, PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
 MASK = "***"
 HTTP = ("http://", "https://")
+STORES = re.compile(r"(https?|sqlite|(postgresql|mysql|mssql)(\+\w+)?)://|databricks\b")
+"""Addresses that MLflow serves today; it keeps no runs in plain folders any more."""
 SECRET = re.compile(r"(?<=://)[^/?#\s'\"]*@")
 
 
@@ -38,7 +40,7 @@ def without_login(uri: str, environment: MutableMapping[str, str] = os.environ) 
     The password of a database stays in its address, as its driver needs it there.
 
     Raises:
-        ValueError: If the address comes from a file that keeps no password, or names a user alone.
+        ValueError: If it is no address of a store, comes from a file that keeps no password, or names a user alone.
     """
     if uri.startswith(HTTP) and "@" in urlsplit(uri).netloc:
         login = urlsplit(uri).netloc.rpartition("@")[0]
@@ -50,6 +52,11 @@ def without_login(uri: str, environment: MutableMapping[str, str] = os.environ) 
             )
         environment[USER], environment[PASSWORD] = unquote(user), unquote(password)
         return storable(uri)
+    if not STORES.match(uri):
+        raise ValueError(
+            "must be an address of an MLflow store (http://, https://, sqlite:///FILE, postgresql://, mysql://, "
+            f"mssql:// or databricks), but got {masked(uri)!r}."
+        )
     if f"://{MASK}@" in uri:
         raise ValueError(f"must be given again: the output folder keeps no password, but {uri} needs one.")
     return uri

@@ -1,6 +1,7 @@
 """The commands: one module each. Options in, exit code out."""
 
 import difflib
+import errno
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -11,7 +12,24 @@ from typer.core import TyperGroup
 
 from harness.errors import InputError
 
-BAD_INPUT, INTERRUPTED = 2, 130
+STOPPED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+REFUSALS = {
+    getattr(errno, name)
+    for name in (
+        "EACCES",
+        "EPERM",
+        "EROFS",
+        "ENOSPC",
+        "EDQUOT",
+        "ENOTDIR",
+        "EISDIR",
+        "ENAMETOOLONG",
+        "EIO",
+        "ESTALE",
+    )
+}
+"""Errors with which the system refuses a file: not this program's mistakes."""
 
 
 class _RunByDefault(TyperGroup):
@@ -46,7 +64,8 @@ def names(text: str | None) -> tuple[str, ...] | None:
 
 
 def conduct(work: Callable[[Console], int], *, interrupted: str = "Interrupted.") -> NoReturn:
-    """Do a command's work and leave with its exit code: bad input is told line by line, never as a traceback.
+    """Do a command's work and leave with its exit code: bad input is told line by line, and files that the system
+    refuses in one line, never as a traceback.
 
     Args:
         work: Takes the console and returns the exit code.
@@ -59,6 +78,14 @@ def conduct(work: Callable[[Console], int], *, interrupted: str = "Interrupted."
     except InputError as error:
         complain(error)
         code = BAD_INPUT
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        Console(stderr=True, highlight=False, soft_wrap=True).print(
+            f"[bold red]Stopped[/]: {escape(f'{where}{error.strerror}')}."
+        )
+        code = STOPPED
     except KeyboardInterrupt:
         console.print(interrupted)
         code = INTERRUPTED

@@ -345,3 +345,53 @@ def test_the_first_ctrl_c_ends_the_jobs_and_the_second_the_process(tmp_path, mon
         assert left == [130]
     assert signal.getsignal(signal.SIGINT) == before
     assert f"Left at once. To go on: python run_benchmark.py resume {tmp_path}" in text.getvalue()
+
+
+CLOSED = """
+import os, pty, signal, sys, time
+from pathlib import Path
+
+if sys.argv[2] == "nohup":
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+child, terminal = pty.fork()
+if child:
+    os.read(terminal, 5)
+    os.close(terminal)
+    os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+from rich.console import Console
+from harness.interrupts import ctrl_c
+
+class Pool:
+    def interrupt(self):
+        Path(sys.argv[1], "ended").touch()
+
+with ctrl_c(Console(), Path(sys.argv[1])) as pressed:
+    pressed.ends(Pool())
+    print("ready", flush=True)
+    for _ in range(100 if sys.argv[2] == "plain" else 5):
+        if pressed.once:
+            break
+        time.sleep(0.1)
+if pressed.once:
+    print("still whole", flush=True)
+    sys.exit(7)
+"""
+
+
+@pytest.mark.parametrize(("how", "code"), [("plain", 7), ("nohup", 0)])
+def test_a_terminal_that_is_closed_ends_the_jobs_as_ctrl_c_does(tmp_path, how, code):
+    ended = subprocess.run([sys.executable, "-c", CLOSED, str(tmp_path), how], cwd=ROOT, timeout=60)
+    assert ended.returncode == code
+    assert (tmp_path / "ended").exists() == (how == "plain")
+
+
+def test_an_output_folder_that_cannot_be_made_or_written(tmp_path):
+    (tmp_path / "file").touch()
+    told = "`--out` must be a folder that can be written"
+    with pytest.raises(InputError, match=told), only_driver(tmp_path / "file" / "out"):
+        pass
+    (tmp_path / "held" / "driver.lock").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"but .*held cannot"), only_driver(tmp_path / "held"):
+        pass
+    with pytest.raises(InputError, match="cannot"), only_driver(Path("/proc/none/here")):
+        pass

@@ -25,6 +25,12 @@ def test_half_a_login_is_refused_without_being_shown(uri):
         without_login(uri, {})
 
 
+@pytest.mark.parametrize("uri", ["mlruns", "./mlruns", "file:///runs", "foo://bar", "", "sqlite:x.db"])
+def test_what_is_no_address_of_a_store(uri):
+    with pytest.raises(ValueError, match="must be an address of an MLflow store"):
+        without_login(uri, {})
+
+
 @pytest.mark.parametrize(
     "text, shown",
     [
