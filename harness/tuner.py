@@ -20,8 +20,16 @@ TUNE_SETTINGS = {
 }
 
 
+SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
+"""What Tune would hand to its trials in their runtime environment, which Ray writes into its logs as it is. Neither this
+process nor the trials need it."""
+
 CLIENT = {"CPU": 0.001}
 """What a client asks for: Tune has no trials without resources."""
+
+CLIENT_LOSSES = 50
+"""How often a trial may lose its client, mostly with a spot machine; its jobs train on meanwhile, and the pool counts
+what speaks against them."""
 
 
 class Tuner:
@@ -34,6 +42,8 @@ class Tuner:
 
     def __init__(self, plans: Sequence[StudyPlan], rules: dict[str, Any]) -> None:
         os.environ.update(TUNE_SETTINGS)
+        for name in SECRETS:
+            os.environ.pop(name, None)
         from harness.searcher import GroupSearcher
 
         self._searcher = GroupSearcher(plans, **rules)
@@ -53,6 +63,7 @@ class Tuner:
             return
         from ray import tune
 
+        self._searcher.release = lambda name: source.release.remote(name)
         from harness.client import METRIC, Client, StopWhenInterrupted
         from harness.schedulers import GroupSchedulers
 
@@ -78,7 +89,7 @@ class Tuner:
                 name=f"search-{time.time_ns():x}",
                 storage_path=scratch,
                 stop=StopWhenInterrupted(),
-                failure_config=tune.FailureConfig(max_failures=2),
+                failure_config=tune.FailureConfig(max_failures=CLIENT_LOSSES),
                 verbose=0,
             ),
         )
