@@ -42,7 +42,7 @@ def ray_up(cluster: ClusterFile, config: dict[str, Any], session: Session, say: 
     folder = session.out / "cluster"
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / cluster.path.name
-    file.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    file.write_text(_text(config), encoding="utf-8")
     session = session.save(file=str(file), source=str(cluster.path), name=cluster.name)
     log = folder / "up.log"
     last: list[str] = []
@@ -56,6 +56,16 @@ def ray_up(cluster: ClusterFile, config: dict[str, Any], session: Session, say: 
     if stream(command, log, environment(cluster.provider), on_line):
         raise InputError(f"`ray up` failed: {last_words(last)} All that it said is in {log}.")
     return with_head(session)
+
+
+def started_with(cluster: ClusterFile, config: dict[str, Any], session: Session) -> bool:
+    """Whether this very configuration was the last that machines were started with in this session."""
+    file = session.out / "cluster" / cluster.path.name
+    return file.is_file() and file.read_text(encoding="utf-8") == _text(config)
+
+
+def _text(config: dict[str, Any]) -> str:
+    return yaml.safe_dump(config, sort_keys=False)
 
 
 def environment(provider: str) -> dict[str, str]:

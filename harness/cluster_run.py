@@ -2,6 +2,7 @@
 
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from harness.cluster_files import ClusterFile
 from harness.cluster_follow import attach, connection
 from harness.cluster_inputs import INPUTS, WITH_THE_JOB, Shipment, shipment
 from harness.cluster_jobs import Jobs
-from harness.cluster_launch import ray_up, settled
+from harness.cluster_launch import Say, ray_up, settled, started_with
 from harness.cluster_plan import check, folder_name, show_plan
 from harness.cluster_session import FILE, Session, load_session, use_token
 from harness.cluster_shell import ShellError
@@ -65,9 +66,10 @@ def _start(file: ClusterFile, out: Path, benchmark: Benchmark, wishes: Wishes, c
         console.print(f"{duration(time.monotonic() - begun):>8}  {escape(line)}", soft_wrap=True)
 
     config = settled(file, say)
-    session, fresh = _session(file, out, benchmark)
+    before = load_session(out) if (out / FILE).is_file() else None
+    session, fresh = _session(file, before, out, benchmark)
     try:
-        session = ray_up(file, config, session, say)
+        session = _as_it_is(file, config, before, session, say) or ray_up(file, config, session, say)
         session = _submit(session, benchmark, console)
     except (InputError, ShellError) as error:
         for line in error.problems if isinstance(error, InputError) else [str(error)]:
@@ -94,9 +96,33 @@ def _again(out: Path, console: Console) -> Session | None:
     return None
 
 
-def _session(cluster: ClusterFile, out: Path, benchmark: Benchmark) -> tuple[Session, bool]:
+def _as_it_is(
+    file: ClusterFile, config: dict[str, Any], before: Session | None, session: Session, say: Say
+) -> Session | None:
+    """The session on the machines of an earlier start, where they answer and the file has not changed: Ray goes on
+    there, and so does what else runs on it. `None` where they must be started."""
+    if (
+        before is None
+        or before.name != file.name
+        or not before.host
+        or not started_with(file, config, before)
+    ):
+        return None
+    kept = replace(
+        session, host=before.host, user=before.user, key=before.key, file=before.file, source=before.source
+    )
+    try:
+        with connection(kept):
+            say("the cluster is up already, as the file wants it")
+    except (InputError, ShellError):
+        return None
+    return kept.save()
+
+
+def _session(
+    cluster: ClusterFile, earlier: Session | None, out: Path, benchmark: Benchmark
+) -> tuple[Session, bool]:
     """The session of a start, and whether no machine of its cluster was up before, as far as is known here."""
-    earlier = load_session(out) if (out / FILE).is_file() else None
     still = earlier is not None and earlier.name == cluster.name and bool(earlier.host)
     hourly = cluster.ceiling()
     session = Session(
