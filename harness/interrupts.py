@@ -11,7 +11,6 @@ from typing import Protocol
 
 from rich.console import Console
 
-
 TAKEN = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 

@@ -369,7 +369,7 @@ with ctrl_c(Console(), Path(sys.argv[1])) as pressed:
     pressed.ends(Pool())
     print("ready", flush=True)
     for _ in range(100 if sys.argv[2] == "plain" else 5):
-        if pressed.once:
+        if Path(sys.argv[1], "ended").exists():
             break
         time.sleep(0.1)
 if pressed.once:
