@@ -7,6 +7,7 @@ submit this same program with `--cluster auto` to the head.
 import logging
 import os
 import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,10 @@ from harness.config import Benchmark
 from harness.errors import InputError
 from harness.files import Files, LocalFiles
 from harness.machine import DRIVER_GIB, Node, Shape, free_gibibytes, lay_out, shape, usable_cores
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("harness", "lingo")
+"""What workers import: sent along where they are started for a client, who may have it from a checkout alone."""
 
 JOINED = re.compile(r"auto|ray://[^/\s]+:\d+")
 """Values of `--cluster` with which this process is the driver; all others send the benchmark elsewhere."""
@@ -87,9 +92,11 @@ def _here(benchmark: Benchmark) -> Shape:
 def _joined(benchmark: Benchmark, address: str) -> Iterator[Ground]:
     import ray
 
+    remote = address.startswith("ray://")
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", NODE_START_S)
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        program = {"py_modules": [str(ROOT / part) for part in PACKAGES]} if remote else None
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=program)
     except Exception as error:  # Ray raises a dozen kinds here; all of them mean the same
         line = " ".join(str(error).split())[:200]
         raise InputError(f"`--cluster {address}`: no Ray cluster can be joined there ({line}).") from None
@@ -98,10 +105,10 @@ def _joined(benchmark: Benchmark, address: str) -> Iterator[Ground]:
         ahead = coming_nodes(nodes)
         lay = lay_out([*nodes, *ahead], workers=benchmark.workers_per_trial, at_most=benchmark.max_concurrent)
         many = len(nodes) + len(ahead) > 1
-        if many and address.startswith("ray://"):
+        if remote and (many or not _is_here()):
             raise InputError(
-                f"`--cluster {address}` can serve a cluster of one node only, since this machine's files are not "
-                "the cluster's: give the head's Jobs address instead (http://HOST:8265)."
+                f"`--cluster {address}` must be a cluster of one node on this machine, since others do not see its "
+                "files: give the head's Jobs address instead (http://HOST:8265)."
             )
         where = f"a cluster of {len(nodes)} node{'s' if len(nodes) > 1 else ''}"
         if ahead:
@@ -109,6 +116,14 @@ def _joined(benchmark: Benchmark, address: str) -> Iterator[Ground]:
         yield Ground(shape=lay, files=_files(mine) if many else LocalFiles(), where=where)
     finally:
         ray.shutdown()
+
+
+def _is_here() -> bool:
+    """Whether the one node of the cluster is this machine."""
+    import ray
+
+    names = [row["NodeManagerHostname"] for row in ray.nodes() if row["Alive"]]  # type: ignore[no-untyped-call]
+    return names == [socket.gethostname()]
 
 
 def _files(node: str) -> Files:

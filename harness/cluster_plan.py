@@ -132,11 +132,11 @@ def look_at(
 
 
 def _door_problems(address: str) -> list[str]:
-    """Why no job can be sent to an address: nothing there, no Ray, or a dashboard open to everybody."""
-    from harness.cluster_jobs import refuse_open
+    """Why no job can be sent to an address: nothing there, no Ray, another token, or open to everybody."""
+    from harness.cluster_jobs import Jobs
 
     try:
-        refuse_open(address)
+        Jobs(address)
     except InputError as error:
         return error.problems
     return []

@@ -21,8 +21,8 @@ TUNE_SETTINGS = {
 
 
 SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
-"""What Tune would hand to its trials in their runtime environment, which Ray writes into its logs as it is. Neither this
-process nor the trials need it."""
+"""What Tune would hand to its trials in their runtime environment, which Ray writes into its logs as it is. Neither
+this process nor the trials need it."""
 
 CLIENT = {"CPU": 0.001}
 """What a client asks for: Tune has no trials without resources."""
