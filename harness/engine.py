@@ -24,6 +24,9 @@ class Engine(Protocol):
         """Train all running slots by at most a few steps (well under a second) and return the news, if any.
         A job that finished, failed or was returned has left its slot when its last report is given."""
 
+    def save(self) -> None:
+        """Write checkpoints of all jobs now, where they keep any: this worker is about to go."""
+
     def close(self) -> None:
         """Free memory and files."""
 

@@ -106,6 +106,11 @@ class Dispatch:
                 self._jobs.pop(report.job, None)
         return reports
 
+    def save(self) -> None:
+        """Checkpoints of all jobs that keep any."""
+        for kind in set(self._jobs.values()):
+            self._engines[kind].save()
+
     def close(self) -> None:
         """Free memory and files."""
         for engine in self._engines.values():

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -22,10 +23,13 @@ from harness.engine import Engine, one_line
 from harness.errors import InputError
 from harness.jobs import Job, News, Orders, Report
 
+log = logging.getLogger(__name__)
+
 BUSY_S = 0.05  # a busy group asks for orders this often, and at once when it has news
 IDLE_S = 2.0  # an idle group waits this long in one question
 AGREE = timedelta(minutes=5)  # a rank that waits longer for the others restarts the group
 BEAT_S = 10.0  # between two signs of life
+LOOK_S = 3.0  # between two looks whether a machine is about to be taken away
 ENDED = 100  # jobs whose last report may not have been heard
 MAX_CRASHES = 4  # in a row without a report: the process itself may be damaged
 
@@ -40,12 +44,18 @@ class Shared(Protocol):
     def turn(self, mine: Orders | None, error: str | None) -> tuple[Orders, list[str]]:
         """Rank 0's orders and the errors of all ranks, on every rank."""
 
+    def nodes(self, mine: str) -> list[str]:
+        """Every rank's node."""
+
 
 class Alone:
     """A group of one worker."""
 
     def turn(self, mine: Orders | None, error: str | None) -> tuple[Orders, list[str]]:
         return mine or Orders(), [error] if error else []
+
+    def nodes(self, mine: str) -> list[str]:
+        return [mine]
 
 
 class Together:
@@ -70,6 +80,11 @@ class Together:
             self._dist.all_gather_object(errors, error, group=self._group)
         return (any_orders and box[0]) or Orders(), [line for line in errors if line]
 
+    def nodes(self, mine: str) -> list[str]:
+        found = [mine] * self._dist.get_world_size(self._group)
+        self._dist.all_gather_object(found, mine, group=self._group)
+        return found
+
 
 class Link:
     """Rank 0's line to the job source: at most one question under way, which never holds up training.
@@ -78,6 +93,7 @@ class Link:
 
     Args:
         hello: Says hello to the source with the jobs that the group holds; whether it may go on.
+        doomed: Whether a machine of the group is about to be taken away.
     """
 
     def __init__(
@@ -87,15 +103,17 @@ class Link:
         life: str,
         slots: int,
         hello: Callable[[Sequence[Job]], bool],
+        doomed: Callable[[], bool],
     ) -> None:
         self._source, self._group, self._life, self._slots = source, group, life, slots
-        self._hello = hello
+        self._hello, self._doomed = hello, doomed
         self._ended = not hello(())
         self._reports: list[Report] = []
         self._refused: list[str] = []
         self._told: tuple[list[Report], list[str]] = ([], [])
         self._question: Any = None
         self._next = 0.0
+        self._looked = time.monotonic()
         self._idle_since: float | None = time.monotonic()
         self._idle = 0.0
 
@@ -105,14 +123,26 @@ class Link:
         self._refused += refused
 
     def orders(self, held: Mapping[str, Job], ended: Sequence[Job]) -> Orders:
-        """Orders that have arrived, if any; an idle group waits. A dead source is an order to end.
+        """Orders that have arrived, if any; an idle group waits. A dead source is an order to end, and a machine
+        that is about to go is one to leave.
 
         Args:
             held: Jobs of the group.
             ended: Jobs that ended lately, of which there may be news that the source has not heard.
         """
-        if self._ended:
-            return Orders(close=True)
+        orders = Orders(close=True) if self._ended else self._asked(held, ended)
+        if time.monotonic() - self._looked < LOOK_S or orders.close:
+            return orders
+        self._looked = time.monotonic()
+        return replace(orders, leave=self._doomed())
+
+    def leave(self, held: Mapping[str, Job]) -> None:
+        """Tell what is not told yet, and hand the jobs back."""
+        self._lost_question()
+        news = News(self._group, self._life, self._reports, list(held), self._refused, 0, self._idle)
+        ray.get(self._source.leave.remote(news))
+
+    def _asked(self, held: Mapping[str, Job], ended: Sequence[Job]) -> Orders:
         if not held and self._idle_since is None:
             self._idle_since = time.monotonic()
         try:
@@ -181,7 +211,7 @@ class Group:
         self._crashes = 0
 
     def run(self) -> None:
-        """Serve until the job source closes the group."""
+        """Serve until the job source closes the group, or until it must leave its machine."""
         while True:
             error = self._advance() if self._held else None
             mine = self._link.orders(self._held, self._ended) if self._link else None
@@ -194,6 +224,16 @@ class Group:
                 self._drop(name)
             for job in orders.admit:
                 self._admit(job)
+            if orders.leave:
+                self._leave()
+                return
+
+    def _leave(self) -> None:
+        """Before a machine is taken away: checkpoints, and all jobs back to the queue, for other groups."""
+        log.warning("its machine is about to be taken away; its jobs go on elsewhere")
+        self._engine.save()
+        if self._link:
+            self._link.leave(self._held)
 
     def _tell(self, reports: Sequence[Report] = (), refused: Sequence[str] = ()) -> None:
         if self._link:
@@ -282,23 +322,32 @@ def _serve(engine: Engine, source: Any, name: str, life: str, rank: int, world: 
     def suspect(line: str) -> None:
         source.suspect.remote(name, line)
 
+    nodes = shared.nodes(ray.get_runtime_context().get_node_id())
     if rank == 0:
         placement = ray.util.get_current_placement_group()
         lies_in = placement.id.hex() if placement else None
 
         def hello(held: Sequence[Job]) -> bool:
-            welcome: bool = ray.get(source.hello.remote(name, life, lies_in, os.getpid(), list(held)))
+            welcome: bool = ray.get(source.hello.remote(name, life, lies_in, os.getpid(), list(held), nodes))
             return welcome
 
         def crashed(line: str) -> None:
             ray.get(source.crashed.remote(name, life, line))
 
-        link = Link(source, name, life, slots, hello)
+        link = Link(source, name, life, slots, hello, lambda: doomed(nodes))
         threading.Thread(target=_beat, args=(source, name, life, stop), name="beat", daemon=True).start()
     try:
         Group(engine, shared, link, crashed, suspect).run()
     finally:
         stop.set()
+
+
+def doomed(nodes: Sequence[str]) -> bool:
+    """Whether Ray was told that one of these machines is about to be taken away, as a cloud says of spot machines.
+
+    Ray Train's own watcher is an actor without a place: it would keep any other machine from being idle.
+    """
+    return not set(nodes).isdisjoint(ray._private.state.state.get_draining_nodes())
 
 
 def _beat(source: Any, name: str, life: str, stop: threading.Event) -> None:

@@ -42,6 +42,8 @@ class JobSource(JobState):
         max_silent_lives: How often a group may restart without one report before it is given up.
         restartable: Number events on from the time of day, so that a source that was started anew does not
             repeat the numbers of the last one.
+        gone: Whether one of these nodes is no part of the cluster any more. What was lost with its machine
+            speaks against neither the job nor the group.
         clock: Seconds, monotonic.
     """
 
@@ -56,6 +58,7 @@ class JobSource(JobState):
         max_silent_lives: int = 6,
         restartable: bool = False,
         idle_s: float | None = None,
+        gone: Callable[[Sequence[str]], bool] = lambda nodes: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(
@@ -66,7 +69,7 @@ class JobSource(JobState):
             first_event=time.time_ns() // 1000 if restartable else 0,
             clock=clock,
         )
-        self._max_losses, self._max_silent_lives = max_losses, max_silent_lives
+        self._max_losses, self._max_silent_lives, self._gone = max_losses, max_silent_lives, gone
         self._incarnation = uuid.uuid4().hex
         self._supervisors: dict[str, int] = {}
         self._warnings: list[str] = []
@@ -138,19 +141,21 @@ class JobSource(JobState):
         placement_group: str | None,
         pid: int = 0,
         held: Sequence[Job] = (),
+        nodes: Sequence[str] = (),
     ) -> bool:
         """A group (re)started: its last life's jobs go back to the queue. False if it must end instead.
 
         Args:
             held: Jobs that it trains already, where this source is the one that was started anew.
+            nodes: Those that its workers lie on.
         """
         known = self._groups.get(group)
-        silent = known.silent_lives + 1 if known else 0
+        silent = known.silent_lives + (not self._gone(known.nodes)) if known else 0
         await self.lost(group)
         self._failures.pop(group, None)
         now = self._clock()
         self._groups[group] = GroupState(
-            life, placement_group, now, pid, exchanged=now, silent_lives=silent
+            life, placement_group, now, pid, exchanged=now, silent_lives=silent, nodes=nodes
         )  # fmt: skip
         for job in held:
             self._adopt(job, group)
@@ -228,6 +233,19 @@ class JobSource(JobState):
                 self._requeue(entry)
         await self._notify()
 
+    async def leave(self, news: News) -> None:
+        """A group's last news before it leaves its machine: what it holds goes on elsewhere, as if never begun
+        there."""
+        group = self._groups.get(news.group)
+        if group is None or group.life != news.life:
+            return
+        self._count_time()
+        self._take_news(news.group, group, news)
+        for name in sorted(group.held):
+            self._requeue(self._entries[name])
+        del self._groups[news.group]
+        await self._notify()
+
     async def suspect(self, group: str, error: str) -> None:
         """What to name as the reason if this life of the group ends now."""
         if group in self._groups:
@@ -252,8 +270,12 @@ class JobSource(JobState):
             return None
         self._count_time()
         group.life = ""
+        with_machine = self._gone(group.nodes)
         for name in sorted(group.held):
             entry = self._entries[name]
+            if with_machine:
+                self._requeue(entry)
+                continue
             entry.losses += 1
             entry.alone |= group.suspicion is not None or entry.losses > 1
             reason = group.suspicion or "killed from outside or out of memory?"
@@ -316,6 +338,7 @@ class JobSource(JobState):
             "usage": self._usage.to_dict(),
             "supervisors": dict(self._supervisors),
             "workers": {name: group.pid for name, group in self._groups.items()},
+            "nodes": {name: list(group.nodes) for name, group in self._groups.items()},
             "placement_groups": {name: group.placement_group for name, group in self._groups.items()},
         }
 

@@ -114,9 +114,11 @@ class Orders:
     """What a worker group must do next, on every rank and in this order: end; or release, then admit.
 
     `hello`: the source does not know it (any more) and asks it to say hello again, with the jobs that it holds.
+    `leave`: a machine of the group is about to be taken away: save, hand the jobs back, end.
     """
 
     release: Sequence[str] = ()
     admit: Sequence[Job] = ()
     close: bool = False
     hello: bool = False
+    leave: bool = False

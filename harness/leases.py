@@ -1,6 +1,6 @@
 """What the job source knows of each job and each worker group, and how long groups stood idle."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,6 +55,7 @@ class GroupState:
         held: Jobs that it was given and that it has not ended.
         refused, kinds: Jobs, and kinds of jobs, that it cannot take as long as it holds the same others.
         slots: Jobs that it could hold, as it last said.
+        nodes: Ray's names of the nodes that its workers lie on.
         waited: Seconds that it waited here because there was nothing for it, since it last had a job.
     """
 
@@ -70,6 +71,7 @@ class GroupState:
     waited: float = 0.0
     silent_lives: int = 0
     suspicion: str | None = None
+    nodes: Sequence[str] = ()
 
 
 class Usage:

@@ -17,34 +17,27 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError
-from ray.util import placement_group_table, remove_placement_group
-from ray.util.placement_group import PlacementGroup
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.exceptions import RayError
 
 from harness.engine import Engine
 from harness.heard import Heard
 from harness.job_source import JobSource
 from harness.jobs import Event, Job
+from harness.supervisor import (
+    Supervisor,
+    beside_the_driver,
+    gone,
+    placement_groups,
+    run_settings,
+    short,
+    sweep,
+)
 
 log = logging.getLogger(__name__)
 
-HEADROOM = (
-    0.95  # of a worker's CPUs are asked of Ray: Tune's clients (0.001 each) need room beside full groups
-)
 CLOSE_S = 30.0
 IDLE_GROUP_S = 60.0
 """How long a group of an autoscaled cluster waits for work before it goes, and its machine with it."""
-
-RESTARTS = 3  # of a whole Ray Train run, each within a minute of the last
-RAY_SETTINGS = {
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths mean the same everywhere
-    "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "120",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "180",
-    "RAY_TRAIN_METRICS_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "1",
-}
 
 
 class PoolError(RuntimeError):
@@ -59,6 +52,8 @@ def local_ray(num_cpus: int, num_gpus: int | None = None) -> Iterator[None]:
     os.environ.setdefault(
         "RAY_worker_maximum_startup_concurrency", "16"
     )  # else Ray warns of our many small processes
+    # Beside other work a process may take longer to start than Ray's 60 s; it would be killed and begun anew.
+    os.environ.setdefault("RAY_worker_register_timeout_seconds", "300")
     ray.init(
         address="local",
         num_cpus=num_cpus,
@@ -93,7 +88,7 @@ class Pool:
     def __init__(
         self, source: Any, groups: Sequence[str], slots: int, run: dict[str, Any], scratch: Path
     ) -> None:
-        self._source, self._groups, self._run, self.scratch = source, list(groups), run, scratch
+        self._source, self._groups, self.scratch = source, list(groups), scratch
         self.capacity = len(groups) * slots
         self.interrupted = False
         self._read = self._warned = 0
@@ -102,11 +97,8 @@ class Pool:
         self._incarnation: str | None = None
         self._temporary = False
         self._closing = threading.Event()
-        self._tasks: dict[str, Any] = {}
-        self._before = set(placement_group_table())
-        self._threads = [
-            threading.Thread(target=self._supervise, args=(name,), name=name, daemon=True) for name in groups
-        ]
+        self._before = run["before"]
+        self._supervisors = [Supervisor(name, source, run, scratch, self._closing) for name in groups]
 
     @classmethod
     def start(
@@ -151,13 +143,14 @@ class Pool:
                 max_concurrency=10_000,
                 max_restarts=-1,
                 max_task_retries=-1,
-                scheduling_strategy=_beside_the_driver(),
+                scheduling_strategy=beside_the_driver(),
             )
             .remote(
                 client_s=client_s,
                 max_failures=max_failures,
                 restartable=True,
                 idle_s=IDLE_GROUP_S if autoscaled() else None,
+                gone=gone,
             )
         )
         run = {
@@ -166,7 +159,8 @@ class Pool:
             "cpus": cpus_per_worker,
             "gpus": gpus_per_worker,
             "slots": slots,
-            "settings": {name: os.environ.get(name, value) for name, value in RAY_SETTINGS.items()},
+            "settings": run_settings(),
+            "before": frozenset(placement_groups()),
         }
         pool = cls(source, [f"group-{number}" for number in range(groups)], slots, run, scratch)
         pool._temporary = temporary
@@ -245,15 +239,13 @@ class Pool:
         except PoolError:
             log.debug("the job source was gone before the pool was closed")
         deadline = time.monotonic() + CLOSE_S
-        for thread in self._threads:
-            if thread.is_alive():
-                thread.join(max(0.0, deadline - time.monotonic()))
-        for name, task in self._tasks.items():
-            if not ray.wait([task], timeout=0)[0]:
-                log.warning("%s did not end within %.0f s and was stopped", name, CLOSE_S)
-                ray.cancel(task, force=True)
+        for supervisor in self._supervisors:
+            supervisor.join(max(0.0, deadline - time.monotonic()))
+        for supervisor in self._supervisors:
+            if supervisor.stop():
+                log.warning("%s did not end within %.0f s and was stopped", supervisor.name, CLOSE_S)
         ray.kill(self._source)
-        self._sweep()
+        sweep([supervisor.shape for supervisor in self._supervisors], self._before)
         self._heard.sweep()
         if self._temporary:
             shutil.rmtree(self.scratch, ignore_errors=True)
@@ -268,7 +260,7 @@ class Pool:
         try:
             return ray.get(getattr(self._source, method).remote(*args, **kwargs))
         except RayError as error:
-            raise PoolError(f"The worker pool's job source is gone: {_short(error)}") from error
+            raise PoolError(f"The worker pool's job source is gone: {short(error)}") from error
 
     def _restore_source(self) -> None:
         """Tell a source that was started anew what the last one knew from here."""
@@ -289,8 +281,8 @@ class Pool:
     def _up(self, start_s: float) -> None:
         self._call("expect", self._groups)
         self._incarnation = self._call("incarnation")
-        for thread in self._threads:
-            thread.start()
+        for supervisor in self._supervisors:
+            supervisor.start()
         deadline = time.monotonic() + start_s
         while not (state := self.state())["up"]:
             if len(state["broken"]) == len(self._groups):
@@ -298,108 +290,3 @@ class Pool:
             if time.monotonic() > deadline:
                 raise PoolError(f"No worker group came up within {start_s:.0f} s.")
             time.sleep(0.1)
-
-    def _supervise(self, name: str) -> None:
-        """Keep one group's Ray Train run up until the pool closes."""
-        starts: list[float] = []
-        while not self._closing.is_set():
-            starts = [at for at in starts if time.monotonic() - at < 60] + [time.monotonic()]
-            try:
-                self._tasks[name] = _fit.options(scheduling_strategy=_beside_the_driver()).remote(
-                    self._source, name, self._run, str(self.scratch)
-                )
-                ray.get(self._tasks[name])
-                if not self._wanted_again():
-                    return
-            except Exception as error:
-                if self._closing.is_set():
-                    return
-                log.warning("%s ended and is started again: %s", name, _short(error))
-                if not self._clear(name, len(starts) > RESTARTS, _short(error)):
-                    return
-
-    def _wanted_again(self) -> bool:
-        """After a group was sent home: wait until jobs queue. False when the pool closes first."""
-        while not self._closing.wait(1.0):
-            if ray.get(self._source.wanted.remote()):
-                return True
-        return False
-
-    def _clear(self, name: str, give_up: bool, error: str) -> bool:
-        """Requeue a lost run's jobs, remove its placement group. False if it must not start again."""
-        try:
-            ray.get(self._source.lost.remote(name))
-            self._sweep(name)
-            if give_up:
-                ray.get(self._source.could_not_start.remote(name, error, tries=1))
-            return not give_up
-        except RayError:
-            return False
-
-    def _sweep(self, *names: str) -> None:
-        """Remove the placement groups that ended runs of these groups have left (by default of all groups).
-
-        Told by their bundles, not by what the job source knows: it may have died with them, and a group that is
-        started again would wait for ever for what nobody gives back.
-        """
-        shapes = [_bundle(self._run, name) for name in names or self._groups]
-        for key, row in placement_group_table().items():
-            bundles = [{kind: round(n, 4) for kind, n in each.items()} for each in row["bundles"].values()]
-            ours = any(all(bundle == shape for bundle in bundles) for shape in shapes)
-            if key not in self._before and row["state"] != "REMOVED" and ours:
-                _remove(key)
-
-
-@ray.remote(num_cpus=0, max_retries=0)
-def _fit(source: Any, name: str, run: dict[str, Any], scratch: str) -> None:
-    """One Ray Train run, in a process of its own; returns when its workers were sent home."""
-    os.environ.update(run["settings"])
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-
-    from harness.group import serve
-
-    ray.get(source.started_by.remote(name, os.getpid()))
-    TorchTrainer(
-        serve,
-        train_loop_config={
-            "source": source,
-            "group": name,
-            "slots": run["slots"],
-            "make_engine": run["make_engine"],
-            "threads": max(1, int(run["cpus"])),
-        },
-        torch_config=TorchConfig(backend="nccl" if run["gpus"] else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=run["workers"], use_gpu=run["gpus"] > 0, resources_per_worker=_bundle(run, name)
-        ),
-        run_config=RunConfig(
-            name=f"{name}-{uuid.uuid4().hex[:8]}",
-            storage_path=scratch,
-            failure_config=FailureConfig(max_failures=-1),
-        ),
-    ).fit()
-
-
-def _beside_the_driver() -> NodeAffinitySchedulingStrategy:
-    """What holds the run together lies where the driver does: worker nodes may be taken away at any time."""
-    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-
-
-def _bundle(run: dict[str, Any], name: str) -> dict[str, float]:
-    """What a worker of this group asks of Ray: its CPUs differ from other groups' in the last digits, so that
-    a placement group, which Ray Train gives no name, tells whose it is."""
-    bundle = {"CPU": round(run["cpus"] * HEADROOM - int(name.rsplit("-", 1)[1]) * 1e-4, 4)}
-    return bundle | {"GPU": run["gpus"]} if run["gpus"] else bundle
-
-
-def _remove(key: str) -> None:
-    try:
-        remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(key))))
-    except (GetTimeoutError, RayError) as error:
-        log.warning("could not remove placement group %s: %s", key, _short(error))
-
-
-def _short(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

@@ -94,6 +94,9 @@ class SimpleEngine:
         held.device_seconds += time.monotonic() - begun
         return [self._report(held)] if ready else []
 
+    def save(self) -> None:
+        """Nothing: its jobs keep no checkpoints, and begin again elsewhere."""
+
     def close(self) -> None:
         """Let go of everything."""
         self._held = None

@@ -138,6 +138,12 @@ class LingoEngine:
         news, self._news = self._news, []
         return news
 
+    def save(self) -> None:
+        """A generation of every job that has a slot, in the middle of its epoch."""
+        if self._pack is not None:
+            for training in self._slotted():
+                self._epochs.save(self._pack, training)
+
     def close(self) -> None:
         """Let go of the pack and the backbone."""
         self._close_pack()

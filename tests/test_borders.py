@@ -56,6 +56,7 @@ def test_ray_optuna_and_mlflow_stay_in_their_rooms():
             "schedulers",
             "tuner",
             "pool",
+            "supervisor",
             "group",
             "client",
             "cluster",

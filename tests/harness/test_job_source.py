@@ -129,6 +129,46 @@ def test_a_job_that_loses_its_worker_too_often_fails_with_one_line() -> None:
     run(test())
 
 
+def test_what_is_lost_with_its_machine_counts_against_nobody() -> None:
+    async def test() -> None:
+        gone: set[str] = set()
+        world = World(max_losses=1, max_silent_lives=1, gone=lambda nodes: bool(gone & set(nodes)))
+        await world.submit("x")
+        for life in ("a", "b", "c", "d"):
+            assert await world.source.hello("g", life, None, nodes=[f"spot-{life}"])
+            assert names(await world.exchange(life)) == ["x"]
+            gone.add(f"spot-{life}")
+        await world.source.hello("g", "e", None, nodes=["stays"])
+        await world.exchange("e")
+        await world.exchange("e", reports=[report("x", 1)], held=["x"])
+        await world.source.hello("g", "f", None, nodes=["stays"])  # this time the worker died by itself
+        assert (await world.statuses())[-1] == ("x", "failed")
+
+    run(test())
+
+
+def test_a_group_that_leaves_its_machine_hands_its_jobs_on_and_is_heard_to_the_end() -> None:
+    async def test() -> None:
+        world = World(max_losses=1)
+        await world.submit("x", "y")
+        await world.source.hello("g", "a", None)
+        await world.source.hello("h", "b", None, nodes=["other"])
+        assert names(await world.exchange(room=2)) == ["x", "y"]
+        last = [report("x", 1), report("y", 1, "finished")]
+        await world.source.leave(News("g", "a", last, ["x"], (), 0))
+        assert (await world.exchange(held=["x"])).hello and await world.source.wanted()
+        assert names(await world.exchange("b", group="h")) == ["x"]
+        await world.source.leave(News("g", "a", [], ["x"], (), 0))  # said twice, it changes nothing
+        await world.exchange("b", group="h", reports=[report("x", 1), report("x", 2, "finished")])
+        told = await world.statuses()
+        assert [status for name, status in told if name == "y"] == ["queued", "started", "finished"]
+        assert [status for name, status in told if name == "x"] == [
+            "queued", "started", "running", "queued", "started", "finished"
+        ]  # fmt: skip
+
+    run(test())
+
+
 def test_a_failure_earlier_than_the_first_attempt_got_still_ends_the_job() -> None:
     async def test() -> None:
         world = World(max_failures=0)

@@ -50,6 +50,9 @@ class ToyEngine:
             time.sleep(0.002)
         return reports
 
+    def save(self) -> None:
+        """It keeps no checkpoints."""
+
     def close(self) -> None:
         self._jobs.clear()
 

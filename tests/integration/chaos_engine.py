@@ -61,6 +61,9 @@ class ChainEngine:
                 self.release(report.job)
         return news
 
+    def save(self) -> None:
+        """Every step is saved already."""
+
     def close(self) -> None:
         self._jobs.clear()
 
