@@ -1,5 +1,6 @@
 """The cluster files in `clusters/`, and what is refused in others."""
 
+import importlib
 import itertools
 import re
 import subprocess
@@ -55,10 +56,54 @@ def test_clouds_have_a_head_that_stays_spot_workers_and_a_fallback(name):
     assert file.ceiling() == pytest.approx(head.price + 8 * dearest)
 
 
-@pytest.mark.parametrize("name", LAUNCHED)
-def test_every_block_of_a_file_is_explained(name):
+@pytest.mark.parametrize("name", [*LAUNCHED, "kuberay"])
+def test_every_line_of_a_file_is_explained(name):
+    """By a comment behind it or above it; what only holds others needs none."""
+    above, bare = "", []
+    for line in (CLUSTERS / f"{name}.yaml").read_text().splitlines():
+        text = line.strip()
+        said = not text or "#" in line or above.startswith("#")
+        if not said and text not in ("spec:", "template:", "containers:"):
+            bare.append(text)
+        above = text
+    assert bare == []
     text = (CLUSTERS / f"{name}.yaml").read_text()
-    assert "costs" in text and "needs" in text and text.count("#") > 12
+    assert "What it costs" in text and "What it needs" in text
+
+
+def extra(name):
+    return tomllib.loads((CLUSTERS.parent / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ][name]
+
+
+@pytest.mark.parametrize("name", ["aws", "gcp", "azure"])
+def test_the_head_has_the_libraries_that_this_machine_is_asked_for(name):
+    (line,) = [
+        row
+        for row in yaml.safe_load((CLUSTERS / f"{name}.yaml").read_text())["setup_commands"]
+        if "install" in row and "requirements" in row
+    ]
+    there = {word.strip("'") for word in line.split("requirements.txt")[1].split()}
+    here = {re.split(r"[<>=]", row)[0] for row in extra(name)}
+    assert {re.split(r"[<>=]", word)[0] for word in there} <= here
+    assert all(word in extra(name) for word in there if re.search(r"[<>=]", word))
+    text = "".join(path.read_text() for path in (CLUSTERS / "README.md", CLUSTERS / f"{name}.yaml"))
+    assert text.count(f"lingo-bench[{name}]") >= 1
+
+
+@pytest.mark.parametrize(
+    "name,module,needs",
+    [
+        ("gcp", "ray.autoscaler._private.gcp.node_provider", "googleapiclient"),
+        ("azure", "ray.autoscaler._private._azure.node_provider", "azure.mgmt.compute"),
+        ("aws", "ray.autoscaler._private.aws.node_provider", "boto3"),
+    ],
+)
+def test_rays_provider_is_there_with_the_extra(name, module, needs):
+    pytest.importorskip(needs, reason=f"needs lingo-bench[{name}]", exc_type=ImportError)
+    importlib.import_module(module)
+    importlib.import_module(module.replace("node_provider", "config"))
 
 
 def test_nodes_install_what_the_project_asks_for():
@@ -67,22 +112,99 @@ def test_nodes_install_what_the_project_asks_for():
     assert [line for line in lines if not line.startswith("#")] == wanted
 
 
-def test_kuberay_is_a_rayjob_with_a_token_from_a_secret():
+KUBERAY = {
+    "": "apiVersion kind metadata spec",
+    "spec": """activeDeadlineSeconds backoffLimit clusterSelector deletionStrategy entrypoint entrypointNumCpus
+        entrypointNumGpus entrypointResources jobId managedBy metadata preRunningDeadlineSeconds rayClusterSpec
+        runtimeEnvYAML shutdownAfterJobFinishes submissionMode submitterConfig submitterPodTemplate suspend
+        ttlSecondsAfterFinished""",
+    "spec.rayClusterSpec": """authOptions autoscalerOptions enableInTreeAutoscaling gcsFaultToleranceOptions
+        headGroupSpec headServiceAnnotations managedBy rayVersion suspend upgradeStrategy workerGroupSpecs""",
+    "spec.rayClusterSpec.autoscalerOptions": """env envFrom idleTimeoutSeconds image imagePullPolicy resources
+        securityContext upscalingMode version volumeMounts""",
+    "spec.rayClusterSpec.authOptions": "enableK8sTokenAuth mode secretName",
+    "head": "enableIngress headService labels rayStartParams resources serviceType template",
+    "worker": """groupName idleTimeoutSeconds labels maxReplicas minReplicas numOfHosts rayStartParams replicas
+        resources scaleStrategy suspend template""",
+}
+"""Settings that KubeRay has: https://docs.ray.io/en/master/cluster/kubernetes/references/api.html, KubeRay 1.6."""
+
+
+def test_kuberay_is_a_rayjob_with_a_token():
     job = yaml.safe_load((CLUSTERS / "kuberay.yaml").read_text())
-    assert (job["kind"], job["spec"]["rayClusterSpec"]["rayVersion"]) == ("RayJob", "2.60.0")
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
     spec = job["spec"]["rayClusterSpec"]
-    for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
-        (container,) = group["template"]["spec"]["containers"]
-        environment = {row["name"]: row for row in container["env"]}
-        assert environment["RAY_AUTH_MODE"]["value"] == "token"
-        assert "secretKeyRef" in environment["RAY_AUTH_TOKEN"]["valueFrom"]
+    (workers,) = spec["workerGroupSpecs"]
+    for where, names in KUBERAY.items():
+        there = {"head": spec["headGroupSpec"], "worker": workers}.get(where, job)
+        for part in where.split(".") if "spec" in where else ():
+            there = there[part]
+        assert set(there) <= set(names.split()), where
+    installed = tomllib.loads((CLUSTERS.parent / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert any(
+        row.endswith("==" + spec["rayVersion"][:-1] + "*") for row in installed if row.startswith("ray[")
+    )
+    assert spec["authOptions"] == {"mode": "token"}
+    assert job["spec"]["shutdownAfterJobFinishes"] and spec["autoscalerOptions"]["idleTimeoutSeconds"] <= 600
+    assert job["spec"]["submissionMode"] in ("K8sJobMode", "HTTPMode", "InteractiveMode", "SidecarMode")
+    assert spec["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0" and workers["minReplicas"] == 0
+    for group in (spec["headGroupSpec"], workers):
+        pod = group["template"]["spec"]
+        (container,) = pod["containers"]
         assert container["resources"]["limits"] == container["resources"]["requests"]
+        assert [row["name"] for row in container["volumeMounts"]] == [row["name"] for row in pod["volumes"]]
+    assert joins("auto") and "--cluster auto" in job["spec"]["entrypoint"]
 
 
-def test_slurm_is_a_shell_script():
-    path = CLUSTERS / "slurm.sbatch"
-    assert subprocess.run(["bash", "-n", str(path)]).returncode == 0
-    assert "RAY_AUTH_MODE=token" in path.read_text()
+def test_slurm_runs_one_ray_on_each_machine_with_a_token_of_its_own(tmp_path):
+    """The script itself, with stand-ins for Slurm's two programs and for Ray."""
+    bin, home, said = tmp_path / "bin", tmp_path / "home", tmp_path / "said"
+    (tmp_path / "work/.venv/bin").mkdir(parents=True)
+    (tmp_path / "work/.venv/bin/activate").write_text("")
+    bin.mkdir()
+    home.mkdir()
+    line = (
+        f'printf "%s\\n" "$@" >{said}; stat -c %a "$RAY_AUTH_TOKEN_PATH" >>{said}; env | grep ^RAY_ >>{said}'
+    )
+    for name, text in {"scontrol": "echo node-a; echo node-b", "srun": line}.items():
+        (bin / name).write_text(f"#!/bin/sh\n{text}\n")
+        (bin / name).chmod(0o755)
+    settings = {"SLURM_JOB_NODELIST": "node-[a-b]", "SLURM_JOB_ID": "1234567", "SLURM_JOB_NUM_NODES": "2"}
+    more = {
+        "SLURM_SUBMIT_DIR": str(tmp_path / "work"),
+        "SLURM_CPUS_PER_TASK": "16",
+        "USER": "me",
+        "HOME": str(home),
+    }
+    script = CLUSTERS / "slurm.sbatch"
+    subprocess.run(
+        ["bash", str(script), "--suite", "paper", "--out", "my run"],
+        env={"PATH": f"{bin}:/usr/bin:/bin", **settings, **more},
+        check=True,
+    )
+    lines = said.read_text().splitlines()
+    asked = lines[: lines.index("600")]
+    assert asked[: asked.index("--")] == [
+        *("--kill-on-bad-exit=1", "ray", "symmetric-run", "--address", "node-a:34567", "--min-nodes", "2"),
+        *("--num-cpus", "16"),
+    ]
+    program = [
+        "python",
+        "run_benchmark.py",
+        "run",
+        "--cluster",
+        "auto",
+        "--suite",
+        "paper",
+        "--out",
+        "my run",
+    ]
+    assert asked[asked.index("--") + 1 :] == program
+    assert "RAY_AUTH_MODE=token" in lines and "RAY_TMPDIR=/tmp/ray-me-1234567" in lines
+    assert not any("RAY_AUTH_TOKEN=" in text for text in lines)
+    assert list((home / ".ray").iterdir()) == []  # the token goes with the job
+    told = [text for text in script.read_text().splitlines() if text.startswith("#SBATCH")]
+    assert all("#" in text[1:] or "=lingo" in text for text in told)
 
 
 def test_every_problem_of_a_file_at_once(tmp_path):
@@ -107,7 +229,8 @@ def test_every_problem_of_a_file_at_once(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text,says", [("a: [", "no YAML"), ("a: 1", "a `provider`"), ("provider: {type: gpc}", "gcp")]
+    "text,says",
+    [("a: [", "c.yaml:1: is no YAML"), ("a: 1", "a `provider`"), ("provider: {type: gpc}", "gcp")],
 )
 def test_what_is_no_cluster_file(tmp_path, text, says):
     path = tmp_path / "c.yaml"
