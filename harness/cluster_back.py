@@ -6,12 +6,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from harness.cluster_connection import connection
 from harness.cluster_end import DETACHED, Wishes, conclude, teardown
-from harness.cluster_follow import attach, connection
-from harness.cluster_plan import spending
+from harness.cluster_follow import attach
 from harness.cluster_screen import board_of, plain
 from harness.cluster_session import Session, load_session, use_token
 from harness.cluster_shell import ShellError
+from harness.cluster_spending import spending
 from harness.errors import InputError
 
 

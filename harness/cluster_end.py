@@ -12,9 +12,9 @@ from rich.markup import escape
 from harness.cluster_home import bring_home
 from harness.cluster_jobs import Ending
 from harness.cluster_launch import ray_down
-from harness.cluster_plan import spending
 from harness.cluster_session import Session
 from harness.cluster_shell import ShellError
+from harness.cluster_spending import spent
 from harness.errors import InputError
 
 DETACHED = 130
@@ -53,7 +53,7 @@ def conclude(
         return code
     home = _home(session, console)
     if session.file:
-        console.print(spending(session), soft_wrap=True)
+        console.print(spent(session), soft_wrap=True)
         if home or all_the_same:
             return teardown(session, wishes.teardown, console, home=home) or (code if home else 1)
         console.print("The cluster is not taken down: only it has the results. Once it can be reached again:")

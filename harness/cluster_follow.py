@@ -6,41 +6,18 @@ import time
 from rich.console import Console
 from rich.markup import escape
 
+from harness.cluster_connection import DASHBOARD, MLFLOW, connection
 from harness.cluster_end import DETACHED, Wishes, conclude
-from harness.cluster_jobs import Ending, Jobs
+from harness.cluster_jobs import Ending
 from harness.cluster_screen import Screen
 from harness.cluster_session import Session, token_path
-from harness.cluster_shell import ShellError, Tunnels
+from harness.cluster_shell import ShellError
 from harness.errors import InputError
 
-DASHBOARD, MLFLOW = 8265, 5000
 AWAY_S = 900.0
 """How long the cluster may be silent, a lid closed or a line down, before the view is given up."""
 
 AGAIN_S = 5.0
-
-
-class connection:
-    """The Jobs API of a session and the local ports of its tunnels. Use as a context manager."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._tunnels: Tunnels | None = None
-
-    def __enter__(self) -> tuple[Jobs, dict[int, int]]:
-        if self._session.address:
-            return Jobs(self._session.address), {}
-        self._tunnels = Tunnels(self._session.remote, (DASHBOARD, MLFLOW))
-        ports = self._tunnels.__enter__().ports
-        try:
-            return Jobs(f"http://127.0.0.1:{ports[DASHBOARD]}"), ports
-        except BaseException:
-            self._tunnels.__exit__()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        if self._tunnels is not None:
-            self._tunnels.__exit__()
 
 
 def attach(session: Session, wishes: Wishes, console: Console) -> int:

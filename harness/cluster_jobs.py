@@ -40,6 +40,16 @@ class Ending:
     message: str
 
 
+@dataclass(frozen=True)
+class NodeRow:
+    """One machine of a cluster: whether it is the head, and from when to when, in seconds since 1970, it was there."""
+
+    address: str
+    head: bool
+    started: float
+    ended: float | None
+
+
 class Jobs:
     """The Jobs API at an address on loopback, or of a cluster that was there already.
 
@@ -97,6 +107,21 @@ class Jobs:
         """All that a job has printed."""
         text: str = self._client.get_job_logs(job)
         return text
+
+    def nodes(self) -> list[NodeRow]:
+        """Every node that the cluster has had, those that are gone too."""
+        answer = self._client._do_request("GET", "/api/v0/nodes?detail=1&limit=1000")
+        answer.raise_for_status()
+        rows = answer.json()["data"]["result"]["result"]
+        return [
+            NodeRow(
+                address=str(row["node_ip"]),
+                head=bool(row["is_head_node"]),
+                started=row["start_time_ms"] / 1000,
+                ended=(row.get("end_time_ms") or 0) / 1000 or None,
+            )
+            for row in rows
+        ]
 
     def stop(self, job: str) -> None:
         """Ask a job to end as Ctrl-C would; Ray kills it where that takes too long."""

@@ -2,7 +2,6 @@
 
 import hashlib
 import shlex
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,9 @@ from harness.cluster import JOBS
 from harness.cluster_checks import placeholders
 from harness.cluster_files import ClusterFile, inspect
 from harness.cluster_inputs import INPUTS, PROGRAM, WITH_THE_JOB, Shipment, shipment, size_problems
-from harness.cluster_session import Session, token_path
+from harness.cluster_session import token_path
 from harness.config import Benchmark, seconds_of
 from harness.errors import InputError
-from harness.progress import duration
 from harness.results import config_hash
 from harness.storage import address_problems, storage_problems
 
@@ -197,6 +195,24 @@ def account_problems(file: ClusterFile, note: Callable[[str], None]) -> Iterator
         yield from cloud_problems(file)
 
 
+OPENS = {
+    "aws": (
+        "Opens      SSH to this machine's address alone: security group {group}, made if it is not there",
+        "Makes      an SSH key and the role ray-autoscaler-v1, if they are not there; both are free of charge",
+    ),
+    "gcp": (
+        "Opens      nothing; the default network lets in SSH from everywhere (clusters/README.md, Safe, says how not)",
+        "Makes      an SSH key and a service account, if they are not there; both are free of charge",
+    ),
+    "azure": (
+        "Opens      SSH to everywhere, by Ray's own template (clusters/README.md, Safe, says how not)",
+        "Makes      an SSH key, a network and an identity in the resource group; all are free of charge",
+    ),
+    "local": (),
+}
+"""What starting machines does beside them."""
+
+
 def show_plan(checked: Checked, benchmark: Benchmark, console: Console) -> None:
     """Print every machine, file and command, and the most that it can cost."""
     for line in plan_lines(checked, benchmark):
@@ -212,20 +228,26 @@ def plan_lines(checked: Checked, benchmark: Benchmark) -> Iterator[str]:
         yield f"Cluster    {file.name} ({file.provider}, {file.path})"
         yield from _machine_lines(file)
         yield f"Cost       {cost_line(file, benchmark)}"
+        group = (file.config["provider"].get("security_group") or {}).get("GroupName", "lingo-ssh-only")
+        yield from (line.format(group=group) for line in OPENS[file.provider])
         yield f"Starts     ray up --yes --no-config-cache {checked.out / 'cluster' / file.path.name}"
         for there, here in (file.config.get("file_mounts") or {}).items():
-            yield f"Copies     {here} -> every node, {there}"
+            yield f"Copies     {here} -> every machine, {there}"
+        yield f"Installs   {len(file.config.get('setup_commands') or ())} setup_commands of the file on every machine"
     yield f"Token      {token_path()}" + ("" if token_path().is_file() else " (made at the start)")
     for item in checked.shipment.sent:
         yield f"Sends      {item.local} -> {'head' if file is not None else 'with the job'}, {item.folder}"
     yield f"Program    {', '.join(PROGRAM)} (results, data, tests and environments stay here)"
     if file is not None:
-        yield "Checks     python -m harness.cluster_doctor, a look at every node that is up"
+        yield "Checks     python -m harness.cluster_doctor, a look at every machine that is up"
     yield f"Runs       python run_benchmark.py {shlex.join(checked.shipment.arguments)}"
     if file is not None:
         yield "Tunnels    Ray dashboard (8265) and MLflow (5000) on 127.0.0.1, through SSH"
         yield f"Home       head, {checked.folder} -> {checked.out}, digests compared"
-        yield f"Ends       ray down --yes {checked.out / 'cluster' / file.path.name} (asks first, or --teardown)"
+        yield f"Ends       ray down --yes {checked.out / 'cluster' / file.path.name}, then looks what is left"
+        yield "Asks       before the first machine (not with --yes) and before the end (not with --teardown)"
+    if benchmark.storage_path:
+        yield f"Keeps      a copy of the results in {benchmark.storage_path}, every two minutes and at the end"
     for note in checked.notes:
         yield f"Note       {note}"
 
@@ -258,12 +280,3 @@ def cost_line(file: ClusterFile, benchmark: Benchmark) -> str:
             "the final stage and disks on top"
         )
     return f"at most ${hourly:.2f} an hour, ${hourly * 24:.2f} a day (set --time-budget for a limit); disks on top"
-
-
-def spending(session: Session) -> str:
-    """What the cluster has cost so far, from above."""
-    hours = (time.time() - session.started) / 3600
-    up = f"Up for {duration(hours * 3600)}"
-    if session.provider == "local" or session.hourly is None:
-        return f"{up}, {session.nodes} machines at most."
-    return f"{up}: at most ${hours * session.hourly:.2f} for machines (all of them all the time, {session.nodes})."

@@ -9,9 +9,10 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from harness.cluster_connection import connection
 from harness.cluster_end import Wishes, agreed, still_up, teardown
 from harness.cluster_files import ClusterFile
-from harness.cluster_follow import attach, connection
+from harness.cluster_follow import attach
 from harness.cluster_inputs import INPUTS, WITH_THE_JOB, Shipment, shipment
 from harness.cluster_jobs import Jobs
 from harness.cluster_launch import Say, ray_up, settled, started_with
@@ -132,6 +133,8 @@ def _session(
         nodes=cluster.workers + 1,
         always=cluster.always,
         hourly=benchmark.price_per_hour if hourly is None else hourly,
+        head_price=cluster.kinds[0].price if cluster.provider != "local" else None,
+        worker_price=max((kind.price or 0.0 for kind in cluster.kinds[1:]), default=0.0) if hourly else None,
         started=earlier.started if earlier is not None and still else time.time(),
         file=str(cluster.path.resolve()),
     )

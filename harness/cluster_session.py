@@ -28,6 +28,7 @@ class Session:
         nodes: Most nodes it may have, the head included.
         always: Nodes that it has even without work.
         hourly: Most that an hour costs, in US dollars; `None` when not known.
+        head_price, worker_price: Of an hour of the head, and of the dearest kind of other machine.
         started: When the first machine was asked for, seconds since 1970.
         host, user, key: How SSH reaches the head; empty before it is up.
         folder: Output folder on the head.
@@ -43,6 +44,8 @@ class Session:
     nodes: int = 0
     always: int = 1
     hourly: float | None = None
+    head_price: float | None = None
+    worker_price: float | None = None
     started: float = 0.0
     host: str = ""
     user: str = ""

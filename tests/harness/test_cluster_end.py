@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from harness import cluster_end, cluster_launch
+from harness import cluster_end, cluster_launch, cluster_spending
 from harness.cluster_end import Wishes, agreed, conclude, teardown
-from harness.cluster_jobs import Ending
+from harness.cluster_jobs import Ending, NodeRow
 from harness.cluster_session import Session, load_session
 from harness.errors import InputError
 
@@ -36,6 +36,7 @@ class Cloud:
                 raise KeyboardInterrupt
             return list(left)
 
+        monkeypatch.setattr(cluster_end, "spent", lambda session: cluster_spending.spending(session))
         monkeypatch.setattr(cluster_end, "bring_home", home)
         monkeypatch.setattr(cluster_end, "ray_down", down)
 
@@ -181,3 +182,29 @@ def test_only_relative_files_of_the_project_are_found_from_everywhere(tmp_path, 
     (tmp_path / "clusters").mkdir()
     (tmp_path / "clusters" / "requirements.txt").write_text("")
     assert source_of("clusters/requirements.txt", tmp_path) == tmp_path / "clusters" / "requirements.txt"
+
+
+def test_what_was_used_is_counted_by_machine(tmp_path):
+    session = Session(
+        out=tmp_path, provider="aws", started=0.0, hourly=8.208, head_price=0.5, worker_price=1.0
+    )
+    rows = [
+        NodeRow("10.0.0.1", True, 300.0, None),
+        NodeRow("10.0.0.2", False, 3600.0, 7200.0),
+        NodeRow("10.0.0.3", False, 3600.0, None),
+    ]
+    text = cluster_spending.used(session, rows, 10_800.0)
+    assert "the head for 3.0 h, 2 other machines for 3.0 h in all, about $4.50" in text
+    assert cluster_spending.used(session, [], 10_800.0) == ""
+    assert "$" not in cluster_spending.used(Session(out=tmp_path, provider="local"), rows, 10_800.0)
+
+
+def test_without_an_answer_the_bound_alone_is_told(tmp_path, monkeypatch):
+    def gone(session):
+        raise InputError("nothing answers there")
+
+    monkeypatch.setattr(cluster_spending, "connection", gone)
+    monkeypatch.setattr("time.time", lambda: 7200.0)
+    session = Session(out=tmp_path, provider="aws", nodes=9, hourly=8.0, started=3600.0)
+    assert cluster_spending.spent(session) == cluster_spending.spending(session)
+    assert "at most $8.00" in cluster_spending.spent(session)

@@ -10,10 +10,10 @@ from rich.console import Console
 from harness import cluster_back
 from harness.cluster import ray_for
 from harness.cluster_jobs import refuse_open, word
-from harness.cluster_plan import spending
 from harness.cluster_run import failures
 from harness.cluster_session import Session, load_session
 from harness.cluster_shell import Remote, ShellError, free_port, run
+from harness.cluster_spending import spending
 from harness.config import build
 from harness.errors import InputError
 

@@ -1,73 +1,19 @@
 """clusters/aws.yaml through Ray's own provider against moto's AWS on loopback; and what is said when AWS refuses."""
 
 import copy
-import os
-import socket
-import subprocess
-import sys
-import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
 from harness.cluster_aws import GROUP, close_security_group, settle_images
 from harness.cluster_aws_checks import aws_problems
-from harness.cluster_files import ClusterFile, read_cluster
+from harness.cluster_files import ClusterFile
 from harness.cluster_launch import running_nodes
 
 pytest.importorskip("moto", reason="moto is not installed (pip install 'lingo-bench[test]')")
 boto3 = pytest.importorskip("boto3")
 pytestmark = pytest.mark.slow
-FILE = Path(__file__).resolve().parents[2] / "clusters" / "aws.yaml"
 REGION, ME = "us-west-2", "203.0.113.7"
-
-
-@pytest.fixture(scope="module")
-def aws(tmp_path_factory):
-    """moto's server, this process's environment pointing to it, and a home folder of its own for Ray's key."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    environment = {**os.environ, "MOTO_IAM_LOAD_MANAGED_POLICIES": "true"}
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {
-            "AWS_ENDPOINT_URL": address,
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_DEFAULT_REGION": REGION,
-            "AWS_MAX_ATTEMPTS": "2",
-            "HOME": str(tmp_path_factory.mktemp("home")),
-        }.items():
-            patch.setenv(name, value)
-        try:
-            deadline = time.monotonic() + 60
-            while True:
-                try:
-                    socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                    break
-                except OSError:
-                    assert time.monotonic() < deadline and server.poll() is None
-                    time.sleep(0.2)
-            yield lambda service: boto3.client(service, region_name=REGION)
-        finally:
-            server.terminate()
-            server.wait(10)
-
-
-@pytest.fixture(scope="module")
-def file(aws):
-    """The file with an image that moto knows; its own name of an image is AWS's alone."""
-    read = read_cluster(FILE)
-    config = copy.deepcopy(read.config)
-    image = aws("ec2").describe_images()["Images"][0]["ImageId"]
-    for kind in config["available_node_types"].values():
-        assert kind["node_config"]["ImageId"].startswith("resolve:ssm:/aws/service/deeplearning/")
-        kind["node_config"]["ImageId"] = image
-    return ClusterFile(path=read.path, config=config, kinds=read.kinds)
 
 
 @pytest.fixture(scope="module")
