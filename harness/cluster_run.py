@@ -24,6 +24,7 @@ from harness.errors import InputError
 from harness.prices import with_price
 from harness.progress import duration
 
+NOT_STARTED = 1
 NODES_S = 600.0
 """How long the machines that a file always keeps may take until they are part of the cluster."""
 
@@ -32,7 +33,7 @@ def run_on_cluster(benchmark: Benchmark, wishes: Wishes, console: Console) -> in
     """Run a benchmark on the cluster that its `cluster` names, from the checks to the results here.
 
     Returns:
-        The benchmark's own exit code; 130 after Ctrl-C, which leaves it running.
+        The benchmark's own exit code; 130 after Ctrl-C, which leaves it running; 1 where the user did not agree.
 
     Raises:
         InputError: with every problem, before any machine is started.
@@ -51,8 +52,8 @@ def run_on_cluster(benchmark: Benchmark, wishes: Wishes, console: Console) -> in
         if session is not None:
             return attach(session, wishes, console)
     if not wishes.yes and not agreed("Start?", console):
-        console.print("Nothing was started.")
-        return 0
+        console.print("Nothing was started; --yes starts without asking.")
+        return NOT_STARTED
     if checked.file is None:
         session = Session(out=checked.out, address=str(benchmark.cluster), folder=checked.folder).save()
         return attach(_submit(session, benchmark, console), wishes, console)

@@ -13,7 +13,11 @@ from harness.commands import app, conduct
 def attach(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Output folder of the benchmark, here.")],
     teardown: Annotated[
-        bool | None, typer.Option(help="Take the cluster down at the end, or keep it.", show_default="ask")
+        bool | None,
+        typer.Option(
+            help="Take the cluster down at the end, or keep it.",
+            show_default="ask; where nobody can answer, down once the results are home",
+        ),
     ] = None,
 ) -> None:
     """Follow a benchmark on a cluster again, to its end and the results here.

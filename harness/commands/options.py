@@ -249,7 +249,8 @@ ROWS = (
         str,
         MACHINE,
         "FILE|ADDRESS",
-        "Cluster file, or address of a running cluster.",
+        "A cluster file like clusters/aws.yaml; or a running Ray cluster: its Jobs address http://HOST:8265, **auto** "
+        "on one of its nodes, or ray://HOST:PORT. See clusters/README.md.",
         "this machine",
     ),
     Row(

@@ -22,7 +22,8 @@ def run(
     teardown: Annotated[
         bool | None,
         typer.Option(
-            help="With --cluster: take the cluster down at the end, or keep it.", show_default="ask"
+            help="With --cluster: take the cluster down at the end, or keep it.",
+            show_default="ask; where nobody can answer, down once the results are home",
         ),
     ] = None,
 ) -> None:
@@ -30,7 +31,8 @@ def run(
 
     Without options it runs the suite **quickstart**: small generated DNA with planted motifs and a tiny
     random backbone made on this machine. It downloads nothing and takes a few minutes. With **--cluster**
-    alone it runs the paper's tasks on OPT-125M, those that the hub has or --data-dir.
+    alone it runs the paper's tasks on OPT-125M, those that the hub has or --data-dir. With --cluster, Ctrl-C
+    leaves the view and not the benchmark: attach, status, logs and stop come back to it.
 
     Exit code: 0 when every final result is there, 1 when some are missing, 2 for bad input,
     130 when interrupted.

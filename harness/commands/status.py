@@ -13,7 +13,7 @@ from harness.commands import app, conduct
 def status(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Output folder of the benchmark, here.")],
 ) -> None:
-    """State of a benchmark on a cluster: its job, its last line, its machines, what it has cost at most.
+    """State of a benchmark on a cluster: its job, its table, its machines, what it has cost at most.
 
     Exit code: 0 while it runs or when it ended well, 1 when it failed, 2 for bad input.
     """

@@ -13,7 +13,11 @@ from harness.commands import app, conduct
 def stop(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Output folder of the benchmark, here.")],
     teardown: Annotated[
-        bool | None, typer.Option(help="Take the cluster down as well, or keep it.", show_default="ask")
+        bool | None,
+        typer.Option(
+            help="Take the cluster down as well, or keep it.",
+            show_default="ask; where nobody can answer, down once the results are home",
+        ),
     ] = None,
 ) -> None:
     """End a benchmark on a cluster as Ctrl-C would, bring home what there is, and take the cluster down.

@@ -176,7 +176,7 @@ def test_a_right_no_is_asked_for_by_its_name(file, place, monkeypatch, answering
 def test_up_to_the_question_nothing_is_asked_for(aws, file, place):
     before = len(running(aws))
     code, printed = done("--cluster", written(file, place), *QUICK, text="n\n")
-    assert code == 0 and "Start? [y/N]" in printed and "Nothing was started." in printed, printed
+    assert code == 1 and "Start? [y/N]" in printed and "Nothing was started" in printed, printed
     assert "at most $8.21 an hour" in printed and len(running(aws)) == before and not list(place.iterdir())
 
 
