@@ -121,13 +121,18 @@ def space_files(benchmark: Benchmark, problems: list[str]) -> dict[str, SpaceFil
     """The search-space file of each method."""
     files: dict[str, Path | None] = dict.fromkeys(benchmark.methods)
     for path in benchmark.search_spaces:
-        method = method_of(path)
+        if not path.is_file():
+            problems.append(f"`--search-space` must be a file, but there is none at {path}.")
+            continue
+        try:
+            method = method_of(path)
+        except InputError as error:
+            problems += error.problems
+            continue
         if method is not None and method in files:
             if files[method] is not None:
                 problems.append(f"{path}: is a second search space of {method}, beside {files[method]}.")
             files[method] = path
-        elif not path.is_file():
-            problems.append(f"`--search-space` must be a file, but there is none at {path}.")
         elif method in METHODS:
             problems.append(f"{path}: is a search space of {method}, which `--methods` does not name.")
         else:

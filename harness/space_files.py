@@ -88,6 +88,23 @@ def read_space(method: str, path: Path | None = None) -> SpaceFile:
         InputError: with every problem, each naming file and line.
     """
     path = path or FOLDER / f"{method}.yaml"
+    node, data = _parsed(path)
+    return _Reader(path, method, dict(_line_numbers(node))).read(data)
+
+
+def method_of(path: Path) -> str | None:
+    """The `method` that a search-space file names, `None` when it names none.
+
+    Raises:
+        InputError: when it cannot be read, or is no YAML.
+    """
+    _, data = _parsed(path)
+    method = data.get("method") if isinstance(data, dict) else None
+    return method if isinstance(method, str) else None
+
+
+def _parsed(path: Path) -> tuple[Any, Any]:
+    """(nodes with their lines, data) of a YAML file in which no key stands twice."""
     try:
         text = path.read_text(encoding="utf-8")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -96,21 +113,18 @@ def read_space(method: str, path: Path | None = None) -> SpaceFile:
         raise InputError(f"{path}: the search space cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: the search space must be UTF-8 text: {error.reason}.") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
         where = getattr(error, "problem_mark", None)
         line = f", line {where.line + 1}" if where else ""
         raise InputError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}.") from error
-    return _Reader(path, method, dict(_line_numbers(node))).read(data)
-
-
-def method_of(path: Path) -> str | None:
-    """The `method` that a search-space file names, `None` when it cannot be told."""
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return None
-    method = data.get("method") if isinstance(data, dict) else None
-    return method if isinstance(method, str) else None
+    places = list(_line_numbers(node))
+    keys = [at for at, _ in places]
+    twice = [(at, line) for number, (at, line) in enumerate(places) if at in keys[:number]]
+    if twice:
+        raise InputError(
+            f"{path}, line {line}: `{at[-1]}` must stand there once, but stands twice." for at, line in twice
+        )
+    return node, data
 
 
 def _line_numbers(node: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], int]]:
