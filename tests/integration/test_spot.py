@@ -21,6 +21,7 @@ from harness.pool import Pool
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 EPOCHS, STEP_S = 150, 0.25
+MACHINE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
 HEALTH = {
     "initial_delay_ms": "1000",
     "period_ms": "1000",
@@ -40,13 +41,11 @@ def cluster(monkeypatch):
     monkeypatch.setenv("RAY_prestart_worker_first_driver", "0")
     for name, value in HEALTH.items():
         monkeypatch.setenv(f"RAY_health_check_{name}", value)
-    size = {"object_store_memory": 80 * 2**20}
-    cluster = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **size}
-    )
+    head = {**MACHINE, "num_cpus": 0, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
         for _ in range(3):
-            cluster.add_node(num_cpus=1, **size)
+            cluster.add_node(**MACHINE)
         for module in (chaos_engine, sys.modules[__name__]):
             ray.cloudpickle.register_pickle_by_value(module)
         ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")
@@ -128,6 +127,7 @@ def test_trials_leave_machines_that_are_taken_away_and_lose_nothing(cluster, tmp
         until(lambda: trains_on(jobs[0]) not in (None, first[0]))
         (lost,) = [node for node in cluster.list_all_nodes() if node.node_id == trains_on(jobs[1])]
         cluster.remove_node(lost, allow_graceful=False)
+        cluster.add_node(**MACHINE)  # as an autoscaler would
         until(lambda: trains_on(jobs[1]) not in (None, lost.node_id))
         enough.touch()
         until(lambda: {job.id for job in jobs} == {name for name, status, _ in told if status == "finished"})
