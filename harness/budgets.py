@@ -99,6 +99,7 @@ class Budgets:
         self._device: dict[str, float] = {}
         self._gpu: dict[str, float] = {}
         self._studies: set[str] = set()
+        self._known: dict[str, float] = {}  # what open jobs have measured, also those that wait to go on
         self._told: dict[str, str] = {}
 
     def update(self, job: Job, report: Report, status: str) -> None:
@@ -108,12 +109,16 @@ class Budgets:
         self._studies.add(job.study)
         if status == "started":
             self._leave(job.id, now)
-            self._running[job.id] = _Running(job.study, now, gpus=self.gpus_per_group)
+            known = self._known.get(job.id, 0.0)
+            self._running[job.id] = _Running(job.study, now, gpus=self.gpus_per_group, known=known)
             self._active_since.setdefault(job.study, now)
         elif job.id in self._running:
             self._measured(self._running[job.id], report, now)
+            self._known[job.id] = self._running[job.id].known
             if status not in OPEN or status == "queued":
                 self._leave(job.id, now)
+            if status not in OPEN:
+                self._known.pop(job.id)
 
     def spent(self, study: str | None = None) -> Spent:
         """What was used so far, overall or by one study."""
@@ -162,7 +167,10 @@ class Budgets:
     def _measured(self, running: _Running, report: Report, now: float) -> None:
         """Book what a report measured, or the estimate since the last one where it measured nothing."""
         told = report.facts.get("device_seconds")
-        extra = self._estimate(running, now) if told is None else max(0.0, float(told) - running.known)
+        if told is None:
+            extra = self._estimate(running, now)
+        else:  # less than before: the job has begun anew
+            extra = float(told) - (running.known if float(told) >= running.known else 0.0)
         running.gpus = float(report.facts.get("gpus", running.gpus))
         running.known = running.known + extra if told is None else float(told)
         running.since = now

@@ -52,7 +52,8 @@ class Client(Trainable):
 
     Config: `group` and `number` name the trial; `jobs` holds the fields of a `harness.jobs.Job` for each study
     of the group, `metrics` and `modes` theirs; `seen` the evaluations of studies whose jobs had ended before;
-    `order` counts the proposals, for clients do not start in the order in which Tune asks for them.
+    `order` counts the proposals, for clients do not start in the order in which Tune asks for them; after the
+    epochs of `turns` the jobs wait for each other where they do not all have a slot.
 
     A result is the mean of the studies' metrics after the first epoch that all have evaluated and that was not
     told yet. Its `state` is `running`, `finished` after the last one, or, without an evaluation, how a job
@@ -61,7 +62,7 @@ class Client(Trainable):
 
     _members: list[_Member]
     _told: int
-    _order: int
+    _place: dict[str, Any]
     _submitted: bool
 
     def setup(self, config: dict[str, Any], source: Any) -> None:  # type: ignore[override]
@@ -103,7 +104,12 @@ class Client(Trainable):
     def _begin(self, config: dict[str, Any]) -> None:
         """Take a trial on. Its jobs are submitted with the first `step`: Tune drops a client that has started but
         not stepped when an older one becomes free for the trial, and the one must not release the other's jobs."""
-        self._told, self._order, self._submitted = 0, config["order"], False
+        self._told, self._submitted = 0, False
+        self._place = {
+            "priority": config["order"],
+            "trial": f"{config['group']}/{config['number']}",
+            "turns": config["turns"],
+        }
         self._questions: dict[Any, _Member] = {}
         self._members = []
         settings = zip(config["jobs"], config["metrics"], config["modes"], strict=True)
@@ -119,7 +125,7 @@ class Client(Trainable):
         self._submitted = True
         for member in self._members:  # the source takes the calls of one client in order: no need to wait
             if member.ended is None:
-                self._source.submit.remote(member.job, priority=self._order)
+                self._source.submit.remote(member.job, **self._place)
 
     def _release(self) -> list[Any]:
         if not self._submitted:
@@ -137,7 +143,7 @@ class Client(Trainable):
         for question in ready:
             member, (reports, status) = self._questions.pop(question), ray.get(question)
             if status == "unknown":  # the source was started anew
-                self._source.submit.remote(member.job, priority=self._order)
+                self._source.submit.remote(member.job, **self._place)
             else:
                 member.take(reports, status)
 

@@ -18,7 +18,7 @@ import asyncio
 import os
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from harness.job_state import JobState
 from harness.jobs import OPEN, Event, Job, News, Orders, Report, Status
@@ -81,19 +81,34 @@ class JobSource(JobState):
 
     # ---- clients
 
-    async def submit(self, job: Job, *, priority: int = 0, followed: bool = True) -> None:
-        """Queue a job: lower priorities first, then first come. A known id changes nothing."""
+    async def submit(
+        self,
+        job: Job,
+        *,
+        priority: int = 0,
+        followed: bool = True,
+        trial: str = "",
+        turns: Collection[int] = (),
+    ) -> None:
+        """Queue a job: lower priorities first, then first come. A known id changes nothing.
+
+        Args:
+            followed: Whether a client will ask for it again and again, without whom it is given up.
+            trial, turns: After these epochs it makes room for jobs of the same trial that have not come as far and
+                wait for a slot; it must keep checkpoints, from which it goes on.
+        """
         if job.id in self._entries:
             self._entries[job.id].followed |= followed
             self._entries[job.id].seen = self._clock()
             return
         self._count_time()
         self._submitted += 1
-        entry = Entry(job, (priority, self._submitted), followed, self._clock())
+        order = (priority, self._submitted)
+        entry = Entry(job, order, followed, self._clock(), trial=trial, turns=turns)
         self._entries[job.id] = entry
         self._open.add(job.id)
         self._queue.append(job.id)
-        self._queue.sort(key=lambda name: self._entries[name].order)
+        self._queue.sort(key=lambda name: self._entries[name].place)
         self._log(entry, "queued")
         if self._interrupted or self._closed:
             self._end(entry, "interrupted")

@@ -93,10 +93,20 @@ class JobState:
                 entry.losses, entry.alone = 0, False
                 entry.reports.append(report)
                 self._log(entry, "running")
+                self._take_turns(entry)
         elif report.status == "failed":
             self._retry(entry, report)
         else:
             self._finish(entry, report)
+
+    def _take_turns(self, entry: Entry) -> None:
+        """A job that is ahead of others of its trial, which wait for a slot, makes room and goes on later, from its
+        checkpoint: the trial can be judged as soon as all of them have come as far."""
+        waiting = [self._entries[name] for name in self._queue]
+        behind = any(other.trial == entry.trial and other.epoch < entry.epoch for other in waiting)
+        if entry.epoch in entry.turns and behind:
+            entry.turn = entry.epoch
+            self._requeue(entry)
 
     def _retry(self, entry: Entry, report: Report) -> None:
         """A failed attempt: another one, elsewhere where there is another group, or the end."""
@@ -155,7 +165,7 @@ class JobState:
         if entry.status != "queued":
             self._log(entry, "queued")
         self._queue.insert(0, entry.job.id)
-        self._queue.sort(key=lambda name: self._entries[name].order)
+        self._queue.sort(key=lambda name: self._entries[name].place)
 
     def _leave(self, entry: Entry) -> None:
         group = self._groups.get(entry.group) if entry.group else None

@@ -1,6 +1,6 @@
 """What the job source knows of each job and each worker group, and how long groups stood idle."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,12 +20,14 @@ class Entry:
     """A job, from its submission on.
 
     Attributes:
-        order: Its place in the queue: priority, then age.
+        order: Its priority and its age.
         followed: Whether a client asks for it; one that stops asking counts as gone.
         losses: Lost workers in a row without a new evaluation.
         failures: One line for each attempt that failed.
         avoid: Groups on which it failed.
         alone: Whether it is to be trained without neighbours, to tell which of several is at fault.
+        trial, turns: Jobs of one `trial` take turns: after the epochs of `turns` they wait for those behind.
+        turn: The epoch after which it last waited.
     """
 
     job: Job
@@ -39,6 +41,19 @@ class Entry:
     failures: list[str] = field(default_factory=list)
     avoid: set[str] = field(default_factory=set)
     alone: bool = False
+    trial: str = ""
+    turns: Collection[int] = ()
+    turn: int = 0
+
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """Its place in the queue: what is behind in its trial goes first."""
+        return self.order[0], self.turn, self.order[1]
+
+    @property
+    def epoch(self) -> int:
+        """The last epoch that it has evaluated."""
+        return self.reports[-1].epoch if self.reports else 0
 
     @property
     def last(self) -> int:

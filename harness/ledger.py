@@ -105,7 +105,7 @@ class Ledger:
             with written(self._store.out):
                 self._open.keep(job)
         if status == "started":
-            self._started[job.id] = now()
+            self._started.setdefault(job.id, now())
         for watcher in self._watchers:
             watcher.update(job, report, status)
         if status in KEPT:

@@ -137,7 +137,7 @@ class Proposals:
     ) -> Job:
         made = {"seed": plan.seed, **plan.space.fixed, **plan.fixed, "method": plan.method, **values}
         return Job(
-            id=f"{plan.key}/trial-{number:04d}",
+            id=job_id(plan, number),
             study=plan.key,
             stage="search",
             backbone=plan.backbone,
@@ -228,6 +228,11 @@ def mean_evaluations(members: Sequence[StudyPlan], pasts: Mapping[str, Past]) ->
     ]
     for epoch in sorted(set.intersection(*(set(values) for values in signed))):
         yield epoch, math.fsum(values[epoch] for values in signed) / len(signed)
+
+
+def job_id(plan: StudyPlan, number: int) -> str:
+    """A study's part of a trial."""
+    return f"{plan.key}/trial-{number:04d}"
 
 
 def startup_trials(num_samples: int) -> int:

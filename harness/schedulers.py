@@ -14,6 +14,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianSt
 
 from harness.client import EPOCH, METRIC, STATE
 from harness.studies import Past, StudyPlan
+from lingo.methods import METHODS
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,19 @@ def first_rungs(plan: StudyPlan) -> list[int]:
     """The epochs of Hyperband's brackets' first rungs: 1, η, η² …, up to the last epoch."""
     count = int(math.log(plan.epochs) / math.log(plan.reduction_factor) + 1e-9) + 1
     return [math.ceil(plan.reduction_factor**index) for index in range(count)]
+
+
+def turns(members: Sequence[StudyPlan]) -> list[int]:
+    """Epochs after which a group's scheduler may stop a trial, and its jobs therefore wait for each other.
+
+    None where they cannot: without checkpoints, or with an engine that makes none, they would begin anew.
+    """
+    first = members[0]
+    lasting = METHODS[first.method].engine == "pack" and all(plan.checkpoints for plan in members)
+    if len(members) == 1 or not lasting or first.scheduler == "none":
+        return []
+    epochs = range(1, first.epochs) if first.scheduler == "median" else first_rungs(first)
+    return [epoch for epoch in epochs if epoch < first.epochs]
 
 
 def brackets(plan: StudyPlan) -> list[TrialScheduler]:

@@ -1,12 +1,13 @@
 """The searcher of all studies in one Tuner: whose trial is next, and its proposal."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from ray.tune.search import Searcher
 
 from harness.client import EPOCH, METRIC, STATE
-from harness.proposals import Proposals, as_config
+from harness.proposals import Proposals, as_config, job_id
+from harness.schedulers import turns
 from harness.shares import Claim, next_claim
 from harness.studies import StudyPlan, members_of
 from lingo.methods import METHODS
@@ -21,6 +22,9 @@ class GroupSearcher(Searcher):
         slots: Jobs that one of them holds.
         spare: Jobs to have waiting, so that no slot waits for the search.
         limit: Jobs that train at once over all; `None` for as many as the pool holds.
+
+    Attributes:
+        release: Called with the id of each job of a trial that the scheduler has stopped.
 
     Raises:
         InputError: when the spaces of a group have nothing in common, or a grid is not finite.
@@ -38,6 +42,7 @@ class GroupSearcher(Searcher):
         self._running: dict[str, tuple[str, int]] = {}
         self._closed: set[str] = set()
         self._count = 0
+        self.release: Callable[[str], object] = lambda name: None
 
     @property
     def left(self) -> int:
@@ -63,7 +68,8 @@ class GroupSearcher(Searcher):
         claim.running += 1
         self._running[trial_id] = (claim.key, proposal.number)
         self._count += 1
-        return as_config(claim.key, self.members[claim.key], proposal) | {"order": self._count}
+        members = self.members[claim.key]
+        return as_config(claim.key, members, proposal) | {"order": self._count, "turns": turns(members)}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """An evaluation."""
@@ -80,6 +86,9 @@ class GroupSearcher(Searcher):
         if result and state in ("running", "finished"):
             self.proposals[key].report(number, result[EPOCH], result[METRIC])
         self.proposals[key].ended(number, {"running": "stopped", "finished": "finished"}.get(state, "failed"))
+        if state == "running":  # its client only lets go of its jobs when the next trial comes
+            for plan in self.members[key]:
+                self.release(job_id(plan, number))
         self._claims[key].running -= 1
 
     def save(self, checkpoint_path: str) -> None:

@@ -43,8 +43,9 @@ def next_claim(claims: Sequence[Claim], *, groups: int, slots: int, spare: int, 
     """The search group whose trial is next, or `None` while enough are under way.
 
     At most `groups` lanes are open at once, those with the most work left: a worker group serves one lane at a
-    time. Each open lane may have as many jobs under way as its worker groups hold, and `spare` more. Within the
-    open lanes the smallest share of begun work goes first, of equals the longest trials.
+    time. Each open lane may have as many jobs under way as its worker groups hold, and `spare` more; of trials of
+    several jobs one more, so that no slot waits for the last jobs of a trial. Within the open lanes the smallest
+    share of begun work goes first, of equals the longest trials.
 
     Args:
         groups: Worker groups.
@@ -52,10 +53,10 @@ def next_claim(claims: Sequence[Claim], *, groups: int, slots: int, spare: int, 
         spare: Jobs beyond those that can train, so that no slot waits for the search.
         room: Jobs that may be under way in all.
     """
-    under_way = sum(claim.running * claim.jobs for claim in claims)
+    under_way = _under_way(claims)
     granted = _grant(claims, groups)
     wanting = [claim for claim in claims if claim.left and claim.lane in granted]
-    busy = {lane: sum(c.running * c.jobs for c in claims if c.lane == lane) for lane in granted}
+    busy = {lane: _under_way([claim for claim in claims if claim.lane == lane]) for lane in granted}
     free = [
         claim
         for claim in wanting
@@ -64,6 +65,12 @@ def next_claim(claims: Sequence[Claim], *, groups: int, slots: int, spare: int, 
     if not free or (under_way and under_way >= room):
         return None
     return min(free, key=lambda claim: (claim.share, -claim.work, claim.key))
+
+
+def _under_way(claims: Sequence[Claim]) -> int:
+    """Jobs of running trials; the last trial, of several jobs, counts as one: it waits behind the others."""
+    last = max((claim.jobs for claim in claims if claim.running), default=1)
+    return sum(claim.running * claim.jobs for claim in claims) - (last - 1)
 
 
 def _grant(claims: Sequence[Claim], groups: int) -> Mapping[tuple[str, str], int]:

@@ -81,7 +81,7 @@ class Training:
         probe: A slot that no pack holds, for numbers that follow from configuration and data alone.
         slot: Its slot in the pack; `None` while it waits.
         checkpoints: Where its generations go; `None` keeps none.
-        begun: Monotonic seconds of its admission.
+        begun: Monotonic seconds of its admission, less those it had trained before.
         costs: Facts that do not change (FLOPs of a step).
         key: What it has in common with trials of the same prefix; `None` for methods that never allocate.
         reports: Evaluations so far.
@@ -166,6 +166,7 @@ class Training:
         """Stand where this checkpoint was taken; the weights of `best` come with `restore_best`."""
         progress = found.progress
         self.reports = [Report(**{**told, "job": self.job.id}) for told in progress["reports"]]
+        self.begun -= self.reports[-1].seconds if self.reports else 0.0
         self.counted = progress["counted"]
         self.device_seconds = progress["device_seconds"]
         self.shared = progress["shared"]

@@ -43,6 +43,21 @@ def test_times(text, seconds):
     assert parse_time(text) == seconds
 
 
+def test_a_job_that_goes_on_later_counts_what_it_had_measured_once():
+    budgets = Budgets(clock=Clock(), gpus_per_group=1)
+    tell(budgets, "a", "started")
+    tell(budgets, "a", "running", device_seconds=7.0)
+    for seconds in (7.0, 9.0):
+        tell(budgets, "a", "queued", device_seconds=7.0)  # waits for others, or has lost its worker
+        tell(budgets, "a", "started", device_seconds=7.0)
+        tell(budgets, "a", "running", device_seconds=seconds)
+    assert budgets.spent("a").gpu_seconds == 9
+    tell(budgets, "a", "queued", device_seconds=9.0)
+    tell(budgets, "a", "started", device_seconds=9.0)
+    tell(budgets, "a", "running", device_seconds=2.0)  # without a checkpoint
+    assert budgets.spent("a").gpu_seconds == 11
+
+
 @pytest.mark.parametrize("text", ["", "12", "h", "0m", "-3h", "3 weeks", "1h3", "1m2x", "inf"])
 def test_what_is_no_time_is_told_so(text):
     with pytest.raises(InputError) as caught:

@@ -13,6 +13,7 @@ class Source:
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, str]] = []
+        self.places: list[dict[str, Any]] = []
 
     def __getattr__(self, method: str) -> "_Call":
         return _Call(self, method)
@@ -22,7 +23,8 @@ class _Call:
     def __init__(self, source: Source, method: str) -> None:
         self._source, self._method = source, method
 
-    def remote(self, job: Any, **_: Any) -> None:
+    def remote(self, job: Any, **place: Any) -> None:
+        self._source.places += [place] if place else []
         self._source.calls.append((self._method, job.id if isinstance(job, Job) else job))
 
 
@@ -42,6 +44,7 @@ def config(number: int, studies: Sequence[str] = ("x", "y"), **more: Any) -> dic
         "metrics": ["mcc"] * len(studies),
         "modes": ["max"] * len(studies),
         "seen": {},
+        "turns": [1, 2],
         **more,
     }
 
@@ -66,6 +69,7 @@ def test_a_client_submits_with_its_first_step_and_releases_when_it_goes_on() -> 
     client, source = begun(7, seen={"x": [[1, 0.5]]})  # x had ended in an earlier run
     client._submit()
     assert source.calls == [("submit", "y/trial-0007")]
+    assert source.places == [{"priority": 7, "trial": "suite/7", "turns": [1, 2]}]
     source.calls.clear()
     client.reset_config(config(8))
     assert source.calls == [("release", "x/trial-0007"), ("release", "y/trial-0007")]

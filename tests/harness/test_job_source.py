@@ -56,7 +56,7 @@ def job(name: str) -> Job:
 
 
 def report(name: str, number: int, status: Any = "running") -> Report:
-    return Report(job=name, number=number, status=status, dev={"mcc": number / 10})
+    return Report(job=name, number=number, status=status, epoch=number, dev={"mcc": number / 10})
 
 
 def names(orders: Orders) -> list[str]:
@@ -78,6 +78,44 @@ def test_jobs_go_out_by_priority_then_age_and_within_the_room_and_the_limit() ->
         assert names(await world.exchange(held=["first", "second"], room=5)) == []
         await world.source.begin(3)
         assert names(await world.exchange(held=["first", "second"], room=5)) == ["late"]
+
+    run(test())
+
+
+def test_members_of_a_trial_wait_for_those_behind_after_the_epochs_of_their_turns() -> None:
+    async def test() -> None:
+        world = World()
+        turns = {"trial": "t", "turns": (1, 2)}
+        await world.submit("x", "y", priority=1, **turns)
+        await world.submit("other", priority=2, trial="u", turns=(1, 2))
+        await world.source.hello("g", "a", None)
+        assert names(await world.exchange()) == ["x"]
+        order, held, done = [], "x", {"x": 0, "y": 0, "other": 0}
+        while held:
+            done[held] += 1
+            order.append((held, done[held]))
+            last = report(held, done[held], "finished" if done[held] == 4 else "running")
+            still = [held] if done[held] < 4 else []
+            orders = await world.exchange(reports=[last], held=still, room=1 - len(still))
+            if orders.release:
+                assert list(orders.release) == [held] and not orders.admit
+                orders = await world.exchange()
+            held = names(orders)[0] if orders.admit else still[0] if still else ""
+        behind = [("y", 1), ("y", 2), ("x", 2), ("x", 3), ("x", 4), ("y", 3), ("y", 4)]
+        assert order == [("x", 1), *behind, *(("other", number) for number in range(1, 5))]
+
+    run(test())
+
+
+def test_nobody_waits_for_a_job_that_has_a_slot_or_is_of_another_trial() -> None:
+    async def test() -> None:
+        world = World()
+        await world.submit("x", "y", trial="t", turns=(1,))
+        await world.submit("other", priority=1, trial="u", turns=(1,))
+        await world.source.hello("g", "a", None)
+        assert names(await world.exchange(room=2)) == ["x", "y"]
+        orders = await world.exchange(reports=[report("x", 1)], held=["x", "y"], room=0)
+        assert not orders.release and not orders.admit
 
     run(test())
 

@@ -202,6 +202,38 @@ def test_a_wide_trial_is_one_configuration_on_all_tasks_and_falls_by_its_mean(ow
 
 
 @pytest.mark.ray
+def test_a_wide_trial_falls_after_its_first_epochs_where_its_tasks_share_a_slot(
+    pool: Pool, tmp_path: Path
+) -> None:
+    """One slot, three tasks: they take turns, and the first mean comes after three epochs, not after eleven."""
+    seen = tuple((epoch, 0.9 * epoch / 5) for epoch in range(1, 6))
+    points = [{"quality": 0.9}, {"quality": 0.2}]
+    plans = [
+        study(
+            f"turns {task}|b|lora",
+            num_samples=2,
+            epochs=5,
+            seconds=0.5,
+            first_points=points,
+            group="turns|b|lora",
+            checkpoints=str(tmp_path),
+            history=(Past(number=0, values=points[0], status="finished", evaluations=seen),),
+        )
+        for task in "xyz"
+    ]
+    told: list[tuple[str, int]] = []
+
+    def note(job: Job, report: Report, status: str) -> None:
+        if status == "running":
+            told.append((job.study[6], report.epoch))
+
+    found = run_search(plans, pool, max_concurrent=1, on_report=note)
+    assert [statuses(found[plan.key]) for plan in plans] == [["stopped"]] * 3
+    assert sorted(told[:3]) == [("x", 1), ("y", 1), ("z", 1)]
+    assert len(told) <= 5  # what was under way while the mean was compared
+
+
+@pytest.mark.ray
 @pytest.mark.slow
 def test_a_tuner_that_is_killed_goes_on_with_the_same_trials(pool: Pool) -> None:
     before = set(left_over(set()))

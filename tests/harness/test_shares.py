@@ -102,5 +102,8 @@ def test_a_lane_that_trains_one_at_a_time_takes_one_slot_of_its_group():
 def test_a_trial_with_more_jobs_than_there_is_room_still_starts():
     wide = claim("wide", jobs=14)
     assert next_claim([wide], groups=1, slots=2, spare=0, room=2) is wide
-    wide.running = 1
+    wide.running = 1  # another one waits behind its last jobs, where not only one may train
+    assert next_claim([wide], groups=1, slots=2, spare=0, room=1) is None
+    assert next_claim([wide], groups=1, slots=2, spare=0, room=2) is wide
+    wide.running = 2
     assert next_claim([wide], groups=1, slots=2, spare=0, room=2) is None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from harness.jobs import Job, Report
+from harness.results import file_name
 
 
 class ToyEngine:
@@ -16,7 +17,7 @@ class ToyEngine:
     A job's config may ask for faults: `die_once` (a file that is made before the process ends), `die`
     (always), `refuse` (admission raises), `explode` (training raises), `warn` (a line to log). After its first
     report, a job with less quality than `linger_below` waits to be stopped. Jobs of two `kind`s never share
-    the engine.
+    the engine. A job with a folder for checkpoints keeps its epoch there.
     """
 
     def __init__(self, slots: int = 1) -> None:
@@ -33,7 +34,7 @@ class ToyEngine:
         if job.config.get("refuse"):
             raise ValueError("`refuse` must be absent, but got true.")
         self._jobs[job.id] = job
-        self._epochs[job.id] = 0
+        self._epochs[job.id] = _kept(job)
         self._due[job.id] = time.monotonic() + job.config.get("seconds", 0.0)
 
     def release(self, job_id: str) -> None:
@@ -76,6 +77,9 @@ class ToyEngine:
         status: Literal["running", "finished"] = "finished" if epoch == epochs else "running"
         if status == "finished":
             self.release(job.id)
+        if job.checkpoints and status == "running":
+            _place(job).mkdir(parents=True, exist_ok=True)
+            (_place(job) / "epoch").write_text(str(epoch))
         score = job.config.get("quality", 0.5) * epoch / epochs
         return Report(
             job=job.id,
@@ -85,6 +89,15 @@ class ToyEngine:
             dev={"mcc": score},
             facts={"pid": os.getpid()},
         )
+
+
+def _place(job: Job) -> Path:
+    return Path(str(job.checkpoints)) / file_name(job.id).removesuffix(".json")
+
+
+def _kept(job: Job) -> int:
+    path = _place(job) / "epoch"
+    return int(path.read_text()) if job.checkpoints and path.exists() else 0
 
 
 def make(slots: int, rank: int, world: int) -> ToyEngine:
