@@ -38,7 +38,7 @@ def attach(session: Session, wishes: Wishes, console: Console) -> int:
 
 def say_how_to_come_back(session: Session, console: Console) -> None:
     """What a user needs who has left."""
-    cost = ", and machines that run cost money" if session.provider not in ("", "local") else ""
+    cost = ", and machines that run cost money" if session.file else ""
     console.print(f"Left; the benchmark goes on without this terminal{cost}.", soft_wrap=True)
     for what, command in (("come back", "attach"), ("look", "status"), ("end it", "stop")):
         line = f"python run_benchmark.py {command} {shlex.quote(str(session.out))}"

@@ -1,6 +1,7 @@
 """What a cluster run would do, cost and need: checked as far as can be before any machine is started."""
 
 import hashlib
+import re
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -160,7 +161,8 @@ def form_of_provider(file: ClusterFile) -> Iterator[str]:
 
 def folder_name(out: Path) -> str:
     """Name of the output folder on the head: two folders here never meet there."""
-    return f"{out.name}-{hashlib.sha256(str(out).encode()).hexdigest()[:6]}"
+    name = re.sub(r"[^\w.-]", "_", out.name)
+    return f"{name}-{hashlib.sha256(str(out).encode()).hexdigest()[:6]}"
 
 
 def _identity(benchmark: Benchmark, problems: list[str], notes: list[str]) -> dict[str, object]:

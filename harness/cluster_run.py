@@ -13,6 +13,7 @@ from harness.cluster_connection import connection
 from harness.cluster_end import Wishes, agreed, still_up, teardown
 from harness.cluster_files import ClusterFile
 from harness.cluster_follow import attach
+from harness.cluster_home import bring_back
 from harness.cluster_inputs import INPUTS, WITH_THE_JOB, Shipment, shipment
 from harness.cluster_jobs import Jobs
 from harness.cluster_launch import Say, ray_up, settled, started_with
@@ -162,7 +163,10 @@ def _ship(session: Session, benchmark: Benchmark, console: Console) -> Shipment:
     if session.address:
         return shipment(benchmark, WITH_THE_JOB, session.folder)
     home = session.remote.run("echo $HOME").strip()
-    sent = shipment(benchmark, INPUTS.replace("~", home), f"{home}/lingo/runs/{folder_name(session.out)}")
+    folder = f"{home}/lingo/runs/{folder_name(session.out)}"
+    if bring_back(replace(session, folder=folder)):
+        console.print("[dim]sending what an earlier start has brought home[/]", soft_wrap=True)
+    sent = shipment(benchmark, INPUTS.replace("~", home), folder)
     for item in sent.sent:
         console.print(f"[dim]sending {escape(str(item.local))}[/]", soft_wrap=True)
         session.remote.push(item.local, item.folder)

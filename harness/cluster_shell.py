@@ -72,7 +72,7 @@ class Remote:
     def push(self, local: Path, folder: str, *, exclude: Sequence[str] = ()) -> None:
         """Make `folder` there a copy of a local folder, or put a file into it."""
         source = f"{local}/" if local.is_dir() else str(local)
-        self.run(f"mkdir -p {folder}")
+        self.run(f"mkdir -p {shlex.quote(folder)}")
         skip = [f"--exclude={pattern}" for pattern in exclude]
         self._rsync([*skip, source, f"{self.name}:{folder}/"])
 

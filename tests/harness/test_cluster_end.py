@@ -1,6 +1,9 @@
 """The end of a benchmark on a cluster: who is asked, what is taken down, and what is said when that fails."""
 
 import io
+import shutil
+import sqlite3
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,7 @@ from rich.console import Console
 
 from harness import cluster_end, cluster_launch, cluster_spending
 from harness.cluster_end import Wishes, agreed, conclude, teardown
+from harness.cluster_home import bring_back
 from harness.cluster_jobs import Ending, NodeRow
 from harness.cluster_session import Session, load_session
 from harness.errors import InputError
@@ -208,3 +212,42 @@ def test_without_an_answer_the_bound_alone_is_told(tmp_path, monkeypatch):
     session = Session(out=tmp_path, provider="aws", nodes=9, hourly=8.0, started=3600.0)
     assert cluster_spending.spent(session) == cluster_spending.spending(session)
     assert "at most $8.00" in cluster_spending.spent(session)
+
+
+class Head:
+    """A head's files, in a folder here."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def run(self, line, **_):
+        return subprocess.run(["bash", "-c", line], check=True, capture_output=True, text=True).stdout
+
+    def push(self, local, folder, *, exclude=()):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        skip = [f"--exclude={pattern}" for pattern in exclude]
+        source = f"{local}/" if local.is_dir() else str(local)
+        subprocess.run(["rsync", "--archive", *skip, source, f"{folder}/"], check=True)
+
+
+@pytest.mark.skipif(shutil.which("rsync") is None, reason="rsync is not installed")
+def test_a_new_head_goes_on_from_what_an_earlier_one_sent_home(tmp_path, monkeypatch):
+    out, there = tmp_path / "run", tmp_path / "head" / "run-abc"
+    monkeypatch.setattr(Session, "remote", property(lambda self: Head(there)))
+    session = Session(out=out, folder=str(there)).save()
+    assert not bring_back(session) and not there.exists()  # nothing came home yet
+    for name in ("benchmark.json", "records/a.json", "cluster/up.log", "data/x", "checkpoints/y"):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text(name)
+    with sqlite3.connect(out / "mlflow.db") as database:
+        database.execute("CREATE TABLE runs (artifact_uri TEXT)")
+        database.execute("INSERT INTO runs VALUES (?)", (f"{out.resolve()}/mlartifacts/1",))
+    assert bring_back(session)
+    names = {path.relative_to(there).as_posix() for path in there.rglob("*") if path.is_file()}
+    assert names == {"benchmark.json", "records/a.json", "mlflow.db"}
+    with sqlite3.connect(there / "mlflow.db") as database:
+        assert database.execute("SELECT * FROM runs").fetchall() == [(f"{there}/mlartifacts/1",)]
+    with sqlite3.connect(out / "mlflow.db") as database:  # ours is as it was
+        assert database.execute("SELECT * FROM runs").fetchall() == [(f"{out.resolve()}/mlartifacts/1",)]
+    (there / "records" / "a.json").write_text("newer")
+    assert not bring_back(session) and (there / "records" / "a.json").read_text() == "newer"

@@ -151,7 +151,7 @@ def test_a_connection_that_breaks_is_made_again_and_nothing_is_shown_twice(monke
 def test_a_cluster_that_stays_away_is_left_with_how_to_come_back(monkeypatch, tmp_path):
     Broken(monkeypatch, *[ShellError("no tunnel")] * 1000)
     text = io.StringIO()
-    session = Session(out=tmp_path / "my run", job="j", provider="aws")
+    session = Session(out=tmp_path / "my run", job="j", provider="aws", file="c.yaml")
     code = cluster_follow.attach(session, Wishes(), Console(file=text, width=200))
     assert code == 130 and "does not answer any more (no tunnel)" in text.getvalue()
     assert f"python run_benchmark.py attach '{tmp_path}/my run'" in text.getvalue()
