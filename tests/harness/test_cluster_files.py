@@ -71,6 +71,15 @@ def test_every_line_of_a_file_is_explained(name):
     assert "What it costs" in text and "What it needs" in text
 
 
+def test_machines_of_one_cluster_get_the_same_versions_whenever_they_come():
+    days = set()
+    for name in LAUNCHED:
+        commands = yaml.safe_load((CLUSTERS / f"{name}.yaml").read_text())["setup_commands"]
+        (line,) = [command for command in commands if "requirements.txt" in command]
+        days |= set(re.findall(r"uv pip install .*--exclude-newer (\d{4}-\d\d-\d\d) ", line))
+        assert len(days) == 1, name
+
+
 def extra(name):
     return tomllib.loads((CLUSTERS.parent / "pyproject.toml").read_text())["project"][
         "optional-dependencies"
