@@ -64,11 +64,9 @@ class Tuner:
         from ray import tune
 
         self._searcher.release = lambda name: source.release.remote(name)
-        from harness import controller
         from harness.client import METRIC, Client, StopWhenInterrupted
         from harness.schedulers import GroupSchedulers
 
-        controller.install()
         logging.getLogger("ray.tune").setLevel(logging.ERROR)
         scheduler = GroupSchedulers(
             {key: members[0] for key, members in self._searcher.members.items()},
