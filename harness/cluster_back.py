@@ -22,8 +22,8 @@ def _running(out: Path) -> Session:
     Raises:
         InputError: If there is none, or its cluster is down.
     """
-    use_token()
     session = load_session(out)
+    use_token(of_its_own=bool(session.address))
     if not session.job:
         raise InputError(f"{out}: was not submitted to its cluster: run the same command again.")
     if not session.host and not session.address:
@@ -84,8 +84,8 @@ def show_logs(out: Path, last: int, console: Console) -> int:
 
 def stop_run(out: Path, wish: bool | None, console: Console) -> int:
     """End the benchmark if it runs, bring home what there is, take the cluster down if that is wished."""
-    use_token()
     session = load_session(out)
+    use_token(of_its_own=bool(session.address))
     if not session.host and not session.address:
         if session.file:  # machines were asked for, and the head never answered
             return teardown(session, wish, console)

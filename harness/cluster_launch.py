@@ -12,7 +12,7 @@ import yaml
 
 from harness.cluster_checks import PLACEHOLDER, source_of
 from harness.cluster_files import ClusterFile
-from harness.cluster_session import Session
+from harness.cluster_session import Session, token_path
 from harness.cluster_shell import Remote, ShellError, quiet, run, stream
 from harness.errors import InputError
 
@@ -83,7 +83,10 @@ def settled(cluster: ClusterFile, say: Say) -> dict[str, Any]:
     config = copy.deepcopy(cluster.config)
     base = cluster.path.resolve().parent
     mounts = config.get("file_mounts") or {}
-    config["file_mounts"] = {there: str(source_of(here, base)) for there, here in mounts.items()}
+    config["file_mounts"] = {
+        there: str(token_path() if there.endswith("/auth_token") else source_of(here, base))
+        for there, here in mounts.items()
+    }
     if cluster.provider == "aws":
         from harness.cluster_aws import prepare
 

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from harness.cluster import JOBS
 from harness.cluster_connection import connection
 from harness.cluster_end import Wishes, agreed, still_up, teardown
 from harness.cluster_files import ClusterFile
@@ -41,7 +42,7 @@ def run_on_cluster(benchmark: Benchmark, wishes: Wishes, console: Console) -> in
     """
     assert benchmark.cluster is not None
     if not wishes.dry_run:
-        use_token()
+        use_token(of_its_own=JOBS.fullmatch(benchmark.cluster) is not None)
     with suppress(InputError):  # a price that is missing is told with all other problems
         benchmark = with_price(benchmark)
     checked = check(benchmark, dry_run=wishes.dry_run)

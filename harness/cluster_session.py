@@ -86,12 +86,20 @@ def load_session(out: Path) -> Session:
         raise InputError(f"{path}: is not readable.") from None
 
 
-def use_token() -> None:
+def use_token(*, of_its_own: bool = False) -> None:
     """Let this process, and those it starts, show the token; make one if this account has none.
 
     Ray reads these settings when it is imported, so this comes first.
+
+    Args:
+        of_its_own: Of a cluster that was there already, whose token the user may have in `RAY_AUTH_TOKEN`; machines
+            that are started here get that in the file.
     """
     os.environ["RAY_AUTH_MODE"] = "token"
+    if not of_its_own:
+        os.environ.pop("RAY_AUTH_TOKEN", None)
+    elif os.environ.get("RAY_AUTH_TOKEN"):
+        return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     path = token_path()
     if not path.is_file():

@@ -1,21 +1,27 @@
 """Doors and sessions of clusters: open dashboards, sick nodes, what is remembered."""
 
 import json
+import os
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from harness import cluster_back
 from harness.cluster import ray_for
+from harness.cluster_files import read_cluster
 from harness.cluster_jobs import refuse_open, word
+from harness.cluster_launch import settled
 from harness.cluster_run import failures
-from harness.cluster_session import Session, load_session
+from harness.cluster_session import Session, load_session, use_token
 from harness.cluster_shell import Remote, ShellError, free_port, run
 from harness.cluster_spending import spending
 from harness.config import build
 from harness.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -86,7 +92,7 @@ def test_spending_is_an_upper_bound(monkeypatch, tmp_path):
 
 
 def test_coming_back_to_what_was_taken_down_or_never_sent(tmp_path, monkeypatch):
-    monkeypatch.setattr(cluster_back, "use_token", lambda: None)
+    monkeypatch.setattr(cluster_back, "use_token", lambda **_: None)
     console = Console(quiet=True)
     Session(out=tmp_path, job="raysubmit_1").save()
     with pytest.raises(InputError, match="taken down"):
@@ -127,3 +133,18 @@ def test_words_for_the_heads_shell(tmp_path):
         "'a b'",
         "~/'a b'",
     ]
+
+
+def test_machines_get_the_token_that_this_account_shows(tmp_path, monkeypatch):
+    file = read_cluster(ROOT / "clusters" / "on-premises.yaml", filled_in=False)
+    (tmp_path / "token").write_text("1" * 64)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "2" * 64)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    use_token(of_its_own=True)
+    assert os.environ["RAY_AUTH_TOKEN"] == "2" * 64  # of a cluster that was there already
+    use_token()
+    assert "RAY_AUTH_TOKEN" not in os.environ and os.environ["RAY_AUTH_MODE"] == "token"
+    mounts = settled(file, lambda line: None)["file_mounts"]
+    assert mounts["~/.ray/auth_token"] == str(tmp_path / "token")
+    assert (tmp_path / "token").stat().st_mode & 0o777 == 0o600
