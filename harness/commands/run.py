@@ -74,7 +74,7 @@ def _of_the_cluster(options: dict[str, Any], dry_run: bool) -> list[str]:
     place = look_at(
         cluster,
         storage_path=options.get("storage_path"),
-        dry_run=dry_run,
+        dry_run=dry_run or "://" in cluster,  # whoever shows no token yet is not asked
         price=options.get("price_per_hour"),
     )
     return place.problems
