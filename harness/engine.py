@@ -2,9 +2,17 @@
 
 import textwrap
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Protocol
 
 from harness.jobs import Job, Report
+
+AGREE = timedelta(minutes=5)
+"""A rank that waits longer for the others of its group restarts it."""
+
+
+class WorkerFailed(RuntimeError):
+    """A worker of a group failed; every rank raises this and knows that the others do."""
 
 
 class Engine(Protocol):

@@ -12,6 +12,7 @@ from harness.facts import job_facts
 from harness.files import Files
 from harness.finals import keep_adapter, restore_best, take_test
 from harness.jobs import Report
+from harness.peers import Peers
 from harness.prefixes import Prefixes
 from harness.training import Training, finite
 from lingo.batch import Share
@@ -31,10 +32,11 @@ class Epochs:
     Args:
         prefixes: Whoever waits for a trial is told of its evaluations as of his own.
         files: Where adapters, predictions and checkpoints go.
-        share, device: Of the worker; one of a group writes.
+        share, peers, device: Of the worker; one of a group writes.
     """
 
-    def __init__(self, prefixes: Prefixes, files: Files, share: Share, device: str) -> None:
+    def __init__(self, prefixes: Prefixes, files: Files, share: Share, peers: Peers, device: str) -> None:
+        self._peers = peers
         self._prefixes, self._files, self._share, self._device = prefixes, files, share, device
         self._writes = share.index == 0
         self._gpus = share.of if device == "cuda" else 0
@@ -131,8 +133,9 @@ class Epochs:
         while True:
             try:
                 return evaluate()
-            except torch.OutOfMemoryError:
-                if self._share.of > 1 or pack.eval_tokens <= LEAST_TOKENS:
+            except torch.OutOfMemoryError as problem:
+                self._peers.short(problem)
+                if pack.eval_tokens <= LEAST_TOKENS:
                     raise
             pack.eval_tokens //= 2
             if self._device == "cuda":

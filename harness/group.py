@@ -12,14 +12,13 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any, Protocol
 
 import ray
 import ray.train
 from ray.exceptions import ActorUnavailableError, RayActorError
 
-from harness.engine import Engine, one_line
+from harness.engine import AGREE, Engine, WorkerFailed, one_line
 from harness.errors import InputError
 from harness.jobs import Job, News, Orders, Report
 
@@ -27,7 +26,6 @@ log = logging.getLogger(__name__)
 
 BUSY_S = 0.05  # a busy group asks for orders this often, and at once when it has news
 IDLE_S = 2.0  # an idle group waits this long in one question
-AGREE = timedelta(minutes=5)  # a rank that waits longer for the others restarts the group
 BEAT_S = 10.0  # between two signs of life
 LOOK_S = 3.0  # between two looks whether a machine is about to be taken away
 ENDED = 100  # jobs whose last report may not have been heard
@@ -265,7 +263,7 @@ class Group:
             reports = self._engine.advance()
         except Exception as problem:
             line = one_line(problem)
-            if isinstance(self._shared, Together):
+            if isinstance(self._shared, Together) and not isinstance(problem, WorkerFailed):
                 self._suspect(line)
                 if "OutOfMemory" in type(problem).__name__:
                     raise EngineCrashed(line) from problem  # the other ranks wait in a reduction

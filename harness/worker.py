@@ -14,6 +14,7 @@ from harness.facts import cost_facts
 from harness.files import Files, LocalFiles
 from harness.jobs import Job, Report
 from harness.packs import Frozen, Room, build, is_full, load, local_source, rank_of
+from harness.peers import Peers, ShortOfMemory
 from harness.prefixes import Prefixes, prefix_key
 from harness.starts import Starts
 from harness.training import Training
@@ -21,7 +22,6 @@ from lingo.backbones import Backbone
 from lingo.batch import Share
 from lingo.data import TaskData
 from lingo.pack import Pack
-from lingo.reduce import all_reduce, alone
 from lingo.sites import target_paths
 from lingo.slot import Slot
 from lingo.trial import TrialConfig
@@ -76,7 +76,7 @@ class LingoEngine:
     ) -> None:
         self._share, self._device, self._room = Share(rank, world), device, room or Room(pack=capacity)
         self._files: Files = files or LocalFiles()
-        self._reduce = all_reduce if world > 1 else alone
+        self._peers = Peers(world)
         self._backbone: tuple[tuple[str, int, Frozen], Backbone] | None = None
         self._pack: Pack | None = None
         self._most = self._room.pack
@@ -84,8 +84,8 @@ class LingoEngine:
         self._new_tokens: dict[str, int] = {}
         self._jobs: dict[str, Training] = {}
         self._prefixes = Prefixes(self._files)
-        self._starts = Starts(self._prefixes, self._share, self._reduce, device)
-        self._epochs = Epochs(self._prefixes, self._files, self._share, device)
+        self._starts = Starts(self._prefixes, self._share, self._peers.reduce, device)
+        self._epochs = Epochs(self._prefixes, self._files, self._share, self._peers, device)
         self._news: list[Report] = []
 
     # --- the pool's calls ---------------------------------------------------------------------------------
@@ -95,16 +95,29 @@ class LingoEngine:
         config = TrialConfig.from_dict(job.config)
         if not self._jobs:
             return 1 if is_full(config) else self._most
-        if self._pack is None or not self._suits(self._pack, job, config):
-            return 0
-        return min(self._pack.capacity, self._most) - len(self._jobs)
+        with self._peers.together():
+            if self._pack is None or not self._suits(self._pack, job, config):
+                return 0
+            return min(self._pack.capacity, self._most) - len(self._jobs)
 
     def admit(self, job: Job) -> None:
         """Take a job, from its newest whole checkpoint where it has one.
 
         Raises:
             ValueError: When its configuration, data or backbone cannot be used.
+            WorkerFailed: When another worker of the group cannot take it.
         """
+        try:
+            with self._peers.together():
+                self._admit(job)
+        except Exception:
+            self.release(job.id)
+            if self._share.of > 1 and not self._jobs:  # some may have built what others have not
+                self._close_pack()
+                self._backbone = None
+            raise
+
+    def _admit(self, job: Job) -> None:
         config = TrialConfig.from_dict(job.config)
         problems = config.problems()
         if problems:
@@ -134,7 +147,8 @@ class LingoEngine:
     def advance(self) -> Sequence[Report]:
         """Some steps of every job, and a report of each that came to the end of an epoch."""
         if not self._news and self._pack is not None and self._pack.slots:
-            self._train(self._pack)
+            with self._peers.together():
+                self._train(self._pack)
         news, self._news = self._news, []
         return news
 
@@ -185,8 +199,9 @@ class LingoEngine:
         try:
             pack.step()
         except torch.OutOfMemoryError as problem:
-            if pack.midway or self._share.of > 1:
+            if pack.midway:
                 raise
+            self._peers.short(problem)
             line = one_line(problem)
         else:
             for training in due:
@@ -271,6 +286,7 @@ class LingoEngine:
                 needs, load(source, self._room, full=full, device=self._device, new_tokens=needs[1])
             )  # fmt: skip
         while self._pack is None:
+            problem = None
             try:
                 self._pack = build(
                     self._backbone[1],
@@ -279,11 +295,14 @@ class LingoEngine:
                     data.num_labels,
                     capacity=self._most,
                     share=self._share,
-                    reduce=self._reduce,
+                    reduce=self._peers.reduce,
                 )
-            except torch.OutOfMemoryError:
-                if full or self._most == 1 or self._share.of > 1:
-                    raise
+            except torch.OutOfMemoryError as short:
+                problem = short
+            if self._peers.short(problem):
+                self._close_pack()
+                if full or self._most == 1:
+                    raise problem or ShortOfMemory("another worker has no room for a pack of one trial.")
                 self._most //= 2
                 log.warning("out of memory for a pack; packs of %d trials", self._most)
 
