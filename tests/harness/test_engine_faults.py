@@ -12,8 +12,9 @@ from engine_runs import STEPS, engine, evaluations, make, make_job, numbers, tra
 
 from harness import checkpoints
 from harness.checkpoints import job_folder
+from harness.engines import Dispatch
 from harness.jobs import Job
-from harness.worker import make_engine
+from harness.worker import LingoEngine, make_engine
 from lingo.pack import Pack
 
 
@@ -142,6 +143,21 @@ def test_a_trial_handed_back_in_mid_epoch_loses_no_step(job: Callable[..., Job])
     (back,) = [r for r in worker.advance() if r.status == "returned"]
     assert back.job == one.id and generations(one)[-1].name == f"step-{STEPS + 3:08d}"
     assert numbers(train(engine(2), one)) == numbers(undisturbed)
+
+
+def test_a_worker_that_must_leave_saves_every_job_as_far_as_it_is(job: Callable[..., Job]) -> None:
+    jobs = [job(f"study/trial-{number}", seed=number) for number in range(2)]
+    undisturbed = [train(engine(), replace(one, checkpoints=None)) for one in jobs]
+    worker = Dispatch({"pack": lambda: engine(2)})
+    worker.admit(jobs[0])
+    (packed,) = worker._engines.values()
+    assert isinstance(packed, LingoEngine) and packed._pack
+    packed._step(packed._pack)
+    worker.admit(jobs[1])
+    packed._step(packed._pack)
+    worker.save()
+    assert [generations(one)[-1].name for one in jobs] == ["step-00000002", "step-00000001"]
+    assert [numbers(train(engine(), one)) for one in jobs] == [numbers(told) for told in undisturbed]
 
 
 def test_a_pack_too_large_for_the_memory_is_built_smaller(
