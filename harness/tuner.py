@@ -27,6 +27,13 @@ this process nor the trials need it."""
 CLIENT = {"CPU": 0.001}
 """What a client asks for: Tune has no trials without resources."""
 
+AT_HOME = {"node:__internal_head__": 0.001}
+"""What it asks for where machines come and go: one that holds nothing but a client would not count as idle, and a
+client lost with its machine is a nuisance. The head stays."""
+
+CLIENT_GIB = 0.12
+"""Memory of a client (measured: 114 MB)."""
+
 CLIENT_LOSSES = 50
 """How often a trial may lose its client, mostly with a spot machine; its jobs train on meanwhile, and the pool counts
 what speaks against them."""
@@ -52,21 +59,24 @@ class Tuner:
         """Propose nothing more of these groups."""
         self._searcher.close(groups)
 
-    def fit(self, source: Any, scratch: str) -> None:
+    def fit(self, source: Any, scratch: str, client_asks: dict[str, float]) -> None:
         """Search until nothing is left.
 
         Args:
             source: The pool's handle.
             scratch: Folder for Tune's own files.
+            client_asks: `CLIENT` or `AT_HOME`.
         """
         if not self._searcher.left:
             return
         from ray import tune
 
         self._searcher.release = lambda name: source.release.remote(name)
+        from harness import controller
         from harness.client import METRIC, Client, StopWhenInterrupted
         from harness.schedulers import GroupSchedulers
 
+        controller.install()
         logging.getLogger("ray.tune").setLevel(logging.ERROR)
         scheduler = GroupSchedulers(
             {key: members[0] for key, members in self._searcher.members.items()},
@@ -74,7 +84,7 @@ class Tuner:
         )
         client = tune.with_parameters(Client, source=source)
         tuner = tune.Tuner(
-            tune.with_resources(client, dict(CLIENT)),
+            tune.with_resources(client, dict(client_asks)),
             tune_config=tune.TuneConfig(
                 metric=METRIC,
                 mode="max",

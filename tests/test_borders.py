@@ -55,6 +55,7 @@ def test_ray_optuna_and_mlflow_stay_in_their_rooms():
             "searcher",
             "schedulers",
             "tuner",
+            "controller",
             "pool",
             "supervisor",
             "group",
