@@ -194,7 +194,7 @@ def account_problems(file: ClusterFile, note: Callable[[str], None]) -> Iterator
     else:
         from harness.cluster_clouds import cloud_problems
 
-        yield from cloud_problems(file)
+        yield from cloud_problems(file, note)
 
 
 OPENS = {

@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from harness.cluster_jobs import Jobs
@@ -63,6 +65,7 @@ class Running:
     folder: Path
     environment: dict[str, str]
     process: subprocess.Popen
+    temporary: Path
 
     @property
     def jobs(self):
@@ -112,8 +115,7 @@ def start(folder, mode):
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
-    running = Running(ports, folder, environment, process)
-    running.temporary = Path(temporary)
+    running = Running(ports, folder, environment, process, Path(temporary))
     deadline = time.monotonic() + 120
     while True:
         try:
@@ -126,16 +128,17 @@ def start(folder, mode):
 
 
 def end(running):
-    """End the head: by its own hand, and what it leaves by the group of processes that it began."""
+    """End the head, and every process that it began."""
+    everything = psutil.Process(running.process.pid).children(recursive=True)
     running.process.terminate()
     with suppress(subprocess.TimeoutExpired):
-        running.process.wait(30)
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(running.process.pid, sign)
-            time.sleep(1)
-        except ProcessLookupError:
-            break
+        running.process.wait(5)
+    for process in everything:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    running.process.kill()
+    running.process.wait(10)
+    shutil.rmtree(running.temporary, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
