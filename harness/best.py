@@ -3,8 +3,8 @@
 import json
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,11 @@ from harness.errors import InputError, nearest
 from harness.results import Record, load
 from harness.tracking_address import masked, one_line, without_login
 from harness.tracking_store import OWNER, client_of
-from harness.winners import winner
+from harness.tracking_view import Setting
+from harness.winners import group_of_record, joint_winner
+
+SCOPE = "scope"
+"""Fact under which records are given to `best_of`: which studies share their configurations."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +65,10 @@ class Best:
 def best_of(records: Iterable[Record], metric: str | None = None) -> list[Best]:
     """The best configuration of each study that has one, by task and then by score.
 
+    Where studies share their configurations it is that of the best mean, which the final stage trains.
+
     Args:
-        records: Of any number of studies.
+        records: Of any number of studies, all of those that share their configurations.
         metric: A dev metric; `None` for the one of each study's task.
 
     Raises:
@@ -74,15 +80,20 @@ def best_of(records: Iterable[Record], metric: str | None = None) -> list[Best]:
         raise InputError(f"`--metric` must be a dev metric, but got {metric!r}.{nearest(metric, known)}")
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in records:
-        groups.setdefault((record.benchmark, record.study), []).append(record)
-    found = [best for group in groups.values() if (best := _best(group, metric or group[0].metric))]
+        scope = record.facts.get(SCOPE, "task")
+        groups.setdefault((record.benchmark, group_of_record(record, scope)), []).append(record)
+    found = [best for group in groups.values() for best in _best(group, metric)]
     return sorted(found, key=lambda best: (best.task, best.metric, -best.score, best.backbone, best.method))
 
 
-def _best(group: Sequence[Record], metric: str) -> Best | None:
-    won = winner(group, group[0].study, metric)
-    if won is None:
-        return None
+def _best(group: Sequence[Record], metric: str | None) -> Iterator[Best]:
+    """Those of the studies of one search group."""
+    metrics = {record.study: metric or record.metric for record in group}
+    for study, won in joint_winner(group, metrics).items():
+        yield _shown([record for record in group if record.study == study], won, metrics[study])
+
+
+def _shown(group: Sequence[Record], won: Record, metric: str) -> Best:
     trials = [record for record in group if record.stage == "search" and record.status != "killed"]
     shown = {name: {json.dumps(record.config.get(name)) for record in trials} for name in won.config}
     return Best(
@@ -146,7 +157,11 @@ def records_of(out: Path) -> list[Record]:
     records = load(out) if (out / "records").is_dir() else []
     if not records:
         raise InputError(f"RUN must be the output folder of a benchmark, but {out} holds no records.")
-    return records
+    try:
+        scope = Setting.read(out).scope
+    except (OSError, ValueError, KeyError):
+        scope = "task"
+    return [replace(record, facts={**record.facts, SCOPE: scope}) for record in records]
 
 
 def records_from_store(uri: str, experiment: str) -> list[Record]:
@@ -210,4 +225,5 @@ def _record(run: Any) -> Record:
         dev=scores["dev_"],
         test=scores["test_"] or None,
         marks=tuple(filter(None, tags.get("marks", "").split(", "))),
+        facts={SCOPE: tags.get("scope", "task")},
     )

@@ -16,7 +16,7 @@ from harness.tracking_adapter import log_adapter
 from harness.tracking_address import one_line
 from harness.tracking_spool import Spool
 from harness.tracking_store import Store
-from harness.tracking_study import Summary, champion, study_end
+from harness.tracking_study import Summary, champion, leading, study_end
 from harness.tracking_tables import pictures, tables
 from harness.tracking_view import (
     Point,
@@ -30,6 +30,7 @@ from harness.tracking_view import (
     study_name,
     study_tags,
 )
+from harness.winners import group_of_record
 
 PARENT = "mlflow.parentRunId"
 RUN_STATUS = {"finished": "FINISHED", "stopped": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
@@ -54,6 +55,8 @@ class Mirror:
         self._live: dict[str, Any] = {}
         self._there: dict[tuple[str, str], set[int]] = {}
         self._ended: set[str] = set()
+        self._groups: dict[str, set[str]] = {}
+        self._best: dict[str, str] = {}
         self.problems: list[str] = []
         """Adapters that could not be kept as models, one line each."""
 
@@ -89,6 +92,7 @@ class Mirror:
     def knows(self, record: Record) -> None:
         """Count a record that the store has."""
         self._summaries.setdefault(record.study, Summary(record.metric)).add(record)
+        self._groups.setdefault(group_of_record(record, self._setting.scope), set()).add(record.study)
         if record.status != "killed":
             self._ended.add(record.id)
 
@@ -160,12 +164,21 @@ class Mirror:
         return self._there[key]
 
     def _stand(self, record: Record) -> None:
-        """The study's best, counts and costs after this record."""
-        standing = self._summaries[record.study].standing()
-        run = self._study(record.study)
-        seconds = max(_ended(record) - run.info.start_time / 1000, 0.0)
-        tags = origin_tags(record, self._setting) | dict(standing.tags)
-        self.store.write(run, points=[(standing.metrics, standing.ended, seconds)], tags=tags)
+        """The study's best, counts and costs after this record; and another best of those that share its search."""
+        fellows = self._groups[group_of_record(record, self._setting.scope)]
+        best = leading({study: self._summaries[study] for study in fellows})
+        changed = {study for study, won in best.items() if self._best.get(study) != won.id}
+        for study in sorted(changed | {record.study}):
+            standing = self._summaries[study].standing(best.get(study))
+            run = self._study(study)
+            seconds = max(_ended(record) - run.info.start_time / 1000, 0.0)
+            metrics, tags = standing.metrics, dict(standing.tags)
+            if study == record.study:
+                tags |= origin_tags(record, self._setting)
+            else:
+                metrics = {name: value for name, value in metrics.items() if name.startswith("best/")}
+            self.store.write(run, points=[(metrics, standing.ended, seconds)], tags=tags)
+        self._best |= {study: won.id for study, won in best.items()}
 
     def _keep_adapter(self, record: Record) -> None:
         """Once all seeds of a study are there, its best adapter becomes a logged model."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.results import Record
 from harness.tracking_view import gpu_hours
-from harness.winners import winner
+from harness.winners import joint_winner
 
 SUPERSEDED = "superseded"
 """Mark of a final run whose configuration is no longer the winner's: it has cost something and counts no more."""
@@ -28,32 +28,44 @@ class Summary:
     """Follows one study. Records may come again; the last of an id counts."""
 
     def __init__(self, metric: str) -> None:
-        self._metric = metric
+        self.metric = metric
         self._records: dict[str, Record] = {}
 
     @property
     def records(self) -> list[Record]:
-        """The records that count, without their evaluations."""
+        """The records that count, with no more of their evaluations than the study's metric."""
         return [record for record in self._records.values() if SUPERSEDED not in record.marks]
 
     def add(self, record: Record) -> None:
         """Take a record; what the summary does not need of it is let go."""
         kept = {name: record.facts.get(name) for name in ("flops", "device_seconds", "gpus", "adapter")}
-        self._records[record.id] = _lean(record, kept)
+        history = [
+            {"epoch": entry["epoch"], "dev": _of(entry["dev"], self.metric)} for entry in record.history
+        ]
+        facts = {name: value for name, value in kept.items() if value is not None}
+        self._records[record.id] = replace(record, history=history, facts=facts)
 
-    def standing(self) -> Standing:
-        """The study now."""
+    def standing(self, best: Record | None) -> Standing:
+        """The study now, with the winner of its search so far."""
         records, everything = self.records, list(self._records.values())
         ended = sum(record.status != "killed" for record in everything)
         metrics = {**_counts(records), **_costs(everything)}
         tags: dict[str, Any] = {}
-        best = winner(records, records[0].study, self._metric) if records else None
         if best is not None:
-            metrics[f"best/{self._metric}"] = best.dev[self._metric]
+            metrics[f"best/{self.metric}"] = best.dev[self.metric]
             if best.trained_parameters is not None:
                 metrics["trained_parameters"] = float(best.trained_parameters)
             tags = best_tags(best)
-        return Standing(ended, metrics | _tested(records, self._metric), tags)
+        return Standing(ended, metrics | _tested(records, self.metric), tags)
+
+
+def leading(summaries: Mapping[str, Summary]) -> dict[str, Record]:
+    """The trial that leads the search of studies that share their configurations: its record by study.
+
+    That trial's configuration is what the final stage trains, whatever a study's own best is.
+    """
+    metrics = {study: summary.metric for study, summary in summaries.items()}
+    return joint_winner([record for each in summaries.values() for record in each.records], metrics)
 
 
 def best_tags(best: Record) -> dict[str, Any]:
@@ -105,10 +117,8 @@ def _defined(value: float | None) -> float:
     return -math.inf if value is None or math.isnan(value) else value
 
 
-def _lean(record: Record, facts: Mapping[str, Any]) -> Record:
-    return replace(
-        record, history=record.history[-1:], facts={k: v for k, v in facts.items() if v is not None}
-    )
+def _of(scores: Mapping[str, float], metric: str) -> dict[str, float]:
+    return {metric: scores[metric]} if metric in scores else {}
 
 
 def _counts(records: list[Record]) -> dict[str, float]:

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 from harness.jobs import Job
 from harness.ledger import Cell
@@ -19,24 +20,37 @@ def winner(records: Iterable[Record], study: str, metric: str) -> Record | None:
     Higher is better, of equals the earlier trial wins. Where no trial finished, the best of those that got
     furthest before they were stopped. `None` when no trial has a defined metric.
     """
-    trials = _trials([record for record in records if record.study == study])
-    best = _best(trials, {study: metric})
-    return None if best is None else best[study]
+    return joint_winner([record for record in records if record.study == study], {study: metric}).get(study)
+
+
+def joint_winner(records: Iterable[Record], metrics: Mapping[str, str]) -> dict[str, Record]:
+    """The winning trial of studies that share their configurations: its record by study, none without a winner.
+
+    The best mean of the studies' `metrics` (by study key), see `winner`: over trials that all of them finished, else
+    over stopped ones at the last epoch that all have seen.
+    """
+    return _best(_trials([record for record in records if record.study in metrics]), metrics) or {}
 
 
 def winners(records: Iterable[Record], cells: Sequence[Cell], scope: Scope = "task") -> dict[str, Record]:
     """For each study the record of its search group's winning trial; studies of a group without one are left out.
 
-    A group's winner has the best mean of its members' metrics, see `winner`: over trials that all members
-    finished, else over stopped ones at the last epoch that all members have seen.
+    See `joint_winner`.
     """
     found: dict[str, Record] = {}
     records = list(records)
     for members in groups(cells, scope):
         metrics = {cell.study.key: cell.study.task.metric for cell in members}
-        best = _best(_trials([record for record in records if record.study in metrics]), metrics)
-        found |= best or {}
+        found |= joint_winner(records, metrics)
     return found
+
+
+def group_of_record(record: Record, scope: str) -> str:
+    """Key of the search group of a record's study."""
+    wide: Scope = cast(Scope, scope)
+    return group_of(
+        wide, task=record.task, family=record.family, backbone=record.backbone, method=record.method
+    )
 
 
 def groups(cells: Sequence[Cell], scope: Scope) -> list[list[Cell]]:

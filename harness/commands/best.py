@@ -62,7 +62,9 @@ def best(
         else:
             records = records_from_store(str(tracking_uri), str(experiment))
         axes = {"task": names(task) or (), "backbone": names(backbone) or (), "method": names(method) or ()}
-        found = best_of(select(records, **axes), metric)
+        wanted = {(record.task, record.backbone, record.method) for record in select(records, **axes)}
+        everything = best_of(records, metric)  # a scope's winner follows from all of its tasks
+        found = [best for best in everything if (best.task, best.backbone, best.method) in wanted]
         if not found:
             Console(stderr=True).print("No trial has finished yet, so that there is no best configuration.")
             return 1

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import yaml
-from tracked import benchmark, job, keep, record, story
+from tracked import SETTING, STUDY, benchmark, job, keep, record, runs, story
 from typer.testing import CliRunner
 
 from harness.best import best_of, records_from_store, records_of, select
@@ -46,6 +46,25 @@ def test_folder_and_store_say_the_same(tmp_path, uri):
         ["learning_rate"],
     )
     assert (tata.task, tata.backbone, tata.method, tata.score) == ("prom/tata", "tiny", "ars", 0.9)
+
+
+def test_tasks_that_share_a_search_have_the_winner_of_their_mean(tmp_path, uri):
+    """Trial 0 is the best of the one task, trial 1 of the mean of both: that is what the final stage trains."""
+    benchmark(tmp_path, replace(SETTING, scope="suite"))
+    for study, scores in ((STUDY, (0.5, 0.45)), ("prom/tata|tiny|lora", (0.1, 0.4))):
+        for number, score in enumerate(scores):
+            made = record(job(f"trial-{number:04d}", study=study), best=score, ended=f"{number:02d}")
+            keep(tmp_path, made)
+    sync(tmp_path)
+    for records in (records_of(tmp_path), records_from_store(uri, "bench")):
+        assert [(best.trial, best.score) for best in best_of(records)] == [
+            ("trial-0001", 0.45),
+            ("trial-0001", 0.4),
+        ]
+    code, out, _ = call(tmp_path, "--task", "EMP/H3", "--format", "json")
+    assert code == 0 and [best["trial"] for best in json.loads(out)["configurations"]] == ["trial-0001"]
+    (parent,) = runs(uri, "tags.stage = 'study' and tags.task = 'EMP/H3'")
+    assert parent.data.tags["best.trial"] == "trial-0001" and parent.data.metrics["best/mcc"] == 0.45
 
 
 def test_the_best_of_another_metric(tmp_path, uri):

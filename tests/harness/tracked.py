@@ -75,7 +75,8 @@ def keep(out, *records):
 def benchmark(out, setting=SETTING, uri=None):
     """The files that say what is in an output folder."""
     out.mkdir(parents=True, exist_ok=True)
-    held = {"identity": setting.identity, "config": {"suite": setting.experiment}}
+    config = {"suite": setting.experiment, "scope": setting.scope}
+    held = {"identity": setting.identity, "config": config}
     (out / "benchmark.json").write_text(json.dumps(held))
     planned = {"settings": {"seeds": list(setting.seeds), "tracking_uri": uri}, "studies": []}
     (out / "plan.json").write_text(json.dumps(planned))
