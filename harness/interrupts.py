@@ -4,12 +4,13 @@ import os
 import signal
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
 from rich.console import Console
+from rich.markup import escape
 
 TAKEN = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -72,6 +73,62 @@ def ctrl_c(console: Console, out: Path) -> Iterator[Pressed]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class Process(Protocol):
+    """A process of this one's, as `subprocess.Popen`."""
+
+    def poll(self) -> int | None:
+        """Its exit code; `None` while it lives."""
+
+    def kill(self) -> None:
+        """End it."""
+
+
+VITAL = ("raylet", "gcs_server")
+"""Processes of Ray without which nothing goes on; minutes later Ray would end this process without a word."""
+
+
+@contextmanager
+def outlived(
+    processes: Mapping[str, Process], console: Console, out: Path, *, every: float = 1.0
+) -> Iterator[None]:
+    """Leave at once, as a second Ctrl-C does, when one of Ray's vital processes has ended, and say how to go on.
+
+    Args:
+        processes: Those of Ray on this machine, by name; all are ended then.
+        every: Seconds between two looks.
+    """
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(every):
+            gone = [name for name in VITAL if name in processes and processes[name].poll() is not None]
+            if gone and not done.is_set():
+                _left_by(gone[0], processes, console, out)
+                return
+
+    thread = threading.Thread(target=watch, name="vital", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+
+
+def _left_by(name: str, processes: Mapping[str, Process], console: Console, out: Path) -> None:
+    from harness.run import INCOMPLETE, resume_command
+
+    for process in processes.values():
+        process.kill()
+    console.show_cursor(True)
+    console.print(
+        f"[red]Stopped[/]: Ray's process {name} has ended unexpectedly (a lack of memory, or somebody ended it). What "
+        f"has ended before is kept, and open trials keep their last checkpoint. Go on with: "
+        f"{escape(resume_command(out))}",
+        soft_wrap=True,
+    )
+    os._exit(INCOMPLETE)
 
 
 def _leave_terminal() -> None:

@@ -68,6 +68,13 @@ def local_ray(num_cpus: int, num_gpus: int | None = None) -> Iterator[None]:
         ray.shutdown()
 
 
+def ray_processes() -> dict[str, Any]:
+    """Ray's processes that this one has started, by their kind; none where it has joined a cluster."""
+    node = getattr(ray._private.worker, "_global_node", None)
+    started = getattr(node, "all_processes", {}) if node is not None else {}
+    return {kind: infos[0].process for kind, infos in started.items() if infos}
+
+
 def try_ray(seconds: float = 60.0) -> str:
     """Start Ray on this machine, run one task on it and stop it again.
 

@@ -18,12 +18,12 @@ from harness.engine import Engine
 from harness.environment import capture
 from harness.errors import RunStopped
 from harness.forecast import typical
-from harness.interrupts import ctrl_c
+from harness.interrupts import ctrl_c, outlived
 from harness.jobs import Job, Report
 from harness.ledger import Cell, Ledger, Watcher
 from harness.packs import largest
 from harness.plan import Plan
-from harness.pool import Pool, PoolError
+from harness.pool import Pool, PoolError, ray_processes
 from harness.progress import Progress, StudyGoal
 from harness.results import Record, ResultStore, written
 from harness.search import run_finals, run_search
@@ -64,6 +64,7 @@ def train(
     with (
         ctrl_c(console, checked.out) as pressed,
         ray_for(benchmark) as ground,
+        outlived(ray_processes(), console, checked.out),
         _tracking(checked, console) as tracked,
     ):
         slots = _slots(cells, benchmark, ground, console, make_engine)

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from harness.cli import app
 from harness.config import build
 from harness.errors import InputError, RunStopped
-from harness.interrupts import ctrl_c
+from harness.interrupts import ctrl_c, outlived
 from harness.jobs import Job, Report
 from harness.ledger import Ledger, checkpoint_folder
 from harness.lock import only_driver
@@ -359,7 +359,7 @@ if child:
     os.close(terminal)
     os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 from rich.console import Console
-from harness.interrupts import ctrl_c
+from harness.interrupts import ctrl_c, outlived
 
 class Pool:
     def interrupt(self):
@@ -395,3 +395,29 @@ def test_an_output_folder_that_cannot_be_made_or_written(tmp_path):
         pass
     with pytest.raises(InputError, match="cannot"), only_driver(Path("/proc/none/here")):
         pass
+
+
+def test_a_run_outlives_no_vital_process_of_ray(tmp_path, monkeypatch):
+    left, gone = [], threading.Event()
+    monkeypatch.setattr("os._exit", lambda code: (left.append(code), gone.set()))
+    processes = {
+        name: subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        for name in ("raylet", "gcs_server", "monitor")
+    }
+    text = io.StringIO()
+    try:
+        with outlived(processes, Console(file=text, width=300), tmp_path, every=0.01):
+            processes["monitor"].kill()
+            processes["monitor"].wait()
+            assert not gone.wait(0.2), "a part that is not vital"
+        with outlived(processes, Console(file=text, width=300), tmp_path, every=0.01):
+            processes["raylet"].kill()
+            assert gone.wait(10)
+        assert left == [1]
+        assert processes["gcs_server"].wait(10) != 0, "nothing is left behind"
+        assert "Ray's process raylet has ended unexpectedly" in text.getvalue()
+        assert f"Go on with: python run_benchmark.py resume {tmp_path}" in text.getvalue()
+    finally:
+        for process in processes.values():
+            process.kill()
+            process.wait()
