@@ -37,6 +37,10 @@ def read_setting(out: Path) -> Setting:
         ) from None
 
 
+SQLITE = b"SQLite format 3\0"
+"""How the file of a database begins."""
+
+
 def address_of(out: Path, setting: Setting, uri: str | None) -> str:
     """The address to use: the one given, that of the benchmark, or the embedded store.
 
@@ -66,7 +70,25 @@ def open_store(out: Path, setting: Setting, uri: str) -> Store:
 
 def unreachable(uri: str, error: Exception) -> str:
     """One line on a store that does not answer, without any password."""
+    if damaged(uri):
+        return damaged(uri)
     return f"`--tracking-uri` must be a store that answers, but {masked(uri)} fails ({one_line(error)})."
+
+
+def damaged(uri: str) -> str:
+    """One line on a store's file that is no database; empty where it is one, is not there, or is no file."""
+    path = Path(uri.removeprefix("sqlite:///"))
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(SQLITE))
+    except OSError:
+        return ""
+    if not uri.startswith("sqlite:///") or start in (b"", SQLITE):
+        return ""
+    return (
+        f"{path}: is no database any more; move it away, and `python run_benchmark.py sync {path.parent}` writes it "
+        "anew from the records."
+    )
 
 
 def sync(

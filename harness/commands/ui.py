@@ -62,12 +62,16 @@ def server(uri: str, port: int) -> tuple[list[str], dict[str, str]]:
 def _check(out: Path, uri: str, port: int) -> None:
     import socket
 
+    from harness.tracking_sync import damaged
+
     path = Path(uri.removeprefix("sqlite:///"))
     if uri.startswith("sqlite:///") and not path.exists():
         raise InputError(
             f"RUN must have an MLflow store, but there is none at {path}; "
             f"`python run_benchmark.py sync {out}` makes it from the records."
         )
+    if problem := damaged(uri):
+        raise InputError(problem)
     with socket.socket() as free:
         free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

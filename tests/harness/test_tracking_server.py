@@ -156,6 +156,20 @@ def test_bad_input_of_the_commands_is_one_line(tmp_path, given):
         assert "must be a store that answers" in result.stderr
 
 
+@pytest.mark.parametrize("command", ["ui", "sync"])
+def test_a_store_that_is_no_database_any_more(tmp_path, command):
+    from harness.cli import app
+
+    benchmark(tmp_path)
+    (tmp_path / "mlflow.db").write_text("no database")
+    result = CliRunner().invoke(app, [command, str(tmp_path)])
+    assert result.exit_code == 2
+    assert (
+        f"mlflow.db: is no database any more; move it away, and `python run_benchmark.py sync {tmp_path}`"
+        in result.stderr
+    )
+
+
 def test_the_ui_is_for_this_machine_alone_and_its_store_not_on_the_command_line():
     command, environment = server("postgresql://me:secret@host/db", 5001)
     assert command[command.index("--host") + 1] == "127.0.0.1"
