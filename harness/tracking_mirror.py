@@ -177,6 +177,7 @@ class Mirror:
                 tags |= origin_tags(record, self._setting)
             else:
                 metrics = {name: value for name, value in metrics.items() if name.startswith("best/")}
+                seconds += 0.001  # of two values at a step and a time MLflow shows the higher one
             self.store.write(run, points=[(metrics, standing.ended, seconds)], tags=tags)
         self._best |= {study: won.id for study, won in best.items()}
 
