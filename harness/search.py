@@ -16,15 +16,17 @@ from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayError
-from ray.util import placement_group_table, remove_placement_group
+from ray.util import remove_placement_group
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from harness.jobs import OPEN, Event, Job, Report
+from harness.machine import free_gibibytes
 from harness.pool import Pool, PoolError
 from harness.scopes import grid, merge
 from harness.studies import CUT, Past, StudyPlan, TrialOutcome, members_of
-from harness.tuner import CLIENT, Tuner
+from harness.supervisor import placement_groups
+from harness.tuner import AT_HOME, CLIENT, CLIENT_GIB, Tuner
 
 __all__ = ["Past", "StudyPlan", "TrialOutcome", "run_finals", "run_search"]
 
@@ -195,6 +197,13 @@ def _past(plan: StudyPlan, found: TrialOutcome) -> Past:
     )
 
 
+def _place_of(clients: int) -> dict[str, float]:
+    """What clients ask for: on the head where machines come and go and its memory bears them, else anywhere."""
+    from harness.cluster import autoscaled
+
+    return AT_HOME if autoscaled() and clients * CLIENT_GIB < free_gibibytes() / 2 else CLIENT
+
+
 class _Cutter:
     """Ends the studies that have used up a budget."""
 
@@ -242,17 +251,19 @@ class _Tuning:
         self._plans, self._pool, self._ledger, self._scratch = plans, pool, ledger, scratch
         slots = max(1, pool.capacity // pool.groups)
         at_once = min(pool.capacity, max_concurrent or pool.capacity)
+        spare = 0 if at_once == 1 and max_concurrent == 1 else max(1, -(-at_once // 4))
         self._rules = {
             "groups": pool.groups,
             "slots": slots,
-            "spare": 0 if at_once == 1 and max_concurrent == 1 else max(1, -(-at_once // 4)),
+            "spare": spare,
             "limit": max_concurrent,
         }
+        self._client = _place_of(at_once + spare)
         self._closed: set[str] = set()
         self._tuner: Any = None
         self._fit: Any = None
         self._starts: list[float] = []
-        self._before = set(placement_group_table())
+        self._before = set(placement_groups())
 
     def start(self) -> None:
         """Start the Tuner with what is known."""
@@ -264,7 +275,7 @@ class _Tuning:
         self._tuner = actor.options(num_cpus=0, max_concurrency=2, scheduling_strategy=here).remote(
             plans, self._rules
         )
-        self._fit = self._tuner.fit.remote(self._pool.handle, str(self._scratch))
+        self._fit = self._tuner.fit.remote(self._pool.handle, str(self._scratch), self._client)
         self.close(self._closed)
 
     def goes_on(self) -> bool:
@@ -301,8 +312,8 @@ class _Tuning:
             return
         ray.kill(self._tuner)
         self._tuner = None
-        for key, row in placement_group_table().items():
-            ours = all(bundle == CLIENT for bundle in row["bundles"].values())
-            if key not in self._before and row["state"] != "REMOVED" and ours:
+        for key, row in placement_groups().items():
+            ours = all(bundle == self._client for bundle in row["bundles"].values())
+            if key not in self._before and ours:
                 with suppress(GetTimeoutError, RayError):
                     remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(key))))
