@@ -15,6 +15,9 @@ QUOTAS = {  # of vCPUs: (on demand, spot), by the first letters of the instance
     ("g", "vt"): ("L-DB2E81BA", "L-3819A6DF"),
     ORDINARY: ("L-1216C47A", "L-34B43A08"),
 }
+RAYS_OWN = ("SubnetIds",)
+"""Settings of machines that Ray takes in place of EC2's."""
+
 EXPIRED = ("ExpiredToken", "ExpiredTokenException", "RequestExpired")
 
 Client = Callable[[str], Any]
@@ -33,7 +36,7 @@ def aws_form_problems(file: ClusterFile) -> Iterator[str]:
     for name, row in file.config["available_node_types"].items():
         node = row["node_config"]
         for key in node:
-            if key not in shape.members:
+            if key not in shape.members and key not in RAYS_OWN:
                 where = f"`available_node_types.{name}.node_config.{key}`"
                 yield f"{file.path}: {where} is no setting of EC2's machines.{nearest(str(key), shape.members)}"
         given = {key: value for key, value in node.items() if key in shape.members}

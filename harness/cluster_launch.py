@@ -26,6 +26,7 @@ NOWHERE = Path("/dev/null")
 GONE_S = 180.0
 """How long machines may take to go away before they count as left."""
 
+POLL_S = 5.0
 DISKS_S = 60.0
 """How long their disks may."""
 
@@ -161,7 +162,7 @@ def _disks_left(config: dict[str, Any], disks: list[str]) -> list[str]:
 
     deadline = time.monotonic() + DISKS_S
     while (there := disks_there(config, disks)) and time.monotonic() < deadline:
-        time.sleep(5)
+        time.sleep(POLL_S)
     return [f"disk {name} is still there and costs money: delete it under EC2, Volumes." for name in there]
 
 
@@ -199,7 +200,7 @@ def _cloud_left(config: dict[str, Any], say: Say) -> list[str]:
 def _wait_until_gone(config: dict[str, Any]) -> list[str]:
     deadline = time.monotonic() + GONE_S
     while (there := running_nodes(config)) and time.monotonic() < deadline:
-        time.sleep(5)
+        time.sleep(POLL_S)
     return there
 
 

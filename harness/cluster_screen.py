@@ -3,7 +3,7 @@
 import time
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 
 from harness.progress_board import Board
@@ -55,9 +55,12 @@ class Screen:
             self._hide()
         elif self._live is None:
             self._live = Live(
-                get_renderable=self._board.table, console=self._console, refresh_per_second=2, transient=True
+                get_renderable=self._table, console=self._console, refresh_per_second=2, transient=True
             )
             self._live.start()
+
+    def _table(self) -> RenderableType:
+        return self._board.table(self._console.size.height)
 
     def away(self) -> None:
         """Say, once, that the cluster is not heard."""

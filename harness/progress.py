@@ -172,7 +172,7 @@ class Progress:
 
     def table(self) -> RenderableType:
         """The live view."""
-        return self.board().table()
+        return self.board().table(self._console.size.height)
 
     def board(self) -> Board:
         """The benchmark at this moment."""

@@ -10,6 +10,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+SPARE = 6
+"""Lines of a terminal beside the studies: the heading, the count of the rest, the bar, and what was said before."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -33,6 +36,16 @@ class Row:
     stopped: int = 0
     failed: int = 0
     best: float | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.ended >= self.trials and self.tested >= self.finals and not self.running
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything has been done."""
+        return bool(self.ended or self.tested or self.running)
 
 
 @dataclass
@@ -66,13 +79,29 @@ class Board:
         for place, row in news.get("rows", {}).items():
             self.rows[int(place)] = Row(**row)
 
-    def table(self) -> RenderableType:
-        """The live view."""
+    def shown(self, most: int) -> list[Row]:
+        """At most so many studies, in the order of the table: those at work before those begun, before the rest."""
+
+        def place_of(item: tuple[int, Row]) -> tuple[bool, bool, bool, int]:
+            place, row = item
+            return not row.running, row.over, not row.begun, place
+
+        first = sorted(self.rows.items(), key=place_of)[:most]
+        return [row for _, row in sorted(first)]
+
+    def table(self, height: int | None = None) -> RenderableType:
+        """The live view.
+
+        Args:
+            height: Lines of the terminal, which hold it with a few to spare; studies that do not fit are counted.
+        """
+        most = len(self.rows) if height is None else max(1, height - SPARE)
+        rows = self.shown(most)
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("study", no_wrap=True)
         for name in ("trials", "running", "stopped", "failed", "best dev", "final"):
             table.add_column(name, justify="right")
-        for _, row in sorted(self.rows.items()):
+        for row in rows:
             table.add_row(
                 row.title,
                 f"{row.ended}/{row.trials}",
@@ -81,6 +110,14 @@ class Board:
                 str(row.failed or "·"),
                 "·" if row.best is None else f"{row.metric} {row.best:.3f}",
                 f"{row.tested}/{row.finals}",
+            )
+        if len(rows) < len(self.rows):
+            over, waiting = (
+                sum(r.over for r in self.rows.values()),
+                sum(not r.begun for r in self.rows.values()),
+            )
+            table.add_row(
+                f"of {len(self.rows)} studies {over} are complete, {waiting} not begun", style="dim"
             )
         bar = Table.grid(padding=(0, 1))
         bar.add_row(

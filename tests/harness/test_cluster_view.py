@@ -182,3 +182,21 @@ def test_a_job_is_told_to_send_progress():
     from harness.progress_wire import SETTING
 
     assert JOB_SETTINGS[SETTING] == "1" and "TOKEN" not in json.dumps(JOB_SETTINGS).upper()
+
+
+def test_a_terminal_that_is_too_low_shows_what_is_at_work():
+    def row(place):
+        how = {"running": 1} if place % 10 == 7 else {"ended": 4, "tested": 2} if place < 30 else {}
+        return Row(title=f"task {place:02}", metric="mcc", trials=4, finals=2, **how)
+
+    board = Board(stage="search", done=0.4, rows={place: row(place) for place in range(91)})
+    text = io.StringIO()
+    Console(file=text, width=100).print(board.table(height=24))
+    lines = text.getvalue().splitlines()
+    assert len(lines) <= 22 and "search" in lines[-1]
+    assert all(f"task {place:02}" in text.getvalue() for place in range(7, 91, 10))
+    assert "of 91 studies 27 are complete, 55 not begun" in lines[-2]
+    titles = [line.split()[1] for line in lines[1:-2]]
+    assert titles == sorted(titles) and len(titles) == 18
+    Console(file=text, width=100).print(board.table())
+    assert "task 90" in text.getvalue()

@@ -203,6 +203,7 @@ def launcher(tmp_path, monkeypatch):
         monkeypatch.setattr(cluster_launch, "RAY", str(script))
         monkeypatch.setattr(cluster_launch, "GONE_S", 1.0)
         monkeypatch.setattr(cluster_launch, "DISKS_S", 1.0)
+        monkeypatch.setattr(cluster_launch, "POLL_S", 0.3)
 
     return put
 
@@ -218,6 +219,15 @@ def test_a_start_that_fails_leaves_no_bill(aws, file, place, launcher, wish):
     assert running(aws) == [] and load_session(out).host == "" and load_session(out).file == ""
     code, printed = done("stop", out, "--teardown")
     assert code == 2 and "taken down already" in printed
+
+
+def test_ctrl_c_in_the_middle_of_a_start_says_how_to_end_it(aws, file, place, monkeypatch):
+    def pressed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cluster_launch, "stream", pressed)
+    code, printed = done("--cluster", written(file, place), *QUICK, "--out", place / "run", "--yes")
+    assert code == 130 and f"stop {place}/run --teardown" in printed.replace("\n", ""), printed
 
 
 def test_kept_as_wished_and_ended_by_stop(aws, file, place, launcher):
