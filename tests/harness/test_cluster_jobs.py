@@ -148,3 +148,16 @@ def test_machines_get_the_token_that_this_account_shows(tmp_path, monkeypatch):
     mounts = settled(file, lambda line: None)["file_mounts"]
     assert mounts["~/.ray/auth_token"] == str(tmp_path / "token")
     assert (tmp_path / "token").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_gpu_that_torch_cannot_use_is_no_reason_to_train_on_the_processor(monkeypatch):
+    import torch
+
+    from harness.engines import make_engine
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(
+        ValueError, match=r"GPU must be usable by torch .*nvidia-smi.*newer image in the cluster file"
+    ):
+        make_engine(0, 1, gpus=1)
+    assert make_engine(0, 1) is not None
