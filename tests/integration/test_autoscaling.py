@@ -8,15 +8,13 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # hosts, autoscaled
 from autoscaled import TRIALS, WORKERS
-from hosts import ROOT, Hosts, lacking
-
-WHY = lacking()
+from hosts import ROOT, Hosts, skip_unless_possible
 
 
 @pytest.mark.cluster
 @pytest.mark.timeout(900)
-@pytest.mark.skipif(bool(WHY), reason=f"a host of its own on this machine: {WHY}")
 def test_queued_trials_start_nodes_and_idle_ones_go():
+    skip_unless_possible()
     settings = {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_MODE": "token",

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # hosts
-from hosts import ROOT, Hosts, lacking
+from hosts import ROOT, Hosts, skip_unless_possible
 
-WHY = lacking()
 SETTINGS = {
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": "1" * 64,
@@ -22,8 +21,8 @@ SETTINGS = {
 
 @pytest.mark.cluster
 @pytest.mark.timeout(900)
-@pytest.mark.skipif(bool(WHY), reason=f"several hosts on this machine: {WHY}")
 def test_one_command_on_every_machine_is_a_cluster_for_one_benchmark():
+    skip_unless_possible()
     script = (ROOT / "clusters" / "slurm.sbatch").read_text().replace("\\\n", " ")
     line = re.search(r"ray symmetric-run .*", script)[0]
     options = "--tasks quickstart/promoter --models quickstart-opt --methods lora --num-samples 2 --epochs 1"
