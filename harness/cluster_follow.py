@@ -85,7 +85,8 @@ def _serve_mlflow(session: Session, port: int, console: Console) -> None:
     """MLflow's pages on the head's loopback, as soon as there is a store; the driver alone migrates it."""
     folder = shlex.quote(session.folder)
     serve = (
-        f"python -m mlflow ui --host 127.0.0.1 --port {MLFLOW} --backend-store-uri sqlite:///$PWD/mlflow.db "
+        f"python -m mlflow ui --workers 1 --host 127.0.0.1 --port {MLFLOW} "
+        "--backend-store-uri sqlite:///$PWD/mlflow.db "
         f"--allowed-hosts 127.0.0.1:{port},localhost:{port},127.0.0.1:{MLFLOW}"
     )
     waiting = (
