@@ -71,7 +71,7 @@ def start(file):
         "RAY_OVERRIDE_NODE_ID_FOR_TESTING": configuration()["provider"]["head_node_id"],
     }
     command = ["ray", "start", "--head", f"--autoscaling-config={file}", "--num-cpus=0"]
-    command += ["--object-store-memory=80000000", "--dashboard-host=127.0.0.1"]
+    command += ["--object-store-memory=80000000", "--include-dashboard=false"]
     subprocess.run(command, env=environment, check=True, stdout=sys.stderr)
 
 

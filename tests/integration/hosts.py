@@ -8,6 +8,7 @@ where they are. Run as a script it sets hosts up until Ctrl-C:
 """
 
 import argparse
+import functools
 import itertools
 import os
 import shlex
@@ -50,8 +51,19 @@ def skip_unless_possible() -> None:
     """Skip the test that asks for hosts where there can be none."""
     import pytest
 
-    if why := lacking():
+    if why := lacking() or separated():
         pytest.skip(f"several hosts on this machine: {why}")
+
+
+@functools.cache
+def separated() -> str:
+    """Why hosts do not reach each other, or nothing."""
+    with Hosts(2) as pair:
+        try:
+            pair.ssh(1, f"timeout 20 bash -c '</dev/tcp/{pair.addresses[0]}/22'")
+        except AssertionError:
+            return "its bridges pass nothing on (a firewall for bridged traffic, as Docker's?)"
+    return ""
 
 
 @dataclass(frozen=True)
