@@ -9,7 +9,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from harness.cluster_home import bring_home
+from harness.cluster_connection import connection
+from harness.cluster_home import bring_home, bring_parcel
 from harness.cluster_jobs import Ending
 from harness.cluster_launch import ray_down
 from harness.cluster_session import Session
@@ -48,9 +49,6 @@ def conclude(
     if ending.status != "SUCCEEDED":
         told = f" ({' '.join(ending.message.split())[:200]})" if ending.message and not ending.code else ""
         console.print(f"[yellow]The job ended as {ending.status}[/]{escape(told)}.", soft_wrap=True)
-    if not session.host:
-        console.print(f"Results are on the cluster, in {escape(session.folder)}.", soft_wrap=True)
-        return code
     home = _home(session, console)
     if session.file:
         console.print(spent(session), soft_wrap=True)
@@ -66,8 +64,20 @@ def conclude(
 def _home(session: Session, console: Console) -> bool:
     """Whether every file is here as it is on the head."""
     try:
-        count = bring_home(session)
-    except (InputError, ShellError) as error:
+        if session.address:
+            with connection(session) as (jobs, _):
+                found = bring_parcel(session, jobs)
+            if found is None:
+                console.print(
+                    f"Results are on the cluster, in {escape(session.folder)}: too much for its Jobs API. "
+                    "--storage-path keeps a copy where you can get at it.",
+                    soft_wrap=True,
+                )
+                return True
+            count = found
+        else:
+            count = bring_home(session)
+    except (InputError, ShellError, OSError, RuntimeError) as error:
         for line in error.problems if isinstance(error, InputError) else [str(error)]:
             console.print(f"[bold red]{escape(line)}[/]", soft_wrap=True)
         return False

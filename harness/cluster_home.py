@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 
+from harness.cluster_jobs import Jobs
+from harness.cluster_parcel import MOST, unwrap
 from harness.cluster_session import Session
 from harness.errors import InputError
 
@@ -31,16 +33,25 @@ def bring_home(session: Session) -> int:
     """
     session.remote.pull(session.folder, session.out, exclude=[f"/{name}" for name in STAYS])
     there = manifest(session)
-    wrong = differing(there, session.out)
-    if wrong:
-        raise InputError(
-            [
-                f"{session.out / name}: differs from the head's copy; bring it home again."
-                for name in wrong[:20]
-            ]
-        )
+    _compare(there, session.out)
     rehome(session.out / "mlflow.db", session.folder, str(session.out.resolve()))
     return len(there)
+
+
+def bring_parcel(session: Session, jobs: Jobs) -> int | None:
+    """The same from a cluster that was there already, through its Jobs API; `None` where that is too much for it.
+
+    Raises:
+        InputError: If a file did not arrive as it is there.
+    """
+    arguments = ["-m", "harness.cluster_parcel", session.folder]
+    told, text = jobs.answer(arguments, name="results", timeout=600)
+    if told["bytes"] > MOST:
+        return None
+    unwrap(text, session.out)
+    _compare(told["files"], session.out)
+    rehome(session.out / "mlflow.db", told["folder"], str(session.out.resolve()))
+    return len(told["files"])
 
 
 def bring_back(session: Session) -> bool:
@@ -72,6 +83,13 @@ def manifest(session: Session) -> dict[str, str]:
     line = f"cd {shlex.quote(session.folder)} && find . {skip} -type f -exec sha256sum {{}} +"
     rows = (row.split("  ", 1) for row in session.remote.run(line, timeout=1800).splitlines())
     return {name.removeprefix("./"): digest for digest, name in rows}
+
+
+def _compare(there: Mapping[str, str], folder: Path) -> None:
+    if wrong := differing(there, folder):
+        raise InputError(
+            [f"{folder / name}: differs from the head's copy; bring it home again." for name in wrong[:20]]
+        )
 
 
 def differing(there: Mapping[str, str], folder: Path) -> list[str]:

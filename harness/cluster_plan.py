@@ -14,6 +14,7 @@ from harness.cluster import JOBS
 from harness.cluster_checks import placeholders
 from harness.cluster_files import ClusterFile, inspect
 from harness.cluster_inputs import INPUTS, PROGRAM, WITH_THE_JOB, Shipment, shipment, size_problems
+from harness.cluster_parcel import MOST
 from harness.cluster_session import token_path
 from harness.config import Benchmark, seconds_of
 from harness.errors import InputError
@@ -248,6 +249,8 @@ def plan_lines(checked: Checked, benchmark: Benchmark) -> Iterator[str]:
         yield f"Home       head, {checked.folder} -> {checked.out}, digests compared"
         yield f"Ends       ray down --yes {checked.out / 'cluster' / file.path.name}, then looks what is left"
         yield "Asks       before the first machine (not with --yes) and before the end (not with --teardown)"
+    if file is None:
+        yield f"Home       head, {checked.folder} -> {checked.out}, through the Jobs API (up to {MOST / 1e6:.0f} MB)"
     if benchmark.storage_path:
         yield f"Keeps      a copy of the results in {benchmark.storage_path}, every two minutes and at the end"
     for note in checked.notes:

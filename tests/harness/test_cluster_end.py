@@ -1,17 +1,21 @@
 """The end of a benchmark on a cluster: who is asked, what is taken down, and what is said when that fails."""
 
+import base64
 import io
+import json
+import random
 import shutil
 import sqlite3
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from harness import cluster_end, cluster_launch, cluster_spending
+from harness import cluster_end, cluster_launch, cluster_parcel, cluster_spending
 from harness.cluster_end import Wishes, agreed, conclude, teardown
-from harness.cluster_home import bring_back
+from harness.cluster_home import bring_back, differing
 from harness.cluster_jobs import Ending, NodeRow
 from harness.cluster_session import Session, load_session
 from harness.errors import InputError
@@ -212,6 +216,40 @@ def test_without_an_answer_the_bound_alone_is_told(tmp_path, monkeypatch):
     session = Session(out=tmp_path, provider="aws", nodes=9, hourly=8.0, started=3600.0)
     assert cluster_spending.spent(session) == cluster_spending.spending(session)
     assert "at most $8.00" in cluster_spending.spent(session)
+
+
+def test_a_parcel_holds_what_comes_home_and_nothing_else(tmp_path, monkeypatch, capsys):
+    there, here = tmp_path / "there", tmp_path / "here"
+    for name in ("records/a.json", "results.parquet", "data/x", ".hidden/y", "open/z"):
+        (there / name).parent.mkdir(parents=True, exist_ok=True)
+        (there / name).write_bytes(name.encode() * 20_000)
+    monkeypatch.setattr("sys.argv", ["parcel", str(there)])
+    cluster_parcel.main()
+    printed = capsys.readouterr().out
+    told = json.loads(printed.splitlines()[-1])
+    assert sorted(told["files"]) == ["records/a.json", "results.parquet"]
+    cluster_parcel.unwrap(printed, here)
+    assert differing(told["files"], here) == []
+    assert sorted(path.name for path in here.rglob("*") if path.is_file()) == ["a.json", "results.parquet"]
+
+
+def test_a_parcel_that_is_too_large_is_not_made(tmp_path):
+    (tmp_path / "a").write_bytes(random.Random(0).randbytes(100_000))
+    packed, told = cluster_parcel.wrap(tmp_path, 50_000, ())
+    assert packed == b"" and told["bytes"] > 50_000 and told["files"] == {}
+
+
+def test_a_parcel_puts_nothing_outside_its_folder(tmp_path):
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        info = tarfile.TarInfo("../outside")
+        info.size = 1
+        archive.addfile(info, io.BytesIO(b"x"))
+    text = cluster_parcel.PREFIX + base64.b64encode(packed.getvalue()).decode()
+    for wrong in (text, text[:-60], "", cluster_parcel.PREFIX + "!"):
+        with pytest.raises(InputError, match="did not arrive whole"):
+            cluster_parcel.unwrap(wrong, tmp_path / "here")
+    assert not (tmp_path / "outside").exists()
 
 
 class Head:

@@ -214,10 +214,12 @@ def test_ctrl_c_leaves_and_says_how_to_come_back(story):
 
 
 def test_attached_it_ends_with_its_own_exit_code_and_leaderboard(story):
-    _, told = story
+    out, told = story
     code, printed = told["attached"]
     assert code == 0 and "1 of 1 searches and 1 of 1 final runs are complete" in printed, printed
-    assert "Results are on the cluster, in " in printed
+    assert "files are home in" in printed and "digests compared" in printed
+    assert sorted(record.stage for record in load(out)) == ["final", "search", "search"]
+    assert (out / "results.parquet").is_file() and list((out / "adapters").rglob("*.safetensors"))
     code, printed = told["logs"]
     assert code == 0 and "#progress" not in printed and "search" in printed and "final stage" in printed, (
         printed
