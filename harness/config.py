@@ -145,7 +145,7 @@ class Benchmark(BaseModel):
         scope: Whether each task has its own configuration, each family of tasks one, or all tasks one.
         searcher: How configurations are proposed: `tpe`, `random` or `grid`.
         scheduler: How trials that fall behind are stopped early: `asha`, `hyperband`, `median` or `none`.
-        siblings: Trials for each drawn configuration, which differ only in p, bT and delta_T and share the
+        siblings: Trials of the best configuration so far, which differ only in p, bT and delta_T and share the
             training up to their first rank allocation; 1 for none.
         patience: Evaluations of a final run without a lower dev loss after which it stops and its best
             evaluation's weights are tested (paper section 4.4); 0 trains all epochs.

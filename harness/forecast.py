@@ -178,7 +178,7 @@ def _trained(shape: Shape, trial: TrialConfig, *, full: bool, rank: float) -> fl
 
 
 def _expected_epochs(benchmark: Benchmark) -> float:
-    """Epochs of a trial of the search, on average, if every rung halves the trials (1, 2, 4 … epochs)."""
+    """Epochs of a trial of the search, on average, if half of the trials went on at epochs 1, 2, 4 …: more than do."""
     if benchmark.scheduler in ("none", "median") or benchmark.epochs == 1:
         return float(benchmark.epochs)
     left, rung, total = 1.0, 1, 0.0

@@ -2,6 +2,7 @@
 
 `hyperband` here is asynchronous successive halving in several brackets (Li et al., arXiv:1810.05934, section 3),
 which differ in the epoch of their first rung; a trial's bracket follows from the seed and its number alone.
+`asha` is one bracket, whose first rung lies behind the learning rate's warm-up.
 """
 
 import math
@@ -10,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
 from harness.client import EPOCH, METRIC, STATE
 from harness.studies import Past, StudyPlan
 from lingo.methods import METHODS
+from lingo.trial import TrialConfig
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,59 @@ def _slim(result: Mapping[str, Any]) -> dict[str, Any]:
     return {name: result[name] for name in (METRIC, EPOCH) if name in result}
 
 
+class SuccessiveHalving(TrialScheduler):
+    """Asynchronous successive halving (Li et al., arXiv:1810.05934, section 3) that looks at early decisions again.
+
+    A trial goes on at a rung while it is among the best 1/η of the trials that have come there. Trials of a pack
+    come one after the other within moments, and the first ones find nobody to be compared with: a trial that passed
+    a rung when fewer than 2η had come is judged again, by its score at that rung, with each evaluation up to the
+    next rung.
+
+    Args:
+        rungs: Epochs at which trials are compared, rising.
+        factor: η: one trial in this many goes on.
+    """
+
+    def __init__(self, rungs: Sequence[int], factor: float) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._factor = factor
+        self._scores: dict[int, dict[str, float]] = {rung: {} for rung in rungs}
+        self._settled: dict[str, int] = {}
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Nothing: a trial counts from its first rung on."""
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        name, epoch = trial.trial_id, result.get(EPOCH, 0)
+        rung = max((rung for rung in self._scores if rung <= epoch), default=None)
+        if rung is None or self._settled.get(name) == rung:
+            return self.CONTINUE
+        scores = self._scores[rung]
+        score = scores.setdefault(name, result[METRIC])
+        if len(scores) >= 2 * self._factor:
+            self._settled[name] = rung
+        cutoff = np.quantile(list(scores.values()), 1 - 1 / self._factor)
+        return self.STOP if score < cutoff else self.CONTINUE
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        self._settled.pop(trial.trial_id, None)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        self._settled.pop(trial.trial_id, None)
+
+
+def rungs(plan: StudyPlan) -> list[int]:
+    """The epochs at which `asha` compares, all before the last: the first one when twice the warm-up of the learning
+    rate is over (before, scores tell little of the learning rate), the others η, η² … times as far."""
+    settings = {**plan.space.fixed, **plan.fixed}
+    share = settings.get("warmup_ratio", TrialConfig.warmup_ratio)
+    if "warmup_ratio" not in METHODS[plan.method].settings:
+        share = 0.0
+    first = max(1, math.ceil(2 * share * plan.epochs - 1e-9))
+    count = max(0, math.ceil(math.log(plan.epochs / first) / math.log(plan.reduction_factor) - 1e-9))
+    return [math.ceil(first * plan.reduction_factor**index - 1e-9) for index in range(count)]
+
+
 def first_rungs(plan: StudyPlan) -> list[int]:
     """The epochs of Hyperband's brackets' first rungs: 1, η, η² …, up to the last epoch."""
     count = int(math.log(plan.epochs) / math.log(plan.reduction_factor) + 1e-9) + 1
@@ -119,6 +175,8 @@ def turns(members: Sequence[StudyPlan]) -> list[int]:
     lasting = METHODS[first.method].engine == "pack" and all(plan.checkpoints for plan in members)
     if len(members) == 1 or not lasting or first.scheduler == "none":
         return []
+    if first.scheduler == "asha":
+        return rungs(first)
     epochs = range(1, first.epochs) if first.scheduler == "median" else first_rungs(first)
     return [epoch for epoch in epochs if epoch < first.epochs]
 
@@ -131,9 +189,10 @@ def brackets(plan: StudyPlan) -> list[TrialScheduler]:
     if plan.scheduler == "median":
         common["min_time_slice"] = math.inf  # it stops trials, and never pauses them
         return [MedianStoppingRule(**common, grace_period=1, min_samples_required=3)]
-    rungs = first_rungs(plan) if plan.scheduler == "hyperband" else [1]
+    if plan.scheduler == "asha":
+        return [SuccessiveHalving(rungs(plan), plan.reduction_factor)]
     common |= {"max_t": plan.epochs, "reduction_factor": plan.reduction_factor}
-    return [AsyncHyperBandScheduler(**common, grace_period=first) for first in rungs]
+    return [AsyncHyperBandScheduler(**common, grace_period=first) for first in first_rungs(plan)]
 
 
 def bracket(plan: StudyPlan, number: int) -> int:

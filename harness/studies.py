@@ -14,7 +14,7 @@ SchedulerName = Literal["asha", "hyperband", "median", "none"]
 Ended = Literal["finished", "stopped", "failed"]
 
 CUT = "cut"
-"""Fact of a stopped job's last report: `budget` where a budget, and not the scheduler, ended it."""
+"""Fact of a stopped job's last report where not the scheduler ended it: `budget`, or the task that failed."""
 
 
 def has_ended(statuses: Sequence[str], members: int) -> bool:
@@ -76,15 +76,15 @@ class StudyPlan:
         seed: Seed of the sampler; of the trials too where `fixed` names none.
         metric, mode: Name of a dev metric, and whether `max` or `min` is better.
         epochs: Reports of a trial that is not stopped; ASHA's `max_t`.
-        reduction_factor: ASHA keeps one trial in this many at each rung (epochs 1, 2, 4 …).
+        reduction_factor: ASHA keeps one trial in this many at each rung, see `harness.schedulers.rungs`.
         group: Key of the search group, see `harness.scopes.group_of`; empty for a study of its own. The studies
             of a group get the same configurations: each of its trials is a job of every member, all with the
             same number, and its objective is the mean of the members' metrics at the same epoch. The first
             member's seed, first points, searcher, scheduler and siblings are the group's.
         searcher: `tpe` (multivariate), `random`, or `grid` (finite leaves only, in a seeded order).
         scheduler: `asha`, `hyperband` (asynchronous, brackets that differ in the first rung), `median` or `none`.
-        siblings: Trials of each drawn configuration, which differ only in p, bT and delta_T and so share the
-            start of their training; first points stand alone.
+        siblings: Trials of the best configuration that has trained all epochs, which differ only in p, bT and
+            delta_T and so share the start of their training.
         history: Trials that have ended before: the searcher and the scheduler know them.
         open: Numbers and whole configurations of trials that have begun and not ended: they go on first.
         work: Expected work of one trial in any unit that is the same for all studies: the longest go first.
@@ -104,7 +104,7 @@ class StudyPlan:
     metric: str = "mcc"
     mode: Literal["max", "min"] = "max"
     epochs: int
-    reduction_factor: float = 2
+    reduction_factor: float = 4
     group: str = ""
     searcher: SearcherName = "tpe"
     scheduler: SchedulerName = "asha"
@@ -131,7 +131,7 @@ def members_of(plans: Sequence[StudyPlan]) -> Mapping[str, list[StudyPlan]]:
 @dataclass
 class TrialOutcome:
     """How a job ended: its configuration, status and reports. `stopped` is no failure: the scheduler ended it,
-    or a budget, and then the last report's fact `cut` is `budget`."""
+    or a budget or the failure of another task of its trial, and then the last report's fact `cut` says so."""
 
     job: Job
     status: Ended

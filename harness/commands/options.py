@@ -162,7 +162,7 @@ ROWS = (
         int,
         SEARCH,
         "N",
-        "Trials for each drawn configuration, which differ only in p, bT and delta_T and share the training up to "
+        "Trials of the best configuration so far, which differ only in p, bT and delta_T and share the training up to "
         "their first rank allocation.",
         flag="--share-prefix",
     ),

@@ -1,5 +1,6 @@
 """What a search group draws: numbers, history, grids, siblings, scopes; and that groups never mix."""
 
+import math
 import random
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ from harness.client import EPOCH, METRIC, STATE, Client, _Member
 from harness.errors import InputError
 from harness.jobs import Job, Report
 from harness.proposals import Proposals, group_history
-from harness.schedulers import GroupSchedulers, bracket, brackets, first_rungs
+from harness.schedulers import GroupSchedulers, SuccessiveHalving, bracket, brackets, first_rungs, rungs
 from harness.scopes import grid, group_of, merge, search_problems
 from harness.searcher import GroupSearcher
 from harness.spaces import Leaf, SearchSpace
@@ -109,17 +110,55 @@ def test_history_that_the_space_has_no_place_for_keeps_its_number_and_stops_noth
     assert sorted(run_all(Proposals([plan(num_samples=4, history=history)]))) == [2, 3]
 
 
-def test_siblings_differ_only_in_what_the_start_of_training_does_not_know():
+def shared(config):
+    return {name: value for name, value in values(config).items() if name not in ("p", "bT", "delta_T")}
+
+
+def best_of(told):
+    """The best finished trial, as `run_all` ends them."""
+    ended = {number: job for number, job in told.items() if number % 3 != 2}
+    return max(ended, key=lambda number: (score(ended[number].config), -number))
+
+
+def test_the_best_finished_trial_gets_siblings_that_differ_only_in_what_the_start_does_not_know():
     points = tuple({"learning_rate": rate, "p": 0.1, "delta_T": 5, "b0": 8, "bT": 4} for rate in (1e-4, 1e-3))
-    drawn = run_all(Proposals([plan(num_samples=14, siblings=4, first_points=points)]))
+    drawn = run_all(Proposals([plan(num_samples=40, siblings=4, first_points=points)]))
     assert [values(drawn[number]) for number in (0, 1)] == list(points)
-    for first in (2, 6, 10):
-        family = [values(drawn[number]) for number in range(first, first + 4)]
-        shared = [{k: v for k, v in one.items() if k not in ("p", "bT", "delta_T")} for one in family]
-        assert all(one == shared[0] for one in shared)
-        assert len({one["p"] for one in family}) == 4
-        assert all(one["bT"] <= one["b0"] for one in family)
-    assert len({drawn[number].config["learning_rate"] for number in (2, 6, 10)}) == 3
+    siblings = 0
+    for number in range(10, 40):  # after the first points and the even start
+        before = {other: job for other, job in drawn.items() if other < number}
+        leader = before[best_of(before)]
+        family = [job for job in before.values() if shared(job) == shared(leader)]
+        assert (shared(drawn[number]) == shared(leader)) == (len(family) < 4)
+        siblings += len(family) < 4
+        assert len({values(job)["p"] for job in family}) == len(family)
+        assert all(values(job)["bT"] <= values(job)["b0"] for job in family)
+    assert siblings >= 3
+
+
+def test_siblings_of_a_search_that_goes_on_are_those_that_it_would_have_had():
+    whole = run_all(Proposals([plan(num_samples=30, siblings=3)]))
+    history = tuple(past_of(whole[number]) for number in range(15))
+    rest = run_all(Proposals([plan(num_samples=30, siblings=3, history=history)]))
+    assert all(rest[number] == whole[number] for number in range(15, 30))
+
+
+def test_tpe_starts_with_draws_spread_evenly_over_every_setting():
+    drawn = run_all(Proposals([plan(num_samples=24, seed=5)]))
+    start = [values(drawn[number]) for number in range(8)]
+    rates = sorted(math.log10(one["learning_rate"]) for one in start)
+    assert [int((rate + 5) / 3 * 8) for rate in rates] == list(range(8))
+    assert sorted(int(one["p"] / 0.3 * 8) for one in start) == list(range(8))
+    assert all(2 <= one["bT"] <= one["b0"] <= 16 and 2 <= one["delta_T"] <= 50 for one in start)
+    other = run_all(Proposals([plan(num_samples=24, seed=6)]))
+    assert values(other[0]) != start[0]
+
+
+def test_an_even_start_keeps_to_steps_and_choices():
+    drawn = run_all(Proposals([plan(space=COARSE, num_samples=24)]))
+    start = [values(drawn[number], COARSE) for number in range(8)]
+    assert {one["b0"] for one in start} == {2, 4, 6, 8} and {one["p"] for one in start} == {0.0, 0.1}
+    assert all(one["bT"] in (2, 4, 6, 8) and one["bT"] <= one["b0"] for one in start)
 
 
 def test_methods_without_a_shared_start_have_no_siblings():
@@ -355,6 +394,32 @@ def test_rungs_know_the_trials_of_earlier_runs():
         trial = FakeTrial("new", {"group": now.key, "number": 3})
         scheduler.on_trial_add(None, trial)
         assert scheduler.on_trial_result(None, trial, {METRIC: 0.5, EPOCH: 1, STATE: "running"}) == decision
+
+
+def judge(scheduler, number, epoch, value):
+    return scheduler.on_trial_result(None, FakeTrial(str(number), {}), {METRIC: value, EPOCH: epoch})
+
+
+def test_who_passed_a_rung_before_others_came_is_judged_again():
+    halving = SuccessiveHalving([1, 4], 4)
+    first = [judge(halving, number, 1, number / 10) for number in range(8)]  # ever better: all pass at first
+    assert first == ["CONTINUE"] * 8
+    second = [judge(halving, number, 2, 0.9) for number in range(7)]  # what they score now does not count
+    assert second == ["STOP"] * 6 + ["CONTINUE"]
+    assert judge(halving, 8, 1, 0.9) == judge(halving, 9, 1, 0.9) == "CONTINUE"
+    assert judge(halving, 7, 2, 0.1) == "CONTINUE"  # judged among eight: that holds up to the next rung
+    assert judge(halving, 7, 4, 0.1) == "CONTINUE" and judge(halving, 8, 4, 0.2) == "CONTINUE"
+    assert judge(halving, 7, 5, 0.9) == "STOP"
+
+
+def test_the_first_rung_lies_behind_the_warm_up_of_the_learning_rate():
+    def at(epochs, factor=4, space=ARS, **fixed):
+        return rungs(plan(space=replace(space, fixed=fixed), epochs=epochs, reduction_factor=factor))
+
+    assert [at(epochs) for epochs in (1, 2, 5, 8, 10, 16)] == [[], [1], [1, 4], [2], [2, 8], [4]]
+    assert at(8, 2) == [2, 4] and at(16, 2) == [4, 8]
+    assert at(8, warmup_ratio=0.0) == at(8, warmup_ratio=0.05) == [1, 4] and at(8, warmup_ratio=0.5) == []
+    assert rungs(plan(space=SearchSpace(method="kmer_logreg", leaves={}), epochs=8)) == [1, 4]
 
 
 def test_hyperbands_brackets_start_later_and_later_and_follow_the_seed():
