@@ -47,6 +47,9 @@ def compute_problems(file: ClusterFile, compute: Any, note: Callable[[str], None
     if not str(zone).startswith(f"{region}-"):
         yield f"{file.path}: `provider.availability_zone` must be a zone of {region}, but got {zone}."
         return
+    for kept in dict.fromkeys(disk.get("diskType", "") for disk in _disks(file)):
+        if kept and f"zones/{zone}/" not in kept:
+            yield f"{file.path}: `diskType` must be in {zone}, as the machines are, but got {kept}."
     for name in dict.fromkeys(kind.instance for kind in file.kinds):
         found, status = _asked(compute.machineTypes().get(project=project, zone=zone, machineType=name))
         if found is None:
@@ -74,10 +77,15 @@ def _refused(file: ClusterFile, what: str, status: int) -> str:
     return f"{file.path}: Google Cloud does not show {what}: {why}; see the roles in clusters/README.md."
 
 
-def _images(file: ClusterFile) -> list[str]:
+def _disks(file: ClusterFile) -> list[dict[str, Any]]:
+    """How the disks of the machines begin."""
     nodes = [row["node_config"] for row in file.config["available_node_types"].values()]
     disks = [disk for node in nodes for disk in node.get("disks", ()) if isinstance(disk, dict)]
-    return list(dict.fromkeys(disk.get("initializeParams", {}).get("sourceImage", "") for disk in disks))
+    return [disk.get("initializeParams") or {} for disk in disks]
+
+
+def _images(file: ClusterFile) -> list[str]:
+    return list(dict.fromkeys(str(disk.get("sourceImage", "")) for disk in _disks(file)))
 
 
 def _image(file: ClusterFile, compute: Any, image: str) -> Iterator[str]:

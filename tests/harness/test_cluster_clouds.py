@@ -97,6 +97,11 @@ def test_a_google_zone_of_another_region():
     assert "must be a zone of us-central1, but got europe-west4-a" in line
 
 
+def test_google_disks_lie_in_the_zone_of_their_machines():
+    ((line,), _) = google(Compute(ENOUGH), availability_zone="us-central1-b")
+    assert "`diskType` must be in us-central1-b" in line and "us-central1-a" in line
+
+
 def test_libraries_that_are_missing_are_named_with_their_extra(monkeypatch):
     monkeypatch.setattr("harness.cluster_clouds._there", lambda module: module == "google.auth")
     (line,) = cloud_problems(cluster("gcp", project_id="x"), lambda line: None)
