@@ -22,9 +22,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 SETTINGS = {
     "RAY_AUTH_MODE": "token",
     "RAY_health_check_period_ms": "1000",  # a lost host is noticed in seconds instead of a minute
-    "RAY_health_check_timeout_ms": "4000",
+    "RAY_health_check_timeout_ms": "5000",
     "RAY_health_check_failure_threshold": "3",
-    "RAY_health_check_initial_delay_ms": "2000",
     "RAY_prestart_worker_first_driver": "0",  # processes that nobody has asked for
     "AUTOSCALER_UPDATE_INTERVAL_S": "1",
     "AUTOSCALER_NODE_SSH_INTERVAL_S": "1",
