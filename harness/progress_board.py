@@ -76,8 +76,8 @@ class Board:
         self.done = float(news.get("done", self.done))
         self.left_s = news.get("left_s")
         self.over = bool(news.get("over", False))
-        for place, row in news.get("rows", {}).items():
-            self.rows[int(place)] = Row(**row)
+        found = {int(place): Row(**row) for place, row in news.get("rows", {}).items()}
+        self.rows = {**self.rows, **found}  # another one: a screen may be in the middle of the last
 
     def shown(self, most: int) -> list[Row]:
         """At most so many studies, in the order of the table: those at work before those begun, before the rest."""
