@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAMS = ("ip", "unshare", "sshd", "ssh", "ssh-keygen", "rsync", "mount")
+PROGRAMS = ("ip", "unshare", "sshd", "ssh", "ssh-keygen", "rsync", "mount", "pgrep")
 NAMESPACES = ("--pid", "--fork", "--kill-child", "--mount", "--uts", "--ipc", "--mount-proc")
-PROBE = """mount --make-rprivate / && mount -t tmpfs tmpfs /run && hostname probe
+PROBE = """mount --make-rprivate / && mount -t tmpfs tmpfs /run && echo probe >/proc/sys/kernel/hostname
 ip link add probe0 type bridge && ip link add probe1 type veth peer name probe2 && ip netns add probe"""
 """What a host needs, in a place that goes with the command."""
 
@@ -39,7 +39,7 @@ def lacking() -> str:
     path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
     absent = [name for name in PROGRAMS if shutil.which(name, path=path) is None]
     if absent:
-        return f"needs {', '.join(absent)} (apt-get install openssh-server iproute2 rsync)"
+        return f"needs {', '.join(absent)} (apt-get install openssh-server iproute2 rsync procps)"
     shared_nothing = ["unshare", "--net", *NAMESPACES, "sh", "-ec", PROBE]
     tried = subprocess.run(shared_nothing, capture_output=True, text=True, env={**os.environ, "PATH": path})
     if tried.returncode:
@@ -188,7 +188,7 @@ class Hosts:
         """What a host does as its first process: its own folders, its key, sshd."""
         path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
         variables = {"PATH": path, "OMP_NUM_THREADS": "1", **self._environment}
-        lines = ["mount --make-rprivate /", f"hostname {name}"]
+        lines = ["mount --make-rprivate /", f"echo {name} >/proc/sys/kernel/hostname"]
         shown = shown_folders()
         for private in PRIVATE:
             own = root / private.strip("/").replace("/", "-")
