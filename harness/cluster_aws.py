@@ -60,7 +60,7 @@ def disks_of(config: dict[str, Any]) -> list[str]:
     filters = [{"Name": "tag:ray-cluster-name", "Values": [config["cluster_name"]]}]
     try:
         rows = clients(config)("ec2").describe_instances(Filters=filters)["Reservations"]
-    except (BotoCoreError, ClientError):
+    except (BotoCoreError, ClientError, InputError):
         return []
     disks = [disk for row in rows for one in row["Instances"] for disk in one.get("BlockDeviceMappings", ())]
     return [disk["Ebs"]["VolumeId"] for disk in disks if "Ebs" in disk]
@@ -73,7 +73,7 @@ def disks_there(config: dict[str, Any], disks: list[str]) -> list[str]:
     filters = [{"Name": "volume-id", "Values": disks}]
     try:
         rows = clients(config)("ec2").describe_volumes(Filters=filters)["Volumes"]
-    except (BotoCoreError, ClientError):
+    except (BotoCoreError, ClientError, InputError):
         return []
     return [row["VolumeId"] for row in rows if row["State"] not in ("deleting", "deleted")]
 

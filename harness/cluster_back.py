@@ -35,8 +35,8 @@ def _told(work: Callable[[], int]) -> int:
     """What other hosts refuse is told as bad input is: in one line."""
     try:
         return work()
-    except ShellError as error:
-        raise InputError(str(error)) from None
+    except (ShellError, RuntimeError, OSError) as error:
+        raise InputError(" ".join(str(error).split())[:300]) from None
 
 
 def attach_to(out: Path, wishes: Wishes, console: Console) -> int:
@@ -100,6 +100,6 @@ def stop_run(out: Path, wish: bool | None, console: Console) -> int:
                     ending = jobs.wait(session.job)
             code = conclude(session, ending, Wishes(teardown=wish), console, all_the_same=True)
             return 0 if code in (0, DETACHED) else code
-    except (InputError, ShellError) as error:
+    except (InputError, ShellError, RuntimeError, OSError) as error:
         console.print(f"[yellow]{escape(str(error))}[/]", soft_wrap=True)
     return teardown(session, wish, console, home=not session.job) if session.file else 1

@@ -8,7 +8,7 @@ from rich.markup import escape
 
 from harness.cluster_connection import DASHBOARD, MLFLOW, connection
 from harness.cluster_end import DETACHED, Wishes, conclude
-from harness.cluster_jobs import Ending
+from harness.cluster_jobs import Ending, JobLost
 from harness.cluster_screen import Screen
 from harness.cluster_session import Session, token_path
 from harness.cluster_shell import ShellError
@@ -60,6 +60,8 @@ def _follow(session: Session, console: Console) -> Ending:
                         _say_doors(session, ports, console)
                     first = False
                     return jobs.follow(session.job, screen.take, seen=screen.seen)
+            except JobLost:
+                raise
             except (ConnectionError, ShellError, InputError) as error:
                 if first and isinstance(error, InputError):
                     raise

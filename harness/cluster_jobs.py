@@ -50,6 +50,10 @@ class NodeRow:
     ended: float | None
 
 
+class JobLost(InputError):
+    """The cluster is there, and the job is not."""
+
+
 class Jobs:
     """The Jobs API at an address on loopback, or of a cluster that was there already.
 
@@ -79,21 +83,37 @@ class Jobs:
         sent: Sequence[Sent] = (),
     ) -> str:
         """Submit `python <arguments>` with a copy of the program, and of what is `sent` with it; the job's id."""
-        with tempfile.TemporaryDirectory(prefix="lingo-program-") as folder, quiet():
-            add_inputs(Path(folder), sent)
-            job: str = self._client.submit_job(
-                entrypoint=" ".join(["python", *map(word, arguments)]),
-                runtime_env={
-                    "working_dir": str(program(Path(folder))),
-                    "env_vars": {**JOB_SETTINGS, **(environment or {})},
-                },
-                metadata={"name": name},
-            )
+        try:
+            with tempfile.TemporaryDirectory(prefix="lingo-program-") as folder, quiet():
+                add_inputs(Path(folder), sent)
+                job: str = self._client.submit_job(
+                    entrypoint=" ".join(["python", *map(word, arguments)]),
+                    runtime_env={
+                        "working_dir": str(program(Path(folder))),
+                        "env_vars": {**JOB_SETTINGS, **(environment or {})},
+                    },
+                    metadata={"name": name},
+                )
+        except (RuntimeError, OSError, ValueError) as error:
+            line = " ".join(str(error).split())[:300]
+            raise InputError(f"the job could not be submitted ({line}).") from None
         return job
 
     def ending(self, job: str) -> Ending | None:
-        """How a job ended; `None` while it runs."""
-        info = self._client.get_job_info(job)
+        """How a job ended; `None` while it runs.
+
+        Raises:
+            JobLost: If the cluster does not know it.
+        """
+        try:
+            info = self._client.get_job_info(job)
+        except RuntimeError as error:
+            if "404" in str(error):
+                raise JobLost(
+                    f"the cluster does not know the job {job} any more, since Ray was started anew there: run the same "
+                    "command again, and it goes on from what is on the head."
+                ) from None
+            raise
         status = str(getattr(info.status, "value", info.status))
         if status not in ENDED:
             return None

@@ -122,9 +122,12 @@ def with_head(session: Session) -> Session:
     from ray.autoscaler._private.commands import _bootstrap_config, get_head_node_ip
 
     config = yaml.safe_load(Path(session.file).read_text())
-    with quiet():
-        bootstrapped = _bootstrap_config(config)
-        host = get_head_node_ip(session.file)
+    try:
+        with quiet():
+            bootstrapped = _bootstrap_config(config)
+            host = get_head_node_ip(session.file)
+    except Exception as error:  # every provider's library has kinds of its own
+        raise InputError(f"the head cannot be found: {' '.join(str(error).split())[:300]}") from None
     auth = bootstrapped["auth"]
     return session.save(host=host, user=auth["ssh_user"], key=auth.get("ssh_private_key"))
 

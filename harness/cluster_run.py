@@ -75,7 +75,7 @@ def _start(file: ClusterFile, out: Path, benchmark: Benchmark, wishes: Wishes, c
     try:
         session = _as_it_is(file, config, before, session, say) or ray_up(file, config, session, say)
         session = _submit(session, benchmark, console)
-    except (InputError, ShellError) as error:
+    except (InputError, ShellError, OSError) as error:
         for line in error.problems if isinstance(error, InputError) else [str(error)]:
             console.print(f"[bold red]{escape(line)}[/]", soft_wrap=True)
         # what was up before may hold results of an earlier run, so nobody there means to leave it
@@ -95,7 +95,7 @@ def _again(out: Path, console: Console) -> Session | None:
             if jobs.ending(session.job) is None:
                 console.print(f"This benchmark runs on the cluster already, as {session.job}.")
                 return session
-    except (InputError, ShellError):
+    except (InputError, ShellError, RuntimeError, OSError):
         pass
     return None
 

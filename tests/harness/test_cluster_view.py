@@ -11,10 +11,11 @@ from rich.console import Console
 
 from harness import cluster_follow
 from harness.cluster_end import Wishes
-from harness.cluster_jobs import Ending, Jobs
+from harness.cluster_jobs import Ending, JobLost, Jobs
 from harness.cluster_screen import Screen, board_of, plain
 from harness.cluster_session import Session
 from harness.cluster_shell import ShellError
+from harness.errors import InputError
 from harness.jobs import Job, Report
 from harness.progress import Progress, StudyGoal
 from harness.progress_board import Board, Row
@@ -200,3 +201,34 @@ def test_a_terminal_that_is_too_low_shows_what_is_at_work():
     assert titles == sorted(titles) and len(titles) == 18
     Console(file=text, width=100).print(board.table())
     assert "task 90" in text.getvalue()
+
+
+def test_a_job_that_the_cluster_does_not_know_any_more(monkeypatch, tmp_path):
+    jobs = Jobs.__new__(Jobs)
+
+    class Client:
+        def get_job_info(self, job):
+            raise RuntimeError(f"Request failed with status code 404: Job {job} does not exist")
+
+    jobs._client = Client()
+    with pytest.raises(JobLost, match=r"does not know the job j any more.*same command again"):
+        jobs.ending("j")
+    broken = Broken(monkeypatch)
+    broken.follow = lambda *_, **__: jobs.ending("j")
+    with pytest.raises(JobLost):
+        cluster_follow._follow(Session(out=tmp_path, job="j"), Console(quiet=True))
+
+
+def test_a_job_that_is_not_taken_is_told_in_one_line(monkeypatch):
+    jobs = Jobs.__new__(Jobs)
+
+    class Client:
+        def submit_job(self, **_):
+            raise RuntimeError("Request failed with status code 500:\n  no space left")
+
+    jobs._client = Client()
+    monkeypatch.setattr("harness.cluster_jobs.program", lambda folder: folder)
+    with pytest.raises(
+        InputError, match=r"could not be submitted \(Request failed with status code 500: no space"
+    ):
+        jobs.submit(["x"], name="x")
