@@ -1,57 +1,99 @@
-"""Tune's controller: clients that start are let alone."""
+"""Tune's controller: a client that becomes free goes to a new trial, not to one whose own client is starting."""
 
-import os
-import threading
-from functools import partial
+from collections import defaultdict
+from types import SimpleNamespace
+from typing import Any
 
-import psutil
-import pytest
-import toy_engine
-from ray import cloudpickle
+from ray.tune import tune
+from ray.tune.utils.object_cache import _ObjectCache
 
-from harness.jobs import Job, Report
-from harness.pool import Pool, local_ray
-from harness.search import run_search
-from tests.benchmarks.search_rows import toy_study
-
-SLOTS, TRIALS = 6, 60
-cloudpickle.register_pickle_by_value(toy_engine)
+from harness import controller
 
 
-class Started:
-    """Processes of Ray that were seen while the block lasted, by their ids."""
+class Trial:
+    """What the controller looks at."""
 
-    def __enter__(self) -> "Started":
-        self.seen: set[int] = set()
-        self._end = threading.Event()
-        self._watch = threading.Thread(target=self._look, daemon=True)
-        self._watch.start()
+    placement_group_factory = "a client"
+    trial_id = "trial"
+
+
+class Bare(controller.Controller):
+    """The controller's own bookkeeping, without Ray: one client may start at a time, `new` trials are to come."""
+
+    def __init__(self, new: list[Trial]) -> None:
+        self._new = new
+        self._actor_cache = _ObjectCache(may_keep_one=True)
+        self._pending_trials: set[Any] = set()
+        self._pending_trials_list: list[Any] = []
+        self._resources_to_pending_trials: dict[str, set[Any]] = defaultdict(set)
+        self._running_trials: set[Any] = {"another"}
+        self._paused_trials: set[Any] = set()
+        self._staged_trials: set[Any] = set()
+        self._trial_to_actor: dict[Any, Any] = {}
+        self._max_pending_trials = 1
+        self._search_alg = SimpleNamespace(is_finished=lambda: False, next_trial=self._next)
+        self._scheduler_alg = SimpleNamespace(choose_trial_to_run=lambda _: None)
+        self._actor_manager = SimpleNamespace(num_pending_actors=0)
+        self.killed: list[Any] = []
+
+    def _wrapped(self) -> Any:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        self._watch.join()
+    def _next(self) -> Trial | None:
+        return self._new.pop(0) if self._new else None
 
-    def _look(self) -> None:
-        me = psutil.Process(os.getpid())
-        while not self._end.wait(0.05):
-            self.seen |= {child.pid for child in me.children(recursive=True)}
+    def add_trial(self, trial: Trial) -> None:
+        self._pending_trials.add(trial)
+        self._pending_trials_list.append(trial)
+        self._resources_to_pending_trials[trial.placement_group_factory].add(trial)
+
+    def _schedule_trial_actor(self, trial: Any) -> None:
+        if not self._maybe_reuse_cached_actor(trial):
+            self._trial_to_actor[trial] = "starting"
+            self._actor_manager.num_pending_actors += 1
+
+    def _maybe_reuse_cached_actor(self, trial: Any) -> bool:
+        client = self._actor_cache.pop_cached_object(trial.placement_group_factory)
+        if client is None:
+            return False
+        if trial in self._trial_to_actor:
+            self.killed.append(self._trial_to_actor[trial])
+        self._trial_to_actor[trial] = client
+        return True
+
+    def turn(self) -> None:
+        """What a turn of Tune's loop does first."""
+        self._maybe_update_trial_queue()
+        self._maybe_add_actors()
 
 
-@pytest.mark.ray
-def test_short_trials_do_not_stop_clients_from_starting() -> None:
-    """Trials shorter than the clients' start take one client after the other; none is begun anew for them."""
-    ended = []
+def bare(trials: int) -> tuple[Bare, list[Trial]]:
+    made = [Trial() for _ in range(trials)]
+    return Bare(list(made)), made
 
-    def count(job: Job, report: Report, status: str) -> None:
-        ended.extend([job.id] if status == "finished" else [])
 
-    with local_ray(4), Pool.start(partial(toy_engine.make, SLOTS), slots=SLOTS) as pool:
-        with Started() as started:
-            before = {child.pid for child in psutil.Process(os.getpid()).children(recursive=True)}
-            study = toy_study("short", TRIALS, seconds=0.3, scheduler="none", searcher="random")
-            run_search([study], pool, on_report=count)
-        assert len(ended) == len(set(ended)) == TRIALS
-        clients = SLOTS + 2  # and those that wait, so that no slot does
-        others = 8  # the Tuner, its placement groups' and Ray's own helpers
-        assert len(started.seen - before) <= clients + others, f"{len(started.seen - before)} processes"
+def test_a_free_client_takes_a_new_trial_while_another_client_starts() -> None:
+    control, (first, second) = bare(2)
+    control.turn()
+    assert control._trial_to_actor == {first: "starting"}
+    assert control._actor_cache.cache_object("a client", "free")
+    control.turn()
+    assert control._trial_to_actor == {first: "starting", second: "free"} and not control.killed
+
+
+def test_with_no_new_trial_a_free_client_takes_the_one_that_waits() -> None:
+    """Else a client for which there is no room would hold the search up for ever."""
+    control, (first,) = bare(1)
+    control.turn()
+    assert control._actor_cache.cache_object("a client", "free")
+    control.turn()
+    assert control._trial_to_actor == {first: "free"} and control.killed == ["starting"]
+
+
+def test_tune_uses_it() -> None:
+    before = tune.TuneController
+    try:
+        controller.install()
+        assert tune.TuneController is controller.Controller
+    finally:
+        tune.TuneController = before
