@@ -4,20 +4,17 @@ A proposal is a function of the seed, the group, the trial's number and the hist
 is made anew, with a seed of its own.
 """
 
-import hashlib
 import math
-import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
 
 from harness.client import objective
 from harness.jobs import Job
+from harness.sampling import Even, PerTrial, Recorder, sampler_of, startup_trials
 from harness.scopes import SHARED_START, grid, merge, siblings_of
 from harness.studies import Ended, Past, StudyPlan, has_ended
 
@@ -59,7 +56,7 @@ class Proposals:
         self._points = grid(self._space, points, seed=self._plan.seed) if self._grid else points
         self._values: dict[int, Mapping[str, Any]] = {}
         self._asked: dict[int, optuna.Trial] = {}
-        self._sampler = _PerTrial(_sampler(self._plan))
+        self._sampler = PerTrial(sampler_of(self._plan))
         self._study = optuna.create_study(direction="maximize", sampler=self._sampler)
         self.history, self._open = group_history(members)
         for past in self.history:
@@ -122,7 +119,7 @@ class Proposals:
             return self._points[number]
         start, index = startup_trials(self._plan.num_samples), number - len(self._points)
         if self._plan.searcher == "tpe" and index < start:
-            return self._space.suggest(_Even(index, start, f"{self._plan.seed}|{self._plan.search_group}"))
+            return self._space.suggest(Even(index, start, f"{self._plan.seed}|{self._plan.search_group}"))
         return self._next_sibling()
 
     def _next_sibling(self) -> Mapping[str, Any]:
@@ -171,7 +168,7 @@ class Proposals:
             past.status, TrialState.FAIL
         )
         state = state if seen else TrialState.FAIL
-        recorder = _Recorder(past.values)
+        recorder = Recorder(past.values)
         try:
             self._study.add_trial(
                 optuna.trial.create_trial(
@@ -251,121 +248,13 @@ def job_id(plan: StudyPlan, number: int) -> str:
     return f"{plan.key}/trial-{number:04d}"
 
 
-def startup_trials(num_samples: int) -> int:
-    """Trials spread evenly over the space before TPE takes over: eight, fewer where that were most of a search."""
-    return max(3, min(8, num_samples // 3))
-
-
 def _shared(values: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that siblings have in common."""
     return {name: value for name, value in values.items() if name not in SHARED_START}
 
 
-def _sampler(plan: StudyPlan) -> Callable[[int], BaseSampler]:
-    """Makes the sampler of one trial from its seed."""
-    start = startup_trials(plan.num_samples)
-
-    def tpe(
-        seed: int,
-    ) -> BaseSampler:  # in seven dimensions Optuna's 24 candidates seldom hit the best corner
-        return TPESampler(seed=seed, multivariate=True, n_startup_trials=start, n_ei_candidates=128)
-
-    return tpe if plan.searcher == "tpe" else RandomSampler
-
-
 def _plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
-
-
-class _PerTrial(BaseSampler):
-    """A sampler that is made anew for every trial, from a seed of the trial."""
-
-    def __init__(self, make: Callable[[int], BaseSampler]) -> None:
-        self._make = make
-        self._inner = make(0)
-
-    def begin(self, seed: int, name: str) -> None:
-        digest = hashlib.sha256(f"{seed}|{name}".encode()).digest()
-        self._inner = self._make(int.from_bytes(digest[:4], "big"))
-
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: optuna.trial.FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        return self._inner.infer_relative_search_space(study, trial)
-
-    def sample_relative(
-        self,
-        study: optuna.Study,
-        trial: optuna.trial.FrozenTrial,
-        search_space: dict[str, BaseDistribution],
-    ) -> dict[str, Any]:
-        return self._inner.sample_relative(study, trial, search_space)
-
-    def sample_independent(
-        self,
-        study: optuna.Study,
-        trial: optuna.trial.FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Any:
-        return self._inner.sample_independent(study, trial, param_name, param_distribution)
-
-
-class _Even:
-    """Stands for an Optuna trial and answers with one of `count` points of a Latin hypercube: each setting's range
-    falls into so many equal parts, and every point has a part of its own.
-
-    Args:
-        index: Which of the points.
-        stream: Names the hypercube.
-    """
-
-    def __init__(self, index: int, count: int, stream: str) -> None:
-        self._index, self._count, self._stream = index, count, stream
-
-    def _share(self, name: str) -> float:
-        draws = random.Random(f"{self._stream}|{name}|even start")
-        parts = draws.sample(range(self._count), self._count)
-        return (parts[self._index] + [draws.random() for _ in parts][self._index]) / self._count
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float:
-        share = self._share(name)
-        if step is not None:
-            return low + step * int(share * (int((high - low) / step + 1e-9) + 1))
-        return min(high, max(low, low * (high / low) ** share)) if log else low + share * (high - low)
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        share = self._share(name)
-        if log:
-            return min(high, int((low - 0.5) * ((high + 0.5) / (low - 0.5)) ** share + 0.5))
-        return low + step * int(share * ((high - low) // step + 1))
-
-    def suggest_categorical(self, name: str, choices: Any) -> Any:
-        return choices[int(self._share(name) * len(choices))]
-
-
-class _Recorder:
-    """Stands for an Optuna trial whose values are known; keeps the distributions that they come from."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self._values = values
-        self.distributions: dict[str, BaseDistribution] = {}
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float:
-        self.distributions[name] = FloatDistribution(low, high, step=step, log=log)
-        return float(self._values[name])
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        self.distributions[name] = IntDistribution(low, high, step=step, log=log)
-        return int(self._values[name])
-
-    def suggest_categorical(self, name: str, choices: Any) -> Any:
-        self.distributions[name] = CategoricalDistribution(choices)
-        return self._values[name]
 
 
 def as_config(group: str, plans: Sequence[StudyPlan], proposal: Proposal) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def test_ray_optuna_and_mlflow_stay_in_their_rooms():
             "cluster",
             "calibration",
         },
-        "optuna": {"proposals", "importance"},
+        "optuna": {"proposals", "sampling", "importance"},
         "mlflow": {"best", "registry"} | {file.stem for file in (ROOT / "harness").glob("tracking*.py")},
     }
     rooms["ray"] |= {file.stem for file in (ROOT / "harness").glob("cluster_*.py")} | {"shipping"}
