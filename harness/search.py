@@ -71,7 +71,7 @@ def run_search(
         PoolError: when the Tuner died again and again; what has ended was told.
     """
     _check(plans)
-    ledger = _Ledger(on_report)
+    ledger = _Ledger(on_report, {plan.key: plan.search_group for plan in plans})
     pool.begin(max_concurrent)
     tuning = _Tuning(plans, pool, max_concurrent, scratch or pool.scratch / "tune", ledger)
     cutter = _Cutter(members_of(plans), pool, tuning, ledger)
@@ -127,10 +127,15 @@ def _check(plans: Sequence[StudyPlan]) -> None:
 
 
 class _Ledger:
-    """What the driver knows of every job, from the pool's events."""
+    """What the driver knows of every job, from the pool's events.
 
-    def __init__(self, on_report: OnReport) -> None:
-        self._on_report = on_report
+    Args:
+        group_of: The search group of each study, of which one's failure ends a trial of all.
+    """
+
+    def __init__(self, on_report: OnReport, group_of: Mapping[str, str] | None = None) -> None:
+        self._on_report, self._group_of = on_report, group_of or {}
+        self._failed: dict[tuple[str, int], str] = {}
         self._reports: dict[str, list[Report]] = {}
         self.outcomes: dict[str, TrialOutcome] = {}
         self.ended: dict[str, str] = {}
@@ -148,13 +153,26 @@ class _Ledger:
                 self.ended[job.id] = job.study
                 self._reports.pop(job.id)
                 self.open.pop(job.id)
-            if status == "stopped" and job.id in self.cut:
-                report = replace(report, facts={**report.facts, CUT: "budget"})
+            why = self._why_stopped(job, status)
+            if why is not None:
+                report = replace(report, facts={**report.facts, CUT: why})
                 reports[-1:] = [report] if reports else []
             if status in ("finished", "stopped", "failed"):
                 self.outcomes[job.id] = TrialOutcome(job, status, reports, report.error)
             self._on_report(job, report, status)
         return events
+
+    def _why_stopped(self, job: Job, status: str) -> str | None:
+        """What ended a job that its scheduler did not: a budget, or the failure of another task of its trial."""
+        if job.study not in self._group_of or status not in ("failed", "stopped"):
+            return None
+        trial = self._group_of[job.study], _number(job)
+        if status == "failed":
+            self._failed.setdefault(trial, job.study)
+            return None
+        if job.id in self.cut:
+            return "budget"
+        return f"{self._failed[trial]} failed" if trial in self._failed else None
 
     def of_study(self, key: str) -> list[TrialOutcome]:
         return [self.outcomes[name] for name in sorted(self.outcomes) if self.outcomes[name].job.study == key]

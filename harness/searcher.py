@@ -24,7 +24,7 @@ class GroupSearcher(Searcher):
         limit: Jobs that train at once over all; `None` for as many as the pool holds.
 
     Attributes:
-        release: Called with the id of each job of a trial that the scheduler has stopped.
+        release: Called with the id of each job of a trial that was stopped or has failed.
 
     Raises:
         InputError: when the spaces of a group have nothing in common, or a grid is not finite.
@@ -86,7 +86,7 @@ class GroupSearcher(Searcher):
         if result and state in ("running", "finished"):
             self.proposals[key].report(number, result[EPOCH], result[METRIC])
         self.proposals[key].ended(number, {"running": "stopped", "finished": "finished"}.get(state, "failed"))
-        if state == "running":  # its client only lets go of its jobs when the next trial comes
+        if state != "finished":  # its client only lets go of its jobs when the next trial comes
             for plan in self.members[key]:
                 self.release(job_id(plan, number))
         self._claims[key].running -= 1

@@ -234,6 +234,48 @@ def test_a_wide_trial_falls_after_its_first_epochs_where_its_tasks_share_a_slot(
 
 
 @pytest.mark.ray
+def test_a_task_that_fails_ends_the_trial_on_all_and_more_samples_run_the_difference(pool: Pool) -> None:
+    def wide(task: str, **more: Any) -> StudyPlan:
+        key = f"fails {task}|b|lora"
+        return study(key, epochs=3, scheduler="none", group="fails|b|lora", **more)
+
+    first = [
+        wide("x", num_samples=2, seconds=60.0),
+        wide("y", num_samples=2, fixed={"refuse": True}),
+    ]
+    told: dict[str, tuple[str, Report]] = {}
+    found = run_search(
+        first, pool, on_report=lambda job, report, status: told.update({job.id: (status, report)})
+    )
+    assert statuses(found[first[1].key]) == ["failed"] * 2
+    for number, outcome in enumerate(found[first[0].key]):
+        assert outcome.status == "stopped" and outcome.job.id.endswith(f"trial-{number:04d}")
+        assert told[outcome.job.id][1].facts["cut"] == "fails y|b|lora failed"  # and no scheduler's decision
+
+    ended = {plan.key: tuple(past(outcome) for outcome in found[plan.key]) for plan in first}
+    half = Past(
+        number=2, values={"quality": 0.7}, status="finished", evaluations=((1, 0.2), (2, 0.4), (3, 0.7))
+    )
+    again = [
+        wide("x", num_samples=4, history=(*ended[first[0].key], half)),
+        wide("y", num_samples=4, history=ended[first[1].key], open=((2, {"quality": 0.7, "epochs": 3}),)),
+    ]
+    more = run_search(again, pool, on_report=quiet)
+    numbers = [[int(outcome.job.id[-4:]) for outcome in more[plan.key]] for plan in again]
+    assert numbers == [[3], [2, 3]]  # of trial 2 only what was left
+    assert [statuses(more[plan.key]) for plan in again] == [["finished"], ["finished"] * 2]
+    assert more[again[1].key][0].job.config["quality"] == 0.7
+    last = [outcomes[-1].job.config["quality"] for outcomes in more.values()]
+    assert last[0] == last[1]
+
+
+def past(outcome: TrialOutcome) -> Past:
+    assert outcome.status in ("stopped", "failed")
+    number = int(outcome.job.id[-4:])
+    return Past(number=number, values={"quality": outcome.job.config["quality"]}, status=outcome.status)
+
+
+@pytest.mark.ray
 @pytest.mark.slow
 def test_a_tuner_that_is_killed_goes_on_with_the_same_trials(pool: Pool) -> None:
     before = set(left_over(set()))
