@@ -1,6 +1,8 @@
 """The command line: every command, in the order of the help."""
 
 import inspect
+import io
+import sys
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -45,6 +47,9 @@ for _command in app.registered_commands:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and end the process with its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal may lack letters of names and of frames
     app(args=None if arguments is None else list(arguments), prog_name="run_benchmark.py")
 
 

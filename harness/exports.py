@@ -152,7 +152,7 @@ def _study(
         ("--backbone", backbone, {r.backbone for r in records if (r.task, r.method) == (wanted, method)}),
     ):
         if value is not None and value not in known:
-            there = nearest(value, known) or f" There are: {', '.join(sorted(known))}."
+            there = nearest(value, known) or f" There are: {', '.join(sorted(known)) or 'none yet'}."
             raise InputError(f"`{option}` must be one that {run} has results of, but got {value!r}.{there}")
     found = [r for r in records if (r.task, r.method) == (wanted, method) and backbone in (None, r.backbone)]
     backbones = sorted({record.backbone for record in found})

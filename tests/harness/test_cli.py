@@ -1,6 +1,7 @@
 """Bad input through the real command: a clear line for each problem, exit code 2, nothing written."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -237,3 +238,25 @@ def test_help_shows_every_option_and_the_quickstart(arguments):
 def test_usage_errors(arguments):
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 2 and "Traceback" not in result.output
+
+
+def test_a_terminal_that_lacks_letters(tmp_path):
+    ended = subprocess.run(
+        [
+            sys.executable,
+            "run_benchmark.py",
+            "export",
+            str(tmp_path / "ünï"),
+            "--task",
+            "…",
+            "--method",
+            "lora",
+        ],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 2
+    assert "?n?: must be the output folder of a run" in ended.stderr
+    assert "Traceback" not in ended.stderr
