@@ -175,10 +175,10 @@ def turns(members: Sequence[StudyPlan]) -> list[int]:
     lasting = METHODS[first.method].engine == "pack" and all(plan.checkpoints for plan in members)
     if len(members) == 1 or not lasting or first.scheduler == "none":
         return []
-    if first.scheduler == "asha":
-        return rungs(first)
-    epochs = range(1, first.epochs) if first.scheduler == "median" else first_rungs(first)
-    return [epoch for epoch in epochs if epoch < first.epochs]
+    if first.scheduler == "hyperband":
+        return [epoch for epoch in first_rungs(first) if epoch < first.epochs]
+    begin = 1 if first.scheduler == "median" else min(rungs(first), default=first.epochs)
+    return list(range(begin, first.epochs))  # asha looks at early decisions again after every epoch
 
 
 def brackets(plan: StudyPlan) -> list[TrialScheduler]:

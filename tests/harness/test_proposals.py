@@ -10,7 +10,15 @@ from harness.client import EPOCH, METRIC, STATE, Client, _Member
 from harness.errors import InputError
 from harness.jobs import Job, Report
 from harness.proposals import Proposals, group_history
-from harness.schedulers import GroupSchedulers, SuccessiveHalving, bracket, brackets, first_rungs, rungs
+from harness.schedulers import (
+    GroupSchedulers,
+    SuccessiveHalving,
+    bracket,
+    brackets,
+    first_rungs,
+    rungs,
+    turns,
+)
 from harness.scopes import grid, group_of, merge, search_problems
 from harness.searcher import GroupSearcher
 from harness.spaces import Leaf, SearchSpace
@@ -420,6 +428,18 @@ def test_the_first_rung_lies_behind_the_warm_up_of_the_learning_rate():
     assert at(8, 2) == [2, 4] and at(16, 2) == [4, 8]
     assert at(8, warmup_ratio=0.0) == at(8, warmup_ratio=0.05) == [1, 4] and at(8, warmup_ratio=0.5) == []
     assert rungs(plan(space=SearchSpace(method="kmer_logreg", leaves={}), epochs=8)) == [1, 4]
+
+
+def test_tasks_take_turns_where_their_scheduler_compares_and_can_go_on_later():
+    def of(scheduler, method="ars", **more):
+        made = {"epochs": 8, "scheduler": scheduler, "group": "suite", "checkpoints": "kept", **more}
+        return turns([replace(plan(f"{task}|b|{method}", **made), method=method) for task in "xy"])
+
+    assert of("asha") == [2, 3, 4, 5, 6, 7]
+    assert of("hyperband", reduction_factor=2) == [1, 2, 4]
+    assert of("median", epochs=3) == [1, 2]
+    assert of("none") == of("asha", checkpoints=None) == of("asha", method="kmer_logreg") == []
+    assert turns([plan("x|b|ars", checkpoints="kept")]) == []
 
 
 def test_hyperbands_brackets_start_later_and_later_and_follow_the_seed():

@@ -34,7 +34,7 @@ def study(
         backbone="none",
         method=space.method,
         data="nowhere",
-        fixed={"epochs": epochs, "seconds": seconds, **more.pop("fixed", {})},
+        fixed={"epochs": epochs, "seconds": seconds, "warmup_ratio": 0.0, **more.pop("fixed", {})},
         space=space,
         first_points=points,
         num_samples=num_samples,
