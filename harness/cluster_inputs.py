@@ -173,6 +173,16 @@ def add_inputs(folder: Path, sent: Sequence[Sent]) -> None:
             shutil.copy2(item.local, there)
 
 
+def program_problems(root: Path = ROOT, parts: Sequence[str] = PROGRAM) -> list[str]:
+    """What of the program that is sent to a cluster is not there: an installed package has not all of it."""
+    if not (lacking := [part for part in parts if not (root / part).exists()]):
+        return []
+    return [
+        f"`--cluster` must be used from the program's own folder, which is sent to the cluster, but {root} lacks "
+        f"{', '.join(lacking)}: run it in a checkout, or install that with `pip install -e`."
+    ]
+
+
 def program(folder: Path, parts: Sequence[str] = PROGRAM) -> Path:
     """A copy of the program alone, small enough to be sent with every job."""
     skip = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")

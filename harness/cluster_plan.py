@@ -13,7 +13,15 @@ from rich.markup import escape
 from harness.cluster import JOBS
 from harness.cluster_checks import placeholders
 from harness.cluster_files import ClusterFile, inspect
-from harness.cluster_inputs import INPUTS, PROGRAM, WITH_THE_JOB, Shipment, shipment, size_problems
+from harness.cluster_inputs import (
+    INPUTS,
+    PROGRAM,
+    WITH_THE_JOB,
+    Shipment,
+    program_problems,
+    shipment,
+    size_problems,
+)
 from harness.cluster_parcel import MOST
 from harness.cluster_session import token_path
 from harness.config import Benchmark, seconds_of
@@ -66,6 +74,7 @@ def check(benchmark: Benchmark, *, dry_run: bool) -> Checked:
             benchmark, WITH_THE_JOB if JOBS.fullmatch(benchmark.cluster or "") else INPUTS, folder
         )
         problems += size_problems(sent.sent) if file is None else []
+        problems += program_problems()
     except InputError as error:
         problems += error.problems
     if problems:

@@ -17,7 +17,7 @@ from harness.cluster_aws_checks import quota_code
 from harness.cluster_checks import placeholders, schema_problems, unsafe
 from harness.cluster_files import read_cluster, read_prices
 from harness.cluster_home import differing, rehome
-from harness.cluster_inputs import PROGRAM, program, shipment
+from harness.cluster_inputs import PROGRAM, program, program_problems, shipment
 from harness.config import build
 from harness.environment import git_state
 from harness.errors import InputError
@@ -300,6 +300,13 @@ def test_the_job_runs_what_was_asked_for_here(tmp_path):
     assert sorted(item.folder for item in sent.sent) == sorted(
         [value["--models"], f"{value['--data-dir']}/mouse/2"]
     )
+
+
+def test_a_program_that_is_not_whole_is_not_sent(tmp_path):
+    assert program_problems() == []
+    (tmp_path / "harness").mkdir()
+    (line,) = program_problems(tmp_path, ("harness", "pyproject.toml"))
+    assert f"{tmp_path} lacks pyproject.toml: run it in a checkout" in line
 
 
 def test_the_program_that_is_sent_is_small_and_knows_its_commit(tmp_path):
