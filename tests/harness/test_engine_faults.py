@@ -13,7 +13,7 @@ from engine_runs import STEPS, engine, evaluations, make, make_job, numbers, tra
 from harness import checkpoints
 from harness.checkpoints import job_folder
 from harness.engines import Dispatch
-from harness.jobs import Job
+from harness.jobs import Job, Report
 from harness.worker import LingoEngine, make_engine
 from lingo.pack import Pack
 
@@ -44,6 +44,25 @@ def test_a_job_goes_on_from_its_checkpoint_in_another_engine(job: Callable[..., 
     for name in ("kept_ranks", "rank_trajectory", "samples", "flops"):
         assert facts.get(name) == expected.get(name), name
     assert facts["device_seconds"] > 0
+
+
+@pytest.mark.parametrize("method", ["ars", "fmft"])
+def test_jobs_that_take_turns_in_a_slot_end_as_if_alone(job: Callable[..., Job], method: str) -> None:
+    """As the tasks of a wide trial do where they have fewer slots than they are."""
+    names = ("x/trial-0000", "y/trial-0000")
+    jobs = {f"study/{name}": job(f"study/{name}", method, seed=seed) for seed, name in enumerate(names)}
+    told: dict[str, list[Report]] = {name: [] for name in jobs}
+    worker = engine()
+    while any(len(reports) < 4 for reports in told.values()):
+        for name, one in jobs.items():
+            seen = len(told[name])
+            told[name] += evaluations(worker, one, seen + 1)[seen:]  # those before are told again
+            if told[name][-1].status == "running":
+                worker.release(name)
+    for name, one in jobs.items():
+        alone = train(engine(), replace(one, checkpoints=None))
+        assert numbers(told[name]) == numbers(alone)
+        assert told[name][-1].facts["samples"] == alone[-1].facts["samples"]
 
 
 def test_a_flipped_byte_is_found_and_the_checkpoint_before_is_used(
