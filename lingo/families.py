@@ -42,6 +42,19 @@ ENCODER: dict[str, Any] = {
     "matrices": BERT_MATRICES,
     "init": {"add_pooling_layer": False},
 }
+LIKE_LLAMA = Family(
+    causal=True,
+    pooling="last",
+    layer="layers.{}",
+    matrices={
+        "W_q": ("self_attn.q_proj",),
+        "W_k": ("self_attn.k_proj",),
+        "W_v": ("self_attn.v_proj",),
+        "W_o": ("self_attn.o_proj",),
+        "W_f1": ("mlp.gate_proj", "mlp.up_proj"),
+        "W_f2": ("mlp.down_proj",),
+    },
+)
 FAMILIES: dict[str, Family] = {
     "opt": Family(
         causal=True,
@@ -56,19 +69,10 @@ FAMILIES: dict[str, Family] = {
             "W_f2": ("fc2",),
         },
     ),
-    "llama": Family(
-        causal=True,
-        pooling="last",
-        layer="layers.{}",
-        matrices={
-            "W_q": ("self_attn.q_proj",),
-            "W_k": ("self_attn.k_proj",),
-            "W_v": ("self_attn.v_proj",),
-            "W_o": ("self_attn.o_proj",),
-            "W_f1": ("mlp.gate_proj", "mlp.up_proj"),
-            "W_f2": ("mlp.down_proj",),
-        },
-    ),
+    "llama": LIKE_LLAMA,
+    "mistral": LIKE_LLAMA,
+    "qwen2": LIKE_LLAMA,
+    "qwen3": LIKE_LLAMA,
     # One fused projection serves queries, keys and values: whoever adapts one adapts all three.
     "gpt2": Family(
         causal=True,

@@ -9,6 +9,9 @@ from typing import Any
 IMPORTANCE_OPS = 10
 SCORE_OPS = 2
 
+LIKE_LLAMA = ("llama", "mistral", "qwen2", "qwen3")
+"""Architectures with a gated MLP in two projections."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
@@ -90,13 +93,15 @@ def shape_of(config: Any) -> Shape:
     """The shape of a backbone from its transformers configuration (`backbone.model.config`).
 
     Raises:
-        ValueError: If the architecture is not one of opt, llama, gpt2, bert, dnabert2, roberta, esm.
+        ValueError: If the architecture has no row in `lingo.families`.
     """
     kind, hidden, heads = config.model_type, config.hidden_size, config.num_attention_heads
     intermediate = {
         "opt": lambda: config.ffn_dim,
         "gpt2": lambda: config.n_inner or 4 * hidden,
-        **dict.fromkeys(("llama", "bert", "dnabert2", "roberta", "esm"), lambda: config.intermediate_size),
+        **dict.fromkeys(
+            (*LIKE_LLAMA, "bert", "dnabert2", "roberta", "esm"), lambda: config.intermediate_size
+        ),
     }
     if kind not in intermediate:
         raise ValueError(f"`model_type` must be one of {', '.join(sorted(intermediate))}, but got {kind!r}.")
@@ -108,7 +113,7 @@ def shape_of(config: Any) -> Shape:
         heads=heads,
         kv_heads=getattr(config, "num_key_value_heads", None) or heads,
         head_dim=getattr(config, "head_dim", None) or hidden // heads,
-        gated=kind in ("llama", "dnabert2"),
+        gated=kind in (*LIKE_LLAMA, "dnabert2"),
         fused=kind in ("gpt2", "dnabert2"),
         fused_gate=kind == "dnabert2",
         embedding=embedding if embedding != hidden else 0,

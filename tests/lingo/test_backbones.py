@@ -31,6 +31,15 @@ MODELS = {
     "llama": lambda: tr.LlamaForCausalLM(
         tr.LlamaConfig(**SMALL, intermediate_size=24, num_key_value_heads=1, tie_word_embeddings=False)
     ),
+    "mistral": lambda: tr.MistralForCausalLM(
+        tr.MistralConfig(**SMALL, intermediate_size=24, num_key_value_heads=1, sliding_window=4)
+    ),
+    "qwen2": lambda: tr.Qwen2ForCausalLM(
+        tr.Qwen2Config(**SMALL, intermediate_size=24, num_key_value_heads=1)
+    ),
+    "qwen3": lambda: tr.Qwen3ForCausalLM(
+        tr.Qwen3Config(**SMALL, intermediate_size=24, num_key_value_heads=1, head_dim=8)
+    ),
     "gpt2": lambda: tr.GPT2LMHeadModel(tr.GPT2Config(**SMALL)),
     "bert": lambda: tr.BertForMaskedLM(tr.BertConfig(**SMALL, intermediate_size=32)),
     "roberta": lambda: tr.RobertaModel(tr.RobertaConfig(**SMALL, intermediate_size=32)),
@@ -165,6 +174,9 @@ def test_names_of_each_family(saved):
         ("opt", True, "last", 16, 34),
         ("opt with a projection", True, "last", 8, 34),
         ("llama", True, "last", 16, 34),
+        ("mistral", True, "last", 16, 34),
+        ("qwen2", True, "last", 16, 34),
+        ("qwen3", True, "last", 16, 34),
         ("gpt2", True, "last", 16, 34),
         ("bert", False, "first", 16, 34),
         ("roberta", False, "first", 16, 32),

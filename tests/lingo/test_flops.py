@@ -41,6 +41,13 @@ MODELS = {
     "llama with grouped queries": lambda: tr.LlamaModel(
         tr.LlamaConfig(**SMALL, intermediate_size=100, num_key_value_heads=2, head_dim=16)
     ),
+    "mistral": lambda: tr.MistralModel(
+        tr.MistralConfig(**SMALL, intermediate_size=100, num_key_value_heads=2)
+    ),
+    "qwen2": lambda: tr.Qwen2Model(tr.Qwen2Config(**SMALL, intermediate_size=100, num_key_value_heads=2)),
+    "qwen3": lambda: tr.Qwen3Model(
+        tr.Qwen3Config(**SMALL, intermediate_size=100, num_key_value_heads=2, head_dim=16)
+    ),
     "gpt2": lambda: tr.GPT2Model(tr.GPT2Config(**SMALL)),
     "bert": lambda: tr.BertModel(tr.BertConfig(**SMALL, **ENCODER), add_pooling_layer=False),
     "dnabert2": lambda: DnaBert2Model(DnaBert2Config(**SMALL, **ENCODER)),
