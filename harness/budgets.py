@@ -41,7 +41,7 @@ class Limits:
     def passed(self, spent: "Spent", price_per_hour: float) -> str | None:
         """What is used up, as words for the report; `None` while nothing is."""
         if self.seconds is not None and spent.seconds >= self.seconds:
-            return f"time budget of {self.seconds / 3600:.3g} h"
+            return f"time budget of {_span(self.seconds)}"
         if self.gpu_hours is not None and spent.gpu_seconds / 3600 >= self.gpu_hours:
             return f"budget of {self.gpu_hours:g} GPU-hours"
         if self.cost is not None and spent.seconds_paid / 3600 * price_per_hour >= self.cost:
@@ -184,3 +184,11 @@ class Budgets:
         if not any(other.study == running.study for other in self._running.values()):
             since = self._active_since.pop(running.study)
             self._active[running.study] = self._active.get(running.study, 0.0) + now - since
+
+
+def _span(seconds: float) -> str:
+    """A time as one would say it: `45 s`, `90 min`, `12 h`."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= size and seconds % size == 0:
+            return f"{seconds / size:g} {unit}"
+    return f"{seconds:g} s"

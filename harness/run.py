@@ -132,9 +132,9 @@ def _say_what(checked: Plan, console: Console) -> None:
             "scores say nothing of methods."
         )
     console.print(
-        f"{len(studies)} studies ({_some(benchmark.tasks, 'task')} x {_some(benchmark.models, 'backbone')} x "
+        f"{_some(studies, 'study')} ({_some(benchmark.tasks, 'task')} x {_some(benchmark.models, 'backbone')} x "
         f"{_some(benchmark.methods, 'method')}): {benchmark.num_samples} trials of up to "
-        f"{benchmark.epochs} epochs each, then {_some(benchmark.seeds, 'seed')} of each winner."
+        f"{_some(range(benchmark.epochs), 'epoch')} each, then {_some(benchmark.seeds, 'seed')} of each winner."
     )
     if benchmark.limit:
         console.print(f"[yellow]Marked smoke: at most {benchmark.limit} rows of each split are used.[/]")
@@ -143,7 +143,8 @@ def _say_what(checked: Plan, console: Console) -> None:
 
 
 def _some(values: Sequence[object], what: str) -> str:
-    return f"{len(values)} {what}{'' if len(values) == 1 else 's'}"
+    many = f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
+    return f"{len(values)} {what if len(values) == 1 else many}"
 
 
 def _prepare(checked: Plan, console: Console) -> tuple[ResultStore, list[Cell]]:

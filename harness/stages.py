@@ -69,6 +69,10 @@ def train(
     ):
         slots = _slots(cells, benchmark, ground, console, make_engine)
         console.print(f"Training on {ground.where}: {ground.shape}, {_some_trials(slots)} at once in each.")
+        if not ground.shape.gpus and (benchmark.max_gpu_hours or benchmark.study_max_gpu_hours):
+            console.print(
+                "[yellow]Hours of GPUs limit nothing here, where no GPU trains; --time-budget does.[/]"
+            )
         budgets = _budgets(benchmark, ground, store)
         with _pool(cells, benchmark, ground, slots, make_engine) as pool, progress:
             pressed.ends(pool)

@@ -80,10 +80,10 @@ def test_time_of_the_whole_runs_from_the_first_event_and_of_a_study_while_it_tra
     assert budgets.spent("a").seconds == 20 and budgets.cut() == {}
     clock.now += 10
     tell(budgets, "b", "queued")
-    assert budgets.cut() == {"a": "time budget of 0.00833 h of the study"}
+    assert budgets.cut() == {"a": "time budget of 30 s of the study"}
     clock.now += 20
     assert set(budgets.cut()) == {"a", "b"} and "of the benchmark" in budgets.cut()["b"]
-    assert budgets.cut(["c"])["c"] == "time budget of 0.0278 h of the benchmark"
+    assert budgets.cut(["c"])["c"] == "time budget of 100 s of the benchmark"
 
 
 def test_measured_seconds_are_booked_and_estimated_in_between():
