@@ -19,16 +19,21 @@ STEPS = 6  # an epoch
 def make(folder: Path) -> tuple[Path, Path]:
     """(a prepared task, a backbone), both tiny."""
     model = make_backbone(folder / "model")
+    return prepared("quickstart/promoter", folder, model, rows=96), model
+
+
+def prepared(task: str, folder: Path, model: Path, *, rows: int) -> Path:
+    """The folder of a quickstart task, cut to so many rows."""
     backbone = load_backbone(model)
-    task = prepare(
-        TASKS["quickstart/promoter"],
+    made = prepare(
+        TASKS[task],
         make_data(folder / "data"),
         folder / "prepared",
         tokenizer=backbone.tokenizer,
         pad_id=backbone.pad_id,
-        limit=96,
+        limit=rows,
     )
-    return task.folder, model
+    return made.folder
 
 
 def make_job(

@@ -15,6 +15,7 @@ from transformers import AutoModelForSequenceClassification
 
 from harness.data import open_test
 from harness.jobs import Job, Report
+from harness.packs import Room
 from harness.worker import LingoEngine
 from lingo.metrics import score
 
@@ -84,6 +85,27 @@ def test_jobs_of_one_pack_do_not_disturb_each_other(made: tuple[Path, Path]) -> 
     packed = train(LingoEngine(capacity=2), one, two)
     for single in (one, two):
         assert_close([r for r in packed if r.job == single.id], train(LingoEngine(), single))
+
+
+def test_trials_of_several_studies_share_a_pack(made: tuple[Path, Path], tmp_path: Path) -> None:
+    """Two methods on two tasks, one pack on their backbone, each as if alone."""
+    other = engine_runs.prepared("quickstart/motif_pair", tmp_path, made[1], rows=64)
+    jobs = [
+        job((data, made[1]), f"{task}|opt|{method}/trial-0000", method, seed=seed)
+        for task, data in (("promoter", made[0]), ("motif_pair", other))
+        for seed, method in enumerate(("lora", "adalora"))
+    ]
+    worker = LingoEngine(room=Room(pack=4, max_labels=4))
+    for one in jobs:
+        assert worker.free_slots(one) >= 1
+        worker.admit(one)
+    assert worker._pack is not None and len(worker._pack.running) == 4
+    reports: list[Report] = []
+    while sum(report.status != "running" for report in reports) < 4:
+        reports += worker.advance()
+    for one in jobs:
+        alone = train(LingoEngine(room=Room(max_labels=4)), one)
+        assert_close([report for report in reports if report.job == one.id], alone)
 
 
 def test_an_engine_goes_from_one_kind_of_job_to_the_next(made: tuple[Path, Path]) -> None:
