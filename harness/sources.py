@@ -12,6 +12,7 @@ from harness.leaks import kept_for_training
 from harness.own_data import SHARE, SUFFIXES, read_own
 from harness.packed import META, PackedSequences, PackedSplit
 from harness.sequence_files import Rows, file_digest, read_rows
+from harness.split_checks import refuse_constant_dev
 from harness.tasks import SPLITS, Strands, TaskRow
 
 
@@ -81,12 +82,13 @@ def training_rows(
     `limit`, and with both strands where `strands` says so.
 
     Raises:
-        InputError: with every problem of the task's files.
+        InputError: with every problem of the task's files, or when no trial could be chosen by its dev split.
     """
     if row.packed and not drop_leaks:
         rows = _packed(row, data_dir)["train"].forward
     else:
         splits = read_splits(row, data_dir)
+        refuse_constant_dev(row, splits)
         rows = len(kept_for_training(splits) if drop_leaks else splits["train"].labels)
     return min(rows, limit or rows) * (2 if strands in ("train", "both") else 1)
 

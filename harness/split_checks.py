@@ -14,7 +14,7 @@ LOOKED_AT = 2000
 """Training rows whose tokens are compared."""
 
 
-def refuse_constant_dev(row: TaskRow, splits: Mapping[str, Rows], limit: int | None) -> None:
+def refuse_constant_dev(row: TaskRow, splits: Mapping[str, Rows], limit: int | None = None) -> None:
     """Refuse a dev split on which the task's metric is undefined, so that no trial could be chosen by it.
 
     Raises:

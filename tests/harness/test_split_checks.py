@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerFast
 from harness.data import prepare
 from harness.errors import InputError
 from harness.own_data import read_own
+from harness.sources import training_rows
 from harness.tasks import find_task
 
 
@@ -94,3 +95,11 @@ def test_splits_of_the_same_sequences_in_another_order(tmp_path):
     write(tmp_path / "test.csv", {name: values[::-1] for name, values in classes(20, 1).items()})
     with pytest.raises(InputError, match=r"test.csv: must differ from dev.csv, but holds the same sequences"):
         read_own(tmp_path)
+
+
+def test_the_plan_tells_it_before_any_backbone_is_read(tmp_path):
+    for split, seed in (("train", 0), ("test", 2)):
+        write(tmp_path / f"{split}.csv", classes(30, seed))
+    write(tmp_path / "dev.csv", {"sequence": dna(9, 1), "label": [1] * 9})
+    with pytest.raises(InputError, match="must have rows of different labels"):
+        training_rows(find_task(str(tmp_path)), tmp_path)
