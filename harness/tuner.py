@@ -100,6 +100,8 @@ class Tuner:
                 storage_path=scratch,
                 stop=StopWhenInterrupted(),
                 failure_config=tune.FailureConfig(max_failures=CLIENT_LOSSES),
+                # a client has nothing to keep, and other hosts do not see the scratch folder
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 verbose=0,
             ),
         )
