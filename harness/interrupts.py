@@ -34,6 +34,15 @@ class Pressed:
         self._pool: Interruptible | None = None
         self.once = False
 
+    def take(self) -> None:
+        """Take the signals; once more when Ray has started, which takes SIGTERM for itself and dies of it."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in TAKEN:
+            # Under nohup a closed terminal is to be of no effect, and stays so.
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self)
+
     def ends(self, pool: Interruptible) -> None:
         """From now on the first one ends this pool's jobs."""
         self._pool = pool
@@ -63,11 +72,8 @@ def ctrl_c(console: Console, out: Path) -> Iterator[Pressed]:
     if threading.current_thread() is not threading.main_thread():
         yield pressed
         return
-    # Under nohup a closed terminal is to be of no effect, and stays so.
-    wanted = [
-        number for number in TAKEN if signal.getsignal(number) != signal.SIG_IGN or number != signal.SIGHUP
-    ]
-    before = {number: signal.signal(number, pressed) for number in wanted}
+    before = {number: signal.getsignal(number) for number in TAKEN}
+    pressed.take()
     try:
         yield pressed
     finally:

@@ -67,6 +67,7 @@ def train(
         outlived(ray_processes(), console, checked.out),
         _tracking(checked, console) as tracked,
     ):
+        pressed.take()
         slots = _slots(cells, benchmark, ground, console, make_engine)
         console.print(f"Training on {ground.where}: {ground.shape}, {_some_trials(slots)} at once in each.")
         if not ground.shape.gpus and (benchmark.max_gpu_hours or benchmark.study_max_gpu_hours):
