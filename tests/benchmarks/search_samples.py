@@ -5,28 +5,31 @@ epochs; the search space is that of `search_spaces/ars.yaml`. Random search trai
 score, chosen as the product chooses winners (the last dev score of a trial that trained all epochs), is what the
 other side has to reach by the same rule: TPE with ASHA and shared prefixes, once without and once with the space's
 first points, as every search of the product has them. Counted are the samples of reported evaluations, without those
-that a fork took over; the search has `AT_ONCE` trials at a time.
+that a fork took over; the search has `AT_ONCE` trials at a time. Searcher, schedulers and engine are those of the
+product, in one process without Ray: so a run can be repeated exactly, and decisions come before the next step.
 
     python -m tests.benchmarks.search_samples [--seeds 10 11 12] [--at-once 2] [--json FILE]
 """
 
 import argparse
+import math
 import statistics
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from rich.console import Console
 
+from harness.client import EPOCH, METRIC, STATE, objective
 from harness.data import prepare
 from harness.engines import make_engine
 from harness.jobs import Job, Report
-from harness.pool import Pool, local_ray
 from harness.quickstart import ROWS, make_backbone, make_data
-from harness.search import run_search
+from harness.schedulers import GroupSchedulers
+from harness.searcher import GroupSearcher
 from harness.spaces import SearchSpace
 from harness.studies import StudyPlan
 from harness.tasks import TASKS
@@ -39,10 +42,10 @@ SEEDS = (10, 11, 12)
 
 
 class Counter:
-    """Samples trained so far, and at the moment when a finished trial reached `target`."""
+    """Samples trained so far, and at the moment when a finished trial reached `target`; `limit` of them are enough."""
 
-    def __init__(self, target: float = float("inf")) -> None:
-        self.target, self.best = target, -1.0
+    def __init__(self, target: float = math.inf, limit: float = math.inf) -> None:
+        self.target, self.limit, self.best = target, limit, -1.0
         self.reached: int | None = None
         self._samples: dict[str, int] = {}
         self._shared: dict[str, int] = {}
@@ -56,15 +59,15 @@ class Counter:
         """Samples that forks took over."""
         return sum(self._shared.values())
 
-    def __call__(self, job: Job, report: Report, status: str) -> None:
+    def take(self, report: Report) -> None:
+        """An evaluation."""
         if "samples" in report.facts:
-            self._samples[job.id] = report.facts["samples"]
-            self._shared[job.id] = report.facts.get("samples_shared", 0)
-        if status == "finished":
+            self._samples[report.job] = report.facts["samples"]
+            self._shared[report.job] = report.facts.get("samples_shared", 0)
+        if report.status == "finished":
             self.best = max(self.best, report.dev.get("mcc", -1.0))
         if self.reached is None and self.best >= self.target:
             self.reached = self.samples
-            raise KeyboardInterrupt  # the search ends as after Ctrl-C
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,64 @@ class Setting:
     backbone: str
     scratch: Path
     at_once: int
+
+
+class Search:
+    """One study, searched by an engine of this process.
+
+    Args:
+        counter: Hears every evaluation; the search ends when its target is reached.
+        at_once: Trials that train at a time; a quarter more, at least one, are drawn ahead, as in the product.
+    """
+
+    def __init__(self, plan: StudyPlan, counter: Counter, at_once: int) -> None:
+        self._counter, self._at_once = counter, at_once
+        spare = max(1, -(-at_once // 4))
+        self._searcher = GroupSearcher([plan], groups=1, slots=at_once, spare=spare, limit=at_once)
+        self._scheduler = GroupSchedulers({plan.search_group: plan}, {})
+        self._engine = make_engine(0, 1, pack=PACK)
+        self._drawn: list[SimpleNamespace] = []
+        self._running: dict[str, SimpleNamespace] = {}
+        self._count = 0
+
+    def run(self) -> None:
+        """Until the target is reached, the limit is used up or nothing is left."""
+        while self._counter.reached is None and self._counter.samples < self._counter.limit:
+            self._begin()
+            if not self._running:
+                return
+            for report in self._engine.advance():
+                if report.job in self._running:
+                    self._take(report)
+        self._engine.close()
+
+    def _begin(self) -> None:
+        while isinstance(config := self._searcher.suggest(f"trial {self._count}"), dict):
+            trial = SimpleNamespace(trial_id=f"trial {self._count}", config=config, run_metadata=None)
+            self._drawn.append(trial)
+            self._count += 1
+        while self._drawn and len(self._running) < self._at_once:
+            trial = self._drawn.pop(0)
+            job = Job(**trial.config["jobs"][0])
+            self._scheduler.on_trial_add(None, trial)
+            self._running[job.id] = trial
+            self._engine.admit(job)
+
+    def _take(self, report: Report) -> None:
+        self._counter.take(report)
+        trial = self._running[report.job]
+        result = {
+            METRIC: objective(report.dev.get("mcc", math.nan), "max"),
+            EPOCH: report.epoch,
+            STATE: report.status,
+        }
+        if report.status == "running" and self._scheduler.on_trial_result(None, trial, result) != "STOP":
+            self._searcher.on_trial_result(trial.trial_id, result)
+            return
+        self._scheduler.on_trial_complete(None, trial, result)
+        self._searcher.on_trial_complete(trial.trial_id, result)
+        self._running.pop(report.job)
+        self._engine.release(report.job)
 
 
 def study(setting: Setting, name: str, seed: int, **more: Any) -> StudyPlan:
@@ -97,21 +158,18 @@ def study(setting: Setting, name: str, seed: int, **more: Any) -> StudyPlan:
 def sample_rows(say: Say, seeds: Sequence[int] = SEEDS, at_once: int = AT_ONCE) -> list[Row]:
     """For each seed the ratio with and without first points, and their medians."""
     ratios: dict[bool, list[float]] = {False: [], True: []}
-    with tempfile.TemporaryDirectory() as folder, local_ray(1):
+    with tempfile.TemporaryDirectory() as folder:
         backbone = load_backbone(source := str(make_backbone(Path(folder) / "quickstart-opt")))
         raw, options = make_data(Path(folder) / "raw"), {"tokenizer": backbone.tokenizer}
         data = prepare(TASKS[TASK], raw, Path(folder) / "data", pad_id=backbone.pad_id, **options)
         setting = Setting(str(data.folder), source, Path(folder) / "checkpoints", at_once)
-        with Pool.start(partial(make_engine, pack=PACK), slots=PACK) as pool:
-            for seed in seeds:
-                say(f"seed {seed}: {RANDOM_TRIALS} random trials …")
-                whole = Counter()
-                plan = study(
-                    setting, "random", seed, num_samples=RANDOM_TRIALS, searcher="random", scheduler="none"
-                )
-                run_search([plan], pool, on_report=whole)
-                for first, found in ratios.items():
-                    found.append(whole.samples / _needed(pool, setting, seed, whole.best, first, say))
+        for seed in seeds:
+            say(f"seed {seed}: {RANDOM_TRIALS} random trials …")
+            whole = Counter()
+            more: dict[str, Any] = {"searcher": "random", "scheduler": "none"}
+            Search(study(setting, "random", seed, num_samples=RANDOM_TRIALS, **more), whole, PACK).run()
+            for first, found in ratios.items():
+                found.append(whole.samples / _needed(setting, seed, whole, first, say))
     return [
         row
         for first, name in ((True, "first points"), (False, "no first points"))
@@ -119,15 +177,15 @@ def sample_rows(say: Say, seeds: Sequence[int] = SEEDS, at_once: int = AT_ONCE) 
     ]
 
 
-def _needed(pool: Pool, setting: Setting, seed: int, target: float, first: bool, say: Say) -> int:
-    """Samples until the target was reached, or all if it was not."""
-    quick = Counter(target)
+def _needed(setting: Setting, seed: int, whole: Counter, first: bool, say: Say) -> int:
+    """Samples until the target was reached; if it was not, about as many as random search had."""
+    quick = Counter(whole.best, whole.samples)
     name = "tpe-first" if first else "tpe"
     plan = study(setting, name, seed, num_samples=TRIALS, siblings=SIBLINGS)
     plan = replace(plan, first_points=_space().first_points) if first else plan
-    run_search([plan], pool, max_concurrent=setting.at_once, on_report=quick)
+    Search(plan, quick, setting.at_once).run()
     say(
-        f"seed {seed}, {'' if first else 'no '}first points: {target:.3f} "
+        f"seed {seed}, {'' if first else 'no '}first points: {whole.best:.3f} "
         f"{'reached' if quick.reached else f'not reached (best {quick.best:.3f})'} after {quick.samples} samples, "
         f"{quick.shared} more taken over"
     )
