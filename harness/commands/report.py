@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from harness.commands import app, conduct
+from harness.errors import InputError
 
 
 @app.command()
@@ -42,8 +43,15 @@ def report(
     def work(console: Console) -> int:
         from harness.reporting.build import make_report
 
-        with console.status("Reading results and drawing…"):
-            html, markdown = make_report(runs, out, published)
+        try:
+            with console.status("Reading results and drawing…"):
+                html, markdown = make_report(runs, out, published)
+        except OSError as error:
+            if out is None or out.is_dir():
+                raise
+            raise InputError(
+                f"`--out` must be a folder that can be written, but {out} cannot be made ({error.strerror})."
+            ) from None
         console.print(f"Report: {html}", markup=False)
         console.print(f"        {markdown}, with tables/ and figures/ beside it", markup=False)
         return 0

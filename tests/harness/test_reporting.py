@@ -286,6 +286,14 @@ def test_the_command(tmp_path, made):
     assert (tmp_path / "there" / "report.html").is_file() and "report.html" in done.output
 
 
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, made):
+    run = write_run(tmp_path / "run", made[:12], seeds=3)
+    (tmp_path / "file").touch()
+    done = invoke("report", run, "--out", tmp_path / "file")
+    assert done.exit_code == 2
+    assert "`--out` must be a folder that can be written" in done.stderr
+
+
 def test_bad_input_is_one_line(tmp_path):
     for arguments, said in (
         ((tmp_path / "none",), "there is no folder"),
