@@ -188,7 +188,10 @@ class Rig:
                 elif order:
                     time.sleep(self._random.uniform(0.2, 2.0))
                     kind = order.pop(0)
-                    self.kills[kind] += self.ways[kind]()
+                    if self.ways[kind]():
+                        self.kills[kind] += 1
+                    else:  # nobody of that kind was there, such as a job source not yet back: later again
+                        order.append(kind)
             raise TimeoutError(f"the run did not end within {seconds:.0f} s:\n{self.printed()}")
         finally:
             if self._driver is not None and self._driver.poll() is None:
