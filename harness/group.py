@@ -24,7 +24,9 @@ from harness.jobs import Job, News, Orders, Report
 
 log = logging.getLogger(__name__)
 
-BUSY_S = 0.05  # a busy group asks for orders this often, and at once when it has news
+BUSY_S = 0.05  # a busy group asks for orders this often for a while after news, and at once when it has news
+QUIET_S = 0.5  # this often later on, since hundreds of groups ask one source
+AFTER_NEWS_S = 1.0
 IDLE_S = 2.0  # an idle group waits this long in one question
 BEAT_S = 10.0  # between two signs of life
 LOOK_S = 3.0  # between two looks whether a machine is about to be taken away
@@ -110,7 +112,7 @@ class Link:
         self._refused: list[str] = []
         self._told: tuple[list[Report], list[str]] = ([], [])
         self._question: Any = None
-        self._next = 0.0
+        self._next = self._news = 0.0
         self._looked = time.monotonic()
         self._idle_since: float | None = time.monotonic()
         self._idle = 0.0
@@ -177,12 +179,16 @@ class Link:
             news = News(self._group, self._life, self._reports, list(held), self._refused, room, self._idle)
             self._question = self._source.exchange.remote(news, 0.0 if held else IDLE_S)
             self._told = (self._reports, self._refused)
+            if urgent:
+                self._news = time.monotonic()
             self._reports, self._refused, self._idle = [], [], 0.0
         if self._question is None or (held and not ray.wait([self._question], timeout=0)[0]):
             return Orders()
         orders: Orders = ray.get(self._question)
         self._question = None
-        self._next = time.monotonic() + (0.0 if orders.release else BUSY_S)
+        now = time.monotonic()
+        pause = BUSY_S if orders.admit or now - self._news < AFTER_NEWS_S else QUIET_S
+        self._next = now + (0.0 if orders.release else pause)
         return orders
 
 

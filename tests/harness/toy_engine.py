@@ -48,7 +48,7 @@ class ToyEngine:
             if time.monotonic() >= self._due[job.id]:
                 reports.append(self._epoch(job))
         if not reports:
-            time.sleep(0.002)
+            time.sleep(min(0.02, max(0.001, min(self._due.values(), default=0.0) - time.monotonic())))
         return reports
 
     def save(self) -> None:
