@@ -86,7 +86,8 @@ def _say_doors(session: Session, ports: dict[int, int], console: Console) -> Non
 def _serve_mlflow(session: Session, port: int, console: Console) -> None:
     """MLflow's pages on the head's loopback, as soon as there is a store; the driver alone migrates it."""
     folder = shlex.quote(session.folder)
-    quiet = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true"  # else seven idle processes
+    # Without the first, seven processes wait for jobs that nobody submits.
+    quiet = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true"
     serve = (
         f"env {quiet} python -m mlflow ui --workers 1 --host 127.0.0.1 --port {MLFLOW} "
         "--backend-store-uri sqlite:///$PWD/mlflow.db "
