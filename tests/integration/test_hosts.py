@@ -31,7 +31,8 @@ SETTINGS = {
     "HF_HUB_OFFLINE": "1",
 }
 BENCHMARK = ["--tasks", "quickstart/promoter", "--models", "quickstart-opt", "--methods", "lora,ars"]
-SIZE = ["--epochs", "3", "--num-samples", "4", "--seeds", "0,5", "--limit", "400"]
+SIZE = ["--epochs", "12", "--scheduler", "none", "--num-samples", "4", "--seeds", "0,5", "--limit", "400"]
+"""Long enough that a host and the driver are lost in the middle of it."""
 
 
 def cluster_file(folder, hosts):
@@ -196,6 +197,13 @@ def test_begun_again_it_ends_whole_and_keeps_what_was_done(story):
     searched = [(r.method, r.trial) for r in records if r.stage == "search"]
     assert sorted(searched) == [(method, trial) for method in ("ars", "lora") for trial in range(4)]
     assert (laptop.out / "results.parquet").is_file() and (laptop.out / "mlflow.db").is_file()
+
+
+def test_neither_a_lost_host_nor_a_killed_driver_counts_as_a_failure(story):
+    laptop, _ = story
+    for record in load(laptop.out):
+        assert record.status in ("finished", "stopped") and "failures" not in record.facts, record.id
+        assert [entry["epoch"] for entry in record.history] == list(range(1, len(record.history) + 1))
 
 
 def test_adapters_come_home_from_workers_that_share_no_files(story):
