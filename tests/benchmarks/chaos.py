@@ -66,7 +66,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _run(scratch: Path, study: dict, kills: dict[str, int], options: argparse.Namespace) -> dict:
     calm = undisturbed(scratch / "calm", study)
     tracking = Tracking(scratch / "tracking")
-    os.environ.setdefault("RAY_worker_register_timeout_seconds", "300")  # as the harness sets it for its own Ray
+    os.environ.setdefault(
+        "RAY_worker_register_timeout_seconds", "300"
+    )  # as the harness sets it for its own Ray
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     for _ in range(2):
         cluster.add_node(num_cpus=1)

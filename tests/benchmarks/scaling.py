@@ -180,7 +180,9 @@ def cluster_rows(nodes: int, slots: int, trials: int, seconds: float, say: Any) 
         source = psutil.Process(pool.pid())
         spent = source.cpu_times()
         usage = pool.usage()
-        clients = [process.memory_full_info().pss / 2**20 for process in processes("ray::ResourceTrainable")[:8]]
+        clients = [
+            process.memory_full_info().pss / 2**20 for process in processes("ray::ResourceTrainable")[:8]
+        ]
     whole = 100 * trials * seconds / (nodes * slots * clock.wall)
     filling, share = clock.busy(nodes * slots, seconds)
     yield Row(f"{nodes} nodes, {nodes * slots} slots: trials", trials, "")
