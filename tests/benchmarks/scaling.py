@@ -85,8 +85,8 @@ class Clock:
         return self.ends[-1] - self.starts[0]
 
     def busy(self, slots: int, seconds: float) -> tuple[float, float]:
-        """(seconds until every slot had a trial, share of the slots' time from then to the last start that was
-        slept in trials): start-up of the clients and the last trials' ends apart."""
+        """(seconds until as many trials had begun as there are slots, share of the slots' time from then to the last
+        start that was slept in trials): the start of most clients and the last trials' ends apart."""
         full, last = self.starts[slots - 1], self.starts[-1]
         within = sum(full < end <= last for end in self.ends)
         return full - self.starts[0], within * seconds / (slots * (last - full))
@@ -188,7 +188,7 @@ def cluster_rows(nodes: int, slots: int, trials: int, seconds: float, say: Any) 
     yield Row(f"{nodes} nodes, {nodes * slots} slots: trials", trials, "")
     yield Row("slots busy, from the first start to the last end", whole, "%", ">= 90", whole >= 90)
     yield Row("slots busy, while trials were queued", 100 * share, "%", ">= 90", share >= 0.9)
-    yield Row("until every slot had a trial: starts of the clients' processes", filling, "s")
+    yield Row("until as many trials had begun as there are slots", filling, "s")
     yield Row("trials a second", trials / clock.wall, "1/s")
     yield Row("groups without a job while one was queued", 100 * usage["idle_share"], "%")
     cpu = 1000 * (spent.user + spent.system) / trials
