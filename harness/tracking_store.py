@@ -40,6 +40,8 @@ def client_of(uri: str) -> Any:
 
     for logger in ("mlflow", "alembic", "urllib3.connectionpool"):
         logging.getLogger(logger).setLevel(logging.ERROR)
+    # It prints pages of tracebacks before it raises; whoever asked is told in one line what was raised.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     return MlflowClient(uri)
 
 

@@ -1,0 +1,61 @@
+"""The real command as a process that tests kill, fill the disk of, and let go on."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from harness.results import load
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def start(*words):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "run_benchmark.py"), *words],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(*words):
+    process = start(*words)
+    printed, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, printed
+    return printed
+
+
+def table(out):
+    """What must not depend on kills."""
+    return {
+        record.id: (record.status, record.dev, record.test, record.facts.get("kept_ranks"))
+        for record in load(out)
+    }
+
+
+def workers(driver):
+    found = []
+    for child in psutil.Process(driver.pid).children(recursive=True):
+        try:
+            found += [child] if "RayTrainWorker" in " ".join(child.cmdline()) else []
+        except psutil.Error:
+            continue
+    return found
+
+
+def generations(out):
+    return {path.parent.name for path in out.glob("checkpoints/*/step-*/job.json")}
+
+
+def until(holds, process, seconds=200):
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
