@@ -16,6 +16,14 @@ FILE = Path(__file__).resolve().parents[2] / "clusters" / "aws.yaml"
 REGION = "us-west-2"
 
 
+def forget_clients():
+    """Ray keeps its AWS clients for the life of a process; those of another module's server lead nowhere."""
+    from ray.autoscaler._private.aws import config, utils
+
+    for cached in (utils.resource_cache, utils.client_cache, config._get_subnets_or_die):
+        cached.cache_clear()
+
+
 @pytest.fixture(scope="module")
 def aws(tmp_path_factory):
     """Makes clients of moto's server, to which this process's environment points; a home folder for Ray's key."""
@@ -47,8 +55,10 @@ def aws(tmp_path_factory):
                 except OSError:
                     assert time.monotonic() < deadline and server.poll() is None
                     time.sleep(0.2)
+            forget_clients()
             yield lambda service: boto3.client(service, region_name=REGION)
         finally:
+            forget_clients()
             server.terminate()
             server.wait(10)
 

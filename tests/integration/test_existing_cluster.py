@@ -19,6 +19,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from ray._raylet import AuthenticationTokenLoader
 
 from harness.cluster_jobs import Jobs
 from harness.results import load
@@ -154,8 +155,8 @@ def cluster(tmp_path_factory):
 def story(cluster):
     """A benchmark through the Jobs address: watched on a terminal, left by Ctrl-C, looked at, followed to its end."""
     told, out = {}, cluster.folder / "run"
-    command = ["run", "--cluster", cluster.jobs, *SMALL, *SIZE, "--epochs", "6", "--out", out, "--yes"]
-    told["terminal"], told["left"] = watched(cluster, command, until=r"\d/2\s")
+    command = ["run", "--cluster", cluster.jobs, *SMALL, *SIZE, "--epochs", "60", "--out", out, "--yes"]
+    told["terminal"], told["left"] = watched(cluster, command, until=r"promoter lora\W+\d/2\s")
     told["status"] = cluster.do("status", out)
     told["attached"] = cluster.do("attach", out)
     told["logs"] = cluster.do("logs", out)
@@ -250,6 +251,7 @@ def test_planted_secrets_are_nowhere(cluster, story):
 def test_machines_and_their_hours_can_be_asked_for(cluster, monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+    AuthenticationTokenLoader.instance().reset_cache()  # of another test's token
     (node,) = Jobs(cluster.jobs).nodes()
     assert node.head and node.ended is None and abs(time.time() - node.started) < 900
 
