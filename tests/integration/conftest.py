@@ -19,7 +19,9 @@ REGION = "us-west-2"
 def forget_clients():
     """Ray keeps its AWS clients for the life of a process; those of another module's server lead nowhere."""
     from ray.autoscaler._private.aws import config, utils
+    from ray.autoscaler._private.providers import _clear_provider_cache
 
+    _clear_provider_cache()
     for cached in (utils.resource_cache, utils.client_cache, config._get_subnets_or_die):
         cached.cache_clear()
 
