@@ -104,7 +104,7 @@ class StudyPlan:
     metric: str = "mcc"
     mode: Literal["max", "min"] = "max"
     epochs: int
-    reduction_factor: float = 4
+    reduction_factor: float = 2
     group: str = ""
     searcher: SearcherName = "tpe"
     scheduler: SchedulerName = "asha"
