@@ -239,10 +239,10 @@ def build(options: Mapping[str, Any]) -> Benchmark:
     """
     given = {name: value for name, value in options.items() if value is not None}
     problems: list[str] = []
-    suite = given.get("suite") or ("custom" if given.get("tasks") else _usual_suite(given))
+    suite = given["suite"] if "suite" in given else "custom" if "tasks" in given else _usual_suite(given)
     if given.get("cluster") and suite.startswith("paper"):
         given.setdefault("models", CLUSTER_MODELS)
-    if given.get("suite") and given.get("tasks"):
+    if "suite" in given and "tasks" in given:
         problems.append("`--suite` and `--tasks` exclude each other: a suite is a list of tasks.")
     elif suite not in {*SUITES, "custom"}:
         problems.append(f"`--suite` must be a known suite, but got {suite!r}.{nearest(suite, SUITES)}")
@@ -309,8 +309,8 @@ def _resolved(model: str) -> str:
 
 def _task_names(suite: str, given: Mapping[str, Any], problems: list[str]) -> tuple[str, ...]:
     try:
-        names = given.get("tasks") or SUITES.get(suite, ())
-        return tuple(row.source or row.name for row in find_tasks(names)) or ("-",)
+        names = given.get("tasks", SUITES.get(suite))
+        return ("-",) if names is None else tuple(row.source or row.name for row in find_tasks(names))
     except InputError as error:
         problems += error.problems
         return ("-",)

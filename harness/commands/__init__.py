@@ -41,7 +41,33 @@ class _RunByDefault(TyperGroup):
             ctx.fail(f"No such command '{args[0]}'.{f' Did you mean {near[0]}?' if near else ''}")
         if not args or args[0] not in self.commands:
             args = ["run", *args]
+        command = self.commands[args[0]]
+        _refuse_empty(type(ctx)(command, parent=ctx, info_name=args[0]), args[1:])
         return super().parse_args(ctx, args)
+
+
+def _refuse_empty(ctx: Any, args: list[str]) -> None:
+    """End the program where a value was given and is empty, as an unset shell variable leaves it: it would mean the
+    default, or the current folder."""
+    given = ctx.command.make_parser(ctx).parse_args(args=list(args))[0]
+    problems = []
+    for parameter in ctx.command.params:
+        values = given.get(parameter.name)
+        words = [
+            one for one in (values if isinstance(values, list | tuple) else [values]) if isinstance(one, str)
+        ]
+        if any(not word.strip(", \t\r\n") for word in words):
+            option = parameter.param_type_name == "option"
+            name = (
+                max(parameter.opts, key=len) if option else (parameter.metavar or parameter.name).strip("[].")
+            )
+            cure = "leave it out, or " if option or not parameter.required else ""
+            problems.append(
+                f"`{name}` must have a value, but is empty: {cure}set the shell variable it came from."
+            )
+    if problems and "help" not in given:
+        complain(InputError(problems))
+        ctx.exit(BAD_INPUT)
 
 
 app = typer.Typer(
@@ -58,9 +84,18 @@ def _door() -> None:
     """Search and benchmark parameter-efficient fine-tuning of language models on DNA."""
 
 
-def names(text: str | None) -> tuple[str, ...] | None:
-    """`a,b` as names; an empty one is left to be refused by the check of names."""
-    return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
+def names(text: str | None, option: str) -> tuple[str, ...] | None:
+    """`a,b` as names.
+
+    Raises:
+        InputError: for an empty one, as `"$A,$B"` has where one of them is not set.
+    """
+    if text is None:
+        return None
+    found = tuple(part.strip() for part in text.split(","))
+    if not all(found):
+        raise InputError(f"`{option}` must have a value before and after each comma, but got {text!r}.")
+    return found
 
 
 def conduct(work: Callable[[Console], int], *, interrupted: str = "Interrupted.") -> NoReturn:

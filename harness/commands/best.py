@@ -61,7 +61,11 @@ def best(
             records = records_of(out)
         else:
             records = records_from_store(str(tracking_uri), str(experiment))
-        axes = {"task": names(task) or (), "backbone": names(backbone) or (), "method": names(method) or ()}
+        axes = {
+            "task": names(task, "--task") or (),
+            "backbone": names(backbone, "--backbone") or (),
+            "method": names(method, "--method") or (),
+        }
         wanted = {(record.task, record.backbone, record.method) for record in select(records, **axes)}
         everything = best_of(records, metric)  # a scope's winner follows from all of its tasks
         found = [best for best in everything if (best.task, best.backbone, best.method) in wanted]

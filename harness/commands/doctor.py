@@ -38,9 +38,9 @@ def doctor(
 
         return examine(
             console,
-            models=names(models) or (),
+            models=names(models, "--models") or (),
             data_dir=data_dir,
-            tasks=names(tasks) or (),
+            tasks=names(tasks, "--tasks") or (),
             out=out,
             ray=ray,
         )

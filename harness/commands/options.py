@@ -307,7 +307,7 @@ def settings(options: Mapping[str, Any]) -> dict[str, Any]:
     read = dict(options)
     for name in ("tasks", "models", "methods"):
         if name in read:
-            read[name] = names(read[name])
+            read[name] = names(read[name], f"--{name}")
     if "search_space" in read:
         spaces = read.pop("search_space")
         read["search_spaces"] = tuple(spaces) if spaces else None
@@ -325,9 +325,8 @@ def seed_numbers(text: str | None) -> tuple[int, ...] | None:
     Raises:
         InputError: for anything else.
     """
-    if text is None:
-        return None
+    parts = names(text, "--seeds")
     try:
-        return tuple(int(part) for part in text.split(",") if part.strip())
+        return None if parts is None else tuple(map(int, parts))
     except ValueError:
         raise InputError(f"`--seeds` must be whole numbers like 0,1,2, but got {text!r}.") from None

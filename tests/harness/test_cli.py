@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from harness.cli import app
@@ -105,7 +106,7 @@ def test_n_and_lower_case_are_accepted(tmp_path, model):
     [
         ({"tasks": "EMP/H33"}, "`--tasks` must name known tasks, but got 'EMP/H33'. Nearest known: EMP/H3"),
         ({"methods": "lorra"}, "`--methods` must name known methods, but got 'lorra'. Nearest known: lora"),
-        ({"methods": "lora,"}, None),
+        ({"methods": "lora,"}, "`--methods` must have a value before and after each comma, but got 'lora,'."),
         ({"epochs": 0}, "`--epochs` must be at least 1, but got 0."),
         ({"seeds": "1,1"}, "`--seeds` must differ from each other, but got 1,1."),
         ({"seeds": "a"}, "`--seeds` must be whole numbers like 0,1,2, but got 'a'."),
@@ -121,9 +122,8 @@ def test_n_and_lower_case_are_accepted(tmp_path, model):
     ],
 )
 def test_options(refused, data_dir, model, changed, says):
-    if says is not None:
-        (line,) = refused(*usual(data_dir, model, **changed))
-        assert line.startswith(says)
+    (line,) = refused(*usual(data_dir, model, **changed))
+    assert line.startswith(says)
 
 
 def test_unknown_model(refused, data_dir):
@@ -215,6 +215,47 @@ def test_the_command_itself_refuses_without_a_traceback(tmp_path):
     assert done.returncode == 2
     assert "--tasks" in done.stderr and "--models" in done.stderr and "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def given_values():
+    """Every option of every command that takes a value, and every argument."""
+    for name, command in get_command(app).commands.items():
+        for one in command.params:
+            if one.param_type_name == "argument":
+                yield pytest.param(name, [], one.metavar.strip("[]."), id=f"{name} {one.name}")
+            elif not one.is_flag:
+                option = max(one.opts, key=len)
+                yield pytest.param(name, [option], option, id=f"{name} {option}")
+
+
+@pytest.mark.parametrize(("command", "option", "shown"), list(given_values()))
+def test_a_value_that_is_given_and_empty_is_refused(tmp_path, monkeypatch, command, option, shown):
+    monkeypatch.chdir(tmp_path)
+    for empty in ("", "  ", ","):
+        result = CliRunner().invoke(app, [command, *option, empty])
+        assert result.exit_code == 2, result.output
+        first, *lines = result.stderr.splitlines()
+        assert first == "1 problem; nothing was started:" and list(tmp_path.iterdir()) == []
+        assert len(lines) == 1 and lines[0].strip().startswith(f"`{shown}` must have a value, but is empty")
+
+
+def test_each_empty_value_is_told_and_the_default_command_looks_too():
+    result = CliRunner().invoke(
+        app, ["--tasks=", "--out", "", "--search-space", "a.yaml", "--search-space", ""]
+    )
+    assert result.exit_code == 2
+    assert [line.split("`")[1] for line in result.stderr.splitlines()[1:]] == [
+        "--tasks", "--search-space", "--out",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["tasks", "suite", "models", "methods", "seeds"])
+def test_empty_settings_from_python_are_refused_too(name):
+    from harness.config import build
+    from harness.errors import InputError
+
+    with pytest.raises(InputError, match=f"`--{name}`"):
+        build({name: "" if name == "suite" else ()})
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"]])
