@@ -1,14 +1,13 @@
 """The best configuration of every study, from an output folder or from a tracking server."""
 
 import json
-import math
-import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness.errors import InputError, nearest
+from harness.intervals import with_spread
 from harness.results import Record, load
 from harness.tracking_address import masked, one_line, without_login
 from harness.tracking_store import OWNER, client_of
@@ -54,12 +53,11 @@ class Best:
 
     @property
     def tested(self) -> str:
-        """Mean and standard deviation of the test metric over the seeds."""
+        """Mean of the test metric over the seeds with its spread, and how many seeds."""
         scores = list(self.test.values())
         if not scores:
             return "–"
-        spread = f" ± {statistics.stdev(scores):.3f}" if len(scores) > 1 else ""
-        return f"{statistics.fmean(scores):.3f}{spread} ({len(scores)})"
+        return f"{with_spread(scores)} ({len(scores)})"
 
 
 def best_of(records: Iterable[Record], metric: str | None = None) -> list[Best]:
@@ -122,7 +120,7 @@ def _tests(group: Iterable[Record], won: Record, metric: str) -> dict[int, float
         record.seed: record.test[metric]
         for record in group
         if record.test is not None
-        and not math.isnan(record.test.get(metric, math.nan))
+        and metric in record.test
         and record.status == "finished"
         and settings(record) == settings(won)
     }

@@ -6,12 +6,15 @@ bins, which keeps the spread of the metrics and costs seconds instead of hours.
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax, logsumexp
 from scipy.stats import rankdata
+
+from harness.intervals import EQUAL, usable
+from lingo.metrics import score
 
 Array = NDArray[np.float64]
 Weights = NDArray[np.float64]
@@ -32,31 +35,53 @@ def intervals(
     rng: np.random.Generator,
     resamples: int = 1_000,
     level: float = 0.95,
+    scores: Mapping[str, float] | None = None,
 ) -> dict[str, list[float]]:
     """[low, high] of the metrics of `lingo.metrics.score` that depend on rows, over resampled rows.
+
+    Percentiles of few rows may leave out the score itself, whose resamples lie to one side: they are widened to it.
 
     Args:
         kind, logits, labels: As `lingo.metrics.score` takes them.
         rng: Where the resamples are drawn from.
         resamples, level: How many, and the share of them that the interval holds.
+        scores: The scores themselves; measured where they are not given.
 
     Returns:
-        Metric → [low, high]; [NaN, NaN] where hardly any resample defines it; empty without rows or with
-        logits that are not finite.
+        Metric → [low, high], with low < high. A metric is left out where its score or more than half of the
+        resamples are undefined, and where all resamples have the same score: constant predictions have MCC 0 and
+        AUROC 0.5 whatever is drawn, faultless ones 1, and that says nothing of other rows. Empty without rows or
+        with logits that are not finite.
     """
+    point = score(kind, logits, labels) if scores is None else scores
+    edges = [50 * (1 - level), 50 * (1 + level)]
+    found = {}
+    for name, values in resampled(kind, logits, labels, rng=rng, resamples=resamples).items():
+        defined, own = values[~np.isnan(values)], point.get(name, np.nan)
+        if np.isnan(own) or 2 * len(defined) < resamples:
+            continue
+        low, high = (float(edge) for edge in np.percentile(defined, edges))
+        limits = usable([min(low, own), max(high, own)], name) if high - low > EQUAL else None
+        if limits is not None:
+            found[name] = list(limits)
+    return found
+
+
+def resampled(
+    kind: str,
+    logits: NDArray[np.floating],
+    labels: NDArray[np.generic],
+    *,
+    rng: np.random.Generator,
+    resamples: int,
+) -> dict[str, Array]:
+    """Metric → its score in each resample, `[resamples]`, NaN where undefined; arguments as of `intervals`."""
     outputs, truth = np.asarray(logits, dtype=np.float64), np.asarray(labels)
     if not len(truth) or not np.isfinite(outputs).all():
         return {}
     sums = {"classification": _classification, "multilabel": _multilabel, "regression": _regression}[kind]
     chunks = list(sums(outputs, truth, _Resamples(outputs, resamples, rng)))
-    edges = [50 * (1 - level), 50 * (1 + level)]
-    found = {}
-    for name in chunks[0]:
-        values = np.concatenate([chunk[name] for chunk in chunks])
-        values = values[~np.isnan(values)]
-        enough = len(values) >= resamples / 2
-        found[name] = [float(edge) for edge in np.percentile(values, edges)] if enough else [np.nan, np.nan]
-    return found
+    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
 
 class _Resamples:
@@ -191,13 +216,21 @@ def _regression(outputs: Array, labels: NDArray[np.generic], draws: _Resamples) 
 
 
 def _correlation(weights: Weights, x: Array, y: Array) -> Array:
-    """Pearson's correlation of x and y, [n] or [b, n], under weights [b, n]."""
-    total = weights.sum(1, keepdims=True)
-    x = x - (weights * x).sum(1, keepdims=True) / total
-    y = y - (weights * y).sum(1, keepdims=True) / total
-    spread = np.sqrt((weights * x * x).sum(1) * (weights * y * y).sum(1))
+    """Pearson's correlation of x and y, [n] or [b, n], under weights [b, n]; NaN where one is constant."""
+    (x, x_spread), (y, y_spread) = _centred(weights, x), _centred(weights, y)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(spread > 0, (weights * x * y).sum(1) / spread, np.nan)
+        found: Array = (weights * x * y).sum(1) / np.sqrt(x_spread * y_spread)
+    return found
+
+
+def _centred(weights: Weights, values: Array) -> tuple[Array, Array]:
+    """Values less their weighted mean, [b, n], and their weighted squares, [b]; NaN where these are rounding alone."""
+    values = values - values.mean(axis=-1, keepdims=True)
+    largest = np.abs(values).max(axis=-1)
+    total = weights.sum(1)
+    values = values - (weights * values).sum(1, keepdims=True) / total[:, None]
+    squares = (weights * values * values).sum(1)
+    return values, np.where(squares > total * (1e-12 * largest) ** 2, squares, np.nan)
 
 
 def _ranks(weights: Weights, values: Array) -> Array:

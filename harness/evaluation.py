@@ -18,7 +18,7 @@ from harness.data import (
     open_test,
 )
 from lingo.data import Split
-from lingo.metrics import score
+from lingo.metrics import constant_scores, score
 from lingo.pack import Pack
 from lingo.slot import Slot
 from lingo.strands import average_strands, label_scores
@@ -57,24 +57,35 @@ def _predict(pack: Pack, slot: Slot, split: Split, reverse: Split | None) -> Arr
 
 
 def final_facts(
-    kind: str, logits: Array, labels: NDArray[np.generic], *, names: Sequence[str] = (), seed: int = 0
+    kind: str,
+    logits: Array,
+    labels: NDArray[np.generic],
+    *,
+    train_labels: NDArray[np.generic] | None = None,
+    names: Sequence[str] = (),
+    seed: int = 0,
 ) -> dict[str, Any]:
-    """Facts of test predictions: `collapsed`, `interval`, `confusion`, `roc`, `pr` and `test_labels`.
+    """Facts of test predictions: `collapsed`, `constant`, `interval`, `confusion`, `roc`, `pr` and `test_labels`.
 
     Args:
         kind, logits, labels: As `lingo.metrics.score` takes them.
+        train_labels: Labels of train, in the unit of `labels`, for `constant`.
         names: Names of a multi-label task's labels.
         seed: Of the bootstrap.
 
     Returns:
-        `collapsed`: one class, or value, predicted for all rows. `interval`: metric → [low, high], 95 %,
-        1,000 resamples of rows. `confusion`: counts [truth][predicted] of a classification. `roc`, `pr`:
-        label → {"x", "y"} of at most 200 points; one mean curve for tasks of many labels. `test_labels`:
-        names, auroc and auprc of each label of a multi-label task.
+        `collapsed`: one class, or value, predicted for all rows. `constant`: what train's largest class or mean
+        scores for every row (`lingo.metrics.constant_scores`). `interval`: metric → [low, high], 95 %, 1,000
+        resamples of rows; without the metrics that have none (`harness.bootstrap.intervals`). `confusion`: counts
+        [truth][predicted] of a classification. `roc`, `pr`: label → {"x", "y"} of at most 200 points; one mean
+        curve for tasks of many labels. `test_labels`: names, auroc and auprc of each label of a multi-label task.
     """
     truth = np.asarray(labels)
-    facts: dict[str, Any] = {"collapsed": bool(score(kind, logits, truth).get("collapsed", 0.0) == 1.0)}
-    facts["interval"] = intervals(kind, logits, truth, rng=np.random.default_rng([seed, 95]))
+    scores = score(kind, logits, truth)
+    facts: dict[str, Any] = {"collapsed": bool(scores.get("collapsed", 0.0) == 1.0)}
+    facts["interval"] = intervals(kind, logits, truth, rng=np.random.default_rng([seed, 95]), scores=scores)
+    if train_labels is not None:
+        facts["constant"] = constant_scores(kind, train_labels, truth)
     if not np.isfinite(logits).all():
         return facts
     if kind == "classification":

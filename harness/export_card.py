@@ -1,13 +1,13 @@
 """The model card of an export: what was measured, over which seeds, on what, by which versions, with which marks."""
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult
 
+from harness.intervals import usable, with_spread
 from harness.results import Record
 from lingo.card import card_text
 from lingo.metrics import LOWER_IS_BETTER
@@ -27,7 +27,7 @@ def result_of(record: Record, finals: Sequence[Record], reason: str) -> dict[str
         "seed": record.seed,
         "dev": _finite(record.facts.get("best_dev") or record.dev),
         "test": _finite(record.test or {}),
-        "test_interval": dict(record.facts.get("interval") or {}),
+        "test_interval": _intervals(record),
         "seeds": {str(final.seed): _finite(final.test or {}) for final in finals},
         "marks": list(record.marks),
         "environment": dict(record.environment),
@@ -57,19 +57,22 @@ def write_card(folder: Path, facts: Mapping[str, Any], record: Record, finals: S
 def _scores(record: Record, finals: Sequence[Record]) -> dict[str, str]:
     """The metrics of this seed with intervals over rows, and of all seeds with their spread."""
     found = {}
-    intervals: Mapping[str, Sequence[float]] = record.facts.get("interval") or {}
+    intervals = _intervals(record)
     for name, value in (record.test or {}).items():
         if name in HIDDEN:
             continue
         low, high = intervals.get(name) or (math.nan, math.nan)
         inside = "" if math.isnan(low) else f" (95 % interval over test rows {low:.4f} to {high:.4f})"
-        found[f"{name}, this seed"] = f"{value:.4f}{inside}"
+        found[f"{name}, this seed"] = "undefined" if math.isnan(value) else f"{value:.4f}{inside}"
         values = [final.test[name] for final in finals if final.test and name in final.test]
         if len(values) > 1 and not any(map(math.isnan, values)):
-            found[f"{name}, {len(values)} seeds"] = (
-                f"{statistics.fmean(values):.4f} ± {statistics.stdev(values):.4f}"
-            )
+            found[f"{name}, {len(values)} seeds"] = with_spread(values, 4)
     return found
+
+
+def _intervals(record: Record) -> dict[str, list[float]]:
+    found: Mapping[str, Sequence[float]] = record.facts.get("interval") or {}
+    return {name: list(limits) for name in found if (limits := usable(found[name], name))}
 
 
 def _run(record: Record, finals: Sequence[Record], chosen: str) -> dict[str, Any]:

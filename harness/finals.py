@@ -37,7 +37,8 @@ def take_test(
     logits, labels = final_predictions(pack, slot, training.folder)
     kind = slot.data.kind
     names = read_label_names(training.folder)
-    facts = final_facts(kind, logits, labels, names=names, seed=slot.config.seed)
+    train = slot.data.train.labels
+    facts = final_facts(kind, logits, labels, train_labels=train, names=names, seed=slot.config.seed)
     if keep and job.predictions:
         target = f"{job.predictions}/{file_name(job.id).removesuffix('.json')}.parquet"
         try:

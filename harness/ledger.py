@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from harness.intervals import NO_BETTER, no_better
 from harness.jobs import Job, Report
 from harness.open_trials import OpenTrials
 from harness.plan import Study
@@ -138,9 +139,15 @@ class Ledger:
             marks=list(cell.marks),
         )
         facts = {**cell.facts, **record.facts}
-        cut = [CUT_MARK] if facts.get("cut") == "budget" else []
-        record = replace(record, facts=facts, marks=[*record.marks, *cut])
+        record = replace(record, facts=facts, marks=[*record.marks, *_own_marks(record, facts)])
         with written(self._store.out):
             self._store.append(record, replace=True)
         for watcher in self._watchers:
             watcher.ended(record)
+
+
+def _own_marks(record: Record, facts: Mapping[str, Any]) -> list[str]:
+    """What a reader must know of this very trial."""
+    cut = [CUT_MARK] if facts.get("cut") == "budget" else []
+    useless = record.test is not None and no_better(record.metric, record.test, facts.get("constant") or {})
+    return cut + ([NO_BETTER] if useless else [])

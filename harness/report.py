@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from harness.intervals import brackets, usable, with_spread
 from harness.results import Record
 
 Key = tuple[str, str, str]
@@ -40,11 +41,7 @@ class Spread:
         return statistics.stdev(self.values) if len(self.values) > 1 else float("nan")
 
     def __str__(self) -> str:
-        if not self.values:
-            return MISSING
-        if self.mean != self.mean:
-            return UNDEFINED
-        return f"{self.mean:.3f}" + (f" ± {self.sd:.3f}" if len(self.values) > 1 else "")
+        return with_spread(self.values) or MISSING
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +56,7 @@ class Row:
         second, beside: Another metric, `auroc`, and that of the test split.
         done, expected: Seeds with a finished final run, and seeds that should have one.
         limits: 95 % bootstrap limits of the test metric over the test rows, averaged over the seeds; `None` where
-            a final run has none.
+            a final run has none (`harness.bootstrap.intervals`).
         collapsed: Seeds whose model predicts one class for every test row.
         failed: Trials and final runs of this study that failed.
         marks: What a reader must know of these numbers.
@@ -134,10 +131,11 @@ def _row(key: Key, records: Sequence[Record], seeds: set[int]) -> Row:
 
 
 def _limits(finals: Sequence[Record], metric: str) -> tuple[float, float] | None:
-    pairs = [(record.facts.get("interval") or {}).get(metric) for record in finals]
-    if not pairs or not all(pairs):
+    pairs = [usable((record.facts.get("interval") or {}).get(metric), metric) for record in finals]
+    known = [pair for pair in pairs if pair is not None]
+    if not known or len(known) < len(pairs):
         return None
-    lows, highs = zip(*(map(float, pair) for pair in pairs if pair), strict=True)
+    lows, highs = zip(*known, strict=True)
     return statistics.fmean(lows), statistics.fmean(highs)
 
 
@@ -180,13 +178,19 @@ def _lines(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
     legend = ["*: best of its task"] * starred + legend
     if any(row.limits for row in rows):
         legend.append("[ ]: 95 % bootstrap interval over the test rows, averaged over the seeds")
+    if any(row.limits is None and row.test.values for row in rows):
+        legend.append(
+            "no [ ]: a seed has no interval: its score is undefined, the same for all resampled rows, or not resampled"
+        )
+    if any(len(row.test.values) == 2 for row in rows):
+        legend.append("( ): the two seeds; a spread is shown from three on")
     if any(row.collapsed for row in rows):
         legend.append("collapsed: seeds whose model predicts one class for every test row")
     return header, cells, legend
 
 
 def _between(row: Row) -> str:
-    return f" [{row.limits[0]:.3f}, {row.limits[1]:.3f}]" if row.limits else ""
+    return f" {brackets(*row.limits)}" if row.limits else ""
 
 
 def _counted(count: int, what: str) -> str:

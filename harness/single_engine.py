@@ -188,7 +188,8 @@ class SimpleEngine:
         folder, kind = self._files.fetch(job.data), trial.data.kind
         test = open_test(folder)
         logits, names = _predict(trial, test, open_reverse_test(folder)), read_label_names(folder)
-        facts = final_facts(kind, logits, test.labels, names=names, seed=trial.config.seed)
+        train, seed = trial.data.train.labels, trial.config.seed
+        facts = final_facts(kind, logits, test.labels, train_labels=train, names=names, seed=seed)
         if job.predictions and not self._rank:
             facts |= self._keep_predictions(job, kind, logits, test.labels)
         return score(kind, logits, test.labels), facts

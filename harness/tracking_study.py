@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from harness.intervals import why_none
 from harness.results import Record
 from harness.tracking_view import gpu_hours
 from harness.winners import joint_winner
@@ -144,7 +145,7 @@ def _costs(records: list[Record]) -> dict[str, float]:
 
 
 def _tested(records: list[Record], metric: str) -> dict[str, float]:
-    """Mean and standard deviation of the test metric over the finished seeds."""
+    """Mean of the test metric over the finished seeds; from three seeds on, unless all are equal, its deviation."""
     scores = [
         record.test[metric]
         for record in records
@@ -153,7 +154,7 @@ def _tested(records: list[Record], metric: str) -> dict[str, float]:
     if not scores:
         return {}
     found = {f"test/{metric}_mean": statistics.fmean(scores)}
-    return found | ({f"test/{metric}_sd": statistics.stdev(scores)} if len(scores) > 1 else {})
+    return found | ({} if why_none(scores) else {f"test/{metric}_sd": statistics.stdev(scores)})
 
 
 def _text(value: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from harness.intervals import usable
 from harness.results import Record
 
 Table = dict[str, list[Any]]
@@ -65,10 +66,10 @@ def pictures(record: Record) -> Iterator[tuple[str, Figure]]:
 
 
 def _scores(record: Record) -> Table:
-    """Every score of both splits, with the 95 % bootstrap interval of the test score."""
+    """Every score of both splits, with the 95 % bootstrap interval of the test score where there is one."""
     test, intervals = record.test or {}, record.facts.get("interval", {})
     rows = [
-        [name, record.dev.get(name), test.get(name), *(intervals.get(name) or (None, None))]
+        [name, record.dev.get(name), test.get(name), *(usable(intervals.get(name), name) or (None, None))]
         for name in sorted({*record.dev, *test})
     ]
     return _table(["score", "dev", "test", "test, low", "test, high"], rows)

@@ -13,8 +13,56 @@ from sklearn import metrics
 
 NAN = float("nan")
 LOWER_IS_BETTER = frozenset({"loss", "mse"})
+RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("accuracy", "f1", "auroc", "auprc", "auroc_median", "auprc_median"), (0.0, 1.0)),
+    **dict.fromkeys(("mcc", "pearson", "spearman"), (-1.0, 1.0)),
+    **dict.fromkeys(LOWER_IS_BETTER, (0.0, float("inf"))),
+}
+"""Lowest and highest value of each metric."""
+
+UNINFORMED = {"mcc": 0.0, "auroc": 0.5, "auroc_median": 0.5, "pearson": 0.0, "spearman": 0.0}
+"""What the same prediction for every row scores, whatever the labels; other metrics depend on the labels."""
 
 Array = NDArray[np.float64]
+
+
+def merit(metric: str, value: float) -> float:
+    """A score as a number of which more is better: errors with the opposite sign."""
+    return -value if metric in LOWER_IS_BETTER else value
+
+
+def constant_scores(
+    kind: str, train_labels: NDArray[np.generic], labels: NDArray[np.generic]
+) -> dict[str, float]:
+    """What one prediction for every row, chosen by the training labels, scores: the least that a model must beat.
+
+    The prediction is train's largest class, of several labels their shares, of a regression train's mean.
+
+    Args:
+        kind, labels: As `score` takes them.
+        train_labels: Labels of train, in the same form and unit.
+
+    Returns:
+        classification: `accuracy`, `f1`, `mcc`, `auroc`, `auprc`; multilabel: `auroc`, `auprc` and their medians;
+        regression: `pearson` and `spearman` (0: nothing is explained) and `mse`. NaN as in `score`.
+
+    Raises:
+        ValueError: If `kind` is unknown or the labels do not fit.
+    """
+    train, truth = np.asarray(train_labels), np.asarray(labels)
+    if kind == "regression":
+        error = float(np.mean((truth.astype(np.float64) - train.astype(np.float64).mean(axis=0)) ** 2))
+        return {"pearson": 0.0, "spearman": 0.0, "mse": error}
+    if kind == "multilabel":
+        shares = truth.astype(np.float64).mean(axis=0)
+        shares = shares[(shares > 0) & (shares < 1)]
+        mean, median = (f(shares) if len(shares) else NAN for f in (np.mean, np.median))
+        area = 0.5 if len(shares) else NAN
+        return {"auroc": area, "auroc_median": area, "auprc": float(mean), "auprc_median": float(median)}
+    classes = int(max(train.max(), truth.max())) + 1
+    outputs = np.tile(np.eye(max(classes, 2))[np.bincount(train.astype(np.int64)).argmax()], (len(truth), 1))
+    found = score(kind, outputs, truth)
+    return {name: value for name, value in found.items() if name not in ("loss", "collapsed")}
 
 
 def score(kind: str, logits: NDArray[np.floating], labels: NDArray[np.generic]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from harness.intervals import range_of
 from harness.reporting import naming, stats
 from harness.reporting.outcomes import Outcomes
 
@@ -37,7 +38,8 @@ def complete_backbones(outcomes: Outcomes, family: str, method: str) -> list[str
 def family_estimate(outcomes: Outcomes, tasks: Sequence[str], backbone: str, method: str) -> stats.Estimate:
     """Mean over tasks with its interval from the seeds; NaN where a task is not there."""
     found = [outcomes.get(task, backbone, method) for task in tasks]
-    return stats.estimate([o.values if o is not None else [] for o in found])
+    metric = next((o.metric for o in found if o is not None), "")
+    return stats.estimate([o.values if o is not None else [] for o in found], range_of(metric))
 
 
 def paired_methods(

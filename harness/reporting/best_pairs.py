@@ -6,7 +6,7 @@ from itertools import product
 
 from harness.reporting import naming, stats
 from harness.reporting.aggregates import complete_backbones, family_estimate, mean_baselines
-from harness.reporting.content import Cell, Field, Table, interval, number, signed
+from harness.reporting.content import Cell, Field, Table, interval, number, points, signed
 from harness.reporting.outcomes import Outcomes
 
 Pair = tuple[str, str]
@@ -67,7 +67,7 @@ def best_of(outcomes: Outcomes, family: str) -> Best | None:
     return Best(
         *(made.family, made.tasks, made.pair, made.found),
         second=second,
-        lead=stats.estimate(groups),
+        lead=stats.estimate(groups, stats.difference_range(outcomes.metric_of(family))),
         wins=sum(x > y for x, y in means),
         baseline=made.baseline,
     )
@@ -85,7 +85,8 @@ def table(outcomes: Outcomes, found: Sequence[Best]) -> Table:
     rows: list[list[Field]] = []
     for best in found:
         metric = naming.metric_title(outcomes.metric_of(best.family))
-        lines = tuple(filter(None, [interval(best.found.low, best.found.high)]))
+        shown = interval(best.found.low, best.found.high) or points(best.found.points)
+        lines = tuple(filter(None, [shown, best.found.why]))
         rows.append(
             [
                 Cell(naming.family_title(best.family), lines=(_which(best.tasks),)),
@@ -112,7 +113,8 @@ def table(outcomes: Outcomes, found: Sequence[Best]) -> Table:
         rows=rows,
         text_columns=2,
         caption="The pair of backbone and method with the highest mean test score over a family, and the next best "
-        "pair of all. In brackets 95 % intervals from the seeds. The best of many pairs is partly the luckiest.",
+        "pair of all. In brackets 95 % intervals from the seeds, three of each dataset or more, cut to what the metric "
+        "can be. The best of many pairs is partly the luckiest.",
     )
 
 
@@ -138,8 +140,8 @@ def _sure(best: Best) -> Field:
     """Whether the lead holds over seeds."""
     if best.second is None:
         return "–"
-    if best.lead.low != best.lead.low:
-        return Cell("unknown", "muted", ("one seed",))
+    if best.lead.why:
+        return Cell("unknown", "muted", (best.lead.why,))
     return Cell("yes", "good") if best.lead.low > 0 else Cell("not sure", "bad")
 
 

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from matplotlib.figure import Figure
 
+from harness.intervals import brackets
+
 Look = Literal["", "best", "second", "good", "bad", "muted"]
 
 
@@ -138,14 +140,16 @@ def signed(value: float | None, digits: int = 3) -> str:
     return "–" if value is None or value != value else f"{value:+.{digits}f}".replace("-", "−")
 
 
-def spread(mean: float, sd: float, digits: int = 3) -> str:
-    """`0.735 ± 0.012`, without the second part for a single seed."""
-    return number(mean, digits) + (f" ± {sd:.{digits}f}" if sd == sd else "")
-
-
 def interval(low: float, high: float, digits: int = 3) -> str:
     """`[0.72, 0.75]`; empty where there is none."""
-    return f"[{low:.{digits}f}, {high:.{digits}f}]".replace("-", "−") if low == low and high == high else ""
+    return brackets(low, high, digits).replace("-", "−") if low == low and high == high else ""
+
+
+def points(values: Sequence[float], digits: int = 3) -> str:
+    """The scores of two seeds, which stand in the place of an interval; empty for other numbers of seeds."""
+    if len(values) != 2:
+        return ""
+    return "seeds " + ", ".join(f"{value:.{digits}f}" for value in values).replace("-", "−")
 
 
 def p_value(p: float) -> str:

@@ -6,9 +6,11 @@ from functools import cached_property
 from typing import Any
 
 from harness.errors import InputError
+from harness.intervals import Interval, constant_level, is_collapsed, is_useful, range_of, usable
 from harness.reporting import naming, stats
 from harness.reporting.naming import Key
 from harness.reporting.run_folder import RunFolder, Trial
+from lingo.metrics import merit
 
 INCOMPARABLE = ("smoke", "untrained backbone", "changed split", "generated data", "cut split")
 """Marks of results that must not be compared with published ones."""
@@ -72,17 +74,18 @@ class Outcome:
         return stats.mean([trial.dev.get(self.metric, stats.NAN) for trial in self.finals.values()])
 
     @property
-    def interval(self) -> stats.Interval:
-        """95 % interval of the mean over seeds (Student)."""
-        return stats.t_interval(self.values)
+    def interval(self) -> Interval:
+        """95 % interval of the mean over seeds (Student), see `stats.t_interval`."""
+        return stats.t_interval(self.values, range_of(self.metric))
 
     @property
-    def bootstrap(self) -> stats.Interval:
-        """95 % bootstrap limits over test rows, averaged over seeds; NaN where they were not measured."""
-        limits = [facts["interval"] for facts in self.facts.values() if facts.get("interval")]
-        if not limits or len(limits) < len(self.scores):
+    def bootstrap(self) -> Interval:
+        """95 % bootstrap limits over test rows, averaged over seeds; NaN where a seed has none."""
+        limits = [usable(facts.get("interval"), self.metric) for facts in self.facts.values()]
+        known = [pair for pair in limits if pair is not None]
+        if not known or len(known) < len(self.scores):
             return stats.NAN, stats.NAN
-        return stats.mean([low for low, _ in limits]), stats.mean([high for _, high in limits])
+        return stats.mean([low for low, _ in known]), stats.mean([high for _, high in known])
 
     @property
     def parameters(self) -> float:
@@ -103,6 +106,30 @@ class Outcome:
             for seed, trial in sorted(self.finals.items())
             if self.facts.get(seed, {}).get("collapsed") or trial.test.get("collapsed")
         ]
+
+    @cached_property
+    def useful(self) -> bool:
+        """Whether it may be called best: see `harness.intervals.is_useful`."""
+        return is_useful(self.metric, self.values, collapsed=len(self.collapsed), constants=self._constants)
+
+    @property
+    def _constants(self) -> list[Mapping[str, float]]:
+        return [facts["constant"] for facts in self.facts.values() if facts.get("constant")]
+
+    @property
+    def constant_level(self) -> float:
+        """What a constant prediction scores; NaN where that is not known."""
+        return constant_level(self.metric, self._constants)
+
+    @property
+    def is_collapsed(self) -> bool:
+        """Whether at least half of its final runs predict one thing for everything."""
+        return is_collapsed(len(self.collapsed), len(self.finals))
+
+    @property
+    def merit(self) -> float:
+        """The mean as a number of which more is better."""
+        return merit(self.metric, self.mean)
 
     @property
     def baseline(self) -> bool:
@@ -268,7 +295,9 @@ def _outcome(
 def _small(facts: Mapping[str, Any], metric: str) -> dict[str, Any]:
     """What tables need of a run's facts; curves and trajectories are read again by those who draw them."""
     kept = {
-        name: facts[name] for name in (*SCALARS, "tokenization", "leaks", "undefined_labels") if name in facts
+        name: facts[name]
+        for name in (*SCALARS, "tokenization", "leaks", "undefined_labels", "constant")
+        if name in facts
     }
     limits = facts.get("interval")
     if isinstance(limits, dict) and limits.get(metric):

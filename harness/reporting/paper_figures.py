@@ -30,7 +30,8 @@ def section(outcomes: Outcomes) -> Section:
         anchor="figures",
         title="The paper's figures, from these results",
         intro="Each figure of the paper that results can draw, with these results in the place of the paper's. Error "
-        "bars are one standard deviation over seeds. Simple baselines, where they were run, are dashed lines.",
+        "bars are one standard deviation over three seeds or more; fewer seeds are ticks. Simple baselines, where they "
+        "were run, are dashed lines.",
         blocks=blocks,
     )
 
@@ -94,8 +95,8 @@ def means_picture(outcomes: Outcomes, name: str, title: str) -> Block:
         name=name,
         title=title,
         draw=partial(_draw_means, outcomes, families),
-        caption="Mean over the datasets of a family, with the 95 % interval that the seeds leave open; to the right is "
-        "better.",
+        caption="Mean over the datasets of a family, with the 95 % interval that the seeds leave open, from three "
+        "seeds on; fewer seeds of a single dataset are ticks. To the right is better.",
     )
 
 

@@ -83,7 +83,7 @@ def _family_means(outcomes: Outcomes) -> Block:
         name="figure_2cd_family_means",
         title=title,
         draw=partial(_draw_family_means, outcomes, families),
-        caption="Mean over the datasets of a family; bars are 95 % intervals from the seeds.",
+        caption="Mean over the datasets of a family; bars are 95 % intervals from three seeds or more.",
     )
 
 

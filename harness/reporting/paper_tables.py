@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from harness.intervals import with_spread
 from harness.reporting import naming, stats
 from harness.reporting.content import (
     Block,
@@ -15,7 +16,6 @@ from harness.reporting.content import (
     interval,
     number,
     signed,
-    spread,
 )
 from harness.reporting.outcomes import Outcome, Outcomes
 from harness.reporting.published import Published, parameter_count
@@ -42,9 +42,9 @@ def section(outcomes: Outcomes, published: Published) -> Section:
         anchor="tables",
         title="Scores, beside the paper's tables",
         intro="Test scores of each study's winner, trained anew on every seed; the test split was opened once for "
-        "each. A field has the mean ± standard deviation over seeds, below it the 95 % bootstrap interval over test "
-        "rows where it was measured, and the paper's value with our difference to it where the paper has one. Bold "
-        "is the best method of its backbone, italic the second, ★ the best of the whole column.",
+        "each. A field has the mean ± standard deviation over seeds (of two seeds their scores), below it the 95 % "
+        "bootstrap interval over test rows where there is one, and the paper's value with our difference to it where "
+        "the paper has one. Bold is the best method of its backbone, italic the second, ★ the best of the column.",
         blocks=blocks,
     )
 
@@ -155,7 +155,7 @@ def _score(outcome: Outcome, outcomes: Outcomes, published: Published) -> Cell:
         lines.append(f"collapsed: seed {', '.join(map(str, outcome.collapsed))}")
     place = _place(outcome, outcomes)
     star = " ★" if _top(outcome, outcomes) else ""
-    return Cell(spread(outcome.mean, outcome.sd) + star, ("", "best", "second")[place], tuple(lines))
+    return Cell(with_spread(outcome.values) + star, ("", "best", "second")[place], tuple(lines))
 
 
 def _rivals(outcome: Outcome, outcomes: Outcomes) -> list[Outcome]:
@@ -269,7 +269,7 @@ def _token_line(
         paper = _published_token(mine[0], published)
         lines = (f"paper {number(paper)} ({signed(mine[0].mean - paper)})",) if paper == paper else ()
         best = mine[0].mean >= max(others)
-        fields.append(Cell(spread(mine[0].mean, mine[0].sd), "best" if best else "", lines))
+        fields.append(Cell(with_spread(mine[0].values), "best" if best else "", lines))
     return fields
 
 

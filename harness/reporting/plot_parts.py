@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from harness.intervals import LEAST_SEEDS, range_of, why_none
 from harness.reporting import stats
 from harness.reporting.content import amount
 from harness.reporting.drawing import INK
@@ -36,12 +37,18 @@ def draw_front(panel: Axes, points: Sequence[tuple[float, float]]) -> None:
 
 
 def seeds_point(panel: Axes, outcome: Outcome, colour: str, marker: str, label: str = "") -> None:
-    """A study's score over its trained parameters, with one sd over seeds."""
-    error = outcome.sd if outcome.sd == outcome.sd else 0.0
+    """A study's score over its trained parameters, with one sd over seeds; of fewer than three the seeds themselves."""
+    low, high = range_of(outcome.metric)
+    bars = None
+    if not why_none(outcome.values):
+        bars = [[min(outcome.sd, outcome.mean - low)], [min(outcome.sd, high - outcome.mean)]]
+    elif len(outcome.values) < LEAST_SEEDS:
+        seeds = [outcome.parameters] * len(outcome.values)
+        panel.plot(seeds, outcome.values, "_", color=colour, zorder=2)
     panel.errorbar(
         outcome.parameters,
         outcome.mean,
-        yerr=error,
+        yerr=bars,
         color=colour,
         marker=marker,
         linestyle="none",
@@ -55,11 +62,13 @@ def seeds_point(panel: Axes, outcome: Outcome, colour: str, marker: str, label: 
 def interval_point(
     panel: Axes, found: stats.Estimate, place: float, look: tuple[str, str], label: str = ""
 ) -> None:
-    """A mean with its 95 % interval, lying."""
+    """A mean with its 95 % interval, lying; where there is none, the seeds of a single dataset beside it."""
+    if found.why:
+        panel.plot(found.points, [place] * len(found.points), "|", color=look[0], zorder=2)
     panel.errorbar(
         found.mean,
         place,
-        xerr=found.mean - found.low if found.low == found.low else 0.0,
+        xerr=None if found.why else [[found.mean - found.low], [found.high - found.mean]],
         color=look[0],
         marker=look[1],
         linestyle="none",

@@ -8,6 +8,7 @@ from itertools import combinations
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from harness.intervals import LEAST_SEEDS
 from harness.reporting import drawing, naming, stats
 from harness.reporting.aggregates import paired_methods
 from harness.reporting.content import (
@@ -176,10 +177,13 @@ class Comparison:
     p_holm: float = stats.NAN
 
 
-def _compared(where: tuple[str, str], a: str, b: str, x: Sequence[float], y: Sequence[float]) -> Comparison:
+def _compared(
+    where: tuple[str, str], a: str, b: str, x: Sequence[float], y: Sequence[float], metric: str
+) -> Comparison:
     if stats.mean(x) < stats.mean(y):
         a, b, x, y = b, a, y, x
-    return Comparison(where, a, b, sum(p > q for p, q in zip(x, y, strict=True)), stats.paired_t(x, y))
+    test = stats.paired_t(x, y, bounds=stats.difference_range(metric))
+    return Comparison(where, a, b, sum(p > q for p, q in zip(x, y, strict=True)), test)
 
 
 def _corrected(found: Sequence[Comparison]) -> list[Comparison]:
@@ -202,12 +206,12 @@ def over_datasets(outcomes: Outcomes) -> list[Comparison]:
             for a, b in combinations(outcomes.methods, 2):
                 tasks, x, y = paired_methods(outcomes, family, backbone, a, b)
                 if len(tasks) >= 3:
-                    found.append(_compared((family, backbone), a, b, x, y))
+                    found.append(_compared((family, backbone), a, b, x, y, outcomes.metric_of(family)))
     return _corrected(found)
 
 
 def within_datasets(outcomes: Outcomes) -> list[Comparison]:
-    """The best method of each (dataset, backbone) against each other one, paired by seed (two and more)."""
+    """The best method of each (dataset, backbone) against each other one, paired by seed (three and more)."""
     groups: dict[tuple[str, str], list[Outcome]] = {}
     for outcome in outcomes.main:
         groups.setdefault((outcome.key.task, outcome.key.backbone), []).append(outcome)
@@ -216,9 +220,9 @@ def within_datasets(outcomes: Outcomes) -> list[Comparison]:
         best = max(held, key=lambda o: o.mean)
         for other in held:
             seeds = sorted(set(best.scores) & set(other.scores))
-            if other is not best and len(seeds) >= 2:
+            if other is not best and len(seeds) >= LEAST_SEEDS:
                 x, y = [best.scores[s] for s in seeds], [other.scores[s] for s in seeds]
-                found.append(_compared(where, best.key.method, other.key.method, x, y))
+                found.append(_compared(where, best.key.method, other.key.method, x, y, best.metric))
     return _corrected(found)
 
 
@@ -244,7 +248,7 @@ def _within_datasets(outcomes: Outcomes) -> Block:
     title = "The best method of each dataset against the others, over seeds"
     found = within_datasets(outcomes)
     if not found:
-        return Missing(title=title, why="It needs two methods with the same two seeds or more.")
+        return Missing(title=title, why="It needs two methods with the same three seeds or more.")
     return _table(
         "tests_within_datasets",
         title,

@@ -3,12 +3,14 @@
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
+
+from harness.intervals import EQUAL, LEAST_SEEDS, Interval, all_equal, range_of, why_none
 
 NAN = float("nan")
 LEVEL = 0.95
@@ -17,7 +19,7 @@ LEVEL = 0.95
 LEAST_BLOCKS = 6
 """Blocks from which ranks may tell methods apart: to win 5 of 5 has p = 0.06 in a two-sided sign test, 6 of 6 0.03."""
 
-Interval = tuple[float, float]
+UNBOUNDED: Interval = (-math.inf, math.inf)
 Alternative = Literal["two-sided", "greater", "less"]
 
 
@@ -31,16 +33,35 @@ def sd(values: Sequence[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 and not any(map(math.isnan, values)) else NAN
 
 
-def t_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
-    """Student's interval of the mean over seeds; (NaN, NaN) for fewer than two values."""
-    return _around(mean(values), sd(values) / math.sqrt(len(values) or 1), len(values) - 1, level)
+def difference_range(metric: str) -> Interval:
+    """Lowest and highest difference of two scores in a metric."""
+    low, high = range_of(metric)
+    return low - high, high - low
 
 
-def _around(centre: float, error: float, df: float, level: float = LEVEL) -> Interval:
-    if math.isnan(error) or not df > 0:
+def t_interval(values: Sequence[float], bounds: Interval = UNBOUNDED, level: float = LEVEL) -> Interval:
+    """Student's interval of the mean over seeds, cut to what the metric can be.
+
+    (NaN, NaN) for fewer than three values, where Student's factor (12.7 for two) makes it wider than most metrics'
+    range, and for equal values, which say nothing of their spread. Cutting costs no coverage, since the true mean lies
+    within the range. A scale without ends (logit, Fisher's z) would keep within the range as well, but has no place for
+    a score of 0 or 1, and its middle is another mean than the one that is shown.
+
+    Args:
+        bounds: Lowest and highest possible mean (`harness.intervals.range_of`).
+    """
+    if len(values) < LEAST_SEEDS or all_equal(values):
+        return NAN, NAN
+    return _around(mean(values), sd(values) / math.sqrt(len(values)), len(values) - 1, bounds, level)
+
+
+def _around(
+    centre: float, error: float, df: float, bounds: Interval = UNBOUNDED, level: float = LEVEL
+) -> Interval:
+    if not (error > EQUAL and df > 0 and bounds[0] <= centre <= bounds[1]):
         return NAN, NAN
     half = float(stats.t.ppf((1 + level) / 2, df)) * error
-    return centre - half, centre + half
+    return max(centre - half, bounds[0]), min(centre + half, bounds[1])
 
 
 @dataclass(frozen=True)
@@ -54,6 +75,9 @@ class Estimate:
             number without a spread is compared with.
         datasets: Datasets averaged.
         seeds: Fewest seeds of a dataset.
+        error, df: Standard error of the mean, and its degrees of freedom.
+        why: Why there is no interval; empty where there is one.
+        points: Of a single dataset its values by seed.
     """
 
     mean: float
@@ -63,29 +87,40 @@ class Estimate:
     single_high: float = NAN
     datasets: int = 1
     seeds: int = 0
+    error: float = NAN
+    df: float = NAN
+    why: str = ""
+    points: tuple[float, ...] = ()
 
 
-def estimate(groups: Sequence[Sequence[float]]) -> Estimate:
+def estimate(groups: Sequence[Sequence[float]], bounds: Interval = UNBOUNDED) -> Estimate:
     """Mean over datasets of the means over seeds; only seeds are a source of error, the datasets are given.
 
     With s_d² and n_d of dataset d of D, the variance of the mean is Σ s_d²/n_d / D², that of a single run
-    Σ s_d²(1 + 1/n_d) / D²; degrees of freedom by Welch and Satterthwaite.
+    Σ s_d²(1 + 1/n_d) / D²; degrees of freedom by Welch and Satterthwaite. Intervals as `t_interval` has them: of three
+    seeds of each dataset or more, not all of them equal, and cut to `bounds`.
 
     Args:
         groups: For each dataset its values (or paired differences) by seed.
+        bounds: Lowest and highest possible value.
     """
     if not groups or not all(groups):
-        return Estimate(NAN, datasets=len(groups))
+        return Estimate(NAN, datasets=len(groups), why="not measured")
     centre, fewest = mean([mean(group) for group in groups]), min(map(len, groups))
-    if fewest < 2:
-        return Estimate(centre, datasets=len(groups), seeds=fewest)
+    found = Estimate(
+        centre, datasets=len(groups), seeds=fewest, points=tuple(groups[0]) if len(groups) == 1 else ()
+    )
+    short = min(groups, key=len)
+    if math.isnan(centre) or fewest < LEAST_SEEDS or all(map(all_equal, groups)):
+        return replace(found, why=why_none(short) if centre == centre else "undefined")
     parts = [(sd(group) ** 2, len(group)) for group in groups]
-    return Estimate(
-        centre,
-        *_around(centre, *_welch([(s2 / n, n - 1) for s2, n in parts], len(groups))),
-        *_around(centre, *_welch([(s2 * (1 + 1 / n), n - 1) for s2, n in parts], len(groups))),
-        datasets=len(groups),
-        seeds=fewest,
+    error, df = _welch([(s2 / n, n - 1) for s2, n in parts], len(groups))
+    one = _welch([(s2 * (1 + 1 / n), n - 1) for s2, n in parts], len(groups))
+    low, high = _around(centre, error, df, bounds)
+    single_low, single_high = _around(centre, *one, bounds)
+    why = "" if low == low else "all seeds equal, no interval"
+    return replace(
+        found, low=low, high=high, single_low=single_low, single_high=single_high, error=error, df=df, why=why
     )
 
 
@@ -102,7 +137,7 @@ class PairedTest:
     Attributes:
         n: Pairs.
         difference: Mean of a - b.
-        low, high: 95 % interval of the mean difference (two-sided).
+        low, high: 95 % interval of the mean difference (two-sided); NaN as in `t_interval`.
         t, p: Statistic and p-value; NaN for fewer than two pairs or differences without any spread.
     """
 
@@ -114,12 +149,21 @@ class PairedTest:
     p: float
 
 
-def paired_t(a: Sequence[float], b: Sequence[float], alternative: Alternative = "two-sided") -> PairedTest:
-    """Student's paired t-test of values in the same order (as the paper's figures 4a and 4b, `greater`)."""
+def paired_t(
+    a: Sequence[float],
+    b: Sequence[float],
+    alternative: Alternative = "two-sided",
+    bounds: Interval = UNBOUNDED,
+) -> PairedTest:
+    """Student's paired t-test of values in the same order (as the paper's figures 4a and 4b, `greater`).
+
+    Args:
+        bounds: Lowest and highest possible difference.
+    """
     differences = [x - y for x, y in zip(a, b, strict=True)]
     centre, spread = mean(differences), sd(differences)
-    low, high = t_interval(differences)
-    if not spread > 1e-12:  # NaN, or equal differences up to rounding
+    low, high = t_interval(differences, bounds)
+    if not spread > EQUAL:  # NaN, or equal differences up to rounding
         return PairedTest(len(differences), centre, low, high, NAN, NAN)
     found = stats.ttest_rel(a, b, alternative=alternative)
     return PairedTest(len(differences), centre, low, high, float(found.statistic), float(found.pvalue))

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats as scipy_stats
 
+from harness.intervals import LEAST_SEEDS, range_of, why_none
 from harness.reporting import stats
 from harness.reporting.content import interval, number, signed
-from harness.reporting.evidence import Evidence, NotMeasured, Study
+from harness.reporting.evidence import YEAST, Evidence, NotMeasured, Study
 
 Verdict = Literal["agrees", "direction agrees", "cannot tell", "disagrees", "not measured"]
 ALPHA = 0.05
@@ -43,12 +44,12 @@ def value(claimed: float, study: Study, tokenization: str = "bbpe") -> Check:
 
     def check(evidence: Evidence) -> Finding:
         values = list(evidence.values(study, tokenization).values())
-        found = stats.estimate([values])
+        found = stats.estimate([values], range_of(_metric(study)))
         if evidence.exact:
             return Finding(number(found.mean), "agrees" if abs(found.mean - claimed) <= CELL else "disagrees")
         text = f"{number(found.mean)} {interval(found.low, found.high)}".strip()
-        if found.single_low != found.single_low:
-            return Finding(text, "cannot tell", "one seed has no spread")
+        if found.why:
+            return Finding(text, "cannot tell", found.why)
         inside = found.single_low - CELL <= claimed <= found.single_high + CELL
         where = f"single runs: {interval(found.single_low, found.single_high)}"
         return Finding(text, "agrees" if inside else "disagrees", where)
@@ -61,18 +62,26 @@ def difference(points: float, digits: int, pairs: Sequence[tuple[Study, Study]])
 
     def check(evidence: Evidence) -> Finding:
         evidence.need([study for pair in pairs for study in pair])
-        found = stats.estimate([evidence.differences(a, b) for a, b in pairs])
+        bounds = stats.difference_range(
+            max(_metric(a) for a, _ in pairs)
+        )  # "mcc", of the wider range, where one is
+        found = stats.estimate([evidence.differences(a, b) for a, b in pairs], bounds)
         tolerance = 0.5 * 10.0**-digits / 100 + CELL
         claimed = points / 100
         if evidence.exact:
             fits = abs(found.mean - claimed) <= tolerance
             return Finding(_points(found.mean), "agrees" if fits else "disagrees")
         text = f"{_points(found.mean)} {_points_interval(found.low, found.high)}".strip()
-        if found.low != found.low:
-            return Finding(text, "cannot tell", "one seed has no spread")
+        if found.why:
+            return Finding(text, "cannot tell", found.why)
         return Finding(text, *_sized(found, claimed, tolerance))
 
     return check
+
+
+def _metric(study: Study) -> str:
+    """The metric in which the paper reports a study's dataset."""
+    return "mcc" if study[2] in YEAST else "auroc"
 
 
 def _sized(found: stats.Estimate, claimed: float, tolerance: float) -> tuple[Verdict, str]:
@@ -141,12 +150,7 @@ def _above(mean: float, ties: bool) -> bool:
 def _below_p(groups: Sequence[Sequence[float]]) -> float:
     """One-sided p-value that a mean difference is below 0; NaN without a spread."""
     found = stats.estimate(groups)
-    if found.low != found.low or found.high <= found.low:
-        return stats.NAN
-    half = (found.high - found.low) / 2
-    df = sum(len(group) - 1 for group in groups)
-    error = half / float(scipy_stats.t.ppf(0.975, df))
-    return float(scipy_stats.t.cdf(found.mean / error, df))
+    return float(scipy_stats.t.cdf(found.mean / found.error, found.df)) if not found.why else stats.NAN
 
 
 def significant(pairs: Sequence[tuple[Study, Study]]) -> Check:
@@ -177,9 +181,13 @@ def top_two(claimed: int, studies: Sequence[Study], rivals: Callable[[Study], Se
         text = f"{hits} of {len(studies)}"
         if evidence.exact:
             return Finding(text, "agrees" if hits == claimed else "disagrees")
+        fewest = min((evidence.values(s) for study in studies for s in (study, *rivals(study))), key=len)
+        if len(fewest) < LEAST_SEEDS:
+            return Finding(text, "cannot tell", why_none(list(fewest.values())))
         low, high = _single_counts(evidence, studies, rivals)
         inside = low <= claimed <= high
-        return Finding(text, "agrees" if inside else "disagrees", f"single runs: {low} to {high}")
+        where = f"single runs: {low} to {high}" if low < high else f"single runs: always {low}"
+        return Finding(text, "agrees" if inside else "disagrees", where)
 
     return check
 

@@ -77,6 +77,7 @@ def test_intervals_and_collapsed_seeds_are_shown():
     assert "[0.300, 0.550]" in text and "2 of 2, 1 collapsed" in text and "95 % bootstrap" in text
     (row,) = leaderboard([record(seed=0, facts=facts[0]), record(seed=1)])
     assert row.limits is None and "95 %" not in plain([row]), "one seed without an interval"
+    assert "no [ ]: a seed has no interval" in plain([row])
 
 
 def test_missing_cells_are_rows():
@@ -151,14 +152,23 @@ def test_markdown_is_a_table_with_the_best_in_bold():
 
 def screen(width, terminal):
     console = Console(width=width, file=io.StringIO(), force_terminal=terminal, color_system=None)
-    print_leaderboard([record(seed=seed, marks=("smoke",)) for seed in range(3)], console)
+    made = [record(seed=seed, mcc=mcc, marks=("smoke",)) for seed, mcc in enumerate((0.48, 0.5, 0.52))]
+    print_leaderboard(made, console)
     return console.file.getvalue()
 
 
 @pytest.mark.parametrize(("width", "terminal"), [(200, True), (60, True), (60, False)])
 def test_no_number_is_cut_off_on_any_screen(width, terminal):
     text = screen(width, terminal)
-    for part in ("EMP/H3", "12,345", "0.400 ± 0.000", "0.500 ± 0.000", "0.900 ± 0.000", "3 of 3", "a: smoke"):
+    for part in (
+        "EMP/H3",
+        "12,345",
+        "0.400 ± 0.020",
+        "0.500 ± 0.020",
+        "0.900 (all 3 equal)",
+        "3 of 3",
+        "a: smoke",
+    ):
         assert part in text
     assert ("Leaderboard" in text) == (width == 200)
 
