@@ -13,7 +13,7 @@ from harness.tasks import SUITES, Strands, find_tasks
 from harness.tracking_address import storable, without_login
 from lingo.methods import DEFAULT_METHODS, METHODS
 
-RULES = 1
+RULES = 2
 """Version of the rules by which results compare; see CHANGELOG."""
 
 TINY_MODEL = "quickstart-opt"

@@ -136,7 +136,7 @@ def test_the_card_says_all(run: Path, tmp_path: Path) -> None:
     for words in (
         r"\*\*Marked: smoke\.\*\*",
         r"random weights: for demonstrations",
-        r"\| mcc, 2 seeds \| -?\d\.\d{4} ± \d\.\d{4} \|",
+        r"\| mcc, 2 seeds \| -?\d\.\d{4} \((-?\d\.\d{4}, -?\d\.\d{4}|both equal)\) \|",
         r"predict --adapter \. --input",
         r"Each base of the sequence is one token",
         r"mean of those of the sequence and of its reverse complement",
