@@ -3,12 +3,13 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
-from harness.config import OPTION_OF, TINY_MODEL, Benchmark
+from harness.config import SETTINGS, TINY_MODEL, Benchmark, build, read_settings
 from harness.environment import COMMIT, git_state
 from harness.errors import InputError
 from harness.sources import folder_names
@@ -22,13 +23,14 @@ INPUTS = "~/lingo/inputs"
 """Folder on a head for what is sent to it."""
 
 WITH_THE_JOB = "inputs"
-"""Folder in the job's own working directory, on a cluster to which nothing but jobs can be sent."""
+"""The same in the job's own working directory, on a cluster to which nothing but jobs can be sent. The job puts it into
+`INPUTS`: a working directory goes with its job and has another name after each change, and names make identities."""
+
+UNPACK = f"mkdir -p {INPUTS} && cp -R --remove-destination {WITH_THE_JOB}/. {INPUTS}/ && exec "
+"""How it does so; files that another job still reads are not overwritten but replaced."""
 
 MOST_WITH_A_JOB = 200_000_000
 """Bytes; Ray itself refuses working directories of more than 500 MiB."""
-
-HERE = {"cluster", "out", "data_dir", "models", "tasks", "search_spaces", "suite"}
-"""Settings that mean something else there."""
 
 
 @dataclass(frozen=True)
@@ -41,36 +43,41 @@ class Sent:
 
 @dataclass(frozen=True)
 class Shipment:
-    """What goes to the head, and the command line that is run there."""
+    """What goes to the head, and the settings of the benchmark that is run there."""
 
     sent: tuple[Sent, ...]
-    arguments: tuple[str, ...]
+    settings: Mapping[str, Any]
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The command line of the head."""
+        return ("run_benchmark.py", "run", "--settings", SETTINGS)
 
 
 def shipment(benchmark: Benchmark, inputs: str, out: str) -> Shipment:
     """Plan what is sent for a benchmark.
 
     Args:
-        inputs: Folder on the head for what the options name; a relative one is sent with the job itself.
+        inputs: Folder on the head for what the options name.
         out: Output folder there.
 
     Raises:
-        InputError: If an option holds a password, which the list of jobs would show.
+        InputError: If a setting holds a password, which others could read there, or is none that the head, which is
+            this same program, would take.
     """
-    sent: list[Sent] = []
-    arguments = ["run", "--cluster", "auto", "--out", out]
-    arguments += _tasks(benchmark, inputs, sent)
-    arguments += ["--models", ",".join(_model(model, inputs, sent) for model in benchmark.models)]
-    for file in benchmark.search_spaces:
-        folder = f"{inputs}/{_short(file)}"
-        sent.append(Sent(file.resolve(), folder))
-        arguments += ["--search-space", f"{folder}/{file.name}"]
-    arguments += _plain(benchmark)
     _refuse_passwords(benchmark)
-    return Shipment(tuple(sent), tuple(arguments))
+    there = benchmark.model_copy(update={"cluster": "auto", "out": Path(out)})
+    build(read_settings(there.model_dump_json(), "what the cluster's head would run"))
+    sent: list[Sent] = []
+    settings = there.model_dump(mode="json")
+    settings["tasks"], settings["data_dir"] = _tasks(benchmark, inputs, sent)
+    settings["models"] = [_model(model, inputs, sent) for model in benchmark.models]
+    settings["search_spaces"] = [_file(file, inputs, sent) for file in benchmark.search_spaces]
+    return Shipment(tuple(sent), settings)
 
 
-def _tasks(benchmark: Benchmark, inputs: str, sent: list[Sent]) -> list[str]:
+def _tasks(benchmark: Benchmark, inputs: str, sent: list[Sent]) -> tuple[list[str], str | None]:
+    """Tasks by their names or, of one's own, their paths there; and the data folder there."""
     rows = find_tasks(benchmark.tasks)
     named = []
     for row in rows:
@@ -81,15 +88,20 @@ def _tasks(benchmark: Benchmark, inputs: str, sent: list[Sent]) -> list[str]:
             named.append(f"{folder}/{path.name}")
         else:
             named.append(row.name)
-    given = ["--suite", benchmark.suite] if benchmark.suite != "custom" else ["--tasks", ",".join(named)]
     if benchmark.data_dir is None:
-        return given
+        return named, None
     data = f"{inputs}/{_short(benchmark.data_dir)}/data"
     for row in rows:
         for name in folder_names(row):
             if (benchmark.data_dir / name).is_dir():
                 sent.append(Sent(benchmark.data_dir / name, f"{data}/{name}"))
-    return [*given, "--data-dir", data]
+    return named, data
+
+
+def _file(file: Path, inputs: str, sent: list[Sent]) -> str:
+    folder = f"{inputs}/{_short(file)}"
+    sent.append(Sent(file.resolve(), folder))
+    return f"{folder}/{file.name}"
 
 
 def _model(model: str, inputs: str, sent: list[Sent]) -> str:
@@ -104,24 +116,6 @@ def _model(model: str, inputs: str, sent: list[Sent]) -> str:
 
 def _short(path: Path) -> str:
     return hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:10]
-
-
-def _plain(benchmark: Benchmark) -> Iterator[str]:
-    """Every other setting that is not its default, as options."""
-    for name, field in type(benchmark).model_fields.items():
-        value = getattr(benchmark, name)
-        if name in HERE or value is None or (value == field.default and name not in _PRESET):
-            continue
-        option = OPTION_OF.get(name, f"--{name.replace('_', '-')}")
-        if isinstance(value, bool):
-            yield option if value else f"--no-{option[2:]}"
-            continue
-        yield option
-        yield ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-_PRESET = {"methods", "num_samples", "epochs", "seeds"}
-"""Settings that a suite may preset: always said, so that they mean the same there."""
 
 
 CURES = {
@@ -163,9 +157,9 @@ def _size(path: Path) -> int:
 
 
 def add_inputs(folder: Path, sent: Sequence[Sent]) -> None:
-    """Put what is sent with a job into its copy of the program."""
+    """Put what is sent with a job into its copy of the program, for `UNPACK`."""
     for item in sent:
-        there = folder / item.folder
+        there = folder / WITH_THE_JOB / Path(item.folder).relative_to(INPUTS)
         if item.local.is_dir():
             shutil.copytree(item.local, there, dirs_exist_ok=True)
         else:

@@ -6,14 +6,15 @@ import logging
 import shlex
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.cluster_inputs import Sent, add_inputs, program
+from harness.cluster_inputs import UNPACK, Sent, add_inputs, program
 from harness.cluster_shell import quiet
+from harness.config import SETTINGS
 from harness.errors import InputError
 from harness.progress_wire import SETTING
 
@@ -81,13 +82,19 @@ class Jobs:
         name: str,
         environment: dict[str, str] | None = None,
         sent: Sequence[Sent] = (),
+        settings: Mapping[str, Any] | None = None,
     ) -> str:
-        """Submit `python <arguments>` with a copy of the program, and of what is `sent` with it; the job's id."""
+        """Submit `python <arguments>` with a copy of the program, of what is `sent` with it, and a file of settings;
+        the job's id."""
         try:
             with tempfile.TemporaryDirectory(prefix="lingo-program-") as folder, quiet():
                 add_inputs(Path(folder), sent)
+                if settings is not None:
+                    (Path(folder) / SETTINGS).write_text(
+                        json.dumps(settings, indent=1) + "\n", encoding="utf-8"
+                    )
                 job: str = self._client.submit_job(
-                    entrypoint=" ".join(["python", *map(word, arguments)]),
+                    entrypoint=(UNPACK if sent else "") + " ".join(["python", *map(word, arguments)]),
                     runtime_env={
                         "working_dir": str(program(Path(folder))),
                         "env_vars": {**JOB_SETTINGS, **(environment or {})},

@@ -1,6 +1,7 @@
 """What a cluster run would do, cost and need: checked as far as can be before any machine is started."""
 
 import hashlib
+import json
 import re
 import shlex
 from collections.abc import Callable, Iterator
@@ -16,7 +17,6 @@ from harness.cluster_files import ClusterFile, inspect
 from harness.cluster_inputs import (
     INPUTS,
     PROGRAM,
-    WITH_THE_JOB,
     Shipment,
     program_problems,
     shipment,
@@ -68,11 +68,9 @@ def check(benchmark: Benchmark, *, dry_run: bool) -> Checked:
     identity = _identity(benchmark, problems, notes)
     out = benchmark.out or Path("results") / f"{benchmark.suite}-{config_hash(identity)[:8]}"
     folder = f"~/lingo/runs/{folder_name(out.resolve())}"
-    sent = Shipment((), ())
+    sent = Shipment((), {})
     try:
-        sent = shipment(
-            benchmark, WITH_THE_JOB if JOBS.fullmatch(benchmark.cluster or "") else INPUTS, folder
-        )
+        sent = shipment(benchmark, INPUTS, folder)
         problems += size_problems(sent.sent) if file is None else []
         problems += program_problems()
     except InputError as error:
@@ -177,9 +175,10 @@ def folder_name(out: Path) -> str:
 
 def _identity(benchmark: Benchmark, problems: list[str], notes: list[str]) -> dict[str, object]:
     """What is measured; with data at hand, everything that a run here would check is checked."""
-    from harness.plan import plan
+    from harness.plan import check_settings, plan
 
     if benchmark.data_dir is None and not all(task.startswith("quickstart/") for task in benchmark.tasks):
+        check_settings(benchmark, problems)
         notes.append("Data comes from the hub, on the head: it is checked there, before anything is trained.")
         return dict(benchmark.identity())
     nowhere = Path("results") / ".none"  # the folder here may hold what came home, under other paths
@@ -233,7 +232,7 @@ def show_plan(checked: Checked, benchmark: Benchmark, console: Console) -> None:
 
 def plan_lines(checked: Checked, benchmark: Benchmark) -> Iterator[str]:
     """The plan, line by line."""
-    file = checked.file
+    file, settings = checked.file, checked.shipment.settings
     if file is None:
         yield f"Cluster    {benchmark.cluster} (there already; it is neither started nor ended)"
     else:
@@ -252,7 +251,9 @@ def plan_lines(checked: Checked, benchmark: Benchmark) -> Iterator[str]:
     yield f"Program    {', '.join(PROGRAM)} (results, data, tests and environments stay here)"
     if file is not None:
         yield "Checks     python -m harness.cluster_doctor, a look at every machine that is up"
-    yield f"Runs       python run_benchmark.py {shlex.join(checked.shipment.arguments)}"
+    said = {name: value for name, value in settings.items() if value not in (None, [])}
+    yield f"Settings   {json.dumps(said)}"
+    yield f"Runs       python {shlex.join(checked.shipment.arguments)} (a file with these settings)"
     if file is not None:
         yield "Tunnels    Ray dashboard (8265) and MLflow (5000) on 127.0.0.1, through SSH"
         yield f"Home       head, {checked.folder} -> {checked.out}, digests compared"

@@ -1,5 +1,6 @@
 """A benchmark on a cluster, the way up: checked, shown, asked for, started, looked at, handed over."""
 
+import json
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -15,16 +16,17 @@ from harness.cluster_end import Wishes, agreed, still_up, teardown
 from harness.cluster_files import ClusterFile
 from harness.cluster_follow import attach
 from harness.cluster_home import bring_back
-from harness.cluster_inputs import INPUTS, WITH_THE_JOB, Shipment, shipment
+from harness.cluster_inputs import INPUTS, Shipment, shipment
 from harness.cluster_jobs import Jobs
 from harness.cluster_launch import Say, ray_up, settled, started_with
 from harness.cluster_plan import check, folder_name, show_plan
 from harness.cluster_session import FILE, Session, load_session, use_token
 from harness.cluster_shell import ShellError
-from harness.config import Benchmark
+from harness.config import SETTINGS, Benchmark
 from harness.errors import InputError
 from harness.prices import with_price
 from harness.progress import duration
+from harness.results import write_whole
 
 NOT_STARTED = 1
 NODES_S = 600.0
@@ -147,14 +149,16 @@ def _session(
 def _submit(session: Session, benchmark: Benchmark, console: Console) -> Session:
     """Send what is needed, look at the nodes, hand the benchmark over; the session with its job."""
     sent = _ship(session, benchmark, console)
-    folder = sent.arguments[sent.arguments.index("--out") + 1]
+    asked = {"settings": benchmark.stored(session.out)}
+    (session.out / "cluster").mkdir(exist_ok=True)
+    write_whole(session.out / "cluster" / SETTINGS, json.dumps(asked, indent=1) + "\n")
     with connection(session) as (jobs, _):
         if not session.address:
             _doctor(session, jobs, console)
         with_it = sent.sent if session.address else ()
         name = f"lingo {session.out.name}"
-        job = jobs.submit(["run_benchmark.py", *sent.arguments], name=name, sent=with_it)
-    session = session.save(job=job, folder=folder)
+        job = jobs.submit(sent.arguments, name=name, sent=with_it, settings=sent.settings)
+    session = session.save(job=job, folder=sent.settings["out"])
     console.print(f"Submitted as {job}.")
     return session
 
@@ -162,7 +166,7 @@ def _submit(session: Session, benchmark: Benchmark, console: Console) -> Session
 def _ship(session: Session, benchmark: Benchmark, console: Console) -> Shipment:
     """Send what the options name; data is prepared on the head, once."""
     if session.address:
-        return shipment(benchmark, WITH_THE_JOB, session.folder)
+        return shipment(benchmark, INPUTS, session.folder)
     home = session.remote.run("echo $HOME").strip()
     folder = f"{home}/lingo/runs/{folder_name(session.out)}"
     if bring_back(replace(session, folder=folder)):

@@ -81,6 +81,9 @@ LATER = (
 OPTION_OF = {"siblings": "--share-prefix", "search_spaces": "--search-space"}
 """Options of the command line that are not named like their setting."""
 
+SETTINGS = "settings.json"
+"""File of all settings, beside the program that is sent to a cluster and in the output folder of who sent it."""
+
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -222,6 +225,14 @@ class Benchmark(BaseModel):
         """Patience of the final runs; `None` where it could never end one of this many epochs."""
         return self.patience if 0 < self.patience < self.epochs else None
 
+    def stored(self, out: Path) -> dict[str, Any]:
+        """Every setting as plain data, paths absolute, with this output folder."""
+        where: dict[str, Any] = {"out": out.resolve()}
+        if self.data_dir is not None:
+            where["data_dir"] = self.data_dir.resolve()
+        where["search_spaces"] = tuple(path.resolve() for path in self.search_spaces)
+        return self.model_copy(update=where).model_dump(mode="json")
+
     def identity(self) -> dict[str, Any]:
         """Every setting that says what is measured, as plain data."""
         settings = self.model_dump(mode="json", exclude=MACHINE | AMOUNT | {"patience"})
@@ -277,6 +288,46 @@ def _usual_suite(given: Mapping[str, Any]) -> str:
         return "quickstart"
     data = given.get("data_dir")
     return "paper" if data is not None and (Path(data) / "deepsea").is_dir() else "paper-gue"
+
+
+def read_settings(text: str, where: str) -> dict[str, Any]:
+    """Settings from JSON, as options for `build`: an object of them, or a run's plan.json, which has it as `settings`.
+
+    Paths are those of the process that reads them; `~/` stands for its account's home folder.
+
+    Args:
+        where: What the text is called in complaints.
+
+    Raises:
+        InputError: with every problem.
+    """
+    try:
+        read = json.loads(text)
+        read = read.get("settings", read)
+        given = {name: _at_home(value) for name, value in read.items() if value is not None}
+    except (ValueError, AttributeError) as error:
+        why = f"is no JSON ({error})" if isinstance(error, ValueError) else "is something else"
+        raise InputError(
+            f"{where}: must be a JSON object of settings, as `settings` in a run's plan.json, but {why}."
+        ) from None
+    try:  # the three that have no default may be missing here as on the command line
+        stored = Benchmark.model_validate_json(
+            json.dumps({"suite": "custom", "tasks": ["-"], "models": ["-"], **given})
+        )
+    except ValidationError as error:
+        raise InputError([f"{where}: {_line(detail)}" for detail in error.errors()]) from None
+    options = {name: getattr(stored, name) for name in given}
+    if options.get("suite") == "custom":
+        del options["suite"]
+    elif "tasks" in options and options["tasks"] == SUITES.get(options.get("suite", "")):
+        del options["tasks"]
+    return options
+
+
+def _at_home(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_at_home(one) for one in value]
+    return str(Path(value).expanduser()) if isinstance(value, str) and value.startswith("~/") else value
 
 
 def restore(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> Benchmark:

@@ -72,11 +72,7 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """The settings, paths absolute, and the studies: their sizes, and their search spaces as they are used."""
         studies = [{**asdict(study), "task": study.task.name, "key": study.key} for study in self.studies]
-        where: dict[str, Any] = {"out": self.out.resolve()}
-        if self.benchmark.data_dir is not None:
-            where["data_dir"] = self.benchmark.data_dir.resolve()
-        where["search_spaces"] = tuple(path.resolve() for path in self.benchmark.search_spaces)
-        asked = self.benchmark.model_copy(update=where).model_dump(mode="json")
+        asked = self.benchmark.stored(self.out)
         return {"settings": asked, "studies": studies, "notes": self.notes}
 
 
@@ -87,15 +83,10 @@ def plan(benchmark: Benchmark) -> Plan:
         InputError: with every problem of search spaces, data, backbones and the output folder.
     """
     problems: list[str] = []
-    files = space_files(benchmark, problems)
+    files = check_settings(benchmark, problems)
     rows = {name: train_rows(find_task(name), benchmark, problems) for name in benchmark.tasks}
-    problems += _backbone_problems(benchmark.models)
-    problems += _worker_problems(benchmark)
-    problems += _library_problems(benchmark)
     studies = lay_out(benchmark, files, rows, problems)
     problems += search_problems_of(studies, benchmark)
-    laid_out = [(study.task.name, study.backbone, study.method) for study in studies]
-    problems += fit_problems(from_plain(benchmark.configurations), laid_out)
     identity = _identity(benchmark, files)
     out = benchmark.out or Path("results") / f"{benchmark.suite}-{config_hash(identity)[:8]}"
     try:
@@ -105,6 +96,22 @@ def plan(benchmark: Benchmark) -> Plan:
     if problems:
         raise InputError(dict.fromkeys(problems))
     return Plan(benchmark=benchmark, identity=identity, studies=tuple(studies), out=out)
+
+
+def check_settings(benchmark: Benchmark, problems: list[str]) -> dict[str, SpaceFile]:
+    """The search-space file of each method; `problems` gets a line for all that can be told without the data."""
+    files = space_files(benchmark, problems)
+    problems += _backbone_problems(benchmark.models)
+    problems += _worker_problems(benchmark)
+    problems += _library_problems(benchmark)
+    names = {**short_names(benchmark.models), NO_BACKBONE: NO_BACKBONE}
+    studies = [
+        (find_task(task).name, names[model], method)
+        for task in benchmark.tasks
+        for model, method in pairs(benchmark.models, files)
+    ]
+    problems += fit_problems(from_plain(benchmark.configurations), studies)
+    return files
 
 
 def _identity(benchmark: Benchmark, files: Mapping[str, SpaceFile]) -> dict[str, Any]:

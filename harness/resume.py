@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.config import Benchmark, restore
+from harness.config import SETTINGS, Benchmark, restore
 from harness.errors import InputError
 from harness.ledger import Cell
 from harness.results import Record, ResultStore, load
@@ -17,12 +17,14 @@ from harness.spaces import Leaf
 def stored_benchmark(run: Path, changes: Mapping[str, Any]) -> Benchmark:
     """What the run in the folder `run` was asked for, with `changes` (`None` changes nothing).
 
-    Where it runs is said anew: on this machine, unless `changes` name a cluster.
+    Where it runs is said anew: on this machine, unless `changes` name a cluster; then the paths are those of the
+    machine that sent it to one before, not of the head, which its plan has.
 
     Raises:
         InputError: when the folder holds no run, or the changes are no valid settings.
     """
-    path = run / "plan.json"
+    asked = run / "cluster" / SETTINGS
+    path = asked if changes.get("cluster") and asked.is_file() else run / "plan.json"
     try:
         settings = json.loads(path.read_text())["settings"]
     except FileNotFoundError:

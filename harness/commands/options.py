@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from harness.commands import names
-from harness.config import Benchmark
+from harness.config import AMOUNT, OPTION_OF, Benchmark, read_settings
+from harness.config import MACHINE as MACHINE_SETTINGS
 from harness.config_file import options_from, read_configurations
 from harness.errors import InputError
 from harness.tasks import SUITES
@@ -117,6 +118,15 @@ ROWS = (
         "Use both strands: **train** adds reverse complements to the training rows, **test** averages predictions "
         "over both strands on dev and test, **both** or **none**.",
         "none; both for deepsea",
+    ),
+    Row(
+        "settings",
+        Path,
+        WHAT,
+        "FILE",
+        "Settings from a JSON file, like **plan.json** of a run. Budgets, the number of trials, seeds, and where "
+        "things are may be given beside it.",
+        "",
     ),
     Row(
         "num_samples",
@@ -302,7 +312,7 @@ def settings(options: Mapping[str, Any]) -> dict[str, Any]:
     """What was given on the command line, as settings for `harness.config.build`; not given is `None`.
 
     Raises:
-        InputError: for seeds that are no numbers, and for a file of configurations that cannot be used.
+        InputError: for seeds that are no numbers, and for a file of settings or configurations that cannot be used.
     """
     read = dict(options)
     for name in ("tasks", "models", "methods"):
@@ -316,7 +326,24 @@ def settings(options: Mapping[str, Any]) -> dict[str, Any]:
         read |= options_from(read_configurations(file), read)
     if "seeds" in read:
         read["seeds"] = seed_numbers(read["seeds"])
-    return read
+    file = read.pop("settings", None)
+    return read if file is None else _beside(file, read)
+
+
+def _beside(file: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a file, with those that were given beside it."""
+    given = {name: value for name, value in given.items() if value is not None}
+    what = [name for name in given if name not in AMOUNT | MACHINE_SETTINGS]
+    if what:
+        options = ", ".join(f"`{OPTION_OF.get(name, '--' + name.replace('_', '-'))}`" for name in what)
+        raise InputError(f"`--settings` says what is measured; leave out {options}, or write it into {file}.")
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"`--settings` must be a file of text, but {file} cannot be read ({error})."
+        ) from None
+    return {**read_settings(text, str(file)), **given}
 
 
 def seed_numbers(text: str | None) -> tuple[int, ...] | None:

@@ -1,7 +1,6 @@
 """The cluster files in `clusters/`, and what is refused in others."""
 
 import importlib
-import itertools
 import re
 import subprocess
 import tomllib
@@ -272,7 +271,8 @@ def test_dry_run_says_everything_and_needs_no_credentials(name, tmp_path, monkey
         "Cost",
         "ray up",
         "requirements.txt",
-        "python run_benchmark.py run --cluster auto",
+        '"cluster": "auto"',
+        "python run_benchmark.py run --settings settings.json",
         "ray down",
     ):
         assert part in result.output, result.output
@@ -282,24 +282,6 @@ def test_dry_run_says_everything_and_needs_no_credentials(name, tmp_path, monkey
 def test_a_dry_run_here_starts_nothing():
     result = CliRunner().invoke(app, ["--dry-run"])
     assert result.exit_code == 2
-
-
-def test_the_job_runs_what_was_asked_for_here(tmp_path):
-    model, data = tmp_path / "opt", tmp_path / "GUE"
-    model.mkdir()
-    (data / "mouse" / "2").mkdir(parents=True)
-    options = {"tasks": ("mouse/2",), "models": (str(model),), "data_dir": data, "seeds": (3, 4)}
-    benchmark = build({**options, "drop_leaks": True, "batch_size": 4, "max_cost": 5.0, "cluster": "c.yaml"})
-    sent = shipment(benchmark, "/home/me/lingo/inputs", "/home/me/lingo/runs/x")
-    words = list(sent.arguments)
-    assert words[:5] == ["run", "--cluster", "auto", "--out", "/home/me/lingo/runs/x"]
-    value = dict(itertools.pairwise(words))
-    assert value["--seeds"] == "3,4" and value["--batch-size"] == "4" and "--drop-leaks" in words
-    assert value["--models"].endswith("/opt") and value["--models"].startswith("/home/me/lingo/inputs/")
-    assert {item.local.name for item in sent.sent} == {"opt", "2"}
-    assert sorted(item.folder for item in sent.sent) == sorted(
-        [value["--models"], f"{value['--data-dir']}/mouse/2"]
-    )
 
 
 def test_a_program_that_is_not_whole_is_not_sent(tmp_path):

@@ -153,7 +153,14 @@ def cluster(tmp_path_factory):
 def story(cluster):
     """A benchmark through the Jobs address: watched on a terminal, left by Ctrl-C, looked at, followed to its end."""
     told, out = {}, cluster.folder / "run"
-    command = ["run", "--cluster", cluster.jobs, *SMALL, *SIZE, "--epochs", "60", "--out", out, "--yes"]
+    (cluster.folder / "best.yaml").write_text(
+        "configurations: [{method: lora, config: {method: lora, learning_rate: 0.0031}}]"
+    )
+    (cluster.folder / "space.yaml").write_text(
+        "method: lora\nspace:\n  learning_rate: {type: float, low: 1.0e-5, high: 1.0e-2, log: true}\n  rank: 3\n"
+    )
+    size = [*SIZE, "--epochs", "60", "--config", "best.yaml", "--search-space", "space.yaml"]
+    command = ["run", "--cluster", cluster.jobs, *SMALL, *size, "--out", out, "--yes"]
     told["terminal"], told["left"] = watched(cluster, command, until=r"promoter lora\W+\d/2\s")
     told["status"] = cluster.do("status", out)
     told["attached"] = cluster.do("attach", out)
@@ -218,6 +225,9 @@ def test_attached_it_ends_with_its_own_exit_code_and_leaderboard(story):
     assert code == 0 and "1 of 1 searches and 1 of 1 final runs are complete" in printed, printed
     assert "files are home in" in printed and "digests compared" in printed
     assert sorted(record.stage for record in load(out)) == ["final", "search", "search"]
+    first = next(record for record in load(out) if record.stage == "search" and record.trial == 0)
+    drawn = first.config["learning_rate"], first.config["rank"]
+    assert drawn == (0.0031, 3)  # of the files that went with the job
     assert (out / "results.parquet").is_file() and list((out / "adapters").rglob("*.safetensors"))
     code, printed = told["logs"]
     assert code == 0 and "#progress" not in printed and "search" in printed and "final stage" in printed, (
