@@ -9,8 +9,8 @@ from typing import Any
 from harness.errors import InputError, nearest
 from harness.intervals import with_spread
 from harness.results import Record, load
-from harness.tracking_address import masked, one_line, without_login
-from harness.tracking_store import OWNER, client_of
+from harness.tracking_address import one_line, opened, shown
+from harness.tracking_store import OWNER, client_of, find_experiment
 from harness.tracking_view import Setting
 from harness.winners import group_of_record, joint_winner
 
@@ -157,6 +157,8 @@ def records_of(out: Path) -> list[Record]:
         raise InputError(f"RUN must be the output folder of a benchmark, but {out} holds no records.")
     try:
         scope = Setting.read(out).scope
+    except PermissionError:
+        raise
     except (OSError, ValueError, KeyError):
         scope = "task"
     return [replace(record, facts={**record.facts, SCOPE: scope}) for record in records]
@@ -169,19 +171,22 @@ def records_from_store(uri: str, experiment: str) -> list[Record]:
         InputError: If the store does not answer, or has no such experiment or no runs of a benchmark in it.
     """
     try:
-        client = client_of(without_login(uri))
+        address = opened(uri)
+    except ValueError as error:
+        raise InputError(f"`--tracking-uri` {error}") from None
+    try:
+        client = client_of(address)
         named = {found.name: found.experiment_id for found in client.search_experiments()}
         if experiment not in named:
+            find_experiment(client, experiment, address)
             near = nearest(experiment, named)
             raise InputError(f"`--experiment` must be one of the store, but got {experiment!r}.{near}")
         runs = [run for stage in ("search", "final") for run in _runs(client, named[experiment], stage)]
     except InputError:
         raise
-    except ValueError as error:
-        raise InputError(f"`--tracking-uri` {error}") from None
     except Exception as error:  # whatever MLflow raises, the store cannot be read
         raise InputError(
-            f"`--tracking-uri` must be a store that answers, but {masked(uri)} fails ({one_line(error)})."
+            f"`--tracking-uri` must be a store that answers, but {shown(address)} fails ({one_line(error, address)})."
         ) from None
     if not runs:
         raise InputError(f"`--experiment` must hold runs of a benchmark, but {experiment!r} has none.")

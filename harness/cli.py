@@ -2,11 +2,14 @@
 
 import inspect
 import io
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 
 from harness.commands import app
+from harness.tracking_address import kept
 
 COMMANDS = (
     "run",
@@ -45,8 +48,24 @@ for _command in app.registered_commands:
         _command.epilog = _others()
 
 
+def _hide_secrets() -> None:
+    """Begin anew where the command line holds a password: other users of the machine see it, and Ray keeps it in its
+    list of jobs. It moves into the environment, see `harness.tracking_address.kept`."""
+    words, environment = sys.argv[1:], dict(os.environ)
+    for number, word in enumerate(words):
+        option, equals, address = word.partition("=") if word.startswith("--") else ("", "", word)
+        if (option == "--tracking-uri" and equals) or (number and words[number - 1] == "--tracking-uri"):
+            with suppress(ValueError):  # the command refuses it
+                words[number] = f"{option}{equals}{kept(address, environment)}"
+    if words != sys.argv[1:]:
+        program = sys.orig_argv[1 : len(sys.orig_argv) - len(words)]
+        os.execve(sys.executable, [sys.executable, *program, *words], environment)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and end the process with its exit code."""
+    if arguments is None:
+        _hide_secrets()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may lack letters of names and of frames

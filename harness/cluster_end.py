@@ -1,6 +1,5 @@
 """A benchmark on a cluster, the way home: results here and compared, what was spent, the cluster taken down."""
 
-import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from harness.cluster_launch import ray_down
 from harness.cluster_session import Session
 from harness.cluster_shell import ShellError
 from harness.cluster_spending import spent
-from harness.errors import InputError
+from harness.errors import InputError, command
 
 DETACHED = 130
 
@@ -55,9 +54,11 @@ def conclude(
         if home or all_the_same:
             return teardown(session, wishes.teardown, console, home=home) or (code if home else 1)
         console.print("The cluster is not taken down: only it has the results. Once it can be reached again:")
-        for what, command in (("try again", "attach"), ("give them up", "stop")):
-            line = f"{command} {shlex.quote(str(session.out))}{' --teardown' if command == 'stop' else ''}"
-            console.print(f"  {what + ':':14}python run_benchmark.py {escape(line)}", soft_wrap=True)
+        for what, line in (
+            ("try again", command("attach", session.out)),
+            ("give them up", command("stop", session.out, "--teardown")),
+        ):
+            console.print(f"  {what + ':':14}{escape(line)}", soft_wrap=True)
     return code if home else 1
 
 
@@ -137,5 +138,5 @@ def still_up(out: Path) -> str:
     """What is said wherever machines may go on running."""
     return (
         "[yellow]Machines may be running and cost money.[/] To end them: "
-        f"python run_benchmark.py stop {escape(shlex.quote(str(out)))} --teardown"
+        f"{escape(command('stop', out, '--teardown'))}"
     )

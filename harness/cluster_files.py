@@ -16,7 +16,7 @@ from harness.cluster_checks import (
     setting_problems,
     unsafe,
 )
-from harness.errors import InputError
+from harness.errors import InputError, typed
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -160,7 +160,7 @@ def _other(path: Path) -> str:
     """What a file is for that is none of Ray's launcher."""
     if "kuberay" in path.name:
         return " A RayJob is for kubectl, see clusters/README.md."
-    return f" A script for Slurm is for sbatch: sbatch {path}" if path.suffix == ".sbatch" else ""
+    return f" A script for Slurm is for sbatch: {typed('sbatch', path)}" if path.suffix == ".sbatch" else ""
 
 
 def _kinds(config: dict[str, Any]) -> Iterator[NodeKind]:

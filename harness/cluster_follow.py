@@ -12,7 +12,7 @@ from harness.cluster_jobs import Ending, JobLost
 from harness.cluster_screen import Screen
 from harness.cluster_session import Session, token_path
 from harness.cluster_shell import ShellError
-from harness.errors import InputError
+from harness.errors import InputError, command
 
 AWAY_S = 900.0
 """How long the cluster may be silent, a lid closed or a line down, before the view is given up."""
@@ -40,9 +40,8 @@ def say_how_to_come_back(session: Session, console: Console) -> None:
     """What a user needs who has left."""
     cost = ", and machines that run cost money" if session.file else ""
     console.print(f"Left; the benchmark goes on without this terminal{cost}.", soft_wrap=True)
-    for what, command in (("come back", "attach"), ("look", "status"), ("end it", "stop")):
-        line = f"python run_benchmark.py {command} {shlex.quote(str(session.out))}"
-        console.print(f"  {what + ':':11}{escape(line)}", soft_wrap=True)
+    for what, name in (("come back", "attach"), ("look", "status"), ("end it", "stop")):
+        console.print(f"  {what + ':':11}{escape(command(name, session.out))}", soft_wrap=True)
 
 
 def _follow(session: Session, console: Console) -> Ending:

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from harness.config import SETTINGS, TINY_MODEL, Benchmark, build, read_settings
 from harness.environment import COMMIT, git_state
 from harness.errors import InputError
 from harness.sources import folder_names
 from harness.tasks import find_tasks
+from harness.tracking_address import cluster_problems
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = ("run_benchmark.py", "lingo", "harness", "search_spaces", "pyproject.toml")
@@ -118,23 +118,8 @@ def _short(path: Path) -> str:
     return hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:10]
 
 
-CURES = {
-    "tracking_uri": "Put MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD into the head's ~/.bashrc.",
-    "storage_path": "Give the head's machine a role that may write there, or put the keys into its ~/.bashrc.",
-}
-
-
 def _refuse_passwords(benchmark: Benchmark) -> None:
-    problems = []
-    for name, cure in CURES.items():
-        value = getattr(benchmark, name)
-        parts = urlsplit(value) if value else None
-        if parts is not None and (parts.password or parts.username):
-            option = f"--{name.replace('_', '-')}"
-            problems.append(
-                f"`{option}` must not hold a password: the cluster's list of jobs would show it. {cure}"
-            )
-    if problems:
+    if problems := cluster_problems(benchmark.tracking_uri):
         raise InputError(problems)
 
 

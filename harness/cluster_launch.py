@@ -42,6 +42,7 @@ def ray_up(cluster: ClusterFile, config: dict[str, Any], session: Session, say: 
     """
     folder = session.out / "cluster"
     folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)  # a cluster file may hold keys, and the launcher's output may quote it
     file = folder / cluster.path.name
     file.write_text(_text(config), encoding="utf-8")
     session = session.save(file=str(file), source=str(cluster.path), name=cluster.name)

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +24,10 @@ from harness.cluster_inputs import (
 from harness.cluster_parcel import MOST
 from harness.cluster_session import token_path
 from harness.config import Benchmark, seconds_of
-from harness.errors import InputError
+from harness.errors import InputError, typed
 from harness.results import config_hash
 from harness.storage import address_problems, storage_problems
+from harness.tracking_address import place_without_secret
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +114,8 @@ def look_at(
     file: ClusterFile | None = None
     if not cluster:
         problems.append("`--cluster` must name a cluster file or an address, but is empty.")
+    elif login := _login_problems(cluster):
+        problems += login
     elif JOBS.fullmatch(cluster):
         problems += [] if dry_run else _door_problems(cluster)
     elif "://" in cluster:
@@ -136,6 +138,14 @@ def look_at(
     if storage_path:
         problems += address_problems(storage_path) or ([] if dry_run else storage_problems(storage_path))
     return Place(file=file, problems=list(dict.fromkeys(problems)), notes=notes)
+
+
+def _login_problems(address: str) -> list[str]:
+    try:
+        place_without_secret(address)
+    except ValueError as error:
+        return [f"`--cluster` {error}"]
+    return []
 
 
 def _door_problems(address: str) -> list[str]:
@@ -236,12 +246,13 @@ def plan_lines(checked: Checked, benchmark: Benchmark) -> Iterator[str]:
     if file is None:
         yield f"Cluster    {benchmark.cluster} (there already; it is neither started nor ended)"
     else:
+        used = checked.out / "cluster" / file.path.name
         yield f"Cluster    {file.name} ({file.provider}, {file.path})"
         yield from _machine_lines(file)
         yield f"Cost       {cost_line(file, benchmark)}"
         group = (file.config["provider"].get("security_group") or {}).get("GroupName", "lingo-ssh-only")
         yield from (line.format(group=group) for line in OPENS[file.provider])
-        yield f"Starts     ray up --yes --no-config-cache {checked.out / 'cluster' / file.path.name}"
+        yield f"Starts     {typed('ray', 'up', '--yes', '--no-config-cache', used)}"
         for there, here in (file.config.get("file_mounts") or {}).items():
             yield f"Copies     {here} -> every machine, {there}"
         yield f"Installs   {len(file.config.get('setup_commands') or ())} setup_commands of the file on every machine"
@@ -253,11 +264,11 @@ def plan_lines(checked: Checked, benchmark: Benchmark) -> Iterator[str]:
         yield "Checks     python -m harness.cluster_doctor, a look at every machine that is up"
     said = {name: value for name, value in settings.items() if value not in (None, [])}
     yield f"Settings   {json.dumps(said)}"
-    yield f"Runs       python {shlex.join(checked.shipment.arguments)} (a file with these settings)"
+    yield f"Runs       {typed('python', *checked.shipment.arguments)} (a file with these settings)"
     if file is not None:
         yield "Tunnels    Ray dashboard (8265) and MLflow (5000) on 127.0.0.1, through SSH"
         yield f"Home       head, {checked.folder} -> {checked.out}, digests compared"
-        yield f"Ends       ray down --yes {checked.out / 'cluster' / file.path.name}, then looks what is left"
+        yield f"Ends       {typed('ray', 'down', '--yes', used)}, then looks what is left"
         yield "Asks       before the first machine (not with --yes) and before the end (not with --teardown)"
     if file is None:
         yield f"Home       head, {checked.folder} -> {checked.out}, through the Jobs API (up to {MOST / 1e6:.0f} MB)"

@@ -151,7 +151,7 @@ def _submit(session: Session, benchmark: Benchmark, console: Console) -> Session
     sent = _ship(session, benchmark, console)
     asked = {"settings": benchmark.stored(session.out)}
     (session.out / "cluster").mkdir(exist_ok=True)
-    write_whole(session.out / "cluster" / SETTINGS, json.dumps(asked, indent=1) + "\n")
+    write_whole(session.out / "cluster" / SETTINGS, json.dumps(asked, indent=1) + "\n", mode=0o600)
     with connection(session) as (jobs, _):
         if not session.address:
             _doctor(session, jobs, console)

@@ -64,7 +64,8 @@ class Session:
         """This session with changes, written down."""
         changed = replace(self, **changes)
         self.out.mkdir(parents=True, exist_ok=True)
-        write_whole(self.out / FILE, json.dumps({**asdict(changed), "out": str(self.out)}, indent=1) + "\n")
+        text = json.dumps({**asdict(changed), "out": str(self.out)}, indent=1) + "\n"
+        write_whole(self.out / FILE, text, mode=0o600)
         return changed
 
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_serializer
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from harness.errors import InputError, nearest
 from harness.tasks import SUITES, Strands, find_tasks
-from harness.tracking_address import storable, without_login
+from harness.tracking_address import kept, masked, place_without_secret
 from lingo.methods import DEFAULT_METHODS, METHODS
 
 RULES = 2
@@ -166,7 +166,8 @@ class Benchmark(BaseModel):
         cluster: Cluster file or address of a running cluster; `None` is this machine.
         storage_path: Folder or bucket (`s3://…`) to which the output folder is copied.
         out: Output folder; `None` makes one below `results/`, named after the suite and what is measured.
-        tracking_uri: MLflow tracking address; `None` keeps it in the output folder.
+        tracking_uri: MLflow tracking address without its secret, see `harness.tracking_address`; `None` keeps it in
+            the output folder.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -206,14 +207,10 @@ class Benchmark(BaseModel):
     pack: Positive | None = None
     max_concurrent: Positive | None = None
     workers_per_trial: Positive = 1
-    cluster: str | None = None
-    storage_path: str | None = None
+    cluster: Annotated[str, AfterValidator(place_without_secret)] | None = None
+    storage_path: Annotated[str, AfterValidator(place_without_secret)] | None = None
     out: Path | None = None
-    tracking_uri: Annotated[str, AfterValidator(without_login)] | None = None
-
-    @field_serializer("tracking_uri")
-    def _without_password(self, uri: str | None) -> str | None:
-        return None if uri is None else storable(uri)
+    tracking_uri: Annotated[str, AfterValidator(kept)] | None = None
 
     @property
     def marks(self) -> list[str]:
@@ -343,7 +340,8 @@ def restore(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> Benchmar
     given = {name: value for name, value in changes.items() if value is not None}
     problems = _budget_problems({**settings, **given})
     try:
-        stored = Benchmark.model_validate_json(json.dumps(settings))
+        others = {name: value for name, value in settings.items() if name not in given}
+        stored = Benchmark.model_validate_json(json.dumps(others))
         benchmark = Benchmark(**{**dict(stored), **given})
     except ValidationError as error:
         raise InputError(problems + [_line(detail) for detail in error.errors()]) from None
@@ -409,4 +407,4 @@ def _line(detail: Any) -> str:
     if detail["type"] == "value_error":
         return f"{option} {context['error']}"
     rule = rules.get(detail["type"], f"must be valid ({detail['msg'].lower()})")
-    return f"{option} {rule}, but got {detail['input']!r}."
+    return f"{option} {rule}, but got {masked(repr(detail['input']))}."

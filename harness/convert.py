@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from harness.deepsea import TASK, convert
+from harness.errors import typed
 
 
 def convert_deepsea(
@@ -34,6 +35,6 @@ def convert_deepsea(
         console.print(f"{split:5} {rows:,} sequences{strands}; {made.unknown[split]:,} unknown bases")
     console.print(
         f"{made.bytes / 1e9:.3f} GB in {escape(str(made.folder))} after {time.monotonic() - begun:.0f} s; "
-        f"use it with --tasks {TASK} --data-dir {escape(str(out))}",
+        f"use it with {escape(typed('--tasks', TASK, '--data-dir', out))}",
         soft_wrap=True,
     )

@@ -1,7 +1,6 @@
 """What a benchmark needs of this machine, checked one thing after another, with advice for each failure."""
 
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from rich.markup import escape
 
 from harness import hub, sources
 from harness.environment import capture
-from harness.errors import InputError
+from harness.errors import InputError, typed
 from harness.machine import free_gibibytes, usable_cores
 from harness.tasks import TASKS, TaskRow, find_tasks
 from lingo.methods import METHODS
@@ -139,7 +138,7 @@ def versions() -> Findings:
             wrong.append(f"{name} {version} ({wanted})")
     yield Finding(state="ok", about="packages", text=", ".join(found))
     if wrong:
-        advice = f"{sys.executable} -m pip install {shlex.quote(str(ROOT))}"
+        advice = typed(sys.executable, "-m", "pip", "install", ROOT)
         yield Finding(state="fail", about="packages", text=", ".join(wrong), advice=advice)
 
 

@@ -1,6 +1,7 @@
 """What a user is told about bad input: every problem at once, one line each, and the nearest known name."""
 
 import difflib
+import shlex
 from collections.abc import Iterable
 
 
@@ -18,6 +19,16 @@ class InputError(Exception):
 
     def __reduce__(self) -> tuple[type["InputError"], tuple[list[str]]]:
         return type(self), (self.problems,)
+
+
+def typed(*words: object) -> str:
+    """A command as a person types it: paths and names quoted where a shell would not take them as one word."""
+    return shlex.join(map(str, words))
+
+
+def command(*words: object) -> str:
+    """A command of this program, `typed`."""
+    return typed("python", "run_benchmark.py", *words)
 
 
 class RunStopped(Exception):

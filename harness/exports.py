@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.adapters import adapter_digest
-from harness.errors import InputError, nearest
+from harness.errors import InputError, command, nearest
 from harness.export_card import result_of, write_card
 from harness.results import Record, file_name, load
 from harness.tasks import find_task
@@ -70,7 +70,7 @@ def choose(
     if not finals:
         raise InputError(
             f"{name}: has no finished final run yet ({_states(study)}); let the run go on with "
-            f"`python run_benchmark.py resume {run}`, and export again."
+            f"`{command('resume', run)}`, and export again."
         )
     record = _of_seed(finals, seed) if seed is not None else best_on_dev(finals)
     return Choice(record=record, finals=finals, adapter=_folder(run, record), asked=seed is not None)
@@ -208,7 +208,7 @@ def _folder(run: Path, record: Record) -> Path:
     error, written = record.facts.get("adapter_error"), record.facts.get("adapter")
     again = (
         f"remove {run / 'records' / file_name(record.id)} and let the run go on with "
-        f"`python run_benchmark.py resume {run}`: this seed is trained again"
+        f"`{command('resume', run)}`: this seed is trained again"
     )
     if written is None:
         raise InputError(f"{record.id}: has no adapter ({error or 'it was not kept'}); {again}.")

@@ -54,7 +54,9 @@ class Pressed:
             _leave_terminal()
         if self.once:
             self._console.show_cursor(True)
-            self._console.print(f"Left at once. To go on: {resume_command(self._out)}", soft_wrap=True)
+            self._console.print(
+                f"Left at once. To go on: {escape(resume_command(self._out))}", soft_wrap=True
+            )
             os._exit(INTERRUPTED)
         self.once = True
         if self._pool is None:

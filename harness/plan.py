@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from harness.cluster import joins
 from harness.config import NO_BACKBONE, TINY_MODEL, Benchmark
 from harness.config_file import fit_problems, from_plain, put_first
 from harness.errors import InputError, nearest
@@ -13,6 +14,7 @@ from harness.scopes import group_of, merge, search_problems
 from harness.space_files import SpaceFile, method_of, read_space
 from harness.spaces import SearchSpace
 from harness.tasks import TaskRow, find_task, strands_of
+from harness.tracking_address import opened
 from lingo.methods import METHODS
 
 
@@ -85,6 +87,7 @@ def plan(benchmark: Benchmark) -> Plan:
     problems: list[str] = []
     files = check_settings(benchmark, problems)
     rows = {name: train_rows(find_task(name), benchmark, problems) for name in benchmark.tasks}
+    problems += _store_problems(benchmark)
     studies = lay_out(benchmark, files, rows, problems)
     problems += search_problems_of(studies, benchmark)
     identity = _identity(benchmark, files)
@@ -204,6 +207,17 @@ def _library_problems(benchmark: Benchmark) -> list[str]:
     found = [f"`--methods` {', '.join(foreign)} {problem}"] if problem else []
     problem = four_bit_problem() if benchmark.frozen == "4bit" else None
     return found + ([f"`--frozen 4bit` {problem}"] if problem else [])
+
+
+def _store_problems(benchmark: Benchmark) -> list[str]:
+    """Why the MLflow store cannot be named by the process that writes to it: its secret is not at hand."""
+    if benchmark.tracking_uri is None or not joins(benchmark.cluster):
+        return []
+    try:
+        opened(benchmark.tracking_uri)
+    except ValueError as error:
+        return [f"`--tracking-uri` {error}"]
+    return []
 
 
 def search_problems_of(studies: Iterable[Study], benchmark: Benchmark) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import InputError
+from harness.errors import InputError, command
 from harness.results import load
 from harness.tracking_adapter import log_adapter
 from harness.tracking_address import one_line
@@ -53,7 +53,7 @@ def register_best(out: Path, study: str, name: str, *, uri: str | None = None) -
         parent, final = store.find(study), store.find(best.id)
         if parent is None or final is None:
             raise InputError(
-                f"`--register` needs the runs in the store; write them with `python run_benchmark.py sync {out}`."
+                f"`--register` needs the runs in the store; write them with `{command('sync', out)}`."
             )
         model = log_adapter(store, parent, final, best, out)
         if model is None:
@@ -64,7 +64,7 @@ def register_best(out: Path, study: str, name: str, *, uri: str | None = None) -
         raise
     except Exception as error:  # whatever MLflow raises
         if store.answers():
-            raise InputError(f"`--register` failed: {one_line(error)}") from None
+            raise InputError(f"`--register` failed: {one_line(error, address)}") from None
         raise InputError(unreachable(address, error)) from None
     return Registered(f"models:/{name}@{ALIAS}", version, run_name(best.id, study))
 

@@ -21,7 +21,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from harness.errors import InputError, RunStopped
+from harness.errors import InputError, RunStopped, typed
 from harness.jobs import Job, Report, Stage
 
 Status = Literal["finished", "stopped", "failed", "killed"]
@@ -326,7 +326,7 @@ def _differences(changed: Sequence[str], config: Mapping[str, Any], wanted: Mapp
 
 
 def _fork_advice(out: Path) -> str:
-    return f", or `resume {out} --fork FOLDER` for a new folder that takes over the results that fit"
+    return f", or `{typed('resume', out, '--fork', 'FOLDER')}` for a new folder that takes over the results that fit"
 
 
 def file_name(record_id: str) -> str:
@@ -357,7 +357,7 @@ def written(out: Path) -> Iterator[None]:
         raise Unwritable(out, error) from error
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str, mode: int = 0o644) -> None:
     """Write a file so that it is complete or not there, whatever happens meanwhile."""
     handle, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
     temporary = Path(name)
@@ -366,7 +366,7 @@ def write_whole(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
+        temporary.chmod(mode)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

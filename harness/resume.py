@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import SETTINGS, Benchmark, restore
-from harness.errors import InputError
+from harness.errors import InputError, typed
 from harness.ledger import Cell
 from harness.results import Record, ResultStore, load
 from harness.spaces import Leaf
@@ -34,7 +34,8 @@ def stored_benchmark(run: Path, changes: Mapping[str, Any]) -> Benchmark:
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{path}: cannot be read ({error}); give the run's own options to `run` with `--out {run}` instead."
+            f"{path}: cannot be read ({error}); give the run's own options to `run` with `{typed('--out', run)}` "
+            "instead."
         ) from None
     return restore({**settings, "out": str(run), "cluster": None}, changes)
 

@@ -2,7 +2,6 @@
 
 import errno
 import json
-import shlex
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -13,7 +12,7 @@ from rich.markup import escape
 
 from harness.config import TINY_MODEL, Benchmark
 from harness.engine import Engine
-from harness.errors import InputError, RunStopped
+from harness.errors import InputError, RunStopped, command
 from harness.ledger import Cell
 from harness.lock import only_driver
 from harness.plan import Plan, plan
@@ -110,7 +109,7 @@ def _left(records: Sequence[Record], cells: Sequence[Cell], benchmark: Benchmark
 
 def resume_command(out: Path) -> str:
     """What a person types to let a run go on."""
-    return f"python run_benchmark.py resume {shlex.quote(str(out))}"
+    return command("resume", out)
 
 
 def _stopped(error: RunStopped, out: Path, console: Console) -> int:
@@ -163,7 +162,7 @@ def _prepare(checked: Plan, console: Console) -> tuple[ResultStore, list[Cell]]:
     store = ResultStore(checked.out, checked.identity)
     refuse_other_inputs(store.load(), cells, checked.out)
     with written(checked.out):
-        write_whole(checked.out / "plan.json", json.dumps(checked.to_dict(), indent=1) + "\n")
+        write_whole(checked.out / "plan.json", json.dumps(checked.to_dict(), indent=1) + "\n", mode=0o600)
     return store, cells
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.errors import InputError
+from harness.errors import InputError, typed
 from harness.leaks import kept_for_training
 from harness.own_data import SHARE, SUFFIXES, read_own
 from harness.packed import META, PackedSequences, PackedSplit
@@ -143,8 +143,8 @@ def _packed(row: TaskRow, data_dir: Path | str) -> dict[str, PackedSplit]:
     folder = Path(data_dir) / row.name
     if not (folder / META).is_file():
         raise InputError(
-            f"{row.name}: expected converted data in {folder}, but there is none; make it with `prepare "
-            f"{row.family} --source FOLDER --out {data_dir}`."
+            f"{row.name}: expected converted data in {folder}, but there is none; make it with `"
+            f"{typed('prepare', row.family, '--source', 'FOLDER', '--out', data_dir)}`."
         )
     splits = {split: PackedSplit(folder, split) for split in SPLITS}
     labels = len(splits["train"].label_names)

@@ -17,6 +17,7 @@ from pyarrow import ArrowException
 from pyarrow import fs as arrow_fs
 
 from harness.errors import InputError
+from harness.tracking_address import masked, place_without_secret
 
 MANIFEST = "MANIFEST.json"
 STAYS = frozenset({"data", "open", "checkpoints", "quickstart", "cluster", "driver.lock"})
@@ -57,11 +58,15 @@ def connect(uri: str) -> tuple[arrow_fs.FileSystem, str]:
         return system, path.rstrip("/")
     except (OSError, ValueError, ArrowException) as error:
         line = " ".join(str(error).split())[:200]
-        raise InputError(f"`--storage-path` {uri}: cannot be used ({line}).") from None
+        raise InputError(f"`--storage-path` {uri}: cannot be used ({masked(line)}).") from None
 
 
 def address_problems(uri: str) -> list[str]:
     """What is wrong with a storage address by itself; nobody is asked."""
+    try:
+        place_without_secret(uri)
+    except ValueError as error:
+        return [f"`--storage-path` {error}"]
     if "://" not in uri:
         return []
     parts = urlsplit(uri)
@@ -99,7 +104,7 @@ def _why(error: Exception) -> str:
     line = " ".join(str(error).split())
     code = re.search(r"AWS Error (\w+)", line)
     plain = REFUSALS.get(code[1]) if code else None
-    return plain or f"it refuses ({line[:200]})"
+    return plain or f"it refuses ({masked(line)[:200]})"
 
 
 def files_of(folder: Path) -> Iterator[Path]:
@@ -219,7 +224,7 @@ def copied(folder: Path, uri: str | None, warn: object = None) -> Iterator[None]
             copy.push()
         except (OSError, ArrowException) as error:
             if callable(warn):
-                warn(f"not copied to {uri}: {' '.join(str(error).split())[:200]}")
+                warn(f"not copied to {uri}: {masked(' '.join(str(error).split()))[:200]}")
 
     def keep() -> None:
         while not done.wait(EVERY_S):

@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from harness.errors import command
 from harness.jobs import Job, Report
 from harness.results import Record
-from harness.tracking_address import default_uri, masked, one_line, ui_command, without_login
+from harness.tracking_address import default_uri, one_line, opened, shown, ui_command
 from harness.tracking_mirror import Mirror
 from harness.tracking_spool import Spool, all_records, only_writer
 from harness.tracking_store import Store
@@ -52,7 +53,9 @@ class Tracker:
         """
         self._out, self._setting = Path(out), setting
         self._out.mkdir(parents=True, exist_ok=True)
-        self.uri = uri or default_uri(self._out)
+        self._address = uri or default_uri(self._out)
+        self._whole = self._address
+        self.uri = shown(self._address)
         self._warn, self._retry_s = warn, retry_s
         self._news: queue.Queue[News | None] = queue.Queue()
         self._behind, self._quiet_until = True, 0.0
@@ -87,8 +90,8 @@ class Tracker:
         complete = not (self._thread.is_alive() or self._behind or self._refused)
         if not complete:
             self._warn(
-                f"MLflow at {masked(self.uri)} lacks some runs; the records are complete, and "
-                f"`python run_benchmark.py sync {self._out}` writes the rest."
+                f"MLflow at {self.uri} lacks some runs; the records are complete, and "
+                f"`{command('sync', self._out)}` writes the rest."
             )
         return complete
 
@@ -133,10 +136,11 @@ class Tracker:
 
     def _open(self, _: object = None) -> None:
         if self._mirror is None:
-            artifacts = self._out / "mlartifacts" if self.uri == default_uri(self._out) else None
+            artifacts = self._out / "mlartifacts" if self._address == default_uri(self._out) else None
             setting = self._setting
+            self._whole = opened(self._address)
             store = Store(
-                without_login(self.uri),
+                self._whole,
                 experiment=setting.experiment,
                 identity=setting.identity,
                 artifacts=artifacts,
@@ -158,7 +162,7 @@ class Tracker:
         if not self._warned:
             self._warned = True
             self._warn(
-                f"MLflow at {masked(self.uri)} fails ({one_line(error)}); the benchmark goes on without it."
+                f"MLflow at {self.uri} fails ({one_line(error, self._whole)}); the benchmark goes on without it."
             )
         if self._mirror is not None and self._mirror.store.answers():
             if name:

@@ -57,6 +57,8 @@ class Mirror:
         self._ended: set[str] = set()
         self._groups: dict[str, set[str]] = {}
         self._best: dict[str, str] = {}
+        self._made: set[str] = set()
+        self._held: set[str] = set()
         self.problems: list[str] = []
         """Adapters that could not be kept as models, one line each."""
 
@@ -69,6 +71,7 @@ class Mirror:
         for record in ordered:
             if not spool.lacks(record):
                 self.knows(record)
+                self._held.add(record.study)
                 continue
             try:
                 self.write(record)
@@ -128,6 +131,7 @@ class Mirror:
                     ended = max(map(_ended, records))
             self.store.write(run, tags={"status": status})
             self.store.end(run, RUN_STATUS[status], ended)
+        self._adopt()
         self._live.clear()
         self._studies.clear()
         self._there.clear()
@@ -137,13 +141,29 @@ class Mirror:
         if study not in self._studies:
             tags = study_tags(study, self._setting) | {"stage": "study", "status": "running"}
             started = self._begun.get(study, time.time())
+            if study in self._held and self.store.find(study) is None:
+                self._made.add(study)
             self._studies[study] = self.store.run(study, name=study_name(study), tags=tags, started=started)
         return self._studies[study]
 
     def _child(self, name: str, study: str, started: float, tags: Mapping[str, Any]) -> Any:
         self._begun.setdefault(study, started)
         tags = {**tags, PARENT: self._study(study).info.run_id}
-        return self.store.run(name, name=run_name(name, study), tags=tags, started=started)
+        run = self.store.run(name, name=run_name(name, study), tags=tags, started=started)
+        self._below(run, tags[PARENT])
+        return run
+
+    def _below(self, run: Any, parent: str) -> None:
+        if run.data.tags.get(PARENT) != parent:
+            self.store.write(run, tags={PARENT: parent})
+
+    def _adopt(self) -> None:
+        """Where a study's run had been deleted and was made again, its trials go below the new one."""
+        for run in self.store.runs() if self._made else ():
+            key = "|".join(run.data.tags.get(axis, "") for axis in ("task", "backbone", "method"))
+            if key in self._made and run.data.tags.get("stage") != "study":
+                self._below(run, self._study(key).info.run_id)
+        self._made.clear()
 
     def _points(self, run: Any, points: Iterable[Point]) -> None:
         """Write what the run has not: no metric has two values at a step because a trial was run again."""
@@ -193,7 +213,7 @@ class Mirror:
         except Exception as error:  # an adapter that cannot be packed must not cost the runs
             if not self.store.answers():
                 raise
-            self.problems.append(f"{best.id}: {one_line(error)}")
+            self.problems.append(f"{best.id}: {one_line(error, self.store.uri)}")
 
 
 def _started(record: Record) -> float:

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.tracking_address import masked
+from harness.errors import InputError
+from harness.tracking_address import shown, store_command
 from harness.tracking_view import Point, texts
 
 KEY, OWNER = "lingo.key", "lingo.benchmark"
@@ -45,6 +46,22 @@ def client_of(uri: str) -> Any:
     return MlflowClient(uri)
 
 
+def find_experiment(client: Any, name: str, uri: str) -> Any | None:
+    """The experiment of a store at `uri`, or `None`.
+
+    Raises:
+        InputError: If somebody has deleted it: its runs are there, and nobody sees them.
+    """
+    found = client.get_experiment_by_name(name)
+    if found is not None and found.lifecycle_stage == "deleted":
+        restore = ("mlflow", "experiments", "restore", "--experiment-id", str(found.experiment_id))
+        raise InputError(
+            f"the experiment {name!r} has been deleted in the store at {shown(uri)}: "
+            f"`{store_command(uri, *restore)}` brings it back with its runs."
+        )
+    return found
+
+
 class Store:
     """Runs of one benchmark in one experiment.
 
@@ -71,7 +88,7 @@ class Store:
     def fingerprint(self) -> str:
         """Another one for every store and every experiment, also when one was deleted and made again."""
         experiment_id = self.experiment_id
-        text = f"{masked(self.uri)}\n{experiment_id}\n{self._experiment.creation_time}"
+        text = f"{shown(self.uri)}\n{experiment_id}\n{self._experiment.creation_time}"
         return hashlib.sha256(text.encode()).hexdigest()
 
     def answers(self) -> bool:
@@ -103,11 +120,25 @@ class Store:
 
     def running(self) -> list[Any]:
         """Runs of this benchmark that the store takes to be running."""
-        text = f"tags.`{OWNER}` = '{self._identity}' and attributes.status = 'RUNNING'"
+        return self.runs(" and attributes.status = 'RUNNING'")
+
+    def lacking(self, keys: Iterable[str]) -> dict[str, str | None]:
+        """Keys that no run has, each with the id of its run if that was deleted and can be restored."""
+        there = {run.data.tags.get(KEY) for run in self.runs()}
+        gone = {key: self._hashed(key) for key in keys if self._hashed(key) not in there}
+        deleted = {run.data.tags.get(KEY): run.info.run_id for run in self.runs(deleted=True)} if gone else {}
+        return {key: deleted.get(hashed) for key, hashed in gone.items()}
+
+    def runs(self, condition: str = "", *, deleted: bool = False) -> list[Any]:
+        """Runs of this benchmark; those alone that somebody has deleted, if `deleted`."""
+        from mlflow.entities import ViewType
+
+        text = f"tags.`{OWNER}` = '{self._identity}'{condition}"
+        view = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
         runs: list[Any] = []
         token: str | None = None
         while True:
-            page = self.client.search_runs([self.experiment_id], text, max_results=1000, page_token=token)
+            page = self.client.search_runs([self.experiment_id], text, view, 1000, page_token=token)
             runs += page
             token = page.token
             if not token:
@@ -177,7 +208,7 @@ class Store:
     def _find_experiment(self) -> Any:
         from mlflow.exceptions import MlflowException
 
-        found = self.client.get_experiment_by_name(self.name)
+        found = find_experiment(self.client, self.name, self.uri)
         if found is None:
             location = self._artifacts.resolve().as_uri() if self._artifacts is not None else None
             try:

@@ -1,26 +1,28 @@
 """`sync`: an output folder's records written to an MLflow store that lacks them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import InputError
+from harness.errors import InputError, command
 from harness.results import Record
-from harness.tracking_address import default_uri, masked, one_line, without_login
+from harness.tracking_address import default_uri, one_line, opened, shown
 from harness.tracking_mirror import Mirror
 from harness.tracking_spool import Spool, all_records, only_writer
-from harness.tracking_store import Store
+from harness.tracking_store import Store, find_experiment
 from harness.tracking_view import Setting
 
 
 @dataclass(frozen=True)
 class Synced:
-    """What `sync` did: where to, how many records there are, how many it wrote, and which the store refused."""
+    """What `sync` did: where to, how many records there are, how many it wrote, which the store refused, and which
+    runs somebody has deleted there, by their keys, each with its id in the store if it can be restored."""
 
     uri: str
     records: int
     written: int
     refused: list[str]
+    deleted: Mapping[str, str | None]
 
 
 def read_setting(out: Path) -> Setting:
@@ -31,6 +33,8 @@ def read_setting(out: Path) -> Setting:
     """
     try:
         return Setting.read(out)
+    except PermissionError:
+        raise
     except (OSError, ValueError, KeyError):
         raise InputError(
             f"RUN must be the output folder of a benchmark, but {out} has no readable benchmark.json."
@@ -48,7 +52,7 @@ def address_of(out: Path, setting: Setting, uri: str | None) -> str:
         InputError: If the benchmark's address had a password, which is not kept.
     """
     try:
-        return without_login(uri or setting.uri or default_uri(out))
+        return opened(uri or setting.uri or default_uri(out))
     except ValueError as error:
         raise InputError(f"`--tracking-uri` {error}") from None
 
@@ -57,12 +61,14 @@ def open_store(out: Path, setting: Setting, uri: str) -> Store:
     """The store at `uri`.
 
     Raises:
-        InputError: If it does not answer.
+        InputError: If it does not answer, or its experiment has been deleted.
     """
     artifacts = out / "mlartifacts" if uri == default_uri(out) else None
     try:
         store = Store(uri, experiment=setting.experiment, identity=setting.identity, artifacts=artifacts)
-        store.client.get_experiment_by_name(setting.experiment)
+        find_experiment(store.client, setting.experiment, uri)
+    except InputError:
+        raise
     except Exception as error:  # whatever MLflow raises, the store cannot be used
         raise InputError(unreachable(uri, error)) from None
     return store
@@ -72,7 +78,7 @@ def unreachable(uri: str, error: Exception) -> str:
     """One line on a store that does not answer, without any password."""
     if damaged(uri):
         return damaged(uri)
-    return f"`--tracking-uri` must be a store that answers, but {masked(uri)} fails ({one_line(error)})."
+    return f"`--tracking-uri` must be a store that answers, but {shown(uri)} fails ({one_line(error, uri)})."
 
 
 def damaged(uri: str) -> str:
@@ -86,8 +92,8 @@ def damaged(uri: str) -> str:
     if not uri.startswith("sqlite:///") or start in (b"", SQLITE):
         return ""
     return (
-        f"{path}: is no database any more; move it away, and `python run_benchmark.py sync {path.parent}` writes it "
-        "anew from the records."
+        f"{path}: is no database any more; move it away, and `{command('sync', path.parent)}` writes it anew from "
+        "the records."
     )
 
 
@@ -119,14 +125,19 @@ def sync(
         store = open_store(out, setting, address)
         mirror, written = Mirror(store, setting), 0
         refused: list[str] = []
+        bad: set[str] = set()
         spool = Spool(out, store.fingerprint, forget=again)
         for outcome in mirror.send(records, spool):
             if outcome.error is not None:
                 if not store.answers():
                     raise InputError(unreachable(address, outcome.error)) from None
-                refused.append(f"{outcome.record.id}: {one_line(outcome.error)}")
+                bad.add(outcome.record.id)
+                refused.append(f"{outcome.record.id}: {one_line(outcome.error, address)}")
             else:
                 written += 1
             on_record(outcome.record)
         mirror.finish()
-    return Synced(address, len(records), written, refused + mirror.problems)
+        sent = [record for record in records if record.id not in bad]
+        keys = dict.fromkeys([record.study for record in sent] + [record.id for record in sent])
+        deleted = store.lacking(keys)
+    return Synced(shown(address), len(records), written, refused + mirror.problems, deleted)

@@ -75,6 +75,8 @@ class Setting:
 def _planned(out: Path) -> dict[str, Any]:
     try:
         return dict(json.loads((out / "plan.json").read_text(encoding="utf-8")))
+    except PermissionError:  # of another account: to go on without it would take another store
+        raise
     except (OSError, ValueError):
         return {}
 

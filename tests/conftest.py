@@ -18,6 +18,19 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 ROOT = Path(__file__).resolve().parents[1]
 
 
+STORE = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+for _name in STORE:  # a store of the developer's own is no store for tests
+    os.environ.pop(_name, None)
+
+
+@pytest.fixture(autouse=True)
+def no_store_in_the_environment():
+    """Secrets of addresses move into these variables, and must not reach the next test."""
+    yield
+    for name in STORE:
+        os.environ.pop(name, None)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Folder of the developers' data, `LINGO_SHARED` or `../shared`; tests that need it skip without it."""

@@ -1,6 +1,7 @@
 """`best`: the best configuration of every study."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +11,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from harness.commands import app, conduct, names
+from harness.commands.options import say_store
 from harness.errors import InputError
+from harness.tracking_address import ADDRESS
 
 if TYPE_CHECKING:
     from harness.best import Best
@@ -24,7 +27,12 @@ def best(
         Path | None, typer.Argument(metavar="[RUN]", help="Output folder of a benchmark.", show_default=False)
     ] = None,
     tracking_uri: Annotated[
-        str | None, typer.Option(metavar="URI", help="MLflow store to read instead of a folder.")
+        str | None,
+        typer.Option(
+            metavar="URI",
+            help="MLflow store to read instead of a folder.",
+            show_default="MLFLOW_TRACKING_URI if set",
+        ),
     ] = None,
     experiment: Annotated[
         str | None, typer.Option(metavar="NAME", help="Experiment in that store: the name of the suite.")
@@ -56,11 +64,12 @@ def best(
     def work(console: Console) -> int:
         from harness.best import best_of, records_from_store, records_of, select
 
-        _check(out, tracking_uri, experiment, form, register)
+        uri = tracking_uri or (os.environ.get(ADDRESS) if out is None else None)
+        _check(out, uri, experiment, form, register)
         if out is not None:
             records = records_of(out)
         else:
-            records = records_from_store(str(tracking_uri), str(experiment))
+            records = records_from_store(str(uri), str(experiment))
         axes = {
             "task": names(task, "--task") or (),
             "backbone": names(backbone, "--backbone") or (),
@@ -85,7 +94,9 @@ def _check(
 ) -> None:
     problems = []
     if out is None and not (uri and experiment):
-        problems.append("`best` must be given RUN, or both `--tracking-uri` and `--experiment`.")
+        problems.append(
+            f"`best` must be given RUN, or both `--tracking-uri` (or {ADDRESS}) and `--experiment`."
+        )
     if out is not None and experiment:
         problems.append("`best` must be given RUN or `--experiment`, but got both.")
     if out is not None and uri and register is None:
@@ -146,6 +157,9 @@ def _short(value: object) -> str:
 
 def _register(out: Path, best: "Best", name: str, uri: str | None) -> None:
     from harness.registry import register_best
+    from harness.tracking_sync import read_setting
 
+    if uri is None:
+        say_store(read_setting(out).uri, Console(stderr=True, highlight=False))
     registered = register_best(out, f"{best.task}|{best.backbone}|{best.method}", name, uri=uri)
     typer.echo(f"{registered.address} is version {registered.version} of {name}: {registered.run}", err=True)

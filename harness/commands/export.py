@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from harness.commands import app, conduct
+from harness.errors import command
 
 
 @app.command()
@@ -54,11 +55,8 @@ def export(
         if record.marks:
             console.print(f"[yellow]marked {escape(', '.join(record.marks))}[/]", soft_wrap=True)
         console.print(f"{'model  ' if merge else 'adapter'}  {escape(str(folder))}", soft_wrap=True)
-        console.print(
-            f"use      python run_benchmark.py predict --adapter {escape(str(folder))} --input sequences.fa "
-            "--output predictions.csv",
-            soft_wrap=True,
-        )
+        words = ("predict", "--adapter", folder, "--input", "sequences.fa")
+        console.print(f"use      {escape(command(*words, '--output', 'predictions.csv'))}", soft_wrap=True)
         return 0
 
     conduct(work, interrupted="Interrupted; nothing was written.")

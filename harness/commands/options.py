@@ -1,6 +1,7 @@
 """The options of a benchmark: one table for every command that takes them."""
 
 import inspect
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import wraps
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.markup import escape
 
 from harness.commands import names
 from harness.config import AMOUNT, OPTION_OF, Benchmark, read_settings
@@ -15,6 +18,7 @@ from harness.config import MACHINE as MACHINE_SETTINGS
 from harness.config_file import options_from, read_configurations
 from harness.errors import InputError
 from harness.tasks import SUITES
+from harness.tracking_address import ADDRESS, shown
 from lingo.methods import METHODS
 
 WHAT, SEARCH, TRAINING = "What to run", "Search and final stage", "Training"
@@ -253,7 +257,15 @@ ROWS = (
         "Output folder. A folder that holds this benchmark already is continued.",
         "results/SUITE-DIGEST",
     ),
-    Row("tracking_uri", str, MACHINE, "URI", "MLflow tracking address.", "sqlite in the output folder"),
+    Row(
+        "tracking_uri",
+        str,
+        MACHINE,
+        "URI",
+        "MLflow tracking address, or **env:NAME** for the one in an environment variable: the place for one with a "
+        "password, which is never written down.",
+        "MLFLOW_TRACKING_URI if set, else sqlite in the output folder",
+    ),
     Row(
         "cluster",
         str,
@@ -344,6 +356,30 @@ def _beside(file: Path, given: Mapping[str, Any]) -> dict[str, Any]:
             f"`--settings` must be a file of text, but {file} cannot be read ({error})."
         ) from None
     return {**read_settings(text, str(file)), **given}
+
+
+def with_store(options: Mapping[str, Any], console: Console) -> dict[str, Any]:
+    """As `settings`; without `--tracking-uri` the store of `MLFLOW_TRACKING_URI`, which is said."""
+    read, address = settings(options), os.environ.get(ADDRESS)
+    if read.get("tracking_uri") is None and address:
+        read["tracking_uri"] = address
+        console.print(
+            f"{ADDRESS} is set: MLflow's runs go to {escape(shown(address))}. `--tracking-uri` names another store; "
+            "without both it lies in the output folder.",
+            soft_wrap=True,
+        )
+    return read
+
+
+def say_store(used: str | None, console: Console) -> None:
+    """Say that `MLFLOW_TRACKING_URI` is set and that a run's folder names another store, which is used."""
+    address = os.environ.get(ADDRESS)
+    if address and (used is None or shown(address) != shown(used)):
+        console.print(
+            f"{ADDRESS} is set and not used: this run has its store "
+            f"{f'at {escape(shown(used))}' if used else 'in its folder'}. `--tracking-uri` names another one.",
+            soft_wrap=True,
+        )
 
 
 def seed_numbers(text: str | None) -> tuple[int, ...] | None:

@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 
 from harness.commands import app, conduct
-from harness.commands.options import settings, with_options
+from harness.commands.options import with_options, with_store
 
 
 @app.command()
@@ -32,7 +32,7 @@ def plan(
         from harness.forecast_time import measure as measured
         from harness.prices import with_price
 
-        found = forecast(with_price(planned(settings(options))))
+        found = forecast(with_price(planned(with_store(options, console))))
         with console.status("measuring a few steps"):
             rates, problems = measured(found) if measure else ({}, [])
         tell(found, rates, problems, machine(found.benchmark), console)

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from harness.commands import app, conduct
-from harness.commands.options import settings, with_options
+from harness.commands.options import say_store, settings, with_options
 from harness.config import AMOUNT, MACHINE
 from harness.errors import InputError
 
@@ -39,6 +39,8 @@ def resume(
         from harness.run import run_benchmark
 
         benchmark = stored_benchmark(run, {**settings(options), "out": fork})
+        if options["tracking_uri"] is None:
+            say_store(benchmark.tracking_uri, console)
         if not joins(benchmark.cluster):
             if fork is not None:
                 raise InputError(

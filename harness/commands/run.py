@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 
 from harness.commands import app, conduct
-from harness.commands.options import settings, with_options
+from harness.commands.options import with_options, with_store
 from harness.config import build
 from harness.errors import InputError
 
@@ -42,9 +42,10 @@ def run(
         from harness.cluster import joins
 
         try:
-            benchmark = build(settings(options))
+            benchmark = build(with_store(options, console))
         except InputError as error:
-            raise InputError([*error.problems, *_of_the_cluster(options, dry_run)]) from None
+            found = [*error.problems, *_of_the_cluster(options, dry_run)]
+            raise InputError(dict.fromkeys(found)) from None
         if not joins(benchmark.cluster):
             from harness.cluster_end import Wishes
             from harness.cluster_run import run_on_cluster

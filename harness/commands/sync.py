@@ -1,7 +1,8 @@
 """`sync`: what an MLflow store missed, written from the records."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -9,6 +10,14 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from harness.commands import app, conduct
+from harness.commands.options import say_store
+from harness.errors import command
+from harness.tracking_address import store_command, ui_command
+
+if TYPE_CHECKING:
+    from harness.tracking_sync import Synced
+
+SHOWN = 5
 
 
 @app.command()
@@ -24,25 +33,44 @@ def sync(
 ) -> None:
     """Write every run that an MLflow store lacks, and end those that a dead process left running.
 
-    Exit code: 0 when the store has everything, 1 when it refused runs, 2 for bad input, 130 when interrupted.
+    Exit code: 0 when the store has everything, 1 when it refused runs or somebody has deleted some there, 2 for bad
+    input, 130 when interrupted.
     """
 
     def work(console: Console) -> int:
-        from harness.tracking_address import ui_command
         from harness.tracking_spool import all_records
         from harness.tracking_sync import read_setting, sync
 
-        read_setting(out)
+        setting = read_setting(out)
+        if tracking_uri is None:
+            say_store(setting.uri, console)
         with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
             task = bar.add_task("MLflow", total=len(all_records(out)))
             done = sync(out, uri=tracking_uri, again=again, on_record=lambda _: bar.advance(task))
         for line in done.refused:
             console.print(f"[red]refused[/] {escape(line)}", soft_wrap=True)
+        for line in _deleted(done, out, tracking_uri):
+            console.print(line, soft_wrap=True)
+        lacks = ["those refused"] * bool(done.refused) + ["those deleted"] * bool(done.deleted)
         console.print(
             f"{done.written} of {done.records} runs written; the store "
-            f"{'lacks those refused' if done.refused else 'has everything'}."
+            f"{'lacks ' + ' and '.join(lacks) if lacks else 'has everything'}."
         )
         console.print(f"MLflow   {escape(ui_command(done.uri))}", soft_wrap=True)
-        return 1 if done.refused else 0
+        return 1 if lacks else 0
 
     conduct(work, interrupted="Interrupted; the same command goes on from there.")
+
+
+def _deleted(done: "Synced", out: Path, uri: str | None) -> Iterator[str]:
+    """What somebody has deleted in the store, and how it comes back."""
+    for key, run in list(done.deleted.items())[:SHOWN]:
+        yield f"[yellow]deleted[/] {escape(key)}" + (f" (run {run})" if run else "")
+    if len(done.deleted) > SHOWN:
+        yield f"[yellow]and {len(done.deleted) - SHOWN} more[/]"
+    if done.deleted:
+        restore = store_command(done.uri, "mlflow", "runs", "restore", "--run-id", "ID")
+        again = command("sync", out, *(("--tracking-uri", done.uri) if uri else ()), "--again")
+        yield escape(
+            f"`{restore}` brings back a run that has an ID above; `{again}` writes all of them anew."
+        )

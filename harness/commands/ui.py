@@ -3,14 +3,18 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
 from harness.commands import app, conduct
-from harness.errors import InputError
+from harness.commands.options import say_store
+from harness.errors import InputError, command
+
+if TYPE_CHECKING:
+    from harness.tracking_view import Setting
 
 ADDRESS = "127.0.0.1"
 
@@ -33,12 +37,14 @@ def ui(
         from harness.tracking_sync import address_of, read_setting
 
         setting = read_setting(out)
+        if tracking_uri is None:
+            say_store(setting.uri, console)
         uri = address_of(out, setting, tracking_uri)
         if uri.startswith("http"):
             console.print(f"The runs are on a server; open {escape(uri)}", soft_wrap=True)
             return 0
         command, environment = server(uri, port)
-        _check(out, uri, port)
+        _check(out, setting, uri, port)
         console.print(
             f"MLflow UI at http://{ADDRESS}:{port}, experiment {escape(setting.experiment)}; Ctrl-C ends it."
         )
@@ -59,16 +65,18 @@ def server(uri: str, port: int) -> tuple[list[str], dict[str, str]]:
     return command, os.environ | ours
 
 
-def _check(out: Path, uri: str, port: int) -> None:
+def _check(out: Path, setting: "Setting", uri: str, port: int) -> None:
     import socket
 
-    from harness.tracking_sync import damaged
+    from harness.tracking_sync import damaged, open_store
 
+    if not uri.startswith("sqlite:"):  # the server would print pages, passwords among them
+        open_store(out, setting, uri)
     path = Path(uri.removeprefix("sqlite:///"))
     if uri.startswith("sqlite:///") and not path.exists():
         raise InputError(
             f"RUN must have an MLflow store, but there is none at {path}; "
-            f"`python run_benchmark.py sync {out}` makes it from the records."
+            f"`{command('sync', out)}` makes it from the records."
         )
     if problem := damaged(uri):
         raise InputError(problem)

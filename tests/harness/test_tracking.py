@@ -391,4 +391,4 @@ def test_the_command_that_opens_the_runs():
         ui_command("sqlite:////a b/mlflow.db")
         == "mlflow ui --host 127.0.0.1 --backend-store-uri 'sqlite:////a b/mlflow.db'"
     )
-    assert ui_command("http://me:pw@127.0.0.1:5000") == "http://***@127.0.0.1:5000"
+    assert ui_command("http://me:pw@127.0.0.1:5000") == "http://127.0.0.1:5000"

@@ -10,7 +10,7 @@ import urllib.request
 
 import pytest
 from mlflow.tracking import MlflowClient
-from tracked import SETTING, benchmark, by_name, follow, keep, record, snapshot, story
+from tracked import SETTING, STUDY, TITLE, benchmark, by_name, follow, keep, record, snapshot, story
 from typer.testing import CliRunner
 
 from harness.commands.ui import server
@@ -127,9 +127,75 @@ def test_sync_again_writes_what_somebody_deleted(tmp_path, uri):
     sync(tmp_path)
     before = snapshot(uri)
     MlflowClient(uri).delete_run(by_name(uri)["trial-0001"].info.run_id)
-    assert sync(tmp_path).written == 0
+    done = sync(tmp_path)
+    assert (done.written, list(done.deleted)) == (0, [story()[1].id])
     assert sync(tmp_path, again=True).written == 6
     assert snapshot(uri) == before
+
+
+def test_sync_says_that_its_experiment_was_deleted_and_how_it_comes_back(tmp_path, uri):
+    from harness.best import records_from_store
+    from harness.cli import app
+
+    benchmark(tmp_path)
+    keep(tmp_path, *story())
+    sync(tmp_path)
+    before, client = snapshot(uri), MlflowClient(uri)
+    number = client.get_experiment_by_name("bench").experiment_id
+    client.delete_experiment(number)
+    result = CliRunner().invoke(app, ["sync", str(tmp_path)])
+    assert result.exit_code == 2 and "everything" not in result.stdout + result.stderr
+    cure = f"MLFLOW_TRACKING_URI={uri} mlflow experiments restore --experiment-id {number}"
+    assert "'bench' has been deleted in the store" in result.stderr and cure in result.stderr
+    with pytest.raises(InputError, match="mlflow experiments restore"):
+        records_from_store(uri, "bench")
+    warnings = []
+    tracker = tracker_of(tmp_path, warnings, uri=uri)
+    assert not tracker.close(60)
+    assert cure in warnings[0]
+    client.restore_experiment(number)
+    assert CliRunner().invoke(app, ["sync", str(tmp_path)]).exit_code == 0
+    assert snapshot(uri) == before
+
+
+def test_sync_says_which_runs_were_deleted(tmp_path, uri):
+    from harness.cli import app
+
+    benchmark(tmp_path)
+    keep(tmp_path, *story())
+    sync(tmp_path)
+    before, client = snapshot(uri), MlflowClient(uri)
+    gone = by_name(uri)["trial-0001"].info.run_id
+    client.delete_run(gone)
+    result = CliRunner().invoke(app, ["sync", str(tmp_path)])
+    assert result.exit_code == 1 and "the store lacks those deleted" in result.stdout
+    assert f"EMP/H3|tiny|lora/trial-0001 (run {gone})" in result.stdout
+    assert f"MLFLOW_TRACKING_URI={uri} mlflow runs restore --run-id ID" in result.stdout
+    client.restore_run(gone)
+    assert CliRunner().invoke(app, ["sync", str(tmp_path)]).exit_code == 0
+    assert snapshot(uri) == before
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_study_that_was_deleted_gets_its_trials_back(tmp_path, uri, again):
+    """Its run is made again by `--again`, or for a new record of it: all of its trials lie below it then."""
+    benchmark(tmp_path)
+    keep(tmp_path, *story()[:-1])
+    sync(tmp_path)
+    before, client = set(by_name(uri)), MlflowClient(uri)
+    client.delete_run(by_name(uri)[TITLE].info.run_id)
+    assert list(sync(tmp_path).deleted) == [STUDY]
+    if again:
+        assert sync(tmp_path, again=True).written == 5
+    else:
+        keep(tmp_path, story()[-1])
+        before.add("final/seed-1")
+        assert sync(tmp_path).written == 1
+    found = by_name(uri)
+    assert set(found) == before
+    parents = {run.data.tags.get("mlflow.parentRunId") for run in found.values()}
+    assert parents == {None, found[TITLE].info.run_id}
+    assert sync(tmp_path).deleted == {}
 
 
 def test_sync_waits_for_the_process_that_writes(tmp_path):
