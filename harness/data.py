@@ -24,8 +24,8 @@ from harness.errors import InputError
 from harness.leaks import audited
 from harness.packed_leaks import packed_audit
 from harness.sequence_files import Rows
-from harness.sources import label_names, read_splits, source_marks, split_digests
-from harness.split_checks import refuse_constant_dev, refuse_same_tokens
+from harness.sources import label_names, read_splits, source_marks, split_digests, split_places
+from harness.split_checks import look_at_labels, refuse_same_tokens
 from harness.strands import Joined, OtherStrand
 from harness.tasks import Strands, TaskRow
 from lingo.data import Kind, Split, TaskData
@@ -50,7 +50,7 @@ class PreparedTask:
         rows: Sequences of each split.
         longest: Tokens of the longest sequence of each split.
         truncated: Sequences of each split that were cut to fit the backbone.
-        marks: What a reader of results must know (`smoke`, `changed split`, `truncated`, `generated data`),
+        marks: What a reader of results must know (`smoke`, `changed split`, `truncated`, `undefined test score`),
             each with the line that says why.
         leaks: What the leakage audit counted before `--limit`, see `harness.leaks.Leaks.to_dict`.
         undefined_labels: Of a multi-label task, in each split, the labels without positives or without
@@ -141,9 +141,10 @@ def prepare(
     )
     if limit is not None:
         splits = {split: rows.take(_sample(digests[split], rows, limit)) for split, rows in splits.items()}
-    refuse_constant_dev(row, splits, limit)
+    names = label_names(row, data_dir) if row.kind == "multilabel" else []
+    meta["marks"] |= look_at_labels(row, splits, split_places(row, data_dir), limit=limit, names=names)
     if row.kind == "multilabel":
-        meta["label_names"] = label_names(row, data_dir)
+        meta["label_names"] = names
         meta["undefined_labels"] = _undefined(splits, meta["label_names"])
     with _made_at_once(folder) as made:
         encoder = Encoder(tokenizer, prompt, max_length, progress, made)

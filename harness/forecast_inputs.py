@@ -26,6 +26,7 @@ class Data:
         published: Whether `rows` is the published count and not counted.
         sample: Some training sequences.
         problems: One line each.
+        notes: What its labels tell, one line each.
     """
 
     task: TaskRow
@@ -35,6 +36,7 @@ class Data:
     published: bool = False
     sample: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,9 +79,10 @@ def look_at(row: TaskRow, benchmark: Benchmark) -> Data:
         rows = sources.training_rows(row, folder, **options, strands=strands)
         sequences = sources.read_splits(row, folder)["train"].sequences
         sample = tuple(sequences[i] for i in range(min(SAMPLED, len(sequences))))
+        notes = tuple(sources.label_notes(row, folder))
     except InputError as error:
         return Data(task=row, state="bad", where=str(folder), problems=tuple(error.problems))
-    return Data(task=row, state="here", where=str(folder), rows=rows, sample=sample)
+    return Data(task=row, state="here", where=str(folder), rows=rows, sample=sample, notes=notes)
 
 
 def _folder_of(row: TaskRow, benchmark: Benchmark) -> Path | str:

@@ -87,6 +87,8 @@ def _matrix(found: Forecast, line: Print) -> None:
     ]
     for text in columns([header, *rows], right=(2, 3)):
         line(text)
+    for note in (note for data in found.data for note in data.notes):
+        line(note)
     if any(data.published for data in found.data):
         line("~: published count of train rows; ?: not known before the data is here.")
 

@@ -103,6 +103,15 @@ def read_own(path: Path | str) -> OwnData:
     return _read(tuple(files.items()), tuple(digests.items()))
 
 
+def own_places(path: Path | str) -> dict[str, str]:
+    """For each split the file that its rows come from."""
+    files = _files(Path(path))
+    return {
+        split: str(files[split]) if split in files else f"{split}, which is cut from {files['train']},"
+        for split in SPLITS
+    }
+
+
 def _files(path: Path) -> dict[str, Path]:
     if path.is_file():
         if path.suffix.casefold() not in SUFFIXES:

@@ -53,23 +53,26 @@ class Plan:
         identity: Everything that says what is measured, the search spaces included.
         studies: In the order task, backbone, method.
         out: Output folder.
+        warnings: What the labels of the data tell before anything is trained.
     """
 
     benchmark: Benchmark
     identity: Mapping[str, Any]
     studies: tuple[Study, ...]
     out: Path
+    warnings: tuple[str, ...] = ()
 
     @property
     def notes(self) -> list[str]:
-        """What was changed from the search-space files, with the studies it concerns."""
+        """What the data's labels tell, and what was changed from the search-space files, with the studies."""
         where: dict[tuple[str, str], list[str]] = {}
         for study in self.studies:
             if study.space.notes:
                 where.setdefault((study.task.name, " ".join(study.space.notes)), []).append(study.method)
-        return [
+        changed = [
             f"{task} {', '.join(dict.fromkeys(methods))}: {note}" for (task, note), methods in where.items()
         ]
+        return [*self.warnings, *changed]
 
     def to_dict(self) -> dict[str, Any]:
         """The settings, paths absolute, and the studies: their sizes, and their search spaces as they are used."""
@@ -98,7 +101,8 @@ def plan(benchmark: Benchmark) -> Plan:
         problems += error.problems
     if problems:
         raise InputError(dict.fromkeys(problems))
-    return Plan(benchmark=benchmark, identity=identity, studies=tuple(studies), out=out)
+    told = tuple(line for name in benchmark.tasks for line in _label_notes(find_task(name), benchmark))
+    return Plan(benchmark=benchmark, identity=identity, studies=tuple(studies), out=out, warnings=told)
 
 
 def check_settings(benchmark: Benchmark, problems: list[str]) -> dict[str, SpaceFile]:
@@ -175,6 +179,13 @@ def train_rows(task: TaskRow, benchmark: Benchmark, problems: list[str]) -> int 
     except InputError as error:
         problems += [line for line in error.problems if line not in problems]
         return None
+
+
+def _label_notes(task: TaskRow, benchmark: Benchmark) -> list[str]:
+    from harness.hub import task_folder
+    from harness.sources import label_notes
+
+    return [] if task.generated else label_notes(task, task_folder(task, benchmark.data_dir))
 
 
 def _backbone_problems(models: tuple[str, ...]) -> list[str]:

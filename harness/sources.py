@@ -9,10 +9,10 @@ import numpy as np
 
 from harness.errors import InputError, typed
 from harness.leaks import kept_for_training
-from harness.own_data import SHARE, SUFFIXES, read_own
+from harness.own_data import SHARE, SUFFIXES, own_places, read_own
 from harness.packed import META, PackedSequences, PackedSplit
 from harness.sequence_files import Rows, file_digest, read_rows
-from harness.split_checks import refuse_constant_dev
+from harness.split_checks import look_at_labels
 from harness.tasks import SPLITS, Strands, TaskRow
 
 
@@ -88,9 +88,32 @@ def training_rows(
         rows = _packed(row, data_dir)["train"].forward
     else:
         splits = read_splits(row, data_dir)
-        refuse_constant_dev(row, splits)
+        look_at_labels(row, splits, split_places(row, data_dir))
         rows = len(kept_for_training(splits) if drop_leaks else splits["train"].labels)
     return min(rows, limit or rows) * (2 if strands in ("train", "both") else 1)
+
+
+def label_notes(row: TaskRow, data_dir: Path | str) -> list[str]:
+    """What the labels of a task's splits tell before anything is trained, see `harness.split_checks.look_at_labels`.
+
+    Packed data are looked at when they are prepared.
+
+    Raises:
+        InputError: As `training_rows`.
+    """
+    if row.packed:
+        return []
+    splits, names = read_splits(row, data_dir), label_names(row, data_dir)
+    return list(look_at_labels(row, splits, split_places(row, data_dir), names=names).values())
+
+
+def split_places(row: TaskRow, data_dir: Path | str) -> dict[str, str]:
+    """For each split where its rows come from, for messages."""
+    if row.source:
+        return own_places(row.source)
+    if row.packed:
+        return {split: f"{split} of {Path(data_dir) / row.name}" for split in SPLITS}
+    return {split: str(path) for split, path in find_task_files(row, data_dir).items()}
 
 
 def forget_rows() -> None:

@@ -1,5 +1,7 @@
 """What each mark on a result means to its reader."""
 
+from harness.intervals import NO_BETTER
+
 MARKS = {
     "smoke": "only the first rows of each split were used (--limit): a check that the machinery runs, not a result.",
     "changed split": "the splits are not the published ones (rows taken out or of another number): compare such scores "
@@ -12,6 +14,11 @@ MARKS = {
     "cut split": "splits that were missing were cut from the training rows by this program.",
     "cut by budget": "a budget of time, GPU-hours or cost ended the trial before its last epoch; with a larger budget "
     "it might have scored higher.",
+    "undefined test score": "every row of the test split has the same label: the metric is undefined on it, and "
+    "nothing says how good these models are.",
+    "unseen labels": "dev or test has labels that no training row has, which no model can predict.",
+    NO_BETTER: "a prediction that is the same for every row (train's largest class, or its mean) scores as well on the "
+    "test split, by the study's metric or by its squared error.",
     "selected on test": "the configuration was chosen by test scores, as some published results are: it flatters.",
 }
 """Known marks. Others are shown with the words that the run gave them."""

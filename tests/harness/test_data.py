@@ -209,7 +209,7 @@ def test_whatever_changes_the_tokens_changes_the_folder(data_dir, tmp_path, toke
         folder(),
         folder(prompt=Prompt("d: ", "")),
         folder(max_length=6),
-        folder(limit=2),
+        folder(limit=3),
         folder(tokenizer=letters_tokenizer(far=99)),
     ]
     write_task(data_dir, dev=GOOD + "ACGT,1\n")
@@ -286,7 +286,7 @@ def test_overlapping_splits_are_counted_said_and_dropped_on_request(tmp_path, to
     data_dir = write_task(tmp_path / "data", dev=dev, test=GOOD.replace("GGGG", "GGGA") + "GATTACAA,1\n")
     with pytest.raises(InputError, match="leaves no training row"):
         make(data_dir, tmp_path, tokenizer, drop_leaks=True)
-    write_task(tmp_path / "data", dev=dev)
+    write_task(tmp_path / "data", dev=dev, train="sequence,label\nACGTACGT,0\nTTTTACGA,1\nCCCCGGGA,1\n")
     plain, dropped = (make(data_dir, tmp_path, tokenizer, drop_leaks=drop) for drop in (False, True))
     assert plain.marks == {
         "overlapping splits": "toy/one: 1 of 2 rows of dev also in train (1 as reverse complement)."

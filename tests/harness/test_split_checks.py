@@ -1,15 +1,21 @@
 """Data that is readable and yet of no use: nothing could be chosen on it, or it becomes the same tokens."""
 
+import numpy as np
 import pytest
 from test_data import ROW, letters_tokenizer, make, write_task
 from test_own_data import classes, dna, numbers, several, write
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
+from harness.config import Benchmark
 from harness.data import prepare
 from harness.errors import InputError
+from harness.forecast_inputs import look_at
 from harness.own_data import read_own
-from harness.sources import training_rows
+from harness.plan import plan
+from harness.sequence_files import Rows
+from harness.sources import label_notes, training_rows
+from harness.split_checks import look_at_labels
 from harness.tasks import find_task
 
 
@@ -27,7 +33,7 @@ def prepared(tmp_path, **columns):
         (
             classes,
             {"label": [1] * 9},
-            "different labels, since mcc chooses the trials by them, but it has 9 rows",
+            r"since mcc chooses the trials by them, but all 9 rows of \S*dev.csv have the same label 1;",
         ),
         (numbers, {"target": [2.5] * 9}, "different targets, since pearson"),
         (several, {f"label_{k}": [k % 2] * 9 for k in range(11)}, "since auroc"),
@@ -40,9 +46,9 @@ def test_a_dev_split_on_which_no_trial_can_be_chosen(tmp_path, rows, dev, words)
 
 
 def test_a_dev_split_of_one_row_and_one_that_the_limit_made_so(tmp_path):
-    with pytest.raises(InputError, match=r"it has one row\."):
+    with pytest.raises(InputError, match=r"dev.csv has one row; give it rows of other labels\."):
         make(write_task(tmp_path / "a", dev="sequence,label\nACGTTTTT,1\n"), tmp_path, letters_tokenizer())
-    with pytest.raises(InputError, match=r"it has one row; use a larger `--limit` than 1\."):
+    with pytest.raises(InputError, match=r"dev.csv has one row; use a larger `--limit` than 1\."):
         make(write_task(tmp_path / "b"), tmp_path, letters_tokenizer(), limit=1)
 
 
@@ -52,6 +58,84 @@ def test_one_label_of_several_may_be_the_same_in_all_rows(tmp_path):
         "label_3"
         in prepared(tmp_path, train=several(30), dev=dev, test=several(9, 2)).undefined_labels["dev"]
     )
+
+
+@pytest.mark.parametrize(
+    ("rows", "test", "words"),
+    [
+        (
+            classes,
+            {"label": [1] * 9},
+            "mcc will be undefined on test, for all 9 rows of {test} have the same label 1;",
+        ),
+        (
+            numbers,
+            {"target": [2.5] * 9},
+            "pearson will be undefined on test, for all 9 rows of {test} have the same",
+        ),
+        (several, {f"label_{k}": [k % 2] * 9 for k in range(11)}, "auroc will be undefined on test"),
+    ],
+)
+def test_a_test_split_of_one_label_is_told_and_marked_before_anything_is_trained(tmp_path, rows, test, words):
+    made = prepared(tmp_path, train=rows(30), dev=rows(9, 1), test={"sequence": dna(9, 2), **test})
+    line = made.marks["undefined test score"]
+    assert words.format(test=tmp_path / "test.csv") in line and "leave its file out" in line
+    assert line in label_notes(find_task(str(tmp_path)), tmp_path)
+
+
+def test_a_test_split_that_the_limit_made_so(tmp_path):
+    rows = "".join(f"{text},{int(i == 0)}\n" for i, text in enumerate(dna(40, 3)))
+    folder = write_task(tmp_path / "a", test=f"sequence,label\n{rows}")
+    found = make(folder, tmp_path, letters_tokenizer(), limit=3)
+    assert "use a larger `--limit` than 3." in found.marks["undefined test score"]
+    assert "undefined test score" not in make(folder, tmp_path, letters_tokenizer()).marks
+
+
+@pytest.mark.parametrize(
+    ("rows", "train", "words"),
+    [
+        (
+            numbers,
+            {"target": [2.5] * 30},
+            "train split must have rows of different targets, since nothing can be learnt",
+        ),
+        (
+            several,
+            {f"label_{k}": [k % 2] * 30 for k in range(11)},
+            "train split must have rows of different labels",
+        ),
+    ],
+)
+def test_a_train_split_from_which_nothing_can_be_learnt(tmp_path, rows, train, words):
+    with pytest.raises(InputError, match=words):
+        prepared(tmp_path, train={"sequence": dna(30), **train}, dev=rows(9, 1), test=rows(9, 2))
+    assert not list(tmp_path.glob("p/*"))
+
+
+def test_classes_that_train_never_saw(tmp_path):
+    alone = "".join(f"{text},0\n" for text in dna(12, 3))
+    with pytest.raises(InputError) as found:
+        make(write_task(tmp_path / "a", train=f"sequence,label\n{alone}"), tmp_path, letters_tokenizer())
+    assert "train split must have rows of different labels" in found.value.problems[0]
+    assert "has no row of class 1 (dev and test have it); give it some" in found.value.problems[1]
+    covid = find_task("virus/covid")
+    splits = {
+        name: Rows(dna(6), np.array(labels)) for name, labels in (("train", [0, 1] * 3), ("dev", [0, 1] * 3))
+    }
+    splits["test"] = Rows(dna(6, 1), np.array([0, 1, 2, 3, 4, 2]))
+    places = {name: f"{name}.csv" for name in splits}
+    with pytest.raises(
+        InputError, match=r"train \(train.csv\) has no row of class 2 \(test has it\), class 3"
+    ):
+        look_at_labels(covid, splits, places)
+    line = look_at_labels(covid, splits, places, limit=6)["unseen labels"]
+    assert line.endswith("no model can predict what it never saw; use a larger `--limit` than 6.")
+
+
+def test_a_label_of_several_that_train_never_has(tmp_path):
+    train = several(30) | {"label_3": [0] * 30}
+    line = prepared(tmp_path, train=train, dev=several(9, 1), test=several(9, 2)).marks["unseen labels"]
+    assert "has no row of label label_3 (dev and test have it)" in line
 
 
 def word_tokenizer():
@@ -103,3 +187,19 @@ def test_the_plan_tells_it_before_any_backbone_is_read(tmp_path):
     write(tmp_path / "dev.csv", {"sequence": dna(9, 1), "label": [1] * 9})
     with pytest.raises(InputError, match="must have rows of different labels"):
         training_rows(find_task(str(tmp_path)), tmp_path)
+
+
+def test_the_plan_tells_of_a_test_split_of_one_class(tmp_path):
+    for split, seed in (("train", 0), ("dev", 1)):
+        write(tmp_path / f"{split}.csv", classes(30, seed))
+    write(tmp_path / "test.csv", {"sequence": dna(9, 2), "label": [1] * 9})
+    asked = Benchmark(
+        suite="custom",
+        tasks=(str(tmp_path),),
+        models=("opt-125m",),
+        methods=("kmer_logreg",),
+        out=tmp_path / "run",
+    )
+    checked = plan(asked)
+    assert len(checked.notes) == 1 and "mcc will be undefined on test" in checked.notes[0]
+    assert look_at(find_task(str(tmp_path)), asked).notes == checked.warnings
