@@ -1,6 +1,7 @@
 """The leaderboard: what the records say of each task, backbone and method. Reads results and nothing else."""
 
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -8,8 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from harness.intervals import brackets, usable, with_spread
+from harness.intervals import EQUAL, brackets, is_useful, usable, with_spread
 from harness.results import Record
+from lingo.metrics import merit
 
 Key = tuple[str, str, str]
 """Task, backbone, method."""
@@ -60,7 +62,9 @@ class Row:
         collapsed: Seeds whose model predicts one class for every test row.
         failed: Trials and final runs of this study that failed.
         marks: What a reader must know of these numbers.
-        best: Whether no complete row of the same task has a higher mean of the test metric.
+        useful: Whether its test scores may be called best, see `harness.intervals.is_useful`.
+        best: Whether no other complete and useful row of the same task has a better mean of the test metric, and
+            another one has a worse one.
     """
 
     task: str
@@ -78,6 +82,7 @@ class Row:
     marks: tuple[str, ...]
     limits: tuple[float, float] | None = None
     collapsed: int = 0
+    useful: bool = True
     best: bool = False
 
     @property
@@ -111,6 +116,9 @@ def _row(key: Key, records: Sequence[Record], seeds: set[int]) -> Row:
     family = records[0].family if records else ""
     second = BESIDE.get(family) or BESIDE.get(metric) or "auroc"
     counts = [r.trained_parameters for r in finals if r.trained_parameters is not None]
+    test = _spread((record.test or {}).get(metric) for record in finals)
+    collapsed = sum(bool(record.facts.get("collapsed")) for record in finals)
+    constants = [r.facts["constant"] for r in finals if r.facts.get("constant")]
     return Row(
         task=key[0],
         backbone=key[1],
@@ -118,7 +126,7 @@ def _row(key: Key, records: Sequence[Record], seeds: set[int]) -> Row:
         metric=metric,
         trained_parameters=round(statistics.fmean(counts)) if counts else None,
         dev=_spread(record.dev.get(metric) for record in finals),
-        test=_spread((record.test or {}).get(metric) for record in finals),
+        test=test,
         second=second,
         beside=_spread((record.test or {}).get(second) for record in finals),
         done=len({record.seed for record in finals}),
@@ -126,7 +134,8 @@ def _row(key: Key, records: Sequence[Record], seeds: set[int]) -> Row:
         failed=sum(record.status == "failed" for record in records),
         marks=tuple(dict.fromkeys(mark for record in records for mark in record.marks)),
         limits=_limits(finals, metric),
-        collapsed=sum(bool(record.facts.get("collapsed")) for record in finals),
+        collapsed=collapsed,
+        useful=is_useful(metric, test.values, collapsed=collapsed, constants=constants),
     )
 
 
@@ -144,8 +153,15 @@ def _spread(values: Iterable[float | None]) -> Spread:
 
 
 def _is_best(row: Row, rows: Sequence[Row]) -> bool:
-    rivals = [other.test.mean for other in rows if other.task == row.task and other.complete]
-    return row.complete and row.test.mean == max((mean for mean in rivals if mean == mean), default=None)
+    """Of the complete rows of a task: useful ones with the best mean, unless all rows have that mean."""
+    rivals = [other for other in rows if other.task == row.task and other.complete and other.test.values]
+    if not (row.complete and row.useful):
+        return False
+    mine = merit(row.metric, row.test.mean)
+    others = [merit(other.metric, other.test.mean) for other in rivals if other.useful]
+    return mine >= max(others) - EQUAL and any(
+        not other.useful or merit(other.metric, other.test.mean) < mine - EQUAL for other in rivals
+    )
 
 
 HEADER = ("task", "backbone", "method", "trained", "dev {}", "test {}", "test {}", "seeds", "marks")
@@ -175,7 +191,12 @@ def _lines(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
         for row in rows
     ]
     legend = [f"{letter}: {mark}" for mark, letter in letters.items()]
-    legend = ["*: best of its task"] * starred + legend
+    legend = [
+        "*: best mean test score of its task; whether other seeds could turn it is in the report"
+    ] * starred + legend
+    crowns = Counter(row.task for row in rows if row.best)
+    if any(number > 1 for number in crowns.values()):
+        legend.insert(1, "several * in a task: they tie")
     if any(row.limits for row in rows):
         legend.append("[ ]: 95 % bootstrap interval over the test rows, averaged over the seeds")
     if any(row.limits is None and row.test.values for row in rows):
@@ -185,7 +206,7 @@ def _lines(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
     if any(len(row.test.values) == 2 for row in rows):
         legend.append("( ): the two seeds; a spread is shown from three on")
     if any(row.collapsed for row in rows):
-        legend.append("collapsed: seeds whose model predicts one class for every test row")
+        legend.append("collapsed: seeds whose model predicts one class, or value, for every test row")
     return header, cells, legend
 
 
@@ -233,7 +254,7 @@ def markdown(rows: Sequence[Row]) -> str:
     right = range(len(header))[NUMBERS]
     rule = ["---:" if i in right else "---" for i in range(len(header))]
     lines = ["| " + " | ".join(t.replace("|", "\\|") for t in line) + " |" for line in [header, rule, *bold]]
-    notes = [f"- {line}" for line in legend if not line.startswith("*")]
+    notes = [f"- {line.replace('*', 'bold', 1) if '*' in line else line}" for line in legend]
     return "\n".join([*lines, *([""] if notes else []), *notes]) + "\n"
 
 

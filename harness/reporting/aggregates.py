@@ -16,10 +16,13 @@ def baselines(outcomes: Outcomes, task: str, split: str = "test") -> list[tuple[
     ]
 
 
-def mean_baselines(outcomes: Outcomes, tasks: Sequence[str]) -> list[tuple[str, float]]:
-    """Title and mean score of the simple baselines that every one of the tasks has."""
-    methods = naming.method_order(o.key.method for task in tasks for o in outcomes.baselines(task))
-    held = {(o.key.task, o.key.method): o.mean for task in tasks for o in outcomes.baselines(task)}
+def mean_baselines(
+    outcomes: Outcomes, tasks: Sequence[str], *, of_use: bool = False
+) -> list[tuple[str, float]]:
+    """Title and mean score of the simple baselines that every one of the tasks has, if `of_use` above a constant."""
+    found = [o for task in tasks for o in outcomes.baselines(task) if o.useful or not of_use]
+    methods = naming.method_order(o.key.method for o in found)
+    held = {(o.key.task, o.key.method): o.mean for o in found}
     return [
         (naming.method_title(method), stats.mean([held[task, method] for task in tasks]))
         for method in methods

@@ -1,13 +1,15 @@
 """The best pair of backbone and method of each family: by how much, and whether it holds over seeds."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 
+from harness.intervals import EQUAL, is_collapsed
 from harness.reporting import naming, stats
 from harness.reporting.aggregates import complete_backbones, family_estimate, mean_baselines
 from harness.reporting.content import Cell, Field, Table, interval, number, points, signed
 from harness.reporting.outcomes import Outcomes
+from lingo.metrics import merit
 
 Pair = tuple[str, str]
 """Backbone, method."""
@@ -15,62 +17,87 @@ Pair = tuple[str, str]
 UNKNOWN = stats.Estimate(stats.NAN)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Best:
     """The best pair of a family.
 
     Attributes:
         family: Its name.
         tasks: Its datasets.
-        pair, found: Backbone and method, and their mean over the datasets.
-        second: The next best pair; `None` when there is one pair only.
-        lead: Mean difference to it, with what the seeds leave open.
-        wins: Datasets on which the best pair is above the second.
+        pairs: Backbone and method with the best mean over the datasets; several that tie, none where no pair is of use.
+        found: Their mean, of several that of the first.
+        second: The next best pairs, that tie; empty where no other pair is of use.
+        lead: Mean difference of the first pair to the first of the next, with what the seeds leave open.
+        wins: Datasets on which the first pair is above the next.
+        left_out: Pairs that are collapsed or not above a constant prediction, which are never best.
         baseline: Title and mean of the best simple baseline; `None` without one.
+        ahead: How much better the best pair is than that baseline; NaN without one or the other.
     """
 
     family: str
     tasks: tuple[str, ...]
-    pair: Pair
-    found: stats.Estimate
-    second: Pair | None = None
+    pairs: tuple[Pair, ...] = ()
+    found: stats.Estimate = UNKNOWN
+    second: tuple[Pair, ...] = ()
     lead: stats.Estimate = UNKNOWN
     wins: int = 0
+    left_out: tuple[Pair, ...] = ()
     baseline: tuple[str, float] | None = None
+    ahead: float = stats.NAN
 
 
 def best_of(outcomes: Outcomes, family: str) -> Best | None:
-    """The pair of backbone and method with the best mean over all datasets of a family; `None` if none has them all."""
-    tasks = outcomes.tasks_of(family)
-    pairs = [
+    """The pair of backbone and method with the best mean over all datasets of a family; `None` if none has them all.
+
+    A pair is of no use, and never best or next best, when at least half of its studies are collapsed, or its mean is
+    not above that of constant predictions.
+    """
+    tasks, metric = outcomes.tasks_of(family), outcomes.metric_of(family)
+    complete = [
         (backbone, method)
         for backbone, method in product(outcomes.backbones, outcomes.methods)
         if backbone in complete_backbones(outcomes, family, method)
     ]
-    if not pairs:
+    if not complete:
         return None
-    ordered = sorted(pairs, key=lambda pair: -family_estimate(outcomes, tasks, *pair).mean)
-    first = ordered[0]
-    lines = mean_baselines(outcomes, tasks)
-    made = Best(
-        family,
-        tuple(tasks),
-        first,
-        family_estimate(outcomes, tasks, *first),
-        baseline=max(lines, key=lambda line: line[1], default=None),
-    )
-    if len(ordered) == 1:
+    able = [pair for pair in complete if _of_use(outcomes, tasks, pair)]
+    left_out = tuple(pair for pair in complete if pair not in able)
+    lines = mean_baselines(outcomes, tasks, of_use=True)
+    baseline = max(lines, key=lambda line: merit(metric, line[1]), default=None)
+    made = Best(family=family, tasks=tuple(tasks), left_out=left_out, baseline=baseline)
+    if not able:
         return made
-    second = ordered[1]
-    groups = [_seed_differences(outcomes, task, first, second) for task in tasks]
-    means = zip(outcomes.means(tasks, *first), outcomes.means(tasks, *second), strict=True)
-    return Best(
-        *(made.family, made.tasks, made.pair, made.found),
-        second=second,
-        lead=stats.estimate(groups, stats.difference_range(outcomes.metric_of(family))),
-        wins=sum(x > y for x, y in means),
-        baseline=made.baseline,
+    means = {pair: merit(metric, family_estimate(outcomes, tasks, *pair).mean) for pair in able}
+    firsts, rest = _tied(means)
+    seconds, _ = _tied(rest)
+    found = family_estimate(outcomes, tasks, *firsts[0])
+    made = replace(made, pairs=firsts, found=found, second=seconds)
+    if baseline is not None:
+        made = replace(made, ahead=merit(metric, found.mean) - merit(metric, baseline[1]))
+    if not seconds:
+        return made
+    groups = [_seed_differences(outcomes, task, firsts[0], seconds[0]) for task in tasks]
+    both = zip(outcomes.means(tasks, *firsts[0]), outcomes.means(tasks, *seconds[0]), strict=True)
+    return replace(
+        made,
+        lead=stats.estimate(groups, stats.difference_range(metric)),
+        wins=sum(merit(metric, x) > merit(metric, y) for x, y in both),
     )
+
+
+def _tied(means: Mapping[Pair, float]) -> tuple[tuple[Pair, ...], dict[Pair, float]]:
+    """(the pairs of the highest mean, all others)."""
+    top = max(means.values(), default=stats.NAN)
+    firsts = tuple(pair for pair, mean in means.items() if mean >= top - EQUAL)
+    return firsts, {pair: mean for pair, mean in means.items() if pair not in firsts}
+
+
+def _of_use(outcomes: Outcomes, tasks: Sequence[str], pair: Pair) -> bool:
+    held = [o for task in tasks if (o := outcomes.get(task, *pair)) is not None]
+    if is_collapsed(sum(o.is_collapsed for o in held), len(held)):
+        return False
+    level = stats.mean([merit(o.metric, o.constant_level) for o in held])
+    return level != level or stats.mean([o.merit for o in held]) > level
 
 
 def _seed_differences(outcomes: Outcomes, task: str, first: Pair, second: Pair) -> list[float]:
@@ -82,54 +109,67 @@ def _seed_differences(outcomes: Outcomes, task: str, first: Pair, second: Pair) 
 
 
 def table(outcomes: Outcomes, found: Sequence[Best]) -> Table:
-    rows: list[list[Field]] = []
-    for best in found:
-        metric = naming.metric_title(outcomes.metric_of(best.family))
-        shown = interval(best.found.low, best.found.high) or points(best.found.points)
-        lines = tuple(filter(None, [shown, best.found.why]))
-        rows.append(
-            [
-                Cell(naming.family_title(best.family), lines=(_which(best.tasks),)),
-                _pair(best.pair),
-                Cell(f"{number(best.found.mean)} {metric}", "best", lines),
-                "–" if best.second is None else _pair(best.second),
-                _lead(best),
-                _sure(best),
-                "–" if best.baseline is None else _beside(best),
-            ]
-        )
+    """A line for each family: its best and next best method, and the best simple baseline."""
     return Table(
         name="winners",
         title="What won where",
         header=[
             "datasets",
-            "best",
+            "best method",
             "mean score",
-            "next best",
+            "next best method",
             "ahead by",
             "on other seeds too?",
             "beside the best simple baseline",
         ],
-        rows=rows,
+        rows=[_row(outcomes, best) for best in found],
         text_columns=2,
-        caption="The pair of backbone and method with the highest mean test score over a family, and the next best "
-        "pair of all. In brackets 95 % intervals from the seeds, three of each dataset or more, cut to what the metric "
-        "can be. The best of many pairs is partly the luckiest.",
+        caption="The pair of backbone and method with the best mean test score over a family, and the next best pair "
+        "of all. Pairs that are collapsed or not above a constant prediction are never named. In brackets 95 % "
+        "intervals from the seeds, three of each dataset or more, cut to what the metric can be. The best of many "
+        "pairs is partly the luckiest.",
     )
+
+
+def _row(outcomes: Outcomes, best: Best) -> list[Field]:
+    first = Cell(naming.family_title(best.family), lines=(_which(best.tasks),))
+    if not best.pairs:
+        nothing = Cell("none", "bad", ("no method is above a constant prediction",))
+        return [first, nothing, "–", "–", "–", "–", "–" if best.baseline is None else _baseline(best)]
+    beaten = best.ahead <= 0
+    shown = interval(best.found.low, best.found.high) or points(best.found.points)
+    metric = naming.metric_title(outcomes.metric_of(best.family))
+    lines = [shown, best.found.why, "not above the best simple baseline" if beaten else ""]
+    return [
+        first,
+        _pairs(best.pairs),
+        Cell(f"{number(best.found.mean)} {metric}", "" if beaten else "best", tuple(filter(None, lines))),
+        _pairs(best.second),
+        _lead(best),
+        _sure(best),
+        "–" if best.baseline is None else _baseline(best),
+    ]
 
 
 def _which(tasks: Sequence[str]) -> str:
     return naming.task_title(tasks[0]) if len(tasks) == 1 else f"{len(tasks)} datasets"
 
 
-def _pair(pair: Pair) -> str:
+def pair_title(pair: Pair) -> str:
+    """`OPT-125M · Lingo`."""
     return f"{naming.backbone_title(pair[0])} · {naming.method_title(pair[1])}"
 
 
+def _pairs(pairs: Sequence[Pair]) -> Field:
+    if len(pairs) < 2:
+        return pair_title(pairs[0]) if pairs else "–"
+    return Cell(f"tie of {len(pairs)}", lines=tuple(map(pair_title, pairs)))
+
+
 def _lead(best: Best) -> Field:
-    if best.second is None:
+    if not best.second:
         return "–"
-    text = interval(best.lead.low, best.lead.high)
+    text = interval(best.lead.low, best.lead.high) or points(best.lead.points)
     lines = [text] if text else []
     if len(best.tasks) > 1:
         lines.append(f"above on {best.wins} of {len(best.tasks)}")
@@ -138,15 +178,17 @@ def _lead(best: Best) -> Field:
 
 def _sure(best: Best) -> Field:
     """Whether the lead holds over seeds."""
-    if best.second is None:
+    if len(best.pairs) > 1:
+        return Cell("tie", "muted")
+    if not best.second:
         return "–"
     if best.lead.why:
         return Cell("unknown", "muted", (best.lead.why,))
-    return Cell("yes", "good") if best.lead.low > 0 else Cell("not sure", "bad")
+    resolved = best.lead.low > 0 or best.lead.high < 0
+    return Cell("yes", "good") if resolved else Cell("not sure", "bad")
 
 
-def _beside(best: Best) -> Cell:
+def _baseline(best: Best) -> Cell:
     assert best.baseline is not None
     title, score = best.baseline
-    ahead = best.found.mean - score
-    return Cell(signed(ahead), "" if ahead > 0 else "bad", (f"{title} {number(score)}",))
+    return Cell(signed(best.ahead), "" if best.ahead > 0 else "bad", (f"{title} {number(score)}",))

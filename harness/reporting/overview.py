@@ -13,13 +13,15 @@ from harness.reporting.content import (
     count,
     duration,
     number,
+    signed,
 )
 from harness.reporting.cost import device_seconds, on_gpus
-from harness.reporting.outcomes import Outcomes
+from harness.reporting.outcomes import Outcome, Outcomes
 from harness.reporting.paper_figures import means_picture
 from harness.reporting.published import Published
 from harness.reporting.run_folder import RunFolder
-from harness.reporting.significance import method_ranking
+from harness.reporting.significance import ALPHA, method_ranking, within_datasets
+from harness.reporting.stats import Ranking
 
 FEW_TRIALS = 10
 """A search of fewer trials a study is called short."""
@@ -54,6 +56,8 @@ def lead(runs: Sequence[RunFolder], outcomes: Outcomes) -> str:
     if not any(run.trials for run in runs):
         return "This run has no results yet: not a single trial has ended."
     if not outcomes.main:
+        if any(o.scores for o in outcomes if not o.baseline):
+            return f"No method has a defined test score, though {done} of {wanted} final runs are there."
         return f"No final run has finished yet ({done} of {wanted}), so no test score is known."
     said = _won(outcomes)
     if done < wanted:
@@ -64,37 +68,152 @@ def lead(runs: Sequence[RunFolder], outcomes: Outcomes) -> str:
 
 
 def _won(outcomes: Outcomes) -> str:
+    return " ".join(filter(None, [_order(outcomes), _beside_baselines(outcomes), _left_out(outcomes)]))
+
+
+def _order(outcomes: Outcomes) -> str:
+    """What was compared, who leads or ties, and whether the lead is more than noise."""
     what = (
         f"{count(len(outcomes.methods), 'method')} on {count(len(outcomes.backbones), 'backbone')} and "
-        f"{count(len({o.key.task for o in outcomes.main}), 'dataset')}"
+        f"{count(len({o.key.task for o in outcomes.main}), 'dataset')} ({_seeds_each(outcomes)})"
     )
+    if not any(o.useful for o in outcomes.main):
+        return f"Compared: {what}. None scores above a constant prediction on any dataset, so no method is better."
     ranks = method_ranking(outcomes)
     if ranks is None:
-        return f"Compared: {what}."
-    first = naming.method_title(ranks.names[0])
+        (first, *others) = [o for o in outcomes.main if o.useful]
+        if others:
+            return (
+                f"Compared: {what}; no two methods ran on the same backbone and dataset, so none is better."
+            )
+        return f"Compared: {what}; {_score(first)}, with no other method beside it."
     if ranks.blocks < 2:
-        return f"Compared: {what}. {first} scores highest; a single dataset says little about others."
-    text = f"Of {what}, {first} has the best mean rank ({ranks.ranks[0]:.1f} over {ranks.blocks} pairs)"
+        return f"Compared: {what}. {_of_one(outcomes, ranks)}"
+    pairs = f"{ranks.blocks} pairs of dataset and backbone"
+    tied = ranks.tied
+    names = [naming.method_title(name) for name in tied]
+    if len(tied) == len(ranks.names):
+        text = f"Of {what}, {_and(names)} tie: each has mean rank {ranks.ranks[0]:.1f} over {pairs}."
+        return f"{text}{_apart(outcomes, ranks)}"
+    if len(tied) > 1:
+        text = f"Of {what}, {_and(names)} tie for the best mean rank ({ranks.ranks[0]:.1f} over {pairs})"
+    else:
+        text = f"Of {what}, {names[0]} has the best mean rank ({ranks.ranks[0]:.1f} over {pairs})"
+    return f"{_standing(text, ranks)}{_apart(outcomes, ranks)}"
+
+
+def _seeds_each(outcomes: Outcomes) -> str:
+    fewest, most = (f(len(o.scores) for o in outcomes.main) for f in (min, max))
+    return f"{count(most, 'seed')} each" if fewest == most else f"{fewest} to {most} seeds each"
+
+
+def _score(outcome: Outcome) -> str:
+    pair = best_pairs.pair_title((outcome.key.backbone, outcome.key.method))
+    return f"{pair} scores {naming.metric_title(outcome.metric)} {number(outcome.mean)}"
+
+
+def _of_one(outcomes: Outcomes, ranks: Ranking) -> str:
+    """On a single pair of dataset and backbone: the leader by its score, tested over the seeds."""
+    where = next(
+        (o.key.task, o.key.backbone) for o in outcomes.main if o.useful and o.key.method == ranks.names[0]
+    )
+    held = {o.key.method: o for o in outcomes.main if (o.key.task, o.key.backbone) == where}
+    names = [naming.method_title(name) for name in ranks.tied]
+    metric, score = naming.metric_title(held[ranks.names[0]].metric), number(held[ranks.names[0]].mean)
+    if len(names) > 1:
+        rest = "" if len(names) == len(ranks.names) else ", ahead of the others"
+        return f"{_and(names)} tie with {metric} {score}{rest}; a single dataset says little about others."
+    second = held[ranks.names[1]]
+    lead = f"{names[0]} scores highest ({metric} {score})"
+    if not second.useful:
+        return f"{lead}; no other method is above a constant prediction. A single dataset says little about others."
+    tests = [c for c in within_datasets(outcomes) if c.where == where and second.key.method in (c.a, c.b)]
+    tests = [c for c in tests if c.p_holm == c.p_holm]
+    resolved = bool(tests) and tests[0].p_holm < ALPHA
+    seeds = min(len(held[ranks.names[0]].scores), len(second.scores))
+    noise = (
+        f"more than the noise of {seeds} seeds"
+        if resolved
+        else f"within the noise of {seeds} seeds"
+        if tests
+        else f"and {count(seeds, 'seed')} cannot tell whether by chance"
+    )
+    by = signed(held[ranks.names[0]].merit - second.merit)
+    return f"{lead}, {by} to {naming.method_title(ranks.names[1])}, {noise}; a single dataset says little about others."
+
+
+def _apart(outcomes: Outcomes, ranks: Ranking) -> str:
+    """Methods that are not in the ranking."""
+    left = [naming.method_title(m) for m in outcomes.methods if m not in ranks.names]
+    if not left:
+        return ""
+    return f" {_and(left)} did not run on all of them and {'is' if len(left) == 1 else 'are'} not ranked with them."
+
+
+def _standing(text: str, ranks: Ranking) -> str:
+    tied = len(ranks.tied)
     near = [
         naming.method_title(name)
-        for name, rank in zip(ranks.names[1:], ranks.ranks[1:], strict=True)
+        for name, rank in zip(ranks.names[tied:], ranks.ranks[tied:], strict=True)
         if rank - ranks.ranks[0] < ranks.critical
     ]
-    left = [naming.method_title(m) for m in outcomes.methods if m not in ranks.names]
-    apart = (
-        f" {_and(left)} did not run on all of them and {'is' if len(left) == 1 else 'are'} ranked below."
-        if left
-        else ""
-    )
-    return f"{_standing(text, near, len(ranks.names))}{apart}"
-
-
-def _standing(text: str, near: Sequence[str], ranked: int) -> str:
-    if len(near) == ranked - 1:
+    if len(near) == len(ranks.names) - tied:
         return f"{text}, but ranks over so few pairs cannot tell the methods apart."
+    them = "it" if tied == 1 else "them"
     if near:
-        return f"{text}; {_and(near)} cannot be told apart from it by ranks, the other methods can."
-    return f"{text}, clearly apart from every other method."
+        return f"{text}; {_and(near)} cannot be told apart from {them} by ranks, the other methods can."
+    return f"{text}, and ranks tell every other method apart from {them} (Nemenyi's test, 5 %)."
+
+
+def _beside_baselines(outcomes: Outcomes) -> str:
+    """On how many datasets a simple baseline reaches the best method."""
+    compared, reached = 0, dict[str, list[str]]()
+    for task in dict.fromkeys(o.key.task for o in outcomes.main):
+        simple = max((o for o in outcomes.baselines(task) if o.useful), key=lambda o: o.merit, default=None)
+        if any(outcomes.baselines(task)):
+            compared += 1
+        mine = [o.merit for o in outcomes.main if o.key.task == task and o.useful]
+        if simple is not None and simple.merit >= max(mine, default=-math.inf):
+            reached.setdefault(naming.method_title(simple.key.method), []).append(task)
+    if not compared:
+        return ""
+    won = sum(map(len, reached.values()))
+    if not won:
+        where = f" on all {compared} datasets that have one" if compared > 1 else ""
+        return f"The best method is above every simple baseline{where}."
+    return (
+        f"A simple baseline ({_and(list(reached))}) is as good as or better than every method on {won} of "
+        f"{count(compared, 'dataset')}."
+    )
+
+
+def _left_out(outcomes: Outcomes) -> str:
+    """Studies that are never called best."""
+    fallen = [o for o in outcomes.main if o.is_collapsed]
+    useless = [o for o in outcomes.main if not o.useful and not o.is_collapsed]
+    undefined = [o for o in outcomes if o.scores and o.mean != o.mean]
+    parts = [
+        f"{_studies(held)} {words[0] if len(held) == 1 else words[1]}"
+        for held, words in (
+            (
+                fallen,
+                (
+                    "has collapsed to one prediction for every row",
+                    "have collapsed to one prediction for every row",
+                ),
+            ),
+            (useless, ("is not above a constant prediction", "are not above a constant prediction")),
+            (undefined, ("has no defined test score", "have no defined test score")),
+        )
+        if held
+    ]
+    return f"Never called best: {'; '.join(parts)}." if parts else ""
+
+
+def _studies(held: Sequence[Outcome]) -> str:
+    names = [f"{naming.method_title(o.key.method)} on {naming.task_title(o.key.task)}" for o in held[:3]]
+    more = f" and {len(held) - 3} more" if len(held) > 3 else ""
+    return f"{count(len(held), 'study', 'studies')} ({', '.join(names)}{more})"
 
 
 def _and(names: Sequence[str]) -> str:
@@ -201,7 +320,8 @@ def distrust(runs: Sequence[RunFolder], outcomes: Outcomes) -> list[str]:
     collapsed = [o for o in outcomes if o.collapsed]
     if collapsed:
         points.append(
-            f"{count(sum(len(o.collapsed) for o in collapsed), 'final model')} predict a single class."
+            f"{count(sum(len(o.collapsed) for o in collapsed), 'final model predicts', 'final models predict')} one "
+            "and the same for every row: a collapse."
         )
     edges = health.edges(runs, outcomes)
     if edges:
@@ -218,11 +338,11 @@ def distrust(runs: Sequence[RunFolder], outcomes: Outcomes) -> list[str]:
             f"Short searches: {count(min(trials), 'trial')} a study; a method with more to tune may be undersold."
         )
     found = [b for f in outcomes.families if (b := best_pairs.best_of(outcomes, f)) is not None]
-    weak = [b for b in found if b.baseline is not None and b.found.mean <= b.baseline[1]]
+    weak = [b for b in found if b.baseline is not None and b.pairs and b.ahead <= 0]
     if weak:
         names = _and([naming.family_title(b.family) for b in weak])
         points.append(
-            f"On {names} no method beats the best simple baseline: a language model gains nothing there."
+            f"On {names} no method is above the best simple baseline: a language model gains nothing there."
         )
     if any(
         env.get("git_dirty") for env, _ in provenance.environments([t for run in runs for t in run.trials])

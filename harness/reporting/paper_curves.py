@@ -202,7 +202,7 @@ def label_scores(outcomes: Outcomes, task: str) -> list[LabelScores]:
     made = []
     for backbone in outcomes.backbones:
         held = [o for o in outcomes.main if (o.key.task, o.key.backbone) == (task, backbone)]
-        for outcome in sorted(held, key=lambda o: -o.mean):
+        for outcome in sorted((o for o in held if o.useful), key=lambda o: -o.merit):
             found = [t.facts.get("test_labels") for t in outcome.finals.values()]
             if found and all(found):
                 made.append(LabelScores(backbone, outcome.key.method, _mean_labels([f for f in found if f])))

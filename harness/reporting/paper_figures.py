@@ -152,7 +152,7 @@ def top_two_of_models(
         if mine is None or any(rival is None for rival in rivals):
             continue
         compared += 1
-        hits += sum(rival.mean > mine.mean for rival in rivals if rival is not None) < 2
+        hits += mine.useful and sum(rival.merit > mine.merit for rival in rivals if rival is not None) < 2
     return hits, compared
 
 
@@ -167,7 +167,7 @@ def top_two_of_methods(
         if mine is None or any(rival is None for rival in rivals):
             continue
         compared += 1
-        hits += sum(rival.mean > mine.mean for rival in rivals if rival is not None) < 2
+        hits += mine.useful and sum(rival.merit > mine.merit for rival in rivals if rival is not None) < 2
     return hits, compared
 
 
@@ -201,7 +201,8 @@ def _top_two(outcomes: Outcomes) -> Block:
         title=title,
         draw=partial(_draw_top_two, outcomes, panels),
         caption=f"On how many datasets (filled) of those compared (hatched) a method is among the best two beside "
-        f"{against}. The paper does not say which comparison its counts rest on.",
+        f"{against}; ties count in favour, methods not above a constant prediction never. The paper does not say which "
+        "comparison its counts rest on.",
     )
 
 

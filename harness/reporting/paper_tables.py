@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from harness.intervals import with_spread
+from harness.intervals import EQUAL, with_spread
 from harness.reporting import naming, stats
 from harness.reporting.content import (
     Block,
@@ -44,7 +44,8 @@ def section(outcomes: Outcomes, published: Published) -> Section:
         intro="Test scores of each study's winner, trained anew on every seed; the test split was opened once for "
         "each. A field has the mean ± standard deviation over seeds (of two seeds their scores), below it the 95 % "
         "bootstrap interval over test rows where there is one, and the paper's value with our difference to it where "
-        "the paper has one. Bold is the best method of its backbone, italic the second, ★ the best of the column.",
+        "the paper has one. Bold is the best method of its backbone, italic the second, ★ the best of the column; "
+        "ties share them, and what is collapsed, not above a constant prediction or equal to all others has none.",
         blocks=blocks,
     )
 
@@ -153,6 +154,8 @@ def _score(outcome: Outcome, outcomes: Outcomes, published: Published) -> Cell:
         lines.append(f"{len(outcome.scores)} of {len(outcome.expected)} seeds")
     if outcome.collapsed:
         lines.append(f"collapsed: seed {', '.join(map(str, outcome.collapsed))}")
+    elif not outcome.useful:
+        lines.append("not above a constant prediction")
     place = _place(outcome, outcomes)
     star = " ★" if _top(outcome, outcomes) else ""
     return Cell(with_spread(outcome.values) + star, ("", "best", "second")[place], tuple(lines))
@@ -163,14 +166,27 @@ def _rivals(outcome: Outcome, outcomes: Outcomes) -> list[Outcome]:
 
 
 def _top(outcome: Outcome, outcomes: Outcomes) -> bool:
-    return outcome.mean >= max(o.mean for o in _rivals(outcome, outcomes))
+    """Whether nothing of use is better, and something is worse: where all are equal, none is the best."""
+    rivals = _rivals(outcome, outcomes)
+    return (
+        outcome.useful
+        and not any(_above(o, outcome) for o in rivals)
+        and any(_above(outcome, o) for o in rivals)
+    )
+
+
+def _above(one: Outcome, other: Outcome) -> bool:
+    """Whether `one` is of use and better than `other`, by its mean or because that is of no use."""
+    return one.useful and (not other.useful or one.merit > other.merit + EQUAL)
 
 
 def _place(outcome: Outcome, outcomes: Outcomes) -> int:
-    """1 for the best of its backbone, 2 for the second, else 0; 0 where there is nothing to choose from."""
-    means = [o.mean for o in _rivals(outcome, outcomes) if o.key.backbone == outcome.key.backbone]
-    above = sum(other > outcome.mean for other in means)
-    return above + 1 if above < 2 and len(means) > 1 and not outcome.baseline else 0
+    """1 for the best of its backbone, 2 for the second, else 0; 0 where nothing is worse, and for what is of no use."""
+    rivals = [o for o in _rivals(outcome, outcomes) if o.key.backbone == outcome.key.backbone]
+    above = sum(_above(other, outcome) for other in rivals)
+    if above > 1 or not outcome.useful or outcome.baseline:
+        return 0
+    return above + 1 if above or any(_above(outcome, other) for other in rivals) else 0
 
 
 def _mean(outcomes: Outcomes, tasks: Sequence[str], backbone: str, method: str, published: Published) -> Cell:
@@ -213,6 +229,8 @@ def _record(outcome: Outcome, published: Published) -> dict[str, Any]:
         "difference": outcome.mean - paper,
         "published_parameters": parameter_count(printed) if printed else stats.NAN,
         "collapsed_seeds": len(outcome.collapsed),
+        "constant_prediction": outcome.constant_level,
+        "above_constant": outcome.useful,
         "failed": outcome.failed,
         "marks": "; ".join(outcome.marks),
     }
@@ -265,10 +283,10 @@ def _token_line(
         if not mine:
             fields.append(Cell("–", "muted"))
             continue
-        others = [o.mean for o in several if _study(o) == (task, backbone, method)]
+        others = [o for o in several if _study(o) == (task, backbone, method)]
         paper = _published_token(mine[0], published)
         lines = (f"paper {number(paper)} ({signed(mine[0].mean - paper)})",) if paper == paper else ()
-        best = mine[0].mean >= max(others)
+        best = not any(_above(o, mine[0]) for o in others) and any(_above(mine[0], o) for o in others)
         fields.append(Cell(with_spread(mine[0].values), "best" if best else "", lines))
     return fields
 

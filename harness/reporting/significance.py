@@ -8,7 +8,7 @@ from itertools import combinations
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from harness.intervals import LEAST_SEEDS
+from harness.intervals import EQUAL, LEAST_SEEDS
 from harness.reporting import drawing, naming, stats
 from harness.reporting.aggregates import paired_methods
 from harness.reporting.content import (
@@ -27,6 +27,7 @@ from harness.reporting.content import (
 )
 from harness.reporting.drawing import FAINT, INK
 from harness.reporting.outcomes import Outcome, Outcomes
+from lingo.metrics import merit
 
 ALPHA = 0.05
 
@@ -46,15 +47,20 @@ def section(outcomes: Outcomes) -> Section:
 
 
 Blocks = dict[tuple[str, str], dict[str, float]]
-"""Scores by method of each (dataset, backbone)."""
+"""Scores by method of each (dataset, backbone), higher is better."""
+
+LAST = -1e300
+"""In the place of a score that is of no use: collapsed, or not above a constant prediction. All of these tie, last."""
 
 
 def _blocks(outcomes: Outcomes, family: str | None) -> Blocks:
+    """Pairs on which at least one method is of use; where none is, there is nothing to rank."""
     blocks: Blocks = {}
     for outcome in outcomes.main:
         if family in (None, outcome.family):
-            blocks.setdefault((outcome.key.task, outcome.key.backbone), {})[outcome.key.method] = outcome.mean
-    return blocks
+            merit = outcome.merit if outcome.useful else LAST
+            blocks.setdefault((outcome.key.task, outcome.key.backbone), {})[outcome.key.method] = merit
+    return {where: scores for where, scores in blocks.items() if max(scores.values()) > LAST}
 
 
 def _rank(blocks: Blocks, names: frozenset[str]) -> stats.Ranking:
@@ -104,7 +110,8 @@ def _ranks(outcomes: Outcomes) -> Block:
         name="mean_ranks",
         title=title,
         draw=partial(_draw_ranks, shown, outcomes.methods),
-        caption="Rank 1 is best, averaged over (dataset, backbone) pairs that have every method shown. A bar joins "
+        caption="Rank 1 is best, averaged over (dataset, backbone) pairs that have every method shown; ties share "
+        "their mean rank, and what is collapsed or not above a constant prediction ties for the last. A bar joins "
         "methods whose mean ranks differ by less than the critical difference of Nemenyi's test at 5 % (Demšar 2006): "
         "these results cannot tell them apart. p is Friedman's test that all are alike. Pairs that share a dataset or "
         "a backbone are not independent, so the test is somewhat too sure.",
@@ -163,8 +170,8 @@ class Comparison:
 
     Attributes:
         where: Family or dataset, and backbone.
-        a, b: The methods; `a` has the higher mean.
-        wins: On how many of `test.n` pairs `a` is higher.
+        a, b: The methods; `a` has the better mean, or both have the same.
+        wins: On how many of `test.n` pairs `a` is better.
         test: The paired test of a - b.
         p_holm: Its p-value after Holm's correction.
     """
@@ -180,10 +187,11 @@ class Comparison:
 def _compared(
     where: tuple[str, str], a: str, b: str, x: Sequence[float], y: Sequence[float], metric: str
 ) -> Comparison:
-    if stats.mean(x) < stats.mean(y):
+    if merit(metric, stats.mean(x)) < merit(metric, stats.mean(y)):
         a, b, x, y = b, a, y, x
     test = stats.paired_t(x, y, bounds=stats.difference_range(metric))
-    return Comparison(where, a, b, sum(p > q for p, q in zip(x, y, strict=True)), test)
+    wins = sum(merit(metric, p) > merit(metric, q) for p, q in zip(x, y, strict=True))
+    return Comparison(where, a, b, wins, test)
 
 
 def _corrected(found: Sequence[Comparison]) -> list[Comparison]:
@@ -211,13 +219,16 @@ def over_datasets(outcomes: Outcomes) -> list[Comparison]:
 
 
 def within_datasets(outcomes: Outcomes) -> list[Comparison]:
-    """The best method of each (dataset, backbone) against each other one, paired by seed (three and more)."""
+    """The method with the best mean of each (dataset, backbone) against each other one, paired by seed (three and
+    more); none where no method is of use."""
     groups: dict[tuple[str, str], list[Outcome]] = {}
     for outcome in outcomes.main:
         groups.setdefault((outcome.key.task, outcome.key.backbone), []).append(outcome)
     found = []
     for where, held in groups.items():
-        best = max(held, key=lambda o: o.mean)
+        best = max((o for o in held if o.useful), key=lambda o: o.merit, default=None)
+        if best is None:
+            continue
         for other in held:
             seeds = sorted(set(best.scores) & set(other.scores))
             if other is not best and len(seeds) >= LEAST_SEEDS:
@@ -239,13 +250,13 @@ def _over_datasets(outcomes: Outcomes) -> Block:
         found,
         "datasets",
         "Student's paired t-test of the mean scores, one pair of numbers a dataset: does the order hold for datasets "
-        "like these? The method named first has the higher mean.",
+        "like these? The method named first has the better mean.",
         folded=len(found) > 24,
     )
 
 
 def _within_datasets(outcomes: Outcomes) -> Block:
-    title = "The best method of each dataset against the others, over seeds"
+    title = "The method with the best mean of each dataset against the others, over seeds"
     found = within_datasets(outcomes)
     if not found:
         return Missing(title=title, why="It needs two methods with the same three seeds or more.")
@@ -255,7 +266,8 @@ def _within_datasets(outcomes: Outcomes) -> Block:
         found,
         "seeds",
         "Student's paired t-test, one pair of numbers a seed: would other seeds of these very configurations give the "
-        "same order? The best was chosen by these scores, which makes its lead look somewhat larger than it is.",
+        "same order? Methods that are collapsed or not above a constant prediction are never the best. The best was "
+        "chosen by these scores, which makes its lead look somewhat larger than it is.",
         folded=len(found) > 24,
     )
 
@@ -268,7 +280,7 @@ def _table(
         [
             first(c.where[0]),
             naming.backbone_title(c.where[1]),
-            f"{naming.method_title(c.a)} over {naming.method_title(c.b)}",
+            f"{naming.method_title(c.a)} {_beside(c)} {naming.method_title(c.b)}",
             f"{c.wins} of {c.test.n}",
             signed(c.test.difference),
             interval(c.test.low, c.test.high) or "–",
@@ -289,6 +301,10 @@ def _table(
         data=[_record(c, head) for c in found],
         folded=folded,
     )
+
+
+def _beside(c: Comparison) -> str:
+    return "equals" if abs(c.test.difference) <= EQUAL else "over"
 
 
 def _record(c: Comparison, head: str) -> dict[str, object]:

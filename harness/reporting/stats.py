@@ -198,6 +198,11 @@ class Ranking:
     critical: float
 
     @property
+    def tied(self) -> tuple[str, ...]:
+        """The names that share the best mean rank."""
+        return tuple(n for n, r in zip(self.names, self.ranks, strict=True) if r <= self.ranks[0] + 1e-9)
+
+    @property
     def cliques(self) -> list[tuple[int, int]]:
         """Longest runs (first, last) of names that cannot be told apart, of two and more."""
         runs: list[tuple[int, int]] = []
