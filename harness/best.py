@@ -1,18 +1,20 @@
 """The best configuration of every study, from an output folder or from a tracking server."""
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness.errors import InputError, nearest
-from harness.intervals import with_spread
+from harness.intervals import is_useful, with_spread
 from harness.results import Record, load
 from harness.tracking_address import one_line, opened, shown
 from harness.tracking_store import OWNER, client_of, find_experiment
 from harness.tracking_view import Setting
 from harness.winners import group_of_record, joint_winner
+from lingo.metrics import merit
 
 SCOPE = "scope"
 """Fact under which records are given to `best_of`: which studies share their configurations."""
@@ -52,6 +54,16 @@ class Best:
         return values
 
     @property
+    def notes(self) -> list[str]:
+        """What a reader must know, in words: scores that a constant prediction reaches, and the marks."""
+        low = [
+            f"its {split} score is not above a constant prediction's"
+            for split, scores in (("dev", [self.score]), ("test", list(self.test.values())))
+            if scores and not any(map(math.isnan, scores)) and not is_useful(self.metric, scores)
+        ]
+        return low + ([f"marked {', '.join(self.marks)}"] if self.marks else [])
+
+    @property
     def tested(self) -> str:
         """Mean of the test metric over the seeds with its spread, and how many seeds."""
         scores = list(self.test.values())
@@ -81,7 +93,16 @@ def best_of(records: Iterable[Record], metric: str | None = None) -> list[Best]:
         scope = record.facts.get(SCOPE, "task")
         groups.setdefault((record.benchmark, group_of_record(record, scope)), []).append(record)
     found = [best for group in groups.values() for best in _best(group, metric)]
-    return sorted(found, key=lambda best: (best.task, best.metric, -best.score, best.backbone, best.method))
+    return sorted(
+        found,
+        key=lambda best: (
+            best.task,
+            best.metric,
+            -merit(best.metric, best.score),
+            best.backbone,
+            best.method,
+        ),
+    )
 
 
 def _best(group: Sequence[Record], metric: str | None) -> Iterator[Best]:

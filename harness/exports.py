@@ -17,6 +17,7 @@ from lingo.card import FACTS
 from lingo.checkpoint import BackboneError
 from lingo.folder import new_folder, write_json
 from lingo.methods import METHODS
+from lingo.metrics import merit
 from lingo.target import ExportError
 
 
@@ -120,19 +121,25 @@ def _merged(source: Path, new: Path, facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def best_on_dev(finals: Iterable[Record]) -> Record:
-    """The final run with the best dev score; of equals the smallest seed."""
+    """The final run with the best dev score; of equals the smallest seed. One that predicts one thing for every dev row
+    comes after all others."""
 
-    def worse(record: Record) -> tuple[bool, float, int]:
-        score = dev_score(record)
-        return math.isnan(score), -score if not math.isnan(score) else 0.0, record.seed
+    def worse(record: Record) -> tuple[bool, bool, float, int]:
+        score = merit(record.metric, dev_score(record))
+        collapsed = _kept_dev(record).get("collapsed") == 1.0
+        return math.isnan(score), collapsed, -score if not math.isnan(score) else 0.0, record.seed
 
     return min(finals, key=worse)
 
 
 def dev_score(record: Record) -> float:
     """Dev metric of the weights that were kept: with patience those of the best evaluation, else of the last."""
-    dev: Mapping[str, float] = record.facts.get("best_dev") or record.dev
-    return dev.get(record.metric, math.nan)
+    return _kept_dev(record).get(record.metric, math.nan)
+
+
+def _kept_dev(record: Record) -> Mapping[str, float]:
+    kept: Mapping[str, float] = record.facts.get("best_dev") or record.dev
+    return kept
 
 
 def default_out(run: Path, record: Record, *, merge: bool = False) -> Path:

@@ -140,10 +140,12 @@ class Board:
             f"{total('running')} running",
         ]
         parts += [f"{total('failed')} failed"] if total("failed") else []
-        known = [row for row in rows if row.best is not None]
-        if known:
-            best = max(known, key=lambda row: row.best or 0.0)
-            parts.append(f"best {best.title} {best.metric} {best.best:.3f}")
+        known = [(row.best, row.title) for row in rows if row.best is not None]
+        if known and len({row.metric for row in rows}) == 1:  # scores in two metrics do not compare
+            top = max(score for score, _ in known)
+            titles = [title for score, title in known if score == top]
+            where = titles[0] if len(titles) == 1 else f"{len(titles)} studies"
+            parts.append(f"highest dev {rows[0].metric} {top:.3f} ({where})")
         return f"{', '.join(parts)}{self.eta()}"
 
     def eta(self) -> str:

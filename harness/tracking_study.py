@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from harness.intervals import why_none
+from harness.intervals import is_useful, why_none
 from harness.results import Record
 from harness.tracking_view import gpu_hours
 from harness.winners import joint_winner
@@ -39,7 +39,10 @@ class Summary:
 
     def add(self, record: Record) -> None:
         """Take a record; what the summary does not need of it is let go."""
-        kept = {name: record.facts.get(name) for name in ("flops", "device_seconds", "gpus", "adapter")}
+        kept = {
+            name: record.facts.get(name)
+            for name in ("flops", "device_seconds", "gpus", "adapter", "best_dev", "collapsed")
+        }
         history = [
             {"epoch": entry["epoch"], "dev": _of(entry["dev"], self.metric)} for entry in record.history
         ]
@@ -56,7 +59,8 @@ class Summary:
             metrics[f"best/{self.metric}"] = best.dev[self.metric]
             if best.trained_parameters is not None:
                 metrics["trained_parameters"] = float(best.trained_parameters)
-            tags = best_tags(best)
+            useful = is_useful(self.metric, [best.dev[self.metric]])
+            tags = best_tags(best) | {"best.above_constant": str(useful).lower()}
         return Standing(ended, metrics | _tested(records, self.metric), tags)
 
 
@@ -99,6 +103,7 @@ def study_end(records: Iterable[Record], seeds: Iterable[int]) -> str:
 def champion(records: Iterable[Record], metric: str) -> Record | None:
     """The final run whose adapter stands for the study: of the finished ones the best on dev, the first of equals.
 
+    One that predicts one thing for every dev row comes after all others.
     With patience the weights are those of the best evaluation, and so is the score.
     """
     able = [
@@ -107,9 +112,9 @@ def champion(records: Iterable[Record], metric: str) -> Record | None:
         if record.stage == "final" and record.status == "finished" and record.facts.get("adapter")
     ]
 
-    def worse(record: Record) -> tuple[float, int]:
+    def worse(record: Record) -> tuple[bool, float, int]:
         dev: Mapping[str, float] = record.facts.get("best_dev") or record.dev
-        return -_defined(dev.get(metric)), record.seed
+        return dev.get("collapsed") == 1.0, -_defined(dev.get(metric)), record.seed
 
     return min(able, key=worse, default=None)
 
@@ -129,7 +134,8 @@ def _counts(records: list[Record]) -> dict[str, float]:
         f"trials/{status}": search.count(status) for status in ("finished", "stopped", "failed", "killed")
     }
     return {name: float(count) for name, count in counts.items()} | {
-        "finals/finished": float(finals.count("finished"))
+        "finals/finished": float(finals.count("finished")),
+        "finals/collapsed": float(sum(bool(record.facts.get("collapsed")) for record in records)),
     }
 
 

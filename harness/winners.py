@@ -12,13 +12,14 @@ from harness.results import Record
 from harness.scopes import Scope, group_of, merge, trials_of
 from harness.studies import has_ended
 from lingo.methods import METHODS
+from lingo.metrics import merit
 
 
 def winner(records: Iterable[Record], study: str, metric: str) -> Record | None:
     """The search trial of `study` with the best last dev `metric` among those that trained all epochs.
 
-    Higher is better, of equals the earlier trial wins. Where no trial finished, the best of those that got
-    furthest before they were stopped. `None` when no trial has a defined metric.
+    Higher is better (of an error: lower), of equals the earlier trial wins. Where no trial finished, the best of those
+    that got furthest before they were stopped. `None` when no trial has a defined metric.
     """
     return joint_winner([record for record in records if record.study == study], {study: metric}).get(study)
 
@@ -88,12 +89,12 @@ def _best(trials: Mapping[int, Trial], metrics: Mapping[str, str]) -> Trial | No
 
 
 def _mean(trial: Trial, metrics: Mapping[str, str]) -> tuple[int, float]:
-    """The last epoch that every record of the trial has evaluated, and the mean metric there."""
+    """The last epoch that every record of the trial has evaluated, and the mean metric there, more being better."""
     epoch = min(record.history[-1]["epoch"] if record.history else 0 for record in trial.values())
     values = []
     for study, record in trial.items():
         dev = [entry["dev"] for entry in record.history if entry["epoch"] == epoch] or [record.dev]
-        values.append(dev[-1].get(metrics[study], math.nan))
+        values.append(merit(metrics[study], dev[-1].get(metrics[study], math.nan)))
     return epoch, math.fsum(values) / len(values)
 
 

@@ -116,6 +116,8 @@ def _print(found: Sequence["Best"], form: str, console: Console) -> None:
             settings = " ".join(f"{name}={_short(best.config.get(name))}" for name in best.searched)
             study = f"{best.task} {best.backbone} {best.method}"
             console.print(f"[bold]{escape(study)}[/] {escape(settings)}", soft_wrap=True)
+            if best.notes:
+                console.print(f"  [yellow]{escape('; '.join(best.notes))}[/]", soft_wrap=True)
         return
     plain = {"configurations": [best.to_dict() for best in found]}
     if form == "json":

@@ -105,6 +105,26 @@ def test_what_is_printed_can_be_fed_back(tmp_path, form, read):
     ]
 
 
+def test_an_error_is_best_when_lowest_and_what_a_constant_reaches_is_said():
+    made = [
+        replace(
+            record(job(f"trial-{n:04d}"), best=mcc, ended=f"{n:02d}"), trial=n, dev={"mcc": mcc, "loss": loss}
+        )
+        for n, (mcc, loss) in enumerate(((0.0, 0.3), (0.0, 0.9), (-0.2, 0.5)))
+    ]
+    made = [replace(r, history=[{"epoch": 1, "dev": r.dev}]) for r in made]
+    (found,) = best_of(made, "loss")
+    assert (found.trial, found.score) == ("trial-0000", 0.3)
+    (by_mcc,) = best_of(made)
+    assert "its dev score is not above a constant prediction's" in by_mcc.notes
+
+
+def test_a_seed_without_a_score_is_not_left_out():
+    (found,) = best_of([replace(record(job("trial-0000")), trial=0)])
+    assert replace(found, test={0: 0.5, 1: float("nan")}).tested == "undefined (2)"
+    assert replace(found, test={0: 0.5, 1: 0.6}).tested == "0.550 (0.500, 0.600) (2)"
+
+
 def test_the_table(tmp_path):
     filled(tmp_path)
     code, printed, _ = call(tmp_path, "--task", "EMP/H3")

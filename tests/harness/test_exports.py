@@ -111,6 +111,8 @@ def test_seeds_are_never_chosen_by_test() -> None:
     assert best_on_dev(finals).seed == 1
     patient = final(4, 0.1, 0.0, best_dev={"mcc": 0.7})
     assert dev_score(patient) == 0.7 and best_on_dev([*finals, patient]).seed == 4
+    collapsed = final(5, 0.9, 0.0, best_dev={"mcc": 0.9, "collapsed": 1.0})
+    assert best_on_dev([*finals, collapsed]).seed == 1 and best_on_dev([collapsed]).seed == 5
 
 
 def test_the_card_says_all(run: Path, tmp_path: Path) -> None:

@@ -73,6 +73,26 @@ def ledger(tmp_path):
     return Ledger(store, [cell(tmp_path)], benchmark="custom", environment={})
 
 
+@pytest.mark.parametrize(
+    ("test", "constant", "marked"),
+    [
+        ({"mcc": 0.4}, {"mcc": 0.0}, False),
+        ({"mcc": 0.0}, {"mcc": 0.0}, True),
+        ({"mcc": -0.1}, None, True),
+        ({"mcc": 0.4, "mse": 2.0}, {"mse": 1.9}, True),
+        (None, None, False),
+    ],
+)
+def test_a_final_run_that_a_constant_prediction_equals_is_marked(ledger, tmp_path, test, constant, marked):
+    one = job(0, stage="final" if test else "search")
+    facts = {"constant": constant} if constant else {}
+    for status in ("queued", "started"):
+        ledger(one, news(one), status)
+    ledger(one, news(one, 1, "finished", test=test, facts=facts), "finished")
+    (kept,) = ResultStore(tmp_path / "out", {"a": 1}).load()
+    assert ("no better than a constant" in kept.marks) == marked
+
+
 def test_the_ledger_keeps_what_has_not_ended(ledger, tmp_path):
     out = tmp_path / "out"
     jobs = [job(n, checkpoints=str(out / "checkpoints")) for n in range(4)]

@@ -197,7 +197,7 @@ def test_progress_lines_count_and_estimate():
         progress.update(one, report(one, 2, "finished"), "finished")
     line = text.getvalue().splitlines()[-1]
     assert "search 1/2 trials (0 stopped early), final 0/1" in line
-    assert "best mouse/2 lora mcc 0.200" in line
+    assert "highest dev mcc 0.200 (mouse/2 lora)" in line
     assert "about 40 s left" in line, "20 s since the first start for a third of the work"
 
 
