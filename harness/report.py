@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from harness.intervals import EQUAL, brackets, is_useful, usable, with_spread
+from harness.intervals import EQUAL, all_equal, brackets, is_useful, usable, with_spread
 from harness.results import Record
 from lingo.metrics import merit
 
@@ -203,7 +203,7 @@ def _lines(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
         legend.append(
             "no [ ]: a seed has no interval: its score is undefined, the same for all resampled rows, or not resampled"
         )
-    if any(len(row.test.values) == 2 for row in rows):
+    if any(len(row.test.values) == 2 and not all_equal(row.test.values) for row in rows):
         legend.append("( ): the two seeds; a spread is shown from three on")
     if any(row.collapsed for row in rows):
         legend.append("collapsed: seeds whose model predicts one class, or value, for every test row")

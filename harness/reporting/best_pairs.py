@@ -7,7 +7,7 @@ from itertools import product
 from harness.intervals import EQUAL, is_collapsed
 from harness.reporting import naming, stats
 from harness.reporting.aggregates import complete_backbones, family_estimate, mean_baselines
-from harness.reporting.content import Cell, Field, Table, interval, number, points, signed
+from harness.reporting.content import Cell, Field, Look, Table, interval, number, points, signed
 from harness.reporting.outcomes import Outcomes
 from lingo.metrics import merit
 
@@ -137,13 +137,14 @@ def _row(outcomes: Outcomes, best: Best) -> list[Field]:
         nothing = Cell("none", "bad", ("no method is above a constant prediction",))
         return [first, nothing, "–", "–", "–", "–", "–" if best.baseline is None else _baseline(best)]
     beaten = best.ahead <= 0
+    look: Look = "best" if not beaten and (best.second or best.left_out) else ""
     shown = interval(best.found.low, best.found.high) or points(best.found.points)
     metric = naming.metric_title(outcomes.metric_of(best.family))
     lines = [shown, best.found.why, "not above the best simple baseline" if beaten else ""]
     return [
         first,
         _pairs(best.pairs),
-        Cell(f"{number(best.found.mean)} {metric}", "" if beaten else "best", tuple(filter(None, lines))),
+        Cell(f"{number(best.found.mean)} {metric}", look, tuple(filter(None, lines))),
         _pairs(best.second),
         _lead(best),
         _sure(best),

@@ -68,7 +68,7 @@ def lead(runs: Sequence[RunFolder], outcomes: Outcomes) -> str:
 
 
 def _won(outcomes: Outcomes) -> str:
-    return " ".join(filter(None, [_order(outcomes), _beside_baselines(outcomes), _left_out(outcomes)]))
+    return " ".join(filter(None, [_order(outcomes), _above_baselines(outcomes), _left_out(outcomes)]))
 
 
 def _order(outcomes: Outcomes) -> str:
@@ -78,7 +78,8 @@ def _order(outcomes: Outcomes) -> str:
         f"{count(len({o.key.task for o in outcomes.main}), 'dataset')} ({_seeds_each(outcomes)})"
     )
     if not any(o.useful for o in outcomes.main):
-        return f"Compared: {what}. None scores above a constant prediction on any dataset, so no method is better."
+        nothing = f"None scores above a constant prediction on any dataset{_clause(outcomes)}: none is best."
+        return f"Compared: {what}. {nothing}"
     ranks = method_ranking(outcomes)
     if ranks is None:
         (first, *others) = [o for o in outcomes.main if o.useful]
@@ -86,20 +87,25 @@ def _order(outcomes: Outcomes) -> str:
             return (
                 f"Compared: {what}; no two methods ran on the same backbone and dataset, so none is better."
             )
-        return f"Compared: {what}; {_score(first)}, with no other method beside it."
+        return f"Compared: {what}; {_score(first)}{_clause(outcomes)}, with no other method beside it."
     if ranks.blocks < 2:
         return f"Compared: {what}. {_of_one(outcomes, ranks)}"
     pairs = f"{ranks.blocks} pairs of dataset and backbone"
     tied = ranks.tied
     names = [naming.method_title(name) for name in tied]
     if len(tied) == len(ranks.names):
-        text = f"Of {what}, {_and(names)} tie: each has mean rank {ranks.ranks[0]:.1f} over {pairs}."
-        return f"{text}{_apart(outcomes, ranks)}"
+        text = f"Of {what}, {_and(names)} tie: each has mean rank {ranks.ranks[0]:.1f} over {pairs}"
+        return f"{text}{_clause(outcomes)}.{_apart(outcomes, ranks)}"
     if len(tied) > 1:
         text = f"Of {what}, {_and(names)} tie for the best mean rank ({ranks.ranks[0]:.1f} over {pairs})"
     else:
         text = f"Of {what}, {names[0]} has the best mean rank ({ranks.ranks[0]:.1f} over {pairs})"
-    return f"{_standing(text, ranks)}{_apart(outcomes, ranks)}"
+    return f"{_standing(text + _clause(outcomes), ranks)}{_apart(outcomes, ranks)}"
+
+
+def _clause(outcomes: Outcomes) -> str:
+    beaten = _beaten(outcomes)
+    return f", {beaten}" if beaten else ""
 
 
 def _seeds_each(outcomes: Outcomes) -> str:
@@ -122,9 +128,10 @@ def _of_one(outcomes: Outcomes, ranks: Ranking) -> str:
     metric, score = naming.metric_title(held[ranks.names[0]].metric), number(held[ranks.names[0]].mean)
     if len(names) > 1:
         rest = "" if len(names) == len(ranks.names) else ", ahead of the others"
-        return f"{_and(names)} tie with {metric} {score}{rest}; a single dataset says little about others."
+        tie = f"{_and(names)} tie with {metric} {score}{rest}{_clause(outcomes)}"
+        return f"{tie}; a single dataset says little about others."
     second = held[ranks.names[1]]
-    lead = f"{names[0]} scores highest ({metric} {score})"
+    lead = f"{names[0]} scores highest of the methods ({metric} {score}){_clause(outcomes)}"
     if not second.useful:
         return f"{lead}; no other method is above a constant prediction. A single dataset says little about others."
     tests = [c for c in within_datasets(outcomes) if c.where == where and second.key.method in (c.a, c.b)]
@@ -136,10 +143,13 @@ def _of_one(outcomes: Outcomes, ranks: Ranking) -> str:
         if resolved
         else f"within the noise of {seeds} seeds"
         if tests
-        else f"and {count(seeds, 'seed')} cannot tell whether by chance"
+        else f"not tested: {count(seeds, 'seed')} cannot tell it from chance"
     )
     by = signed(held[ranks.names[0]].merit - second.merit)
-    return f"{lead}, {by} to {naming.method_title(ranks.names[1])}, {noise}; a single dataset says little about others."
+    return (
+        f"{lead}; its lead on {naming.method_title(ranks.names[1])}, {by}, is {noise}. A single dataset says little "
+        "about others."
+    )
 
 
 def _apart(outcomes: Outcomes, ranks: Ranking) -> str:
@@ -158,33 +168,43 @@ def _standing(text: str, ranks: Ranking) -> str:
         if rank - ranks.ranks[0] < ranks.critical
     ]
     if len(near) == len(ranks.names) - tied:
-        return f"{text}, but ranks over so few pairs cannot tell the methods apart."
+        return f"{text}; ranks over so few pairs cannot tell the methods apart."
     them = "it" if tied == 1 else "them"
     if near:
         return f"{text}; {_and(near)} cannot be told apart from {them} by ranks, the other methods can."
-    return f"{text}, and ranks tell every other method apart from {them} (Nemenyi's test, 5 %)."
+    return f"{text}; ranks tell every other method apart from {them} (Nemenyi's test, 5 %)."
 
 
-def _beside_baselines(outcomes: Outcomes) -> str:
-    """On how many datasets a simple baseline reaches the best method."""
+def _reached(outcomes: Outcomes) -> tuple[dict[str, list[str]], int]:
+    """(simple baselines and the datasets on which each reaches the best method, datasets that have a baseline)."""
     compared, reached = 0, dict[str, list[str]]()
     for task in dict.fromkeys(o.key.task for o in outcomes.main):
-        simple = max((o for o in outcomes.baselines(task) if o.useful), key=lambda o: o.merit, default=None)
-        if any(outcomes.baselines(task)):
-            compared += 1
+        compared += bool(outcomes.baselines(task))
+        able = [o for o in outcomes.baselines(task) if o.useful]
+        simple = max(able, key=lambda o: o.merit, default=None)
         mine = [o.merit for o in outcomes.main if o.key.task == task and o.useful]
         if simple is not None and simple.merit >= max(mine, default=-math.inf):
             reached.setdefault(naming.method_title(simple.key.method), []).append(task)
-    if not compared:
+    return reached, compared
+
+
+def _beaten(outcomes: Outcomes) -> str:
+    """That simple baselines reach the methods, for the middle of a sentence; empty where none does."""
+    reached, compared = _reached(outcomes)
+    if not reached:
         return ""
-    won = sum(map(len, reached.values()))
-    if not won:
-        where = f" on all {compared} datasets that have one" if compared > 1 else ""
-        return f"The best method is above every simple baseline{where}."
+    where = f" on {sum(map(len, reached.values()))} of {compared} datasets" if compared > 1 else ""
     return (
-        f"A simple baseline ({_and(list(reached))}) is as good as or better than every method on {won} of "
-        f"{count(compared, 'dataset')}."
+        f"though a simple baseline ({_and(list(reached))}) is as good as or better than every method{where}"
     )
+
+
+def _above_baselines(outcomes: Outcomes) -> str:
+    reached, compared = _reached(outcomes)
+    if reached or not compared or not any(o.useful for o in outcomes.main):
+        return ""
+    where = f" on all {compared} datasets that have one" if compared > 1 else ""
+    return f"The best method is above every simple baseline{where}."
 
 
 def _left_out(outcomes: Outcomes) -> str:

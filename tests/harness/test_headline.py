@@ -107,7 +107,10 @@ def test_one_collapsed():
     seen = Seen(study("lora", [-0.1] * 3), study("adalora", [0.2, 0.3, 0.4]), dead("ars"))
     assert seen.starred == seen.best == ["adalora"] and seen.second == []
     assert len(seen.crowned) == len(seen.bold) == 1
-    assert "AdaLoRA scores highest (MCC 0.300); no other method is above a constant prediction" in seen.lead
+    assert (
+        "AdaLoRA scores highest of the methods (MCC 0.300); no other method is above a constant prediction"
+        in seen.lead
+    )
     assert "1 study (ARS on H3) has collapsed to one prediction for every row" in seen.lead
     assert "1 study (LoRA on H3) is not above a constant prediction" in seen.lead
     assert significance.method_ranking(seen.outcomes).ranks == (1.0, 2.5, 2.5)
@@ -123,7 +126,9 @@ def test_a_baseline_is_best():
         *simple,
     )
     assert (
-        "k-mer" in seen.lead and "is as good as or better than every method on 2 of 2 datasets." in seen.lead
+        "LoRA has the best mean rank (1.0 over 2 pairs of dataset and backbone), though a simple baseline (k-mer logistic "
+        "regression) is as good as or better than every method on 2 of 2 datasets; ranks over so few"
+        in seen.lead
     )
     assert set(seen.starred) == {"kmer_logreg"} and all("baseline" in name for name in seen.crowned)
     assert "not above the best simple baseline" in seen.winners[2] and seen.winners[6].startswith("−0.090")
@@ -159,16 +164,24 @@ def test_undefined_scores_are_named_and_never_best():
         (
             [0.5],
             [0.4],
-            "LoRA scores highest (MCC 0.500), +0.100 to ARS, and 1 seed cannot tell whether by chance",
+            "LoRA scores highest of the methods (MCC 0.500); its lead on ARS, +0.100, is not tested: 1 seed cannot",
         ),
-        ([0.5, 0.6], [0.4, 0.5], "+0.100 to ARS, and 2 seeds cannot tell whether by chance"),
-        ([0.5, 0.6, 0.7], [0.58, 0.5, 0.6], "+0.040 to ARS, within the noise of 3 seeds"),
-        ([0.5, 0.51, 0.52], [0.401, 0.41, 0.42], "+0.100 to ARS, more than the noise of 3 seeds"),
+        (
+            [0.5, 0.6],
+            [0.4, 0.5],
+            "its lead on ARS, +0.100, is not tested: 2 seeds cannot tell it from chance.",
+        ),
+        ([0.5, 0.6, 0.7], [0.58, 0.5, 0.6], "its lead on ARS, +0.040, is within the noise of 3 seeds."),
+        (
+            [0.5, 0.51, 0.52],
+            [0.401, 0.41, 0.42],
+            "its lead on ARS, +0.100, is more than the noise of 3 seeds.",
+        ),
     ],
 )
 def test_the_lead_says_whether_it_is_more_than_noise(first, second, words):
     seen = Seen(study("lora", first), study("ars", second))
-    assert words in seen.lead and "a single dataset says little about others" in seen.lead
+    assert words in seen.lead and "A single dataset says little about others." in seen.lead
     assert f"({len(first)} seed{'s' if len(first) > 1 else ''} each)" in seen.lead
 
 

@@ -76,12 +76,13 @@ def test_where_the_other_strand_is_prepared(tmp_path, strands):
 
 
 def test_limit_counts_sequences_and_not_strands(tmp_path):
-    data = write_task(tmp_path / "data")
+    rows = "sequence,label\nACGTACGT,0\nTTTTACGA,1\nCCCCGGGG,0\nGATTACAG,1\nGGTTACAG,1\n"
+    data = write_task(tmp_path / "data", train=rows)
     made = prepare(
-        ROW, data, tmp_path / "p", tokenizer=letters_tokenizer(), pad_id=0, limit=2, strands="both"
+        ROW, data, tmp_path / "p", tokenizer=letters_tokenizer(), pad_id=0, limit=4, strands="both"
     )
-    assert made.rows == {"train": 4, "dev": 2, "test": 2}
-    assert training_rows(ROW, data, limit=2, strands="both") == 4
+    assert made.rows == {"train": 8, "dev": 3, "test": 3}
+    assert training_rows(ROW, data, limit=4, strands="both") == 8
 
 
 def test_sequences_joined_and_turned_read_like_lists():
