@@ -126,8 +126,8 @@ def test_a_baseline_is_best():
         *simple,
     )
     assert (
-        "LoRA has the best mean rank (1.0 over 2 pairs of dataset and backbone), though a simple baseline (k-mer logistic "
-        "regression) is as good as or better than every method on 2 of 2 datasets; ranks over so few"
+        "LoRA has the best mean rank (1.0 over 2 pairs of dataset and backbone), though a simple baseline (k-mer "
+        "logistic regression) is as good as or better than every method on 2 of 2 datasets; ranks over so few"
         in seen.lead
     )
     assert set(seen.starred) == {"kmer_logreg"} and all("baseline" in name for name in seen.crowned)
