@@ -1,14 +1,14 @@
 """The best pair of backbone and method of each family: by how much, and whether it holds over seeds."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 
 from harness.intervals import EQUAL, is_collapsed
 from harness.reporting import naming, stats
 from harness.reporting.aggregates import complete_backbones, family_estimate, mean_baselines
 from harness.reporting.content import Cell, Field, Look, Table, interval, number, points, signed
-from harness.reporting.outcomes import Outcomes
+from harness.reporting.outcomes import Outcome, Outcomes
 from lingo.metrics import merit
 
 Pair = tuple[str, str]
@@ -29,6 +29,7 @@ class Best:
         second: The next best pairs, that tie; empty where no other pair is of use.
         lead: Mean difference of the first pair to the first of the next, with what the seeds leave open.
         wins: Datasets on which the first pair is above the next.
+        fallen: Of pairs with collapsed studies, on how many datasets.
         left_out: Pairs that are collapsed or not above a constant prediction, which are never best.
         baseline: Title and mean of the best simple baseline; `None` without one.
         ahead: How much better the best pair is than that baseline; NaN without one or the other.
@@ -41,6 +42,7 @@ class Best:
     second: tuple[Pair, ...] = ()
     lead: stats.Estimate = UNKNOWN
     wins: int = 0
+    fallen: Mapping[Pair, int] = field(default_factory=dict)
     left_out: tuple[Pair, ...] = ()
     baseline: tuple[str, float] | None = None
     ahead: float = stats.NAN
@@ -64,7 +66,8 @@ def best_of(outcomes: Outcomes, family: str) -> Best | None:
     left_out = tuple(pair for pair in complete if pair not in able)
     lines = mean_baselines(outcomes, tasks, of_use=True)
     baseline = max(lines, key=lambda line: merit(metric, line[1]), default=None)
-    made = Best(family=family, tasks=tuple(tasks), left_out=left_out, baseline=baseline)
+    fallen = {pair: sum(o.is_collapsed for o in _held(outcomes, tasks, pair)) for pair in able}
+    made = Best(family=family, tasks=tuple(tasks), fallen=fallen, left_out=left_out, baseline=baseline)
     if not able:
         return made
     means = {pair: merit(metric, family_estimate(outcomes, tasks, *pair).mean) for pair in able}
@@ -92,8 +95,12 @@ def _tied(means: Mapping[Pair, float]) -> tuple[tuple[Pair, ...], dict[Pair, flo
     return firsts, {pair: mean for pair, mean in means.items() if pair not in firsts}
 
 
+def _held(outcomes: Outcomes, tasks: Sequence[str], pair: Pair) -> list[Outcome]:
+    return [o for task in tasks if (o := outcomes.get(task, *pair)) is not None]
+
+
 def _of_use(outcomes: Outcomes, tasks: Sequence[str], pair: Pair) -> bool:
-    held = [o for task in tasks if (o := outcomes.get(task, *pair)) is not None]
+    held = _held(outcomes, tasks, pair)
     if is_collapsed(sum(o.is_collapsed for o in held), len(held)):
         return False
     level = stats.mean([merit(o.metric, o.constant_level) for o in held])
@@ -143,9 +150,9 @@ def _row(outcomes: Outcomes, best: Best) -> list[Field]:
     lines = [shown, best.found.why, "not above the best simple baseline" if beaten else ""]
     return [
         first,
-        _pairs(best.pairs),
+        _pairs(best, best.pairs),
         Cell(f"{number(best.found.mean)} {metric}", look, tuple(filter(None, lines))),
-        _pairs(best.second),
+        _pairs(best, best.second),
         _lead(best),
         _sure(best),
         "–" if best.baseline is None else _baseline(best),
@@ -161,10 +168,17 @@ def pair_title(pair: Pair) -> str:
     return f"{naming.backbone_title(pair[0])} · {naming.method_title(pair[1])}"
 
 
-def _pairs(pairs: Sequence[Pair]) -> Field:
-    if len(pairs) < 2:
-        return pair_title(pairs[0]) if pairs else "–"
-    return Cell(f"tie of {len(pairs)}", lines=tuple(map(pair_title, pairs)))
+def _pairs(best: Best, pairs: Sequence[Pair]) -> Field:
+    """The pair, or the pairs that tie, and on how many datasets it has collapsed."""
+    if not pairs:
+        return "–"
+    said = [
+        f"collapsed on {best.fallen[p]} of {len(best.tasks)}" if best.fallen.get(p) else "" for p in pairs
+    ]
+    if len(pairs) == 1:
+        return Cell(pair_title(pairs[0]), lines=tuple(filter(None, said)))
+    lines = [f"{pair_title(pair)} {words}".strip() for pair, words in zip(pairs, said, strict=True)]
+    return Cell(f"tie of {len(pairs)}", lines=tuple(lines))
 
 
 def _lead(best: Best) -> Field:

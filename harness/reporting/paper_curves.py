@@ -148,7 +148,12 @@ def _draw_curves(outcomes: Outcomes, curves: Mapping[naming.Key, Curve], tasks: 
             if not here:
                 continue
             key = max(
-                here, key=lambda k: here[k].scores[-1] if here[k].scores[-1] == here[k].scores[-1] else -2.0
+                here,
+                key=lambda k: (
+                    outcomes.by_key[k].useful,
+                    here[k].scores[-1] == here[k].scores[-1],
+                    here[k].scores[-1],
+                ),
             )
             metric = outcomes.by_key[key].metric
             label = f"{naming.backbone_title(backbone)} ({naming.method_title(key.method)})"

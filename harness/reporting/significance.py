@@ -297,7 +297,7 @@ def _table(
         header=[head, "backbone", "methods", f"{unit} won", "difference", "95 %", "t", "p", "p (Holm)"],
         rows=rows,
         text_columns=3,
-        caption=caption,
+        caption=f"{caption} Where all differences are equal there is no interval and no p.",
         data=[_record(c, head) for c in found],
         folded=folded,
     )

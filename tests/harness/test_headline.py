@@ -118,6 +118,18 @@ def test_one_collapsed():
     assert high.starred == high.best == ["ars"] and "1 study (LoRA on H3) has collapsed" in high.lead
 
 
+def test_a_pair_that_collapsed_on_some_of_its_datasets_says_so():
+    tasks = (H3, H4, "EMP/H4ac")
+    seen = Seen(
+        *(study("lora", [0.5, 0.52, 0.53], task) for task in tasks),
+        *(study("ars", [0.4, 0.45, 0.43], task) for task in tasks[:2]),
+        *(dead("ars", task=tasks[2]), *(dead("adalora", task=task) for task in tasks)),
+    )
+    assert seen.best == ["lora"] and seen.second == ["ars"]
+    assert seen.winners[3] == "OPT-125M · ARS collapsed on 1 of 3"
+    assert "AdaLoRA" not in " ".join(seen.winners)
+
+
 def test_a_baseline_is_best():
     simple = [study("kmer_logreg", [0.6] * 3, task) for task in (H3, H4)]
     seen = Seen(

@@ -36,7 +36,7 @@ def holds(mean, low, high, metric):
     return lowest <= low <= mean <= high <= highest and high > low
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @example(("mcc", [0.603, 0.849]))
 @example(("mcc", [0.0, 0.0, 0.0]))
 @example(("auroc", [1.0, 1.0, 0.4]))
@@ -73,7 +73,7 @@ def test_an_interval_over_datasets_needs_three_seeds_of_each(groups):
         assert found.why == "all seeds equal, no interval"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.sampled_from(["classification", "multilabel", "regression"]),
     st.integers(1, 12),
