@@ -29,6 +29,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "num_samples": 4,
         "epochs": 4,
         "seeds": (0, 1),
+        "deterministic": True,
     },
 }
 """Defaults of single suites, before those of `Benchmark`."""
@@ -75,6 +76,7 @@ LATER = (
     "siblings",
     "prompt",
     "frozen",
+    "deterministic",
 )
 """Settings that came after the first results: left out of a benchmark's identity while they are off."""
 
@@ -150,6 +152,8 @@ class Benchmark(BaseModel):
         scheduler: How trials that fall behind are stopped early: `asha`, `hyperband`, `median` or `none`.
         siblings: Trials of the best configuration so far, which differ only in p, bT and delta_T and share the
             training up to their first rank allocation; 1 for none.
+        deterministic: Whether the search repeats, whatever the load: its trials train alone, and proposals and early
+            stopping do not depend on which trial reports first (`harness.in_order`).
         patience: Evaluations of a final run without a lower dev loss after which it stops and its best
             evaluation's weights are tested (paper section 4.4); 0 trains all epochs.
         max_failures: How often a trial is tried again after a failure that is not its configuration's.
@@ -195,6 +199,7 @@ class Benchmark(BaseModel):
     searcher: Literal["tpe", "random", "grid"] = "tpe"
     scheduler: Literal["asha", "hyperband", "median", "none"] = "asha"
     siblings: Positive = 1
+    deterministic: bool = False
     patience: Annotated[int, Field(ge=0)] = 10
     max_failures: Annotated[int, Field(ge=0)] = 2
     time_budget: Span | None = None
@@ -267,6 +272,11 @@ def build(options: Mapping[str, Any]) -> Benchmark:
         )
     values["models"] = tuple(dict.fromkeys(map(_resolved, values["models"])))
     problems += _budget_problems(values)
+    if values.get("deterministic") and values.get("scheduler") == "median":
+        problems.append(
+            "`--deterministic` goes with `--scheduler` asha, hyperband or none, but got median, which compares a "
+            "trial with whatever others have reported by then."
+        )
     try:
         benchmark = Benchmark(**values)
     except ValidationError as error:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from harness.engine import Engine
+from harness.exact import Exact, prepare
 from harness.files import Files, LocalFiles
 from harness.jobs import Job, Report
 from lingo.methods import METHODS
@@ -42,6 +43,7 @@ def make_engine(
             f"This machine's GPU must be usable by torch {torch.__version__} (CUDA {torch.version.cuda}), but is not: "
             "the driver is missing or too old (see `nvidia-smi` there); take a newer image in the cluster file."
         )
+    prepare()
     files = files or LocalFiles()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     held = frozen or usual_type(device)
@@ -75,6 +77,7 @@ class Dispatch:
     def __init__(self, makers: Mapping[str, Callable[[], Engine]]) -> None:
         self._makers = makers
         self._engines: dict[str, Engine] = {}
+        self._exact = Exact()
         self._jobs: dict[str, str] = {}
         """Kind of each job that is held."""
 
@@ -83,11 +86,14 @@ class Dispatch:
         kind = _kind(job)
         if any(other != kind for other in self._jobs.values()):
             return 0
+        if self._jobs and (job.alone or self._exact.on):
+            return 0
         return self._engine(kind).free_slots(job)
 
     def admit(self, job: Job) -> None:
         """Take a job. Raises `ValueError` with one clear line when it cannot be trained."""
         kind = _kind(job)
+        self._exact.set(job.alone)
         self._engine(kind).admit(job)
         self._jobs[job.id] = kind
 
@@ -101,6 +107,7 @@ class Dispatch:
         """Train what is held a little further."""
         kinds = set(self._jobs.values())
         reports = [report for kind in kinds for report in self._engines[kind].advance()]
+        reports = [self._exact.noted(report) for report in reports]
         for report in reports:
             if report.status != "running":
                 self._jobs.pop(report.job, None)
@@ -113,6 +120,7 @@ class Dispatch:
 
     def close(self) -> None:
         """Free memory and files."""
+        self._exact.set(False)
         for engine in self._engines.values():
             engine.close()
         self._engines.clear()

@@ -29,6 +29,7 @@ QUIET_S = 0.5  # this often later on, since hundreds of groups ask one source
 AFTER_NEWS_S = 1.0
 IDLE_S = 2.0  # an idle group waits this long in one question
 BEAT_S = 10.0  # between two signs of life
+WAITING_S = 0.02  # between two looks at the orders of a group whose job waits at a rung
 LOOK_S = 3.0  # between two looks whether a machine is about to be taken away
 ENDED = 100  # jobs whose last report may not have been heard
 MAX_CRASHES = 4  # in a row without a report: the process itself may be damaged
@@ -110,6 +111,7 @@ class Link:
         self._ended = not hello(())
         self._reports: list[Report] = []
         self._refused: list[str] = []
+        self._waiting: dict[str, int] = {}
         self._told: tuple[list[Report], list[str]] = ([], [])
         self._question: Any = None
         self._next = self._news = 0.0
@@ -122,14 +124,16 @@ class Link:
         self._reports += reports
         self._refused += refused
 
-    def orders(self, held: Mapping[str, Job], ended: Sequence[Job]) -> Orders:
+    def orders(self, held: Mapping[str, Job], ended: Sequence[Job], waiting: Mapping[str, int]) -> Orders:
         """Orders that have arrived, if any; an idle group waits. A dead source is an order to end, and a machine
         that is about to go is one to leave.
 
         Args:
             held: Jobs of the group.
             ended: Jobs that ended lately, of which there may be news that the source has not heard.
+            waiting: Those of the held ones that wait at a rung, and its epoch.
         """
+        self._waiting = dict(waiting)
         orders = Orders(close=True) if self._ended else self._asked(held, ended)
         if time.monotonic() - self._looked < LOOK_S or orders.close:
             return orders
@@ -176,7 +180,16 @@ class Link:
         urgent = self._reports or self._refused or not held
         if self._question is None and (urgent or time.monotonic() >= self._next):
             room = self._slots - len(held)
-            news = News(self._group, self._life, self._reports, list(held), self._refused, room, self._idle)
+            news = News(
+                self._group,
+                self._life,
+                self._reports,
+                list(held),
+                self._refused,
+                room,
+                self._idle,
+                self._waiting,
+            )
             self._question = self._source.exchange.remote(news, 0.0 if held else IDLE_S)
             self._told = (self._reports, self._refused)
             if urgent:
@@ -211,14 +224,15 @@ class Group:
         self._engine, self._shared, self._link = engine, shared, link
         self._crashed, self._suspect = crashed, suspect
         self._held: dict[str, Job] = {}
+        self._waiting: dict[str, int] = {}
         self._ended: deque[Job] = deque(maxlen=ENDED)
         self._crashes = 0
 
     def run(self) -> None:
         """Serve until the job source closes the group, or until it must leave its machine."""
         while True:
-            error = self._advance() if self._held else None
-            mine = self._link.orders(self._held, self._ended) if self._link else None
+            error = self._advance() if set(self._held) - set(self._waiting) else None
+            mine = self._link.orders(self._held, self._ended, self._waiting) if self._link else None
             orders, errors = self._shared.turn(mine, error)
             if orders.close:
                 return
@@ -228,6 +242,10 @@ class Group:
                 self._drop(name)
             for job in orders.admit:
                 self._admit(job)
+            for name in orders.proceed:
+                self._waiting.pop(name, None)
+            if self._waiting:
+                time.sleep(WAITING_S)
             if orders.leave:
                 self._leave()
                 return
@@ -246,6 +264,7 @@ class Group:
     def _drop(self, name: str) -> None:
         self._engine.release(name)
         self._held.pop(name, None)
+        self._waiting.pop(name, None)
 
     def _admit(self, job: Job) -> None:
         error, hopeless = None, False
@@ -276,8 +295,11 @@ class Group:
             return line
         for report in reports:
             self._crashes = 0
+            self._waiting.pop(report.job, None)
             if report.status != "running" and report.job in self._held:
                 self._ended.append(self._held.pop(report.job))
+            elif report.job in self._held and report.epoch in self._held[report.job].rungs:
+                self._waiting[report.job] = report.epoch
         self._tell(
             [report for report in reports if report.status != "returned"],
             [report.job for report in reports if report.status == "returned"],

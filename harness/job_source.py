@@ -18,7 +18,7 @@ import asyncio
 import os
 import time
 import uuid
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from harness.job_state import JobState
 from harness.jobs import OPEN, Event, Job, News, Orders, Report, Status
@@ -98,8 +98,10 @@ class JobSource(JobState):
                 wait for a slot; it must keep checkpoints, from which it goes on.
         """
         if job.id in self._entries:
-            self._entries[job.id].followed |= followed
-            self._entries[job.id].seen = self._clock()
+            known = self._entries[job.id]
+            known.followed |= followed
+            known.seen = self._clock()
+            known.trial, known.turns = known.trial or trial, known.turns or turns  # one that a group told of
             return
         self._count_time()
         self._submitted += 1
@@ -128,6 +130,17 @@ class JobSource(JobState):
             fresh = [report for report in entry.reports if report.number > after]
             if fresh or entry.status not in OPEN or not await self._wait(deadline):
                 return fresh, entry.status
+
+    async def proceed(self, epochs: Mapping[str, int]) -> None:
+        """Jobs that wait at a rung go on. Saying it again changes nothing.
+
+        Args:
+            epochs: By job the last rung that it may pass.
+        """
+        for name, epoch in epochs.items():
+            if name in self._entries:
+                self._entries[name].go = max(self._entries[name].go, epoch)
+        await self._notify()
 
     async def release(self, job_id: str) -> None:
         """The client is done with this job: an open one is stopped, an ended one's reports are forgotten."""
@@ -202,14 +215,20 @@ class JobSource(JobState):
             if self._may_go(news.group, group):
                 del self._groups[news.group]
                 return Orders(close=True)
+            self._make_room(group)
             release = [name for name in news.held if name not in group.held]
             admit = self._take_jobs(news.group, group, news.room)
             if release or admit:
                 await self._notify()
-            woken = not (release or admit) and await self._wait(deadline)
+            proceed = [
+                name
+                for name, epoch in news.waiting.items()
+                if name in group.held and self._entries[name].go >= epoch
+            ]
+            woken = not (release or admit or proceed) and await self._wait(deadline)
             group.waited += 0.0 if group.held else self._clock() - group.exchanged
             if not woken:
-                return Orders(release, admit)
+                return Orders(release, admit, proceed=proceed)
 
     def _may_go(self, name: str, group: GroupState) -> bool:
         """Whether a group has been without work for long, nothing waits, and another one is there."""

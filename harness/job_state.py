@@ -108,6 +108,13 @@ class JobState:
             entry.turn = entry.epoch
             self._requeue(entry)
 
+    def _make_room(self, group: GroupState) -> None:
+        """A job that waits at a rung for one that has no slot gives its own up; it goes on from its checkpoint."""
+        for name in sorted(group.held):
+            entry = self._entries[name]
+            if entry.waits and any(_waits_for(entry, self._entries[other]) for other in self._queue):
+                self._requeue(entry)
+
     def _retry(self, entry: Entry, report: Report) -> None:
         """A failed attempt: another one, elsewhere where there is another group, or the end."""
         where = entry.group or "no group"
@@ -130,12 +137,12 @@ class JobState:
             if (
                 len(taken) >= room
                 or self._at_limit()
-                or any(self._entries[held].alone for held in group.held)
+                or any(self._entries[held].separate for held in group.held)
             ):
                 break
             entry = self._entries[job_id]
-            unfit = job_id in group.refused or kind_of(entry.job) in group.kinds
-            if unfit or (entry.alone and group.held) or self._better_elsewhere(name, entry):
+            unfit = job_id in group.refused or kind_of(entry.job) in group.kinds or entry.waits
+            if unfit or (entry.separate and group.held) or self._better_elsewhere(name, entry):
                 continue
             self._queue.remove(job_id)
             group.held.add(job_id)
@@ -206,3 +213,11 @@ class JobState:
         self._event_count += 1
         report = entry.reports[-1] if entry.reports else Report(job=entry.job.id, number=0, status="running")
         self._events.append(Event(self._event_count, entry.job, report, status))
+
+
+def _waits_for(entry: Entry, queued: Entry) -> bool:
+    """Whether the decision on a job may need the scores of one in the queue: of its own trial, or of an earlier one
+    of its search group."""
+    group, _, number = entry.trial.rpartition("/")
+    other, _, earlier = queued.trial.rpartition("/")
+    return bool(group) and not queued.waits and group == other and int(earlier) <= int(number)

@@ -1,6 +1,6 @@
 """What travels between the search, the pool and its workers: jobs out, reports back. Plain data only."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -28,6 +28,10 @@ class Job:
         predictions: Folder for the test predictions of a final job, one parquet file each; `None` keeps none.
         siblings: Whether other trials may come that differ in p, bT and ΔT alone: the state before the first
             allocation is then kept in `<checkpoints>/prefixes/` for them.
+        alone: Whether it is trained without neighbours, on one thread and with deterministic kernels, so that its
+            numbers follow from its configuration alone, to the bit, on one kind of machine.
+        rungs: Epochs after which it waits until the search says that it goes on (`JobSource.proceed`); only of
+            jobs that are trained alone.
     """
 
     id: str
@@ -41,6 +45,8 @@ class Job:
     patience: int | None = None
     predictions: str | None = None
     siblings: bool = False
+    alone: bool = False
+    rungs: Sequence[int] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +104,7 @@ class News:
         refused: Ids of the jobs that it was given and cannot take now.
         room: How many more jobs it could hold.
         idle: Seconds that it was without a job before it got those that it holds, told once.
+        waiting: Those of the held jobs that wait at a rung, and its epoch.
     """
 
     group: str
@@ -107,6 +114,7 @@ class News:
     refused: Sequence[str]
     room: int
     idle: float = 0.0
+    waiting: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -115,6 +123,7 @@ class Orders:
 
     `hello`: the source does not know it (any more) and asks it to say hello again, with the jobs that it holds.
     `leave`: a machine of the group is about to be taken away: save, hand the jobs back, end.
+    `proceed`: jobs that need not wait at their rung any longer.
     """
 
     release: Sequence[str] = ()
@@ -122,3 +131,4 @@ class Orders:
     close: bool = False
     hello: bool = False
     leave: bool = False
+    proceed: Sequence[str] = ()

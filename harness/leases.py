@@ -28,6 +28,7 @@ class Entry:
         alone: Whether it is to be trained without neighbours, to tell which of several is at fault.
         trial, turns: Jobs of one `trial` take turns: after the epochs of `turns` they wait for those behind.
         turn: The epoch after which it last waited.
+        go: The last rung that it may pass.
     """
 
     job: Job
@@ -44,6 +45,17 @@ class Entry:
     trial: str = ""
     turns: Collection[int] = ()
     turn: int = 0
+    go: int = 0
+
+    @property
+    def separate(self) -> bool:
+        """Whether it is trained without neighbours."""
+        return self.alone or self.job.alone
+
+    @property
+    def waits(self) -> bool:
+        """Whether it stands at a rung where nobody has said yet that it goes on."""
+        return self.epoch in self.job.rungs and self.go < self.epoch
 
     @property
     def place(self) -> tuple[int, int, int]:

@@ -10,6 +10,7 @@ from harness.spaces import SearchSpace
 from lingo.backbones import Backbone
 from lingo.batch import Share
 from lingo.embeddings import add_rows
+from lingo.layout import Layout
 from lingo.methods import METHODS
 from lingo.pack import Pack
 from lingo.quantized import Frozen as Frozen
@@ -41,6 +42,10 @@ class Room:
             raise ValueError(
                 f"`frozen` must be one of {', '.join(get_args(Frozen))}, but got {self.frozen!r}."
             )
+
+    def holds_no_more(self, layout: Layout) -> bool:
+        """Whether a pack of this layout has just this room."""
+        return layout.rank in (0, self.max_rank) and layout.labels == self.max_labels
 
 
 def largest(spaces: Iterable[SearchSpace], labels: Iterable[int]) -> dict[str, int]:

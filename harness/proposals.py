@@ -15,10 +15,15 @@ from optuna.trial import TrialState
 from harness.client import objective
 from harness.jobs import Job
 from harness.sampling import Even, PerTrial, Recorder, sampler_of, startup_trials
+from harness.schedulers import rungs_of
 from harness.scopes import SHARED_START, grid, merge, siblings_of
 from harness.studies import Ended, Past, StudyPlan, has_ended
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+LAG = 4
+"""A trial of a deterministic search is drawn from the scores of all trials up to this many before it, so that this
+many train at the same time in each search group. Another number would be another search."""
 
 
 @dataclass(kw_only=True)
@@ -55,12 +60,15 @@ class Proposals:
         self._grid = self._plan.searcher == "grid"
         self._points = grid(self._space, points, seed=self._plan.seed) if self._grid else points
         self._values: dict[int, Mapping[str, Any]] = {}
+        self._pasts: dict[int, Past] = {}
+        self._seen: dict[int, dict[int, float]] = {}
         self._asked: dict[int, optuna.Trial] = {}
         self._sampler = PerTrial(sampler_of(self._plan))
-        self._study = optuna.create_study(direction="maximize", sampler=self._sampler)
+        self._study = self._new_study()
         self.history, self._open = group_history(members)
         for past in self.history:
             self._remember(past)
+            self._pasts[past.number] = past
         ended = {past.number for past in self.history}
         known = ended | {trial.number for trial in self._open}
         self.total = min(self._plan.num_samples, len(self._points)) if self._grid else self._plan.num_samples
@@ -73,10 +81,18 @@ class Proposals:
         """Trials still to propose."""
         return len(self._open) + len(self._fresh)
 
+    @property
+    def ready(self) -> bool:
+        """Whether the next trial can be proposed. In a deterministic search one that is drawn from the scores of
+        others waits until all that are to enter have ended: those up to `LAG` trials before it."""
+        if not self._plan.deterministic or self._next_is_open() or self._settled_alone(self._fresh[0]):
+            return True
+        return all(number in self._pasts for number in range(self._fresh[0] - LAG + 1))
+
     def next(self) -> Proposal:
         """The next trial. Raises `IndexError` when none is left."""
         self.begun += 1
-        if self._open:
+        if self._next_is_open():
             trial = self._open.pop(0)
             self._ask(trial.number, trial.values)
             jobs = [
@@ -85,17 +101,56 @@ class Proposals:
             ]
             return Proposal(number=trial.number, jobs=jobs, seen=trial.seen)
         number = self._fresh.pop(0)
+        if self._plan.deterministic:
+            self._forget_after(number - LAG)
         values = self._ask(number, self._settled(number))
         return Proposal(number=number, jobs=[self._job(plan, number, values) for plan in self._members])
 
+    def _next_is_open(self) -> bool:
+        """Open trials go first; in a deterministic search every trial goes in the order of the numbers."""
+        if not self._open or not self._plan.deterministic or not self._fresh:
+            return bool(self._open)
+        return self._open[0].number < self._fresh[0]
+
+    def _settled_alone(self, number: int) -> bool:
+        """Whether a trial's settings follow from its number alone."""
+        return self._plan.searcher != "tpe" or number < len(self._points) + startup_trials(
+            self._plan.num_samples
+        )
+
+    def _new_study(self) -> optuna.Study:
+        return optuna.create_study(direction="maximize", sampler=self._sampler)
+
+    def _forget_after(self, last: int) -> None:
+        """A study of the trials up to `last` alone, in the order of their numbers."""
+        self._study, self._scores = self._new_study(), {}
+        for number in sorted(self._pasts):
+            if number <= last:
+                self._remember(self._pasts[number])
+
     def report(self, number: int, epoch: int, value: float) -> None:
         """An evaluation of a running trial; a repeated epoch changes nothing."""
+        if self._plan.deterministic:
+            self._seen.setdefault(number, {}).setdefault(epoch, value)
+            return
         trial = self._asked[number]
         if epoch not in self._study.get_trials(deepcopy=False)[trial.number].intermediate_values:
             trial.report(value, epoch)
 
     def ended(self, number: int, state: str) -> None:
         """A trial ended: `finished`, `stopped` by the scheduler, or anything else, which counts as failed."""
+        if self._plan.deterministic:
+            seen = self._seen.pop(number, {})
+            status: Ended = (
+                "finished" if state == "finished" else "stopped" if state == "stopped" else "failed"
+            )
+            self._pasts[number] = Past(
+                number=number,
+                values=self._values[number],
+                status=status,
+                evaluations=tuple(sorted(seen.items())),
+            )
+            return
         trial = self._asked.pop(number)
         seen = self._study.get_trials(deepcopy=False)[trial.number].intermediate_values
         if state == "finished" and seen:
@@ -156,6 +211,8 @@ class Proposals:
             config=dict(config or made),
             checkpoints=plan.checkpoints,
             siblings=plan.siblings > 1,
+            alone=plan.deterministic,
+            rungs=tuple(rungs_of(self._plan, number)) if plan.deterministic else (),
         )
 
     def _remember(self, past: Past) -> None:

@@ -195,6 +195,16 @@ def brackets(plan: StudyPlan) -> list[TrialScheduler]:
     return [AsyncHyperBandScheduler(**common, grace_period=first) for first in first_rungs(plan)]
 
 
+def rungs_of(plan: StudyPlan, number: int) -> list[int]:
+    """The epochs after which a trial may be stopped in a deterministic search, by `asha` or `hyperband`."""
+    if plan.scheduler == "none":
+        return []
+    if plan.scheduler == "asha":
+        return rungs(plan)
+    first = first_rungs(plan)
+    return [epoch for epoch in first[bracket(plan, number) :] if epoch < plan.epochs]
+
+
 def bracket(plan: StudyPlan, number: int) -> int:
     """The bracket of a trial. As in Hyperband, bracket b gets (s_max + 1) / (s + 1) · η^s trials, s = s_max - b."""
     if plan.scheduler != "hyperband":

@@ -57,6 +57,8 @@ class GroupSearcher(Searcher):
         """The configuration of the next trial, `None` while enough are under way, `FINISHED` after the last."""
         for key in self._closed:
             self._claims[key].total = self._claims[key].begun
+        for key in self._claims:
+            self._claims[key].ready = not self._claims[key].left or self.proposals[key].ready
         claims = list(self._claims.values())
         if not any(claim.left for claim in claims):
             return Searcher.FINISHED
@@ -69,7 +71,10 @@ class GroupSearcher(Searcher):
         self._running[trial_id] = (claim.key, proposal.number)
         self._count += 1
         members = self.members[claim.key]
-        return as_config(claim.key, members, proposal) | {"order": self._count, "turns": turns(members)}
+        order = (
+            [] if members[0].deterministic else turns(members)
+        )  # there jobs wait for each other at every rung
+        return as_config(claim.key, members, proposal) | {"order": self._count, "turns": order}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """An evaluation."""
@@ -85,7 +90,10 @@ class GroupSearcher(Searcher):
         state = "failed" if error or not result else result.get(STATE, "failed")
         if result and state in ("running", "finished"):
             self.proposals[key].report(number, result[EPOCH], result[METRIC])
-        self.proposals[key].ended(number, {"running": "stopped", "finished": "finished"}.get(state, "failed"))
+        ends = {"running": "stopped", "stopped": "stopped", "finished": "finished"}
+        if not self.members[key][0].deterministic:
+            del ends["stopped"]  # from outside, without an evaluation that would tell anything
+        self.proposals[key].ended(number, ends.get(state, "failed"))
         if state != "finished":  # its client only lets go of its jobs when the next trial comes
             for plan in self.members[key]:
                 self.release(job_id(plan, number))
@@ -99,7 +107,7 @@ class GroupSearcher(Searcher):
 
     def _claim(self, key: str, members: Sequence[StudyPlan]) -> Claim:
         method = METHODS[members[0].method]
-        single = method.adapter == "none" or method.engine != "pack"
+        single = method.adapter == "none" or method.engine != "pack" or members[0].deterministic
         return Claim(
             key=key,
             lane=(members[0].backbone, f"{method.engine} {method.name}" if single else "pack"),

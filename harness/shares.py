@@ -17,6 +17,7 @@ class Claim:
         total: Trials that it will have in all.
         begun: Trials proposed so far, those of earlier runs included.
         running: Trials proposed and not ended.
+        ready: Whether its next trial can be proposed now.
     """
 
     key: str
@@ -27,6 +28,7 @@ class Claim:
     single: bool = False
     begun: int = 0
     running: int = 0
+    ready: bool = True
 
     @property
     def left(self) -> int:
@@ -55,7 +57,7 @@ def next_claim(claims: Sequence[Claim], *, groups: int, slots: int, spare: int, 
     """
     under_way = _under_way(claims)
     granted = _grant(claims, groups)
-    wanting = [claim for claim in claims if claim.left and claim.lane in granted]
+    wanting = [claim for claim in claims if claim.left and claim.ready and claim.lane in granted]
     busy = {lane: _under_way([claim for claim in claims if claim.lane == lane]) for lane in granted}
     free = [
         claim

@@ -240,6 +240,8 @@ def _slots(
     packed = [cell for cell in cells if _goes_into_packs(cell)]
     runs = len(packed) * max(benchmark.num_samples, len(benchmark.seeds))
     each = -(-min(runs, benchmark.max_concurrent or runs) // ground.shape.groups)
+    if benchmark.deterministic:
+        return 1
     if benchmark.pack or make_engine or each <= 1:
         return benchmark.pack or 1
     longest = {cell.source: cell for cell in sorted(packed, key=lambda cell: cell.work)}

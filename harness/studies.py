@@ -87,6 +87,8 @@ class StudyPlan:
             delta_T and so share the start of their training.
         history: Trials that have ended before: the searcher and the scheduler know them.
         open: Numbers and whole configurations of trials that have begun and not ended: they go on first.
+        deterministic: Whether trials, decisions and scores are to be the same whatever the load: trials train
+            alone, and nothing depends on which of them reports first, see `harness.in_order`.
         work: Expected work of one trial in any unit that is the same for all studies: the longest go first.
         checkpoints: Folder in which the trials keep their state to go on from; `None` keeps none.
     """
@@ -109,6 +111,7 @@ class StudyPlan:
     searcher: SearcherName = "tpe"
     scheduler: SchedulerName = "asha"
     siblings: int = 1
+    deterministic: bool = False
     history: tuple[Past, ...] = ()
     open: tuple[tuple[int, Mapping[str, Any]], ...] = ()
     work: float = 1.0

@@ -82,6 +82,7 @@ def _plan(
         searcher=benchmark.searcher,
         scheduler=benchmark.scheduler,
         siblings=siblings_of(study.space, benchmark.siblings),
+        deterministic=benchmark.deterministic,
         history=tuple(Past.of(record, study.space.leaves) for record in ended),
         open=opened,
         work=cell.work,

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -54,6 +55,7 @@ class Tuner:
         from harness.searcher import GroupSearcher
 
         self._searcher = GroupSearcher(plans, **rules)
+        self._ended = threading.Event()
 
     def close(self, groups: set[str]) -> None:
         """Propose nothing more of these groups."""
@@ -74,14 +76,21 @@ class Tuner:
         self._searcher.release = lambda name: source.release.remote(name)
         from harness import controller
         from harness.client import METRIC, Client, StopWhenInterrupted
+        from harness.in_order import InOrder
         from harness.schedulers import GroupSchedulers
 
         controller.install()
         logging.getLogger("ray.tune").setLevel(logging.ERROR)
-        scheduler = GroupSchedulers(
-            {key: members[0] for key, members in self._searcher.members.items()},
-            {key: proposals.history for key, proposals in self._searcher.proposals.items()},
-        )
+        members = self._searcher.members
+        history = {key: proposals.history for key, proposals in self._searcher.proposals.items()}
+        scheduler: Any
+        if any(plans[0].deterministic for plans in members.values()):
+            scheduler = InOrder(
+                members, history, lambda epochs: source.proceed.remote(epochs), self._searcher.release
+            )
+            threading.Thread(target=scheduler.tell_until, args=(self._ended,), daemon=True).start()
+        else:
+            scheduler = GroupSchedulers({key: plans[0] for key, plans in members.items()}, history)
         client = tune.with_parameters(Client, source=source)
         tuner = tune.Tuner(
             tune.with_resources(client, dict(client_asks)),
@@ -107,3 +116,4 @@ class Tuner:
         )
         with Path(os.devnull).open("w") as silence, redirect_stdout(silence):  # verbose=0 still prints
             tuner.fit()
+        self._ended.set()

@@ -164,6 +164,7 @@ def final_jobs(
                     config={**won.config, "seed": seed},
                     adapter=_adapter_folder(adapters, cell, seed),
                     checkpoints=str(checkpoints) if checkpoints else None,
+                    alone=True,
                     patience=patience,
                 )
             )

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -21,7 +22,7 @@ from harness.training import Training
 from lingo.backbones import Backbone
 from lingo.batch import Share
 from lingo.data import TaskData
-from lingo.pack import Pack
+from lingo.pack import EVAL_TOKENS, Pack
 from lingo.sites import target_paths
 from lingo.slot import Slot
 from lingo.trial import TrialConfig
@@ -80,6 +81,7 @@ class LingoEngine:
         self._backbone: tuple[tuple[str, int, Frozen], Backbone] | None = None
         self._pack: Pack | None = None
         self._most = self._room.pack
+        self._alone = False
         self._data: dict[str, TaskData] = {}
         self._new_tokens: dict[str, int] = {}
         self._jobs: dict[str, Training] = {}
@@ -94,7 +96,9 @@ class LingoEngine:
         """How many jobs like this one fit now: beside others only on the same backbone and in the same pack."""
         config = TrialConfig.from_dict(job.config)
         if not self._jobs:
-            return 1 if is_full(config) else self._most
+            return 1 if is_full(config) or job.alone else self._most
+        if job.alone or self._alone:
+            return 0
         with self._peers.together():
             if self._pack is None or not self._suits(self._pack, job, config):
                 return 0
@@ -126,6 +130,8 @@ class LingoEngine:
         if self._pack is None or not self._suits(self._pack, job, config):
             self._build(job, config, data)
         assert self._pack is not None and self._backbone is not None
+        if job.alone:  # what a lack of memory once asked of another job is no matter of this one
+            self._pack.micro_batches, self._pack.eval_tokens = 1, EVAL_TOKENS
         paths = () if self._pack.full else target_paths(self._backbone[1], config.targets)
         training = Training(
             job,
@@ -269,15 +275,26 @@ class LingoEngine:
             self._backbone is not None
             and self._backbone[0] == self._needs(job, full=full)
             and pack.full == full
+            and self._alone == job.alone
             and (full or rank_of(config) <= pack.layout.rank)
             and self._open(job.data).num_labels <= pack.layout.labels
+            and (not job.alone or self._room_of(job, config, self._open(job.data)).holds_no_more(pack.layout))
         )
+
+    def _room_of(self, job: Job, config: TrialConfig, data: TaskData) -> Room:
+        """What the pack of a job holds; of one that is trained alone just that job, since the sizes of tensors enter
+        into how their sums are rounded."""
+        if not job.alone:
+            return self._room
+        rank = max(1, rank_of(config))
+        return replace(self._room, pack=1, max_rank=rank, max_labels=data.num_labels)
 
     def _build(self, job: Job, config: TrialConfig, data: TaskData) -> None:
         if self._jobs:
             raise ValueError(f"{job.id} does not fit beside the jobs that this worker trains.")
         self._close_pack()
-        full = is_full(config)
+        full, self._alone = is_full(config), job.alone
+        room = self._room_of(job, config, data)
         needs = self._needs(job, full=full)
         if self._backbone is None or self._backbone[0] != needs:
             self._backbone, self._most = None, self._room.pack
@@ -290,10 +307,10 @@ class LingoEngine:
             try:
                 self._pack = build(
                     self._backbone[1],
-                    self._room,
+                    room,
                     config,
                     data.num_labels,
-                    capacity=self._most,
+                    capacity=1 if job.alone else self._most,
                     share=self._share,
                     reduce=self._peers.reduce,
                 )
@@ -301,7 +318,7 @@ class LingoEngine:
                 problem = short
             if self._peers.short(problem):
                 self._close_pack()
-                if full or self._most == 1:
+                if full or job.alone or self._most == 1:
                     raise problem or ShortOfMemory("another worker has no room for a pack of one trial.")
                 self._most //= 2
                 log.warning("out of memory for a pack; packs of %d trials", self._most)

@@ -54,6 +54,7 @@ def test_ray_optuna_and_mlflow_stay_in_their_rooms():
             "search",
             "searcher",
             "schedulers",
+            "in_order",
             "tuner",
             "controller",
             "pool",

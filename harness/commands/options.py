@@ -180,6 +180,15 @@ ROWS = (
         "their first rank allocation.",
         flag="--share-prefix",
     ),
+    Row(
+        "deterministic",
+        bool,
+        SEARCH,
+        None,
+        "Make the search repeat whatever the load: trials train alone instead of in packs, and are compared in the "
+        "order of their numbers. Final runs always repeat. See docs/reproducibility.md.",
+        "off; on for quickstart",
+    ),
     Row("seed", int, SEARCH, "N", "Seed of the search."),
     Row(
         "seeds",
