@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -427,5 +428,88 @@ def test_idle_groups_of_an_autoscaled_cluster_go_and_the_last_stays() -> None:
         await world.source.hello("g", "new", None)
         assert names(await world.exchange("new", group="g")) == ["y"]
         assert not await world.source.wanted()
+
+    run(test())
+
+
+def waiting(name: str, trial: str, **more: Any) -> tuple[Job, str]:
+    return replace(job(name), alone=True, rungs=(1, 2), **more), trial
+
+
+def test_a_job_at_a_rung_keeps_its_slot_until_it_may_go_on() -> None:
+    async def test() -> None:
+        world = World()
+        first, trial = waiting("a", "g/0")
+        await world.source.submit(first, trial=trial)
+        await world.source.hello("g", "a", None)
+        assert names(await world.exchange()) == ["a"]
+
+        async def ask(waits: int) -> Sequence[str]:
+            news = News("g", "a", [report("a", waits)], ["a"], [], 0, waiting={"a": waits})
+            return (await world.source.exchange(news, 0.0)).proceed
+
+        assert await ask(1) == []
+        await world.source.proceed({"a": 1, "unknown": 1})
+        assert await ask(1) == ["a"]
+        assert await ask(2) == []  # the first rung's answer is none for the second
+        await world.source.proceed({"a": 2})
+        await world.source.proceed({"a": 1})  # told again, late
+        assert await ask(2) == ["a"]
+
+    run(test())
+
+
+def test_a_job_at_a_rung_makes_room_for_one_that_it_waits_for_and_waits_in_the_queue() -> None:
+    async def test() -> None:
+        world = World()
+        for name, trial in (("late", "g/1"), ("early", "g/0"), ("other", "h/0")):
+            one, trial = waiting(name, trial)
+            await world.source.submit(one, trial=trial, priority=1 if name == "other" else 0)
+        await world.source.hello("g", "a", None)
+        assert names(await world.exchange(room=5)) == ["late"]  # it trains alone
+        news = News("g", "a", [report("late", 1)], ["late"], [], 0, waiting={"late": 1})
+        orders = await world.source.exchange(news, 0.0)
+        assert (orders.release, names(orders)) == (["late"], [])
+        assert names(await world.exchange()) == ["early"]
+        early = News("g", "a", [report("early", 1)], ["early"], [], 0, waiting={"early": 1})
+        assert (
+            await world.source.exchange(early, 0.0)
+        ).release == []  # nobody that it waits for is in the queue
+        await world.source.proceed({"early": 1})
+        assert (await world.source.exchange(early, 0.0)).proceed == ["early"]
+        assert names(await world.exchange(reports=[report("early", 2, "finished")])) == ["other"]
+        await world.source.proceed({"late": 1})
+        assert names(await world.exchange(reports=[report("other", 1, "finished")])) == ["late"]
+
+    run(test())
+
+
+def test_a_source_that_was_started_anew_lets_nobody_pass_a_rung_unasked() -> None:
+    async def test() -> None:
+        world = World()
+        one, trial = waiting("a", "g/3")
+        await world.source.hello("g", "a", None, held=[one])
+        news = News("g", "a", [], ["a"], [], 0, waiting={"a": 1})
+        assert (await world.source.exchange(news, 0.0)).proceed == []
+        await world.source.submit(one, trial=trial)
+        await world.source.proceed({"a": 1})
+        assert (await world.source.exchange(news, 0.0)).proceed == ["a"]
+
+    run(test())
+
+
+def test_a_job_that_is_trained_alone_gets_no_neighbour_and_becomes_none() -> None:
+    async def test() -> None:
+        world = World()
+        await world.submit("first")
+        await world.source.submit(replace(job("alone"), alone=True), priority=1)
+        await world.submit("third", priority=2)
+        await world.source.hello("g", "a", None)
+        await world.source.hello("h", "b", None)
+        assert names(await world.exchange(room=5)) == ["first", "third"]
+        assert names(await world.exchange("b", group="h", room=5)) == ["alone"]
+        await world.submit("fourth", priority=3)
+        assert names(await world.exchange("b", group="h", held=["alone"], room=4)) == []
+        assert names(await world.exchange(held=["first", "third"], room=3)) == ["fourth"]
 
     run(test())

@@ -1,0 +1,66 @@
+"""The quickstart twice: beside processes that burn the cores, and killed and resumed on other worker groups."""
+
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from harness.results import load
+from tests.integration.real_runs import finish, start, until
+
+TIMES = {"device_seconds", "adapter", "predictions", "gpu_hours", "started", "samples_shared"}
+
+
+def numbers(out):
+    """All that a record says of a trial but its times and places; the bytes of the test predictions."""
+    found = {}
+    for record in load(out):
+        facts = {name: value for name, value in record.facts.items() if name not in TIMES}
+        history = [{name: value for name, value in entry.items() if name != "seconds"} for entry in record.history]
+        for entry in history:
+            entry.pop("facts", None)
+        predictions = record.facts.get("predictions")
+        told = (out / "predictions" / predictions.rsplit("/", 1)[1]).read_bytes() if predictions else None
+        found[record.id] = (
+            *(record.status, record.config_hash, record.seed, record.config, record.marks),
+            *(repr(history), repr(record.dev), repr(record.test), repr(facts), told),
+        )
+    return found
+
+
+def end_hard(driver):
+    """Kill a driver, and wait until Ray's processes are gone with it."""
+    family = psutil.Process(driver.pid).children(recursive=True)
+    driver.send_signal(signal.SIGKILL)
+    psutil.wait_procs(family, timeout=60)
+    driver.wait()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_the_quickstart_gives_the_same_records_under_load_and_through_kills(tmp_path):
+    busy, killed = tmp_path / "busy", tmp_path / "killed"
+    burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    try:
+        finish("--out", str(busy))
+    finally:
+        for burner in burners:
+            burner.kill()
+            burner.wait()
+
+    driver = start("--out", str(killed))
+    until(lambda: len(list((killed / "records").glob("*trial*.json"))) >= 5, driver)
+    end_hard(driver)
+    driver = start("resume", str(killed), "--max-concurrent", "1")  # one group of all cores instead of one for each
+    until(lambda: len(list((killed / "records").glob("*final*.json"))) >= 2, driver)
+    end_hard(driver)
+    finish("resume", str(killed), "--pack", "3")
+
+    one, other = numbers(busy), numbers(killed)
+    assert set(one) == set(other) and len(one) == 36
+    different = [name for name in sorted(one) if one[name] != other[name]]
+    assert different == []
+    assert sum(status == "stopped" for status, *_ in one.values()) > 0
