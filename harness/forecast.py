@@ -40,6 +40,7 @@ class Work:
         most_steps: The same if no trial were stopped early.
         step_flops: Training FLOPs of one step.
         trained: Numbers that a trial trains.
+        alone: Part of the steps that is trained without neighbours.
     """
 
     study: Study
@@ -49,6 +50,7 @@ class Work:
     most_steps: int
     step_flops: float
     trained: int
+    alone: float
 
     @property
     def flops(self) -> float:
@@ -129,7 +131,8 @@ def _work(study: Study, data: Data, model: Model | None, benchmark: Benchmark) -
     tokens = _tokens(study, data, model, benchmark)
     trial = typical(study, benchmark)
     steps = steps_per_epoch(study.train_rows, benchmark.batch_size)
-    epochs = benchmark.num_samples * _expected_epochs(benchmark) + len(benchmark.seeds) * benchmark.epochs
+    finals = len(benchmark.seeds) * benchmark.epochs
+    epochs = benchmark.num_samples * _expected_epochs(benchmark) + finals
     flops = trained = 0.0
     if method.needs_backbone and model is not None and model.shape is not None:
         full, rank = method.adapter == "none", _rank(trial)
@@ -152,6 +155,7 @@ def _work(study: Study, data: Data, model: Model | None, benchmark: Benchmark) -
         steps=epochs * steps,
         most_steps=(benchmark.num_samples + len(benchmark.seeds)) * benchmark.epochs * steps,
         step_flops=flops,
+        alone=1.0 if benchmark.deterministic else finals / epochs,
         trained=int(trained) + (model.shape.output if model and model.shape else 0) * study.task.num_labels,
     )
 

@@ -28,6 +28,7 @@ class Rate:
         model: The backbone.
         full: Whether every weight was trained.
         seconds_per_flop: Of training, in packs of `pack`.
+        alone_per_flop: Of training without neighbours, as final runs are trained.
         eval_seconds: Of predicting one row of `tokens` tokens.
         pack: Trials at once that serve best.
         device: `cpu` or `cuda`.
@@ -36,6 +37,7 @@ class Rate:
     model: str
     full: bool
     seconds_per_flop: float
+    alone_per_flop: float
     eval_seconds: float
     tokens: int
     pack: int
@@ -44,7 +46,8 @@ class Rate:
     def seconds(self, work: Work) -> float:
         """Seconds of one worker for all of a study's expected steps, evaluations included."""
         evaluated = work.epochs * work.study.train_rows * DEV_SHARE
-        return work.flops * self.seconds_per_flop + evaluated * self.eval_seconds * work.tokens / self.tokens
+        rate = work.alone * self.alone_per_flop + (1 - work.alone) * self.seconds_per_flop
+        return work.flops * rate + evaluated * self.eval_seconds * work.tokens / self.tokens
 
 
 Key = tuple[str, bool]
@@ -108,6 +111,7 @@ def _rate(told: Calibration, model: Model, work: Work, full: bool) -> Rate:
         model=model.name,
         full=full,
         seconds_per_flop=told.seconds_per_trial_step / work.step_flops,
+        alone_per_flop=told.seconds_per_step[1] / work.step_flops,
         eval_seconds=told.eval_seconds_per_row,
         tokens=work.tokens,
         pack=told.pack,

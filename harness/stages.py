@@ -68,7 +68,7 @@ def train(
         _tracking(checked, console) as tracked,
     ):
         pressed.take()
-        slots = _slots(cells, benchmark, ground, console, make_engine)
+        slots = _slots(todo, benchmark, ground, console, make_engine)
         console.print(f"Training on {ground.where}: {ground.shape}, {_some_trials(slots)} at once in each.")
         if not ground.shape.gpus and (benchmark.max_gpu_hours or benchmark.study_max_gpu_hours):
             console.print(
@@ -238,7 +238,7 @@ def _slots(
 ) -> int:
     """Trials at once in a worker group: as asked, or what a few steps with each backbone say is best for all."""
     packed = [cell for cell in cells if _goes_into_packs(cell)]
-    runs = len(packed) * max(benchmark.num_samples, len(benchmark.seeds))
+    runs = len(packed) * benchmark.num_samples  # final runs train alone
     each = -(-min(runs, benchmark.max_concurrent or runs) // ground.shape.groups)
     if benchmark.deterministic:
         return 1

@@ -42,21 +42,20 @@ def _repeats(runs: Sequence[RunFolder]) -> str:
     """What of these results the same command would give again on the same machine."""
     trials = [trial for run in runs for trial in run.trials]
     finals = [trial for trial in trials if trial.stage == "final" and trial.status == "finished"]
-    alone = [trial for trial in finals if _facts(trial).get("alone")]
-    inexact = {name for trial in finals for name in _facts(trial).get("inexact_operations", ())}
+    alone = [trial for trial in finals if trial.facts.get("alone")]
+    inexact = {name for trial in finals for name in trial.facts.get("inexact_operations", ())}
     if not alone:
-        return "Final runs of this version were trained beside others: their last digits may differ when they are repeated."
+        return "Final runs were trained beside others: their last digits may differ when they are repeated."
     told = "Final runs: the same configuration and seed give the same numbers to the bit on the same machine"
-    told += f", but for operations without deterministic kernels ({', '.join(sorted(inexact))})" if inexact else ""
+    told += (
+        f", but for operations without deterministic kernels ({', '.join(sorted(inexact))})"
+        if inexact
+        else ""
+    )
     searches = {bool(run.settings.get("deterministic")) for run in runs}
     if searches == {True}:
         return f"{told}. Search: --deterministic, it repeats as well."
     return f"{told}. Search: trials and winners depend on the load; --deterministic makes them repeat."
-
-
-def _facts(trial: Trial) -> dict[str, Any]:
-    found = trial.nested.get("facts")
-    return json.loads(found) if isinstance(found, str) else dict(found or {})
 
 
 def environments(trials: Sequence[Trial]) -> list[tuple[dict[str, Any], int]]:

@@ -18,7 +18,9 @@ def numbers(out):
     found = {}
     for record in load(out):
         facts = {name: value for name, value in record.facts.items() if name not in TIMES}
-        history = [{name: value for name, value in entry.items() if name != "seconds"} for entry in record.history]
+        history = [
+            {name: value for name, value in entry.items() if name != "seconds"} for entry in record.history
+        ]
         for entry in history:
             entry.pop("facts", None)
         predictions = record.facts.get("predictions")
@@ -54,7 +56,9 @@ def test_the_quickstart_gives_the_same_records_under_load_and_through_kills(tmp_
     driver = start("--out", str(killed))
     until(lambda: len(list((killed / "records").glob("*trial*.json"))) >= 5, driver)
     end_hard(driver)
-    driver = start("resume", str(killed), "--max-concurrent", "1")  # one group of all cores instead of one for each
+    driver = start(
+        "resume", str(killed), "--max-concurrent", "1"
+    )  # one group of all cores instead of one for each
     until(lambda: len(list((killed / "records").glob("*final*.json"))) >= 2, driver)
     end_hard(driver)
     finish("resume", str(killed), "--pack", "3")
