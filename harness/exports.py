@@ -44,7 +44,9 @@ class Choice:
         value = f"dev {record.metric} {dev_score(record):.4f}"
         if self.asked:
             return f"seed {record.seed}, as asked ({value})"
-        return f"seed {record.seed} of {len(self.finals)}, the best on the dev split ({value}); test was not looked at"
+        equal = sum(dev_score(final) == dev_score(record) for final in self.finals)
+        which = f"the first of {equal} that are the best" if equal > 1 else "the best"
+        return f"seed {record.seed} of {len(self.finals)}, {which} on the dev split ({value}); test was not looked at"
 
 
 def choose(

@@ -70,8 +70,8 @@ def look_at_labels(
             else ""
         )
         marks[UNDEFINED] = (
-            f"{row.name}: {row.metric} will be undefined on test, for {_alone(splits['test'], places['test'], what)}; "
-            f"{cure}."
+            f"{row.name}: {row.metric} will be undefined on test, since "
+            f"{_alone(splits['test'], places['test'], what)}; {cure}."
         )
     return marks
 

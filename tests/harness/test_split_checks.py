@@ -66,12 +66,12 @@ def test_one_label_of_several_may_be_the_same_in_all_rows(tmp_path):
         (
             classes,
             {"label": [1] * 9},
-            "mcc will be undefined on test, for all 9 rows of {test} have the same label 1;",
+            "mcc will be undefined on test, since all 9 rows of {test} have the same label 1;",
         ),
         (
             numbers,
             {"target": [2.5] * 9},
-            "pearson will be undefined on test, for all 9 rows of {test} have the same",
+            "pearson will be undefined on test, since all 9 rows of {test} have the same",
         ),
         (several, {f"label_{k}": [k % 2] * 9 for k in range(11)}, "auroc will be undefined on test"),
     ],
