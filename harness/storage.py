@@ -17,7 +17,7 @@ from pyarrow import ArrowException
 from pyarrow import fs as arrow_fs
 
 from harness.errors import InputError
-from harness.tracking_address import masked, place_without_secret
+from harness.tracking_address import masked, place_without_secret, shown
 
 MANIFEST = "MANIFEST.json"
 STAYS = frozenset({"data", "open", "checkpoints", "quickstart", "cluster", "driver.lock"})
@@ -72,7 +72,7 @@ def address_problems(uri: str) -> list[str]:
     parts = urlsplit(uri)
     if parts.scheme not in SCHEMES:
         known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
-        return [f"`--storage-path` must be a folder or begin with {known}, but got {uri}."]
+        return [f"`--storage-path` must be a folder or begin with {known}, but got {shown(uri)}."]
     if parts.scheme != "file" and not parts.netloc:
         return [f"`--storage-path` must name a bucket, as in {parts.scheme}://bucket/folder, but got {uri}."]
     return []

@@ -14,7 +14,7 @@ from pathlib import Path
 from harness.errors import command
 from harness.jobs import Job, Report
 from harness.results import Record
-from harness.tracking_address import default_uri, one_line, opened, shown, ui_command
+from harness.tracking_address import default_uri, login_cure, one_line, opened, shown, ui_command
 from harness.tracking_mirror import Mirror
 from harness.tracking_spool import Spool, all_records, only_writer
 from harness.tracking_store import Store
@@ -163,6 +163,7 @@ class Tracker:
             self._warned = True
             self._warn(
                 f"MLflow at {self.uri} fails ({one_line(error, self._whole)}); the benchmark goes on without it."
+                f"{login_cure(error, self._whole)}"
             )
         if self._mirror is not None and self._mirror.store.answers():
             if name:

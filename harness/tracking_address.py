@@ -37,7 +37,7 @@ PLACE = re.compile(
 form is read in different ways by different readers, so that nobody knows where its password ends."""
 
 BUCKET = re.compile(
-    r"[A-Za-z][\w+.-]*://(?:anonymous@)?[\w.-]*(?::\d{1,5})?(?:/[^@?#]*)?(?:\?(?P<query>.*))?", re.ASCII
+    r"[A-Za-z][\w+.-]*://(?:anonymous@)?[\w.-]*(?::\d{1,5})?(?:/[^@?#;]*)?(?:\?(?P<query>.*))?", re.ASCII
 )
 """Address of a storage without a secret: bucket, path, query."""
 
@@ -134,6 +134,13 @@ def one_line(error: Exception, address: str = "") -> str:
     return masked(first, address)[:200]
 
 
+def login_cure(error: Exception, address: str) -> str:
+    """What to set where a server refuses who asks."""
+    if address.startswith(HTTP) and re.search(r"\b40[13]\b", str(error)):
+        return f" Set {USER} and {PASSWORD} to an account that may write there."
+    return ""
+
+
 def kept(address: str, environment: MutableMapping[str, str] = os.environ) -> str:
     """The address as settings and files may have it; a secret in it is put into `environment`.
 
@@ -226,6 +233,11 @@ def _check(address: str) -> None:
             "must be an address of an MLflow store (http://, https://, sqlite:///FILE, postgresql://, mysql://, "
             f"mssql://, databricks, or env:NAME for that in a variable), but got {shown(address)!r}."
         )
+    if address.startswith("sqlite:") and shown(address) != address:
+        raise ValueError(
+            "must be sqlite:///FILE, in whose name `?` begins a query of `mode` or `timeout`, but got "
+            f"{shown(address)}."
+        )
     if address.startswith(HTTP) and not _readable(address):
         raise ValueError(
             "must be http://HOST:PORT without `?` or `#`; in a user or password `/`, `?`, `#`, `@` and spaces are "
@@ -274,8 +286,8 @@ def place_without_secret(address: str) -> str:
     if found is None or not _harmless(found["query"] or ""):
         raise ValueError(
             "must hold no key and no password, as it is kept and shown: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
-            "GOOGLE_APPLICATION_CREDENTIALS or RAY_AUTH_TOKEN of the environment hold them; `@`, `?` and `#` "
-            f"are not allowed in it, but got {shown(address)}."
+            "GOOGLE_APPLICATION_CREDENTIALS or RAY_AUTH_TOKEN of the environment hold them; `@`, `?`, `#` "
+            f"and `;` are not allowed in it, but got {shown(address)}."
         )
     return address
 

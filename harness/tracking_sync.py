@@ -6,7 +6,7 @@ from pathlib import Path
 
 from harness.errors import InputError, command
 from harness.results import Record
-from harness.tracking_address import default_uri, one_line, opened, shown
+from harness.tracking_address import default_uri, login_cure, one_line, opened, shown
 from harness.tracking_mirror import Mirror
 from harness.tracking_spool import Spool, all_records, only_writer
 from harness.tracking_store import Store, find_experiment
@@ -78,7 +78,10 @@ def unreachable(uri: str, error: Exception) -> str:
     """One line on a store that does not answer, without any password."""
     if damaged(uri):
         return damaged(uri)
-    return f"`--tracking-uri` must be a store that answers, but {shown(uri)} fails ({one_line(error, uri)})."
+    return (
+        f"`--tracking-uri` must be a store that answers, but {shown(uri)} fails ({one_line(error, uri)})."
+        f"{login_cure(error, uri)}"
+    )
 
 
 def damaged(uri: str) -> str:

@@ -1,10 +1,12 @@
 """Tracking against real MLflow servers, which come late, are killed, and ask for a password."""
 
 import contextlib
+import http.server
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 
@@ -234,6 +236,25 @@ def test_a_store_that_is_no_database_any_more(tmp_path, command):
         f"mlflow.db: is no database any more; move it away, and `python run_benchmark.py sync {tmp_path}`"
         in result.stderr
     )
+
+
+@pytest.mark.parametrize("code", [401, 403])
+def test_a_server_that_refuses_an_account_is_told_with_the_variables_to_set(tmp_path, code):
+    class Refuses(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_error(code)
+
+        do_POST, log_message = do_GET, lambda *_: None
+
+    benchmark(tmp_path)
+    with http.server.HTTPServer(("127.0.0.1", 0), Refuses) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address, warnings = f"http://127.0.0.1:{server.server_port}", []
+        with pytest.raises(InputError, match=f"must be a store that answers.* Set {USER} and {PASSWORD} to"):
+            sync(tmp_path, uri=address)
+        assert not tracker_of(tmp_path, warnings, uri=address).close(60)
+        server.shutdown()
+    assert f"Set {USER} and {PASSWORD} to" in warnings[0]
 
 
 def test_the_ui_is_for_this_machine_alone_and_its_store_not_on_the_command_line():

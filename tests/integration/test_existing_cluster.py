@@ -29,6 +29,9 @@ SECRETS = {
     "HF_TOKEN": "hf_plantedHubToken0123456789",
     "MLFLOW_TRACKING_PASSWORD": "planted-mlflow-password-0123456789",
 }
+STORE = ("plantedStore0half", "plantedStore1half")
+"""Both halves of the password of a store."""
+
 PORTS = (
     "port",
     "ray-client-server-port",
@@ -235,13 +238,18 @@ def test_attached_it_ends_with_its_own_exit_code_and_leaderboard(story):
     )
 
 
-def test_planted_secrets_are_nowhere(cluster, story):
-    out, told = story
+def jobs_listed(cluster):
+    """What everybody sees who may list the cluster's jobs, drivers of their own included."""
     request = urllib.request.Request(
         f"{cluster.jobs}/api/jobs/", headers={"Authorization": f"Bearer {TOKEN}"}
     )
     with urllib.request.urlopen(request, timeout=30) as answer:
-        listing = answer.read().decode()
+        return answer.read().decode()
+
+
+def test_planted_secrets_are_nowhere(cluster, story):
+    out, told = story
+    listing = jobs_listed(cluster)
     assert "run_benchmark.py" in listing
     texts = {"the listing of jobs": listing, "what was shown": json.dumps(told, default=str)}
     kept = cluster.folder / "home" / "lingo" / "runs"
@@ -289,8 +297,17 @@ def test_joined_from_beside(cluster, way, tmp_path):
     address = way if way == "auto" else f"ray://127.0.0.1:{cluster.ports['ray-client-server-port']}"
     gcs = f"127.0.0.1:{cluster.ports['port']}"
     changes = {"RAY_ADDRESS": gcs} if way == "auto" else {}
-    code, printed = cluster.do("--cluster", address, *SMALL, *SIZE, "--out", tmp_path / "out", **changes)
+    out, store = tmp_path / "out", f"postgresql+absent://user:{STORE[0]}/{STORE[1]}@db.example/bench"
+    command = ["--cluster", address, *SMALL, *SIZE, "--out", out, "--tracking-uri", store]
+    code, printed = cluster.do(*command, **changes)
     assert code == 0 and "Training on a cluster of 1 node" in printed, printed
+    assert "MLflow at postgresql+absent://*** fails" in printed, printed
+    listing = jobs_listed(cluster)
+    assert f"--out {out} --tracking-uri postgresql+absent://***" in listing
+    files = [file for folder in (out, cluster.temporary) for file in folder.rglob("*") if file.is_file()]
+    for secret in STORE:
+        assert secret not in printed and secret not in listing
+        assert not [file for file in files if secret.encode() in file.read_bytes()]
     assert sorted(record.stage for record in load(tmp_path / "out")) == ["final", "search", "search"]
 
 
