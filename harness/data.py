@@ -87,6 +87,7 @@ def prepare(
     limit: int | None = None,
     drop_leaks: bool = False,
     strands: Strands = "none",
+    backbone: str = "",
     progress: Progress | None = None,
 ) -> PreparedTask:
     """Tokenise a task into a folder below `out`, or find it there.
@@ -104,6 +105,7 @@ def prepare(
         drop_leaks: Take out of train the rows that dev or test has as well, on either strand.
         strands: Where the reverse complement of each sequence is prepared as well: as further rows of train, or
             beside dev and test for `open_reverse_dev` and `open_reverse_test`.
+        backbone: Whose tokenizer it is, for messages.
         progress: Told how far tokenisation is.
 
     Raises:
@@ -151,7 +153,7 @@ def prepare(
         for split, part in _stranded(splits, strands).items():
             ids, offsets, cut = encoder.encode(f"{row.name} {split}", part.sequences)
             if split == "train":
-                refuse_same_tokens(row, part, ids, offsets)
+                refuse_same_tokens(row, part, ids, offsets, backbone)
             _write_split(made / f"{split}.arrow", ids, offsets, part.labels)
             meta.setdefault("bytes", {})[split] = (made / f"{split}.arrow").stat().st_size
             if split in splits:

@@ -152,6 +152,7 @@ def _prepared(
         limit=benchmark.limit,
         drop_leaks=benchmark.drop_leaks,
         strands=strands_of(study.task, benchmark.reverse_complement),
+        backbone="" if tokens is BARE else study.backbone,
     )
     rows = ", ".join(f"{split} {count:,}" for split, count in prepared.rows.items())
     say(

@@ -29,7 +29,10 @@ class StudyGoal:
     Attributes:
         key, metric: As in `harness.results.Record`.
         title: The study's name in the table.
-        trials, finals: Trials of the search and runs of the final stage.
+        trials, finals: Trials of the search and runs of the final stage, those that ended before this run too.
+        ended, stopped, failed: Trials that ended before, and how many of them were stopped early or failed.
+        tested: Final runs that ended before.
+        best: Best dev value before; NaN where there is none.
         epochs: Epochs of each.
         work: Work of one epoch in any unit that is the same for all studies.
     """
@@ -41,6 +44,11 @@ class StudyGoal:
     finals: int
     epochs: int
     work: float
+    ended: int = 0
+    stopped: int = 0
+    failed: int = 0
+    tested: int = 0
+    best: float = float("nan")
 
 
 @dataclass
@@ -56,6 +64,9 @@ class _Study:
     jobs: dict[str, _Trial] = field(default_factory=dict)
     best: float = float("nan")
 
+    def __post_init__(self) -> None:
+        self.best = self.goal.best
+
     def count(self, stage: str, *statuses: str) -> int:
         return sum(trial.stage == stage and trial.status in statuses for trial in self.jobs.values())
 
@@ -67,18 +78,21 @@ class _Study:
             metric=goal.metric,
             trials=goal.trials,
             finals=goal.finals,
-            ended=self.count("search", *ENDED),
-            tested=self.count("final", *ENDED),
+            ended=goal.ended + self.count("search", *ENDED),
+            tested=goal.tested + self.count("final", *ENDED),
             running=sum(self.count(stage, "started", "running") for stage in both),
-            stopped=self.count("search", "stopped"),
-            failed=sum(self.count(stage, "failed") for stage in both),
+            stopped=goal.stopped + self.count("search", "stopped"),
+            failed=goal.failed + sum(self.count(stage, "failed") for stage in both),
             best=self.best if self.best == self.best else None,
         )
 
     def left(self) -> float:
         """Work still to do; a trial that has ended early has nothing left."""
         goal, left = self.goal, 0.0
-        for stage, planned in (("search", goal.trials), ("final", goal.finals)):
+        for stage, planned in (
+            ("search", goal.trials - goal.ended),
+            ("final", goal.finals - goal.tested),
+        ):
             seen = [trial for trial in self.jobs.values() if trial.stage == stage]
             left += (planned - len(seen)) * goal.epochs
             left += sum(goal.epochs - trial.epoch for trial in seen if trial.status not in ENDED)
@@ -108,6 +122,7 @@ class Progress:
         self._console, self._every, self._clock = console, every, clock
         self._studies = {goal.key: _Study(goal) for goal in goals}
         self._total = sum((goal.trials + goal.finals) * goal.epochs * goal.work for goal in goals)
+        self._todo = sum(study.left() for study in self._studies.values())
         self._begun = self._said = clock()
         self._first: float | None = None
         self._stage = ""
@@ -179,11 +194,12 @@ class Progress:
         with self._lock:
             rows = {place: study.row() for place, study in enumerate(self._studies.values())}
             left = sum(study.left() for study in self._studies.values())
-            done = self._total - left
-            share = done / self._total if self._total else 1.0
+            done = self._todo - left
+            share = 1 - left / self._total if self._total else 1.0
             left_s = None
-            if self._total > 0 and 0.02 <= share < 1:
-                left_s = (self._clock() - (self._first or self._clock())) * left / done
+            if left and done >= 0.02 * self._todo:
+                since = self._clock() if self._first is None else self._first
+                left_s = (self._clock() - since) * left / done
             return Board(stage=self._stage, done=share, left_s=left_s, rows=rows)
 
     def _keep_sending(self) -> None:

@@ -60,7 +60,8 @@ class Row:
         limits: 95 % bootstrap limits of the test metric over the test rows, averaged over the seeds; `None` where
             a final run has none (`harness.bootstrap.intervals`).
         collapsed: Seeds whose model predicts one class for every test row.
-        failed: Trials and final runs of this study that failed.
+        failed: Seeds without a finished final run whose final run failed.
+        failed_trials: Trials of the search that failed.
         marks: What a reader must know of these numbers.
         useful: Whether its test scores may be called best, see `harness.intervals.is_useful`.
         best: Whether no other complete and useful row of the same task has a better mean of the test metric, and
@@ -83,6 +84,7 @@ class Row:
     limits: tuple[float, float] | None = None
     collapsed: int = 0
     useful: bool = True
+    failed_trials: int = 0
     best: bool = False
 
     @property
@@ -131,12 +133,17 @@ def _row(key: Key, records: Sequence[Record], seeds: set[int]) -> Row:
         beside=_spread((record.test or {}).get(second) for record in finals),
         done=len({record.seed for record in finals}),
         expected=len(seeds),
-        failed=sum(record.status == "failed" for record in records),
+        failed=_failed(records, "final"),
         marks=tuple(dict.fromkeys(mark for record in records for mark in record.marks)),
         limits=_limits(finals, metric),
         collapsed=collapsed,
         useful=is_useful(metric, test.values, collapsed=collapsed, constants=constants),
+        failed_trials=_failed(records, "search"),
     )
+
+
+def _failed(records: Sequence[Record], stage: str) -> int:
+    return sum((record.stage, record.status) == (stage, "failed") for record in records)
 
 
 def _limits(finals: Sequence[Record], metric: str) -> tuple[float, float] | None:
@@ -205,6 +212,11 @@ def _lines(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
         )
     if any(len(row.test.values) == 2 and not all_equal(row.test.values) for row in rows):
         legend.append("( ): the two seeds; a spread is shown from three on")
+    for row in rows:
+        if row.failed_trials:
+            name = " ".join((row.task, row.backbone, row.method))
+            some = "1 trial" if row.failed_trials == 1 else f"{row.failed_trials} trials"
+            legend.append(f"{name}: {some} of the search failed")
     if any(row.collapsed for row in rows):
         legend.append("collapsed: seeds whose model predicts one class, or value, for every test row")
     return header, cells, legend

@@ -113,9 +113,12 @@ def _present(rows: Rows, kind: str) -> set[int]:
 
 
 def refuse_same_tokens(
-    row: TaskRow, rows: Rows, ids: NDArray[np.integer[Any]], offsets: NDArray[np.int64]
+    row: TaskRow, rows: Rows, ids: NDArray[np.integer[Any]], offsets: NDArray[np.int64], backbone: str = ""
 ) -> None:
     """Refuse tokens that do not tell sequences apart, as where every sequence is one unknown word.
+
+    Args:
+        backbone: Whose tokens these are.
 
     Raises:
         InputError: when more than half of the different sequences among the first rows have the tokens of another.
@@ -124,8 +127,9 @@ def refuse_same_tokens(
     different = len(set(rows.sequences[:count]))
     tokens = len({ids[offsets[i] : offsets[i + 1]].tobytes() for i in range(count)})
     if 2 * tokens < different:
+        whose = f"the tokenizer of {backbone}" if backbone else "the backbone's tokenizer"
         raise InputError(
-            f"{row.name}: the backbone's tokenizer must tell sequences apart, but {different:,} different ones become "
-            f"{tokens:,} different rows of tokens; use `--tokenization one_hot` or `kmer`, a larger `--max-length`, "
-            "or another backbone."
+            f"{row.name}: {whose} must tell sequences apart, but {different:,} different ones become {tokens:,} "
+            "different rows of tokens; use `--tokenization one_hot` or `kmer`, a larger `--max-length`, or another "
+            "backbone."
         )

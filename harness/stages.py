@@ -1,6 +1,7 @@
 """The two stages on Ray: every search, then the winners on all seeds."""
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -280,18 +281,26 @@ def _some_trials(count: int) -> str:
 
 
 def _goal(cell: Cell, benchmark: Benchmark, todo: Sequence[Cell], records: Sequence[Record]) -> StudyGoal:
-    """What this run has to do for a study: what its records have is done."""
+    """What a study has to do, and what its records have of it."""
     study = cell.study
     backbone = f" {study.backbone}" if len(benchmark.models) > 1 else ""
     mine = [record for record in records if record.study == study.key]
-    trials = sum(record.stage == "search" and record.status != "killed" for record in mine)
-    finals = {r.seed for r in mine if (r.stage, r.status) == ("final", "finished")}
+    trials = [record for record in mine if record.stage == "search" and record.status != "killed"]
+    finals = {r.seed for r in mine if (r.stage, r.status) == ("final", "finished")}.intersection(
+        benchmark.seeds
+    )
+    scores = [entry["dev"].get(study.task.metric, math.nan) for record in trials for entry in record.history]
     return StudyGoal(
         key=study.key,
         title=f"{study.task.name}{backbone} {study.method}",
         metric=study.task.metric,
-        trials=max(0, benchmark.num_samples - trials) if cell in todo else 0,
-        finals=len(set(benchmark.seeds) - finals),
+        trials=max(len(trials), benchmark.num_samples) if cell in todo else len(trials),
+        finals=len(set(benchmark.seeds)),
         epochs=benchmark.epochs,
         work=cell.work,
+        ended=len(trials),
+        stopped=sum(record.status == "stopped" for record in trials),
+        failed=sum(record.status == "failed" for record in trials),
+        tested=len(finals),
+        best=max((score for score in scores if not math.isnan(score)), default=math.nan),
     )

@@ -103,6 +103,16 @@ def test_missing_cells_are_rows():
     assert "1 of 2, 1 failed" in text
 
 
+def test_failed_trials_are_no_seeds():
+    """They stand below, by their study; a seed has failed when its final run has."""
+    failed = [record(seed=seed, stage="search", status="failed", error="diverged") for seed in (7, 8)]
+    (row,) = leaderboard([record(seed=0), record(seed=1), *failed])
+    text = plain([row])
+    assert (row.failed, row.failed_trials) == (0, 2)
+    assert "2 of 2" in text and "2 of 2," not in text
+    assert "EMP/H3 tiny lora: 2 trials of the search failed" in text
+
+
 def test_expected_seeds_count_even_when_no_study_has_them():
     (row,) = leaderboard([record(seed=0)], seeds=[0, 1, 2])
     assert (row.done, row.expected) == (1, 3)

@@ -1,18 +1,24 @@
 """Data that is readable and yet of no use: nothing could be chosen on it, or it becomes the same tokens."""
 
+import io
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from rich.console import Console
 from test_data import ROW, letters_tokenizer, make, write_task
 from test_own_data import classes, dna, numbers, several, write
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
-from harness.config import Benchmark
+from harness.config import Benchmark, build
 from harness.data import prepare
 from harness.errors import InputError
 from harness.forecast_inputs import look_at
 from harness.own_data import read_own
 from harness.plan import plan
+from harness.prepare import Tokens, prepare_cells
+from harness.run import _say_what
 from harness.sequence_files import Rows
 from harness.sources import label_notes, training_rows
 from harness.split_checks import look_at_labels
@@ -150,6 +156,59 @@ def test_a_tokenizer_to_which_all_sequences_are_one_unknown_word(tmp_path):
     ):
         prepare(ROW, write_task(tmp_path), tmp_path / "p", tokenizer=word_tokenizer(), pad_id=1)
     assert not list(tmp_path.glob("p/*"))
+
+
+def test_the_backbone_with_such_a_tokenizer_is_named(tmp_path):
+    benchmark = build(
+        {
+            "tasks": ("quickstart/promoter",),
+            "models": ("quickstart-opt",),
+            "methods": ("lora",),
+            "out": tmp_path / "o",
+        }
+    )
+    tokens = Tokens(
+        tokenizer=word_tokenizer(),
+        rows=3,
+        pad_id=1,
+        max_length=None,
+        digest="d",
+        trained=False,
+        source="s",
+        language=False,
+    )
+    with pytest.raises(InputError, match="the tokenizer of quickstart-opt must tell sequences apart"):
+        prepare_cells(plan(benchmark), {"quickstart-opt": tokens}, lambda line: None)
+
+
+@pytest.mark.parametrize(
+    "generated, models, said",
+    [
+        (
+            True,
+            ("quickstart-opt",),
+            "DNA with planted motifs, and a tiny OPT with random weights made on this",
+        ),
+        (True, ("/my/model",), "DNA with planted motifs. It shows"),
+        (
+            False,
+            ("quickstart-opt",),
+            "Quickstart: a tiny OPT with random weights made on this machine. It shows",
+        ),
+        (False, ("/my/model",), None),
+    ],
+)
+def test_only_what_was_made_here_is_said_to_be(generated, models, said):
+    benchmark = SimpleNamespace(
+        tasks=("t",), models=models, methods=("lora",), num_samples=1, epochs=1, seeds=(0,), limit=None
+    )
+    studies = [SimpleNamespace(task=SimpleNamespace(generated=generated), source=models[0])]
+    text = io.StringIO()
+    _say_what(
+        SimpleNamespace(benchmark=benchmark, studies=studies, notes=[]),
+        Console(file=text, soft_wrap=True, width=500),
+    )
+    assert (said in text.getvalue()) if said else ("Quickstart" not in text.getvalue())
 
 
 def test_labels_as_other_programs_write_them(tmp_path):

@@ -201,6 +201,59 @@ def test_progress_lines_count_and_estimate():
     assert "about 40 s left" in line, "20 s since the first start for a third of the work"
 
 
+def test_progress_counts_what_ended_before():
+    """A run that goes on shows all of it; the time left follows from what this process has done."""
+    now, text = [0.0], io.StringIO()
+    before = goal(trials=4, finals=2, ended=2, stopped=1, failed=1, tested=1, best=0.7)
+    progress = Progress([before], Console(file=text, width=200), every=5.0, clock=lambda: now[0])
+    assert progress.board().left_s is None
+    assert (
+        "search 2/4 trials (1 stopped early), final 1/2, 0 running, 1 failed, best mouse/2 lora mcc 0.700"
+        in (progress.line())
+    )
+    assert progress.board().done == pytest.approx(0.5)
+    one = job(2)
+    progress.update(one, Report(job=one.id, number=0, status="running"), "started")
+    now[0] = 10.0
+    progress.update(one, report(one, 2, "finished"), "finished")
+    assert "search 3/4 trials" in progress.line() and "mcc 0.700" in progress.line()
+    assert progress.board().left_s == pytest.approx(20.0), "10 s for a third of what was left"
+
+
+def test_the_goal_of_a_run_that_goes_on_counts_its_records():
+    from types import SimpleNamespace
+
+    from harness.stages import _goal
+
+    study = SimpleNamespace(
+        key="mouse/2|toy|lora",
+        backbone="toy",
+        method="lora",
+        task=SimpleNamespace(name="mouse/2", metric="mcc"),
+    )
+    cell = SimpleNamespace(study=study, work=1.0)
+    benchmark = SimpleNamespace(models=("toy",), num_samples=4, seeds=(0, 1), epochs=2)
+
+    def kept(stage, status, seed, *scores):
+        history = [{"dev": {"mcc": score}} for score in scores]
+        return SimpleNamespace(study=study.key, stage=stage, status=status, seed=seed, history=history)
+
+    records = [
+        kept("search", "finished", 0, 0.1, 0.6),
+        kept("search", "stopped", 0, 0.2),
+        kept("search", "failed", 0),
+        kept("search", "killed", 0, 0.9),
+        kept("final", "finished", 1, 0.8),
+        kept("final", "failed", 0),
+        kept("final", "finished", 7),
+    ]
+    found = _goal(cell, benchmark, [cell], records)
+    assert (found.trials, found.ended, found.stopped, found.failed, found.best) == (4, 3, 1, 1, 0.6)
+    assert (found.finals, found.tested) == (2, 1)
+    done = _goal(cell, benchmark, [], records[:1])
+    assert (done.trials, done.ended) == (1, 1)
+
+
 def test_the_live_table_shows_each_study():
     text = io.StringIO()
     console = Console(file=text, width=120, force_terminal=True)
