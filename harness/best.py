@@ -11,6 +11,7 @@ from harness.errors import InputError, nearest
 from harness.intervals import is_useful, with_spread
 from harness.results import Record, load
 from harness.tracking_address import one_line, opened, shown
+from harness.tracking_database import prepare
 from harness.tracking_store import OWNER, client_of, find_experiment
 from harness.tracking_view import Setting
 from harness.winners import group_of_record, joint_winner
@@ -196,6 +197,7 @@ def records_from_store(uri: str, experiment: str) -> list[Record]:
     except ValueError as error:
         raise InputError(f"`--tracking-uri` {error}") from None
     try:
+        prepare(None, address, writer=False)
         client = client_of(address)
         named = {found.name: found.experiment_id for found in client.search_experiments()}
         if experiment not in named:

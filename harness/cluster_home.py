@@ -5,24 +5,17 @@ import shlex
 import sqlite3
 import tempfile
 from collections.abc import Mapping
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 from harness.cluster_jobs import Jobs
 from harness.cluster_parcel import MOST, unwrap
 from harness.cluster_session import Session
 from harness.errors import InputError
+from harness.tracking_database import rehome
 
-STAYS = ("data", "open", "checkpoints", "quickstart", "cluster", "driver.lock", ".*")
+STAYS = ("data", "open", "checkpoints", "cluster", "driver.lock", ".*")
 """What is not brought home: prepared data, states of trials under way, files being written."""
-
-URIS = {
-    "experiments": "artifact_location",
-    "runs": "artifact_uri",
-    "logged_models": "artifact_location",
-    "model_versions": "storage_location",
-}
-"""Columns of MLflow's store that hold where artifacts lie."""
 
 
 def bring_home(session: Session) -> int:
@@ -34,7 +27,7 @@ def bring_home(session: Session) -> int:
     session.remote.pull(session.folder, session.out, exclude=[f"/{name}" for name in STAYS])
     there = manifest(session)
     _compare(there, session.out)
-    rehome(session.out / "mlflow.db", session.folder, str(session.out.resolve()))
+    rehome(session.out / "mlflow.db", session.out.resolve())
     return len(there)
 
 
@@ -50,7 +43,7 @@ def bring_parcel(session: Session, jobs: Jobs) -> int | None:
         return None
     unwrap(text, session.out)
     _compare(told["files"], session.out)
-    rehome(session.out / "mlflow.db", told["folder"], str(session.out.resolve()))
+    rehome(session.out / "mlflow.db", session.out.resolve())
     return len(told["files"])
 
 
@@ -72,7 +65,7 @@ def bring_back(session: Session) -> bool:
             copy = Path(scratch) / database.name
             with closing(sqlite3.connect(database)) as here, closing(sqlite3.connect(copy)) as there:
                 here.backup(there)
-            rehome(copy, str(session.out.resolve()), session.folder)
+            rehome(copy, session.folder)
             session.remote.push(copy, session.folder)
     return True
 
@@ -104,19 +97,3 @@ def differing(there: Mapping[str, str], folder: Path) -> list[str]:
         if mine != digest:
             wrong.append(name)
     return wrong
-
-
-def rehome(database: Path, old: str, new: str) -> int:
-    """Make MLflow find its artifacts here: it keeps their folders as absolute paths. How many rows changed."""
-    if not database.is_file() or old == new:
-        return 0
-    changed = 0
-    with closing(sqlite3.connect(database)) as connection, connection:
-        for table, column in URIS.items():
-            with suppress(sqlite3.OperationalError):  # a table that this version of MLflow lacks
-                cursor = connection.execute(
-                    f"UPDATE {table} SET {column} = replace({column}, ?, ?) WHERE {column} LIKE ?",
-                    (old, new, f"%{old}%"),
-                )
-                changed += cursor.rowcount
-    return changed

@@ -12,6 +12,7 @@ from harness.errors import InputError, typed
 from harness.ledger import Cell
 from harness.results import Record, ResultStore, load
 from harness.spaces import Leaf
+from harness.tracking_address import default_uri
 
 
 def stored_benchmark(run: Path, changes: Mapping[str, Any]) -> Benchmark:
@@ -37,7 +38,26 @@ def stored_benchmark(run: Path, changes: Mapping[str, Any]) -> Benchmark:
             f"{path}: cannot be read ({error}); give the run's own options to `run` with `{typed('--out', run)}` "
             "instead."
         ) from None
+    settings = {**settings, **_at_home(settings, run.resolve())}
     return restore({**settings, "out": str(run), "cluster": None}, changes)
+
+
+def _at_home(settings: Mapping[str, Any], home: Path) -> dict[str, Any]:
+    """Paths below the folder in which the run lay, as paths below the one in which it lies now; the folder's own store,
+    named by its address, is the folder's own again."""
+    was = settings.get("out")
+    if not was or was == str(home):
+        return {}
+
+    def here(value: Any) -> Any:
+        if isinstance(value, list):
+            return [here(item) for item in value]
+        inside = isinstance(value, str) and value.startswith(f"{was}/")
+        return str(home / value[len(was) + 1 :]) if inside else value
+
+    found = {name: here(settings[name]) for name in ("data_dir", "search_spaces") if name in settings}
+    own = settings.get("tracking_uri") == default_uri(was)
+    return found | ({"tracking_uri": None} if own else {})
 
 
 def take_over(source: Path, store: ResultStore, cells: Sequence[Cell], benchmark: Benchmark) -> list[Record]:

@@ -15,6 +15,7 @@ from harness.errors import command
 from harness.jobs import Job, Report
 from harness.results import Record
 from harness.tracking_address import default_uri, login_cure, one_line, opened, shown, ui_command
+from harness.tracking_database import ARTIFACTS, prepare
 from harness.tracking_mirror import Mirror
 from harness.tracking_spool import Spool, all_records, only_writer
 from harness.tracking_store import Store
@@ -136,9 +137,10 @@ class Tracker:
 
     def _open(self, _: object = None) -> None:
         if self._mirror is None:
-            artifacts = self._out / "mlartifacts" if self._address == default_uri(self._out) else None
+            artifacts = self._out / ARTIFACTS if self._address == default_uri(self._out) else None
             setting = self._setting
             self._whole = opened(self._address)
+            prepare(self._out, self._whole, writer=True, say=self._warn)
             store = Store(
                 self._whole,
                 experiment=setting.experiment,

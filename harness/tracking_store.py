@@ -33,17 +33,31 @@ QUIET = {
 """Environment of the client where the user has set nothing: no telemetry, no chatter, few retries."""
 
 
-def client_of(uri: str) -> Any:
-    """A quiet client of a store; nothing is sent yet."""
+def quiet() -> None:
+    """Let MLflow say nothing by itself."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    from mlflow.tracking import MlflowClient
-
     for logger in ("mlflow", "alembic", "urllib3.connectionpool"):
         logging.getLogger(logger).setLevel(logging.ERROR)
     # It prints pages of tracebacks before it raises; whoever asked is told in one line what was raised.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+
+
+def client_of(uri: str) -> Any:
+    """A quiet client of a store; nothing is sent yet, but a database that is not there is made."""
+    quiet()
+    from mlflow.tracking import MlflowClient
+
+    quiet()  # its import sets the level of its loggers
     return MlflowClient(uri)
+
+
+def _forget_places() -> None:
+    """MLflow keeps in its process where the artifacts of a run lie, by the run's id alone: of a folder and its copy,
+    which have the same ids, it would write what is meant for one into the other."""
+    from mlflow.tracking._tracking_service import utils
+
+    getattr(utils, "_artifact_repos_cache", {}).clear()
 
 
 def find_experiment(client: Any, name: str, uri: str) -> Any | None:
@@ -74,6 +88,7 @@ class Store:
 
     def __init__(self, uri: str, *, experiment: str, identity: str, artifacts: Path | None = None) -> None:
         self.client = client_of(uri)
+        _forget_places()
         self.uri, self.name = uri, experiment
         self._identity, self._artifacts = identity, artifacts
         self._experiment: Any = None
@@ -86,9 +101,11 @@ class Store:
 
     @property
     def fingerprint(self) -> str:
-        """Another one for every store and every experiment, also when one was deleted and made again."""
+        """Another one for every store and every experiment, also when one was deleted and made again. That of a
+        folder's own store does not change when the folder is moved or copied."""
         experiment_id = self.experiment_id
-        text = f"{shown(self.uri)}\n{experiment_id}\n{self._experiment.creation_time}"
+        store = shown(self.uri) if self._artifacts is None else "the folder's own"
+        text = f"{store}\n{experiment_id}\n{self._experiment.creation_time}"
         return hashlib.sha256(text.encode()).hexdigest()
 
     def answers(self) -> bool:

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
-from harness.errors import InputError, command
+from harness.errors import InputError
 from harness.results import Record
 from harness.tracking_address import default_uri, login_cure, one_line, opened, shown
+from harness.tracking_database import ARTIFACTS, prepare
 from harness.tracking_mirror import Mirror
 from harness.tracking_spool import Spool, all_records, only_writer
 from harness.tracking_store import Store, find_experiment
@@ -41,10 +43,6 @@ def read_setting(out: Path) -> Setting:
         ) from None
 
 
-SQLITE = b"SQLite format 3\0"
-"""How the file of a database begins."""
-
-
 def address_of(out: Path, setting: Setting, uri: str | None) -> str:
     """The address to use: the one given, that of the benchmark, or the embedded store.
 
@@ -57,13 +55,19 @@ def address_of(out: Path, setting: Setting, uri: str | None) -> str:
         raise InputError(f"`--tracking-uri` {error}") from None
 
 
-def open_store(out: Path, setting: Setting, uri: str) -> Store:
+def open_store(
+    out: Path, setting: Setting, uri: str, *, writer: bool = False, say: Callable[[str], object] = print
+) -> Store:
     """The store at `uri`.
+
+    Args:
+        writer, say: See `harness.tracking_database.prepare`.
 
     Raises:
         InputError: If it does not answer, or its experiment has been deleted.
     """
-    artifacts = out / "mlartifacts" if uri == default_uri(out) else None
+    prepare(out, uri, writer=writer, say=say)
+    artifacts = out / ARTIFACTS if uri == default_uri(out) else None
     try:
         store = Store(uri, experiment=setting.experiment, identity=setting.identity, artifacts=artifacts)
         find_experiment(store.client, setting.experiment, uri)
@@ -76,27 +80,14 @@ def open_store(out: Path, setting: Setting, uri: str) -> Store:
 
 def unreachable(uri: str, error: Exception) -> str:
     """One line on a store that does not answer, without any password."""
-    if damaged(uri):
-        return damaged(uri)
+    if "out-of-date database schema" in str(error):
+        return (
+            f"`--tracking-uri` must be a store of MLflow {metadata.version('mlflow')}, but {shown(uri)} is of another "
+            f"version ({one_line(error, uri)}); keep a copy of it, and bring it up with `mlflow db upgrade ADDRESS`."
+        )
     return (
         f"`--tracking-uri` must be a store that answers, but {shown(uri)} fails ({one_line(error, uri)})."
         f"{login_cure(error, uri)}"
-    )
-
-
-def damaged(uri: str) -> str:
-    """One line on a store's file that is no database; empty where it is one, is not there, or is no file."""
-    path = Path(uri.removeprefix("sqlite:///"))
-    try:
-        with path.open("rb") as file:
-            start = file.read(len(SQLITE))
-    except OSError:
-        return ""
-    if not uri.startswith("sqlite:///") or start in (b"", SQLITE):
-        return ""
-    return (
-        f"{path}: is no database any more; move it away, and `{command('sync', path.parent)}` writes it anew from "
-        "the records."
     )
 
 
@@ -106,6 +97,7 @@ def sync(
     uri: str | None = None,
     again: bool = False,
     on_record: Callable[[Record], object] = lambda record: None,
+    say: Callable[[str], object] = print,
 ) -> Synced:
     """Write whatever of a folder's records a store lacks, and end runs that a dead process left running.
 
@@ -114,6 +106,7 @@ def sync(
         uri: Tracking address; `None` for the benchmark's own.
         again: Write all records, also those that the store took before (and somebody removed since).
         on_record: Told of each record written.
+        say: Told in one line where the folder's own store was set aside.
 
     Raises:
         InputError: If there is no benchmark, another process writes its runs, or the store does not answer.
@@ -125,7 +118,7 @@ def sync(
             raise InputError(
                 f"`sync` must wait until the benchmark in {out} has ended: its own process writes its runs."
             )
-        store = open_store(out, setting, address)
+        store = open_store(out, setting, address, writer=True, say=say)
         mirror, written = Mirror(store, setting), 0
         refused: list[str] = []
         bad: set[str] = set()

@@ -65,7 +65,7 @@ class Setting:
             scope=now.get("scope") or config.get("scope") or "task",
             tokenization=config.get("tokenization") or "bbpe",
             seeds=tuple(now.get("seeds") or config.get("seeds") or ()),
-            uri=now.get("tracking_uri"),
+            uri=_foreign(now),
             sources={study["key"]: study["source"] for study in studies},
             notes={study["key"]: " ".join(study["space"]["notes"]) for study in studies},
             out=out,
@@ -79,6 +79,12 @@ def _planned(out: Path) -> dict[str, Any]:
         raise
     except (OSError, ValueError):
         return {}
+
+
+def _foreign(settings: Mapping[str, Any]) -> str | None:
+    """The store that a benchmark was given; `None` where it is the folder's own, wherever the folder lay then."""
+    uri: str | None = settings.get("tracking_uri")
+    return None if uri == f"sqlite:///{settings.get('out')}/mlflow.db" else uri
 
 
 def study_name(study: str) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -44,9 +44,13 @@ def sync(
         setting = read_setting(out)
         if tracking_uri is None:
             say_store(setting.uri, console)
+        notes: list[str] = []
         with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
             task = bar.add_task("MLflow", total=len(all_records(out)))
-            done = sync(out, uri=tracking_uri, again=again, on_record=lambda _: bar.advance(task))
+            options: dict[str, Any] = {"on_record": lambda _: bar.advance(task), "say": notes.append}
+            done = sync(out, uri=tracking_uri, again=again, **options)
+        for line in notes:
+            console.print(f"[yellow]{escape(line)}[/]", soft_wrap=True)
         for line in done.refused:
             console.print(f"[red]refused[/] {escape(line)}", soft_wrap=True)
         for line in _deleted(done, out, tracking_uri):

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from harness.commands import app, conduct
 from harness.commands.options import say_store
-from harness.errors import InputError, command
+from harness.errors import InputError
 
 if TYPE_CHECKING:
     from harness.tracking_view import Setting
@@ -68,18 +68,13 @@ def server(uri: str, port: int) -> tuple[list[str], dict[str, str]]:
 def _check(out: Path, setting: "Setting", uri: str, port: int) -> None:
     import socket
 
-    from harness.tracking_sync import damaged, open_store
+    from harness.tracking_database import prepare, sqlite_file
+    from harness.tracking_sync import open_store
 
-    if not uri.startswith("sqlite:"):  # the server would print pages, passwords among them
+    if sqlite_file(uri) is None:  # the server would print pages, passwords among them
         open_store(out, setting, uri)
-    path = Path(uri.removeprefix("sqlite:///"))
-    if uri.startswith("sqlite:///") and not path.exists():
-        raise InputError(
-            f"RUN must have an MLflow store, but there is none at {path}; "
-            f"`{command('sync', out)}` makes it from the records."
-        )
-    if problem := damaged(uri):
-        raise InputError(problem)
+    else:
+        prepare(out, uri, writer=False)
     with socket.socket() as free:
         free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -15,7 +15,7 @@ from harness.cluster import coming_nodes, joins
 from harness.cluster_aws_checks import quota_code
 from harness.cluster_checks import placeholders, schema_problems, unsafe
 from harness.cluster_files import read_cluster, read_prices
-from harness.cluster_home import differing, rehome
+from harness.cluster_home import differing
 from harness.cluster_inputs import PROGRAM, program, program_problems, shipment
 from harness.config import build
 from harness.environment import git_state
@@ -348,15 +348,3 @@ def test_files_that_did_not_come_home_are_named(tmp_path):
     (tmp_path / "b").write_text("2")
     one = "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b"
     assert differing({"a": one, "b": one, "c": one}, tmp_path) == ["b", "c"]
-
-
-def test_mlflow_finds_its_artifacts_at_home(tmp_path):
-    import sqlite3
-
-    database = tmp_path / "mlflow.db"
-    with sqlite3.connect(database) as connection:
-        connection.execute("CREATE TABLE runs (artifact_uri TEXT)")
-        connection.execute("INSERT INTO runs VALUES ('file:///root/lingo/runs/x/mlartifacts/1')")
-    assert rehome(database, "/root/lingo/runs/x", "/home/me/x") == 1
-    with sqlite3.connect(database) as connection:
-        assert connection.execute("SELECT * FROM runs").fetchall() == [("file:///home/me/x/mlartifacts/1",)]

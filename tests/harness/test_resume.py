@@ -46,6 +46,26 @@ def news(job, number=0, status="running", **values):
     return Report(job=job.id, number=number, status=status, dev={"mcc": 0.1} if number else {}, **values)
 
 
+def test_paths_inside_a_run_that_has_moved_are_those_of_its_new_place(tmp_path):
+    was, run = "/somewhere/run", tmp_path / "moved"
+    run.mkdir()
+    asked = build({"tasks": ("quickstart/promoter",), "models": ("quickstart-opt",)}).model_dump(mode="json")
+    asked |= {
+        "out": was,
+        "data_dir": f"{was}/gue",
+        "search_spaces": [f"{was}/a.yaml", "/somewhere/runs/b.yaml"],
+    }
+    asked |= {"tracking_uri": f"sqlite:///{was}/mlflow.db"}
+    (run / "plan.json").write_text(json.dumps({"settings": asked}))
+    found = stored_benchmark(run, {})
+    assert (found.out, found.data_dir, found.tracking_uri) == (run, run / "gue", None)
+    assert found.search_spaces == (run / "a.yaml", Path("/somewhere/runs/b.yaml"))
+    asked |= {"tracking_uri": "sqlite:////other/mlflow.db", "data_dir": "/data"}
+    (run / "plan.json").write_text(json.dumps({"settings": asked}))
+    found = stored_benchmark(run, {})
+    assert (found.data_dir, found.tracking_uri) == (Path("/data"), "sqlite:////other/mlflow.db")
+
+
 def test_open_trials_are_there_until_they_end(tmp_path):
     trials = OpenTrials(tmp_path)
     assert trials.load() == []

@@ -224,16 +224,15 @@ def test_bad_input_of_the_commands_is_one_line(tmp_path, given):
         assert "must be a store that answers" in result.stderr
 
 
-@pytest.mark.parametrize("command", ["ui", "sync"])
-def test_a_store_that_is_no_database_any_more(tmp_path, command):
+def test_the_ui_of_a_store_that_is_no_database_any_more(tmp_path):
     from harness.cli import app
 
     benchmark(tmp_path)
     (tmp_path / "mlflow.db").write_text("no database")
-    result = CliRunner().invoke(app, [command, str(tmp_path)])
+    result = CliRunner().invoke(app, ["ui", str(tmp_path)])
     assert result.exit_code == 2
     assert (
-        f"mlflow.db: is no database any more; move it away, and `python run_benchmark.py sync {tmp_path}`"
+        f"mlflow.db: is no database any more; `python run_benchmark.py sync {tmp_path}` keeps it"
         in result.stderr
     )
 
