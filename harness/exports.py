@@ -1,13 +1,13 @@
 """The adapter of a study's winner, taken out of a run's folder: which seed, is it whole, and its card."""
 
 import math
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.adapters import adapter_digest
+from harness.carried import adapter_folder, copy_adapter
 from harness.errors import InputError, command, nearest
 from harness.export_card import result_of, write_card
 from harness.results import Record, file_name, load
@@ -92,10 +92,11 @@ def export_choice(choice: Choice, out: Path, *, merge: bool = False) -> Path:
     """
     record, source = choice.record, choice.adapter
     _check(choice)
-    facts = read_json(source / FACTS) | {"result": result_of(choice.record, choice.finals, choice.reason)}
+    result = {"result": result_of(choice.record, choice.finals, choice.reason)}
     try:
         with new_folder(out) as new:
-            facts = _merged(source, new, facts) if merge else _copied(source, new, facts)
+            facts = _merged(source, new, read_json(source / FACTS)) if merge else copy_adapter(source, new)
+            facts |= result
             write_json(new / FACTS, facts)
             write_card(new, facts, record, choice.finals)
             read_facts(new)
@@ -106,13 +107,6 @@ def export_choice(choice: Choice, out: Path, *, merge: bool = False) -> Path:
     except OSError as error:
         raise InputError(f"{out}: cannot be written ({error.strerror or error}).") from None
     return out
-
-
-def _copied(source: Path, new: Path, facts: dict[str, Any]) -> dict[str, Any]:
-    for path in sorted(source.iterdir()):
-        if path.is_file() and path.name not in (FACTS, "README.md"):
-            shutil.copyfile(path, new / path.name)
-    return facts
 
 
 def _merged(source: Path, new: Path, facts: dict[str, Any]) -> dict[str, Any]:
@@ -213,7 +207,7 @@ def _of_seed(finals: Sequence[Record], seed: int) -> Record:
 
 
 def _folder(run: Path, record: Record) -> Path:
-    """Where the adapter lies: where it was written, or in the same place below a folder that has moved."""
+    """Where the adapter lies; raises `InputError` where there is none."""
     error, written = record.facts.get("adapter_error"), record.facts.get("adapter")
     again = (
         f"remove {run / 'records' / file_name(record.id)} and let the run go on with "
@@ -221,13 +215,9 @@ def _folder(run: Path, record: Record) -> Path:
     )
     if written is None:
         raise InputError(f"{record.id}: has no adapter ({error or 'it was not kept'}); {again}.")
-    parts = Path(written).parts
-    places = [Path(written)]
-    if "adapters" in parts:
-        places.append(run.joinpath(*parts[len(parts) - 1 - parts[::-1].index("adapters") :]))
-    found = next((place for place in places if (place / FACTS).is_file()), None)
+    found = adapter_folder(run, record)
     if found is None:
-        raise InputError(f"{record.id}: its adapter is not in {places[-1]} any more; {again}.")
+        raise InputError(f"{record.id}: its adapter is not in {run / 'adapters'} any more; {again}.")
     return found
 
 

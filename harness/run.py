@@ -124,11 +124,12 @@ def _stopped(error: RunStopped, out: Path, console: Console) -> int:
 
 def _say_what(checked: Plan, console: Console) -> None:
     benchmark, studies = checked.benchmark, checked.studies
-    if any(study.task.generated or study.source == TINY_MODEL for study in studies):
+    made = ["small generated DNA with planted motifs"] * any(study.task.generated for study in studies)
+    made += ["a tiny OPT with random weights made on this machine"] * (TINY_MODEL in benchmark.models)
+    if made:
         console.print(
-            "[bold]Quickstart[/]: small generated DNA with planted motifs, and a tiny OPT with random "
-            "weights made on this machine. Nothing is downloaded. It shows how the harness works; its "
-            "scores say nothing of methods."
+            f"[bold]Quickstart[/]: {', and '.join(made)}. {'' if len(made) == 1 else 'Nothing is downloaded. '}It "
+            "shows how the harness works; its scores say nothing of methods."
         )
     console.print(
         f"{_some(studies, 'study')} ({_some(benchmark.tasks, 'task')} x {_some(benchmark.models, 'backbone')} x "
@@ -154,7 +155,7 @@ def _prepare(checked: Plan, console: Console) -> tuple[ResultStore, list[Cell]]:
     with console.status("checking backbones"):
         backbones = read_backbones(sources)
     if TINY_MODEL in checked.benchmark.models:
-        folder = make_backbone(checked.out / "quickstart" / "model")
+        folder = make_backbone(checked.out.resolve() / "quickstart" / "model")
         backbones[TINY_MODEL] = read_backbones([str(folder)])[str(folder)]
     with console.status("preparing data"):
         cells = prepare_cells(checked, backbones, lambda line: console.print(f"[dim]{escape(line)}[/]"))

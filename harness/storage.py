@@ -20,7 +20,7 @@ from harness.errors import InputError
 from harness.tracking_address import masked, place_without_secret, shown
 
 MANIFEST = "MANIFEST.json"
-STAYS = frozenset({"data", "open", "checkpoints", "quickstart", "cluster", "driver.lock"})
+STAYS = frozenset({"data", "open", "checkpoints", "cluster", "driver.lock"})
 """What can be made again, or belongs to a run under way."""
 
 SCHEMES = ("s3", "gs", "file")

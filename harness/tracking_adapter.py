@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import lingo
+from harness.carried import adapter_folder, copy_adapter
 from harness.results import Record
 from harness.tracking_store import Store
 
@@ -24,19 +25,6 @@ NEEDS = (
     "scikit-learn",
 )
 EXAMPLE = "ACGTTGCAAGCTTGCATGCCTGCAGGTCGACTCTAGAGGATCCCCGGGTACCGAGCTCGAATTC"
-
-
-def adapter_folder(out: Path, record: Record) -> Path | None:
-    """Where a final run's adapter lies: where it was written, or in the same place below a folder that has moved."""
-    written = record.facts.get("adapter")
-    if not written:
-        return None
-    parts = Path(written).parts
-    places = [Path(written)]
-    if "adapters" in parts:
-        at = len(parts) - 1 - parts[::-1].index("adapters")
-        places.append(out.joinpath(*parts[at:]))
-    return next((place for place in places if (place / "lingo.json").is_file()), None)
 
 
 def save_model(adapter: Path, target: Path) -> None:
@@ -84,14 +72,16 @@ def log_adapter(store: Store, study: Any, final: Any, record: Record, out: Path)
     """
     tags = store.client.get_run(study.info.run_id).data.tags
     made_of = f"{record.id} {record.ended}"
-    if tags.get(MODEL_OF) == made_of:
+    if tags.get(MODEL_OF) == made_of and store.client.list_logged_model_artifacts(tags[MODEL]):
         return str(tags[MODEL])
     adapter = adapter_folder(out, record)
     if adapter is None:
         return None
     with tempfile.TemporaryDirectory() as scratch:
-        target = Path(scratch) / "model"
-        save_model(adapter, target)
+        target, whole = Path(scratch) / "model", Path(scratch) / adapter.name
+        whole.mkdir()
+        _say_where(whole, copy_adapter(adapter, whole))
+        save_model(whole, target)
         model = store.client.create_logged_model(
             store.experiment_id,
             name=record.study.translate(str.maketrans("/|:.%\"'", "-------")),
@@ -105,6 +95,20 @@ def log_adapter(store: Store, study: Any, final: Any, record: Record, out: Path)
     _outputs(store, final, model.model_id)
     store.write(study, tags={MODEL: model.model_id, MODEL_OF: made_of})
     return str(model.model_id)
+
+
+def _say_where(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Let an adapter's copy, and the card with it, name the backbone where it lies now."""
+    from lingo.adapter_folder import read_json
+    from lingo.card import FACTS
+    from lingo.folder import write_json
+
+    was = read_json(folder / FACTS)["backbone"]["source"]
+    write_json(folder / FACTS, facts)
+    card = folder / "README.md"
+    if card.is_file():
+        text = card.read_text(encoding="utf-8").replace(was, facts["backbone"]["source"])
+        card.write_text(text, encoding="utf-8")
 
 
 def _outputs(store: Store, run: Any, model_id: str) -> None:

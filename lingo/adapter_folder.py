@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lingo.about import FORMAT, file_digest
-from lingo.card import FACTS, ROWS
+from lingo.card import FACTS, ROWS, source_of
 from lingo.checkpoint import one_line
 from lingo.data import Kind
 from lingo.families import Pooling
@@ -64,6 +64,18 @@ class Facts:
     def new_tokens(self) -> int:
         """Embedding rows that the export brings along."""
         return int(self.tokenization["new_tokens"]) if self.tokenization else 0
+
+    @property
+    def place(self) -> str:
+        """Where to look for the backbone: inside the export, where it was in training, or, when that is gone, where
+        it lies beside the export if a folder above both of them has moved. Whoever loads it compares `digest`."""
+        if source_of(self.source)[1] is not None:
+            return self.source
+        source, above = Path(self.source), self.folder.resolve()
+        tails = [source.parts[start:] for start in range(len(source.parts) - 1)]
+        moved = [folder.joinpath(*tail) for tail in tails for folder in above.parents if tail[0] != "/"]
+        places = [above / source, source, *moved]
+        return str(next((place for place in places if (place / "config.json").is_file()), source))
 
 
 def read_json(path: Path) -> dict[str, Any]:

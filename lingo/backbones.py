@@ -44,7 +44,7 @@ class Backbone:
             projection stands under each of its names; a gated MLP has two modules a layer under W_f1.
         trained: False when config.json says `"untrained": true` (random weights for demonstrations).
         digest: sha256 of weights, configuration and tokenizer.
-        source: Folder, or `hub id@commit`.
+        source: Folder as an absolute path, or `hub id@commit`.
     """
 
     name: str
@@ -150,7 +150,7 @@ def _locate(name: str, revision: str | None) -> tuple[Path, str]:
             raise BackboneError(
                 f"`revision` must be for a hub id, but got {revision!r} for the folder {folder}."
             )
-        return folder, str(folder)
+        return folder, str(folder.resolve())
     problems = _name_problems(name)
     if problems:
         raise BackboneError(*problems)

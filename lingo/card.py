@@ -32,7 +32,8 @@ SPELLED = {
 def source_of(source: str) -> tuple[str, str | None]:
     """(hub id or folder, commit or None) under which transformers finds a backbone, from `Backbone.source`."""
     name, at, commit = source.rpartition("@")
-    return (name, commit) if at and not Path(source).is_dir() else (source, None)
+    hub = at and not Path(source).is_dir() and not source.startswith(("/", "."))
+    return (name, commit) if hub else (source, None)
 
 
 def card_text(

@@ -96,8 +96,8 @@ def open_adapter(
 def _load(
     facts: Facts, backbone: str | Path | None, device: str | torch.device, frozen: Frozen | None
 ) -> Backbone:
-    """The backbone from where it is said to be, or else from where it was."""
-    name, revision = source_of(facts.source) if backbone is None else (backbone, None)
+    """The backbone from where it is said to be, or else from where it was or has moved to."""
+    name, revision = source_of(facts.place) if backbone is None else (backbone, None)
     try:
         if frozen or facts.dtype == "4bit":
             return load_frozen(name, frozen or "4bit", device=device, revision=revision)

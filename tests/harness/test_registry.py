@@ -9,9 +9,10 @@ import pytest
 from mlflow.tracking import MlflowClient
 from tracked import FINAL, SETTING, STUDY, TITLE, benchmark, by_name, job, keep, record
 
+from harness.carried import adapter_folder
 from harness.errors import InputError
 from harness.registry import register_best
-from harness.tracking_adapter import MODEL, adapter_folder
+from harness.tracking_adapter import MODEL
 from harness.tracking_sync import sync
 from lingo.export import export_adapter
 from lingo.pack import Pack
