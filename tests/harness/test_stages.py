@@ -208,7 +208,7 @@ def test_progress_counts_what_ended_before():
     progress = Progress([before], Console(file=text, width=200), every=5.0, clock=lambda: now[0])
     assert progress.board().left_s is None
     assert (
-        "search 2/4 trials (1 stopped early), final 1/2, 0 running, 1 failed, best mouse/2 lora mcc 0.700"
+        "search 2/4 trials (1 stopped early), final 1/2, 0 running, 1 failed, highest dev mcc 0.700 (mouse/2 lora)"
         in (progress.line())
     )
     assert progress.board().done == pytest.approx(0.5)
