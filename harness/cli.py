@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 
+from harness import home
 from harness.commands import app
 from harness.tracking_address import kept
 
@@ -69,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may lack letters of names and of frames
+    if line := home.provide():
+        print(line, file=sys.stderr)
     app(args=None if arguments is None else list(arguments), prog_name="run_benchmark.py")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import nearest
+from harness.home import path_of
 
 PROVIDERS = ("aws", "gcp", "azure", "local")
 NEEDED = {
@@ -171,7 +172,7 @@ def mount_problems(path: Path, mounts: Mapping[str, str]) -> Iterator[str]:
 
 def source_of(name: str, base: Path) -> Path:
     """A mounted file as an absolute path; relative ones start here, beside the file, or in this project."""
-    given = Path(name).expanduser()
+    given = path_of(name)
     for place in (given, base / given, ROOT / given):
         if place.exists():
             return place.resolve()

@@ -11,6 +11,7 @@ from typing import Any
 from harness.config import SETTINGS, TINY_MODEL, Benchmark, build, read_settings
 from harness.environment import COMMIT, git_state
 from harness.errors import InputError
+from harness.home import path_of
 from harness.sources import folder_names
 from harness.tasks import find_tasks
 from harness.tracking_address import cluster_problems
@@ -106,7 +107,7 @@ def _file(file: Path, inputs: str, sent: list[Sent]) -> str:
 
 def _model(model: str, inputs: str, sent: list[Sent]) -> str:
     """A folder under its own name, which results are called by; other names as they are."""
-    path = Path(model).expanduser()
+    path = path_of(model)
     if model == TINY_MODEL or not path.is_dir():
         return model
     folder = f"{inputs}/{_short(path)}/{path.name}"

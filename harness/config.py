@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from harness.errors import InputError, nearest
+from harness.home import path_of
 from harness.tasks import SUITES, Strands, find_tasks
 from harness.tracking_address import kept, masked, place_without_secret
 from lingo.methods import DEFAULT_METHODS, METHODS
@@ -334,7 +335,7 @@ def read_settings(text: str, where: str) -> dict[str, Any]:
 def _at_home(value: Any) -> Any:
     if isinstance(value, list):
         return [_at_home(one) for one in value]
-    return str(Path(value).expanduser()) if isinstance(value, str) and value.startswith("~/") else value
+    return str(path_of(value)) if isinstance(value, str) and value.startswith("~/") else value
 
 
 def restore(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> Benchmark:
@@ -362,7 +363,7 @@ def restore(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> Benchmar
 
 def _resolved(model: str) -> str:
     """A folder's absolute path, so that it means the same in every process; other names as they are."""
-    folder = Path(model).expanduser()
+    folder = path_of(model)
     return str(folder.resolve()) if model != TINY_MODEL and folder.is_dir() else model
 
 

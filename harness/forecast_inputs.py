@@ -8,6 +8,7 @@ from typing import Any
 from harness import hub, sources
 from harness.config import TINY_MODEL, Benchmark
 from harness.errors import InputError
+from harness.home import path_of
 from harness.tasks import SPLITS, TaskRow, strands_of
 from lingo.flops import PUBLISHED, Shape, shape_of
 
@@ -147,7 +148,7 @@ def _kept(name: str) -> Path | None:
     """A backbone's folder on this machine: itself, or the hub's cache."""
     from huggingface_hub import try_to_load_from_cache
 
-    folder = Path(name).expanduser()
+    folder = path_of(name)
     if folder.is_dir():
         return folder
     try:

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from harness.errors import InputError
+from harness.home import path_of
 from harness.sequence_files import SHOWN, Rows, file_digest
 from harness.tasks import SPLITS, TaskRow
 from lingo.data import Kind
@@ -67,7 +68,7 @@ class OwnData:
 
 def is_own(name: str) -> bool:
     """Whether a task's name means a file or folder."""
-    path = Path(name).expanduser()
+    path = path_of(name)
     return path.suffix.casefold() in SUFFIXES or name.startswith((".", "/", "~")) or path.exists()
 
 
@@ -77,7 +78,7 @@ def own_task(name: str) -> TaskRow:
     Raises:
         InputError: with every problem of its files, each with its line.
     """
-    path = Path(name).expanduser().resolve()
+    path = path_of(name).resolve()
     data = read_own(path)
     lengths = [len(sequence) for sequence in data.splits["train"].sequences]
     return TaskRow(

@@ -17,6 +17,7 @@ from pyarrow import ArrowException
 from pyarrow import fs as arrow_fs
 
 from harness.errors import InputError
+from harness.home import path_of
 from harness.tracking_address import masked, place_without_secret, shown
 
 MANIFEST = "MANIFEST.json"
@@ -44,7 +45,7 @@ def connect(uri: str) -> tuple[arrow_fs.FileSystem, str]:
         InputError: If it is no address, or its region or credentials cannot be found.
     """
     if "://" not in uri:
-        return arrow_fs.LocalFileSystem(), str(Path(uri).expanduser().resolve())
+        return arrow_fs.LocalFileSystem(), str(path_of(uri).resolve())
     parts = urlsplit(uri)
     try:
         if parts.scheme == "s3":

@@ -5,6 +5,7 @@ Code from a checkpoint never runs. What is known of architectures and models sta
 
 import contextlib
 import difflib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,9 +120,14 @@ def inspect_backbone(name_or_path: str | Path) -> list[str]:
     """
     name = str(name_or_path)
     try:
-        return _folder_problems(Path(name).expanduser()) if _is_folder(name) else _name_problems(name)
+        return _folder_problems(_path_of(name)) if _is_folder(name) else _name_problems(name)
     except OSError as error:
         return [f"{name}: cannot be read ({one_line(error)})."]
+
+
+def _path_of(name: str) -> Path:
+    """A folder's path; a home folder that there is not stays as it is written, and does not exist."""
+    return Path(os.path.expanduser(name))  # noqa: PTH111 - `Path.expanduser` raises
 
 
 def _is_folder(name: str) -> bool:
@@ -145,7 +151,7 @@ def _name_problems(name: str) -> list[str]:
 def _locate(name: str, revision: str | None) -> tuple[Path, str]:
     """(folder, source) of a backbone, downloaded when it is not a folder."""
     if _is_folder(name):
-        folder = Path(name).expanduser()
+        folder = _path_of(name)
         if revision is not None:
             raise BackboneError(
                 f"`revision` must be for a hub id, but got {revision!r} for the folder {folder}."
