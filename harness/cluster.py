@@ -22,9 +22,6 @@ from harness.files import Files, LocalFiles
 from harness.machine import DRIVER_GIB, Node, Shape, free_gibibytes, lay_out, shape, usable_cores
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("harness", "lingo")
-"""What workers import: sent along where they are started for a client, who may have it from a checkout alone."""
-
 JOINED = re.compile(r"auto|ray://[^/\s]+:\d+")
 """Values of `--cluster` with which this process is the driver; all others send the benchmark elsewhere."""
 
@@ -43,11 +40,13 @@ class Ground:
         shape: Worker groups that lie on it.
         files: How workers get at the driver's files.
         where: A few words for the user.
+        scratch: Folder for Ray's own files, where Ray was started here.
     """
 
     shape: Shape
     files: Files
     where: str
+    scratch: Path | None = None
 
 
 def joins(cluster: str | None) -> bool:
@@ -61,6 +60,7 @@ def ray_for(benchmark: Benchmark) -> Iterator[Ground]:
 
     Raises:
         InputError: If `cluster` names a Ray cluster that cannot be joined.
+        RayTrouble: If Ray does not start here.
     """
     if not joins(benchmark.cluster):
         raise InputError(f"`--cluster` must be auto or ray://HOST:PORT here, but got {benchmark.cluster}.")
@@ -68,12 +68,12 @@ def ray_for(benchmark: Benchmark) -> Iterator[Ground]:
         with _joined(benchmark, benchmark.cluster) as ground:
             yield ground
         return
-    from harness.pool import local_ray
+    from harness.ray_here import local_ray
 
     lay = _here(benchmark)
     count = lay.groups * lay.workers
-    with local_ray(count * lay.cpus, count * lay.gpus or None):
-        yield Ground(shape=lay, files=LocalFiles(), where="this machine")
+    with local_ray(count * lay.cpus, count * lay.gpus or None) as scratch:
+        yield Ground(shape=lay, files=LocalFiles(), where="this machine", scratch=scratch)
 
 
 def _here(benchmark: Benchmark) -> Shape:
@@ -92,11 +92,15 @@ def _here(benchmark: Benchmark) -> Shape:
 def _joined(benchmark: Benchmark, address: str) -> Iterator[Ground]:
     import ray
 
+    from harness.ray_here import PACKAGES, OwnModulesFirst, own_modules
+
     remote = address.startswith("ray://")
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", NODE_START_S)
     try:
-        program = {"py_modules": [str(ROOT / part) for part in PACKAGES]} if remote else None
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=program)
+        program: dict[str, Any] = {"job_config": OwnModulesFirst(own_modules())}
+        if remote:
+            program = {"runtime_env": {"py_modules": [str(ROOT / part) for part in PACKAGES]}}
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **program)
     except Exception as error:  # Ray raises a dozen kinds here; all of them mean the same
         line = " ".join(str(error).split())[:200]
         raise InputError(f"`--cluster {address}`: no Ray cluster can be joined there ({line}).") from None
@@ -157,7 +161,7 @@ def coming_nodes(present: list[Node], config: Path | None = None) -> list[Node]:
 
     A node type that says nothing of its GPUs or CPUs is left out: nothing can be planned on it.
     """
-    path = config or Path.home() / "ray_bootstrap_config.yaml"
+    path = config or Path(os.path.expanduser("~/ray_bootstrap_config.yaml"))  # noqa: PTH111 - never raises
     try:
         described = yaml.safe_load(path.read_text())
         types, head = described["available_node_types"], described["head_node_type"]

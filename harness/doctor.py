@@ -1,6 +1,6 @@
 """What a benchmark needs of this machine, checked one thing after another, with advice for each failure."""
 
-import os
+import json
 import shutil
 import subprocess
 import sys
@@ -15,10 +15,12 @@ from typing import Literal
 from rich.console import Console
 from rich.markup import escape
 
-from harness import hub, sources
+from harness import home, hub, sources
 from harness.environment import capture
 from harness.errors import InputError, typed
 from harness.machine import free_gibibytes, usable_cores
+from harness.ray_causes import last_line
+from harness.room import out_place, scratch_place, shortages
 from harness.tasks import TASKS, TaskRow, find_tasks
 from lingo.methods import METHODS
 
@@ -29,10 +31,15 @@ ENOUGH_GIB = 4.0
 """Memory of a driver and one worker group with a small backbone, see `harness.machine`."""
 
 ENOUGH_DISK_GB = 2.0
-RAY_PROGRAM = "from harness.pool import try_ray; try_ray()"
-"""Runs in a process of its own, whose crash or silence is a finding."""
+RAY_PROGRAM = (
+    f"import sys; sys.path.insert(0, {str(ROOT)!r}); import harness, lingo; sys.path.append(sys.path.pop(0)); "
+    "from harness.ray_here import tell_trial; tell_trial()"
+)
+"""Runs in a process of its own, whose crash or silence is a finding; with this program, and else nothing from its
+folder."""
 
-RAY_S = 120.0
+RAY_S = 400.0
+"""Longer than two starts that are given up."""
 
 State = Literal["ok", "note", "fail"]
 COLOURS: dict[State, str] = {"ok": "green", "note": "yellow", "fail": "bold red"}
@@ -214,7 +221,7 @@ def _backbone(model: str) -> Finding:
         advice = "download it again, or name another folder in the hub's layout."
         return Finding(state="fail", about="backbone", text=" ".join(problems), advice=advice)
     hub_id = KNOWN[model].hub_id if model in KNOWN else model
-    if not Path(model).expanduser().is_dir() and not _kept(hub_id):
+    if not home.path_of(model).is_dir() and not _kept(hub_id):
         return _at_the_hub(model, hub_id)
     try:
         loaded = load_backbone(model)
@@ -301,12 +308,24 @@ def folders(out: Path) -> Findings:
     """Folders that a run writes to, and their free space."""
     from huggingface_hub import constants
 
+    if line := home.provide() or home.trouble():
+        advice = "set HOME to a folder that can be written to, or leave it so: a run needs nothing there."
+        yield Finding(state="note", about="folder", text=f"home: {line}", advice=advice)
+    try:
+        scratch = Path(home.temporary_folders()[0])
+    except OSError as error:
+        yield Finding(state="fail", about="folder", text=f"scratch: {error}", advice="nothing runs without.")
+        return
     for name, folder, option in (
         ("results", out, "--out"),
-        ("scratch", Path(tempfile.gettempdir()), "TMPDIR"),
+        ("scratch", scratch, "TMPDIR"),
         ("hub cache", Path(constants.HF_HUB_CACHE), "HF_HOME"),
     ):
         yield _folder(name, folder, option)
+    for line in shortages([out_place(out), scratch_place(scratch)]):
+        yield Finding(
+            state="fail", about="folder", text=line.partition("; ")[0], advice=line.partition("; ")[2]
+        )
 
 
 def _folder(name: str, folder: Path, option: str) -> Finding:
@@ -329,22 +348,22 @@ def _folder(name: str, folder: Path, option: str) -> Finding:
 
 def ray_starts() -> Findings:
     """Ray starts on this machine and runs a task; in a process of its own, which may hang or die."""
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    problem = ""
+    what, advice = "", "docs/troubleshooting.md has what is known to keep Ray from starting."
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-c", RAY_PROGRAM],
             capture_output=True,
             text=True,
             timeout=RAY_S,
-            env={**os.environ, "PYTHONPATH": path},
         )
         if done.returncode:
-            problem = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1][:200]
+            try:
+                what, advice = json.loads(done.stdout.splitlines()[-1])
+            except (ValueError, IndexError):
+                what = f"does not start here: {last_line(done.stderr or f'exit code {done.returncode}')}"
     except subprocess.TimeoutExpired:
-        problem = f"no answer within {RAY_S:.0f} s"
-    if problem:
-        advice = "see the logs below the system's temporary folder, ray/session_latest/logs; is loopback open to it?"
-        yield Finding(state="fail", about="ray", text=f"does not start here: {problem}", advice=advice)
+        what = f"does not start here: no answer within {RAY_S:.0f} s"
+    if what:
+        yield Finding(state="fail", about="ray", text=what, advice=advice)
     else:
         yield Finding(state="ok", about="ray", text="starts on this machine and runs a task")

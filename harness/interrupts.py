@@ -4,7 +4,7 @@ import os
 import signal
 import stat
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -96,24 +96,40 @@ class Process(Protocol):
 VITAL = ("raylet", "gcs_server")
 """Processes of Ray without which nothing goes on; minutes later Ray would end this process without a word."""
 
+FULL_LOOKS = 3
+"""Looks in a row at which a disk must be full: what fills it may be a moment's file."""
+
 
 @contextmanager
 def outlived(
-    processes: Mapping[str, Process], console: Console, out: Path, *, every: float = 1.0
+    processes: Mapping[str, Process],
+    console: Console,
+    out: Path,
+    *,
+    full: Callable[[], str] = str,
+    every: float = 1.0,
 ) -> Iterator[None]:
-    """Leave at once, as a second Ctrl-C does, when one of Ray's vital processes has ended, and say how to go on.
+    """Leave at once, as a second Ctrl-C does, when one of Ray's vital processes has ended, or a disk that it needs is
+    full and stays so, and say how to go on.
 
     Args:
         processes: Those of Ray on this machine, by name; all are ended then.
+        full: A line for a disk that is full, empty if there is none.
         every: Seconds between two looks.
     """
     done = threading.Event()
 
     def watch() -> None:
+        looks = 0
         while not done.wait(every):
             gone = [name for name in VITAL if name in processes and processes[name].poll() is not None]
-            if gone and not done.is_set():
-                _left_by(gone[0], processes, console, out)
+            line = full()
+            looks = looks + 1 if line else 0
+            if (gone or looks >= FULL_LOOKS) and not done.is_set():
+                why = f"Ray's process {gone[0]} has ended unexpectedly" if gone else line
+                if gone:
+                    why += f": {line}" if line else " (a lack of memory, or somebody ended it)."
+                _left_by(why, processes, console, out)
                 return
 
     thread = threading.Thread(target=watch, name="vital", daemon=True)
@@ -124,16 +140,15 @@ def outlived(
         done.set()
 
 
-def _left_by(name: str, processes: Mapping[str, Process], console: Console, out: Path) -> None:
+def _left_by(why: str, processes: Mapping[str, Process], console: Console, out: Path) -> None:
     from harness.run import INCOMPLETE, resume_command
 
     for process in processes.values():
         process.kill()
     console.show_cursor(True)
     console.print(
-        f"[red]Stopped[/]: Ray's process {name} has ended unexpectedly (a lack of memory, or somebody ended it). What "
-        f"has ended before is kept, and open trials keep their last checkpoint. Go on with: "
-        f"{escape(resume_command(out))}",
+        f"[red]Stopped[/]: {escape(why)} What has ended before is kept, and open trials keep their last checkpoint. "
+        f"Go on with: {escape(resume_command(out))}",
         soft_wrap=True,
     )
     os._exit(INCOMPLETE)

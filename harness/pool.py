@@ -5,14 +5,12 @@ Train restarts dead workers by itself, a run whose controller died is started ag
 """
 
 import logging
-import os
 import shutil
 import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,8 @@ from harness.engine import Engine
 from harness.heard import Heard
 from harness.job_source import JobSource
 from harness.jobs import Event, Job
+from harness.ray_causes import PoolError
+from harness.ray_here import local_ray, ray_processes
 from harness.supervisor import (
     Supervisor,
     beside_the_driver,
@@ -33,60 +33,13 @@ from harness.supervisor import (
     sweep,
 )
 
+__all__ = ["Pool", "PoolError", "local_ray", "ray_processes"]
+
 log = logging.getLogger(__name__)
 
 CLOSE_S = 30.0
 IDLE_GROUP_S = 60.0
 """How long a group of an autoscaled cluster waits for work before it goes, and its machine with it."""
-
-
-class PoolError(RuntimeError):
-    """The pool cannot work (any more); the message is one line for the user."""
-
-
-@contextmanager
-def local_ray(num_cpus: int, num_gpus: int | None = None) -> Iterator[None]:
-    """A quiet Ray instance on this machine alone, for as long as the block lasts."""
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault(
-        "RAY_worker_maximum_startup_concurrency", "16"
-    )  # else Ray warns of our many small processes
-    # Beside other work a process may take longer to start than Ray's 60 s; it would be killed and begun anew.
-    os.environ.setdefault("RAY_worker_register_timeout_seconds", "300")
-    ray.init(
-        address="local",
-        num_cpus=num_cpus,
-        num_gpus=num_gpus,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def ray_processes() -> dict[str, Any]:
-    """Ray's processes that this one has started, by their kind; none where it has joined a cluster."""
-    node = getattr(ray._private.worker, "_global_node", None)
-    started = getattr(node, "all_processes", {}) if node is not None else {}
-    return {kind: infos[0].process for kind, infos in started.items() if infos}
-
-
-def try_ray(seconds: float = 60.0) -> str:
-    """Start Ray on this machine, run one task on it and stop it again.
-
-    Returns:
-        Address of the node that ran the task.
-
-    Raises:
-        RayError, OSError, RuntimeError: As Ray does where it cannot start, or its task does not end in time.
-    """
-    with local_ray(1):
-        answer: str = ray.get(ray.remote(ray.util.get_node_ip_address).remote(), timeout=seconds)
-    return answer
 
 
 class Pool:

@@ -4,6 +4,7 @@ A record is a JSON file under `records/`, complete or absent. `results.parquet` 
 and may be deleted at any time. MLflow and reports are views of them.
 """
 
+import errno
 import hashlib
 import json
 import math
@@ -23,6 +24,7 @@ import pyarrow.parquet as pq
 
 from harness.errors import InputError, RunStopped, typed
 from harness.jobs import Job, Report, Stage
+from harness.room import free, size
 
 Status = Literal["finished", "stopped", "failed", "killed"]
 
@@ -345,7 +347,13 @@ class Unwritable(RunStopped):
 
     def __init__(self, out: Path, error: OSError) -> None:
         self.out, self.reason = out, error.strerror or str(error)
-        super().__init__(f"{out} cannot be written: {self.reason}.")
+        super().__init__(f"{out} cannot be written: {self.reason}{_room(out, error)}.")
+
+
+def _room(out: Path, error: OSError) -> str:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return ""
+    return f" ({size(free(out)[0])} free)"
 
 
 @contextmanager

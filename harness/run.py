@@ -13,13 +13,16 @@ from rich.markup import escape
 from harness.config import TINY_MODEL, Benchmark
 from harness.engine import Engine
 from harness.errors import InputError, RunStopped, command
+from harness.home import temporary_folders
 from harness.ledger import Cell
 from harness.lock import only_driver
 from harness.plan import Plan, plan
 from harness.prepare import prepare_cells, read_backbones, refuse_other_inputs
 from harness.progress import duration
+from harness.ray_causes import RayTrouble
 from harness.results import Record, ResultStore, Unwritable, write_whole, written
 from harness.resume import take_over
+from harness.room import out_place, ray_place, scratch_place, shortages
 from harness.sources import forget_rows
 from harness.study_plans import options_of
 from harness.supersede import outdated
@@ -51,6 +54,7 @@ def run_benchmark(
         InputError: for bad input, before anything is trained.
     """
     checked = plan(benchmark)
+    _refuse_full_disks(checked)
     with only_driver(checked.out), _copied(checked, console):
         try:
             return _run(checked, console, make_engine, take_from)
@@ -60,6 +64,21 @@ def run_benchmark(
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             return _stopped(Unwritable(checked.out, error), checked.out, console)
+
+
+def _refuse_full_disks(checked: Plan) -> None:
+    """Raise `InputError` for disks that have no room for a start."""
+    places = [out_place(checked.out)]
+    try:
+        places.append(scratch_place(Path(temporary_folders()[0])))
+        if checked.benchmark.cluster is None:
+            from harness.ray_here import ray_folder
+
+            places.insert(0, ray_place(ray_folder()))
+    except (OSError, RayTrouble) as error:
+        raise InputError(str(error)) from None
+    if problems := shortages(places):
+        raise InputError(problems)
 
 
 def _copied(checked: Plan, console: Console) -> AbstractContextManager[None]:

@@ -17,7 +17,6 @@ from harness.cluster import Ground, ray_for
 from harness.config import Benchmark
 from harness.engine import Engine
 from harness.environment import capture
-from harness.errors import RunStopped
 from harness.forecast import typical
 from harness.interrupts import ctrl_c, outlived
 from harness.jobs import Job, Report
@@ -26,6 +25,7 @@ from harness.packs import largest
 from harness.plan import Plan
 from harness.pool import Pool, PoolError, ray_processes
 from harness.progress import Progress, StudyGoal
+from harness.ray_here import full_disk, troubles_told
 from harness.results import Record, ResultStore, written
 from harness.search import run_finals, run_search
 from harness.study_plans import CHECKPOINTS, options_of, study_plans
@@ -55,8 +55,8 @@ def train(
 
     Raises:
         InputError: when a cluster cannot be joined.
-        RunStopped: when the output folder cannot be written any more (`Unwritable`), or no worker group can be
-            had; jobs are ended before.
+        RunStopped: when the output folder cannot be written any more (`Unwritable`), Ray does not start, or no worker
+            group can be had; jobs are ended before.
     """
     benchmark, begun = checked.benchmark, time.monotonic()
     records = store.load()
@@ -65,7 +65,8 @@ def train(
     with (
         ctrl_c(console, checked.out) as pressed,
         ray_for(benchmark) as ground,
-        outlived(ray_processes(), console, checked.out),
+        troubles_told(ground.scratch),
+        outlived(ray_processes(), console, checked.out, full=partial(full_disk, ground.scratch)),
         _tracking(checked, console) as tracked,
     ):
         pressed.take()
@@ -90,8 +91,6 @@ def train(
                 if not pressed.once:
                     progress.stage("final stage")
                     stages.finals()
-            except PoolError as error:
-                raise RunStopped(str(error)) from error
             finally:
                 with written(checked.out), suppress(PoolError):
                     stages.tell_usage(time.monotonic() - begun)
@@ -219,6 +218,7 @@ def _pool(
         cpus_per_worker=lay.cpus,
         gpus_per_worker=lay.gpus,
         slots=slots,
+        scratch=ground.scratch,
         max_failures=benchmark.max_failures,
     )
 

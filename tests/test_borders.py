@@ -58,6 +58,7 @@ def test_ray_optuna_and_mlflow_stay_in_their_rooms():
             "tuner",
             "controller",
             "pool",
+            "ray_here",
             "supervisor",
             "group",
             "client",
