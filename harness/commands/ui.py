@@ -61,6 +61,7 @@ def server(uri: str, port: int) -> tuple[list[str], dict[str, str]]:
         "MLFLOW_BACKEND_STORE_URI": uri,
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "PYTHONSAFEPATH": "1",  # nothing is imported from the folder in which the command is given
     }
     return command, os.environ | ours
 
