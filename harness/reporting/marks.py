@@ -1,6 +1,7 @@
 """What each mark on a result means to its reader."""
 
 from harness.intervals import NO_BETTER
+from harness.split_checks import UNDEFINED, UNSEEN
 
 MARKS = {
     "smoke": "only the first rows of each split were used (--limit): a check that the machinery runs, not a result.",
@@ -14,9 +15,9 @@ MARKS = {
     "cut split": "splits that were missing were cut from the training rows by this program.",
     "cut by budget": "a budget of time, GPU-hours or cost ended the trial before its last epoch; with a larger budget "
     "it might have scored higher.",
-    "undefined test score": "every row of the test split has the same label: the metric is undefined on it, and "
+    UNDEFINED: "every row of the test split has the same label: the metric is undefined on it, and "
     "nothing says how good these models are.",
-    "unseen labels": "dev or test has labels that no training row has, which no model can predict.",
+    UNSEEN: "dev or test has labels that no training row has, which no model can predict.",
     NO_BETTER: "a prediction that is the same for every row (train's largest class, or its mean) scores as well on the "
     "test split, by the study's metric or by its squared error.",
     "selected on test": "the configuration was chosen by test scores, as some published results are: it flatters.",

@@ -22,6 +22,7 @@ from harness.reporting.published import Published
 from harness.reporting.run_folder import RunFolder
 from harness.reporting.significance import ALPHA, method_ranking, within_datasets
 from harness.reporting.stats import Ranking
+from harness.split_checks import UNDEFINED
 
 FEW_TRIALS = 10
 """A search of fewer trials a study is called short."""
@@ -40,7 +41,7 @@ def section(runs: Sequence[RunFolder], outcomes: Outcomes, published: Published)
         ]
     else:
         blocks.append(
-            Missing(title="Which method won", why="No method has finished a whole family of datasets yet.")
+            Missing(title="Which method won", why="No method has a score on every dataset of a family.")
         )
     blocks.append(Note(text="How sure, and beside the paper:", points=_certainty(outcomes, published)))
     blocks.append(Note(text="What to distrust (details below):", points=distrust(runs, outcomes)))
@@ -57,7 +58,10 @@ def lead(runs: Sequence[RunFolder], outcomes: Outcomes) -> str:
         return "This run has no results yet: not a single trial has ended."
     if not outcomes.main:
         if any(o.scores for o in outcomes if not o.baseline):
-            return f"No method has a defined test score, though {done} of {wanted} final runs are there."
+            marked = any(UNDEFINED in o.marks for o in outcomes)
+            why = f" (mark “{UNDEFINED}”: {marks.meaning(UNDEFINED)})" if marked else ""
+            said = f"No method has a defined test score, though {done} of {wanted} final runs are there"
+            return f"{said}{why.replace('.)', ')')}."
         return f"No final run has finished yet ({done} of {wanted}), so no test score is known."
     said = _won(outcomes)
     if done < wanted:

@@ -90,7 +90,7 @@ def means_picture(outcomes: Outcomes, name: str, title: str) -> Block:
         f for f in outcomes.families if any(complete_backbones(outcomes, f, m) for m in outcomes.methods)
     ]
     if not families:
-        return Missing(title=title, why="No method has finished every dataset of a family.")
+        return Missing(title=title, why="No method has a score on every dataset of a family.")
     return Picture(
         name=name,
         title=title,

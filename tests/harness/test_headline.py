@@ -167,6 +167,10 @@ def test_undefined_scores_are_named_and_never_best():
     outcomes = outcomes_of([RunFolder(folder="run", trials=[trial_of(run) for run in every])])
     lead = overview.lead([RunFolder(folder="run", trials=[trial_of(run) for run in every])], outcomes)
     assert lead.startswith("No method has a defined test score, though 6 of 6 final runs are there.")
+    marked = [replace(run, marks=("undefined test score",)) for run in every]
+    outcomes = outcomes_of([RunFolder(folder="run", trials=[trial_of(run) for run in marked])])
+    lead = overview.lead([RunFolder(folder="run", trials=[trial_of(run) for run in marked])], outcomes)
+    assert "are there (mark “undefined test score”: every row of the test split has the same label" in lead
     assert "undefined" in plain(leaderboard(every)) and "nan" not in plain(leaderboard(every))
 
 
