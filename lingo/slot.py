@@ -73,13 +73,14 @@ class Slot:
     @property
     def scale(self) -> float:
         """α/r for LoRA, α/(b0 + 1e-5) for the SVD forms, as peft has them."""
-        return {"none": 1.0, "lora": self.config.alpha / self.config.rank,
-                "svd": self.config.alpha / (self.config.b0 + 1e-5)}[self.config.kind.adapter]  # fmt: skip
+        if self.config.kind.adapter == "lora":
+            return self.config.alpha / self.config.rank
+        return self.config.alpha / (self.config.b0 + 1e-5) if self.svd else 1.0
 
     @property
     def dropout(self) -> float:
         """Dropout rate on the adapter's input, to a resolution of 2⁻¹⁶."""
-        return round(self.config.adapter_dropout * 65536) / 65536 if self.paths else 0.0
+        return self.config.drawn_dropout if self.paths else 0.0
 
     # --- where it stands --------------------------------------------------------------------------------
 

@@ -2,10 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+
+import numpy as np
 
 from lingo.methods import METHODS, Method
 from lingo.methods.base import RankUpdate
+
+DROPOUT_STEPS = 2**16
+"""Rates of adapter dropout are multiples of 1/65536."""
 
 PAPER_MATRICES = ("W_q", "W_k", "W_v", "W_o", "W_f1", "W_f2")
 
@@ -97,8 +102,8 @@ class TrialConfig:
     def problems(self, *, total_steps: int | None = None) -> list[str]:
         """Every rule that this configuration breaks, in one list; empty when it is valid.
 
-        With `total_steps` (T_total, from data, batch size and epochs) the budget schedule is checked
-        as well: it must allocate at least once before T.
+        With `total_steps` (T_total, from data, batch size and epochs) the schedules are checked as well: the
+        learning rate must be above 0 somewhere, and a budget must allocate at least once before T.
         """
         if self.method not in METHODS:
             return [f"`method` must be one of {', '.join(METHODS)}, but got {self.method!r}."]
@@ -112,55 +117,71 @@ class TrialConfig:
             found.append(
                 f"`targets` must be some of {', '.join(PAPER_MATRICES)}, but got {list(self.targets)}."
             )
+        if total_steps == 1 and self.warmup_ratio > 0:
+            found.append(
+                "training with a warm-up must have at least 2 steps (the first one's learning rate is 0), but got 1 "
+                f"and warmup_ratio={self.warmup_ratio}; use more epochs or `warmup_ratio` 0."
+            )
         if self.kind.adapter == "svd":
             found += self._budget_problems(total_steps)
         return found
 
+    @property
+    def drawn_dropout(self) -> float:
+        """`adapter_dropout` as packs draw it, rounded to a multiple of 2⁻¹⁶."""
+        return round(self.adapter_dropout * DROPOUT_STEPS) / DROPOUT_STEPS
+
     def _rules(self) -> list[tuple[str, Any, bool, str]]:
-        rules: list[tuple[str, Any, bool, str]] = [
-            ("learning_rate", self.learning_rate, 0 < self.learning_rate < 10, "above 0 and below 10"),
-            ("batch_size", self.batch_size, self.batch_size >= 1, "at least 1"),
-            ("epochs", self.epochs, self.epochs >= 1, "at least 1"),
-            (
-                "lr_schedule",
-                self.lr_schedule,
-                self.lr_schedule in ("linear", "constant"),
-                "linear or constant",
-            ),
-            ("warmup_ratio", self.warmup_ratio, 0 <= self.warmup_ratio < 1, "at least 0 and below 1"),
-            ("weight_decay", self.weight_decay, 0 <= self.weight_decay < 1, "at least 0 and below 1"),
-            (
-                "adapter_dropout",
-                self.adapter_dropout,
-                0 <= self.adapter_dropout < 1,
-                "at least 0 and below 1",
-            ),
-            ("alpha", self.alpha, self.alpha > 0, "above 0"),
-            ("orthogonality", self.orthogonality, self.orthogonality >= 0, "at least 0"),
-        ]
+        """(setting, value, whether it holds, what must hold). Numbers are judged as float32 holds them."""
+
+        def real(name: str, low: float, high: float, rule: str, *, ends: tuple[bool, bool]) -> None:
+            value = getattr(self, name)
+            x = _single(value)
+            above, below = x >= low if ends[0] else x > low, x <= high if ends[1] else x < high
+            rules.append((name, value, above and below, rule))
+
+        def whole(name: str, least: int = 1, most: int | None = None) -> None:
+            value = getattr(self, name)
+            holds = isinstance(value, int | np.integer) and bool(least <= value <= (most or value))
+            rule = f"a whole number, at least {least}" + (f" and at most {most}" if most else "")
+            rules.append((name, value, holds, rule))
+
+        rules: list[tuple[str, Any, bool, str]] = []
+        share, neither = "at least 0 and below 1", (False, False)
+        real("learning_rate", 0, 10, "above 0 and below 10", ends=neither)
+        whole("batch_size")
+        whole("epochs")
+        schedules = ("linear", "constant")
+        rules.append(("lr_schedule", self.lr_schedule, self.lr_schedule in schedules, "linear or constant"))
+        for name in ("warmup_ratio", "weight_decay", "adapter_dropout"):
+            real(name, 0, 1, share, ends=(True, False))
+        if rules[-1][2]:  # a rate that rounds to 1 would leave nothing
+            rule = f"at least 0 and at most {1 - 1 / DROPOUT_STEPS:.5f} (rates are multiples of 1/{DROPOUT_STEPS})"
+            rules.append(("adapter_dropout", self.adapter_dropout, self.drawn_dropout < 1, rule))
+        real("alpha", 0, np.inf, "above 0 and finite", ends=neither)
+        real("orthogonality", 0, np.inf, "at least 0 and finite", ends=(True, False))
         if self.max_grad_norm is not None:
-            rules.append(("max_grad_norm", self.max_grad_norm, self.max_grad_norm > 0, "above 0, or none"))
+            real("max_grad_norm", 0, np.inf, "above 0, or none", ends=(False, True))
         if "rank" in self.kind.settings:
-            rules.append(("rank", self.rank, self.rank >= 1, "at least 1"))
+            whole("rank")
         if self.kind.engine == "simple":
-            rules += [
-                ("k", self.k, 1 <= self.k <= 8, "at least 1 and at most 8"),
-                ("C", self.C, 0 < self.C < 1e9, "above 0 and below 1e9"),
-                ("filters", self.filters, self.filters >= 1, "at least 1"),
-                ("kernel_width", self.kernel_width, self.kernel_width >= 1, "at least 1"),
-                ("dropout", self.dropout, 0 <= self.dropout < 1, "at least 0 and below 1"),
-            ]
+            whole("k", 1, 8)
+            real("C", 0, 1e9, "above 0 and below 1e9", ends=neither)
+            whole("filters")
+            whole("kernel_width")
+            real("dropout", 0, 1, share, ends=(True, False))
         if self.kind.adapter == "svd":
-            rules += [
-                ("bT", self.bT, self.bT >= 1, "at least 1"),
-                ("delta_T", self.delta_T, self.delta_T >= 1, "at least 1"),
-                ("beta1", self.beta1, 0 < self.beta1 < 1, "above 0 and below 1"),
-                ("beta2", self.beta2, 0 < self.beta2 < 1, "above 0 and below 1"),
-                ("p", self.p, 0 <= self.p <= 1, "at least 0 and at most 1"),
-            ]
+            whole("b0")
+            whole("bT")
+            whole("delta_T")
+            for name in ("beta1", "beta2"):
+                real(name, 0, 1, "above 0 and below 1", ends=neither)
+            real("p", 0, 1, "at least 0 and at most 1", ends=(True, True))
             for name in ("initial_warmup_ratio", "final_finetune_ratio"):
-                value = getattr(self, name)
-                rules.append((name, value, 0 <= value < 1, "at least 0 and below 1"))
+                real(name, 0, 1, share, ends=(True, False))
+            updates = (None, *get_args(RankUpdate))
+            known = f"one of {', '.join(get_args(RankUpdate))}, or none"
+            rules.append(("rank_update", self.rank_update, self.rank_update in updates, known))
         return rules
 
     def _budget_problems(self, total_steps: int | None) -> list[str]:
@@ -193,6 +214,12 @@ class TrialConfig:
         first = int(self.initial_warmup_ratio * total_steps)
         last = total_steps - int(self.final_finetune_ratio * total_steps)
         return first, last
+
+
+def _single(value: Any) -> float:
+    """A number as float32 holds it, in which trials are trained: below 1 may become 1, above 0 may become 0."""
+    with np.errstate(over="ignore"):
+        return float(np.float32(value))
 
 
 def largest_delta_T(first: int, last: int) -> int:
