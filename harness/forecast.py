@@ -8,18 +8,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.config import NO_BACKBONE, Benchmark, build
+from harness.config import NO_BACKBONE, TINY_MODEL, Benchmark, build
 from harness.errors import InputError
 from harness.forecast_inputs import Data, Model, find_model, look_at
 from harness.plan import Study, lay_out, pairs, search_problems_of, space_files, steps_per_epoch
 from harness.tasks import find_task
+from lingo.families import known_model
 from lingo.flops import Shape, step_flops
 from lingo.methods import METHODS
+from lingo.nucleotides import reads_language
 from lingo.prompts import prompt_for
 from lingo.trial import TrialConfig
 
-BASES_A_TOKEN = {"opt": 1.9, "dnabert": 5.0, "nt": 6.0, "quickstart": 2.5}
-"""Bases of one token where the tokenizer is not here (measured on GUE; NT reads 6-mers), by the name's beginning."""
+TINY_BASES = 2.5
+"""Bases of one token of the quickstart's tokenizer, which is made at the first run."""
 
 PROMPT_TOKENS = 20
 STATE_BYTES = 4 * 5
@@ -199,7 +201,8 @@ def _tokens(study: Study, data: Data, model: Model | None, benchmark: Benchmark)
     if model is None:
         return bases
     prompted = METHODS[study.method].prompt if benchmark.prompt == "auto" else benchmark.prompt == "on"
-    language = not study.source.startswith(("nt", "dnabert"))
+    known = known_model(study.source)
+    language = reads_language(model.tokenizer) if model.tokenizer else not (known and known.dna)
     prompt = prompt_for(study.task.domain) if prompted and language else None
     if benchmark.tokenization != "bbpe":
         count = bases if benchmark.tokenization == "one_hot" else bases // 6 + 1
@@ -208,8 +211,8 @@ def _tokens(study: Study, data: Data, model: Model | None, benchmark: Benchmark)
         texts = [prompt.around(sequence) if prompt else sequence for sequence in data.sample]
         count = max(len(ids) for ids in model.tokenizer(texts, verbose=False)["input_ids"])
     else:
-        known = [each for name, each in BASES_A_TOKEN.items() if study.source.startswith(name)]
-        count = int(bases / (known[0] if known else 1.0)) + 2 + (PROMPT_TOKENS if prompt else 0)
+        each = known.bases if known else TINY_BASES if study.source == TINY_MODEL else 1.0
+        count = int(bases / each) + 2 + (PROMPT_TOKENS if prompt else 0)
     return min(count, benchmark.max_length or count)
 
 
@@ -230,5 +233,5 @@ def disk_bytes(found: Forecast, open_trials: int) -> Mapping[str, float]:
         "prepared data": sum(tokens.values()),
         "adapters": adapters,
         "records and tracking": float(runs * TRIAL_BYTES),
-        "checkpoints (at most)": float(sum(largest) * STATE_BYTES * 2),
+        "checkpoints (at most)": float(sum(largest) * STATE_BYTES * 3),  # the two newest, and the best
     }

@@ -110,7 +110,7 @@ def _trained_rows(rows: int, row: TaskRow, benchmark: Benchmark) -> int:
 def find_model(name: str) -> Model:
     """A backbone: here, or missing (then with its published shape)."""
     from lingo.backbones import inspect_backbone
-    from lingo.families import KNOWN
+    from lingo.families import KNOWN, known_model
 
     if name == TINY_MODEL:
         from harness.quickstart import HEADS, HIDDEN, LAYERS
@@ -127,19 +127,20 @@ def find_model(name: str) -> Model:
     problems = inspect_backbone(name)
     if problems:
         return Model(name=name, state="missing", problems=tuple(f"`--models`: {line}" for line in problems))
-    known = KNOWN.get(name)
+    known = known_model(name)
     licence = known.licence if known else ""
+    published = next((PUBLISHED.get(key) for key, row in KNOWN.items() if row is known), None)
     folder = _kept(known.hub_id if known else name)
     if folder is None:
         where = f"{known.hub_id if known else name} at the hub, or its folder in --models"
-        return Model(name=name, state="missing", where=where, licence=licence, shape=PUBLISHED.get(name))
+        return Model(name=name, state="missing", where=where, licence=licence, shape=published)
     shape, tokenizer = _parts(folder)
     return Model(
         name=name,
         state="here",
         where=str(folder),
         licence=licence,
-        shape=shape or PUBLISHED.get(name),
+        shape=shape or published,
         tokenizer=tokenizer,
     )
 

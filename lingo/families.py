@@ -109,24 +109,43 @@ FAMILIES: dict[str, Family] = {
 
 @dataclass(frozen=True)
 class Known:
-    """A public model: where it is, and under which terms."""
+    """A public model: where it is, under which terms, and what its tokenizer reads.
+
+    Attributes:
+        bases: Bases of one token (measured on GUE; Nucleotide Transformer reads 6-mers).
+        dna: Whether its vocabulary is DNA alone.
+    """
 
     hub_id: str
     licence: str
     revision: str | None = None
+    bases: float = 1.9
+    dna: bool = False
 
 
 KNOWN: dict[str, Known] = {
     "opt-125m": Known("facebook/opt-125m", "OPT-175B licence, non-commercial"),
     "opt-350m": Known("facebook/opt-350m", "OPT-175B licence, non-commercial"),
-    "dnabert-2": Known("zhihan1996/DNABERT-2-117M", "Apache-2.0"),
-    "nt-500m-human-ref": Known("InstaDeepAI/nucleotide-transformer-500m-human-ref", "CC BY-NC-SA 4.0"),
-    "nt-500m-1000g": Known("InstaDeepAI/nucleotide-transformer-500m-1000g", "CC BY-NC-SA 4.0"),
-    "nt-2.5b-1000g": Known("InstaDeepAI/nucleotide-transformer-2.5b-1000g", "CC BY-NC-SA 4.0"),
+    "dnabert-2": Known("zhihan1996/DNABERT-2-117M", "Apache-2.0", bases=5.0, dna=True),
+    "nt-500m-human-ref": Known(
+        "InstaDeepAI/nucleotide-transformer-500m-human-ref", "CC BY-NC-SA 4.0", bases=6.0, dna=True
+    ),
+    "nt-500m-1000g": Known(
+        "InstaDeepAI/nucleotide-transformer-500m-1000g", "CC BY-NC-SA 4.0", bases=6.0, dna=True
+    ),
+    "nt-2.5b-1000g": Known(
+        "InstaDeepAI/nucleotide-transformer-2.5b-1000g", "CC BY-NC-SA 4.0", bases=6.0, dna=True
+    ),
     "nt-2.5b-multi-species": Known(
-        "InstaDeepAI/nucleotide-transformer-2.5b-multi-species", "CC BY-NC-SA 4.0"
+        "InstaDeepAI/nucleotide-transformer-2.5b-multi-species", "CC BY-NC-SA 4.0", bases=6.0, dna=True
     ),
 }
+
+
+def known_model(name: str) -> Known | None:
+    """The public model of a known name or of its hub id; `None` for folders and others."""
+    return KNOWN.get(name) or next((row for row in KNOWN.values() if row.hub_id == name), None)
+
 
 NT_V2 = (
     "Nucleotide Transformer v2 has a gated MLP that only code of its own computes, which is never run; "

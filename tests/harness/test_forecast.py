@@ -1,6 +1,9 @@
 """`plan`: the same options as `run`, everything told, nothing refused for being absent, nothing written."""
 
+import json
+
 import pytest
+from transformers import EsmConfig, EsmModel
 from typer.testing import CliRunner
 
 from harness import sources
@@ -101,3 +104,39 @@ def test_plan_takes_every_option_of_a_benchmark():
     text = CliRunner().invoke(app, ["plan", "--help"], terminal_width=200).output
     flags = {row.flag or f"--{row.setting.replace('_', '-')}" for row in ROWS}
     assert flags <= {word for word in text.split() if word.startswith("--")}
+
+
+def dna_folder(folder):
+    """A tiny ESM whose vocabulary is DNA alone."""
+    config = EsmConfig(
+        vocab_size=12,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=8,
+        pad_token_id=1,
+        max_position_embeddings=66,
+        token_dropout=False,
+    )
+    EsmModel(config, add_pooling_layer=False).save_pretrained(folder)
+    words = ["<unk>", "<pad>", "<mask>", "<cls>", "A", "T", "C", "G", "N"]
+    (folder / "vocab.txt").write_text("\n".join(words))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "EsmTokenizer"}))
+    return folder
+
+
+def test_a_backbone_of_dna_is_known_by_what_it_is_and_not_by_its_name(tmp_path, shared):
+    """A folder by its vocabulary, whatever it is called; a hub id like the name that stands for it."""
+    write_task(tmp_path / "gue")
+
+    def tokens(model, method):
+        options = {"tasks": ("mouse/2",), "data_dir": tmp_path / "gue", "num_samples": 1}
+        (work,) = forecast(planned({**options, "methods": (method,), "models": (str(model),)})).works
+        return work.tokens
+
+    stories, dna = shared / "models" / "stories260K", dna_folder(tmp_path / "my-model")
+    assert tokens(stories, "lingo") > tokens(stories, "lora") + 20  # the prompt
+    assert tokens(dna, "lingo") == tokens(dna, "lora")
+    known, hub_id = "nt-500m-1000g", "InstaDeepAI/nucleotide-transformer-500m-1000g"
+    assert tokens(hub_id, "lingo") == tokens(known, "lingo") == tokens(known, "lora") == 25 // 6 + 2
+    assert tokens("facebook/opt-125m", "lingo") == tokens("opt-125m", "lingo") > tokens("opt-125m", "lora")
