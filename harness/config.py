@@ -155,8 +155,10 @@ class Benchmark(BaseModel):
             training up to their first rank allocation; 1 for none.
         deterministic: Whether the search repeats, whatever the load: its trials train alone, and proposals and early
             stopping do not depend on which trial reports first (`harness.in_order`).
-        patience: Evaluations of a final run without a lower dev loss after which it stops and its best
-            evaluation's weights are tested (paper section 4.4); 0 trains all epochs.
+        patience: Evaluations of a final run none of which is better than the best before, after which it stops.
+            The best evaluation's weights are tested, by the dev metric of the study, of methods with a budget
+            among those from the last allocation on, see `harness.selection`. 0: all epochs are trained, and the
+            last evaluation's weights are tested.
         max_failures: How often a trial is tried again after a failure that is not its configuration's.
         time_budget: Wall time after which the search stops, like `90m` or `12h`.
         max_gpu_hours: Hours of GPUs in training after which it stops.
@@ -225,8 +227,8 @@ class Benchmark(BaseModel):
 
     @property
     def stops_early(self) -> int | None:
-        """Patience of the final runs; `None` where it could never end one of this many epochs."""
-        return self.patience if 0 < self.patience < self.epochs else None
+        """Patience of the final runs; `None` where all epochs are trained and the last evaluation counts."""
+        return self.patience or None
 
     def stored(self, out: Path) -> dict[str, Any]:
         """Every setting as plain data, paths absolute, with this output folder."""
@@ -238,9 +240,8 @@ class Benchmark(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """Every setting that says what is measured, as plain data."""
-        settings = self.model_dump(mode="json", exclude=MACHINE | AMOUNT | {"patience"})
-        if self.stops_early:
-            settings["patience"] = self.patience
+        settings = self.model_dump(mode="json", exclude=MACHINE | AMOUNT)
+        settings["patience"] = min(self.patience, self.epochs)  # there are no more evaluations than that
         unused = {name for name in LATER if settings[name] == type(self).model_fields[name].default}
         return {"rules": RULES, **{name: value for name, value in settings.items() if name not in unused}}
 

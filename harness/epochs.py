@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -46,13 +46,13 @@ class Epochs:
         slot, begun = training.slot, time.monotonic()
         assert slot is not None
         number = len(training.reports) + 1
+        lost = pack.first_lost().get(slot)
+        if lost is not None:
+            return self.diverged(training, lost)
         loss = pack.take_loss(slot) / max(1, slot.step - training.counted)
         dev = self._in_memory(pack, lambda: dev_scores(pack, slot, training.folder))
         if not finite(loss, dev["loss"]):
-            rate = f"learning rate {slot.config.learning_rate:g}"
-            error = f"diverged: the loss is not finite after epoch {slot.epoch} ({rate})."
-            told = [one for each in self._prefixes.followers(training) for one in self.fail(each, error)]
-            return [*told, *self.fail(training, error, epoch=slot.epoch, step=slot.step, loss=loss, dev=dev)]
+            return self.diverged(training, slot.step, what="dev loss", loss=loss, dev=dev)
         training.counted = slot.step
         training.note(pack, dev)
         done = slot.done or training.out_of_patience(number)
@@ -66,7 +66,8 @@ class Epochs:
         training.device_seconds += time.monotonic() - begun
         facts |= job_facts(pack, training, device=self._device, gpus=self._gpus)
         if done and training.job.adapter and self._writes:
-            facts |= keep_adapter(pack, training, self._files, {**facts, "dev": dev, "test": test})
+            scores = {"dev": facts.get("best_dev", dev), "test": test}
+            facts |= keep_adapter(pack, training, self._files, facts | scores)
         report = Report(
             job=training.job.id,
             number=number,
@@ -84,6 +85,18 @@ class Epochs:
         if not done:
             self.save(pack, training)
         return [report, *self._told(training, report)]
+
+    def diverged(
+        self, training: Training, step: int, *, what: str = "training loss", **measured: Any
+    ) -> list[Report]:
+        """The last reports of a trial whose loss is not finite since `step`, and of those that wait for it."""
+        rate = f"learning rate {training.probe.config.learning_rate:g}"
+        error = (
+            f"diverged: the {what} is not finite since step {step} of {training.probe.total_steps} ({rate})."
+        )
+        told = [one for each in self._prefixes.followers(training) for one in self.fail(each, error)]
+        epoch = step // training.probe.steps_per_epoch
+        return [*told, *self.fail(training, error, epoch=epoch, step=step, **measured)]
 
     def fail(
         self,

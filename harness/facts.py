@@ -7,6 +7,7 @@ import torch
 
 from harness.training import Training
 from lingo.flops import OPT_125M, Shape, shape_of, step_flops
+from lingo.full import model_dropout
 from lingo.pack import Pack
 from lingo.packed_bits import numbers_in
 from lingo.parameters import rank_pattern, trained_parameters, used_parameters
@@ -73,6 +74,9 @@ def job_facts(pack: Pack, training: Training, *, device: str, gpus: int) -> dict
         "micro_batches": pack.micro_batches,
         **training.costs,
     }
+    left_out = model_dropout(backbone.model.config) if pack.full else 0.0
+    if left_out:
+        facts["model_dropout"] = {"configured": left_out, "used": 0.0}
     if "flops_per_step" in training.costs:
         facts["flops"] = training.costs["flops_per_step"] * slot.step
     if slot.svd:

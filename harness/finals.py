@@ -8,6 +8,7 @@ from harness.data import read_label_names
 from harness.evaluation import final_facts, final_predictions, write_predictions
 from harness.files import Files
 from harness.results import file_name
+from harness.selection import tested_facts
 from harness.training import Training
 from lingo.metrics import score
 from lingo.pack import Pack
@@ -18,14 +19,19 @@ log = logging.getLogger(__name__)
 
 
 def restore_best(pack: Pack, training: Training) -> dict[str, Any]:
-    """Give a job with patience its best evaluation's weights back; facts of both evaluations."""
-    slot, best = training.slot, training.best
-    if best is None or training.job.patience is None:
+    """Give a final job with patience its best evaluation's weights back; facts of what is tested."""
+    slot, job, best = training.slot, training.job, training.best
+    if job.stage != "final":
         return {}
     assert slot is not None
-    if best.epoch != slot.epoch:
+    if best is not None and best.epoch != slot.epoch:
         put_weights(pack, slot, best.weights)
-    return {"best_epoch": best.epoch, "stopped_epoch": slot.epoch, "best_dev": best.dev}
+    return tested_facts(
+        job,
+        stopped=slot.epoch,
+        best=(best.epoch, best.dev) if best is not None else None,
+        counts_from=training.counts_from,
+    )
 
 
 def take_test(

@@ -23,8 +23,10 @@ class Job:
         config: The fields of `lingo.trial.TrialConfig`.
         adapter: Folder for the trained adapter of a final job; `None` keeps none.
         checkpoints: Folder in which the job keeps its slot's state to go on from; `None` keeps none.
-        patience: Evaluations without a lower dev loss after which training stops and the best evaluation's
-            weights are tested (final jobs); `None` trains all epochs.
+        patience: Evaluations none of which is better than the best before, after which training stops (final
+            jobs); the best evaluation's weights are tested, see `harness.selection`. `None` trains all epochs, and
+            the last evaluation's weights are tested.
+        metric: The dev metric by which the best evaluation is chosen.
         predictions: Folder for the test predictions of a final job, one parquet file each; `None` keeps none.
         siblings: Whether other trials may come that differ in p, bT and ΔT alone: the state before the first
             allocation is then kept in `<checkpoints>/prefixes/` for them.
@@ -43,6 +45,7 @@ class Job:
     adapter: str | None = None
     checkpoints: str | None = None
     patience: int | None = None
+    metric: str = "loss"
     predictions: str | None = None
     siblings: bool = False
     alone: bool = False

@@ -1,5 +1,6 @@
 """From the pool's events to records, tracking and progress: what has ended is written at once and stays."""
 
+import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,10 @@ from harness.jobs import Job, Report
 from harness.open_trials import OpenTrials
 from harness.plan import Study
 from harness.results import Record, ResultStore, Status, file_name, now, written
+from lingo.methods import METHODS
+from lingo.trial import TrialConfig
+
+log = logging.getLogger(__name__)
 
 KEPT: dict[str, Status] = {
     "finished": "finished",
@@ -22,11 +27,24 @@ KEPT: dict[str, Status] = {
 
 
 CUT_MARK = "cut by budget"
+UNREGULARISED_MARK = "no model dropout"
 
 
 def checkpoint_folder(checkpoints: Path | str, job_id: str) -> Path:
     """Where a job keeps the state from which it goes on."""
     return Path(checkpoints) / file_name(job_id).removesuffix(".json")
+
+
+def above_budget(record: Record) -> str | None:
+    """What is wrong with a finished run of a method with a budget that kept more ranks than bT, in one line."""
+    kept = record.facts.get("kept_ranks")
+    method = METHODS.get(record.method)
+    if record.status != "finished" or not kept or method is None or method.adapter != "svd":
+        return None
+    mean, most = sum(kept.values()) / len(kept), record.config.get("bT", TrialConfig.bT)
+    if mean <= most:
+        return None
+    return f"the mean kept rank must be at most bT = {most}, but is {mean:.2f}: its scores are not of that budget."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +157,10 @@ class Ledger:
             marks=list(cell.marks),
         )
         facts = {**cell.facts, **record.facts}
+        problem = above_budget(record)
+        if problem is not None:
+            log.error("%s: %s", record.id, problem)
+            record = replace(record, status="failed", error=problem, test=None)
         record = replace(record, facts=facts, marks=[*record.marks, *_own_marks(record, facts)])
         with written(self._store.out):
             self._store.append(record, replace=True)
@@ -148,6 +170,6 @@ class Ledger:
 
 def _own_marks(record: Record, facts: Mapping[str, Any]) -> list[str]:
     """What a reader must know of this very trial."""
-    cut = [CUT_MARK] if facts.get("cut") == "budget" else []
+    marks = {CUT_MARK: facts.get("cut") == "budget", UNREGULARISED_MARK: bool(facts.get("model_dropout"))}
     useless = record.test is not None and no_better(record.metric, record.test, facts.get("constant") or {})
-    return cut + ([NO_BETTER] if useless else [])
+    return [mark for mark, holds in {**marks, NO_BETTER: useless}.items() if holds]

@@ -47,7 +47,8 @@ class Record:
         error: One line, for `failed`.
         config, config_hash: Fields of `lingo.trial.TrialConfig`, and their digest.
         history: One entry for each evaluation: epoch, step, seconds, train_loss and dev metrics.
-        dev: Dev metrics of the last evaluation; NaN where undefined.
+        dev: Dev metrics of the last evaluation, of a final run those of the weights that were tested; NaN where
+            undefined.
         test: Test metrics of a final run; `None` where the test split was not opened.
         trained_parameters: Numbers that the trial trained.
         facts: Other measured facts: kept ranks, samples, …
@@ -126,7 +127,7 @@ class Record:
             config=dict(job.config),
             config_hash=config_hash(job.config),
             history=[_evaluation(report) for report in evaluated],
-            dev=dict(evaluated[-1].dev) if evaluated else {},
+            dev=measured.pop("best_dev", None) or (dict(evaluated[-1].dev) if evaluated else {}),
             test=last.test if last else None,
             trained_parameters=measured.pop("trained_parameters", None),
             facts=measured,

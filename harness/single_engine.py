@@ -20,6 +20,7 @@ from harness.evaluation import final_facts, write_predictions
 from harness.files import Files, LocalFiles
 from harness.jobs import Job, Report
 from harness.results import file_name
+from harness.selection import better, tested_facts
 from lingo.data import Split, TaskData
 from lingo.metrics import score
 from lingo.single import Single, simple_trial
@@ -33,6 +34,9 @@ SLICE_S = 0.2
 
 SLICE_STEPS = 4
 """Steps between two looks for workers that train together: each must do the same number."""
+
+LOSS_STEPS = 32
+"""Steps between two looks at the loss, each of which waits for the device."""
 
 
 @dataclass
@@ -110,6 +114,8 @@ class SimpleEngine:
         end, steps = time.monotonic() + SLICE_S, 0
         while not held.trial.advance():
             steps += 1
+            if held.trial.step % LOSS_STEPS == 0 and held.trial.first_lost() is not None:
+                return True
             if steps >= SLICE_STEPS if self._world > 1 else time.monotonic() >= end:
                 return False
         return True
@@ -133,6 +139,9 @@ class SimpleEngine:
         """Evaluate; the job leaves when it is done, has failed, or has stopped getting better."""
         trial, job = held.trial, held.job
         held.reports += 1
+        lost = trial.first_lost()
+        if lost is not None:
+            return self._diverged(held, "training", lost)
         news: dict[str, Any] = {
             "job": job.id,
             "number": held.reports,
@@ -144,24 +153,18 @@ class SimpleEngine:
         folder, truth = self._files.fetch(job.data), trial.data.dev.labels
         dev = score(trial.data.kind, _predict(trial, trial.data.dev, open_reverse_dev(folder)), truth)
         if not math.isfinite(news["train_loss"]) or not math.isfinite(dev["loss"]):
-            self.release(job.id)
-            error = f"diverged: the loss is not finite after epoch {trial.epoch}."
-            seconds = time.monotonic() - held.started
-            return Report(**news, status="failed", dev=dev, seconds=seconds, error=error)
+            return self._diverged(held, "training or dev", trial.step, dev)
         stopped = self._patience(held, dev)
         done = trial.done or stopped
         facts = self._facts(held)
         test: dict[str, float] | None = None
         if done and job.stage == "final":
-            if held.best and held.best_epoch < trial.epoch:
+            if held.best_dev and held.best_epoch < trial.epoch:
                 trial.load(held.best)
-                facts |= {
-                    "best_epoch": held.best_epoch,
-                    "stopped_epoch": trial.epoch,
-                    "best_dev": held.best_dev,
-                }
+            best = (held.best_epoch, held.best_dev) if held.best_dev else None
+            facts |= tested_facts(job, stopped=trial.epoch, best=best)
             test, more = self._test(trial, job)
-            facts |= more | self._save(held, {**facts, "dev": dev, "test": test})
+            facts |= more | self._save(held, {**facts, "dev": held.best_dev or dev, "test": test})
         if done:
             self.release(job.id)
         return Report(
@@ -173,12 +176,29 @@ class SimpleEngine:
             seconds=time.monotonic() - held.started,
         )
 
+    def _diverged(self, held: Held, what: str, step: int, dev: dict[str, float] | None = None) -> Report:
+        """The last report of a job whose loss is not finite since `step`."""
+        trial, job = held.trial, held.job
+        self.release(job.id)
+        rate = f", learning rate {trial.config.learning_rate:g}" if not trial.slow else ""
+        return Report(
+            job=job.id,
+            number=held.reports,
+            status="failed",
+            epoch=trial.epoch,
+            step=step,
+            total_steps=trial.total_steps,
+            dev=dev or {},
+            seconds=time.monotonic() - held.started,
+            error=f"diverged: the {what} loss is not finite since step {step} of {trial.total_steps}{rate}.",
+        )
+
     def _patience(self, held: Held, dev: dict[str, float]) -> bool:
-        """Keep the best evaluation's weights of a final job; whether to stop (paper section 4.4)."""
+        """Keep the best evaluation's weights of a job with patience; whether to stop."""
         patience = held.job.patience
-        if not patience:
+        if patience is None:
             return False
-        if dev["loss"] < held.best_dev.get("loss", math.inf):
+        if not held.best_dev or better(dev, held.best_dev, held.job.metric):
             held.best_dev, held.best_epoch = dev, held.trial.epoch
             held.best = held.trial.state()
         return held.trial.epoch - held.best_epoch >= patience

@@ -134,6 +134,7 @@ def record_tags(record: Record, setting: Setting) -> dict[str, Any]:
             "trial": record.trial,
             "status": record.status,
             "error": record.error,
+            "weights": record.facts.get("weights"),
             "selection": record.selection,
             **config_tags(record.config),
         }
@@ -187,6 +188,9 @@ def record_points(record: Record) -> Iterator[Point]:
             adjusted = {f"adjusted/dev_{record.metric}": dev.get(record.metric, float("nan"))}
             yield adjusted, round(cost["flops_adjusted_step"]), entry["seconds"]
     end = _prefixed("test_", chosen(record.test or {}, record.metric)) | {"seconds": record.seconds}
+    if "best_epoch" in record.facts:  # the last evaluation's scores are those of other weights
+        end["best_epoch"] = float(record.facts["best_epoch"])
+        end[f"best_dev_{record.metric}"] = record.dev.get(record.metric, float("nan"))
     if record.trained_parameters is not None:
         end["trained_parameters"] = float(record.trained_parameters)
     hours = gpu_hours(record)

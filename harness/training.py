@@ -12,31 +12,38 @@ from torch import Tensor
 
 from harness.checkpoints import Checkpoints, Generation, generation_name
 from harness.jobs import Job, Report
+from harness.selection import best_of, better
 from lingo.pack import Pack
 from lingo.parameters import rank_counts
 from lingo.slot import Slot
-from lingo.state import read_state, weights
+from lingo.state import StateError, read_state, weights
 
-POINTS = 60
-"""Most points of a rank trajectory, roughly."""
+POINTS = 100
+"""Most points of a rank trajectory."""
 
 
 class Trajectory:
-    """Ranks kept in each adapted matrix after some of a trial's allocations, evenly over its steps."""
+    """Ranks that a trial's allocations have kept in each adapted matrix: of all of them, or of so many, evenly.
+
+    Which ones follows from the schedule alone. What an allocation keeps holds until the next one, so a reader draws
+    steps; what it zeroes (`in_place`) may be learnt anew meanwhile, and is not counted.
+    """
 
     def __init__(self) -> None:
         self.paths: list[str] = []
         self.steps: list[int] = []
         self.ranks: list[list[int]] = []
         self._waiting: list[tuple[int, Tensor]] = []
-        self._next = 0.0
 
     def due(self, slot: Slot) -> bool:
-        """Whether the next step ends with an allocation worth a point."""
-        schedule = slot.schedule
+        """Whether the next step ends with an allocation that gets a point."""
+        schedule, step = slot.schedule, slot.step + 1
         if schedule is None or not slot.allocates():
             return False
-        return slot.step + 1 >= self._next or slot.step + 1 == schedule.last
+        number, others, most = schedule.before(step), schedule.before(schedule.last), POINTS - 2
+        return (
+            step == schedule.last or others <= most or number * most // others > (number - 1) * most // others
+        )
 
     def take(self, pack: Pack, slot: Slot) -> None:
         """Add the present ranks; they stay on the device until somebody asks."""
@@ -44,7 +51,6 @@ class Trajectory:
             self.paths = list(slot.paths)
             self.steps, self.ranks = [0, *self.steps], [[slot.rank] * len(slot.paths), *self.ranks]
         self._waiting.append((slot.step, rank_counts(pack, slot)))
-        self._next = slot.step + slot.total_steps / POINTS
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data; waits for the device."""
@@ -62,9 +68,8 @@ class Trajectory:
 
 @dataclass
 class Best:
-    """The evaluation with the lowest dev loss: its weights, and the generation that should hold them on disk."""
+    """The best evaluation that counts: its weights, and the generation that should hold them on disk."""
 
-    loss: float
     epoch: int
     number: int
     dev: dict[str, float]
@@ -112,6 +117,12 @@ class Training:
         schedule = self.probe.schedule
         return schedule.first_allocation() if schedule else self.probe.total_steps + 1
 
+    @property
+    def counts_from(self) -> int:
+        """The first step whose evaluation may be the best: T for methods with a budget, whose ranks are above it
+        before."""
+        return self.probe.schedule.last if self.probe.schedule else 0
+
     def samples(self, step: int) -> int:
         """Sequences in the first `step` steps; an epoch's last batch may be smaller."""
         rows, size = len(self.probe.data.train), self.probe.config.batch_size
@@ -121,12 +132,13 @@ class Training:
     # --- patience -----------------------------------------------------------------------------------------
 
     def note(self, pack: Pack, dev: Mapping[str, float]) -> None:
-        """Keep the weights of an evaluation that is the best so far, where the job has patience."""
+        """Keep the weights of an evaluation that counts and is the best so far, where the job has patience."""
         assert self.slot is not None
-        if self.job.patience is None or (self.best is not None and not dev["loss"] < self.best.loss):
+        if self.job.patience is None or self.slot.step < self.counts_from:
+            return
+        if self.best is not None and not better(dev, self.best.dev, self.job.metric):
             return
         self.best = Best(
-            loss=dev["loss"],
             epoch=self.slot.epoch,
             number=len(self.reports) + 1,
             dev=dict(dev),
@@ -135,7 +147,7 @@ class Training:
         )
 
     def out_of_patience(self, number: int) -> bool:
-        """Whether evaluation `number` is the last that the job waits for a lower dev loss."""
+        """Whether evaluation `number` is the last that the job waits for a better one."""
         if self.job.patience is None or self.best is None:
             return False
         return number - self.best.number >= self.job.patience
@@ -147,7 +159,6 @@ class Training:
         told = [asdict(replace(report, facts={})) for report in self.reports[:-1]]
         told += [asdict(report) for report in self.reports[-1:]]
         best = self.best and {
-            "loss": self.best.loss,
             "epoch": self.best.epoch,
             "number": self.best.number,
             "dev": self.best.dev,
@@ -180,16 +191,32 @@ class Training:
         return found
 
     def restore_best(self, generation: Generation) -> None:
-        """Take the best weights from the generation that holds them. Raises `StateError`."""
-        saved = generation.progress["best"]
-        if saved is None or self.job.patience is None:
-            self.best = None
+        """Take the best weights from the generation that holds them.
+
+        Raises:
+            StateError: If they are not there, also because another rule chose which to keep (older checkpoints).
+        """
+        self.best = None
+        if self.job.patience is None:
             return
+        told = [
+            (report["number"], report["dev"])
+            for report in generation.progress["reports"]
+            if report["step"] >= self.counts_from
+        ]
+        number, saved = best_of(told, self.job.metric), generation.progress["best"]
+        if number is None:
+            return
+        if saved is None or saved["number"] != number:
+            raise StateError(
+                f"{generation.folder} lacks the weights of evaluation {number}, the best that counts."
+            )
         if saved["generation"] != generation.name:
             assert self.checkpoints is not None
             generation = self.checkpoints.read(saved["generation"])
         _, blob = read_state(generation.folder)
-        self.best = Best(**saved, weights=load_tensors(blob))
+        kept = {name: saved[name] for name in ("epoch", "number", "dev", "generation")}
+        self.best = Best(**kept, weights=load_tensors(blob))
 
     def follow(self, leader: "Training") -> None:
         """Stand where the trial stands whose prefix this one shares."""

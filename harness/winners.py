@@ -166,6 +166,7 @@ def final_jobs(
                     checkpoints=str(checkpoints) if checkpoints else None,
                     alone=True,
                     patience=patience,
+                    metric=cell.study.task.metric,
                 )
             )
     return jobs

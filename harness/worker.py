@@ -35,6 +35,9 @@ SLICE_S = 0.2
 SLICE_STEPS = 4
 """Steps between two looks for workers that train together: each must do the same number."""
 
+LOSS_STEPS = 32
+"""Steps between two looks at the losses, each of which waits for the device."""
+
 
 def make_engine(
     rank: int,
@@ -89,6 +92,8 @@ class LingoEngine:
         self._starts = Starts(self._prefixes, self._share, self._peers.reduce, device)
         self._epochs = Epochs(self._prefixes, self._files, self._share, self._peers, device)
         self._news: list[Report] = []
+        self._unseen = 0
+        """Steps since the last look at the losses."""
 
     # --- the pool's calls ---------------------------------------------------------------------------------
 
@@ -191,6 +196,8 @@ class LingoEngine:
             if self._share.index == 0:
                 for training in self._jobs.values():
                     self._prefixes.keep(training, pack)
+            if self._unseen >= LOSS_STEPS:
+                self._look_at_losses(pack)
             if steps >= SLICE_STEPS if self._share.of > 1 else time.monotonic() >= end:
                 return
 
@@ -215,6 +222,7 @@ class LingoEngine:
                 training.trajectory.take(pack, training.slot)
             for training in running:
                 training.device_seconds += (time.monotonic() - begun) / len(running)
+            self._unseen += 1
             return True
         self._need_less(pack, line)
         return False
@@ -225,6 +233,18 @@ class LingoEngine:
         for report in reports:
             if report.status != "running":
                 self._drop(report.job)
+
+    def _look_at_losses(self, pack: Pack) -> None:
+        """Fail the trials whose training loss is no longer finite, and those that go the same way."""
+        self._unseen, lost = 0, pack.first_lost()
+        for training in self._slotted():
+            if training.slot in lost:
+                self._fail(self._epochs.diverged(training, lost[training.slot]))
+
+    def _fail(self, reports: Sequence[Report]) -> None:
+        self._news += reports
+        for report in reports:
+            self._drop(report.job)
 
     def _need_less(self, pack: Pack, problem: str) -> None:
         """Out of memory: the newer half of the trials goes back to the queue; a lone one gets smaller batches."""
@@ -244,8 +264,7 @@ class LingoEngine:
             log.warning("out of memory with one trial; its batches go in %d parts", pack.micro_batches)
             return
         error = f"out of memory with one trial and batches of one sequence ({problem})."
-        self._news += self._epochs.fail(training, error)
-        self._drop(training.job.id)
+        self._fail(self._epochs.fail(training, error))
 
     def _hand_back(self, pack: Pack, training: Training) -> None:
         """Let another worker, or a later time, go on with a job."""

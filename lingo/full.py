@@ -1,17 +1,37 @@
 """Full fine-tuning through the packed trainer: every weight of the backbone in the one row of a pack."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from lingo.layout import Layout, zeros
 from lingo.slot import Slot
 
+DROPOUT = (
+    "dropout",
+    "attention_dropout",
+    "activation_dropout",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "resid_pdrop",
+    "embd_pdrop",
+    "attn_pdrop",
+)
+"""Where the configurations of `lingo.families` name rates of dropout."""
+
+
+def model_dropout(config: Any) -> float:
+    """The largest rate of dropout that a backbone's configuration asks for in training; packs use none."""
+    return max(float(getattr(config, name, 0.0) or 0.0) for name in DROPOUT)
+
 
 class FullBank:
     """Holds the backbone's own parameters as views of one flat row; the counterpart of `AdapterBank`.
 
     The pretrained weights are kept once more, to start every trial from them and to put them back.
-    Biases and vectors (normalisation weights) are not decayed, as transformers' `Trainer` does.
+    Biases and vectors (normalisation weights) are not decayed, as transformers' `Trainer` does. The model's own
+    dropout (`model_dropout`) stays off, as it is in a frozen backbone.
     """
 
     def __init__(self, model: nn.Module, layout: Layout, *, dtype: torch.dtype) -> None:

@@ -6,11 +6,12 @@ paper's Algorithm 1; it reads from top to bottom.
 
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from lingo.adapters import AdapterBank
 from lingo.backbones import Backbone
@@ -31,6 +32,9 @@ from lingo.trial import TrialConfig
 
 EVAL_TOKENS = 16_384
 
+_IN_USE: WeakSet[nn.Module] = WeakSet()
+"""Models whose layers, or weights, an open pack has taken over."""
+
 
 class Pack:
     """K slots on one backbone.
@@ -47,6 +51,9 @@ class Pack:
         micro_batches: Parts in which each batch is computed; more parts need less memory.
         compact: Whether factors are narrowed to the ranks kept once all running slots are past T. With
             gradient clipping the norm then leaves out singular values that are no longer used.
+
+    Raises:
+        ValueError: If a full pack is to have several slots, or another pack is open on this backbone.
     """
 
     def __init__(
@@ -69,21 +76,37 @@ class Pack:
         self.share, self.reduce = share or Share(), reduce
         self.micro_batches, self.compact = micro_batches, compact
         model, width = backbone.model, backbone.hidden_size
+        if model in _IN_USE:
+            raise ValueError(
+                f"a backbone must have one open pack at most, but {backbone.name} has one already; close that one, or "
+                "load the backbone once more."
+            )
         if full:
             self.layout = Layout({}, rank=0, hidden=width, labels=max_labels, body=FullBank.width(model))
             self.bank: AdapterBank | FullBank = FullBank(model, self.layout, dtype=dtype)
         else:
             self.layout = Layout(linear_shapes(backbone), rank=max_rank, hidden=width, labels=max_labels)
             self.bank = AdapterBank(model, self.layout, capacity=capacity, dtype=dtype)
+        _IN_USE.add(model)
+        try:
+            self._allocate_state(capacity, max_labels)
+        except BaseException:  # no memory: the backbone is as it was
+            self.close()
+            raise
+
+    def _allocate_state(self, capacity: int, max_labels: int) -> None:
+        """What the slots own beside their parameters."""
+        self.slots: list[Slot] = []
         self.device = self.bank.theta.device
         self.moment = torch.zeros_like(self.bank.theta)
         self.square = torch.zeros_like(self.bank.theta)
         self.importance = Importance(self.layout, capacity=capacity, like=self.bank.theta)
         self.loss_sum = zeros(capacity, 1, like=self.bank.theta)
         """Sum of training losses since `take_loss`, [K, 1]; stays on the device."""
+        self.lost = zeros(capacity, 1, like=self.bank.theta)
+        """Steps since that sum stopped being finite, the first such one included, [K, 1]; stays on the device."""
         self.open = torch.zeros(capacity, max_labels, dtype=torch.bool, device=self.device)
         """Which outputs of the head a slot has."""
-        self.slots: list[Slot] = []
         self.midway = False
         """Whether a step was broken off while it changed parameters; until then it can be taken again."""
         self.eval_tokens = EVAL_TOKENS
@@ -116,6 +139,7 @@ class Pack:
             "learn": bank.learn,
             "valid": bank.valid,
             "loss_sum": self.loss_sum,
+            "lost": self.lost,
             "open": self.open,
         }
 
@@ -222,7 +246,8 @@ class Pack:
         grad = bank.collect()
         self.reduce(grad)
         self.midway = True
-        self.loss_sum[:n] += grad[:, -1:]
+        losses = self.loss_sum[:n].add_(grad[:, -1:])
+        self.lost[:n] += (losses - losses) != 0  # of what is not finite the difference is not a number
         bank.finish(grad, factor, numbers.scale)
         if any(slot.svd for slot in slots):
             bank.orthogonality(grad, numbers.orthogonality[:, :, None, None])
@@ -384,10 +409,17 @@ class Pack:
         """Sum of a slot's training losses since the last call, without the orthogonality term; waits for the
         device."""
         loss = float(self.loss_sum[slot.row])
-        self.loss_sum[slot.row] = 0
+        self.loss_sum[slot.row] = self.lost[slot.row] = 0
         return loss
+
+    def first_lost(self) -> dict[Slot, int]:
+        """The slots whose training loss is no longer finite, and the step since which it is not; waits for the device,
+        once."""
+        counts = self.lost[: len(self.slots), 0].tolist()
+        return {slot: slot.step - int(counts[slot.row]) + 1 for slot in self.slots if counts[slot.row]}
 
     def close(self) -> None:
         """Put the backbone back as it was."""
         self.bank.detach()
         self.slots.clear()
+        _IN_USE.discard(self.backbone.model)

@@ -54,6 +54,10 @@ class BudgetSchedule:
         """Whether masks are drawn anew after this step (the last time at T)."""
         return step == self.last or (self.first < step < self.last and step % self.every == 0)
 
+    def before(self, step: int) -> int:
+        """How many allocations come before `step`, of those up to T."""
+        return max(0, (min(step, self.last) - 1) // self.every - self.first // self.every)
+
     def first_allocation(self) -> int:
         """The first step that allocates; before it p, bT and ΔT change nothing."""
         following = (self.first // self.every + 1) * self.every

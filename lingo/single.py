@@ -54,6 +54,9 @@ class Single(Protocol):
     def take_loss(self) -> float:
         """Mean training loss since the last call."""
 
+    def first_lost(self) -> int | None:
+        """The step since which the training loss is not finite; `None` while it is. Waits for the device."""
+
     def predict(self, split: Split) -> NDArray[np.float64]:
         """Logits [rows, labels]."""
 
@@ -94,6 +97,7 @@ class GradientTrial:
         )
         self._open = torch.ones(1, 1, data.num_labels, dtype=torch.bool, device=self.device)
         self._loss, self._steps = torch.zeros((), device=self.device), 0
+        self._lost = torch.zeros((), device=self.device)
 
     @property
     def epoch(self) -> int:
@@ -130,6 +134,7 @@ class GradientTrial:
             group["lr"] = slot.learning_rate()
         self._optimiser.step()
         self._loss, self._steps = self._loss + loss.detach(), self._steps + 1
+        self._lost += (self._loss - self._loss) != 0
         slot.step += 1
         return slot.step % slot.steps_per_epoch == 0
 
@@ -137,6 +142,10 @@ class GradientTrial:
         loss, self._loss = float(self._loss) / max(1, self._steps), torch.zeros((), device=self.device)
         self._steps = 0
         return loss
+
+    def first_lost(self) -> int | None:
+        lost = int(self._lost)
+        return self.step - lost + 1 if lost else None
 
     @torch.no_grad()
     def predict(self, split: Split) -> NDArray[np.float64]:
@@ -236,6 +245,10 @@ class KmerTrial:
     def take_loss(self) -> float:
         """Mean loss on the training rows of the fitted model."""
         return self.model.train_loss if self.done else math.nan
+
+    def first_lost(self) -> int | None:
+        """`None`: there is one step, and its loss is looked at."""
+        return None
 
     def predict(self, split: Split) -> NDArray[np.float64]:
         return self.model.predict(split)

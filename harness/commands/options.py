@@ -202,8 +202,9 @@ ROWS = (
         int,
         SEARCH,
         "N",
-        "Evaluations without a lower dev loss after which a final run stops and its best evaluation is tested; "
-        "0 trains all epochs.",
+        "A final run tests the weights of its best evaluation, by the dev metric of the study (with a budget of ranks: "
+        "from the last allocation on), and stops after N evaluations without a better one. 0: it trains all epochs and "
+        "tests the last weights.",
     ),
     Row("epochs", int, TRAINING, "N", "Passes over the training split."),
     Row("batch_size", int, TRAINING, "N", "Sequences a step, over all workers of a trial."),

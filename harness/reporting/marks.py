@@ -20,6 +20,8 @@ MARKS = {
     UNSEEN: "dev or test has labels that no training row has, which no model can predict.",
     NO_BETTER: "a prediction that is the same for every row (train's largest class, or its mean) scores as well on the "
     "test split, by the study's metric or by its squared error.",
+    "no model dropout": "every weight was trained without the dropout that the model's own configuration asks for "
+    "(fact model_dropout), as frozen backbones run; with it full fine-tuning might score otherwise.",
     "selected on test": "the configuration was chosen by test scores, as some published results are: it flatters.",
 }
 """Known marks. Others are shown with the words that the run gave them."""

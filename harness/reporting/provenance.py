@@ -1,11 +1,12 @@
 """Where results were made: versions, commit, devices, and the settings of the run."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from harness.reporting.content import Block, Field, Note, Section, Table
+from harness.reporting.content import Block, Field, Note, Section, Table, count
 from harness.reporting.run_folder import RunFolder, Trial
 
 
@@ -17,7 +18,7 @@ def section(runs: Sequence[RunFolder]) -> Section:
         [name, json.dumps(value, ensure_ascii=False)[:300]]
         for name, value in sorted(settings, key=lambda s: s[0])
     ]
-    blocks: list[Block] = [*_environments(trials), Note(text=_repeats(runs))]
+    blocks: list[Block] = [*_environments(trials), *_weights(trials), Note(text=_repeats(runs))]
     if rows:
         blocks.append(
             Table(
@@ -56,6 +57,23 @@ def _repeats(runs: Sequence[RunFolder]) -> str:
     if searches == {True}:
         return f"{told}. Search: --deterministic, it repeats as well."
     return f"{told}. Search: trials and winners depend on the load; --deterministic makes them repeat."
+
+
+def _weights(trials: Sequence[Trial]) -> list[Block]:
+    """By which rule the final runs chose the weights that they tested."""
+    finals = [trial for trial in trials if (trial.stage, trial.status) == ("final", "finished")]
+    rules = Counter(
+        re.sub(
+            r" from step \d+ on$",
+            " from the last rank allocation on",
+            trial.facts.get("weights", "not recorded"),
+        )
+        for trial in finals
+    )
+    if not rules:
+        return []
+    told = "; ".join(f"{rule} ({count(number, 'run')})" for rule, number in rules.most_common())
+    return [Note(text=f"Weights that the final runs tested: {told}.")]
 
 
 def environments(trials: Sequence[Trial]) -> list[tuple[dict[str, Any], int]]:

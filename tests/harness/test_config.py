@@ -77,11 +77,13 @@ def test_identity_leaves_out_only_where_and_how_fast():
         assert build(OPTIONS | {name: value}).identity() != benchmark.identity()
 
 
-def test_patience_counts_only_where_it_could_stop_a_run():
-    assert build(OPTIONS).stops_early is None and build(OPTIONS | {"patience": 0}).stops_early is None
+def test_patience_acts_at_the_defaults():
+    """The best evaluation's weights count also where no run can end early."""
+    assert build(OPTIONS).stops_early == 10 and build(OPTIONS | {"patience": 0}).stops_early is None
     assert build(OPTIONS | {"patience": 4}).stops_early == 4
     assert build(OPTIONS | {"patience": 7}).identity() == build(OPTIONS).identity()
-    assert build(OPTIONS | {"epochs": 20}).stops_early == 10
+    identities = [build(OPTIONS | {"patience": patience}).identity() for patience in (0, 3, 10)]
+    assert identities[0] != identities[1] != identities[2] != identities[0]
 
 
 @pytest.mark.parametrize(

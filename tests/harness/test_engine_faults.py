@@ -11,10 +11,11 @@ import torch
 from engine_runs import STEPS, engine, evaluations, make, make_job, numbers, train, until
 
 from harness import checkpoints
+from harness import worker as engine_module
 from harness.checkpoints import job_folder
 from harness.engines import Dispatch
 from harness.jobs import Job, Report
-from harness.worker import LingoEngine, make_engine
+from harness.worker import LOSS_STEPS, LingoEngine, make_engine
 from lingo.pack import Pack
 
 
@@ -255,9 +256,42 @@ def test_divergence_leaves_the_last_good_checkpoint(
     assert worker._pack
     worker._pack.bank.theta.fill_(float("nan"))
     (failed,) = until(worker, lambda reports: bool(reports))
-    assert failed.status == "failed" and "diverged: the loss is not finite after epoch 3" in str(failed.error)
+    why = "diverged: the training loss is not finite since step 13 of 24 (learning rate 0.003)."
+    assert (failed.status, failed.error, failed.step) == ("failed", why, 13)
     assert not failed.hopeless and worker.free_slots(one) == 1
     assert numbers(train(engine(), one)) == numbers(undisturbed)
+
+
+def test_divergence_is_noticed_within_some_steps_and_disturbs_no_neighbour(
+    job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One epoch of 96 steps, in which nothing is evaluated."""
+    long = {"batch_size": 1, "epochs": 1}
+    bad, good = job("study/trial-1", "lora", **long), job("study/trial-2", "lora", seed=2, **long)
+    alone = train(engine(), replace(good, checkpoints=None))
+    worker, at = engine(2), []
+    monkeypatch.setattr(engine_module, "SLICE_S", 1e9)
+    real = Pack.step
+
+    def step(self: Pack) -> None:
+        slots = {slot.config.seed: slot for slot in self.slots}
+        if 1 in slots and slots[1].step == 9:
+            self.bank.theta[slots[1].row] = float("nan")
+        real(self)
+        at.append(len(self.slots))
+
+    monkeypatch.setattr(Pack, "step", step)
+    for one in (bad, good):
+        worker.admit(one)
+    failed, *others = until(worker, lambda reports: len(reports) == 2)
+    assert (
+        failed.error == "diverged: the training loss is not finite since step 10 of 96 (learning rate 0.003)."
+    )
+    assert (failed.job, failed.step, failed.epoch) == (bad.id, 10, 0)
+    assert at.count(2) == LOSS_STEPS  # noticed at the first look
+    assert [(report.job, report.status) for report in others] == [(good.id, "finished")]
+    assert others[-1].dev == pytest.approx(alone[-1].dev, abs=1e-4, nan_ok=True)
+    assert others[-1].train_loss == pytest.approx(alone[-1].train_loss, abs=1e-4)
 
 
 def test_bf16_backbones_train_float32_adapters(made: tuple[Path, Path], job: Callable[..., Job]) -> None:

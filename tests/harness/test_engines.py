@@ -16,6 +16,7 @@ from harness.tasks import TASKS
 from lingo.backbones import load_backbone
 from lingo.metrics import score
 from lingo.nucleotides import bare_bases
+from lingo.single import GradientTrial
 
 SETTINGS: dict[str, Any] = {"seed": 1, "epochs": 2, "batch_size": 16}
 OWN: dict[str, dict[str, Any]] = {
@@ -129,7 +130,9 @@ def test_an_unknown_method_is_refused_with_a_line(made: dict[str, Path]) -> None
 def test_bad_settings_are_refused_with_all_reasons(made: dict[str, Path]) -> None:
     one = job(made, "onehot_cnn")
     wrong = replace(one, config={**one.config, "filters": 0, "dropout": 2.0})
-    with pytest.raises(ValueError, match=r"`filters` must be at least 1.*`dropout` must be at least 0"):
+    with pytest.raises(
+        ValueError, match=r"`filters` must be a whole number, at least 1.*`dropout` must be at least 0"
+    ):
         make_engine(0, 1).admit(wrong)
 
 
@@ -138,9 +141,22 @@ def test_patience_tests_the_weights_of_the_best_evaluation(made: dict[str, Path]
     long = replace(one, config={**one.config, "epochs": 40, "learning_rate": 2e-2})
     reports = end(make_engine(0, 1), long)
     facts, losses = reports[-1].facts, [report.dev["loss"] for report in reports]
-    assert len(reports) < 40 and reports[-1].status == "finished"
+    assert len(reports) < 40 and reports[-1].status == "finished" and facts["weights"] == "best dev loss"
     assert facts["best_epoch"] == losses.index(min(losses)) + 1
     assert facts["stopped_epoch"] == len(reports) == facts["best_epoch"] + 2
+    assert facts["best_dev"] == reports[facts["best_epoch"] - 1].dev
+
+
+@pytest.mark.parametrize("method", ["onehot_cnn", "kmer_logreg"])
+def test_the_best_evaluation_counts_where_patience_ends_nothing(made: dict[str, Path], method: str) -> None:
+    one = job(made, method, "final/seed-1", patience=10, metric="mcc")
+    reports = end(make_engine(0, 1), replace(one, config={**one.config, "epochs": 6}))
+    facts = reports[-1].facts
+    best = max(reports, key=lambda report: (report.dev["mcc"], -report.dev["loss"], -report.number))
+    assert (facts["weights"], facts["stopped_epoch"]) == ("best dev mcc", 6)
+    assert (facts["best_epoch"], facts["best_dev"]) == (best.epoch, best.dev)
+    last = end(make_engine(0, 1), replace(one, patience=None))[-1]
+    assert last.facts["weights"] == "last evaluation" and "best_epoch" not in last.facts
 
 
 def test_a_final_job_of_peft_leaves_an_adapter_that_peft_loads(made: dict[str, Path], tmp_path: Path) -> None:
@@ -163,3 +179,28 @@ def test_a_final_job_of_peft_leaves_an_adapter_that_peft_loads(made: dict[str, P
     # The same engine goes on with an untouched backbone.
     assert end(engine, job(made, "lokr"))[-1].dev == pytest.approx(last.dev, abs=1e-6)
     engine.close()
+
+
+@pytest.mark.parametrize("method", ["onehot_cnn", "lokr"])
+def test_divergence_ends_a_job_within_its_epoch(
+    made: dict[str, Path], method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("peft")
+    monkeypatch.setattr(GradientTrial, "_mean_loss", broken_from(20))
+    one = job(made, method)
+    engine = make_engine(0, 1)
+    (failed,) = end(engine, replace(one, config={**one.config, "batch_size": 1}))
+    why = "diverged: the training loss is not finite since step 21 of 192, learning rate 0.003."
+    assert (failed.status, failed.error, failed.step, failed.epoch) == ("failed", why, 21, 0)
+    assert engine.free_slots(one) == 1
+    engine.close()
+
+
+def broken_from(step: int) -> Any:
+    """A loss that is not a number after so many steps."""
+    real = GradientTrial._mean_loss
+
+    def loss(self: GradientTrial, *args: Any) -> Any:
+        return real(self, *args) * (float("nan") if self.step >= step else 1.0)
+
+    return loss

@@ -11,6 +11,7 @@ from harness.ledger import Cell, Ledger
 from harness.machine import shape
 from harness.plan import Study
 from harness.progress import Progress, StudyGoal, duration
+from harness.reporting.marks import meaning
 from harness.results import Record, ResultStore
 from harness.spaces import SearchSpace
 from harness.tasks import TASKS
@@ -146,6 +147,35 @@ def test_a_record_for_every_end(told):
     assert records[lost.id].facts == {"leaks": {"dropped": 3}, "samples": 1}
     assert (records[lost.id].status, records[lost.id].error) == ("failed", "out of memory")
     assert [record.id for record in heard.records] == [first.id, lost.id]
+
+
+def test_a_final_run_that_kept_more_ranks_than_its_budget_is_a_failure(told, tmp_path, caplog):
+    """Its scores are of weights that the budget does not allow."""
+    _, store, _ = told
+    ledger = Ledger(store, [cell(tmp_path, "adalora")], benchmark="custom", environment={})
+    for seed, kept in enumerate([{"q": 3, "v": 1}, {"q": 7, "v": 2}]):
+        config = {"method": "adalora", "seed": seed, "b0": 8, "bT": 2}
+        one = replace(job(seed, "final"), study="mouse/2|toy|adalora", config=config)
+        ledger(one, Report(job=one.id, number=0, status="running"), "started")
+        ledger(one, report(one, 1, "finished", test={"mcc": 0.9}, facts={"kept_ranks": kept}), "finished")
+    good, bad = store.load()
+    assert (good.status, good.test) == ("finished", {"mcc": 0.9})
+    assert (bad.status, bad.test) == ("failed", None)
+    assert (
+        bad.error
+        == "the mean kept rank must be at most bT = 2, but is 4.50: its scores are not of that budget."
+    )
+    assert bad.error in caplog.text
+
+
+def test_full_fine_tuning_without_the_models_dropout_is_marked(told):
+    ledger, store, _ = told
+    one = job()
+    ledger(one, Report(job=one.id, number=0, status="running"), "started")
+    off = {"model_dropout": {"configured": 0.1, "used": 0.0}}
+    ledger(one, report(one, 1, "finished", facts=off), "finished")
+    (record,) = store.load()
+    assert record.marks == ["smoke", "no model dropout"] and "dropout" in meaning("no model dropout")
 
 
 def test_an_interrupted_trial_is_recorded_as_killed_and_replaced_when_run_again(told):

@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import get_linear_schedule_with_warmup
+from transformers import BertConfig, GPT2Config, LlamaConfig, get_linear_schedule_with_warmup
 
 from lingo.backbones import Backbone
 from lingo.data import TaskData
+from lingo.full import model_dropout
 from lingo.pack import Pack
 from lingo.slot import Slot
 from lingo.trial import TrialConfig
@@ -123,3 +124,11 @@ def test_full_fine_tuning_has_a_pack_for_itself() -> None:
         Pack(toy.opt_backbone(), full=True).admit(toy.trial("lora"), TASK)
     with pytest.raises(ValueError, match="`method` fmft does not go into a pack for adapters"):
         Pack(toy.opt_backbone()).admit(toy.trial("fmft"), toy.task())
+
+
+def test_the_models_own_dropout_is_named() -> None:
+    """Packs run without it: facts, and a mark, say what was left out."""
+    assert model_dropout(toy.opt_backbone().model.config) == 0.1
+    assert model_dropout(LlamaConfig(attention_dropout=0.0)) == 0.0
+    assert model_dropout(GPT2Config(resid_pdrop=0.0, embd_pdrop=0.2, attn_pdrop=0.0)) == 0.2
+    assert model_dropout(BertConfig(hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.1)) == 0.3

@@ -137,3 +137,31 @@ def test_closing_restores_the_backbone() -> None:
         assert after.keys() == before.keys()
         assert all(torch.equal(after[name], before[name]) for name in before)
         assert not any(parameter.requires_grad for parameter in backbone.model.parameters())
+
+
+@pytest.mark.parametrize(("first", "second"), [(False, False), (False, True), (True, False), (True, True)])
+def test_a_backbone_has_one_open_pack(first: bool, second: bool) -> None:
+    """Adapters would be wrapped twice, and full fine-tuning would start from trained weights."""
+    backbone = toy.opt_backbone()
+    one = Pack(backbone, full=first)
+    with pytest.raises(
+        ValueError, match="must have one open pack at most, but toy has one already; close that"
+    ):
+        Pack(backbone, full=second)
+    one.close()
+    Pack(backbone, full=second).close()
+
+
+def test_a_pack_that_finds_no_memory_leaves_the_backbone_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = toy.opt_backbone()
+    before = [type(module) for module in backbone.model.modules()]
+
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with monkeypatch.context() as short:
+        short.setattr("lingo.pack.Importance", full)
+        with pytest.raises(torch.OutOfMemoryError):
+            Pack(backbone)
+    assert [type(module) for module in backbone.model.modules()] == before
+    Pack(backbone).close()
