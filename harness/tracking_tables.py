@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from harness.intervals import usable
 from harness.results import Record
+from harness.trajectories import held, to_the_end
 
 Table = dict[str, list[Any]]
 """`columns` and `data`, one list for each row."""
@@ -46,7 +47,7 @@ def tables(record: Record) -> Iterator[tuple[str, Table]]:
     trajectory = facts.get("rank_trajectory")
     if trajectory:
         columns = ["step", *trajectory["paths"]]
-        rows = zip(trajectory["steps"], trajectory["ranks"], strict=True)
+        rows = held(to_the_end(trajectory, record.history))
         yield "rank_trajectory.json", _table(columns, ([step, *ranks] for step, ranks in rows))
 
 
@@ -62,7 +63,7 @@ def pictures(record: Record) -> Iterator[tuple[str, Figure]]:
         if facts.get(name):
             yield f"{name}.png", _curves(facts[name], x, y, title)
     if facts.get("rank_trajectory"):
-        yield "rank_trajectory.png", _ranks(facts["rank_trajectory"], title)
+        yield "rank_trajectory.png", _ranks(to_the_end(facts["rank_trajectory"], record.history), title)
 
 
 def _scores(record: Record) -> Table:

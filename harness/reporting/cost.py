@@ -17,6 +17,7 @@ from harness.reporting.drawing import FAINT
 from harness.reporting.outcomes import Outcome, Outcomes
 from harness.reporting.plot_parts import count_axis, draw_front
 from harness.reporting.run_folder import RunFolder
+from harness.trajectories import to_the_end
 
 MOST_PANELS = 8
 """Datasets that are drawn; beyond them one a family."""
@@ -208,9 +209,10 @@ def _trajectories(outcomes: Outcomes) -> Block:
     title = "Rank trajectories by layer"
     found = []
     for outcome in _ranked(outcomes):
-        trajectory = next(iter(outcome.finals.values())).facts.get("rank_trajectory")
+        trial = next(iter(outcome.finals.values()))
+        trajectory = trial.facts.get("rank_trajectory")
         if trajectory and len(trajectory.get("steps", ())) > 1:
-            found.append((outcome, trajectory))
+            found.append((outcome, to_the_end(trajectory, trial.history)))
     if not found:
         return Missing(
             title=title, why="The final runs carry no rank trajectories (adaptive methods, newer results)."
@@ -220,7 +222,8 @@ def _trajectories(outcomes: Outcomes) -> Block:
         title=title,
         draw=partial(_draw_trajectories, found),
         caption="Mean rank of the adapted matrices of each layer over training, from the first layer (dark) to the "
-        "last (bright); the first dataset and seed of each pair.",
+        "last (bright); the first dataset and seed of each pair. Ranks change at allocations alone; of more than a "
+        "hundred, a hundred are shown.",
         folded=len(found) > 6,
     )
 
@@ -236,7 +239,7 @@ def _draw_trajectories(found: Sequence[tuple[Outcome, Mapping[str, Any]]]) -> Fi
         for layer in sorted(set(layers)):
             mine = ranks[:, [i for i, other in enumerate(layers) if other == layer]].mean(axis=1)
             colour = colormaps["cividis"](max(layer, 0) / max(1, *layers))
-            panel.plot(trajectory["steps"], mine, color=colour, linewidth=1.1)
+            panel.step(trajectory["steps"], mine, where="post", color=colour, linewidth=1.1)
         panel.set_xlabel("step")
         panel.set_ylabel("mean rank")
         panel.set_title(_ranks_title(outcome), fontsize=8.5)
