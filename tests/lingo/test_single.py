@@ -94,9 +94,9 @@ def test_weights_are_put_back():
 @pytest.mark.parametrize(
     ("method", "wrong", "says"),
     [
-        ("onehot_cnn", {"filters": 0}, "`filters` must be at least 1, but got 0."),
+        ("onehot_cnn", {"filters": 0}, "`filters` must be a whole number, at least 1, but got 0."),
         ("onehot_cnn", {"dropout": 1.0}, "`dropout` must be at least 0 and below 1"),
-        ("kmer_logreg", {"k": 9}, "`k` must be at least 1 and at most 8, but got 9."),
+        ("kmer_logreg", {"k": 9}, "`k` must be a whole number, at least 1 and at most 8, but got 9."),
         ("kmer_logreg", {"C": 0.0}, "`C` must be above 0"),
     ],
 )
