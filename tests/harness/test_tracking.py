@@ -293,7 +293,12 @@ def test_what_is_too_much_for_metrics_is_a_table_and_a_picture(tmp_path, uri, mo
     }
     experiment = client.get_experiment_by_name("bench").experiment_id
     ranks = client.load_table(experiment, "rank_trajectory.json", run_ids=[run])
-    assert ranks[["step", "layers.0.q"]].to_numpy().tolist() == [[10, 8], [19, 8], [20, 3], [30, 3]]  # no ramp
+    assert ranks[["step", "layers.0.q"]].to_numpy().tolist() == [
+        [10, 8],
+        [19, 8],
+        [20, 3],
+        [30, 3],
+    ]  # no ramp
     labels = client.load_table(experiment, "labels.json", run_ids=[run])
     assert labels["label"].tolist() == ["a", "b"]
     assert labels["auroc"].isna().tolist() == [False, True]
