@@ -40,6 +40,16 @@ def test_one_class_for_everything_is_a_collapse() -> None:
     assert broken == {"collapsed": False, "interval": {}}
 
 
+def test_what_train_says_of_every_row_is_scored_beside_the_model() -> None:
+    facts = final_facts("classification", LOGITS, LABELS, train_labels=np.array([1, 1, 0]))
+    assert facts["constant"]["accuracy"] == pytest.approx(LABELS.mean()) and facts["constant"]["mcc"] == 0.0
+    numbers = final_facts(
+        "regression", np.zeros((3, 1)), np.array([1.0, 2.0, 4.0]), train_labels=np.array([2.0])
+    )
+    assert numbers["constant"]["mse"] == pytest.approx(5 / 3)
+    assert "constant" not in final_facts("classification", LOGITS, LABELS)
+
+
 def test_many_labels_share_one_mean_curve_and_a_label_without_positives_has_none() -> None:
     labels = (RNG.random((300, MOST_CURVES + 2)) < 0.5).astype(np.uint8)
     labels[:, 0] = 0
