@@ -11,7 +11,6 @@ from lingo.export import export_adapter
 from lingo.pack import Pack
 from lingo.prompts import Prompt
 from lingo.slot import Slot
-from lingo.target import ExportError
 from lingo.tokenization import NO_PROMPT
 
 UNITS = ("tokenization", "first_id", "new_tokens")
@@ -32,8 +31,7 @@ def input_of(data: Path | str) -> dict[str, Any]:
 
 
 def save_adapter(pack: Pack, slot: Slot, folder: Path, data: Path | str, card: Mapping[str, Any]) -> str:
-    """Write a trained slot as an adapter folder: the head inside the backbone's own classifier where that computes
-    the same, and else apart.
+    """Write a trained slot as an adapter folder, see `lingo.export.export_adapter`.
 
     Args:
         pack, slot: What was trained.
@@ -48,12 +46,8 @@ def save_adapter(pack: Pack, slot: Slot, folder: Path, data: Path | str, card: M
         ExportError: If there is no adapter.
         OSError: If the disk refuses.
     """
-    options: dict[str, Any] = {"card": card, **input_of(data)}
     folder.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        export_adapter(pack, slot, folder, **options)
-    except ExportError:
-        export_adapter(pack, slot, folder, head="separate", **options)
+    export_adapter(pack, slot, folder, card=card, **input_of(data))
     return adapter_digest(folder)
 
 

@@ -158,7 +158,8 @@ def _work(study: Study, data: Data, model: Model | None, benchmark: Benchmark) -
         most_steps=(benchmark.num_samples + len(benchmark.seeds)) * benchmark.epochs * steps,
         step_flops=flops,
         alone=1.0 if benchmark.deterministic else finals / epochs,
-        trained=int(trained) + (model.shape.output if model and model.shape else 0) * study.task.num_labels,
+        trained=int(trained)
+        + (model.shape.output + 1 if model and model.shape else 0) * study.task.num_labels,
     )
 
 

@@ -194,7 +194,7 @@ class _Table:
 
     def rows(self) -> Rows:
         """The good rows."""
-        kinds = {"classification": np.int64, "multilabel": np.uint8, "regression": np.float32}
+        kinds = {"classification": np.int64, "multilabel": np.uint8, "regression": np.float64}
         return Rows(self._sequences, np.array(self._values, dtype=kinds[self.kind]))
 
     def same_sequences(self, other: "_Table") -> bool:

@@ -52,12 +52,17 @@ class Layout:
         return list(found)
 
     @property
+    def number(self) -> pa.DataType:
+        """Type of the outputs; a value may lie far from 0, where single precision is coarse."""
+        return pa.float64() if self.kind == "regression" else pa.float32()
+
+    @property
     def schema(self) -> pa.Schema:
         """Names and types of all columns."""
         fields = [("row", pa.int64())]
         fields += [("id", pa.string())] if self.named else []
         fields += [("prediction", pa.string())] if self.kind == "classification" else []
-        return pa.schema(fields + [(name, pa.float32()) for name in self.columns])
+        return pa.schema(fields + [(name, self.number) for name in self.columns])
 
     def batch(self, rows: Sequence[int], names: Sequence[str], values: NDArray[np.float64]) -> pa.RecordBatch:
         """Some rows; `values` is `[n, outputs]`."""
@@ -66,7 +71,9 @@ class Layout:
         if self.kind == "classification":
             best = [None if math.isnan(row.max()) else self.labels[row.argmax()] for row in values]
             columns.append(pa.array(best, pa.string()))
-        columns += [pa.array(column) for column in values.astype(np.float32).T]
+        columns += [
+            pa.array(column, self.number) for column in values.astype(self.number.to_pandas_dtype()).T
+        ]
         return pa.record_batch(columns, schema=self.schema)
 
 
@@ -82,23 +89,22 @@ class _JsonLines:
     """One JSON object a line; numbers that are not finite are null."""
 
     def __init__(self, sink: IO[bytes], schema: pa.Schema) -> None:
-        self._sink = sink
+        self._sink, self._digits = sink, 9 if pa.float32() in schema.types else 17
 
     def write_batch(self, batch: pa.RecordBatch) -> None:
         for row in batch.to_pylist():
             plain = {
-                name: None if isinstance(value, float) and not math.isfinite(value) else _short(value)
+                name: None if isinstance(value, float) and not math.isfinite(value) else self._short(value)
                 for name, value in row.items()
             }
             self._sink.write(json.dumps(plain, ensure_ascii=False).encode() + b"\n")
 
+    def _short(self, value: Any) -> Any:
+        """A number with the digits that its type has."""
+        return float(f"{value:.{self._digits}g}") if isinstance(value, float) else value
+
     def close(self) -> None:
         pass
-
-
-def _short(value: Any) -> Any:
-    """A float32 with the digits it has."""
-    return float(f"{value:.9g}") if isinstance(value, float) else value
 
 
 def _csv(sink: IO[bytes], schema: pa.Schema) -> _Writer:

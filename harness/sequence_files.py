@@ -29,7 +29,7 @@ class Rows:
 
     Attributes:
         sequences: Upper-case sequences of A, C, G, T and N.
-        labels: int64 `[n]`, uint8 `[n, labels]` (multi-label) or float32 `[n]` (regression).
+        labels: int64 `[n]`, uint8 `[n, labels]` (multi-label) or float64 `[n]` (regression).
     """
 
     sequences: Sequence[str]

@@ -2,12 +2,12 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from lingo.backbones import Backbone
-from lingo.card import FACTS, card_text
+from lingo.card import FACTS, HEAD, card_text
 from lingo.data import TaskData
 from lingo.embeddings import rows_of
 from lingo.families import KNOWN
@@ -21,7 +21,8 @@ from lingo.target import ExportError, Target
 from lingo.tokenization import NO_PROMPT
 from lingo.trial import TrialConfig
 
-FORMAT = 2
+FORMAT = 3
+"""2, of version 0.1.0, had no bias in the head and no unit of targets."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,8 +141,9 @@ def facts_of(trained: Trained, target: Target, about: About, *, layout: str) -> 
         "padding_side": "right",
         "pad_token_id": data.pad_id,
         "pooling": backbone.pooling,
-        "head": target.head or "head.safetensors",
-        "load": {"auto": target.auto, "options": target.options, "own": target.own},
+        "head": HEAD,
+        "target": asdict(data.scale) if data.kind == "regression" else None,
+        "load": target.load,
         "backbone": {
             "name": backbone.name,
             "source": backbone.source,

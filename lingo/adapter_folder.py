@@ -12,13 +12,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lingo.about import FORMAT, file_digest
-from lingo.card import FACTS, ROWS, source_of
+from lingo.card import FACTS, HEAD, ROWS, source_of
 from lingo.checkpoint import one_line
-from lingo.data import Kind
+from lingo.data import Kind, Scale
 from lingo.families import Pooling
 from lingo.prompts import Prompt
 
-WEIGHTS, HEAD = "adapter_model.safetensors", "head.safetensors"
+WEIGHTS = "adapter_model.safetensors"
 BEFORE = "base_model.model."
 """Stands before every tensor's name in peft's files."""
 
@@ -37,7 +37,8 @@ class Facts:
         task, kind, num_labels, labels: What is predicted; `labels` is empty where outputs have no names.
         prompt, max_length, tokenization, both_strands: How the input is built, see `lingo.about.About`.
         pad_id, pooling: As in `lingo.backbones.Backbone`.
-        head: Path of the head in the model, or `head.safetensors`.
+        head: `head.safetensors`, or, in exports of version 0.1.0, path of the head in the model.
+        scale: Unit of a regression's values; that of exports of version 0.1.0 has mean 0 and deviation 1.
         backbone, source, digest: Name, place and digest of the backbone.
         dtype: How its weights were held in training: `float32`, `bfloat16`, `float64` or `4bit`.
     """
@@ -55,6 +56,7 @@ class Facts:
     pad_id: int
     pooling: Pooling
     head: str
+    scale: Scale
     backbone: str
     source: str
     digest: str
@@ -119,6 +121,7 @@ def read_facts(folder: Path) -> Facts:
             pad_id=found["pad_token_id"],
             pooling=found["pooling"],
             head=found["head"],
+            scale=Scale(**(found.get("target") or {})),
             backbone=backbone["name"],
             source=backbone["source"],
             digest=backbone["digest"],
@@ -156,17 +159,26 @@ def tensors_of(path: Path) -> dict[str, Tensor]:
     return found
 
 
-def read_head(facts: Facts, tensors: dict[str, Tensor]) -> Tensor:
-    """Weight of the head, [labels, hidden]; taken out of `tensors` where it lies there."""
+def read_head(facts: Facts, tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Weight [labels, hidden] and bias [labels] of the head; taken out of `tensors` where it lies there.
+
+    Heads of version 0.1.0 have no bias, or one of 0.
+    """
     if facts.head == HEAD:
-        found = tensors_of(facts.folder / HEAD).get("weight")
+        held = tensors_of(facts.folder / HEAD)
     else:
-        found = tensors.pop(f"{BEFORE}{facts.head}.weight", None)
-        tensors.pop(f"{BEFORE}{facts.head}.bias", None)  # 0 in every export
-    if found is None or len(found) != facts.num_labels:
-        given = "none" if found is None else f"{list(found.shape)}"
+        before = f"{BEFORE}{facts.head}."
+        held = {name: tensors.pop(before + name) for name in ("weight", "bias") if before + name in tensors}
+    weight = held.get("weight")
+    if weight is None or len(weight) != facts.num_labels:
+        given = "none" if weight is None else f"{list(weight.shape)}"
         raise AdapterError(f"{facts.folder}: the head must have {facts.num_labels} outputs, but got {given}.")
-    return found
+    bias = held.get("bias", weight.new_zeros(len(weight)))
+    if bias.shape != weight.shape[:1]:
+        raise AdapterError(
+            f"{facts.folder}: the head's bias must have {len(weight)} numbers, but got {list(bias.shape)}."
+        )
+    return weight, bias
 
 
 def read_rows(facts: Facts) -> Tensor:

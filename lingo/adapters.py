@@ -183,9 +183,10 @@ class AdapterBank:
         for tensor in (self.keep, self.learn) if slot.svd else (self.unit,):
             tensor[slot.row, where] = 1
 
-    def decay(self, decay: Tensor) -> Tensor:
-        """[n, 1] factors of decoupled weight decay: all adapter weights and the head."""
-        return decay
+    def decay(self, theta: Tensor, decay: Tensor) -> None:
+        """Decoupled weight decay of rows theta [n, size] by factors [n, 1], in place: of all adapter weights and the
+        head, but not of its bias, which would be drawn away from the log-odds it starts with."""
+        theta[:, : self.layout.bias_start].mul_(decay)
 
     # --- one step -------------------------------------------------------------------------------------
 

@@ -39,7 +39,8 @@ class Batch:
         ids: int64 [n, B, S], padded on the right.
         lengths: int64 [n, B]; 1 for rows that only fill up the block.
         weight: [n, B]: 1 / (rows of the slot's batch over all workers), 0 for filling rows.
-        labels: For each kind of task present: (slots of that kind or None for all, labels [m, B] or [m, B, C]).
+        labels: For each kind of task present: (slots of that kind or None for all, labels [m, B] or [m, B, C]);
+            targets of a regression are standardised.
         kept: [n, B, S, Σ d_in], 1 or True for inputs that dropout keeps, or None; see `FLOAT_MASK`.
     """
 
@@ -117,6 +118,8 @@ def _labels(
         block = np.zeros(shape, dtype=np.int64 if kind == "classification" else np.float64)
         for place, i in enumerate(members):
             values = slots[i].data.train.labels[own[i]]
+            if kind == "regression":
+                values = slots[i].data.scale.standardised(values)
             if kind == "multilabel":
                 block[place, : len(values), : values.shape[1]] = values
             else:

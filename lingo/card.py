@@ -9,8 +9,8 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from lingo.methods import METHODS
 
-FACTS, ROWS = "lingo.json", "embeddings.safetensors"
-"""Files of an export: its facts, and embedding rows that the backbone lacks."""
+FACTS, HEAD, ROWS = "lingo.json", "head.safetensors", "embeddings.safetensors"
+"""Files of an export: its facts, the head, and embedding rows that the backbone lacks."""
 
 POOLED = {
     "last": "hidden[range(len(hidden)), inputs.attention_mask.sum(1) - 1]",
@@ -107,7 +107,7 @@ def _code(facts: Mapping[str, Any]) -> str:
     """A program that runs inside the folder and leaves `logits` of `inputs`."""
     name, commit = source_of(facts["backbone"]["source"])
     load, merged = facts["load"], facts["layout"] == "merged"
-    separate, rows = facts["head"] == "head.safetensors", not merged and _new_tokens(facts) > 0
+    separate, rows = facts["head"] == HEAD, not merged and _new_tokens(facts) > 0
     options: dict[str, Any] = {"revision": None if merged else commit}
     if not load["own"] and (separate or not merged):
         options |= load["options"]
@@ -130,10 +130,13 @@ def _code(facts: Mapping[str, Any]) -> str:
         lines += [
             "hidden = model(**inputs).last_hidden_state",
             f"pooled = {POOLED[facts['pooling']]}",
-            "logits = pooled @ load_file('head.safetensors')['weight'].T",
+            f"head = load_file('{HEAD}')",
+            f"logits = pooled @ head['weight'].T{' + head[' + repr('bias') + ']' if facts['format'] > 2 else ''}",
         ]
-    else:
+    else:  # of version 0.1.0
         lines.append("logits = model(**inputs).logits")
+    if scale := facts.get("target"):
+        lines.append(f"logits = logits * {scale['sd']!r} + {scale['mean']!r}  # in the unit of the targets")
     return "\n".join(lines)
 
 
@@ -154,7 +157,7 @@ def _input(facts: Mapping[str, Any]) -> str:
         f"## Input and output\n\nThe tokenizer reads `{json.dumps(text)}` (a JSON string), {cut}, padded on "
         f"the right with id {facts['pad_token_id']}. {_tokens(facts)}The head reads the {facts['pooling']} hidden "
         f"state and gives {facts['num_labels']} outputs ({facts['problem_type']}{_names(facts['labels'])}). "
-        f"{strands}`lingo.json` has the same for programs."
+        f"{_unit(facts.get('target'))}{strands}`lingo.json` has the same for programs."
     )
 
 
@@ -167,6 +170,15 @@ def _tokens(facts: Mapping[str, Any]) -> str:
     return (
         f"{SPELLED[recipe['tokenization']]}, from id {recipe['first_id']} on: their embeddings are the "
         f"{recipe['new_tokens']} rows of `{ROWS}`, which go behind the backbone's. "
+    )
+
+
+def _unit(scale: Mapping[str, float] | None) -> str:
+    if not scale:
+        return ""
+    return (
+        f"It was trained on standardised targets: a value is the output times {scale['sd']:g}, the training targets' "
+        f"standard deviation, plus {scale['mean']:g}, their mean. "
     )
 
 

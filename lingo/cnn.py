@@ -27,11 +27,12 @@ class OneHotCnn(nn.Module):
         self.second = nn.Conv1d(filters, 2 * filters, 5, padding=2)
         self.head = nn.Linear(2 * filters, outputs)
 
-    def initialise(self, generator: torch.Generator) -> "OneHotCnn":
-        """Draw all weights: Kaiming's normal (arXiv:1502.01852), biases 0."""
+    def initialise(self, generator: torch.Generator, bias: Tensor) -> "OneHotCnn":
+        """Draw all weights: Kaiming's normal (arXiv:1502.01852); biases 0, and `bias` [outputs] in the head."""
         for layer in (self.first, self.second, self.head):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
             layer.bias.data.zero_()  # type: ignore[union-attr]
+        self.head.bias.data.copy_(bias)
         return self
 
     def forward(self, ids: Tensor, lengths: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
@@ -19,7 +20,7 @@ class Split:
         ids: Token ids of all sequences, int16 or int32 `[tokens]`; may be memory-mapped.
         offsets: int64 `[n + 1]`; sequence i is `ids[offsets[i]:offsets[i + 1]]`.
         labels: int64 `[n]` (classification), uint8 or float32 `[n, labels]` of 0 and 1 (multi-label) or
-            float32 `[n]` (regression).
+            float64 or float32 `[n]` (regression), in the user's unit.
 
     Raises:
         ValueError: If the shapes do not fit together.
@@ -27,7 +28,7 @@ class Split:
 
     ids: NDArray[np.integer]
     offsets: NDArray[np.int64]
-    labels: NDArray[np.int64] | NDArray[np.float32] | NDArray[np.uint8]
+    labels: NDArray[np.int64] | NDArray[np.float64] | NDArray[np.float32] | NDArray[np.uint8]
 
     def __post_init__(self) -> None:
         if self.ids.ndim != 1 or self.offsets.ndim != 1 or len(self.offsets) < 1:
@@ -84,6 +85,37 @@ class Split:
         return padded, lengths
 
 
+@dataclass(frozen=True)
+class Scale:
+    """The unit of a regression's targets: training sees them with mean 0 and standard deviation 1.
+
+    Attributes:
+        mean, sd: Of the training targets, in the user's unit (`sd` over n); 0 and 1 for other kinds of task.
+    """
+
+    mean: float = 0.0
+    sd: float = 1.0
+
+    @classmethod
+    def of(cls, targets: NDArray[np.generic]) -> "Scale":
+        """That of targets `[n]`, n ≥ 1. `sd` is 0 where all are equal."""
+        values = np.asarray(targets, dtype=np.float64)
+        if not np.ptp(values):
+            return cls(float(values[0]), 0.0)
+        mean = float(values.mean())
+        # Relative to the largest deviation: squares of very small or large targets leave the number range.
+        most = float(np.abs(values - mean).max())
+        return cls(mean, most * float(np.sqrt(np.mean(((values - mean) / most) ** 2))))
+
+    def standardised(self, targets: NDArray[np.generic]) -> NDArray[np.float64]:
+        """Targets as training sees them, any shape."""
+        return (np.asarray(targets, dtype=np.float64) - self.mean) / self.sd
+
+    def restored(self, outputs: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Outputs of a head in the user's unit, any shape: the inverse of `standardised`."""
+        return np.asarray(outputs, dtype=np.float64) * self.sd + self.mean
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TaskData:
     """One task as training sees it. The test split is not part of it: only the final stage opens that.
@@ -98,7 +130,8 @@ class TaskData:
         digest: Digest of data, tokenizer, prompt and length, for results; empty when not known.
 
     Raises:
-        ValueError: If `kind` is unknown or the labels do not fit `kind` and `num_labels`.
+        ValueError: If `kind` is unknown, the labels do not fit `kind` and `num_labels`, or the training targets of a
+            regression are all equal.
     """
 
     name: str
@@ -116,8 +149,36 @@ class TaskData:
             for name, split in (("train", self.train), ("dev", self.dev))
             for problem in label_problems(self.kind, self.num_labels, split.labels)
         ]
+        if not problems and len(self.train) and not self.scale.sd:
+            problems.append(
+                f"{self.name}, train: targets must differ, but all {len(self.train):,} are {self.scale.mean:g}."
+            )
         if problems:
             raise ValueError("\n".join(problems))
+
+    @cached_property
+    def scale(self) -> Scale:
+        """Mean and standard deviation of the training targets; those of a regression alone are not 0 and 1."""
+        regression = self.kind == "regression" and len(self.train) > 0
+        return Scale.of(self.train.labels) if regression else Scale()
+
+    @cached_property
+    def first_bias(self) -> NDArray[np.float64]:
+        """The bias with which a head starts, `[num_labels]`: it predicts what is known without a sequence.
+
+        Classification: log(max(n_c, ½) / n) from the n_c of n training rows that have class c, so that a softmax
+        gives the classes' shares and two outputs differ by the log-odds. Multi-label: log(p / (1 - p)) with
+        p = min(max(n_1, ½), n - ½) / n from the n_1 rows that have the label. Counting half a row keeps it finite
+        where a class or a label has no rows, or all. Regression: 0, the mean of standardised targets.
+        """
+        labels, rows = self.train.labels, max(1, len(self.train))
+        if self.kind == "regression":
+            return np.zeros(self.num_labels)
+        if self.kind == "classification":
+            counts = np.bincount(labels, minlength=self.num_labels)
+            return np.asarray(np.log(np.maximum(counts, 0.5) / rows), dtype=np.float64)
+        positive = np.clip(labels.sum(axis=0, dtype=np.float64), 0.5, rows - 0.5)
+        return np.asarray(np.log(positive / (rows - positive)), dtype=np.float64)
 
 
 def label_problems(kind: str, num_labels: int, labels: NDArray[np.generic]) -> list[str]:
@@ -132,7 +193,7 @@ def label_problems(kind: str, num_labels: int, labels: NDArray[np.generic]) -> l
         return []
     expected = "i" if kind == "classification" else "f"
     if labels.ndim != 1 or labels.dtype.kind != expected:
-        name = "int64" if kind == "classification" else "float32"
+        name = "int64" if kind == "classification" else "float64"
         return [f"labels must be {name} [n], but got {labels.dtype} {list(labels.shape)}."]
     if kind == "classification" and len(labels):
         low, high = labels.min(), labels.max()

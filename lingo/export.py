@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from lingo.about import About, Trained, write_about
-from lingo.card import ROWS, source_of
+from lingo.card import HEAD, ROWS, source_of
 from lingo.embeddings import last_rows
 from lingo.folder import new_folder, write_json, write_tensors
 from lingo.pack import Pack
 from lingo.prompts import Prompt
 from lingo.slot import Slot
-from lingo.target import ExportError, HeadPlace, Target, target_of
+from lingo.target import ExportError, target_of
 
 Tensors = dict[str, Tensor]
 Settings = dict[str, Any]
@@ -64,9 +64,10 @@ def factors_of(pack: Pack, slot: Slot) -> dict[str, Factors]:
     return found
 
 
-def head_weight(pack: Pack, slot: Slot) -> Tensor:
-    """Weight of the slot's head, [labels, hidden]."""
-    return pack.layout.head(pack.bank.theta)[slot.row, :, : slot.data.num_labels].t()
+def head_tensors(pack: Pack, slot: Slot) -> Tensors:
+    """`weight` [labels, hidden] and `bias` [labels] of the slot's head."""
+    layout, theta, labels = pack.layout, pack.bank.theta[slot.row : slot.row + 1], slot.data.num_labels
+    return {"weight": layout.head(theta)[0, :, :labels].t(), "bias": layout.head_bias(theta)[0, 0, :labels]}
 
 
 def export_adapter(
@@ -76,15 +77,16 @@ def export_adapter(
     *,
     card: Mapping[str, Any],
     layout: Literal["native", "lora"] = "native",
-    head: HeadPlace = "classifier",
     prompt: Prompt | None = None,
     max_length: int | None = None,
     labels: Sequence[str] = (),
     tokenization: Mapping[str, Any] | None = None,
     both_strands: bool = False,
 ) -> Path:
-    """Write one slot as an adapter folder that `peft.PeftModel.from_pretrained` loads with equal logits.
+    """Write one slot as an adapter folder that `peft.PeftModel.from_pretrained` loads on `AutoModel`.
 
+    The head is in `head.safetensors` (`weight` [labels, hidden], `bias` [labels]), as trained; `lingo.json` has the
+    mean and the standard deviation of a regression's targets, and the model card a program with equal logits.
     The folder is complete or not there at all; an earlier export of that name is replaced.
 
     Args:
@@ -92,8 +94,6 @@ def export_adapter(
         folder: Where to; its last part is created.
         card: Measured facts for the model card.
         layout: `native` (LORA or ADALORA, as trained), or `lora` (the SVD forms too, λ folded into B).
-        head: `classifier` for the head inside `AutoModelForSequenceClassification`; `separate` for an
-            adapter of `AutoModel` with the head [labels, hidden] in `head.safetensors`, for any backbone.
         prompt, max_length: As the sequences were tokenised, for the card and `lingo.json`.
         labels: Names of the outputs.
         tokenization: `lingo.nucleotides.Units.recipe()` where tokens are not the tokenizer's own. Embedding rows
@@ -105,8 +105,8 @@ def export_adapter(
         `folder`.
 
     Raises:
-        ExportError: If there is no adapter (full fine-tuning), the model class computes something else than
-            the slot, the prompt is not given, or `folder` holds something else.
+        ExportError: If there is no adapter (full fine-tuning), the prompt is not given, or `folder` holds something
+            else.
         OSError: If the disk refuses.
     """
     if pack.full:
@@ -120,20 +120,19 @@ def export_adapter(
         both_strands=both_strands,
     )
     about.check(pack.backbone, slot.data, slot.config)
-    target = target_of(pack.backbone, slot.data, head, labels)
+    target = target_of(pack.backbone, slot.data, labels)
     factors = factors_of(pack, slot)
     if slot.svd:
-        tensors, settings = (_folded if layout == "lora" else _adalora)(slot, factors, target.prefix)
+        tensors, settings = (_folded if layout == "lora" else _adalora)(slot, factors)
     else:
-        tensors, settings = _lora(slot, factors, target.prefix)
-    weight = head_weight(pack, slot)
-    tensors |= target.head_tensors(weight)
+        tensors, settings = _lora(slot, factors)
     name, commit = source_of(pack.backbone.source)
     config = settings | {
         "base_model_name_or_path": name,
         "revision": commit,
-        "task_type": _task_type(target),
-        "modules_to_save": None if target.head is None else [target.head],
+        # peft's wrapper for hidden states passes arguments that only transformers' own models know.
+        "task_type": None if target.own else "FEATURE_EXTRACTION",
+        "modules_to_save": None,
         "inference_mode": True,
         "bias": "none",
         "lora_dropout": slot.config.adapter_dropout,
@@ -143,8 +142,7 @@ def export_adapter(
         write_tensors(
             new / "adapter_model.safetensors", {f"base_model.model.{k}": v for k, v in tensors.items()}
         )
-        if target.head is None:
-            write_tensors(new / "head.safetensors", {"weight": weight})
+        write_tensors(new / HEAD, head_tensors(pack, slot))
         if about.new_tokens:
             write_tensors(new / ROWS, {"rows": last_rows(pack.backbone, about.new_tokens)})
         write_json(new / "adapter_config.json", config)
@@ -152,35 +150,35 @@ def export_adapter(
     return folder
 
 
-def _lora(slot: Slot, factors: Mapping[str, Factors], prefix: str) -> tuple[Tensors, Settings]:
+def _lora(slot: Slot, factors: Mapping[str, Factors]) -> tuple[Tensors, Settings]:
     tensors = {}
     for path, site in factors.items():
-        tensors[f"{prefix}{path}.lora_A.weight"] = site.p.t()
-        tensors[f"{prefix}{path}.lora_B.weight"] = site.q.t()
+        tensors[f"{path}.lora_A.weight"] = site.p.t()
+        tensors[f"{path}.lora_B.weight"] = site.q.t()
     return tensors, {
         "peft_type": "LORA",
         "r": slot.rank,
         "lora_alpha": _number(slot.config.alpha),
-        "target_modules": [f"{prefix}{path}" for path in factors],
+        "target_modules": list(factors),
     }
 
 
-def _adalora(slot: Slot, factors: Mapping[str, Factors], prefix: str) -> tuple[Tensors, Settings]:
+def _adalora(slot: Slot, factors: Mapping[str, Factors]) -> tuple[Tensors, Settings]:
     """After the last allocation the rows of masked ranks are left out and `rank_pattern` says which, as in
     peft's `get_peft_model_state_dict`; before, every rank is there, with λ = 0 where it is masked."""
     schedule, config, tensors = slot.schedule, slot.config, {}
     assert schedule is not None
     for path, site in factors.items():
-        tensors[f"{prefix}{path}.lora_A"] = site.p.t()[site.kept]
-        tensors[f"{prefix}{path}.lora_B"] = site.q.t()[:, site.kept]
-        tensors[f"{prefix}{path}.lora_E"] = site.lam[site.kept, None]
-    pattern = {f"{prefix}{path}.lora_E": site.kept.tolist() for path, site in factors.items()}
+        tensors[f"{path}.lora_A"] = site.p.t()[site.kept]
+        tensors[f"{path}.lora_B"] = site.q.t()[:, site.kept]
+        tensors[f"{path}.lora_E"] = site.lam[site.kept, None]
+    pattern = {f"{path}.lora_E": site.kept.tolist() for path, site in factors.items()}
     return tensors, {
         "peft_type": "ADALORA",
         "init_r": config.b0,
         "target_r": config.bT,
         "lora_alpha": _number(config.alpha),
-        "target_modules": [f"{prefix}{path}" for path in factors],
+        "target_modules": list(factors),
         "rank_pattern": pattern if slot.step >= schedule.last else None,
         "tinit": schedule.first,
         "tfinal": slot.total_steps - schedule.last,
@@ -192,15 +190,15 @@ def _adalora(slot: Slot, factors: Mapping[str, Factors], prefix: str) -> tuple[T
     }
 
 
-def _folded(slot: Slot, factors: Mapping[str, Factors], prefix: str) -> tuple[Tensors, Settings]:
+def _folded(slot: Slot, factors: Mapping[str, Factors]) -> tuple[Tensors, Settings]:
     """A = Pᵀ and B = (s Λ Q)ᵀ of the ranks kept, at scale 1 (α = r in every module). A matrix that kept no
     rank is not adapted at all."""
     tensors, ranks = {}, {}
     for path, site in factors.items():
         if site.rank:
-            ranks[f"{prefix}{path}"] = site.rank
-            tensors[f"{prefix}{path}.lora_A.weight"] = site.p.t()[site.kept]
-            tensors[f"{prefix}{path}.lora_B.weight"] = (site.q.t() * (slot.scale * site.lam))[:, site.kept]
+            ranks[path] = site.rank
+            tensors[f"{path}.lora_A.weight"] = site.p.t()[site.kept]
+            tensors[f"{path}.lora_B.weight"] = (site.q.t() * (slot.scale * site.lam))[:, site.kept]
     usual = math.ceil(sum(ranks.values()) / len(ranks))
     pattern = {path: rank for path, rank in ranks.items() if rank != usual}
     return tensors, {
@@ -211,14 +209,6 @@ def _folded(slot: Slot, factors: Mapping[str, Factors], prefix: str) -> tuple[Te
         "rank_pattern": pattern,
         "alpha_pattern": pattern,
     }
-
-
-def _task_type(target: Target) -> str | None:
-    """Which of its wrappers peft takes; that for hidden states passes arguments that only transformers' models
-    know, so that a class of this project gets the plain one."""
-    if target.head is None:
-        return None if target.own else "FEATURE_EXTRACTION"
-    return "SEQ_CLS"
 
 
 def _transposed(pack: Pack, slot: Slot) -> bool:

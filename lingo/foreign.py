@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lingo.about import About, Trained, settings_of, write_about
 from lingo.backbones import Backbone
-from lingo.card import ROWS
+from lingo.card import HEAD, ROWS
 from lingo.data import TaskData
 from lingo.embeddings import last_rows
 from lingo.folder import new_folder, write_tensors
@@ -65,7 +65,10 @@ class PeftNetwork(Network):
                 line = " ".join(str(error).split())[:300]
                 raise ValueError(f"`{config.method}` of peft cannot adapt {backbone.name}: {line}") from None
         weight = torch.empty(data.num_labels, backbone.hidden_size)
-        self.head = nn.Parameter(weight.normal_(std=0.02, generator=stream(config.seed, "head")).to(device))
+        self.head = nn.utils.skip_init(nn.Linear, backbone.hidden_size, data.num_labels, device=device)
+        with torch.no_grad():
+            self.head.weight.copy_(weight.normal_(std=0.02, generator=stream(config.seed, "head")))
+            self.head.bias.copy_(torch.from_numpy(data.first_bias))
         self._tuned = [module for module in self.model.modules() if _is_tuner_layer(module)]
 
     def logits(self, ids: Tensor, lengths: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -79,7 +82,8 @@ class PeftNetwork(Network):
         seed = generator.initial_seed() if generator is not None else 0
         with _drawing(seed, ids.device):
             hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state
-        return pool(hidden, lengths, self.backbone.pooling).to(self.head.dtype) @ self.head.t()
+        logits: Tensor = self.head(pool(hidden, lengths, self.backbone.pooling).to(self.head.weight.dtype))
+        return logits
 
     def facts(self) -> dict[str, Any]:
         base = sum(numbers_in(p) for p in self.model.parameters() if not p.requires_grad)
@@ -120,8 +124,8 @@ def _drawing(seed: int, device: torch.device) -> Iterator[None]:
 def export_peft(network: PeftNetwork, trial: GradientTrial, folder: Path, **known: Any) -> Path:
     """Write a trained adapter as a folder that `peft.PeftModel.from_pretrained` loads on `AutoModel`.
 
-    The head [labels, hidden] is in `head.safetensors`, embedding rows that the backbone lacks in a file of their
-    own, as in `lingo.export`. The folder is complete or not there at all.
+    The head is in `head.safetensors`, embedding rows that the backbone lacks in a file of their own, as in
+    `lingo.export`. The folder is complete or not there at all.
 
     Args:
         network, trial: What was trained.
@@ -133,7 +137,7 @@ def export_peft(network: PeftNetwork, trial: GradientTrial, folder: Path, **know
         OSError: If the disk refuses.
     """
     backbone, config, about = network.backbone, network.config, About(**known)
-    target = target_of(backbone, trial.data, "separate", about.labels)
+    target = target_of(backbone, trial.data, about.labels)
     count = trial.facts()["trained_parameters"]
     trained = Trained(
         backbone=backbone,
@@ -146,7 +150,7 @@ def export_peft(network: PeftNetwork, trial: GradientTrial, folder: Path, **know
     )
     with new_folder(folder) as new:
         network.model.save_pretrained(str(new), save_embedding_layers=False)
-        write_tensors(new / "head.safetensors", {"weight": network.head})
+        write_tensors(new / HEAD, {"weight": network.head.weight, "bias": network.head.bias})
         if about.new_tokens:
             write_tensors(new / ROWS, {"rows": last_rows(backbone, about.new_tokens)})
         write_about(new, trained, target, about, layout=config.method)

@@ -30,8 +30,8 @@ class FullBank:
     """Holds the backbone's own parameters as views of one flat row; the counterpart of `AdapterBank`.
 
     The pretrained weights are kept once more, to start every trial from them and to put them back.
-    Biases and vectors (normalisation weights) are not decayed, as transformers' `Trainer` does. The model's own
-    dropout (`model_dropout`) stays off, as it is in a frozen backbone.
+    Biases, that of the head too, and vectors (normalisation weights) are not decayed, as transformers' `Trainer`
+    does. The model's own dropout (`model_dropout`) stays off, as it is in a frozen backbone.
     """
 
     def __init__(self, model: nn.Module, layout: Layout, *, dtype: torch.dtype) -> None:
@@ -44,7 +44,7 @@ class FullBank:
         self.pristine = torch.cat([p.detach().flatten() for p in self.parameters])
         self.keep = self.unit = self.learn = self.valid = zeros(1, 0, like=self.theta)
         self._decayed = zeros(1, layout.size, like=self.theta)
-        self._decayed[:, layout.head_start :] = 1
+        self._decayed[:, layout.head_start : layout.bias_start] = 1
         start = 0
         for parameter in self.parameters:
             end = start + parameter.numel()
@@ -64,9 +64,9 @@ class FullBank:
         """Start from the pretrained weights."""
         self.theta[0, : len(self.pristine)] = self.pristine
 
-    def decay(self, decay: Tensor) -> Tensor:
-        """[1, size] factors of decoupled weight decay."""
-        return torch.where(self._decayed > 0, decay, 1.0)
+    def decay(self, theta: Tensor, decay: Tensor) -> None:
+        """Decoupled weight decay of the row theta [1, size] by a factor [1, 1], in place."""
+        theta.mul_(torch.where(self._decayed > 0, decay, 1.0))
 
     def arrange(self, *_: object) -> None:
         """Nothing to point anywhere: the parameters are the row."""

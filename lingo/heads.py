@@ -27,21 +27,27 @@ def pool(hidden: Tensor, lengths: Tensor, how: Pooling) -> Tensor:
 
 def apply_head(pooled: Tensor, layout: Layout, bank: _Bank, rows: slice) -> Tensor:
     """Logits [n, B, labels] from pooled states [n, B, H] with the head of each slot in `rows`."""
-    out: Tensor = _Head.apply(pooled, layout.head(bank.theta[rows]), layout.head(bank.grad[rows]))
+    theta, grad = bank.theta[rows], bank.grad[rows]
+    out: Tensor = _Head.apply(
+        pooled, layout.head(theta), layout.head_bias(theta), layout.head(grad), layout.head_bias(grad)
+    )
     return out
 
 
 class _Head(torch.autograd.Function):
-    """pooled · W for every slot; the gradient of W goes into the bank's buffer, as in `lingo.adapters`."""
+    """pooled · W + b for every slot; gradients of W and b go into the bank's buffer, as in `lingo.adapters`."""
 
     @staticmethod
-    def forward(ctx: Any, pooled: Tensor, weight: Tensor, grad_weight: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, pooled: Tensor, weight: Tensor, bias: Tensor, grad_weight: Tensor, grad_bias: Tensor
+    ) -> Tensor:
         ctx.save_for_backward(pooled)
-        ctx.weight, ctx.grad_weight = weight, grad_weight
-        return torch.bmm(pooled, weight)
+        ctx.weight, ctx.grad_weight, ctx.grad_bias = weight, grad_weight, grad_bias
+        return torch.baddbmm(bias, pooled, weight)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
         (pooled,), (grad,) = ctx.saved_tensors, grads
         ctx.grad_weight.baddbmm_(pooled.transpose(1, 2), grad)
-        return torch.bmm(grad, ctx.weight.transpose(1, 2)), None, None
+        ctx.grad_bias.add_(grad.sum(1, keepdim=True))
+        return torch.bmm(grad, ctx.weight.transpose(1, 2)), None, None, None, None

@@ -92,7 +92,7 @@ class KmerModel:
         counts = self._scale.fit_transform(kmer_counts(train, config.k, rows))
         labels = np.asarray(train.labels)[rows]
         if self._data.kind == "regression":
-            self._model = Ridge(alpha=1 / config.C).fit(counts, labels)
+            self._model = Ridge(alpha=1 / config.C).fit(counts, self._data.scale.standardised(labels))
             self.iterations = 1
         elif self._data.kind == "multilabel":
             self._fit_labels(counts, labels)
@@ -130,7 +130,7 @@ class KmerModel:
             self.iterations = max(int(np.max(one.n_iter_)) for one in self._model.estimators_)
 
     def predict(self, split: Split) -> NDArray[np.float64]:
-        """Logits [rows, labels] (outputs [rows, 1] of a regression)."""
+        """Logits [rows, labels] (values [rows, 1] of a regression, in the user's unit)."""
         parts = [
             self._logits(self._scale.transform(_block(split, self._config.k, np.arange(at, end))))
             for at in range(0, len(split), CHUNK)
@@ -140,7 +140,7 @@ class KmerModel:
 
     def _logits(self, counts: Any) -> NDArray[np.float64]:
         if self._data.kind == "regression":
-            return np.asarray(self._model.predict(counts), dtype=np.float64)[:, None]
+            return self._data.scale.restored(self._model.predict(counts))[:, None]
         if self._data.kind == "multilabel":
             return self._label_logits(counts)
         found = np.asarray(self._model.decision_function(counts), dtype=np.float64)

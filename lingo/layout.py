@@ -48,7 +48,7 @@ class Group:
 
 
 class Layout:
-    """Segments of one row: P and Q of every group, then Λ, the body, and the head.
+    """Segments of one row: P and Q of every group, then Λ, the body, and the head, its bias last.
 
     Args:
         shapes: Module path → (d_in, d_out) of the adapted matrices, in layer order.
@@ -82,7 +82,8 @@ class Layout:
         self.factors = start + self.ranks
         """Width of the adapter part (P, Q, Λ) of a row."""
         self.head_start = self.factors + body
-        self.size = self.head_start + hidden * labels
+        self.bias_start = self.head_start + hidden * labels
+        self.size = self.bias_start + labels
 
     def p(self, flat: Tensor, group: Group) -> Tensor:
         """View [n, M, d_in, r] of the P factors of a group in rows [n, ≥ factors]."""
@@ -99,6 +100,10 @@ class Layout:
     def head(self, flat: Tensor) -> Tensor:
         """View [n, hidden, labels] of the head weights in rows [n, ≥ size]."""
         return self._view(flat, self.head_start, self.hidden, self.labels)
+
+    def head_bias(self, flat: Tensor) -> Tensor:
+        """View [n, 1, labels] of the head's bias in rows [n, ≥ size]."""
+        return self._view(flat, self.bias_start, 1, self.labels)
 
     def of_group(self, ranks: Tensor, group: Group) -> Tensor:
         """View [n, M, r] of the singular values [n, R] (or anything of that shape) of one group."""

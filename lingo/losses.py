@@ -21,7 +21,7 @@ def binary_cross_entropy(logits: Tensor, labels: Tensor, open_: Tensor) -> Tenso
 
 
 def squared_error(logits: Tensor, labels: Tensor, open_: Tensor) -> Tensor:
-    """[m, B] from the first output [m, B, C] and targets [m, B]."""
+    """[m, B] from the first output [m, B, C] and standardised targets [m, B]."""
     return (logits[..., 0] - labels).square()
 
 

@@ -10,15 +10,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lingo.about import About, Trained, file_digest, write_about
+from lingo.about import FORMAT, About, Trained, file_digest, write_about
+from lingo.card import HEAD
 from lingo.data import Split, TaskData
-from lingo.export import factors_of, head_weight
+from lingo.export import factors_of, head_tensors
 from lingo.folder import new_folder, write_tensors
 from lingo.pack import Pack
 from lingo.predict import Predictor
 from lingo.prompts import Prompt
 from lingo.slot import Slot
-from lingo.target import HeadPlace, backbone_tensors, target_of
+from lingo.target import backbone_tensors, target_of
 
 
 def merge_adapter(
@@ -27,7 +28,6 @@ def merge_adapter(
     folder: Path,
     *,
     card: Mapping[str, Any],
-    head: HeadPlace = "classifier",
     prompt: Prompt | None = None,
     max_length: int | None = None,
     labels: Sequence[str] = (),
@@ -37,14 +37,14 @@ def merge_adapter(
 ) -> Path:
     """Write W0 + s · P Λ Q (or the fully fine-tuned weights), the head, configuration, tokenizer and a card.
 
-    `AutoModelForSequenceClassification.from_pretrained(folder)` gives the slot's logits. The folder is
-    complete or not there at all; an earlier export of that name is replaced.
+    `AutoModel.from_pretrained(folder)` gives the hidden states, and the head in `head.safetensors` the slot's logits,
+    as the card's program does. The folder is complete or not there at all; an earlier export of that name is
+    replaced.
 
     Args:
         pack, slot: The slot, at any step.
         folder: Where to; its last part is created.
         card: Measured facts for the model card.
-        head: `classifier`, or `separate` for `AutoModel` and the head [labels, hidden] in `head.safetensors`.
         prompt, max_length, labels, tokenization, both_strands: As in `lingo.export.export_adapter`; embedding rows
             of new tokens are part of the model.
         dtype: Of the weights written; `None` for that of the trained parameters: nothing is rounded.
@@ -53,8 +53,7 @@ def merge_adapter(
         `folder`.
 
     Raises:
-        ExportError: If the model class computes something else than the slot, the prompt is not given, or
-            `folder` holds something else.
+        ExportError: If the prompt is not given, or `folder` holds something else.
         OSError: If the disk refuses.
     """
     about = About(
@@ -67,15 +66,13 @@ def merge_adapter(
     )
     about.check(pack.backbone, slot.data, slot.config)
     dtype = dtype or pack.dtype
-    target = target_of(pack.backbone, slot.data, head, labels)
+    target = target_of(pack.backbone, slot.data, labels)
     target.config.architectures = [target.architecture]
     target.config.dtype = dtype
-    weight = head_weight(pack, slot).to(dtype)
-    tensors = {f"{target.prefix}{name}": tensor for name, tensor in merged_tensors(pack, slot, dtype).items()}
+    head = {name: tensor.to(dtype) for name, tensor in head_tensors(pack, slot).items()}
     with new_folder(folder) as new:
-        write_tensors(new / "model.safetensors", tensors | target.head_tensors(weight))
-        if target.head is None:
-            write_tensors(new / "head.safetensors", {"weight": weight})
+        write_tensors(new / "model.safetensors", merged_tensors(pack, slot, dtype))
+        write_tensors(new / HEAD, head)
         target.config.save_pretrained(new)
         _tokenizer(pack.backbone.tokenizer, slot.data.pad_id).save_pretrained(new)
         write_about(new, Trained.of(pack, slot), target, about, layout="merged")
@@ -95,7 +92,6 @@ def write_merged(folder: Path, predictor: Predictor, facts: Mapping[str, Any]) -
         `lingo.json` of the model.
 
     Raises:
-        ExportError: If the model class computes something else than the adapter.
         OSError: If the disk refuses.
     """
     about, backbone = predictor.facts, predictor.backbone
@@ -108,18 +104,15 @@ def write_merged(folder: Path, predictor: Predictor, facts: Mapping[str, Any]) -
         train=_no_rows(about.kind, about.num_labels),
         dev=_no_rows(about.kind, about.num_labels),
     )
-    separate = about.head == "head.safetensors"
-    target = target_of(backbone, data, "separate" if separate else "classifier", about.labels)
+    target = target_of(backbone, data, about.labels)
     target.config.architectures, target.config.dtype = [target.architecture], torch.float32
-    tensors = {f"{target.prefix}{name}": value for name, value in backbone_tensors(backbone.model).items()}
-    write_tensors(folder / "model.safetensors", tensors | target.head_tensors(predictor.head))
-    if separate:
-        write_tensors(folder / "head.safetensors", {"weight": predictor.head})
+    write_tensors(folder / "model.safetensors", backbone_tensors(backbone.model))
+    write_tensors(folder / HEAD, {"weight": predictor.head, "bias": predictor.bias})
     target.config.save_pretrained(folder)
     _tokenizer(backbone.tokenizer, about.pad_id).save_pretrained(folder)
-    load = {"auto": target.auto, "options": target.options, "own": target.own}
     files = {path.name: file_digest(path) for path in sorted(folder.glob("*.safetensors"))}
-    return {**facts, "layout": "merged", "load": load, "files": files}
+    changed = {"format": FORMAT, "layout": "merged", "head": HEAD, "load": target.load, "files": files}
+    return {**facts, **changed}
 
 
 def _no_rows(kind: str, labels: int) -> Split:

@@ -154,6 +154,8 @@ class Pack:
         head = torch.empty(data.num_labels, self.layout.hidden)
         head.normal_(std=0.02, generator=stream(config.seed, "head"))
         self.layout.head(self.bank.theta)[slot.row].zero_()[:, : data.num_labels] = head.t()
+        bias = self.layout.head_bias(self.bank.theta)[slot.row].zero_()
+        bias[:, : data.num_labels] = torch.from_numpy(data.first_bias)
         return slot
 
     def place(self, config: TrialConfig, data: TaskData) -> Slot:
@@ -259,7 +261,7 @@ class Pack:
         theta, moment, square = bank.theta[:n], self.moment[:n], self.square[:n]
         moment.lerp_(grad, 1 - ADAM_BETAS[0])
         square.mul_(ADAM_BETAS[1]).addcmul_(grad, grad, value=1 - ADAM_BETAS[1])
-        theta.mul_(bank.decay(numbers.decay))
+        bank.decay(theta, numbers.decay)
         denominator = square.sqrt().mul_(numbers.inv_sqrt_bias2).add_(ADAM_EPS)
         theta.sub_(torch.div(moment, denominator, out=denominator).mul_(numbers.step_size))
 
@@ -376,8 +378,9 @@ class Pack:
 
     @torch.no_grad()
     def predict(self, slot: Slot, split: Split, *, batch_size: int | None = None) -> NDArray[np.float64]:
-        """Logits [rows, labels] of one slot over a split, without dropout. Rows are computed longest first in
-        batches that depend on the split alone, shared between the workers."""
+        """Logits [rows, labels] of one slot over a split, without dropout; of a regression the values [rows, 1] in
+        the user's unit. Rows are computed longest first in batches that depend on the split alone, shared between
+        the workers."""
         self._arrange(slot.row, 1)
         self.bank.fold(torch.full((1, 1), slot.scale, device=self.device, dtype=self.dtype))
         self.bank.drop(None)
@@ -398,7 +401,7 @@ class Pack:
             start += size
         self.reduce(out)
         self._arranged = None
-        return out[:, : slot.data.num_labels].double().cpu().numpy()
+        return slot.data.scale.restored(out[:, : slot.data.num_labels].double().cpu().numpy())
 
     def evaluate(self, slot: Slot, split: Split, *, batch_size: int | None = None) -> dict[str, float]:
         """Metrics of one slot over a split, `loss` among them (see `lingo.metrics.score`)."""
@@ -406,9 +409,9 @@ class Pack:
         return score(slot.data.kind, logits, split.labels)
 
     def take_loss(self, slot: Slot) -> float:
-        """Sum of a slot's training losses since the last call, without the orthogonality term; waits for the
-        device."""
-        loss = float(self.loss_sum[slot.row])
+        """Sum of a slot's training losses since the last call, without the orthogonality term; squared errors are
+        in the square of the user's unit. Waits for the device."""
+        loss = float(self.loss_sum[slot.row]) * slot.data.scale.sd**2
         self.loss_sum[slot.row] = self.lost[slot.row] = 0
         return loss
 

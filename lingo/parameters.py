@@ -32,7 +32,7 @@ def _used(pack: Pack, slot: Slot) -> Tensor:
 
 def trained_parameters(pack: Pack, slot: Slot) -> int:
     """Numbers that the optimiser moves: factors at their starting rank, singular values and the head; or all."""
-    head = pack.layout.hidden * slot.data.num_labels
+    head = (pack.layout.hidden + 1) * slot.data.num_labels
     if pack.full:
         return pack.layout.head_start + head
     return head + sum(_of_rank(pack, slot, path, slot.rank) for path in slot.paths)
@@ -42,7 +42,7 @@ def used_parameters(pack: Pack, slot: Slot) -> int:
     """The trained numbers that the forward pass still uses: those of the ranks kept, and the head."""
     if pack.full:
         return trained_parameters(pack, slot)
-    head = pack.layout.hidden * slot.data.num_labels
+    head = (pack.layout.hidden + 1) * slot.data.num_labels
     return head + sum(
         _of_rank(pack, slot, path, sum(kept)) for path, kept in rank_pattern(pack, slot).items()
     )

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from lingo import checkpoint
 from lingo.adapter_folder import (
-    HEAD,
+    BEFORE,
     WEIGHTS,
     AdapterError,
     Facts,
@@ -31,7 +31,7 @@ from lingo.adapter_folder import (
 )
 from lingo.adapters import PackedLinear
 from lingo.backbones import Backbone, load_backbone
-from lingo.card import source_of
+from lingo.card import HEAD, source_of
 from lingo.checkpoint import BackboneError, one_line
 from lingo.data import Split
 from lingo.embeddings import append_rows, rows_of
@@ -86,11 +86,11 @@ def open_adapter(
     head = read_head(facts, tensors)
     model: Any = found.model
     if facts.layout not in ("lora", "adalora"):
-        return Predictor(facts, replace(found, model=_with_peft(facts, model, tensors)), head)
+        return Predictor(facts, replace(found, model=_with_peft(facts, model, tensors)), *head)
     prefixes = (f"{model.base_model_prefix}.", "") if facts.head != HEAD else ("",)
     for path, p, q in updates(facts, tensors, prefixes):
         _adapt(facts, model, path, p, q)
-    return Predictor(facts, found, head)
+    return Predictor(facts, found, *head)
 
 
 def _load(
@@ -120,10 +120,11 @@ def _open_merged(facts: Facts, device: str | torch.device) -> "Predictor":
     found = load_backbone(facts.folder, device=device)
     if facts.head == HEAD:
         head = read_head(facts, {})
-    else:
+    else:  # of version 0.1.0
         wanted = f"{facts.head}.weight"
-        head = next(tensor for name, tensor in checkpoint.tensors(facts.folder) if name == wanted)
-    return Predictor(facts, found, head)
+        held = ((f"{BEFORE}{name}", tensor) for name, tensor in checkpoint.tensors(facts.folder))
+        head = read_head(facts, {name: tensor for name, tensor in held if name == f"{BEFORE}{wanted}"})
+    return Predictor(facts, found, *head)
 
 
 def _with_peft(facts: Facts, model: Any, tensors: Mapping[str, Tensor]) -> nn.Module:
@@ -197,14 +198,14 @@ class Predictor:
         backbone: The backbone, adapted.
     """
 
-    def __init__(self, facts: Facts, backbone: Backbone, head: Tensor) -> None:
+    def __init__(self, facts: Facts, backbone: Backbone, head: Tensor, bias: Tensor) -> None:
         if head.shape[1] != backbone.hidden_size:
             raise AdapterError(
                 f"{facts.folder}: the head must read {backbone.hidden_size} numbers, but reads {head.shape[1]}."
             )
         self.facts, self.backbone = facts, backbone
         self.device = next(backbone.model.parameters()).device
-        self._head = head.t().to(self.device).contiguous()
+        self._head, self._bias = head.t().to(self.device).contiguous(), bias.to(self.device)
         self._tokenizer = _tokenizer(facts, backbone)
         # Letters of the longest token: bases that lie further behind cannot be in an input of limited length.
         self._letters = max(map(len, backbone.tokenizer.get_vocab()))
@@ -213,6 +214,11 @@ class Predictor:
     def head(self) -> Tensor:
         """Weight of the head, [labels, hidden]."""
         return self._head.t()
+
+    @property
+    def bias(self) -> Tensor:
+        """Bias of the head, [labels]."""
+        return self._bias
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -243,7 +249,8 @@ class Predictor:
         return self.probabilities(self.compute(self.encode(sequences), batch_size=batch_size))
 
     def logits(self, sequences: Sequence[str], *, batch_size: int | None = None) -> Array:
-        """Outputs of the head, float64 `[n, labels]`; arguments as in `predict`."""
+        """Outputs of the head, float64 `[n, labels]`, of a regression in the unit of its targets; arguments as in
+        `predict`."""
         return self.compute(self.encode(sequences), batch_size=batch_size)
 
     def probabilities(self, logits: Array) -> Array:
@@ -300,11 +307,11 @@ class Predictor:
                 mask = torch.arange(ids.shape[1], device=self.device) < lengths[:, None]
             hidden = self.backbone.model(input_ids=ids, attention_mask=mask).last_hidden_state
             pooled = pool(hidden, lengths, self.facts.pooling).to(self._head.dtype)
-            out[torch.from_numpy(rows).to(self.device)] = pooled @ self._head
+            out[torch.from_numpy(rows).to(self.device)] = torch.addmm(self._bias, pooled, self._head)
             start += size
             if progress is not None:
                 progress(min(1.0, start / len(order)))
-        return out.double().cpu().numpy()
+        return self.facts.scale.restored(out.double().cpu().numpy())
 
     def _uniform(self, number: int, sequence: str) -> str:
         problem = sequence_problem(sequence)

@@ -52,13 +52,13 @@ class Single(Protocol):
         """One training step; True at the end of an epoch."""
 
     def take_loss(self) -> float:
-        """Mean training loss since the last call."""
+        """Mean training loss since the last call; squared errors in the square of the user's unit."""
 
     def first_lost(self) -> int | None:
         """The step since which the training loss is not finite; `None` while it is. Waits for the device."""
 
     def predict(self, split: Split) -> NDArray[np.float64]:
-        """Logits [rows, labels]."""
+        """Logits [rows, labels]; of a regression the values [rows, 1] in the user's unit."""
 
     def state(self) -> dict[str, Tensor]:
         """A copy of what is trained."""
@@ -83,7 +83,10 @@ class Network(nn.Module):
 
 
 class GradientTrial:
-    """AdamW on any network: linear warm-up and decay, clipping of the whole gradient, one epoch after another."""
+    """AdamW on any network: linear warm-up and decay, clipping of the whole gradient, one epoch after another.
+
+    As in `lingo.pack`, the head's bias (`head.bias` of the network) is not decayed, and targets are standardised.
+    """
 
     slow = False
 
@@ -92,8 +95,16 @@ class GradientTrial:
         self.network = network.to(self.device)
         self._slot = Slot(config=config, data=data, paths=(), row=0)
         self._trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
+        biases = [p for name, p in self._trained.items() if name.endswith("head.bias")]
+        others = [p for name, p in self._trained.items() if not name.endswith("head.bias")]
         self._optimiser = torch.optim.AdamW(
-            self._trained.values(), lr=0.0, betas=ADAM_BETAS, eps=ADAM_EPS, weight_decay=config.weight_decay
+            [
+                {"params": others, "weight_decay": config.weight_decay},
+                {"params": biases, "weight_decay": 0.0},
+            ],
+            lr=0.0,
+            betas=ADAM_BETAS,
+            eps=ADAM_EPS,
         )
         self._open = torch.ones(1, 1, data.num_labels, dtype=torch.bool, device=self.device)
         self._loss, self._steps = torch.zeros((), device=self.device), 0
@@ -125,7 +136,10 @@ class GradientTrial:
         ids, lengths = self._batch(self.data.train, rows)
         generator = stream(self.config.seed, "dropout", slot.step, device=self.device)
         logits = self.network.logits(ids, lengths, generator)
-        loss = self._mean_loss(logits, self.data.train.labels[rows])
+        labels: NDArray[np.generic] = self.data.train.labels[rows]
+        if self.data.kind == "regression":
+            labels = self.data.scale.standardised(labels)
+        loss = self._mean_loss(logits, labels)
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
         if self.config.max_grad_norm is not None:
@@ -141,7 +155,7 @@ class GradientTrial:
     def take_loss(self) -> float:
         loss, self._loss = float(self._loss) / max(1, self._steps), torch.zeros((), device=self.device)
         self._steps = 0
-        return loss
+        return loss * self.data.scale.sd**2
 
     def first_lost(self) -> int | None:
         lost = int(self._lost)
@@ -153,7 +167,7 @@ class GradientTrial:
         for rows in _batches(split):
             logits = self.network.logits(*self._batch(split, rows), None)
             out[rows] = logits.double().cpu().numpy()
-        return out
+        return self.data.scale.restored(out)
 
     def state(self) -> dict[str, Tensor]:
         return {name: parameter.detach().cpu().clone() for name, parameter in self._trained.items()}
@@ -202,7 +216,7 @@ class CnnNetwork(Network):
         self.net = OneHotCnn(
             data.num_labels, filters=config.filters, width=config.kernel_width, dropout=config.dropout
         )
-        self.net.initialise(stream(config.seed, "init"))
+        self.net.initialise(stream(config.seed, "init"), torch.from_numpy(data.first_bias))
 
     def logits(self, ids: Tensor, lengths: Tensor, generator: torch.Generator | None) -> Tensor:
         return self.net(ids, lengths, generator)

@@ -19,7 +19,9 @@ from lingo.pack import Pack
 from lingo.slot import Slot
 from lingo.trial import TrialConfig
 
-FORMAT = 1
+FORMAT = 2
+"""1 had no bias in the head."""
+
 FACTOR_TENSORS = ("theta", "moment", "square", "sensitivity", "uncertainty")
 RANK_TENSORS = ("keep", "unit", "learn", "valid")
 PREDICTING = ("theta", *RANK_TENSORS)
@@ -202,6 +204,7 @@ def _views(pack: Pack, slot: Slot) -> Iterator[tuple[str, Tensor]]:
             yield f"{name}.{path}.Q", q[: slot.rank]
         if name in ("theta", "moment", "square"):
             yield f"{name}.head", layout.head(flat)[0, :, : slot.data.num_labels]
+            yield f"{name}.head_bias", layout.head_bias(flat)[0, 0, : slot.data.num_labels]
             if pack.full:
                 yield f"{name}.body", flat[0, : layout.head_start]
     for name in RANK_TENSORS:

@@ -186,12 +186,14 @@ def ours_of(adapter: Path, source: Path, output: Path, device: str) -> Callable[
 def peer_of(adapter: Path, source: Path, output: Path, device: str, size: int) -> Callable[[], object]:
     """The card's program in a loop over batches."""
     from peft import PeftModel
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from safetensors.torch import load_file
+    from transformers import AutoModel, AutoTokenizer
 
     facts = json.loads((adapter / "lingo.json").read_text())
     name = facts["backbone"]["source"]
-    base = AutoModelForSequenceClassification.from_pretrained(name, **facts["load"]["options"])
+    base = AutoModel.from_pretrained(name, **facts["load"]["options"])
     model = PeftModel.from_pretrained(base, str(adapter)).eval().to(device)
+    head = {name: part.to(device) for name, part in load_file(adapter / "head.safetensors").items()}
     tokenizer = AutoTokenizer.from_pretrained(name, padding_side="right")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(facts["pad_token_id"])
@@ -206,7 +208,10 @@ def peer_of(adapter: Path, source: Path, output: Path, device: str, size: int) -
                     texts, return_tensors="pt", padding=True, truncation=True, max_length=facts["max_length"]
                 )
                 inputs = {k: v.to(device) for k, v in inputs.items() if k in ("input_ids", "attention_mask")}
-                writer.writerows(model(**inputs).logits.double().softmax(1).tolist())
+                last = inputs["attention_mask"].sum(1) - 1
+                pooled = model(**inputs).last_hidden_state[range(len(last)), last]
+                logits = pooled @ head["weight"].T + head["bias"]
+                writer.writerows(logits.double().softmax(1).tolist())
 
     return work
 

@@ -177,7 +177,12 @@ def test_a_worker_that_must_leave_saves_every_job_as_far_as_it_is(job: Callable[
     packed._step(packed._pack)
     worker.save()
     assert [generations(one)[-1].name for one in jobs] == ["step-00000002", "step-00000001"]
-    assert [numbers(train(engine(), one)) for one in jobs] == [numbers(told) for told in undisturbed]
+    for one, told in zip(jobs, undisturbed, strict=True):
+        resumed = train(engine(), one)
+        assert [row[:4] for row in numbers(resumed)] == [row[:4] for row in numbers(told)]
+        for ours, theirs in zip(resumed, told, strict=True):  # its first steps were those of a pack of two
+            assert ours.train_loss == pytest.approx(theirs.train_loss, abs=1e-4)
+            assert ours.dev == pytest.approx(theirs.dev, abs=1e-4)
 
 
 def test_a_pack_too_large_for_the_memory_is_built_smaller(

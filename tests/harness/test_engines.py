@@ -174,7 +174,8 @@ def test_a_final_job_of_peft_leaves_an_adapter_that_peft_loads(made: dict[str, P
     with torch.no_grad():
         hidden = model.base_model(input_ids=torch.from_numpy(ids)).last_hidden_state
     pooled = hidden[torch.arange(len(ids)), torch.from_numpy(lengths) - 1]
-    logits = (pooled @ load_file(folder / "head.safetensors")["weight"].T).numpy()
+    head = load_file(folder / "head.safetensors")
+    logits = (pooled @ head["weight"].T + head["bias"]).numpy()
     assert last.test == pytest.approx(score("classification", logits, test.labels), abs=1e-4)
     # The same engine goes on with an untouched backbone.
     assert end(engine, job(made, "lokr"))[-1].dev == pytest.approx(last.dev, abs=1e-6)

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from transformers import AutoModelForSequenceClassification
+from safetensors.torch import load_file
+from transformers import AutoModel
 from typer.testing import CliRunner
 
 from harness.cli import app
@@ -225,14 +226,17 @@ def test_a_merged_export_is_a_whole_model(method: str, run: Path) -> None:
         predictor.logits(sequences), open_adapter(adapter).logits(sequences), atol=1e-5
     )
     assert (merged / "config.json").exists() and "from peft" not in (merged / "README.md").read_text()
-    if predictor.facts.head == "score":
-        model = AutoModelForSequenceClassification.from_pretrained(merged).eval()
-        ids, lengths = predictor.encode(sequences).split.padded(range(3), predictor.facts.pad_id)
-        mask = torch.arange(ids.shape[1]) < torch.from_numpy(lengths)[:, None]
+    if not predictor.facts.both_strands:
+        model, head = AutoModel.from_pretrained(merged).eval(), load_file(merged / "head.safetensors")
+        ids, lengths = (
+            torch.from_numpy(part)
+            for part in predictor.encode(sequences).split.padded(range(3), predictor.facts.pad_id)
+        )
+        mask = torch.arange(ids.shape[1]) < lengths[:, None]
         with torch.no_grad():
-            logits = model(input_ids=torch.from_numpy(ids), attention_mask=mask.long()).logits
-        if not predictor.facts.both_strands:
-            np.testing.assert_allclose(logits, predictor.logits(sequences), atol=1e-5)
+            hidden = model(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+        logits = hidden[torch.arange(3), lengths - 1] @ head["weight"].T + head["bias"]
+        np.testing.assert_allclose(logits, predictor.logits(sequences), atol=1e-5)
 
 
 def test_what_has_no_adapter_says_what_to_do(run: Path) -> None:

@@ -78,11 +78,11 @@ def test_steps_and_epochs_add_up():
 
 
 def test_a_trial_trains_what_its_adapters_hold():
-    """OPT-125M, LoRA on all six matrices, and a head of 768 by 2."""
+    """OPT-125M, LoRA on all six matrices, and a head of 768 by 2 with its bias."""
     options = {"tasks": ("mouse/3",), "methods": ("lora",), "models": ("opt-125m",)}
     (work,) = forecast(planned(options)).works
     each = 4 * (768 + 768) + 2 * (768 + 3072)
-    assert work.trained == 12 * 8 * each + 768 * 2
+    assert work.trained == 12 * 8 * each + 769 * 2
 
 
 def test_files_are_parsed_once_for_plan_and_preparation(tmp_path, monkeypatch):

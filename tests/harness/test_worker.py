@@ -10,8 +10,9 @@ from typing import Any
 import engine_runs
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import distributed as dist
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModel
 
 from harness.data import open_test
 from harness.jobs import Job, Report
@@ -129,13 +130,15 @@ def test_a_final_job_leaves_an_adapter_that_peft_loads(
     final = replace(job(made, "study/final/seed-1", method), adapter=str(folder))
     *_, last = train(LingoEngine(), final)
     assert last.facts["adapter"] == str(folder)
-    base = AutoModelForSequenceClassification.from_pretrained(made[1], num_labels=2)
+    base = AutoModel.from_pretrained(made[1])
     model = peft.PeftModel.from_pretrained(base, folder).eval()
     test = open_test(made[0])
     ids, lengths = test.padded(range(len(test)), base.config.pad_token_id)
     mask = torch.arange(ids.shape[1]) < torch.from_numpy(lengths)[:, None]
     with torch.no_grad():
-        logits = model(input_ids=torch.from_numpy(ids), attention_mask=mask).logits
+        hidden = model(input_ids=torch.from_numpy(ids), attention_mask=mask).last_hidden_state
+    head = load_file(folder / "head.safetensors")
+    logits = hidden[torch.arange(len(ids)), torch.from_numpy(lengths) - 1] @ head["weight"].T + head["bias"]
     assert last.test == pytest.approx(score("classification", logits.numpy(), test.labels), abs=1e-4)
 
 

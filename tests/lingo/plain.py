@@ -35,8 +35,9 @@ class PlainTrial:
         row = slice(slot.row, slot.row + 1)
         paths = sorted(slot.paths, key=lambda path: pack.layout.site(path).number)
         self.factors = {path: self._start(pack, row, path) for path in paths}
-        self.head = (
-            pack.layout.head(pack.bank.theta[row])[0, :, : self.data.num_labels].clone().requires_grad_(True)
+        self.head, self.bias = (
+            view(pack.bank.theta[row])[0, :, : self.data.num_labels].clone().requires_grad_(True)
+            for view in (pack.layout.head, pack.layout.head_bias)
         )
         self.masks = {path: np.ones(slot.rank) for path in paths}
         self.sensitivity, self.uncertainty = (
@@ -48,8 +49,9 @@ class PlainTrial:
         for path in paths:
             self.model.get_submodule(path).register_forward_hook(self._hook(path))
         trained = [part for parts in self.factors.values() for part in parts if part.requires_grad]
-        self.trained = [*trained, self.head]
-        self.optimizer = torch.optim.AdamW(self.trained, lr=0.0, weight_decay=self.config.weight_decay)
+        self.trained = [*trained, self.head, self.bias]
+        groups = [{"params": self.trained[:-1]}, {"params": [self.bias], "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=0.0, weight_decay=self.config.weight_decay)
         self.step_count = 0
 
     def _start(self, pack: Pack, row: slice, path: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -70,7 +72,7 @@ class PlainTrial:
 
     def logits(self, ids: Tensor, lengths: Tensor) -> Tensor:
         hidden = self.model(input_ids=ids).last_hidden_state
-        return hidden[torch.arange(len(ids)), lengths - 1] @ self.head
+        return hidden[torch.arange(len(ids)), lengths - 1] @ self.head + self.bias
 
     def step(self, rows: NDArray[np.int64]) -> float:
         """Train on these rows of the training split. Returns the loss without the orthogonality term."""
@@ -80,7 +82,8 @@ class PlainTrial:
         (loss + self.config.orthogonality * self.orthogonality()).backward()
         if self.config.max_grad_norm is not None:
             nn.utils.clip_grad_norm_(self.trained, self.config.max_grad_norm)
-        self.optimizer.param_groups[0]["lr"] = self.learning_rate()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate()
         self.optimizer.step()
         self.step_count += 1
         if self.slot.svd:

@@ -79,7 +79,7 @@ def test_random_weights_and_hub_sources_show(trained: tuple[Pack, Slot], tmp_pat
     folder = export_adapter(pack, slot, tmp_path / "x", card={}, prompt=PROMPT)
     text = (folder / "README.md").read_text()
     assert "random weights" in text and "non-commercial" in text
-    assert "from_pretrained('facebook/opt-125m', revision='27dcfa7', num_labels=2" in text
+    assert "from_pretrained('facebook/opt-125m', revision='27dcfa7', pad_token_id=1" in text
     config = json.loads((folder / "adapter_config.json").read_text())
     assert (config["base_model_name_or_path"], config["revision"]) == ("facebook/opt-125m", "27dcfa7")
 

@@ -69,7 +69,7 @@ def test_labels_must_be_as_many_as_sequences():
         ("classification", 2, np.array([-1, 1]), "labels must be 0 to 1, but got -1 to 1"),
         ("classification", 2, np.array([0.0, 1.0]), r"int64 \[n\], but got float64"),
         ("multilabel", 3, np.zeros((2, 2), np.float32), r"float32 \[n, 3\], but got float32 \[2, 2\]"),
-        ("regression", 1, np.array([0, 1]), r"float32 \[n\], but got int64"),
+        ("regression", 1, np.array([0, 1]), r"float64 \[n\], but got int64"),
         ("ranking", 1, np.array([0, 1]), "`kind` must be one of"),
     ],
 )
@@ -84,7 +84,7 @@ def test_task_of_each_kind():
     for kind, labels in [
         ("classification", np.array([0, 1])),
         ("multilabel", np.zeros((2, 2), np.float32)),
-        ("regression", np.zeros(2, np.float32)),
+        ("regression", np.arange(2, dtype=np.float32)),
     ]:
         split = make_split([2, 2], labels=labels)
         TaskData(name="t", kind=kind, num_labels=2, metric="mcc", pad_id=0, train=split, dev=split)

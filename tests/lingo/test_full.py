@@ -25,14 +25,14 @@ TRIALS = [
 class Plain(nn.Module):
     """The backbone with a linear head on the last token."""
 
-    def __init__(self, backbone: Backbone, head: Tensor) -> None:
+    def __init__(self, backbone: Backbone, head: Tensor, bias: Tensor) -> None:
         super().__init__()
         self.model = backbone.model.requires_grad_(True)
-        self.head = nn.Parameter(head.t().clone())
+        self.head, self.bias = nn.Parameter(head.t().clone()), nn.Parameter(bias.clone())
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
         hidden = self.model(input_ids=ids, attention_mask=(ids != 1).long()).last_hidden_state
-        return hidden[torch.arange(len(ids)), lengths - 1] @ self.head.t()
+        return hidden[torch.arange(len(ids)), lengths - 1] @ self.head.t() + self.bias
 
     def loss(self, data: TaskData, rows: object) -> Tensor:
         ids, lengths = (torch.from_numpy(part) for part in data.train.padded(rows, data.pad_id))
@@ -62,7 +62,10 @@ def plain_loop(
 def test_every_step_equals_a_plain_loop(config: TrialConfig, data: TaskData) -> None:
     pack = Pack(toy.opt_backbone(), full=True, max_labels=4, dtype=torch.float64)
     slot = pack.admit(config, data)
-    plain = Plain(toy.opt_backbone(), pack.layout.head(pack.bank.theta)[0, :, : data.num_labels])
+    head, bias = (
+        view(pack.bank.theta)[0, :, : data.num_labels] for view in (pack.layout.head, pack.layout.head_bias)
+    )
+    plain = Plain(toy.opt_backbone(), head, bias[0])
     optimizer, schedule = plain_loop(config, slot, plain)
     while not slot.done:
         rows = slot.batch()

@@ -95,7 +95,9 @@ class Theirs:
 def in_peft(pack: Pack, slot: Slot) -> Theirs:
     config, base = slot.config, toy.opt_backbone(dtype=pack.dtype).model
     base.config.num_labels = TASK.num_labels
-    model = OPTForSequenceClassification(base.config).to(pack.dtype)
+    model = OPTForSequenceClassification(base.config)
+    model.score = nn.Linear(model.score.in_features, TASK.num_labels)  # transformers' own has no bias
+    model.to(pack.dtype)
     model.model.load_state_dict(base.state_dict())
     common = {
         "task_type": "SEQ_CLS",
@@ -135,7 +137,12 @@ def optimiser(
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
     config = slot.config
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    adamw = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
+    bias = score(model).bias  # not decayed
+    groups = [
+        {"params": [parameter for parameter in trained if parameter is not bias]},
+        {"params": [bias], "weight_decay": 0.0},
+    ]
+    adamw = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
     if config.lr_schedule == "constant":
         return adamw, torch.optim.lr_scheduler.LambdaLR(adamw, lambda _: 1.0)
     warmup = math.ceil(config.warmup_ratio * slot.total_steps)
@@ -145,8 +152,10 @@ def optimiser(
 def parts(pack: Pack, slot: Slot, model: nn.Module) -> list[tuple[str, Tensor, Tensor]]:
     """(name, ours, theirs) of every trained tensor."""
     row = slice(slot.row, slot.row + 1)
+    theta, layout = pack.bank.theta[row], pack.layout
     found = [
-        ("head", pack.layout.head(pack.bank.theta[row])[0, :, : TASK.num_labels].t(), score(model).weight)
+        ("head", layout.head(theta)[0, :, : TASK.num_labels].t(), score(model).weight),
+        ("bias", layout.head_bias(theta)[0, 0, : TASK.num_labels], score(model).bias),
     ]
     for path in slot.paths:
         site = pack.layout.site(path)
@@ -178,7 +187,7 @@ def test_every_step_follows_peft(name: str, dtype: torch.dtype, tolerance: float
     pack = Pack(toy.opt_backbone(dtype=dtype), max_rank=7, max_labels=4, dtype=dtype)
     slot = pack.admit(TRIALS[name], TASK)
     theirs = in_peft(pack, slot)
-    assert len(theirs.trained()) == len(slot.paths) * (2 + slot.svd) + 1
+    assert len(theirs.trained()) == len(slot.paths) * (2 + slot.svd) + 2
     masked = 0
     while not slot.done:
         rows = slot.batch()

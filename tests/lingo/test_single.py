@@ -36,7 +36,8 @@ def train(trial):
 
 
 def test_a_rows_logits_do_not_depend_on_its_neighbours_padding():
-    net = OneHotCnn(3, filters=8, width=7, dropout=0.5).initialise(torch.Generator().manual_seed(0)).eval()
+    net = OneHotCnn(3, filters=8, width=7, dropout=0.5)
+    net.initialise(torch.Generator().manual_seed(0), torch.zeros(3)).eval()
     texts = [text[: 13 + 7 * i] for i, text in enumerate(dna(5, 0, 60))]
     ids = [torch.from_numpy(bare_bases().tokenize([text], None, None)[0].astype(np.int64)) for text in texts]
     lengths = torch.tensor([len(row) for row in ids])
@@ -48,7 +49,8 @@ def test_a_rows_logits_do_not_depend_on_its_neighbours_padding():
 
 @pytest.mark.parametrize("width", [4, 7])
 def test_n_and_padding_are_zeros(width):
-    net = OneHotCnn(2, filters=4, width=width, dropout=0.0).initialise(torch.Generator().manual_seed(0))
+    net = OneHotCnn(2, filters=4, width=width, dropout=0.0)
+    net.initialise(torch.Generator().manual_seed(0), torch.zeros(2))
     lengths = torch.tensor([9])
     assert torch.equal(net(torch.full((1, 9), 5), lengths), net(torch.full((1, 9), 0), lengths))
 
