@@ -20,7 +20,7 @@ OPTIONS = [
     *("--num-samples", "1", "--seeds", "0", "--limit", "64", "--max-concurrent", "1"),
 ]
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(700)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 def command(*words, prefix=(), cwd=None, seconds=600, **environment):
@@ -125,9 +125,9 @@ def test_a_temporary_folder_that_fills_up_ends_the_run_with_its_name_and_resume_
     monkeypatch.setenv("RAY_TMPDIR", str(small_temporary))
     driver = start(*LONGER, "--out", str(out))
     try:
-        until(lambda: generations(out), driver)
+        until(lambda: generations(out), driver, seconds=400)
         fill(small_temporary)
-        printed, _ = driver.communicate(timeout=100)
+        printed, _ = driver.communicate(timeout=200)
     finally:
         driver.kill()
     words = " ".join(printed.split())
