@@ -144,7 +144,7 @@ def story(tmp_path_factory):
             )
             until(lambda: int(hosts.ssh(0, records)) >= before + 2, 300, process)
             hosts.plug_in(2)
-            told["killed"] = hosts.kill(0, "run_benchmark.py run --cluster auto")
+            told["killed"] = hosts.kill(0, "run_benchmark.py run --settings")
             told["attached"] = process.communicate(timeout=200)[0], process.returncode
             told["kept"] = [record.id for record in load(laptop.out)]
             process = laptop.begin("--teardown")
