@@ -145,7 +145,8 @@ class Benchmark(BaseModel):
         batch_size: Sequences a step, over all workers of a trial.
         max_length: Tokens of an input, prompt included; `None` for whole sequences.
         prompt: Whether sequences stand in the language prefix and suffix; `auto` as each method has it.
-        frozen: Type of the frozen weights, `fp32`, `bf16` or `4bit`; `None` chooses by the device.
+        frozen: Type of the frozen weights, `fp32`, `bf16` or `4bit`; `None` chooses once, by the workers' device, see
+            `harness.number_types`.
         search_spaces: Files that replace the methods' own search spaces.
         configurations: What the studies try first, from `--config`, see `harness.config_file`; `None` for nothing.
         scope: Whether each task has its own configuration, each family of tasks one, or all tasks one.

@@ -38,11 +38,7 @@ def make_engine(
         ValueError: If torch cannot use the GPU that was given: the processor of a machine that is paid for its GPU
             would train for days, and nobody would be told.
     """
-    if gpus and not torch.cuda.is_available():
-        raise ValueError(
-            f"This machine's GPU must be usable by torch {torch.__version__} (CUDA {torch.version.cuda}), but is not: "
-            "the driver is missing or too old (see `nvidia-smi` there); take a newer image in the cluster file."
-        )
+    refuse_unusable(gpus)
     prepare()
     files = files or LocalFiles()
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -64,6 +60,15 @@ def make_engine(
         return PeftEngine(rank=rank, world=world, device=device, files=files, frozen=held)
 
     return Dispatch({"pack": packed, "simple": simple, "peft": peft})
+
+
+def refuse_unusable(gpus: float) -> None:
+    """Raises `ValueError` when torch cannot use the GPUs that this process was given."""
+    if gpus and not torch.cuda.is_available():
+        raise ValueError(
+            f"This machine's GPU must be usable by torch {torch.__version__} (CUDA {torch.version.cuda}), but is not: "
+            "the driver is missing or too old (see `nvidia-smi` there); take a newer image in the cluster file."
+        )
 
 
 class Dispatch:

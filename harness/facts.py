@@ -11,6 +11,7 @@ from lingo.full import model_dropout
 from lingo.pack import Pack
 from lingo.packed_bits import numbers_in
 from lingo.parameters import rank_pattern, trained_parameters, used_parameters
+from lingo.quantized import backbone_type, type_name
 from lingo.slot import Slot
 from lingo.streams import stream
 
@@ -68,6 +69,8 @@ def job_facts(pack: Pack, training: Training, *, device: str, gpus: int) -> dict
         "samples_shared": training.shared,
         "data_digest": slot.data.digest,
         "backbone_digest": backbone.digest,
+        "backbone_type": backbone_type(backbone),
+        "trained_type": type_name(pack.dtype),
         "device": device,
         "gpus": gpus,
         "device_seconds": round(training.device_seconds, 3),

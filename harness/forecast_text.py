@@ -8,7 +8,7 @@ from rich.markup import escape
 from harness.config import NO_BACKBONE, Benchmark, seconds_of
 from harness.forecast import Forecast, Work, disk_bytes
 from harness.forecast_inputs import Data, Model, splits_text
-from harness.forecast_time import Key, Rate, total_seconds
+from harness.forecast_time import Key, Rate, frozen_here, total_seconds
 from harness.machine import Shape
 from harness.progress import duration
 from lingo.methods import METHODS
@@ -151,6 +151,8 @@ def _work(found: Forecast, rates: dict[Key, Rate], line: Print) -> None:
     for text in columns([header, *rows], right=range(2, 9)):
         line(text)
     line("trained: numbers that a trial trains; those of fmft without embeddings and norms.")
+    frozen, why = frozen_here(found.benchmark)
+    line(f"Number types: frozen weights {frozen} ({why}); trained ones fp32, also those of full fine-tuning.")
 
 
 def _spread(values: Sequence[int]) -> str:
@@ -185,6 +187,7 @@ def _time(found: Forecast, rates: dict[Key, Rate], shape: Shape, line: Print) ->
         _cost(benchmark, None, line)
         return
     device = next(iter(rates.values())).device
+    types = "/".join(dict.fromkeys(rate.frozen for rate in rates.values()))
     what = "GPU-hours" if device == "cuda" else "hours of one worker"
     wall = seconds / shape.groups
     rest = f", without {unknown:,} studies whose backbone or data is not here" if unknown else ""
@@ -192,8 +195,8 @@ def _time(found: Forecast, rates: dict[Key, Rate], shape: Shape, line: Print) ->
         f"{name.rsplit('/', 1)[-1]} {rate.pack}" for (name, full), rate in rates.items() if not full
     )
     line(
-        f"Time, from a few steps measured on this machine ({device}): {seconds / 3600:,.2f} {what}, about "
-        f"{duration(wall)} on {shape}{rest}."
+        f"Time, from a few steps measured on this machine ({device}, backbones in {types}): "
+        f"{seconds / 3600:,.2f} {what}, about {duration(wall)} on {shape}{rest}."
     )
     if packs:
         line(f"Trials at once that serve best in a worker group: {packs}.")

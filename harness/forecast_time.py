@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.calibration import Calibration, calibrate
 from harness.config import TINY_MODEL, Benchmark
@@ -11,7 +12,9 @@ from harness.errors import InputError
 from harness.forecast import Forecast, Work, typical
 from harness.forecast_inputs import Data, Model
 from harness.machine import Shape, free_gibibytes, shape, usable_cores
+from harness.results import frozen_in
 from lingo.methods import METHODS
+from lingo.quantized import Frozen, usual_type
 
 ROWS = 64
 """Rows of each split that are prepared for it."""
@@ -32,6 +35,7 @@ class Rate:
         eval_seconds: Of predicting one row of `tokens` tokens.
         pack: Trials at once that serve best.
         device: `cpu` or `cuda`.
+        frozen: Number type of the frozen weights.
     """
 
     model: str
@@ -42,6 +46,7 @@ class Rate:
     tokens: int
     pack: int
     device: str
+    frozen: str = "fp32"
 
     def seconds(self, work: Work) -> float:
         """Seconds of one worker for all of a study's expected steps, evaluations included."""
@@ -101,12 +106,25 @@ def _measured(benchmark: Benchmark, model: Model, data: Data, work: Work, full: 
             device=device,
             most=benchmark.pack or 16,
             max_labels=work.study.task.num_labels,
-            frozen="bf16" if benchmark.frozen == "bf16" else "fp32",
+            frozen=frozen_here(benchmark)[0],
         )
-    return _rate(told, model, work, full)
+    return _rate(told, model, work, full, "fp32" if full else frozen_here(benchmark)[0])
 
 
-def _rate(told: Calibration, model: Model, work: Work, full: bool) -> Rate:
+def frozen_here(benchmark: Benchmark) -> tuple[Frozen, str]:
+    """Number type of the frozen weights, and why, as far as it is known before a worker was asked."""
+    held: Any = frozen_in(benchmark.out) if benchmark.out else None
+    if benchmark.frozen:
+        return benchmark.frozen, "as asked for"
+    if held:
+        return held, f"as {benchmark.out} has them"
+    import torch
+
+    usual = usual_type("cuda" if torch.cuda.is_available() else "cpu")
+    return usual, "by this machine's device; a run asks one of its workers, once"
+
+
+def _rate(told: Calibration, model: Model, work: Work, full: bool, frozen: str) -> Rate:
     return Rate(
         model=model.name,
         full=full,
@@ -116,6 +134,7 @@ def _rate(told: Calibration, model: Model, work: Work, full: bool) -> Rate:
         tokens=work.tokens,
         pack=told.pack,
         device=told.device,
+        frozen=frozen,
     )
 
 

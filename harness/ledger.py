@@ -156,7 +156,8 @@ class Ledger:
             environment=self._environment,
             marks=list(cell.marks),
         )
-        facts = {**cell.facts, **record.facts}
+        types = {"backbone_type": cell.study.backbone_type} if cell.study.backbone_type else {}
+        facts = {**cell.facts, **types, **record.facts}
         problem = above_budget(record)
         if problem is not None:
             log.error("%s: %s", record.id, problem)

@@ -1,5 +1,6 @@
 """From what was asked for to the studies to run, with every problem found before anything is written."""
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from harness.cluster import joins
 from harness.config import NO_BACKBONE, TINY_MODEL, Benchmark
 from harness.config_file import fit_problems, from_plain, put_first
 from harness.errors import InputError, nearest
-from harness.results import config_hash, refuse_foreign
+from harness.results import config_hash, frozen_in, refuse_foreign, write_whole
 from harness.scopes import group_of, merge, search_problems
 from harness.space_files import SpaceFile, method_of, read_space
 from harness.spaces import SearchSpace
@@ -28,6 +29,8 @@ class Study:
         train_rows: Sequences of the training split that are used.
         total_steps: T_total of each of its trials.
         space: The search space, with `delta_T` restricted to `total_steps`.
+        backbone_type: Number type of the backbone's weights: `fp32`, `bf16` or `4bit`; `None` without a backbone, and
+            until a worker has been asked, see `harness.number_types`. What is trained is always in fp32.
     """
 
     task: TaskRow
@@ -37,6 +40,7 @@ class Study:
     train_rows: int
     total_steps: int
     space: SearchSpace
+    backbone_type: str | None = None
 
     @property
     def key(self) -> str:
@@ -54,6 +58,7 @@ class Plan:
         studies: In the order task, backbone, method.
         out: Output folder.
         warnings: What the labels of the data tell before anything is trained.
+        frozen: Number type of frozen weights, asked for or that of the output folder; `None` until it is known.
     """
 
     benchmark: Benchmark
@@ -61,6 +66,12 @@ class Plan:
     studies: tuple[Study, ...]
     out: Path
     warnings: tuple[str, ...] = ()
+    frozen: str | None = None
+
+    def holding(self, frozen: str | None) -> "Plan":
+        """This plan with frozen weights of a number type; full fine-tuning has none, and all of its are fp32."""
+        studies = tuple(replace(study, backbone_type=type_of(study.method, frozen)) for study in self.studies)
+        return replace(self, frozen=frozen, studies=studies)
 
     @property
     def notes(self) -> list[str]:
@@ -74,11 +85,16 @@ class Plan:
         ]
         return [*self.warnings, *changed]
 
+    def write(self) -> None:
+        """Write `plan.json` into the output folder."""
+        write_whole(self.out / "plan.json", json.dumps(self.to_dict(), indent=1) + "\n", mode=0o600)
+
     def to_dict(self) -> dict[str, Any]:
         """The settings, paths absolute, and the studies: their sizes, and their search spaces as they are used."""
         studies = [{**asdict(study), "task": study.task.name, "key": study.key} for study in self.studies]
         asked = self.benchmark.stored(self.out)
-        return {"settings": asked, "studies": studies, "notes": self.notes}
+        weights = {"frozen": self.frozen, "trained": "fp32"}
+        return {"settings": asked, "weights": weights, "studies": studies, "notes": self.notes}
 
 
 def plan(benchmark: Benchmark) -> Plan:
@@ -102,7 +118,8 @@ def plan(benchmark: Benchmark) -> Plan:
     if problems:
         raise InputError(dict.fromkeys(problems))
     told = tuple(line for name in benchmark.tasks for line in _label_notes(find_task(name), benchmark))
-    return Plan(benchmark=benchmark, identity=identity, studies=tuple(studies), out=out, warnings=told)
+    found = Plan(benchmark=benchmark, identity=identity, studies=tuple(studies), out=out, warnings=told)
+    return found.holding(benchmark.frozen or frozen_in(out))
 
 
 def check_settings(benchmark: Benchmark, problems: list[str]) -> dict[str, SpaceFile]:
@@ -119,6 +136,12 @@ def check_settings(benchmark: Benchmark, problems: list[str]) -> dict[str, Space
     ]
     problems += fit_problems(from_plain(benchmark.configurations), studies)
     return files
+
+
+def type_of(method: str, frozen: str | None) -> str | None:
+    """Number type of the backbone's weights in a method's studies, where frozen weights are of type `frozen`."""
+    row = METHODS[method]
+    return None if not row.needs_backbone else "fp32" if row.adapter == "none" else frozen
 
 
 def _identity(benchmark: Benchmark, files: Mapping[str, SpaceFile]) -> dict[str, Any]:

@@ -223,6 +223,11 @@ class ResultStore:
         self._rows = {record.id: _row(record) for record in load(self.out)}
         self._rebuild()
 
+    def hold(self, frozen: str) -> None:
+        """Make the number type of the frozen weights a part of what this folder is: all later runs have it too."""
+        path = self.out / "benchmark.json"
+        write_whole(path, json.dumps(json.loads(path.read_text()) | {"frozen": frozen}, indent=1) + "\n")
+
     def append(self, record: Record, *, replace: bool = False) -> bool:
         """Write a record and the table. A second record of the same id changes nothing unless `replace`.
 
@@ -281,6 +286,16 @@ def load_folder(folder: Path) -> list[Record]:
     return sorted(records, key=lambda record: record.id)
 
 
+def frozen_in(out: Path | str) -> str | None:
+    """The number type of the frozen weights of an output folder's results; `None` where none was recorded: in a new
+    folder, and in those of version 0.1.0."""
+    try:
+        found = json.loads((Path(out) / "benchmark.json").read_text()).get("frozen")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return found if isinstance(found, str) else None
+
+
 NO_LONGER = ("num_samples", "seeds")
 """Settings that told benchmarks apart once: folders from then still hold what they held."""
 
@@ -310,6 +325,8 @@ def refuse_foreign(out: Path | str, benchmark: Mapping[str, Any]) -> None:
         return
     config = {name: value for name, value in config.items() if name not in NO_LONGER}
     wanted = _plain(benchmark)
+    if frozen := held.get("frozen"):  # not given, it is what the folder has
+        config, wanted = config | {"frozen": frozen}, {"frozen": frozen} | wanted
     if config == wanted:
         return
     changed = sorted(key for key in {*config, *wanted} if config.get(key) != wanted.get(key))
@@ -324,7 +341,11 @@ def _differences(changed: Sequence[str], config: Mapping[str, Any], wanted: Mapp
     """The settings that differ; of search spaces the methods whose space does."""
     held, asked = (values.get("spaces") or {} for values in (config, wanted))
     methods = sorted(name for name in {*held, *asked} if held.get(name) != asked.get(name))
-    words = {"spaces": f"the search space of {' and '.join(methods)}"}
+    types = [values.get("frozen") or "by the device" for values in (config, wanted)]
+    words = {
+        "spaces": f"the search space of {' and '.join(methods)}",
+        "frozen": f"frozen: its weights are {types[0]}, and {types[1]} is asked for",
+    }
     return [words.get(name, name) for name in changed]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from harness.config import SETTINGS, Benchmark, restore
 from harness.errors import InputError, typed
 from harness.ledger import Cell
-from harness.results import Record, ResultStore, load
+from harness.results import Record, ResultStore, frozen_in, load
 from harness.spaces import Leaf
 from harness.tracking_address import default_uri
 
@@ -70,6 +70,8 @@ def take_over(source: Path, store: ResultStore, cells: Sequence[Cell], benchmark
     """
     begun = {record.study for record in store.load()}
     found = load(source)
+    if (frozen := frozen_in(source)) and not frozen_in(store.out):
+        store.hold(frozen)
     taken = []
     for cell in cells:
         if cell.study.key in begun:

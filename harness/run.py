@@ -1,7 +1,6 @@
 """One benchmark from its plan to its leaderboard; `run_benchmark` reads from top to bottom."""
 
 import errno
-import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -20,7 +19,7 @@ from harness.plan import Plan, plan
 from harness.prepare import prepare_cells, read_backbones, refuse_other_inputs
 from harness.progress import duration
 from harness.ray_causes import RayTrouble
-from harness.results import Record, ResultStore, Unwritable, write_whole, written
+from harness.results import Record, ResultStore, Unwritable, written
 from harness.resume import take_over
 from harness.room import out_place, ray_place, scratch_place, shortages
 from harness.sources import forget_rows
@@ -182,7 +181,7 @@ def _prepare(checked: Plan, console: Console) -> tuple[ResultStore, list[Cell]]:
     store = ResultStore(checked.out, checked.identity)
     refuse_other_inputs(store.load(), cells, checked.out)
     with written(checked.out):
-        write_whole(checked.out / "plan.json", json.dumps(checked.to_dict(), indent=1) + "\n", mode=0o600)
+        checked.write()
     return store, cells
 
 

@@ -21,6 +21,7 @@ from harness.forecast import typical
 from harness.interrupts import ctrl_c, outlived
 from harness.jobs import Job, Report
 from harness.ledger import Cell, Ledger, Watcher
+from harness.number_types import settle
 from harness.packs import largest
 from harness.plan import Plan
 from harness.pool import Pool, PoolError, ray_processes
@@ -35,7 +36,6 @@ from harness.tracking_view import Setting
 from harness.usage import Meter, budgets_of, write_usage
 from harness.winners import final_jobs, groups, unsearched, winners
 from lingo.methods import METHODS
-from lingo.quantized import usual_type
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +70,8 @@ def train(
         _tracking(checked, console) as tracked,
     ):
         pressed.take()
+        checked, cells = _settled(checked, cells, store, ground, console)
+        benchmark = benchmark.model_copy(update={"frozen": checked.frozen})
         slots = _slots(todo, benchmark, ground, console, make_engine)
         console.print(f"Training on {ground.where}: {ground.shape}, {_some_trials(slots)} at once in each.")
         if not ground.shape.gpus and (benchmark.max_gpu_hours or benchmark.study_max_gpu_hours):
@@ -199,6 +201,19 @@ def _tracking(checked: Plan, console: Console) -> Iterator[_Tracked]:
         tracker.close()
 
 
+def _settled(
+    checked: Plan, cells: Sequence[Cell], store: ResultStore, ground: Ground, console: Console
+) -> tuple[Plan, list[Cell]]:
+    """The plan and its cells with the number type of the backbones' weights, which plan.json gets as well."""
+    held = settle(checked, store, ground.shape, lambda line: console.print(escape(line), soft_wrap=True))
+    types = {study.key: study.backbone_type for study in held.studies}
+    with written(checked.out):
+        held.write()
+    return held, [
+        replace(cell, study=replace(cell.study, backbone_type=types[cell.study.key])) for cell in cells
+    ]
+
+
 def _pool(
     cells: Sequence[Cell], benchmark: Benchmark, ground: Ground, slots: int, make_engine: MakeEngine | None
 ) -> Pool:
@@ -266,7 +281,7 @@ def _best_pack(cell: Cell, benchmark: Benchmark, ground: Ground, most: int) -> i
             cpus=lay.cpus,
             gpus=lay.gpus,
             most=min(most, MOST_IN_A_PACK),
-            frozen=benchmark.frozen or usual_type("cuda" if lay.gpus else "cpu"),
+            frozen=benchmark.frozen or "fp32",
             max_labels=study.task.num_labels,
             files=ground.files,
         )

@@ -151,6 +151,8 @@ def origin_tags(record: Record, setting: Setting) -> dict[str, Any]:
         "tokenization": record.facts.get("tokenization") or setting.tokenization,
         "data_digest": record.data_digest,
         "backbone_digest": record.backbone_digest,
+        "backbone_type": record.facts.get("backbone_type"),
+        "trained_type": record.facts.get("trained_type"),
         "git_sha": environment.get("git_sha"),
         "git_dirty": environment.get("git_dirty"),
         "marks": ", ".join(record.marks),

@@ -16,6 +16,7 @@ from lingo.pack import Pack
 from lingo.packed_bits import is_packed
 from lingo.parameters import rank_pattern, trained_parameters, used_parameters
 from lingo.prompts import Prompt
+from lingo.quantized import type_name
 from lingo.slot import Slot
 from lingo.target import ExportError, Target
 from lingo.tokenization import NO_PROMPT
@@ -165,6 +166,7 @@ def _training(pack: Pack, slot: Slot) -> dict[str, Any]:
         "steps": f"{slot.step} of {slot.total_steps}",
         "trained parameters": trained_parameters(pack, slot),
         "trained parameters in use": used_parameters(pack, slot),
+        "type of trained parameters": type_name(pack.dtype),
     } | ({"ranks in use": sum(map(sum, rank_pattern(pack, slot).values()))} if slot.paths else {})
 
 

@@ -19,6 +19,7 @@ from lingo.embeddings import last_rows
 from lingo.folder import new_folder, write_tensors
 from lingo.heads import pool
 from lingo.packed_bits import numbers_in
+from lingo.quantized import backbone_type
 from lingo.single import GradientTrial, Network
 from lingo.sites import target_paths
 from lingo.streams import stream, stream_seed
@@ -87,7 +88,8 @@ class PeftNetwork(Network):
 
     def facts(self) -> dict[str, Any]:
         base = sum(numbers_in(p) for p in self.model.parameters() if not p.requires_grad)
-        return {"total_parameters": base, "backbone_digest": self.backbone.digest}
+        kind = backbone_type(self.backbone)
+        return {"total_parameters": base, "backbone_digest": self.backbone.digest, "backbone_type": kind}
 
     def detach(self) -> None:
         """Give the backbone its own layers back."""
@@ -145,7 +147,11 @@ def export_peft(network: PeftNetwork, trial: GradientTrial, folder: Path, **know
         config=config,
         step=trial.step,
         total_steps=trial.total_steps,
-        training={"steps": f"{trial.step} of {trial.total_steps}", "trained parameters": count}
+        training={
+            "steps": f"{trial.step} of {trial.total_steps}",
+            "trained parameters": count,
+            "type of trained parameters": trial.facts()["trained_type"],
+        }
         | settings_of(config),
     )
     with new_folder(folder) as new:

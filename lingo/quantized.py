@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from lingo.backbones import Backbone, load_backbone
+from lingo.packed_bits import is_packed
 
 Frozen = Literal["fp32", "bf16", "4bit"]
 NEEDS_BITSANDBYTES = "pip install 'lingo-bench[4bit]'"
@@ -27,10 +28,28 @@ def four_bit_problem() -> str | None:
     return None
 
 
+def native_bf16(device: str | torch.device) -> bool:
+    """Whether it is a GPU that computes in bfloat16 itself. Older ones, like a T4, emulate it: slower than float32."""
+    cuda = torch.device(device).type == "cuda"
+    return cuda and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
 def usual_type(device: str | torch.device) -> Frozen:
     """bfloat16 where the device has it, else float32."""
-    cuda = torch.device(device).type == "cuda"
-    return "bf16" if cuda and torch.cuda.is_bf16_supported() else "fp32"
+    return "bf16" if native_bf16(device) else "fp32"
+
+
+def type_name(dtype: torch.dtype) -> str:
+    """`fp32`, `bf16`, `fp64` …"""
+    name = str(dtype).removeprefix("torch.")
+    return name.replace("bfloat", "bf").replace("float", "fp")
+
+
+def backbone_type(backbone: Backbone) -> str:
+    """How a backbone's weights are held: `fp32`, `bf16`, `4bit`, or `fp64` in tests of exactness."""
+    if any(is_packed(parameter) for parameter in backbone.model.parameters()):
+        return "4bit"
+    return type_name(next(backbone.model.parameters()).dtype)
 
 
 def load_frozen(

@@ -16,6 +16,7 @@ from lingo.cnn import OneHotCnn
 from lingo.data import Split, TaskData
 from lingo.kmers import KmerModel
 from lingo.losses import LOSSES
+from lingo.quantized import type_name
 from lingo.slot import ADAM_BETAS, ADAM_EPS, Slot
 from lingo.streams import stream
 from lingo.trial import TrialConfig
@@ -179,7 +180,9 @@ class GradientTrial:
 
     def facts(self) -> dict[str, Any]:
         count = sum(parameter.numel() for parameter in self._trained.values())
-        return {"trained_parameters": count, "used_parameters": count} | self.network.facts()
+        kinds = {type_name(parameter.dtype) for parameter in self._trained.values()}
+        counts = {"trained_parameters": count, "used_parameters": count}
+        return counts | {"trained_type": "+".join(sorted(kinds))} | self.network.facts()
 
     def _batch(self, split: Split, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         ids, lengths = split.padded(rows, self.data.pad_id)

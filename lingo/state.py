@@ -16,11 +16,12 @@ from torch import Tensor
 
 from lingo.data import TaskData
 from lingo.pack import Pack
+from lingo.quantized import backbone_type
 from lingo.slot import Slot
 from lingo.trial import TrialConfig
 
 FORMAT = 2
-"""1 had no bias in the head."""
+"""1 had no bias in the head, and did not say the type of the backbone's weights."""
 
 FACTOR_TENSORS = ("theta", "moment", "square", "sensitivity", "uncertainty")
 RANK_TENSORS = ("keep", "unit", "learn", "valid")
@@ -37,6 +38,7 @@ META = {
     "data_digest": str,
     "backbone": str,
     "backbone_digest": str,
+    "backbone_type": str,
     "dtype": str,
     "sha256": str,
 }
@@ -63,6 +65,7 @@ def save_slot(pack: Pack, slot: Slot, folder: Path) -> str:
         "data_digest": slot.data.digest,
         "backbone": pack.backbone.name,
         "backbone_digest": pack.backbone.digest,
+        "backbone_type": backbone_type(pack.backbone),
         "dtype": str(pack.dtype),
         "sha256": digest,
     }
@@ -89,6 +92,7 @@ def load_slot(pack: Pack, folder: Path, data: TaskData, *, config: TrialConfig |
         "data_digest": data.digest,
         "task": data.name,
         "backbone_digest": pack.backbone.digest,
+        "backbone_type": backbone_type(pack.backbone),
         "dtype": str(pack.dtype),
     }
     wrong = [

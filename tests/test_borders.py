@@ -64,6 +64,7 @@ def test_ray_optuna_and_mlflow_stay_in_their_rooms():
             "client",
             "cluster",
             "calibration",
+            "number_types",
         },
         "optuna": {"proposals", "sampling", "importance"},
         "mlflow": {"best", "registry"} | {file.stem for file in (ROOT / "harness").glob("tracking*.py")},

@@ -235,8 +235,9 @@ ROWS = (
         str,
         TRAINING,
         "TYPE",
-        "Type of the frozen weights: **fp32**, **bf16** or **4bit**.",
-        "by the device",
+        "Type of the frozen weights: **fp32**, **bf16** or **4bit**. What is trained is fp32, all of full fine-tuning "
+        "too.",
+        "bf16 where a worker's GPU has it, else fp32; once for each output folder",
     ),
     Row(
         "time_budget",

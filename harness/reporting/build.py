@@ -62,7 +62,7 @@ def report_of(runs: Sequence[RunFolder], outcomes: Outcomes, published: Publishe
             cost.section(runs, outcomes),
             hyperparameters.section(runs),
             health.section(runs, outcomes),
-            provenance.section(runs),
+            provenance.section(runs, outcomes),
         ],
         footer="Every table is a CSV and a Parquet file in tables/, every picture a PNG and an SVG in figures/, beside "
         "this page. Published numbers: Zhan, Wu, Zhang, arXiv:2402.08075 (CC BY 4.0).",

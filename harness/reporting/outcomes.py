@@ -26,6 +26,9 @@ SCALARS = (
 )
 """Facts of a run that are single numbers."""
 
+TYPES = ("backbone_type", "trained_type")
+"""Facts that name number types, see `harness.number_types`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
@@ -140,6 +143,12 @@ class Outcome:
     def comparable(self) -> bool:
         """Whether its marks allow a comparison with published numbers."""
         return not set(self.marks) & set(INCOMPARABLE)
+
+    @property
+    def types(self) -> list[tuple[str, str]]:
+        """Number types of its final runs: of the backbone's weights, and of what is trained; `?` where not recorded."""
+        known = [tuple(str(facts.get(name) or "?") for name in TYPES) for facts in self.facts.values()]
+        return list(dict.fromkeys((backbone, trained) for backbone, trained in known))
 
     def total(self, name: str) -> float:
         """Mean over seeds of a fact that is a number; NaN unless every seed has it."""
@@ -296,7 +305,7 @@ def _small(facts: Mapping[str, Any], metric: str) -> dict[str, Any]:
     """What tables need of a run's facts; curves and trajectories are read again by those who draw them."""
     kept = {
         name: facts[name]
-        for name in (*SCALARS, "tokenization", "leaks", "undefined_labels", "constant")
+        for name in (*SCALARS, "tokenization", "leaks", "undefined_labels", "constant", *TYPES)
         if name in facts
     }
     limits = facts.get("interval")

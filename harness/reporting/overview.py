@@ -372,5 +372,7 @@ def distrust(runs: Sequence[RunFolder], outcomes: Outcomes) -> list[str]:
         env.get("git_dirty") for env, _ in provenance.environments([t for run in runs for t in run.trials])
     ):
         points.append("Some results were made by code with uncommitted changes.")
+    if mixed := provenance.mixed_types(outcomes):
+        points.append(mixed)
     points += [problem for run in runs for problem in run.problems]
     return points or ["Nothing found: no marks, no failures, no missing runs, no collapsed models."]

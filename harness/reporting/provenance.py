@@ -6,19 +6,22 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from harness.reporting import naming
 from harness.reporting.content import Block, Field, Note, Section, Table, count
+from harness.reporting.outcomes import Outcome, Outcomes
 from harness.reporting.run_folder import RunFolder, Trial
 
 
-def section(runs: Sequence[RunFolder]) -> Section:
-    """Versions, commit, devices, settings."""
+def section(runs: Sequence[RunFolder], outcomes: Outcomes) -> Section:
+    """Versions, commit, devices, number types, settings."""
     trials = [trial for run in runs for trial in run.trials]
     settings = [(name, value) for run in runs for name, value in run.settings.items() if name != "spaces"]
     rows: list[list[Field]] = [
         [name, json.dumps(value, ensure_ascii=False)[:300]]
         for name, value in sorted(settings, key=lambda s: s[0])
     ]
-    blocks: list[Block] = [*_environments(trials), *_weights(trials), Note(text=_repeats(runs))]
+    blocks: list[Block] = [*_environments(trials), *_types(outcomes), *_weights(trials)]
+    blocks.append(Note(text=_repeats(runs)))
     if rows:
         blocks.append(
             Table(
@@ -74,6 +77,58 @@ def _weights(trials: Sequence[Trial]) -> list[Block]:
         return []
     told = "; ".join(f"{rule} ({count(number, 'run')})" for rule, number in rules.most_common())
     return [Note(text=f"Weights that the final runs tested: {told}.")]
+
+
+def studies_by_types(outcomes: Outcomes) -> dict[tuple[str, str], list[Outcome]]:
+    """Studies with a backbone and final runs, by the number types of the backbone's and the trained weights."""
+    found: dict[tuple[str, str], list[Outcome]] = {}
+    for outcome in outcomes:
+        for types in [] if outcome.baseline else outcome.types:
+            found.setdefault(types, []).append(outcome)
+    return found
+
+
+def mixed_types(outcomes: Outcomes) -> str | None:
+    """A caveat where the backbones of one table were not all held in one number type."""
+    methods: dict[str, list[str]] = {}
+    for (backbone, _), studies in studies_by_types(outcomes).items():
+        methods.setdefault(backbone, []).extend(naming.method_title(o.key.method) for o in studies)
+    if len(methods) < 2:
+        return None
+    parts = [
+        f"{'not recorded' if name == '?' else name} ({', '.join(dict.fromkeys(titles))})"
+        for name, titles in methods.items()
+    ]
+    return (
+        f"Backbone weights were held in several number types: {', '.join(parts)}. What differs between these may be "
+        "the type and not the method."
+    )
+
+
+def _types(outcomes: Outcomes) -> list[Block]:
+    found = studies_by_types(outcomes)
+    if not found:
+        return []
+    rows: list[list[Field]] = [
+        [
+            "not recorded" if backbone == "?" else backbone,
+            "not recorded" if trained == "?" else trained,
+            ", ".join(dict.fromkeys(naming.method_title(o.key.method) for o in studies)),
+            f"{len(studies):,}",
+        ]
+        for (backbone, trained), studies in found.items()
+    ]
+    return [
+        Table(
+            name="number_types",
+            title="Number types of weights",
+            header=["backbone", "trained parameters", "methods", "studies"],
+            rows=rows,
+            text_columns=3,
+            caption=mixed_types(outcomes)
+            or "Frozen weights of one run have one type on all of its machines.",
+        )
+    ]
 
 
 def environments(trials: Sequence[Trial]) -> list[tuple[dict[str, Any], int]]:
