@@ -24,9 +24,12 @@ def start(*words):
     )
 
 
-def finish(*words):
+def finish(*words, seconds=400):
     process = start(*words)
-    printed, _ = process.communicate(timeout=400)
+    try:
+        printed, _ = process.communicate(timeout=seconds)
+    finally:
+        process.kill()
     assert process.returncode == 0, printed
     return printed
 

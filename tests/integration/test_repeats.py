@@ -42,26 +42,26 @@ def end_hard(driver):
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(2400)
 def test_the_quickstart_gives_the_same_records_under_load_and_through_kills(tmp_path):
     busy, killed = tmp_path / "busy", tmp_path / "killed"
     burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
     try:
-        finish("--out", str(busy))
+        finish("--out", str(busy), seconds=800)
     finally:
         for burner in burners:
             burner.kill()
             burner.wait()
 
     driver = start("--out", str(killed))
-    until(lambda: len(list((killed / "records").glob("*trial*.json"))) >= 5, driver)
+    until(lambda: len(list((killed / "records").glob("*trial*.json"))) >= 5, driver, 600)
     end_hard(driver)
     driver = start(
         "resume", str(killed), "--max-concurrent", "1"
     )  # one group of all cores instead of one for each
-    until(lambda: len(list((killed / "records").glob("*final*.json"))) >= 2, driver)
+    until(lambda: len(list((killed / "records").glob("*final*.json"))) >= 2, driver, 600)
     end_hard(driver)
-    finish("resume", str(killed), "--pack", "3")
+    finish("resume", str(killed), "--pack", "3", seconds=800)
 
     one, other = numbers(busy), numbers(killed)
     assert set(one) == set(other) and len(one) == 36
