@@ -49,7 +49,10 @@ class Job:
     predictions: str | None = None
     siblings: bool = False
     alone: bool = False
-    rungs: Sequence[int] = ()
+    rungs: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rungs", tuple(self.rungs))  # JSON has lists
 
 
 @dataclass(frozen=True, kw_only=True)

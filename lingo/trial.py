@@ -117,13 +117,13 @@ class TrialConfig:
             found.append(
                 f"`targets` must be some of {', '.join(PAPER_MATRICES)}, but got {list(self.targets)}."
             )
-        if total_steps == 1 and self.warmup_ratio > 0:
+        if self.kind.adapter == "svd":
+            found += self._budget_problems(total_steps)
+        if total_steps == 1 and self.warmup_ratio > 0 and not found:  # a budget wants more steps anyhow
             found.append(
                 "training with a warm-up must have at least 2 steps (the first one's learning rate is 0), but got 1 "
                 f"and warmup_ratio={self.warmup_ratio}; use more epochs or `warmup_ratio` 0."
             )
-        if self.kind.adapter == "svd":
-            found += self._budget_problems(total_steps)
         return found
 
     @property
