@@ -10,7 +10,8 @@ import pytest
 from harness.results import load
 from tests.integration.real_runs import finish, start, until
 
-TIMES = {"device_seconds", "adapter", "predictions", "gpu_hours", "started", "samples_shared"}
+TIMES = {"device_seconds", "adapter", "adapter_digest", "predictions"}
+"""Facts that are times, or paths, or digests of files with paths in them."""
 
 NICE = 15
 """Ray gives its workers this niceness: beside processes of a better one they would hardly run at all."""
@@ -33,6 +34,12 @@ def numbers(out):
             *(repr(history), repr(record.dev), repr(record.test), repr(facts), told),
         )
     return found
+
+
+def weights(out):
+    """The bytes of every file of trained numbers."""
+    files = sorted((out / "adapters").rglob("*.safetensors"))
+    return {str(file.relative_to(out)): file.read_bytes() for file in files}
 
 
 def end_hard(driver):
@@ -71,4 +78,5 @@ def test_the_quickstart_gives_the_same_records_under_load_and_through_kills(tmp_
     assert set(one) == set(other) and len(one) == 36
     different = [name for name in sorted(one) if one[name] != other[name]]
     assert different == []
+    assert weights(busy) == weights(killed) and len(weights(busy)) == 24  # an adapter and a head each
     assert sum(status == "stopped" for status, *_ in one.values()) > 0
