@@ -175,7 +175,7 @@ def test_a_process_that_is_killed_at_any_moment_of_making_a_store(tmp_path, maki
     code = "import sys, pathlib; from harness.tracking_database import prepare; out = pathlib.Path(sys.argv[1]); "
     code += f"from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore; {making}"
     states = []
-    for moment in [0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0, 1.5, 2.5]:
+    for moment in [0.0, 0.05, 0.15, 0.3, 0.5, 0.8, 1.5]:
         out = tmp_path / f"at-{moment}"
         out.mkdir()
         process = subprocess.Popen([sys.executable, "-c", code, str(out)], stderr=subprocess.DEVNULL)
