@@ -277,15 +277,20 @@ def test_a_new_head_goes_on_from_what_an_earlier_one_sent_home(tmp_path, monkeyp
     for name in ("benchmark.json", "records/a.json", "cluster/up.log", "data/x", "checkpoints/y"):
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).write_text(name)
+    here = (out.resolve() / "mlartifacts").as_uri()
     with sqlite3.connect(out / "mlflow.db") as database:
+        database.execute("CREATE TABLE experiments (artifact_location TEXT)")
         database.execute("CREATE TABLE runs (artifact_uri TEXT)")
-        database.execute("INSERT INTO runs VALUES (?)", (f"{out.resolve()}/mlartifacts/1",))
+        database.execute("INSERT INTO experiments VALUES (?)", (f"{here}/1",))
+        database.execute("INSERT INTO runs VALUES (?)", (f"{here}/1/abc/artifacts",))
     assert bring_back(session)
     names = {path.relative_to(there).as_posix() for path in there.rglob("*") if path.is_file()}
     assert names == {"benchmark.json", "records/a.json", "mlflow.db"}
     with sqlite3.connect(there / "mlflow.db") as database:
-        assert database.execute("SELECT * FROM runs").fetchall() == [(f"{there}/mlartifacts/1",)]
+        assert database.execute("SELECT * FROM runs").fetchall() == [
+            (f"{(there / 'mlartifacts').as_uri()}/1/abc/artifacts",)
+        ]
     with sqlite3.connect(out / "mlflow.db") as database:  # ours is as it was
-        assert database.execute("SELECT * FROM runs").fetchall() == [(f"{out.resolve()}/mlartifacts/1",)]
+        assert database.execute("SELECT * FROM runs").fetchall() == [(f"{here}/1/abc/artifacts",)]
     (there / "records" / "a.json").write_text("newer")
     assert not bring_back(session) and (there / "records" / "a.json").read_text() == "newer"
