@@ -27,11 +27,13 @@ for _name in STORE:  # a store of the developer's own is no store for tests
 
 
 @pytest.fixture(autouse=True)
-def no_store_in_the_environment():
-    """Secrets of addresses move into these variables, and must not reach the next test."""
+def environment_of_its_own():
+    """Commands move secrets into variables and ask Ray for its token: none of that reaches the next test."""
+    before = dict(os.environ)
     yield
-    for name in STORE:
-        os.environ.pop(name, None)
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
 
 
 @pytest.fixture(scope="session")
