@@ -29,7 +29,7 @@ class Best:
         second: The next best pairs, that tie; empty where no other pair is of use.
         lead: Mean difference of the first pair to the first of the next, with what the seeds leave open.
         wins: Datasets on which the first pair is above the next.
-        fallen: Of pairs with collapsed studies, on how many datasets.
+        fallen: Of each pair, on how many datasets it has collapsed and on how many more it is not above a constant.
         left_out: Pairs that are collapsed or not above a constant prediction, which are never best.
         baseline: Title and mean of the best simple baseline; `None` without one.
         ahead: How much better the best pair is than that baseline; NaN without one or the other.
@@ -42,7 +42,7 @@ class Best:
     second: tuple[Pair, ...] = ()
     lead: stats.Estimate = UNKNOWN
     wins: int = 0
-    fallen: Mapping[Pair, int] = field(default_factory=dict)
+    fallen: Mapping[Pair, tuple[int, int]] = field(default_factory=dict)
     left_out: tuple[Pair, ...] = ()
     baseline: tuple[str, float] | None = None
     ahead: float = stats.NAN
@@ -51,8 +51,8 @@ class Best:
 def best_of(outcomes: Outcomes, family: str) -> Best | None:
     """The pair of backbone and method with the best mean over all datasets of a family; `None` if none has them all.
 
-    A pair is of no use, and never best or next best, when at least half of its studies are collapsed, or its mean is
-    not above that of constant predictions.
+    A pair is of no use, and never best or next best, when at least half of its studies are collapsed or not above a
+    constant prediction, or its mean is not above that of constant predictions.
     """
     tasks, metric = outcomes.tasks_of(family), outcomes.metric_of(family)
     complete = [
@@ -66,7 +66,7 @@ def best_of(outcomes: Outcomes, family: str) -> Best | None:
     left_out = tuple(pair for pair in complete if pair not in able)
     lines = mean_baselines(outcomes, tasks, of_use=True)
     baseline = max(lines, key=lambda line: merit(metric, line[1]), default=None)
-    fallen = {pair: sum(o.is_collapsed for o in _held(outcomes, tasks, pair)) for pair in able}
+    fallen = {pair: _fallen(_held(outcomes, tasks, pair)) for pair in able}
     made = Best(family=family, tasks=tuple(tasks), fallen=fallen, left_out=left_out, baseline=baseline)
     if not able:
         return made
@@ -99,9 +99,14 @@ def _held(outcomes: Outcomes, tasks: Sequence[str], pair: Pair) -> list[Outcome]
     return [o for task in tasks if (o := outcomes.get(task, *pair)) is not None]
 
 
+def _fallen(held: Sequence[Outcome]) -> tuple[int, int]:
+    """(studies that have collapsed, others that are not above a constant prediction)."""
+    return sum(o.is_collapsed for o in held), sum(not o.useful and not o.is_collapsed for o in held)
+
+
 def _of_use(outcomes: Outcomes, tasks: Sequence[str], pair: Pair) -> bool:
     held = _held(outcomes, tasks, pair)
-    if is_collapsed(sum(o.is_collapsed for o in held), len(held)):
+    if is_collapsed(sum(_fallen(held)), len(held)):
         return False
     level = stats.mean([merit(o.metric, o.constant_level) for o in held])
     return level != level or stats.mean([o.merit for o in held]) > level
@@ -132,9 +137,9 @@ def table(outcomes: Outcomes, found: Sequence[Best]) -> Table:
         rows=[_row(outcomes, best) for best in found],
         text_columns=2,
         caption="The pair of backbone and method with the best mean test score over a family, and the next best pair "
-        "of all. Pairs that are collapsed or not above a constant prediction are never named. In brackets 95 % "
-        "intervals from the seeds, three of each dataset or more, cut to what the metric can be. The best of many "
-        "pairs is partly the luckiest.",
+        "of all. Pairs that are collapsed or not above a constant prediction on half of it are never named. In "
+        "brackets 95 % intervals from the seeds, three of each dataset or more, cut to what the metric can be. The "
+        "best of many pairs is partly the luckiest.",
     )
 
 
@@ -169,11 +174,17 @@ def pair_title(pair: Pair) -> str:
 
 
 def _pairs(best: Best, pairs: Sequence[Pair]) -> Field:
-    """The pair, or the pairs that tie, and on how many datasets it has collapsed."""
+    """The pair, or the pairs that tie, and on how many datasets it fails."""
     if not pairs:
         return "–"
+    words = ("collapsed", "no better than a constant")
     said = [
-        f"collapsed on {best.fallen[p]} of {len(best.tasks)}" if best.fallen.get(p) else "" for p in pairs
+        ", ".join(
+            f"{word} on {many} of {len(best.tasks)}"
+            for word, many in zip(words, best.fallen.get(pair, (0, 0)), strict=True)
+            if many
+        )
+        for pair in pairs
     ]
     if len(pairs) == 1:
         return Cell(pair_title(pairs[0]), lines=tuple(filter(None, said)))

@@ -98,13 +98,32 @@ def _order(outcomes: Outcomes) -> str:
     tied = ranks.tied
     names = [naming.method_title(name) for name in tied]
     if len(tied) == len(ranks.names):
-        text = f"Of {what}, {_and(names)} tie: each has mean rank {ranks.ranks[0]:.1f} over {pairs}"
+        text = f"Of {what}, {_and(names)} tie: each has mean rank {ranks.ranks[0]:.2f} over {pairs}"
         return f"{text}{_clause(outcomes)}.{_apart(outcomes, ranks)}"
-    if len(tied) > 1:
-        text = f"Of {what}, {_and(names)} tie for the best mean rank ({ranks.ranks[0]:.1f} over {pairs})"
+    near = _near(ranks)
+    if len(tied) + len(near) == len(ranks.names):
+        few = (
+            "too few to tell methods apart"
+            if ranks.critical == math.inf
+            else "within chance (Nemenyi's test, 5 %)"
+        )
+        text = f"Of {what}, none can be called best by its mean rank over {pairs}, {few}: {_ranks(ranks)}"
+    elif len(tied) > 1:
+        text = f"Of {what}, {_and(names)} tie for the best mean rank ({ranks.ranks[0]:.2f} over {pairs})"
     else:
-        text = f"Of {what}, {names[0]} has the best mean rank ({ranks.ranks[0]:.1f} over {pairs})"
-    return f"{_standing(text + _clause(outcomes), ranks)}{_apart(outcomes, ranks)}"
+        text = f"Of {what}, {names[0]} has the best mean rank ({ranks.ranks[0]:.2f} over {pairs})"
+    return f"{text}{_clause(outcomes)}{_standing(ranks, near)}.{_apart(outcomes, ranks)}"
+
+
+def _near(ranks: Ranking) -> list[str]:
+    """The methods behind the best rank that it cannot be told apart from."""
+    behind = list(zip(ranks.names, ranks.ranks, strict=True))[len(ranks.tied) :]
+    return [naming.method_title(name) for name, rank in behind if rank - ranks.ranks[0] < ranks.critical]
+
+
+def _ranks(ranks: Ranking) -> str:
+    both = zip(ranks.names, ranks.ranks, strict=True)
+    return ", ".join(f"{naming.method_title(name)} {rank:.2f}" for name, rank in both)
 
 
 def _clause(outcomes: Outcomes) -> str:
@@ -164,19 +183,15 @@ def _apart(outcomes: Outcomes, ranks: Ranking) -> str:
     return f" {_and(left)} did not run on all of them and {'is' if len(left) == 1 else 'are'} not ranked with them."
 
 
-def _standing(text: str, ranks: Ranking) -> str:
+def _standing(ranks: Ranking, near: Sequence[str]) -> str:
+    """From which methods the best one differs by more than chance, for the end of a sentence."""
     tied = len(ranks.tied)
-    near = [
-        naming.method_title(name)
-        for name, rank in zip(ranks.names[tied:], ranks.ranks[tied:], strict=True)
-        if rank - ranks.ranks[0] < ranks.critical
-    ]
     if len(near) == len(ranks.names) - tied:
-        return f"{text}; ranks over so few pairs cannot tell the methods apart."
+        return ""
     them = "it" if tied == 1 else "them"
     if near:
-        return f"{text}; {_and(near)} cannot be told apart from {them} by ranks, the other methods can."
-    return f"{text}; ranks tell every other method apart from {them} (Nemenyi's test, 5 %)."
+        return f"; {_and(near)} cannot be told apart from {them} by ranks, the other methods can"
+    return f"; ranks tell every other method apart from {them} (Nemenyi's test, 5 %)"
 
 
 def _reached(outcomes: Outcomes) -> tuple[dict[str, list[str]], int]:
@@ -302,12 +317,9 @@ def _certainty(outcomes: Outcomes, published: Published) -> list[str]:
     points = []
     ranks = method_ranking(outcomes)
     if ranks is not None and ranks.blocks >= 2:
-        order = ", ".join(
-            f"{naming.method_title(n)} {r:.2f}" for n, r in zip(ranks.names, ranks.ranks, strict=True)
-        )
         few = ranks.critical == math.inf
         points.append(
-            f"Mean ranks over {count(ranks.blocks, '(dataset, backbone) pair')}: {order}; "
+            f"Mean ranks over {count(ranks.blocks, '(dataset, backbone) pair')}: {_ranks(ranks)}; "
             + (
                 "too few pairs to tell ranks apart."
                 if few

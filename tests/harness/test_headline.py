@@ -75,7 +75,7 @@ def test_all_of_one_mean_rank_over_two_datasets():
         *(study("lora", [0.3, 0.3], H4), study("adalora", [0.4, 0.4], H4), study("ars", [0.5, 0.5], H4)),
     )
     assert seen.lead == (
-        "Of 3 methods on 1 backbone and 2 datasets (2 seeds each), LoRA, AdaLoRA and ARS tie: each has mean rank 2.0 "
+        "Of 3 methods on 1 backbone and 2 datasets (2 seeds each), LoRA, AdaLoRA and ARS tie: each has mean rank 2.00 "
         "over 2 pairs of dataset and backbone."
     )
 
@@ -130,6 +130,24 @@ def test_a_pair_that_collapsed_on_some_of_its_datasets_says_so():
     assert "AdaLoRA" not in " ".join(seen.winners)
 
 
+def test_a_pair_that_is_no_better_than_a_constant_on_half_of_its_datasets_is_not_named():
+    seen = Seen(
+        *(study("lora", [0.5, 0.52, 0.53], task) for task in (H3, H4)),
+        *(study("adalora", [0.8, 0.82, 0.81], H3), study("adalora", [0.0, -0.1, 0.0], H4)),
+    )
+    assert seen.best == ["lora"] and seen.second == []
+
+
+def test_a_lead_beyond_chance_is_a_lead():
+    tasks = (H3, H4, "EMP/H4ac", "EMP/H3K4me1", "EMP/H3K4me2", "EMP/H3K4me3", "EMP/H3K9ac")
+    seen = Seen(
+        *(study("lora", [0.5, 0.52, 0.53], task) for task in tasks),
+        *(study("ars", [0.4, 0.45, 0.43], task) for task in tasks),
+    )
+    assert "LoRA has the best mean rank (1.00 over 7 pairs" in seen.lead
+    assert "ranks tell every other method apart from it" in seen.lead
+
+
 def test_a_baseline_is_best():
     simple = [study("kmer_logreg", [0.6] * 3, task) for task in (H3, H4)]
     seen = Seen(
@@ -138,9 +156,9 @@ def test_a_baseline_is_best():
         *simple,
     )
     assert (
-        "LoRA has the best mean rank (1.0 over 2 pairs of dataset and backbone), though a simple baseline (k-mer "
-        "logistic regression) is as good as or better than every method on 2 of 2 datasets; ranks over so few"
-        in seen.lead
+        "none can be called best by its mean rank over 2 pairs of dataset and backbone, too few to tell methods "
+        "apart: LoRA 1.00, ARS 2.00, though a simple baseline (k-mer logistic regression) is as good as or better "
+        "than every method on 2 of 2 datasets." in seen.lead
     )
     assert set(seen.starred) == {"kmer_logreg"} and all("baseline" in name for name in seen.crowned)
     assert "not above the best simple baseline" in seen.winners[2] and seen.winners[6].startswith("−0.090")
