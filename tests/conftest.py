@@ -45,8 +45,13 @@ def shared() -> Path:
     return folder
 
 
+FIRST = ("test_repeats.py", "test_chaos.py")
+"""Files of many minutes: with two processes they start first, so that neither waits for the other at the end."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Ray's own processes sometimes start too late on a busy machine: one more try, which the summary tells."""
+    items.sort(key=lambda item: FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST))
     for item in items:
         if item.get_closest_marker("ray"):
             item.add_marker(pytest.mark.flaky(reruns=1))
