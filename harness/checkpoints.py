@@ -19,6 +19,7 @@ from harness.results import file_name, write_whole
 from lingo.pack import Pack
 from lingo.slot import Slot
 from lingo.state import StateError, read_state, save_slot
+from lingo.text_files import read_json
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +92,7 @@ class Checkpoints:
         """One generation, checked by its digests. Raises `StateError` when it is not whole."""
         try:
             folder = self._files.fetch(f"{self.folder}/{name}")
-            content = json.loads((folder / PROGRESS).read_text())
+            content = read_json(folder / PROGRESS)
             seal = content.pop("seal")
         except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
             raise StateError(f"{self.folder}/{name} holds no readable checkpoint: {error}.") from error

@@ -3,14 +3,14 @@
 import inspect
 import io
 import os
+import re
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from importlib import import_module
 
 from harness import home
 from harness.commands import app
-from harness.tracking_address import kept
+from harness.tracking_address import kept, shown
 
 COMMANDS = (
     "run",
@@ -51,13 +51,25 @@ for _command in app.registered_commands:
 
 def _hide_secrets() -> None:
     """Begin anew where the command line holds a password: other users of the machine see it, and Ray keeps it in its
-    list of jobs. It moves into the environment, see `harness.tracking_address.kept`."""
+    list of jobs. It moves into the environment, see `harness.tracking_address.kept`; of several addresses the last
+    counts."""
     words, environment = sys.argv[1:], dict(os.environ)
-    for number, word in enumerate(words):
-        option, equals, address = word.partition("=") if word.startswith("--") else ("", "", word)
-        if (option == "--tracking-uri" and equals) or (number and words[number - 1] == "--tracking-uri"):
-            with suppress(ValueError):  # the command refuses it
-                words[number] = f"{option}{equals}{kept(address, environment)}"
+    places = [
+        number
+        for number, word in enumerate(words)
+        if word.startswith("--tracking-uri=") or (number and words[number - 1] == "--tracking-uri")
+    ]
+    for number in places:
+        option, equals, address = (
+            words[number].partition("=") if words[number].startswith("--") else ("", "", words[number])
+        )
+        if number != places[-1]:
+            words[number] = f"{option}{equals}{shown(address)}"
+            continue
+        try:
+            words[number] = f"{option}{equals}{kept(address, environment)}"
+        except ValueError:  # the command refuses it at once
+            return
     if words != sys.argv[1:]:
         program = sys.orig_argv[1 : len(sys.orig_argv) - len(words)]
         os.execve(sys.executable, [sys.executable, *program, *words], environment)
@@ -70,6 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may lack letters of names and of frames
+    for name in ("COLUMNS", "LINES"):  # rich takes every digit there is for a number, as ² is
+        if not re.fullmatch(r"[0-9]{1,5}", os.environ.get(name, "80")):
+            del os.environ[name]
     if line := home.provide():
         print(line, file=sys.stderr)
     app(args=None if arguments is None else list(arguments), prog_name="run_benchmark.py")

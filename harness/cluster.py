@@ -163,7 +163,7 @@ def coming_nodes(present: list[Node], config: Path | None = None) -> list[Node]:
     """
     path = config or Path(os.path.expanduser("~/ray_bootstrap_config.yaml"))  # noqa: PTH111 - never raises
     try:
-        described = yaml.safe_load(path.read_text())
+        described = yaml.safe_load(path.read_text(encoding="utf-8"))
         types, head = described["available_node_types"], described["head_node_type"]
     except (OSError, yaml.YAMLError, KeyError, TypeError):
         return []

@@ -17,6 +17,7 @@ from harness.cluster_checks import (
     unsafe,
 )
 from harness.errors import InputError, typed
+from lingo.text_files import read_text
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -110,12 +111,12 @@ def inspect(path: Path, *, filled_in: bool = True) -> tuple[ClusterFile | None, 
         The file, or `None` if its form does not allow to ask more about it, and every problem found.
     """
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config = yaml.safe_load(read_text(path))
     except OSError as error:
         return None, [f"`--cluster`: cannot read {path} ({error.strerror})."]
     except UnicodeDecodeError:
         return None, [f"{path}: must be a text file in YAML, but is none."]
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         return None, [f"{path}{_where(error)}: is no YAML ({_why(error)}).{_other(path)}"]
     if not isinstance(config, dict) or not isinstance(config.get("provider"), dict):
         return None, [f"{path}: must be a Ray cluster file with a `provider`.{_other(path)}"]
@@ -210,8 +211,8 @@ def read_prices(path: Path = ROOT / "clusters" / "prices.yaml") -> dict[str, flo
     if not path.is_file():
         return {}
     try:
-        read = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        read = yaml.safe_load(read_text(path))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())[:200]}).") from None
     rows = read.get("dollars_per_hour") if isinstance(read, dict) else None
     if not isinstance(rows, dict):

@@ -122,7 +122,7 @@ def with_head(session: Session) -> Session:
     """The session with how SSH reaches the head, as the provider knows it now."""
     from ray.autoscaler._private.commands import _bootstrap_config, get_head_node_ip
 
-    config = yaml.safe_load(Path(session.file).read_text())
+    config = yaml.safe_load(Path(session.file).read_text(encoding="utf-8"))
     try:
         with quiet():
             bootstrapped = _bootstrap_config(config)

@@ -11,6 +11,7 @@ from typing import Any
 from harness.cluster_shell import Remote
 from harness.errors import InputError
 from harness.results import write_whole
+from lingo.text_files import read_json
 
 FILE = "cluster.json"
 
@@ -77,7 +78,7 @@ def load_session(out: Path) -> Session:
     """
     path = out / FILE
     try:
-        values = json.loads(path.read_text())
+        values = read_json(path)
         return Session(**{**values, "out": out.resolve()})
     except OSError:
         raise InputError(

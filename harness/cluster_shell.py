@@ -105,6 +105,8 @@ def run(
             command,
             capture_output=True,
             text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=timeout,
             stdin=subprocess.DEVNULL,
             env=None if environment is None else {**os.environ, **environment},
@@ -130,6 +132,7 @@ def stream(
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             text=True,
+            encoding="utf-8",
             errors="replace",
             env={**os.environ, **environment},
         )

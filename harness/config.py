@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +13,7 @@ from harness.home import path_of
 from harness.tasks import SUITES, Strands, find_tasks
 from harness.tracking_address import kept, masked, place_without_secret
 from lingo.methods import DEFAULT_METHODS, METHODS
+from lingo.text_files import parse_json
 
 RULES = 2
 """Version of the rules by which results compare; see CHANGELOG."""
@@ -273,6 +274,7 @@ def build(options: Mapping[str, Any]) -> Benchmark:
         problems.append(
             "`--models` is needed: name at least one backbone (a known name, a hub id or a folder)."
         )
+    problems += _address_problems(values)
     values["models"] = tuple(dict.fromkeys(map(_resolved, values["models"])))
     problems += _budget_problems(values)
     if values.get("deterministic") and values.get("scheduler") == "median":
@@ -287,6 +289,15 @@ def build(options: Mapping[str, Any]) -> Benchmark:
     if problems:
         raise InputError(problems)
     return benchmark
+
+
+def _address_problems(values: Mapping[str, Any]) -> Iterator[str]:
+    """Addresses where only folders can be, without what may be a password in them."""
+    for name, kind in (("models", "a name or a folder"), ("data_dir", "a folder"), ("out", "a folder")):
+        given = values.get(name) or ()
+        if any(re.match(r"[A-Za-z][\w+.-]+:/", str(one)) for one in (given if name == "models" else [given])):
+            cure = " A bucket is for `--storage-path`." if name == "out" else ""
+            yield f"`--{name.replace('_', '-')}` must be {kind} of this machine, but got an address.{cure}"
 
 
 def _usual_suite(given: Mapping[str, Any]) -> str:
@@ -312,7 +323,7 @@ def read_settings(text: str, where: str) -> dict[str, Any]:
         InputError: with every problem.
     """
     try:
-        read = json.loads(text)
+        read = parse_json(text)
         read = read.get("settings", read)
         given = {name: _at_home(value) for name, value in read.items() if value is not None}
     except (ValueError, AttributeError) as error:

@@ -11,6 +11,7 @@ import yaml
 from harness.errors import InputError, nearest
 from harness.spaces import OPTIONS, Leaf, SearchSpace, settings_of
 from lingo.methods import METHODS
+from lingo.text_files import read_text
 from lingo.trial import TrialConfig
 
 AXES = ("task", "backbone")
@@ -44,12 +45,12 @@ def read_configurations(path: Path) -> tuple[Configuration, ...]:
         InputError: with every problem of the file.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(read_text(path))
     except OSError as error:
         raise InputError(
             f"`--config` must be a file, but {path} cannot be read ({error.strerror})."
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: must be YAML or JSON ({' '.join(str(error).split())}).") from None
     entries = content.get("configurations") if isinstance(content, dict) else None
     if not isinstance(entries, list) or not entries:
@@ -118,7 +119,7 @@ def _entry(entry: Any, where: str, problems: list[str]) -> Configuration | None:
         return None
     config = entry["config"]
     method = entry.get("method", config.get("method"))
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         problems.append(
             f"{where}: `method` must be a known method, but got {method!r}.{nearest(str(method), METHODS)}"
         )

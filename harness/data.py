@@ -171,7 +171,7 @@ def read_prepared(folder: Path | str, *, reused: bool = False) -> PreparedTask |
     """What a prepared folder says of itself; `None` when it is not there or not whole."""
     folder = Path(folder).resolve()
     try:
-        meta = json.loads((folder / "meta.json").read_text())
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         whole = "leaks" in meta and all(
             (folder / f"{split}.arrow").stat().st_size == size for split, size in meta["bytes"].items()
         )
@@ -206,7 +206,7 @@ def open_prepared(folder: Path | str) -> TaskData:
     """
     folder = Path(folder)
     try:
-        meta = json.loads((folder / "meta.json").read_text())
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         name, kind, num_labels, metric = meta["recipe"]["task"]
         return TaskData(
             name=name,
@@ -224,7 +224,7 @@ def open_prepared(folder: Path | str) -> TaskData:
 
 def read_recipe(folder: Path | str) -> dict[str, Any]:
     """What a prepared folder was made from: files, tokenizer, prompt (prefix and suffix, or null), length, limit."""
-    recipe: dict[str, Any] = json.loads((Path(folder) / "meta.json").read_text())["recipe"]
+    recipe: dict[str, Any] = json.loads((Path(folder) / "meta.json").read_text(encoding="utf-8"))["recipe"]
     return recipe
 
 
@@ -236,7 +236,9 @@ def open_reverse_dev(folder: Path | str) -> Split | None:
 
 def read_label_names(folder: Path | str) -> list[str]:
     """Names of a multi-label task's labels, in their order."""
-    names: list[str] = json.loads((Path(folder) / "meta.json").read_text()).get("label_names", [])
+    names: list[str] = json.loads((Path(folder) / "meta.json").read_text(encoding="utf-8")).get(
+        "label_names", []
+    )
     return names
 
 

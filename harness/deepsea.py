@@ -75,7 +75,7 @@ def histone_labels(path: Path) -> list[dict[str, Any]]:
         InputError: If the file is missing or is not DeepSEA's.
     """
     try:
-        lines = [line for line in path.read_text().splitlines() if line.strip()]
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError):
         raise InputError(
             f"{path}: expected DeepSEA's feature names, a line `cell|factor|treatment` for each of its {LABELS} "
@@ -265,7 +265,7 @@ def _keep_only(plan: dict[str, Any], partial: Path) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        read = json.loads(path.read_text())
+        read = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return read if isinstance(read, dict) else {}

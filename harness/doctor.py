@@ -155,7 +155,7 @@ def _requirements() -> list[tuple[str, str]]:
 
     file = ROOT / "pyproject.toml"
     if file.is_file():
-        lines = tomllib.loads(file.read_text())["project"]["dependencies"]
+        lines = tomllib.loads(file.read_text(encoding="utf-8"))["project"]["dependencies"]
     else:
         lines = [line for line in metadata.requires("lingo-bench") or [] if "extra ==" not in line]
     parsed = [Requirement(line) for line in lines]
@@ -354,6 +354,8 @@ def ray_starts() -> Findings:
             [sys.executable, "-P", "-c", RAY_PROGRAM],
             capture_output=True,
             text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=RAY_S,
         )
         if done.returncode:

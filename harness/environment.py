@@ -71,7 +71,7 @@ def git_state(root: Path) -> tuple[str | None, bool | None]:
     """
     if not (root / ".git").exists():
         try:
-            told = json.loads((root / COMMIT).read_text())
+            told = json.loads((root / COMMIT).read_text(encoding="utf-8"))
             return told["sha"], told["dirty"]
         except (OSError, ValueError, KeyError, TypeError):
             return None, None
@@ -83,7 +83,15 @@ def git_state(root: Path) -> tuple[str | None, bool | None]:
 def _git(root: Path, *arguments: str) -> str | None:
     command = ["git", "-C", str(root), *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=30,
+            check=True,
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
@@ -104,7 +112,7 @@ def device() -> dict[str, Any]:
 
 def _processor() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor()
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

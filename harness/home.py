@@ -26,7 +26,7 @@ def trouble() -> str:
     folder = os.path.expanduser("~") if os.environ.get("HOME") != "" else "~"  # noqa: PTH111 - never raises
     if folder == "~":
         return "there is no home folder (HOME is not set, and this account has no entry)"
-    if not Path(folder).is_dir():
+    if not os.path.isdir(folder):  # noqa: PTH112 - never raises
         return f"the home folder {folder} does not exist"
     if not os.access(folder, os.W_OK | os.X_OK):
         return f"the home folder {folder} cannot be written to"
@@ -54,7 +54,8 @@ def provide() -> str:
         os.environ.setdefault(name, str(ours / folder))
     if "HF_HOME" not in os.environ:
         # models that lie in a home folder which can only be read are used from there
-        os.environ["HF_HOME"] = str(usual if usual.is_dir() else ours / "huggingface")
+        there = os.path.isdir(usual)  # noqa: PTH112 - never raises
+        os.environ["HF_HOME"] = str(usual if there else ours / "huggingface")
         os.environ.setdefault("HF_DATASETS_CACHE", str(ours / "huggingface" / "datasets"))
     if not any(os.environ.get(name) for name in NAMES):
         os.environ["LOGNAME"] = f"uid-{os.geteuid()}"
@@ -105,4 +106,4 @@ def temporary_folders() -> list[str]:
 
 
 def _usable(folder: str) -> bool:
-    return Path(folder).is_dir() and os.access(folder, os.W_OK | os.X_OK)
+    return os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK)  # noqa: PTH112 - never raises

@@ -11,6 +11,7 @@ from typing import IO
 
 from harness.errors import InputError
 from harness.results import now
+from lingo.text_files import read_json
 
 NAME = "driver.lock"
 
@@ -72,7 +73,7 @@ def _take_back(out: Path, new: Sequence[Path]) -> None:
 
 def _holder(path: Path) -> str:
     try:
-        held = json.loads(path.read_text())
+        held = read_json(path)
         return f"process {held['pid']} on {held['host']} since {held['since'][:19]}Z"
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return "one that has just begun"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from harness.jobs import Job
 from harness.results import file_name, write_whole
+from lingo.text_files import read_json
 
 
 class OpenTrials:
@@ -39,7 +40,7 @@ class OpenTrials:
         jobs = []
         for path in sorted(self._folder.glob("[!.]*.json")):
             try:
-                values = json.loads(path.read_text())
+                values = read_json(path)
                 jobs.append(Job(**{name: value for name, value in values.items() if name in known}))
             except (OSError, ValueError, TypeError, AttributeError):
                 continue

@@ -6,7 +6,6 @@ beside them gives length, label names, rows and the digest of each shard.
 """
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from harness.bases import Bytes, texts, unpack
 from harness.errors import InputError
+from lingo.text_files import read_json
 
 META = "meta.json"
 
@@ -69,7 +69,7 @@ class PackedSplit:
 
     def __init__(self, folder: Path, split: str) -> None:
         try:
-            meta = json.loads((folder / META).read_text())
+            meta = read_json(folder / META)
             about = meta["splits"][split]
             self.length: int = meta["length"]
             self.label_names: list[str] = [label["name"] for label in meta["labels"]]

@@ -47,7 +47,7 @@ def make_data(folder: Path | str, *, seed: int = 0) -> Path:
         for part, (split, rows) in enumerate(ROWS.items()):
             text = _csv(sequence, rows, np.random.default_rng([seed, number, part]))
             path = folder / task / f"{split}.csv"
-            if not path.exists() or path.read_text() != text:
+            if not path.exists() or path.read_text(encoding="utf-8") != text:
                 write_whole(path, text)
     return folder
 

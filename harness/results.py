@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from harness.errors import InputError, RunStopped, typed
 from harness.jobs import Job, Report, Stage
 from harness.room import free, size
+from lingo.text_files import parse_json, read_json, read_text
 
 Status = Literal["finished", "stopped", "failed", "killed"]
 
@@ -142,7 +143,7 @@ class Record:
     @classmethod
     def from_json(cls, text: str) -> "Record":
         """The inverse of `to_json`. Raises `ValueError` when `text` is no record."""
-        values = json.loads(text)
+        values = parse_json(text)
         known = {item.name for item in fields(cls)}
         if (
             not isinstance(values, dict)
@@ -150,10 +151,52 @@ class Record:
             or not {"id", "study", "status"} <= set(values)
         ):
             raise ValueError("is no record of a trial")
-        return cls(**{name: _numbers(value) if name in NUMERIC else value for name, value in values.items()})
+        read = {name: _numbers(value) if name in NUMERIC else value for name, value in values.items()}
+        if wrong := [name for name, value in read.items() if not _fits(name, value)]:
+            raise ValueError(f"`{wrong[0]}` must not be {str(json.dumps(values[wrong[0]]))[:60]}")
+        return cls(**read)
 
 
 NUMERIC = {"history", "dev", "test", "facts"}
+
+TYPES: Mapping[str, Any] = {
+    "trial": int | None,
+    "seed": int,
+    "error": str | None,
+    "config": dict,
+    "history": list,
+    "dev": dict,
+    "test": dict | None,
+    "trained_parameters": int | float | None,
+    "facts": dict,
+    "seconds": int | float,
+    "environment": dict,
+    "marks": list,
+}
+"""What a record's fields are in JSON; all others are texts."""
+
+
+def _fits(name: str, value: Any) -> bool:
+    """Whether a record may have this value: files of records are also those that somebody has edited or cut."""
+    if not isinstance(value, TYPES.get(name, str)) or isinstance(value, bool):
+        return False
+    if name == "study":
+        return bool(value.count("|") == 2)
+    if name == "stage":
+        return value in get_args(Stage)
+    if name == "status":
+        return value in get_args(Status)
+    if name in ("dev", "test"):
+        return _scores(value or {})
+    if name == "history":
+        return all(isinstance(entry, dict) and _scores(entry.get("dev", {})) for entry in value)
+    return name != "marks" or all(isinstance(mark, str) for mark in value)
+
+
+def _scores(values: Any) -> bool:
+    return isinstance(values, dict) and all(
+        isinstance(value, int | float) and not isinstance(value, bool) for value in values.values()
+    )
 
 
 def _evaluation(report: Report) -> dict[str, Any]:
@@ -218,7 +261,7 @@ class ResultStore:
         if not path.exists():
             made = {"digest": config_hash(benchmark), "identity": uuid.uuid4().hex, "created": now()}
             write_whole(path, json.dumps(made | {"config": _plain(benchmark)}, indent=1) + "\n")
-        self.identity: str = json.loads(path.read_text())["identity"]
+        self.identity: str = json.loads(path.read_text(encoding="utf-8"))["identity"]
         """Name of this folder's benchmark that no other folder has."""
         self._rows = {record.id: _row(record) for record in load(self.out)}
         self._rebuild()
@@ -226,7 +269,10 @@ class ResultStore:
     def hold(self, frozen: str) -> None:
         """Make the number type of the frozen weights a part of what this folder is: all later runs have it too."""
         path = self.out / "benchmark.json"
-        write_whole(path, json.dumps(json.loads(path.read_text()) | {"frozen": frozen}, indent=1) + "\n")
+        write_whole(
+            path,
+            json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"frozen": frozen}, indent=1) + "\n",
+        )
 
     def append(self, record: Record, *, replace: bool = False) -> bool:
         """Write a record and the table. A second record of the same id changes nothing unless `replace`.
@@ -278,7 +324,7 @@ def load_folder(folder: Path) -> list[Record]:
     records, problems = [], []
     for path in folder.glob("[!.]*.json"):
         try:
-            records.append(Record.from_json(path.read_text()))
+            records.append(Record.from_json(read_text(path)))
         except (ValueError, TypeError) as error:
             problems.append(f"{path}: is no record ({error}); remove it, and its trial is run again.")
     if problems:
@@ -290,7 +336,7 @@ def frozen_in(out: Path | str) -> str | None:
     """The number type of the frozen weights of an output folder's results; `None` where none was recorded: in a new
     folder, and in those of version 0.1.0."""
     try:
-        found = json.loads((Path(out) / "benchmark.json").read_text()).get("frozen")
+        found = read_json(Path(out) / "benchmark.json").get("frozen")
     except (OSError, ValueError, AttributeError):
         return None
     return found if isinstance(found, str) else None
@@ -317,9 +363,9 @@ def refuse_foreign(out: Path | str, benchmark: Mapping[str, Any]) -> None:
             )
         return
     try:
-        held = json.loads(path.read_text())
+        held = read_json(path)
         digest, config = held["digest"], held["config"]
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError):
         raise InputError(f"{path}: is not readable; use another `--out` or remove the folder.") from None
     if digest == config_hash(benchmark):
         return

@@ -1,6 +1,5 @@
 """A run goes on: its settings from its folder, its results into a fork with other search spaces."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,6 +12,7 @@ from harness.ledger import Cell
 from harness.results import Record, ResultStore, frozen_in, load
 from harness.spaces import Leaf
 from harness.tracking_address import default_uri
+from lingo.text_files import read_json
 
 
 def stored_benchmark(run: Path, changes: Mapping[str, Any]) -> Benchmark:
@@ -27,7 +27,7 @@ def stored_benchmark(run: Path, changes: Mapping[str, Any]) -> Benchmark:
     asked = run / "cluster" / SETTINGS
     path = asked if changes.get("cluster") and asked.is_file() else run / "plan.json"
     try:
-        settings = json.loads(path.read_text())["settings"]
+        settings = read_json(path)["settings"]
     except FileNotFoundError:
         raise InputError(
             f"`resume` must be given the output folder of a run, but {run} "

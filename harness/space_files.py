@@ -12,6 +12,7 @@ import yaml
 from harness.errors import InputError, nearest
 from harness.spaces import OPTIONS, Leaf, SearchSpace, settings_of
 from lingo.methods import METHODS
+from lingo.text_files import read_text
 from lingo.trial import TrialConfig
 
 FOLDER = Path(__file__).parent.parent / "search_spaces"
@@ -106,14 +107,14 @@ def method_of(path: Path) -> str | None:
 def _parsed(path: Path) -> tuple[Any, Any]:
     """(nodes with their lines, data) of a YAML file in which no key stands twice."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
     except OSError as error:
         raise InputError(f"{path}: the search space cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: the search space must be UTF-8 text: {error.reason}.") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none
         where = getattr(error, "problem_mark", None)
         line = f", line {where.line + 1}" if where else ""
         raise InputError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}.") from error

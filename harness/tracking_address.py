@@ -118,7 +118,11 @@ def _hidden(address: str) -> list[str]:
     known = {word.lower() for word in _words(public)}
     words = {word for text in readings for word in _words(text) if not WORD.fullmatch(word)}
     words = {word for word in words if word.lower() not in known}
-    words |= {form for word in words for form in (quote(word), ascii(word)[1:-1], json.dumps(word)[1:-1])}
+    words |= {
+        form
+        for word in words
+        for form in (quote(word, errors="surrogatepass"), ascii(word)[1:-1], json.dumps(word)[1:-1])
+    }
     return sorted(words, key=lambda word: (-len(word), word))
 
 
@@ -233,9 +237,9 @@ def _check(address: str) -> None:
             "must be an address of an MLflow store (http://, https://, sqlite:///FILE, postgresql://, mysql://, "
             f"mssql://, databricks, or env:NAME for that in a variable), but got {shown(address)!r}."
         )
-    if address.startswith("sqlite:") and shown(address) != address:
+    if address.startswith("sqlite:") and ("?" in address or shown(address) != address):
         raise ValueError(
-            "must be sqlite:///FILE, in whose name `?` begins a query of `mode` or `timeout`, but got "
+            "must be sqlite:///FILE, in whose path there can be no `?`, which would begin a query, but got "
             f"{shown(address)}."
         )
     if address.startswith(HTTP) and not _readable(address):

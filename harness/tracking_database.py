@@ -131,6 +131,8 @@ def look(path: Path) -> tuple[State, str | None]:
         OSError, sqlite3.Error: If it cannot be read now: no permission, locked, a failing disk.
     """
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            return "damaged", None  # a pipe, which would be waited for, or a device
         with path.open("rb") as file:
             start = file.read(len(HEADER))
     except FileNotFoundError:

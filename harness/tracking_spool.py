@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness.results import Record, load, load_folder
 from harness.supersede import FOLDER as superseded
+from lingo.text_files import read_text
 
 FOLDER = "tracked"
 LOCK = ".writer"
@@ -61,7 +62,7 @@ def _state(record: Record) -> str:
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
     """The notes; the last line may be torn."""
     if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in read_text(path).splitlines():
             try:
                 name, state = json.loads(line)
             except ValueError:

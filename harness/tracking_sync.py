@@ -39,7 +39,7 @@ def read_setting(out: Path) -> Setting:
         raise
     except (OSError, ValueError, KeyError):
         raise InputError(
-            f"RUN must be the output folder of a benchmark, but {out} has no readable benchmark.json."
+            f"RUN must be the output folder of a benchmark, but {out} has no readable benchmark.json and plan.json."
         ) from None
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from harness.jobs import Job, Report
 from harness.results import Record, config_hash
+from lingo.text_files import read_json
 
 Point = tuple[Mapping[str, float], int, float]
 """Metrics, the optimiser step at which they were measured, and the seconds since the run's start."""
@@ -56,25 +57,42 @@ class Setting:
         Raises:
             OSError, ValueError, KeyError: If the folder holds no benchmark.
         """
-        held = json.loads((out / "benchmark.json").read_text(encoding="utf-8"))
-        config, planned = held["config"], _planned(out)
-        studies, now = planned.get("studies", []), planned.get("settings", {})
-        return cls(
-            experiment=config["suite"],
-            identity=held["identity"],
-            scope=now.get("scope") or config.get("scope") or "task",
-            tokenization=config.get("tokenization") or "bbpe",
-            seeds=tuple(now.get("seeds") or config.get("seeds") or ()),
-            uri=_foreign(now),
-            sources={study["key"]: study["source"] for study in studies},
-            notes={study["key"]: " ".join(study["space"]["notes"]) for study in studies},
-            out=out,
-        )
+        held = read_json(out / "benchmark.json")
+        try:
+            config, planned = held["config"], _planned(out)
+            studies, now = planned.get("studies", []), planned.get("settings", {})
+            read = cls(
+                experiment=config["suite"],
+                identity=held["identity"],
+                scope=now.get("scope") or config.get("scope") or "task",
+                tokenization=config.get("tokenization") or "bbpe",
+                seeds=tuple(now.get("seeds") or config.get("seeds") or ()),
+                uri=_foreign(now),
+                sources={study["key"]: study["source"] for study in studies},
+                notes={study["key"]: " ".join(study["space"]["notes"]) for study in studies},
+                out=out,
+            )
+        except (TypeError, AttributeError) as error:
+            raise ValueError(f"{out}: benchmark.json or plan.json is none ({error})") from None
+        texts = [
+            read.experiment,
+            read.identity,
+            read.scope,
+            read.tokenization,
+            read.uri or "",
+            *read.sources.values(),
+        ]
+        if not all(isinstance(text, str) for text in texts) or not all(
+            isinstance(n, int) for n in read.seeds
+        ):
+            raise ValueError(f"{out}: benchmark.json or plan.json holds something else than a run's")
+        return read
 
 
 def _planned(out: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads((out / "plan.json").read_text(encoding="utf-8")))
+        found = read_json(out / "plan.json")
+        return found if isinstance(found, dict) else {}
     except PermissionError:  # of another account: to go on without it would take another store
         raise
     except (OSError, ValueError):

@@ -9,6 +9,7 @@ from harness.budgets import Budgets, Limits, Spent
 from harness.config import Benchmark, seconds_of
 from harness.jobs import Job, Report
 from harness.results import Record, write_whole
+from lingo.text_files import read_json
 
 NAME = "search.json"
 
@@ -81,7 +82,7 @@ def _by_study(records: Sequence[Record]) -> dict[str, list[Record]]:
 def read_usage(out: Path) -> dict[str, Any]:
     """What `search.json` says; nothing where there is none."""
     try:
-        held = json.loads((out / NAME).read_text())
+        held = read_json(out / NAME)
     except (OSError, ValueError):
         return {}
     return held if isinstance(held, dict) else {}

@@ -1,6 +1,5 @@
 """Exported folders read back: their facts checked, their factors as updates of the backbone's matrices."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from lingo import text_files
 from lingo.about import FORMAT, file_digest
 from lingo.card import FACTS, HEAD, ROWS, source_of
 from lingo.checkpoint import one_line
@@ -83,7 +83,7 @@ class Facts:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object. Raises `AdapterError` when it is absent or something else."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = text_files.read_json(path)
     except FileNotFoundError:
         raise AdapterError(f"{path.parent}: must be an exported adapter, but has no {path.name}.") from None
     except (OSError, ValueError) as error:

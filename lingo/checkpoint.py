@@ -1,7 +1,6 @@
 """A pretrained model's folder in the hub's layout: what it holds, whether it is whole, and its digest."""
 
 import hashlib
-import json
 import pickle
 import zipfile
 from collections.abc import Iterator
@@ -10,6 +9,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+
+from lingo.text_files import read_json
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 TOKENIZERS = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"), ("vocab.txt",))
@@ -28,7 +29,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The fields of `config.json`. Raises `BackboneError` when it is absent or not a JSON object."""
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_json(path)
     except FileNotFoundError:
         raise BackboneError(f"{folder}: a backbone must have a config.json, but there is none.") from None
     except (OSError, ValueError) as error:
@@ -57,7 +58,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 def _shards(index: Path) -> list[str]:
     try:
-        shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        shards = sorted(set(read_json(index)["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BackboneError(
             f"{index}: must be an index with a weight_map, but got {one_line(error)}."
@@ -70,8 +71,8 @@ def _shards(index: Path) -> list[str]:
 
 
 def _non_empty(files: list[Path]) -> list[Path]:
-    problems = [f"{file}: the checkpoint's file is missing." for file in files if not file.exists()]
-    problems += [f"{file}: holds no bytes." for file in files if file.exists() and not file.stat().st_size]
+    problems = [f"{file}: the checkpoint's file is missing." for file in files if not file.is_file()]
+    problems += [f"{file}: holds no bytes." for file in files if file.is_file() and not file.stat().st_size]
     if problems:
         raise BackboneError(*problems)
     return files

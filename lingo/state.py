@@ -121,7 +121,7 @@ def load_slot(pack: Pack, folder: Path, data: TaskData, *, config: TrialConfig |
 def read_state(folder: Path) -> tuple[dict[str, Any], bytes]:
     """The JSON and the tensor file of a saved slot, both checked by digest. Raises `StateError`."""
     try:
-        meta = json.loads((folder / "slot.json").read_text())
+        meta = json.loads((folder / "slot.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise StateError(f"{folder} holds no readable saved slot: {error}.") from error
     if not isinstance(meta, dict) or meta.get("format") != FORMAT:

@@ -2,7 +2,9 @@
 
 import difflib
 import errno
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import typer
@@ -11,6 +13,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from harness.errors import InputError
+from harness.tracking_address import masked
 
 STOPPED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
@@ -27,15 +30,57 @@ REFUSALS = {
         "ENAMETOOLONG",
         "EIO",
         "ESTALE",
+        "ENOENT",
+        "EEXIST",
+        "ELOOP",
+        "ENXIO",
+        "ENODEV",
+        "EBUSY",
+        "EMFILE",
+        "ENFILE",
     )
 }
 """Errors with which the system refuses a file: not this program's mistakes."""
 
 
+LOGIN = re.compile(r"://|:.*@", re.DOTALL)
+"""What a word of the command line has that may be an address with a password."""
+
+_given: list[str] = []
+"""Words of the command line."""
+
+
+def hidden(text: str) -> str:
+    """`text` without the secrets of all addresses of the command line, also of those that stand where none belongs."""
+    for word in filter(LOGIN.search, _given):
+        text = masked(text, word.partition("=")[2] if word.startswith("--") else word)
+    return text
+
+
+@contextmanager
+def _without_secrets() -> Iterator[None]:
+    """Words that are refused are quoted; secrets in them are not."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(message := getattr(error, "message", None), str):
+            error.message = hidden(message)  # type: ignore[attr-defined]
+        raise
+
+
 class _RunByDefault(TyperGroup):
     """`run_benchmark.py --tasks …` is `run_benchmark.py run --tasks …`."""
 
+    def invoke(self, ctx: Any) -> Any:
+        with _without_secrets():
+            return super().invoke(ctx)
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _given[:] = args
+        with _without_secrets():
+            return self._parsed(ctx, args)
+
+    def _parsed(self, ctx: Any, args: list[str]) -> list[str]:
         if args and not args[0].startswith("-") and args[0] not in self.commands:
             near = difflib.get_close_matches(args[0], self.commands, n=1)
             ctx.fail(f"No such command '{args[0]}'.{f' Did you mean {near[0]}?' if near else ''}")
@@ -118,7 +163,7 @@ def conduct(work: Callable[[Console], int], *, interrupted: str = "Interrupted."
             raise
         where = f"{error.filename}: " if error.filename else ""
         Console(stderr=True, highlight=False, soft_wrap=True).print(
-            f"[bold red]Stopped[/]: {escape(f'{where}{error.strerror}')}."
+            f"[bold red]Stopped[/]: {escape(hidden(f'{where}{error.strerror}'))}."
         )
         code = STOPPED
     except KeyboardInterrupt:
@@ -133,4 +178,4 @@ def complain(error: InputError) -> None:
     count = len(error.problems)
     console.print(f"[bold red]{count} problem{'s' if count > 1 else ''}; nothing was started:[/]")
     for problem in error.problems:
-        console.print(f"  {escape(problem)}")
+        console.print(f"  {escape(hidden(problem))}")

@@ -20,6 +20,7 @@ from harness.errors import InputError
 from harness.tasks import SUITES
 from harness.tracking_address import ADDRESS, shown
 from lingo.methods import METHODS
+from lingo.text_files import read_text
 
 WHAT, SEARCH, TRAINING = "What to run", "Search and final stage", "Training"
 BUDGET, MACHINE = "Budgets", "Where and how fast"
@@ -361,8 +362,8 @@ def _beside(file: Path, given: Mapping[str, Any]) -> dict[str, Any]:
         options = ", ".join(f"`{OPTION_OF.get(name, '--' + name.replace('_', '-'))}`" for name in what)
         raise InputError(f"`--settings` says what is measured; leave out {options}, or write it into {file}.")
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(file)
+    except (OSError, ValueError) as error:
         raise InputError(
             f"`--settings` must be a file of text, but {file} cannot be read ({error})."
         ) from None

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from harness.errors import InputError
 from harness.results import Record, file_name
+from lingo.text_files import read_json, read_text
 
 NESTED = ("config", "history", "facts", "environment")
 PLAIN = (
@@ -157,7 +158,7 @@ def _json(path: Path, problems: list[str]) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
         if isinstance(found, dict):
             return found
         problems.append(f"{path}: must hold a JSON object.")
@@ -221,7 +222,7 @@ def _of_table(table: pa.Table) -> Iterator[Trial]:
 
 def _of_file(path: Path, problems: list[str]) -> Trial | None:
     try:
-        record = Record.from_json(path.read_text(encoding="utf-8"))
+        record = Record.from_json(read_text(path))
     except OSError as error:
         problems.append(f"{path}: cannot be read ({error}).")
         return None

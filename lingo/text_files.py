@@ -1,0 +1,47 @@
+"""Files of text and JSON that somebody else may have made: what is neither raises `ValueError`, and none is waited
+for."""
+
+import errno
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+
+def read_text(path: Path | str) -> str:
+    """A file's text in UTF-8.
+
+    A pipe is read to its end as a file is; one to which nobody writes is empty, where an ordinary `open` would wait.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: If it is no text.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        os.set_blocking(handle, True)
+        with open(handle, encoding="utf-8", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(handle)
+
+
+def parse_json(text: str) -> Any:
+    """What a text in JSON says. Raises `ValueError` for anything else, also for one that is nested too deeply."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+
+
+def read_json(path: Path | str) -> Any:
+    """What a file in JSON says.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: If it is no JSON.
+    """
+    return parse_json(read_text(path))
