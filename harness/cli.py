@@ -71,6 +71,10 @@ def _hide_secrets() -> None:
         except ValueError:  # the command refuses it at once
             return
     if words != sys.argv[1:]:
+        words = [  # an address where none belongs is refused, but stays until then
+            shown(word) if "://" in word and not before.startswith("-") and not word.startswith("-") else word
+            for before, word in zip(["", *words], words, strict=False)
+        ]
         program = sys.orig_argv[1 : len(sys.orig_argv) - len(words)]
         os.execve(sys.executable, [sys.executable, *program, *words], environment)
 

@@ -269,4 +269,5 @@ def test_no_earlier_address_stays_on_the_command_line(tmp_path):
     first, last = f"postgresql://u:{SECRET}@h/a", f"postgresql://u:{SECRET}@h/b"
     shown = seen("sync", "--tracking-uri", first, f"--tracking-uri={last}")
     assert SECRET not in shown and shown.count("***@h/") == 2
+    assert SECRET not in seen("sync", first, "--tracking-uri", last)
     assert seen("sync", "--tracking-uri", first, "--tracking-uri", f"u:{SECRET}@h") == "kept"
