@@ -147,12 +147,12 @@ def read_cluster(path: Path, *, filled_in: bool = True) -> ClusterFile:
     return file
 
 
-def _where(error: yaml.YAMLError) -> str:
+def _where(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
     return f":{mark.line + 1}" if mark else ""
 
 
-def _why(error: yaml.YAMLError) -> str:
+def _why(error: Exception) -> str:
     words = " ".join(str(getattr(error, "problem", None) or error).split())
     return "a tab, where YAML wants spaces" if "'\\t'" in words else words[:200]
 
