@@ -10,9 +10,10 @@ from typing import Any
 from harness.errors import InputError, nearest
 from harness.intervals import is_useful, with_spread
 from harness.results import Record, load
-from harness.tracking_address import one_line, opened, shown
+from harness.tracking_address import opened
 from harness.tracking_database import prepare
 from harness.tracking_store import OWNER, client_of, find_experiment
+from harness.tracking_sync import unreachable
 from harness.tracking_view import Setting
 from harness.winners import group_of_record, joint_winner
 from lingo.metrics import merit
@@ -208,9 +209,7 @@ def records_from_store(uri: str, experiment: str) -> list[Record]:
     except InputError:
         raise
     except Exception as error:  # whatever MLflow raises, the store cannot be read
-        raise InputError(
-            f"`--tracking-uri` must be a store that answers, but {shown(address)} fails ({one_line(error, address)})."
-        ) from None
+        raise InputError(unreachable(address, error)) from None
     if not runs:
         raise InputError(f"`--experiment` must hold runs of a benchmark, but {experiment!r} has none.")
     return [_record(run) for run in runs]

@@ -54,6 +54,26 @@ WORD = re.compile(
 )
 """Words of addresses that are no secrets, wherever they stand."""
 
+WRONG_HOST = "Invalid Host header"
+
+ANSWERS = (
+    (WRONG_HOST, "it does not take this name of its host: its option --allowed-hosts must have it"),
+    (r"too many (\d{3}) error responses", r"it answers with status \1 again and again; its own log says why"),
+    (r"error code (40[13]) != 200", r"it answers with status \1, which refuses who asks"),
+    (r"error code (\d{3}) != 200", r"it answers with status \1, as no MLflow server does"),
+    (r"not in a valid JSON format|as none does", "it answers, but not as an MLflow server does"),
+    (r"read timeout=(\d+)", r"no answer within \1 s"),
+    (r"Connection\w* timed out|connect timeout=", "no connection in time; a firewall may drop it"),
+    (r"Connection refused", "no server listens there"),
+    (r"NameResolutionError|getaddrinfo failed", "this name is not known here"),
+    (r"Network is unreachable|No route to host", "no network leads there"),
+    (r"Connection aborted|Connection reset|RemoteDisconnected", "it ends the connection without an answer"),
+    (r"CERTIFICATE_VERIFY_FAILED", "its certificate is not one that this machine trusts"),
+    (r"WRONG_VERSION_NUMBER|record layer failure", "it does not speak https"),
+)
+"""Signs in what MLflow's client raises of a server, and what they mean: the client's own first line names a class of a
+library, and the reason behind it is cut off."""
+
 IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]*")
 
 
@@ -134,14 +154,19 @@ def one_line(error: Exception, address: str = "") -> str:
     """The first line of an error that a store at `address` raised, without any secret."""
     if isinstance(error, InputError):
         return str(error)
-    first = (str(error).splitlines() or [type(error).__name__])[0]
+    said = str(error)
+    if address.startswith(HTTP):
+        for sign, meaning in ANSWERS:
+            if found := re.search(sign, said):
+                return found.expand(meaning)
+    first = (said.splitlines() or [type(error).__name__])[0]
     return masked(first, address)[:200]
 
 
 def login_cure(error: Exception, address: str) -> str:
     """What to set where a server refuses who asks."""
-    if address.startswith(HTTP) and re.search(r"\b40[13]\b", str(error)):
-        return f" Set {USER} and {PASSWORD} to an account that may write there."
+    if address.startswith(HTTP) and re.search(r"\b40[13]\b", str(error)) and WRONG_HOST not in str(error):
+        return f" Set {USER} and {PASSWORD} to an account that is allowed to do this."
     return ""
 
 

@@ -65,8 +65,11 @@ def find_experiment(client: Any, name: str, uri: str) -> Any | None:
 
     Raises:
         InputError: If somebody has deleted it: its runs are there, and nobody sees them.
+        ValueError: If what answers is no MLflow server.
     """
     found = client.get_experiment_by_name(name)
+    if found is not None and not found.experiment_id:  # a server that answers `{}` to everything
+        raise ValueError(f"{shown(uri)} must answer as an MLflow server does, but it answers as none does.")
     if found is not None and found.lifecycle_stage == "deleted":
         restore = ("mlflow", "experiments", "restore", "--experiment-id", str(found.experiment_id))
         raise InputError(
