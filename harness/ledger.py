@@ -2,7 +2,8 @@
 
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,6 +34,20 @@ UNREGULARISED_MARK = "no model dropout"
 def checkpoint_folder(checkpoints: Path | str, job_id: str) -> Path:
     """Where a job keeps the state from which it goes on."""
     return Path(checkpoints) / file_name(job_id).removesuffix(".json")
+
+
+def let_go_of_ended(out: Path, checkpoints: Path, records: Iterable[Record]) -> None:
+    """Remove what a driver that was killed right after a record has left of its trial: the job and its checkpoints.
+
+    A trial whose record says that it was killed goes on, and keeps them.
+    """
+    opened = OpenTrials(out)
+    for record in records:
+        if record.status != "killed":
+            opened.drop(record.id)
+            shutil.rmtree(checkpoint_folder(checkpoints, record.id), ignore_errors=True)
+    with suppress(OSError):
+        checkpoints.rmdir()  # only when it is empty
 
 
 def above_budget(record: Record) -> str | None:

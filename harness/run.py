@@ -13,7 +13,7 @@ from harness.config import TINY_MODEL, Benchmark
 from harness.engine import Engine
 from harness.errors import InputError, RunStopped, command
 from harness.home import temporary_folders
-from harness.ledger import Cell
+from harness.ledger import Cell, let_go_of_ended
 from harness.lock import only_driver
 from harness.plan import Plan, plan
 from harness.prepare import prepare_cells, read_backbones, refuse_other_inputs
@@ -23,7 +23,7 @@ from harness.results import Record, ResultStore, Unwritable, written
 from harness.resume import take_over
 from harness.room import out_place, ray_place, scratch_place, shortages
 from harness.sources import forget_rows
-from harness.study_plans import options_of
+from harness.study_plans import CHECKPOINTS, options_of
 from harness.supersede import outdated
 from harness.usage import read_usage
 from harness.winners import missing, unsearched, winners
@@ -105,6 +105,7 @@ def _run(checked: Plan, console: Console, make_engine: MakeEngine | None, take_f
     if take_from:
         taken = take_over(take_from, store, cells, benchmark)
         console.print(f"{_some(taken, 'trial')} of {take_from} taken over.")
+    let_go_of_ended(checked.out, checked.out / CHECKPOINTS, store.load())
     interrupted = False
     if _left(store.load(), cells, benchmark):
         from harness.stages import train

@@ -18,7 +18,7 @@ from harness.config import build
 from harness.errors import InputError, RunStopped
 from harness.interrupts import ctrl_c, outlived
 from harness.jobs import Job, Report
-from harness.ledger import Ledger, checkpoint_folder
+from harness.ledger import Ledger, checkpoint_folder, let_go_of_ended
 from harness.lock import only_driver
 from harness.open_trials import OpenTrials
 from harness.plan import plan
@@ -128,6 +128,24 @@ def test_the_ledger_keeps_what_has_not_ended(ledger, tmp_path):
     assert [checkpoint_folder(one.checkpoints, one.id).is_dir() for one in jobs] == [
         one in kept for one in jobs
     ]
+
+
+def test_what_a_driver_killed_right_after_a_record_has_left_of_its_trial_goes(ledger, tmp_path, monkeypatch):
+    out, folder = tmp_path / "out", tmp_path / "out" / "checkpoints"
+    jobs = [job(n, checkpoints=str(folder)) for n in range(3)]
+    for one in jobs:
+        checkpoint_folder(folder, one.id).mkdir(parents=True)
+        for status in ("queued", "started"):
+            ledger(one, news(one), status)
+    monkeypatch.setattr(Ledger, "_let_go", lambda *_: None)
+    ledger(jobs[0], news(jobs[0], 1, "finished"), "finished")
+    ledger(jobs[1], news(jobs[1]), "interrupted")
+    records = ResultStore(out, {"a": 1}).load()
+    let_go_of_ended(out, folder, records)
+    assert OpenTrials(out).load() == jobs[1:]
+    assert [checkpoint_folder(folder, one.id).is_dir() for one in jobs] == [False, True, True]
+    let_go_of_ended(out, folder, [replace(drawn(cell(tmp_path), n), id=jobs[n].id) for n in range(3)])
+    assert not folder.exists() and OpenTrials(out).load() == []
 
 
 def test_a_trial_that_a_budget_ended_is_marked(ledger, tmp_path):

@@ -13,14 +13,17 @@ from harness.results import load
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def start(*words):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+def start(*words, prefix=(), **changed):
+    """The command, below the words of `prefix`; a variable that is `None` is taken out of its environment."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **changed}
     return subprocess.Popen(
-        [sys.executable, str(ROOT / "run_benchmark.py"), *words],
-        env=environment,
+        [*prefix, sys.executable, str(ROOT / "run_benchmark.py"), *words],
+        env={name: value for name, value in environment.items() if value is not None},
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=bool(prefix),
     )
 
 

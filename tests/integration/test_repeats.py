@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from harness.results import load
-from tests.integration.real_runs import finish, start, until
+from tests.integration.real_runs import finish, start, until, workers
 
 TIMES = {"device_seconds", "adapter", "adapter_digest", "predictions"}
 """Facts that are times, or paths, or digests of files with paths in them."""
@@ -43,11 +43,12 @@ def weights(out):
 
 
 def end_hard(driver):
-    """Kill a driver, and wait until Ray's processes are gone with it."""
-    family = psutil.Process(driver.pid).children(recursive=True)
+    """Kill a driver, and wait until its workers are gone with it (Ray's own agents take a minute longer)."""
+    training = workers(driver)
     driver.send_signal(signal.SIGKILL)
-    psutil.wait_procs(family, timeout=60)
     driver.wait()
+    _, left = psutil.wait_procs(training, timeout=60)
+    assert training and left == []
 
 
 @pytest.mark.ray
