@@ -86,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may lack letters of names and of frames
+    os.umask(os.umask(0o077) & 0o077)  # else the program could not use the files and folders that it makes
     for name in ("COLUMNS", "LINES"):  # rich takes every digit there is for a number, as ² is
         if not re.fullmatch(r"[0-9]{1,5}", os.environ.get(name, "80")):
             del os.environ[name]

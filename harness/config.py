@@ -120,7 +120,7 @@ def _seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
     return seeds
 
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, lt=2**31)]
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
 Amount = Annotated[float, Field(gt=0)]
 Span = Annotated[str, AfterValidator(_span)]
@@ -195,7 +195,7 @@ class Benchmark(BaseModel):
     drop_leaks: bool = False
     reverse_complement: Strands | None = None
     batch_size: Positive = 8
-    max_length: Annotated[int, Field(ge=8)] | None = None
+    max_length: Annotated[int, Field(ge=8, lt=2**31)] | None = None
     prompt: Literal["auto", "on", "off"] = "auto"
     frozen: Literal["fp32", "bf16", "4bit"] | None = None
     search_spaces: tuple[Path, ...] = ()
@@ -205,8 +205,8 @@ class Benchmark(BaseModel):
     scheduler: Literal["asha", "hyperband", "median", "none"] = "asha"
     siblings: Positive = 1
     deterministic: bool = False
-    patience: Annotated[int, Field(ge=0)] = 10
-    max_failures: Annotated[int, Field(ge=0)] = 2
+    patience: Annotated[int, Field(ge=0, lt=2**31)] = 10
+    max_failures: Annotated[int, Field(ge=0, lt=2**31)] = 2
     time_budget: Span | None = None
     max_gpu_hours: Amount | None = None
     max_cost: Amount | None = None

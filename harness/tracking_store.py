@@ -109,7 +109,7 @@ class Store:
         experiment_id = self.experiment_id
         store = shown(self.uri) if self._artifacts is None else "the folder's own"
         text = f"{store}\n{experiment_id}\n{self._experiment.creation_time}"
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
     def answers(self) -> bool:
         """Whether the store can be reached."""

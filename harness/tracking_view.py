@@ -1,6 +1,7 @@
 """What MLflow shows of a trial: names, tags and metrics of its run. Plain data; nothing is sent from here."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,13 +81,19 @@ class Setting:
             read.scope,
             read.tokenization,
             read.uri or "",
-            *read.sources.values(),
         ]
-        if not all(isinstance(text, str) for text in texts) or not all(
-            isinstance(n, int) for n in read.seeds
+        if (
+            not all(map(_is_text, texts))
+            or not all(isinstance(name, str) for name in read.sources.values())
+            or not all(isinstance(seed, int) for seed in read.seeds)
         ):
             raise ValueError(f"{out}: benchmark.json or plan.json holds something else than a run's")
         return read
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a store can keep it: JSON may hold halves of characters."""
+    return isinstance(value, str) and not re.search("[\ud800-\udfff]", value)
 
 
 def _planned(out: Path) -> dict[str, Any]:

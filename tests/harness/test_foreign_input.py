@@ -21,7 +21,7 @@ from harness.environment import git_state
 from harness.errors import InputError
 from harness.results import Record
 from harness.tracking_database import look
-from harness.tracking_sync import read_setting
+from harness.tracking_sync import read_setting, sync
 from lingo.text_files import read_json, read_text
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -126,6 +126,7 @@ def test_every_record_is_read_as_it_was_written():
         "3",
         '{"config": [], "identity": "x"}',
         '{"config": {"suite": 3}, "identity": "x"}',
+        '{"config": {"suite": "\\ud800"}, "identity": "x"}',
         '{"studies": [1]}',
         '{"settings": []}',
         '{"settings": {"seeds": ["x"]}}',
@@ -199,6 +200,29 @@ def test_a_size_of_the_terminal_that_is_none_is_not_used(monkeypatch, name, valu
     assert left.value.code == 2 and "must be the output folder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["epochs", "num-samples", "batch-size", "patience", "max-length"])
+def test_a_number_beyond_all_use_is_refused(option):
+    code, output = command("plan", "--no-measure", f"--{option}", "9" * 400)
+    assert code == 2 and f"`--{option}` must be" in output and "2147483648" in output
+
+
+def test_a_store_may_have_a_name_that_is_no_text(tmp_path):
+    make_benchmark(tmp_path / "run")
+    keep(tmp_path / "run", story()[0])
+    done = sync(tmp_path / "run", uri=f"sqlite:///{tmp_path}/x\udcff.db")
+    assert (done.written, done.refused) == (1, [])
+
+
+def test_a_umask_leaves_the_program_its_own_files(tmp_path):
+    before = os.umask(0o777)
+    try:
+        with pytest.raises(SystemExit):
+            cli.main(["best", "/nowhere/at/all"])
+        assert os.umask(0o777) == 0o077
+    finally:
+        os.umask(before)
+
+
 def test_git_may_say_what_is_no_text(tmp_path, monkeypatch):
     (tmp_path / ".git").mkdir()
     (tmp_path / "git").write_text("#!/bin/sh\nprintf '\\377'\n")
@@ -236,6 +260,7 @@ def test_a_file_in_whose_path_a_query_would_begin_is_refused_and_no_other_is_mad
         ["best", "/nowhere", f"mysql://u:{SECRET}/x@h/db"],
         ["best", "/nowhere", f"--tracking-url=postgresql://u:{SECRET}@h/db"],
         ["best", f"u:{SECRET}@h/db"],
+        ["sync", "/nowhere", f"env:{SECRET}/"],
         ["best", "--register", "x", "--tracking-uri", f"http://\udcff:{SECRET}@h"],
         [f"postgresql://u:{SECRET}@h/db"],
         ["plan", f"--epochs=postgresql://u:{SECRET}@h/db"],
