@@ -45,7 +45,7 @@ def shared() -> Path:
     return folder
 
 
-FIRST = ("test_repeats.py", "test_chaos.py")
+FIRST = ("test_survival.py", "test_repeats.py", "test_chaos.py", "test_run_golden.py", "test_fuzz.py")
 """Files of many minutes: with two processes they start first, so that neither waits for the other at the end."""
 
 

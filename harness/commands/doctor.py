@@ -1,5 +1,6 @@
 """`doctor`: what a run needs, checked."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +8,7 @@ import typer
 from rich.console import Console
 
 from harness.commands import app, conduct, names
+from harness.errors import InputError
 
 
 @app.command()
@@ -35,6 +37,12 @@ def doctor(
 
     def work(console: Console) -> int:
         from harness.doctor import examine
+
+        given = {"--out": out, "--data-dir": data_dir}
+        if wrong := [name for name, path in given.items() if path and re.match(r"[\w+.-]{2,}:/", str(path))]:
+            raise InputError(
+                [f"`{name}` must be a folder of this machine, but is an address." for name in wrong]
+            )
 
         return examine(
             console,

@@ -268,6 +268,8 @@ def test_a_file_in_whose_path_a_query_would_begin_is_refused_and_no_other_is_mad
         ["plan", "--models", f"postgresql://u:{SECRET}@h/db"],
         ["plan", "--data-dir", f"postgresql://u:{SECRET}@h/db"],
         ["plan", "--out", f"s3://u:{SECRET}@bucket/x"],
+        ["doctor", "--no-ray", "--out", f"s3://u:{SECRET}@bucket/x"],
+        ["doctor", "--no-ray", "--data-dir", f"postgresql://u:{SECRET}@h/db"],
     ],
 )
 def test_an_address_in_the_wrong_place_is_not_quoted_with_its_secret(words):
