@@ -10,6 +10,6 @@ if __name__ == "__main__":
     # This folder may be the one in which somebody works and has a `random.py`: libraries are not to be taken from it.
     if not sys.flags.safe_path:
         sys.path.append(sys.path.pop(0))
-    from harness.cli import main
+    from harness.cli.main import main
 
     main()

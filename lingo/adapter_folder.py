@@ -233,3 +233,8 @@ def _scale(config: Mapping[str, Any], module: str, layout: str) -> float:
         return float(alpha / rank)
     except (KeyError, TypeError) as error:
         raise AdapterError(f"adapter_config.json: lacks a number ({one_line(error)}).") from None
+
+
+def adapter_digest(folder: Path) -> str:
+    """sha256 of an adapter's `lingo.json`, which holds those of its weights."""
+    return file_digest(folder / FACTS)

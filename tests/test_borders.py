@@ -1,7 +1,10 @@
-"""Who may import whom, proved in a fresh interpreter; and that the proof can fail."""
+"""Who may import whom: by contracts in pyproject.toml, and in a fresh interpreter; and that both proofs can fail."""
 
+import os
+import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -37,41 +40,91 @@ def test_lingo_imports_nothing_of_the_service():
 
 
 @pytest.mark.parametrize(
-    "module", ["harness.report", "harness.reporting.build", "harness.cli", "harness.plan", "harness.run"]
+    "module",
+    [
+        "harness.report.leaderboard",
+        "harness.report.build",
+        "harness.cli.main",
+        "harness.config.studies",
+        "harness.pipeline.run",
+    ],
 )
-def test_the_light_rooms_import_no_heavy_service(module):
+def test_the_light_modules_import_no_heavy_service(module):
     assert intruders([module], SERVICE) == []
 
 
 def test_the_proof_can_fail():
     assert "optuna" in intruders(["lingo.trial", "optuna"], (*SERVICE, "harness"))
-    assert "harness" in intruders(["lingo.trial", "harness.errors"], (*SERVICE, "harness"))
+    assert "harness" in intruders(["lingo.trial", "harness.core.errors"], (*SERVICE, "harness"))
 
 
-def test_ray_optuna_and_mlflow_stay_in_their_rooms():
-    rooms = {
-        "ray": {
-            "search",
-            "searcher",
-            "schedulers",
-            "in_order",
-            "tuner",
-            "controller",
-            "pool",
-            "ray_here",
-            "supervisor",
-            "group",
-            "client",
-            "cluster",
-            "calibration",
-            "number_types",
-        },
-        "optuna": {"proposals", "sampling", "importance"},
-        "mlflow": {"best", "registry"} | {file.stem for file in (ROOT / "harness").glob("tracking*.py")},
-    }
-    rooms["ray"] |= {file.stem for file in (ROOT / "harness").glob("cluster_*.py")} | {"shipping"}
-    for file in (ROOT / "harness").rglob("*.py"):
-        for line in file.read_text(encoding="utf-8").splitlines():
-            words = line.split()
-            package = words[1].split(".")[0] if words[:1] in (["import"], ["from"]) and len(words) > 1 else ""
-            assert file.stem in rooms.get(package, {file.stem}), f"{file.name}: {line.strip()}"
+def broken_contracts(folder):
+    """Names of the contracts of pyproject.toml that the packages in `folder` break."""
+    code = "import sys; from importlinter.cli import lint_imports_command; sys.exit(lint_imports_command())"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--no-cache"],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(folder), "NO_COLOR": "1", "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert "Contracts: " in done.stdout, done.stdout + done.stderr
+    broken = {line.partition(" BROKEN")[0] for line in done.stdout.splitlines() if " BROKEN" in line}
+    assert bool(broken) == bool(done.returncode), done.stdout
+    return broken
+
+
+def contracts():
+    """Names of all contracts."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    return {contract["name"] for contract in settings["tool"]["importlinter"]["contracts"]}
+
+
+def test_the_contracts_hold():
+    assert broken_contracts(ROOT) == set()
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """A copy of the packages and their contracts."""
+    for name in ("harness", "lingo"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+def plant(folder, file, line):
+    """Write a line at the end of a file."""
+    with (folder / file).open("a", encoding="utf-8") as end:
+        end.write(f"\n{line}\n")
+
+
+def test_a_planted_ray_and_a_planted_circle_are_found(copied):
+    plant(copied, "harness/report/stats.py", "import ray")
+    plant(copied, "harness/runs/record.py", "def late():\n    import harness.runs.store")
+    circle, ray = sorted(broken_contracts(copied))
+    assert circle == "No circles between packages or files" and ray.startswith("Ray only in")
+
+
+def test_every_contract_can_be_broken(copied):
+    (copied / "harness" / "extra").mkdir()
+    (copied / "harness" / "extra" / "__init__.py").touch()  # a package without a floor
+    plant(copied, "harness/workers/packs.py", "import ray")
+    plant(copied, "harness/pool/pool.py", "import optuna")
+    plant(copied, "harness/pipeline/run.py", "def late():\n    import mlflow")
+    plant(copied, "harness/runs/record.py", "import harness.runs.store")
+    plant(copied, "lingo/trial.py", "import harness.core.errors")
+    assert broken_contracts(copied) == contracts()
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("harness/core/errors.py", "def late():\n    from harness.cli import main"),
+        ("harness/search/driver.py", "from harness.workers import packs"),
+    ],
+)
+def test_a_floor_imports_neither_those_above_nor_its_own(copied, file, line):
+    plant(copied, file, line)
+    assert any(name.startswith("Floors") for name in broken_contracts(copied))

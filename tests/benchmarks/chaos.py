@@ -3,7 +3,7 @@ ends, none is lost or doubled, and the table equals that of a run that nobody di
 
 `python -m tests.benchmarks.chaos [--kills 31] [--seed 0] [--json FILE]`, about a quarter of an hour. The cluster is
 `ray.cluster_utils.Cluster` on this machine: a head and two worker nodes. Random search without early stopping, with
-an engine whose score is a chain of digests over its steps (`tests/integration/chaos_engine.py`), so that a step that
+an engine whose score is a chain of digests over its steps (`tests/support/chaos_engine.py`), so that a step that
 is lost, repeated or taken from another trial's state shows in the table.
 """
 
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ray.cluster_utils import Cluster
 
-from tests.integration.chaos_rig import (
+from tests.support.chaos_rig import (
     OPTIONS,
     ROOT,
     Rig,

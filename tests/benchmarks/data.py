@@ -26,11 +26,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import h5py
 import numpy as np
 
-from harness.bases import pack, texts
-from harness.data import open_prepared, prepare
-from harness.deepsea import HISTONES, LABELS, LENGTH, ORDER
-from harness.packed import PackedSplit
-from harness.tasks import TaskRow
+from harness.data.deepsea.convert import HISTONES, LABELS, LENGTH, ORDER
+from harness.data.packed import PackedSplit
+from harness.data.prepared import open_prepared, prepare
+from harness.data.tasks import TaskRow
+from harness.data.two_bit import pack, texts
 from tests.benchmarks.measure import Row, say, table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -122,7 +122,7 @@ def _best(work: Callable[[], object], repetitions: int) -> float:
 CONVERT = """
 import sys, time
 from pathlib import Path
-from harness.deepsea import convert
+from harness.data.deepsea.convert import convert
 begun, cpu = time.monotonic(), time.process_time()
 made = convert(Path(sys.argv[1]), Path(sys.argv[2]), order="AGCT")
 # Of this program alone: getrusage counts the peak of the process that started it as well.
@@ -213,7 +213,7 @@ def opt_tokenizer(folder: Path) -> Any:
     shared = Path(os.environ.get("LINGO_SHARED", ROOT.parent / "shared")) / "data/tokenizers/opt"
     if shared.is_dir():
         return AutoTokenizer.from_pretrained(shared)
-    from harness.quickstart import make_backbone
+    from harness.data.quickstart import make_backbone
 
     say("no OPT tokenizer in the developers' data: the quickstart's is used")
     return AutoTokenizer.from_pretrained(make_backbone(folder / "model"))

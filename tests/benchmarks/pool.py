@@ -27,16 +27,17 @@ import ray
 from rich.console import Console
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "harness")]
+sys.path.insert(0, str(ROOT))
 
-import toy_engine  # noqa: E402
-
-from harness.jobs import Job, Report  # noqa: E402
-from harness.pool import Pool, local_ray  # noqa: E402
-from harness.search import StudyPlan, run_search  # noqa: E402
-from harness.spaces import Leaf, SearchSpace  # noqa: E402
-from harness.worker import make_engine  # noqa: E402
+from harness.config.search_space import Leaf, SearchSpace  # noqa: E402
+from harness.pool.local_ray import local_ray  # noqa: E402
+from harness.pool.pool import Pool  # noqa: E402
+from harness.runs.jobs import Job, Report  # noqa: E402
+from harness.search.driver import run_search  # noqa: E402
+from harness.search.study import StudyPlan  # noqa: E402
+from harness.workers.packed_engine import make_engine  # noqa: E402
 from tests.benchmarks.search_rows import Row, tell  # noqa: E402
+from tests.support import toy_engine  # noqa: E402
 
 CPUS = 2
 
@@ -56,9 +57,9 @@ def toy_study(trials: int) -> StudyPlan:
 
 def real_study(folder: Path, trials: int) -> StudyPlan:
     """Trials of four steps on a tiny backbone."""
-    from harness.data import prepare
-    from harness.quickstart import make_backbone, make_data
-    from harness.tasks import SUITES, TASKS
+    from harness.data.prepared import prepare
+    from harness.data.quickstart import make_backbone, make_data
+    from harness.data.tasks import SUITES, TASKS
     from lingo.backbones import load_backbone
 
     source = str(make_backbone(folder / "model"))

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from harness.predictions import predict_file
+from harness.inference.predict import predict_file
 from lingo.backbones import Backbone, load_backbone
 from lingo.data import Split, TaskData
 from lingo.export import export_adapter
@@ -171,7 +171,7 @@ def _timed(prepared: Callable[[], object], clock: Callable[[], float]) -> float:
 
 def ours_of(adapter: Path, source: Path, output: Path, device: str) -> Callable[[], object]:
     """`predict` with its adapter loaded before."""
-    import harness.predictions as predictions
+    from harness.inference import predict as predictions
     from lingo.predict import open_adapter
 
     predictor = open_adapter(adapter, device=device)

@@ -24,8 +24,8 @@ from typing import Any
 
 import torch
 
-from harness.data import open_prepared, prepare
-from harness.tasks import TASKS
+from harness.data.prepared import open_prepared, prepare
+from harness.data.tasks import TASKS
 from lingo.backbones import Backbone, load_backbone
 from lingo.data import TaskData
 from lingo.pack import Pack

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.results import file_name
+from harness.runs.layout import file_name
 from tests.benchmarks.measure import Row, table
-from tests.harness.paper_like import configuration, plan_of, record, records, studies, write_run, write_table
+from tests.support.paper_like import configuration, plan_of, record, records, studies, write_run, write_table
 
 ROOT = Path(__file__).resolve().parents[2]
 MOST_SECONDS, MOST_GIBIBYTES = 60.0, 2.0

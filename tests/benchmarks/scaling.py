@@ -26,19 +26,19 @@ import ray
 from rich.console import Console
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "harness")]
+sys.path.insert(0, str(ROOT))
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
 
-import toy_engine  # noqa: E402
-
-from harness import pool as pools  # noqa: E402
-from harness import supervisor  # noqa: E402
-from harness.jobs import Job, Report  # noqa: E402
-from harness.pool import Pool, local_ray  # noqa: E402
-from harness.search import run_search  # noqa: E402
-from harness.spaces import Leaf, SearchSpace  # noqa: E402
-from harness.studies import StudyPlan  # noqa: E402
+from harness.config.search_space import Leaf, SearchSpace  # noqa: E402
+from harness.pool import pool as pools  # noqa: E402
+from harness.pool import supervisor  # noqa: E402
+from harness.pool.local_ray import local_ray  # noqa: E402
+from harness.pool.pool import Pool  # noqa: E402
+from harness.runs.jobs import Job, Report  # noqa: E402
+from harness.search.driver import run_search  # noqa: E402
+from harness.search.study import StudyPlan  # noqa: E402
 from tests.benchmarks.search_rows import Row, tell  # noqa: E402
+from tests.support import toy_engine  # noqa: E402
 
 EPOCHS = 4
 
@@ -124,7 +124,7 @@ def group_rows(counts: list[int], each: int, seconds: float, say: Any) -> Iterat
 @ray.remote(num_cpus=0, max_retries=0)
 def light_group(source: Any, name: str, run: dict[str, Any], scratch: str) -> None:
     """A worker group without Ray Train: the same loop, in one process."""
-    from harness.group import _serve
+    from harness.pool.worker_group import _serve
 
     ray.get(source.started_by.remote(name, os.getpid()))
     engine = ray.get(run["make_engine"])(0, 1)

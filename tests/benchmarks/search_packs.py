@@ -23,11 +23,12 @@ from typing import Any
 
 from rich.console import Console
 
-from harness.pool import Pool, local_ray
-from harness.search import run_search
-from harness.spaces import Leaf, SearchSpace
-from harness.studies import StudyPlan
-from harness.worker import make_engine
+from harness.config.search_space import Leaf, SearchSpace
+from harness.pool.local_ray import local_ray
+from harness.pool.pool import Pool
+from harness.search.driver import run_search
+from harness.search.study import StudyPlan
+from harness.workers.packed_engine import make_engine
 from tests.benchmarks.models import TOY
 from tests.benchmarks.search_rows import Row, Say, quiet, tell
 
@@ -47,7 +48,7 @@ def toy_backbone(folder: Path) -> str:
     """The dispatch-bound model as a folder, with the quickstart's tokenizer."""
     from transformers import OPTConfig, OPTForCausalLM
 
-    from harness.quickstart import make_backbone
+    from harness.data.quickstart import make_backbone
 
     source = make_backbone(folder)
     config = OPTConfig.from_pretrained(source)
@@ -65,9 +66,9 @@ def toy_backbone(folder: Path) -> str:
 
 def prepared(folder: Path, source: str, rows: int) -> str:
     """The quickstart's first task, cut to so many rows of 12 tokens."""
-    from harness.data import prepare
-    from harness.quickstart import make_data
-    from harness.tasks import SUITES, TASKS
+    from harness.data.prepared import prepare
+    from harness.data.quickstart import make_data
+    from harness.data.tasks import SUITES, TASKS
     from lingo.backbones import load_backbone
 
     backbone = load_backbone(source)

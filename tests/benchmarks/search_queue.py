@@ -1,23 +1,19 @@
 """What the search itself costs: trials a second, its processes' memory, and how long slots wait for it."""
 
 import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 
 import ray
 
-from harness.jobs import Job, Report
-from harness.pool import Pool, local_ray
-from harness.search import run_search
+from harness.pool.local_ray import local_ray
+from harness.pool.pool import Pool
+from harness.runs.jobs import Job, Report
+from harness.search.driver import run_search
 from tests.benchmarks.search_rows import Row, Say, child, resident, toy_study
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "harness"))
-
-import toy_engine
+from tests.support import toy_engine
 
 CLIENTS = 8
 CPUS = 2

@@ -11,9 +11,9 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from harness.jobs import Job, Report
-from harness.spaces import Leaf, SearchSpace
-from harness.studies import StudyPlan
+from harness.config.search_space import Leaf, SearchSpace
+from harness.runs.jobs import Job, Report
+from harness.search.study import StudyPlan
 
 Say = Callable[[str], None]
 

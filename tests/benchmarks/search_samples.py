@@ -23,16 +23,17 @@ from typing import Any
 
 from rich.console import Console
 
-from harness.client import EPOCH, METRIC, STATE, objective
-from harness.data import prepare
-from harness.engines import make_engine
-from harness.jobs import Job, Report
-from harness.quickstart import ROWS, make_backbone, make_data
-from harness.schedulers import GroupSchedulers
-from harness.searcher import GroupSearcher
-from harness.spaces import SearchSpace
-from harness.studies import StudyPlan
-from harness.tasks import TASKS
+from harness.config.search_space import SearchSpace
+from harness.config.search_space_file import load_space
+from harness.data.prepared import prepare
+from harness.data.quickstart import ROWS, make_backbone, make_data
+from harness.data.tasks import TASKS
+from harness.runs.jobs import Job, Report
+from harness.search.schedulers import GroupSchedulers
+from harness.search.searcher import GroupSearcher
+from harness.search.study import StudyPlan
+from harness.search.trial_client import EPOCH, METRIC, STATE, objective
+from harness.workers.engines import make_engine
 from lingo.backbones import load_backbone
 from tests.benchmarks.search_rows import Row, Say, tell
 
@@ -193,7 +194,7 @@ def _needed(setting: Setting, seed: int, whole: Counter, first: bool, say: Say) 
 
 
 def _space() -> SearchSpace:
-    return SearchSpace.load("ars", TASK).restrict(-(-ROWS["train"] // 8) * EPOCHS, epochs=EPOCHS)
+    return load_space("ars", TASK).restrict(-(-ROWS["train"] // 8) * EPOCHS, epochs=EPOCHS)
 
 
 def _rows(name: str, seeds: Sequence[int], ratios: Sequence[float], *, bound: bool) -> list[Row]:

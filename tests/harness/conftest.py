@@ -1,18 +1,15 @@
 """Fixtures of the service's tests."""
 
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))  # toy_engine, toy_model
 
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory) -> Path:
     """A fresh MLflow database, which takes seconds to make, to be copied."""
-    from harness.tracking_store import client_of
+    from harness.tracking.store import client_of
 
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
     client_of(f"sqlite:///{path}").get_experiment_by_name("none")

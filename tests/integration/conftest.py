@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cluster_files import ClusterFile, read_cluster
+from harness.cluster.file import ClusterFile, read_cluster
 
 FILE = Path(__file__).resolve().parents[2] / "clusters" / "aws.yaml"
 REGION = "us-west-2"

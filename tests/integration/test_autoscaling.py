@@ -1,14 +1,11 @@
 """Queued trials start nodes, idle nodes go, no trial is lost: Ray's autoscaler with made-up nodes."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # hosts, autoscaled
-from autoscaled import TRIALS, WORKERS
-from hosts import ROOT, Hosts, skip_unless_possible
+from tests.support.autoscaled import TRIALS, WORKERS
+from tests.support.hosts import ROOT, Hosts, skip_unless_possible
 
 
 @pytest.mark.cluster
@@ -23,7 +20,7 @@ def test_queued_trials_start_nodes_and_idle_ones_go():
         "PYTHONPATH": str(ROOT),
     }
     with Hosts(1, settings) as hosts:
-        script = Path(__file__).parent / "autoscaled.py"
+        script = ROOT / "tests" / "support" / "autoscaled.py"
         log = hosts.ssh(0, f"python {script} /tmp/told.json 2>&1 || true", 800)
         told = json.loads(hosts.ssh(0, "cat /tmp/told.json 2>/dev/null || echo null"))
         assert told is not None, log

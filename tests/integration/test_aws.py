@@ -5,10 +5,10 @@ from collections import Counter
 
 import pytest
 
-from harness.cluster_aws import GROUP, close_security_group, settle_images
-from harness.cluster_aws_checks import aws_problems
-from harness.cluster_files import ClusterFile
-from harness.cluster_launch import running_nodes
+from harness.cluster.file import ClusterFile
+from harness.cluster.launch import running_nodes
+from harness.cluster.providers.aws import GROUP, close_security_group, settle_images
+from harness.cluster.providers.aws_checks import aws_problems
 
 pytest.importorskip("moto", reason="moto is not installed (pip install 'lingo-bench[test]')")
 boto3 = pytest.importorskip("boto3")
@@ -180,7 +180,7 @@ def test_wrong_credentials_and_missing_quota(file, monkeypatch):
         def describe_instance_types(self, **_):
             return {"InstanceTypes": [{"VCpuInfo": {"DefaultVCpus": 8}}]}
 
-    monkeypatch.setattr("harness.cluster_aws_checks.clients", lambda config: Client)
+    monkeypatch.setattr("harness.cluster.providers.aws_checks.clients", lambda config: Client)
     lines = list(aws_problems(file))
     assert any("8 vCPUs of g6.2xlarge" in line and "spot quota (L-3819A6DF) is 0" in line for line in lines)
 

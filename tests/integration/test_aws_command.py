@@ -11,9 +11,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from harness import cluster_launch
-from harness.cli import app
-from harness.cluster_session import load_session
+from harness.cli.main import app
+from harness.cluster import launch
+from harness.cluster.session import load_session
 
 pytestmark = pytest.mark.slow
 QUICK = ["--suite", "quickstart"]
@@ -38,7 +38,7 @@ def place(tmp_path, monkeypatch):
     folder = tmp_path / "place"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("harness.cluster_aws.my_address", lambda: "203.0.113.7")
+    monkeypatch.setattr("harness.cluster.providers.aws.my_address", lambda: "203.0.113.7")
     return folder
 
 
@@ -200,10 +200,10 @@ def launcher(tmp_path, monkeypatch):
         ]
         script.write_text("\n".join(lines) + "\n")
         script.chmod(0o755)
-        monkeypatch.setattr(cluster_launch, "RAY", str(script))
-        monkeypatch.setattr(cluster_launch, "GONE_S", 1.0)
-        monkeypatch.setattr(cluster_launch, "DISKS_S", 1.0)
-        monkeypatch.setattr(cluster_launch, "POLL_S", 0.3)
+        monkeypatch.setattr(launch, "RAY", str(script))
+        monkeypatch.setattr(launch, "GONE_S", 1.0)
+        monkeypatch.setattr(launch, "DISKS_S", 1.0)
+        monkeypatch.setattr(launch, "POLL_S", 0.3)
 
     return put
 
@@ -225,7 +225,7 @@ def test_ctrl_c_in_the_middle_of_a_start_says_how_to_end_it(aws, file, place, mo
     def pressed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cluster_launch, "stream", pressed)
+    monkeypatch.setattr(launch, "stream", pressed)
     code, printed = done("--cluster", written(file, place), *QUICK, "--out", place / "run", "--yes")
     assert code == 130 and f"stop {place}/run --teardown" in printed.replace("\n", ""), printed
 
@@ -251,12 +251,12 @@ def test_a_disk_that_stays_is_named(aws, file, place, launcher):
 
 
 def test_without_an_address_nothing_is_started(aws, file, place, monkeypatch):
-    from harness.errors import InputError
+    from harness.core.errors import InputError
 
     def nowhere():
         raise InputError("this machine's public address cannot be found out")
 
-    monkeypatch.setattr("harness.cluster_aws.my_address", nowhere)
+    monkeypatch.setattr("harness.cluster.providers.aws.my_address", nowhere)
     code, printed = done("--cluster", written(file, place), *QUICK, "--out", place / "run", "--yes")
     assert code == 2 and "nothing was started" in printed and not list(place.iterdir()), printed
     assert running(aws) == [] and Path(place).is_dir()

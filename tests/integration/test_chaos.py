@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from harness.open_trials import OpenTrials
-from tests.integration.chaos_rig import (
+from harness.runs.open_trials import OpenTrials
+from tests.support.chaos_rig import (
     OPTIONS,
     ROOT,
     Rig,

@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.results import load
+from harness.runs.store import load
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "planted0ray0token0" + "7" * 46
@@ -267,7 +267,7 @@ def test_planted_secrets_are_nowhere(cluster, story):
 def test_machines_and_their_hours_can_be_asked_for(cluster):
     """In a process of its own: Ray keeps the first token that a process has used."""
     program = (
-        "import sys; from harness.cluster_jobs import Jobs; (node,) = Jobs(sys.argv[1]).nodes(); "
+        "import sys; from harness.cluster.jobs_api import Jobs; (node,) = Jobs(sys.argv[1]).nodes(); "
         "print(node.head, node.ended, node.started)"
     )
     done = subprocess.run(

@@ -7,14 +7,14 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from harness.cli import app
-from harness.data import prepare
-from harness.tasks import TASKS
+from harness.cli.main import app
+from harness.data.prepared import prepare
+from harness.data.tasks import TASKS
 from lingo.backbones import load_backbone
 from lingo.metrics import score
 from lingo.predict import open_adapter
 from lingo.prompts import prompt_for
-from tests.harness.trained_run import final_runs
+from tests.support.trained_run import final_runs
 
 pytestmark = pytest.mark.slow
 

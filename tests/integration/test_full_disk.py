@@ -4,8 +4,8 @@ import subprocess
 
 import pytest
 
-from harness.results import load
-from tests.integration.real_runs import finish, generations, start, until
+from harness.runs.store import load
+from tests.support.real_runs import finish, generations, start, until
 
 OPTIONS = [
     *("--tasks", "quickstart/promoter", "--models", "quickstart-opt", "--methods", "ars", "--epochs", "8"),

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from tests.harness.planted import SECRETS
-from tests.harness.tracked import benchmark, keep, story
-from tests.integration.fuzz_cases import SHARES, Case, Templates, cases, laid_out
+from tests.support.fuzz_cases import SHARES, Case, Templates, cases, laid_out
+from tests.support.planted import SECRETS
+from tests.support.tracked import benchmark, keep, story
 
-SERVER = Path(__file__).with_name("command_server.py")
+SERVER = Path(__file__).resolve().parents[1] / "support" / "command_server.py"
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 60
 """Seconds after which a command hangs."""
@@ -88,8 +88,8 @@ class Fuzz:
             server.close()
 
     def _templates(self) -> Templates:
-        from harness.quickstart import make_backbone
-        from harness.tracking_sync import sync
+        from harness.data.quickstart import make_backbone
+        from harness.tracking.sync import sync
 
         run, data, model = (self.folder / name for name in ("run", "data", "model"))
         benchmark(run)

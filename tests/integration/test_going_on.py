@@ -6,8 +6,8 @@ import subprocess
 
 import pytest
 
-from harness.results import load, load_folder
-from tests.integration.chaos_rig import OPTIONS, ROOT, driver_command, environment, runs_of, table
+from harness.runs.store import load, load_folder
+from tests.support.chaos_rig import OPTIONS, ROOT, driver_command, environment, runs_of, table
 
 STUDY = {**OPTIONS, "methods": ["lora"], "num_samples": 40, "seeds": [0], "epochs": 2}
 

@@ -12,10 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-sys.path.insert(0, str(Path(__file__).parent))  # hosts
-from hosts import Hosts, skip_unless_possible
-
-from harness.results import load
+from harness.runs.store import load
+from tests.support.hosts import Hosts, skip_unless_possible
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]

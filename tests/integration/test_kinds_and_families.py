@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from harness.results import load
+from harness.runs.store import load
 from tests.lingo.tiny import Checkpoints
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from harness.quickstart import make_backbone
+from harness.data.quickstart import make_backbone
 from lingo.checkpoint import digest
 
 ROOT = Path(__file__).resolve().parents[2]

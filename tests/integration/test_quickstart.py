@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from harness.results import load
+from harness.runs.store import load
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDIES = {f"quickstart/promoter|quickstart-opt|{method}" for method in ("lora", "ars")}

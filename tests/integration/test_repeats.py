@@ -7,8 +7,8 @@ import sys
 import psutil
 import pytest
 
-from harness.results import load
-from tests.integration.real_runs import finish, start, until, workers
+from harness.runs.store import load
+from tests.support.real_runs import finish, start, until, workers
 
 TIMES = {"device_seconds", "adapter", "adapter_digest", "predictions"}
 """Facts that are times, or paths, or digests of files with paths in them."""

@@ -13,11 +13,9 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-sys.path.insert(0, str(Path(__file__).parent))  # chaos_engine
-import chaos_engine
-
-from harness.jobs import Job
-from harness.pool import Pool
+from harness.pool.pool import Pool
+from harness.runs.jobs import Job
+from tests.support import chaos_engine
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 EPOCHS, STEP_S = 150, 0.25

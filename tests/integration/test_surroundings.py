@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.results import load
-from tests.integration.real_runs import ROOT, generations, start, until
+from harness.runs.store import load
 from tests.integration.test_full_disk import OPTIONS as LONGER
 from tests.integration.test_full_disk import fill
+from tests.support.real_runs import ROOT, generations, start, until
 
 OPTIONS = [
     *("--tasks", "quickstart/promoter", "--models", "quickstart-opt", "--methods", "lora", "--epochs", "1"),

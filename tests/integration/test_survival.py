@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.results import load
-from tests.integration.chaos_rig import runs_of, tracking_problems
-from tests.integration.real_runs import finish, start, until
+from harness.runs.store import load
+from tests.support.chaos_rig import runs_of, tracking_problems
+from tests.support.real_runs import finish, start, until
 
 TRIALS = 3
 STUDY = "quickstart/promoter|quickstart-opt"

@@ -1,14 +1,11 @@
 """What clusters/slurm.sbatch does on each machine of an allocation, on two hosts without Slurm."""
 
 import re
-import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # hosts
-from hosts import ROOT, Hosts, skip_unless_possible
+from tests.support.hosts import ROOT, Hosts, skip_unless_possible
 
 SETTINGS = {
     "RAY_AUTH_MODE": "token",

@@ -5,7 +5,7 @@ import signal
 import psutil
 import pytest
 
-from tests.integration.real_runs import finish, generations, start, table, until, workers
+from tests.support.real_runs import finish, generations, start, table, until, workers
 
 OPTIONS = [
     *("--tasks", "quickstart/promoter", "--models", "quickstart-opt", "--methods", "ars", "--epochs", "8"),

@@ -1,0 +1,181 @@
+"""The commands: one module each. Options in, exit code out."""
+
+import difflib
+import errno
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from typer.core import TyperGroup
+
+from harness.core.errors import InputError
+from harness.core.store_address import masked
+
+STOPPED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+REFUSALS = {
+    getattr(errno, name)
+    for name in (
+        "EACCES",
+        "EPERM",
+        "EROFS",
+        "ENOSPC",
+        "EDQUOT",
+        "ENOTDIR",
+        "EISDIR",
+        "ENAMETOOLONG",
+        "EIO",
+        "ESTALE",
+        "ENOENT",
+        "EEXIST",
+        "ELOOP",
+        "ENXIO",
+        "ENODEV",
+        "EBUSY",
+        "EMFILE",
+        "ENFILE",
+    )
+}
+"""Errors with which the system refuses a file: not this program's mistakes."""
+
+
+LOGIN = re.compile(r"://|:.*@|^env:", re.DOTALL)
+"""What a word of the command line has that may be an address with a password."""
+
+_given: list[str] = []
+"""Words of the command line."""
+
+
+def hidden(text: str) -> str:
+    """`text` without the secrets of all addresses of the command line, also of those that stand where none belongs."""
+    for word in filter(LOGIN.search, _given):
+        text = masked(text, word.partition("=")[2] if word.startswith("--") else word)
+    return text
+
+
+@contextmanager
+def _without_secrets() -> Iterator[None]:
+    """Words that are refused are quoted; secrets in them are not."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(message := getattr(error, "message", None), str):
+            error.message = hidden(message)  # type: ignore[attr-defined]
+        raise
+
+
+class _RunByDefault(TyperGroup):
+    """`run_benchmark.py --tasks …` is `run_benchmark.py run --tasks …`."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with _without_secrets():
+            return super().invoke(ctx)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _given[:] = args
+        with _without_secrets():
+            return self._parsed(ctx, args)
+
+    def _parsed(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            near = difflib.get_close_matches(args[0], self.commands, n=1)
+            ctx.fail(f"No such command '{args[0]}'.{f' Did you mean {near[0]}?' if near else ''}")
+        if not args or args[0] not in self.commands:
+            args = ["run", *args]
+        command = self.commands[args[0]]
+        _refuse_empty(type(ctx)(command, parent=ctx, info_name=args[0]), args[1:])
+        return super().parse_args(ctx, args)
+
+
+def _refuse_empty(ctx: Any, args: list[str]) -> None:
+    """End the program where a value was given and is empty, as an unset shell variable leaves it: it would mean the
+    default, or the current folder."""
+    given = ctx.command.make_parser(ctx).parse_args(args=list(args))[0]
+    problems = []
+    for parameter in ctx.command.params:
+        values = given.get(parameter.name)
+        words = [
+            one for one in (values if isinstance(values, list | tuple) else [values]) if isinstance(one, str)
+        ]
+        if any(not word.strip(", \t\r\n") for word in words):
+            option = parameter.param_type_name == "option"
+            name = (
+                max(parameter.opts, key=len) if option else (parameter.metavar or parameter.name).strip("[].")
+            )
+            cure = "leave it out, or " if option or not parameter.required else ""
+            problems.append(
+                f"`{name}` must have a value, but is empty: {cure}set the shell variable it came from."
+            )
+    if problems and "help" not in given:
+        complain(InputError(problems))
+        ctx.exit(BAD_INPUT)
+
+
+app = typer.Typer(
+    cls=_RunByDefault,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+
+@app.callback()
+def _door() -> None:
+    """Search and benchmark parameter-efficient fine-tuning of language models on DNA."""
+
+
+def names(text: str | None, option: str) -> tuple[str, ...] | None:
+    """`a,b` as names.
+
+    Raises:
+        InputError: for an empty one, as `"$A,$B"` has where one of them is not set.
+    """
+    if text is None:
+        return None
+    found = tuple(part.strip() for part in text.split(","))
+    if not all(found):
+        raise InputError(f"`{option}` must have a value before and after each comma, but got {text!r}.")
+    return found
+
+
+def conduct(work: Callable[[Console], int], *, interrupted: str = "Interrupted.") -> NoReturn:
+    """Do a command's work and leave with its exit code: bad input is told line by line, and files that the system
+    refuses in one line, never as a traceback.
+
+    Args:
+        work: Takes the console and returns the exit code.
+        interrupted: What is said after Ctrl-C.
+    """
+    console = Console(highlight=False)
+    console.soft_wrap = not console.is_terminal  # a log keeps its lines whole
+    try:
+        code = work(console)
+    except InputError as error:
+        complain(error)
+        code = BAD_INPUT
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        Console(stderr=True, highlight=False, soft_wrap=True).print(
+            f"[bold red]Stopped[/]: {escape(hidden(f'{where}{error.strerror}'))}."
+        )
+        code = STOPPED
+    except KeyboardInterrupt:
+        console.print(interrupted)
+        code = INTERRUPTED
+    raise typer.Exit(code)
+
+
+def complain(error: InputError) -> None:
+    """Print every problem on its own line; long lines are left whole so that they can be copied."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    count = len(error.problems)
+    console.print(f"[bold red]{count} problem{'s' if count > 1 else ''}; nothing was started:[/]")
+    for problem in error.problems:
+        console.print(f"  {escape(hidden(problem))}")

@@ -1,0 +1,62 @@
+"""`export`: the winner's adapter out of a run's folder."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from harness.cli.app import app, conduct
+from harness.core.errors import command
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Output folder of a run.")],
+    task: Annotated[str, typer.Option(metavar="NAME", help="Its task.")],
+    method: Annotated[str, typer.Option(metavar="NAME", help="Its method.")],
+    backbone: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Its backbone.", show_default="the only one")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Where to; a new or empty folder, or an earlier export.",
+            show_default="RUN/exports/TASK-BACKBONE-METHOD",
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="Which seed.", show_default="the best on the dev split")
+    ] = None,
+    merge: Annotated[
+        bool,
+        typer.Option(
+            "--merge",
+            help="Write a whole model, the adapter merged into the backbone's weights, for transformers.",
+        ),
+    ] = False,
+) -> None:
+    """Write the adapter of a study's winner in the layout of peft, with a whole model card.
+
+    Its files are checked to be those that were measured. `predict` uses it, and so do peft and transformers.
+
+    Exit code: 0 when it is written, 2 for bad input.
+    """
+
+    def work(console: Console) -> int:
+        from harness.inference.export import choose, default_out, export_choice
+
+        choice = choose(run, task=task, method=method, backbone=backbone, seed=seed)
+        folder = export_choice(choice, out or default_out(run, choice.record, merge=merge), merge=merge)
+        record = choice.record
+        console.print(f"{escape(record.study)}: {choice.reason}.", soft_wrap=True)
+        if record.marks:
+            console.print(f"[yellow]marked {escape(', '.join(record.marks))}[/]", soft_wrap=True)
+        console.print(f"{'model  ' if merge else 'adapter'}  {escape(str(folder))}", soft_wrap=True)
+        words = ("predict", "--adapter", folder, "--input", "sequences.fa")
+        console.print(f"use      {escape(command(*words, '--output', 'predictions.csv'))}", soft_wrap=True)
+        return 0
+
+    conduct(work, interrupted="Interrupted; nothing was written.")

@@ -1,0 +1,98 @@
+"""The command line: every command, in the order of the help."""
+
+import inspect
+import io
+import os
+import re
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from harness.cli.app import app
+from harness.core import home
+from harness.core.store_address import kept, shown
+
+COMMANDS = (
+    "run",
+    "plan",
+    "resume",
+    "prepare",
+    "report",
+    "best",
+    "sync",
+    "ui",
+    "doctor",
+    "export",
+    "predict",
+    "attach",
+    "status",
+    "logs",
+    "stop",
+)
+"""Modules of `harness.cli`."""
+
+for _name in COMMANDS:
+    import_module(f"harness.cli.{_name}")
+
+
+def _others() -> str:
+    """One line for each command beside `run`, whose help is that of the whole program."""
+    rows = [
+        (c.callback.__name__, inspect.getdoc(c.callback) or "") for c in app.registered_commands if c.callback
+    ]
+    lines = [f"- **{name}**: {text.partition(chr(10))[0]}" for name, text in rows if name != "run"]
+    return "\n".join(["Other commands (`COMMAND --help` tells more):", "", *lines])
+
+
+for _command in app.registered_commands:
+    if _command.callback and _command.callback.__name__ == "run":
+        _command.epilog = _others()
+
+
+def _hide_secrets() -> None:
+    """Begin anew where the command line holds a password: other users of the machine see it, and Ray keeps it in its
+    list of jobs. It moves into the environment, see `harness.core.store_address.kept`; of several addresses the last
+    counts."""
+    words, environment = sys.argv[1:], dict(os.environ)
+    places = [
+        number
+        for number, word in enumerate(words)
+        if word.startswith("--tracking-uri=") or (number and words[number - 1] == "--tracking-uri")
+    ]
+    for number in places:
+        option, equals, address = (
+            words[number].partition("=") if words[number].startswith("--") else ("", "", words[number])
+        )
+        if number != places[-1]:
+            words[number] = f"{option}{equals}{shown(address)}"
+            continue
+        try:
+            words[number] = f"{option}{equals}{kept(address, environment)}"
+        except ValueError:  # the command refuses it at once
+            return
+    if words != sys.argv[1:]:
+        words = [  # an address where none belongs is refused, but stays until then
+            shown(word) if "://" in word and not before.startswith("-") and not word.startswith("-") else word
+            for before, word in zip(["", *words], words, strict=False)
+        ]
+        program = sys.orig_argv[1 : len(sys.orig_argv) - len(words)]
+        os.execve(sys.executable, [sys.executable, *program, *words], environment)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and end the process with its exit code."""
+    if arguments is None:
+        _hide_secrets()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal may lack letters of names and of frames
+    os.umask(os.umask(0o077) & 0o077)  # else the program could not use the files and folders that it makes
+    for name in ("COLUMNS", "LINES"):  # rich takes every digit there is for a number, as ² is
+        if not re.fullmatch(r"[0-9]{1,5}", os.environ.get(name, "80")):
+            del os.environ[name]
+    if line := home.provide():
+        print(line, file=sys.stderr)
+    app(args=None if arguments is None else list(arguments), prog_name="run_benchmark.py")
+
+
+__all__ = ["app", "main"]

@@ -1,0 +1,81 @@
+"""`run`: a whole benchmark."""
+
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from harness.cli.app import app, conduct
+from harness.cli.options import with_options, with_store
+from harness.config.benchmark import build
+from harness.core.errors import InputError
+
+
+@app.command()
+@with_options()
+def run(
+    options: dict[str, Any],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --cluster: say all that would be done, and do nothing.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --cluster: start without asking.")] = False,
+    teardown: Annotated[
+        bool | None,
+        typer.Option(
+            help="With --cluster: take the cluster down at the end, or keep it.",
+            show_default="ask; where nobody can answer, down once the results are home",
+        ),
+    ] = None,
+) -> None:
+    """Search every (task, backbone, method) study, train each winner on several seeds, and test it once.
+
+    Without options it runs the suite **quickstart**: small generated DNA with planted motifs and a tiny
+    random backbone made on this machine. It downloads nothing and takes a few minutes. With **--cluster**
+    alone it runs the paper's tasks on OPT-125M, those that the hub has or --data-dir. With --cluster, Ctrl-C
+    leaves the view and not the benchmark: attach, status, logs and stop come back to it.
+
+    Exit code: 0 when every final result is there, 1 when some are missing, 2 for bad input,
+    130 when interrupted.
+    """
+
+    def work(console: Console) -> int:
+        from harness.core.cluster_address import joins
+
+        try:
+            benchmark = build(with_store(options, console))
+        except InputError as error:
+            found = [*error.problems, *_of_the_cluster(options, dry_run)]
+            raise InputError(dict.fromkeys(found)) from None
+        if not joins(benchmark.cluster):
+            from harness.cluster.finish import Wishes
+            from harness.cluster.run import run_on_cluster
+
+            wishes = Wishes(dry_run=dry_run, yes=yes, teardown=teardown)
+            return run_on_cluster(benchmark, wishes, console)
+        if dry_run:
+            raise InputError(
+                "`--dry-run` goes with a `--cluster` that is started; here `plan` says what would run."
+            )
+        from harness.pipeline.run import run_benchmark
+
+        return run_benchmark(benchmark, console)
+
+    conduct(work, interrupted="Interrupted; what has ended is kept, and the same command goes on from there.")
+
+
+def _of_the_cluster(options: dict[str, Any], dry_run: bool) -> list[str]:
+    """What is wrong with the cluster too, where other options are wrong already: everything is told at once."""
+    from harness.core.cluster_address import joins
+
+    cluster = options.get("cluster")
+    if cluster is None or joins(cluster):
+        return []
+    from harness.cluster.preview import look_at
+
+    place = look_at(
+        cluster,
+        storage_path=options.get("storage_path"),
+        dry_run=dry_run or "://" in cluster,  # whoever shows no token yet is not asked
+        price=options.get("price_per_hour"),
+    )
+    return place.problems

@@ -1,0 +1,1 @@
+"""A benchmark on a cluster: machines up, the job there, results back."""

@@ -1,0 +1,103 @@
+"""Back to a benchmark on a cluster: attach, status, logs, stop."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from harness.cluster.finish import DETACHED, Wishes, conclude, teardown
+from harness.cluster.follow import attach, board_of, plain
+from harness.cluster.session import Session, connection, load_session, use_token
+from harness.cluster.spending import spending
+from harness.cluster.ssh import ShellError
+from harness.core.errors import InputError
+
+
+def _running(out: Path) -> Session:
+    """The session of a benchmark that was submitted.
+
+    Raises:
+        InputError: If there is none, or its cluster is down.
+    """
+    session = load_session(out)
+    use_token(of_its_own=bool(session.address))
+    if not session.job:
+        raise InputError(f"{out}: was not submitted to its cluster: run the same command again.")
+    if not session.host and not session.address:
+        raise InputError(f"{out}: its cluster was taken down; its results are in this folder.")
+    return session
+
+
+def _told(work: Callable[[], int]) -> int:
+    """What other hosts refuse is told as bad input is: in one line."""
+    try:
+        return work()
+    except (ShellError, RuntimeError, OSError) as error:
+        raise InputError(" ".join(str(error).split())[:300]) from None
+
+
+def attach_to(out: Path, wishes: Wishes, console: Console) -> int:
+    """`attach`, by the output folder."""
+    return _told(lambda: attach(_running(out), wishes, console))
+
+
+def show_status(out: Path, console: Console) -> int:
+    """Print a benchmark's state; 1 when it failed."""
+
+    def look() -> int:
+        session = _running(out)
+        with connection(session) as (jobs, _):
+            state = jobs.status(session.job)
+            printed = jobs.logs(session.job).splitlines()
+        console.print(f"{state}  {session.job}")
+        board, lines = board_of(printed), [line for line in plain(printed) if line.strip()]
+        if board is not None:
+            console.print(board.table())
+        elif lines:
+            console.print(lines[-1].strip(), soft_wrap=True, markup=False)
+        if session.file:
+            console.print(
+                f"{session.name} ({session.provider}), head {session.host}. {spending(session)}",
+                soft_wrap=True,
+            )
+        return 1 if state == "FAILED" else 0
+
+    return _told(look)
+
+
+def show_logs(out: Path, last: int, console: Console) -> int:
+    """Print what a benchmark has printed."""
+
+    def look() -> int:
+        session = _running(out)
+        with connection(session) as (jobs, _):
+            lines = plain(jobs.logs(session.job).splitlines())
+        for line in lines[-last:] if last else lines:
+            console.print(line, soft_wrap=True, markup=False)
+        return 0
+
+    return _told(look)
+
+
+def stop_run(out: Path, wish: bool | None, console: Console) -> int:
+    """End the benchmark if it runs, bring home what there is, take the cluster down if that is wished."""
+    session = load_session(out)
+    use_token(of_its_own=bool(session.address))
+    if not session.host and not session.address:
+        if session.file:  # machines were asked for, and the head never answered
+            return teardown(session, wish, console)
+        raise InputError(f"{out}: its cluster was taken down already.")
+    try:
+        if session.job:
+            with connection(session) as (jobs, _):
+                ending = jobs.ending(session.job)
+                if ending is None:
+                    console.print("Stopping the benchmark; what has ended is kept.")
+                    jobs.stop(session.job)
+                    ending = jobs.wait(session.job)
+            code = conclude(session, ending, Wishes(teardown=wish), console, all_the_same=True)
+            return 0 if code in (0, DETACHED) else code
+    except (InputError, ShellError, RuntimeError, OSError) as error:
+        console.print(f"[yellow]{escape(str(error))}[/]", soft_wrap=True)
+    return teardown(session, wish, console, home=not session.job) if session.file else 1

@@ -1,0 +1,97 @@
+"""The way home: an output folder from the head to here, every file compared by its digest."""
+
+import hashlib
+import shlex
+import sqlite3
+import tempfile
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+
+from harness.cluster.jobs_api import Jobs
+from harness.cluster.results_archive import MOST, unwrap
+from harness.cluster.session import Session
+from harness.core.errors import InputError
+from harness.runs.layout import NOT_DOWNLOADED
+from harness.runs.mlflow_paths import rehome
+
+
+def bring_home(session: Session) -> int:
+    """Copy the output folder of the head into the session's; how many files it has.
+
+    Raises:
+        InputError: If a file did not arrive as it is there; the head still has it.
+    """
+    session.remote.pull(session.folder, session.out, exclude=[f"/{name}" for name in NOT_DOWNLOADED])
+    there = manifest(session)
+    _compare(there, session.out)
+    rehome(session.out / "mlflow.db", session.out.resolve())
+    return len(there)
+
+
+def bring_parcel(session: Session, jobs: Jobs) -> int | None:
+    """The same from a cluster that was there already, through its Jobs API; `None` where that is too much for it.
+
+    Raises:
+        InputError: If a file did not arrive as it is there.
+    """
+    arguments = ["-m", "harness.cluster.results_archive", session.folder]
+    told, text = jobs.answer(arguments, name="results", timeout=600)
+    if told["bytes"] > MOST:
+        return None
+    unwrap(text, session.out)
+    _compare(told["files"], session.out)
+    rehome(session.out / "mlflow.db", session.out.resolve())
+    return len(told["files"])
+
+
+def bring_back(session: Session) -> bool:
+    """Give a new head what an earlier one has sent home, so that the benchmark goes on from there; whether it did.
+
+    A head that has something of this benchmark keeps it.
+    """
+    if not (session.out / "benchmark.json").is_file():
+        return False
+    folder = shlex.quote(session.folder)
+    if session.remote.run(f"test -e {folder}/benchmark.json && echo there || true").strip():
+        return False
+    exclude = [*(f"/{name}" for name in NOT_DOWNLOADED), "/cluster.json", "/mlflow.db*"]
+    session.remote.push(session.out, session.folder, exclude=exclude)
+    database = session.out / "mlflow.db"
+    if database.is_file():
+        with tempfile.TemporaryDirectory() as scratch:
+            copy = Path(scratch) / database.name
+            with closing(sqlite3.connect(database)) as here, closing(sqlite3.connect(copy)) as there:
+                here.backup(there)
+            rehome(copy, session.folder)
+            session.remote.push(copy, session.folder)
+    return True
+
+
+def manifest(session: Session) -> dict[str, str]:
+    """sha256 of every file on the head that comes home, by its path."""
+    skip = " ".join(f"-path {shlex.quote('./' + name)} -prune -o" for name in NOT_DOWNLOADED)
+    line = f"cd {shlex.quote(session.folder)} && find . {skip} -type f -exec sha256sum {{}} +"
+    rows = (row.split("  ", 1) for row in session.remote.run(line, timeout=1800).splitlines())
+    return {name.removeprefix("./"): digest for digest, name in rows}
+
+
+def _compare(there: Mapping[str, str], folder: Path) -> None:
+    if wrong := differing(there, folder):
+        raise InputError(
+            [f"{folder / name}: differs from the head's copy; bring it home again." for name in wrong[:20]]
+        )
+
+
+def differing(there: Mapping[str, str], folder: Path) -> list[str]:
+    """Files that are not here as they are there."""
+    wrong = []
+    for name, digest in sorted(there.items()):
+        try:
+            with (folder / name).open("rb") as stream:
+                mine = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError:
+            mine = ""
+        if mine != digest:
+            wrong.append(name)
+    return wrong

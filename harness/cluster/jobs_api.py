@@ -1,0 +1,267 @@
+"""The benchmark as a job of a cluster: submitted, followed, stopped. Through Ray's Jobs API and its token."""
+
+import asyncio
+import json
+import logging
+import shlex
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.cluster.ssh import quiet
+from harness.cluster.upload import UNPACK, Sent, add_inputs, program
+from harness.config.benchmark import SETTINGS
+from harness.core.errors import InputError
+from harness.progress.wire import SETTING
+
+ENDED = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
+JOB_SETTINGS = {
+    "PYTHONUNBUFFERED": "1",
+    "COLUMNS": "110",
+    SETTING: "1",  # progress for the follower's own live table
+    "RAY_JOB_STOP_WAIT_TIME_S": "120",  # a stopped benchmark ends its trials and writes what it has
+}
+"""Environment of the job. Everybody who may list jobs sees it: no secrets.
+"""
+RETRY_S = 3.0
+LOST_S = 20.0
+"""How long a Jobs API may be silent until the connection to it counts as broken; the job goes on."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a job ended: Ray's word, the program's exit code if it had one, Ray's message."""
+
+    status: str
+    code: int | None
+    message: str
+
+
+@dataclass(frozen=True)
+class NodeRow:
+    """One machine of a cluster: whether it is the head, and from when to when, in seconds since 1970, it was there."""
+
+    address: str
+    head: bool
+    started: float
+    ended: float | None
+
+
+class JobLost(InputError):
+    """The cluster is there, and the job is not."""
+
+
+class Jobs:
+    """The Jobs API at an address on loopback, or of a cluster that was there already.
+
+    Raises:
+        InputError: If nothing answers there, or it answers without asking for a token.
+    """
+
+    def __init__(self, address: str) -> None:
+        from ray.job_submission import JobSubmissionClient
+
+        refuse_open(address)
+        logging.getLogger("ray.dashboard.modules.job.sdk").setLevel(logging.WARNING)
+        try:
+            self._client = JobSubmissionClient(address)
+        except Exception as error:  # connection errors of several libraries, RuntimeError for 401
+            line = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"no Jobs API that takes this account's token answers at {address} ({line})."
+            ) from None
+
+    def submit(
+        self,
+        arguments: Sequence[str],
+        *,
+        name: str,
+        environment: dict[str, str] | None = None,
+        sent: Sequence[Sent] = (),
+        settings: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Submit `python <arguments>` with a copy of the program, of what is `sent` with it, and a file of settings;
+        the job's id."""
+        try:
+            with tempfile.TemporaryDirectory(prefix="lingo-program-") as folder, quiet():
+                add_inputs(Path(folder), sent)
+                if settings is not None:
+                    (Path(folder) / SETTINGS).write_text(
+                        json.dumps(settings, indent=1) + "\n", encoding="utf-8"
+                    )
+                job: str = self._client.submit_job(
+                    entrypoint=(UNPACK if sent else "") + " ".join(["python", *map(word, arguments)]),
+                    runtime_env={
+                        "working_dir": str(program(Path(folder))),
+                        "env_vars": {**JOB_SETTINGS, **(environment or {})},
+                    },
+                    metadata={"name": name},
+                )
+        except (RuntimeError, OSError, ValueError) as error:
+            line = " ".join(str(error).split())[:300]
+            raise InputError(f"the job could not be submitted ({line}).") from None
+        return job
+
+    def ending(self, job: str) -> Ending | None:
+        """How a job ended; `None` while it runs.
+
+        Raises:
+            JobLost: If the cluster does not know it.
+        """
+        try:
+            info = self._client.get_job_info(job)
+        except RuntimeError as error:
+            if "404" in str(error):
+                raise JobLost(
+                    f"the cluster does not know the job {job} any more, since Ray was started anew there: run the same "
+                    "command again, and it goes on from what is on the head."
+                ) from None
+            raise
+        status = str(getattr(info.status, "value", info.status))
+        if status not in ENDED:
+            return None
+        return Ending(status, info.driver_exit_code, info.message or "")
+
+    def status(self, job: str) -> str:
+        """Ray's word for the job's state."""
+        return str(self._client.get_job_status(job).value)
+
+    def logs(self, job: str) -> str:
+        """All that a job has printed."""
+        text: str = self._client.get_job_logs(job)
+        return text
+
+    def nodes(self) -> list[NodeRow]:
+        """Every node that the cluster has had, those that are gone too."""
+        answer = self._client._do_request("GET", "/api/v0/nodes?detail=1&limit=1000")
+        answer.raise_for_status()
+        rows = answer.json()["data"]["result"]["result"]
+        return [
+            NodeRow(
+                address=str(row["node_ip"]),
+                head=bool(row["is_head_node"]),
+                started=row["start_time_ms"] / 1000,
+                ended=(row.get("end_time_ms") or 0) / 1000 or None,
+            )
+            for row in rows
+        ]
+
+    def stop(self, job: str) -> None:
+        """Ask a job to end as Ctrl-C would; Ray kills it where that takes too long."""
+        self._client.stop_job(job)
+
+    def wait(self, job: str, seconds: float = 180.0) -> Ending:
+        """How a job that was told to stop ended; Ray's kill, where it takes longer than `seconds`."""
+        deadline = time.monotonic() + seconds
+        while (ending := self.ending(job)) is None:
+            if time.monotonic() > deadline:
+                return Ending("STOPPED", None, "did not end in time")
+            time.sleep(1)
+        return ending
+
+    def follow(self, job: str, on_line: Callable[[str], None], *, seen: int = 0) -> Ending:
+        """Pass on what a job prints until it ends.
+
+        Args:
+            seen: Lines that were passed on before.
+
+        Raises:
+            ConnectionError: If the Jobs API is silent for `LOST_S`.
+        """
+        heard, passed = time.monotonic(), seen
+
+        def pass_on(line: str) -> None:
+            nonlocal passed
+            passed += 1
+            on_line(line)
+
+        while True:
+            try:
+                self._tail(job, pass_on, passed)
+                ending = self.ending(job)
+                heard = time.monotonic()
+                if ending is not None:
+                    for line in self.logs(job).splitlines()[passed:]:
+                        pass_on(line)
+                    return ending
+            except _broken() as error:
+                if time.monotonic() - heard > LOST_S:
+                    line = " ".join(str(error).split())[:200]
+                    raise ConnectionError(f"no answer: {line}") from None
+            time.sleep(RETRY_S)
+
+    def _tail(self, job: str, on_line: Callable[[str], None], skip: int) -> None:
+        """Pass on whole lines after the first `skip`, until the stream ends."""
+
+        async def read() -> None:
+            number, rest = 0, ""
+            async for chunk in self._client.tail_job_logs(job):
+                *lines, rest = (rest + chunk).split("\n")
+                for line in lines:
+                    number += 1
+                    if number > skip:
+                        on_line(line)
+
+        with suppress(asyncio.TimeoutError):
+            asyncio.run(read())
+
+    def answer(self, arguments: Sequence[str], *, name: str, timeout: float) -> tuple[Any, str]:
+        """Run a small job and return the JSON of its last line that is some, and all that it printed.
+
+        Raises:
+            InputError: If it prints none in time.
+        """
+        job = self.submit(arguments, name=name)
+        deadline = time.monotonic() + timeout
+        while (ending := self.ending(job)) is None and time.monotonic() < deadline:
+            time.sleep(1)
+        text = self.logs(job)
+        for line in reversed(text.splitlines()):
+            with suppress(ValueError):
+                return json.loads(line), text
+        last = (
+            text.strip().splitlines() or [ending.message if ending else f"no end within {timeout:.0f} s"]
+        )[-1]
+        raise InputError(f"{name} did not end well on the cluster: {last[:300]}")
+
+
+def _broken() -> tuple[type[Exception], ...]:
+    """What a connection to a Jobs API breaks with; 401 and 404 of a stream have a kind of their own."""
+    from aiohttp import ClientError
+
+    return OSError, RuntimeError, ClientError
+
+
+def word(argument: str) -> str:
+    """An argument for the shell of the head, whose home folder `~/` stands for."""
+    if argument.startswith("~/"):
+        return f"~/{shlex.quote(argument[2:])}"
+    return shlex.quote(argument)
+
+
+def refuse_open(address: str) -> None:
+    """Refuse a dashboard that lets in whoever comes: with it, anybody who reaches it runs programs there.
+
+    Raises:
+        InputError: If the Jobs API lists its jobs without a token, or is not reached.
+    """
+    import urllib.error
+    import urllib.request
+
+    try:
+        with urllib.request.urlopen(f"{address.rstrip('/')}/api/jobs/", timeout=20):
+            pass
+    except urllib.error.HTTPError as error:
+        if error.code in (401, 403):
+            return
+        raise InputError(f"{address}: is no Jobs API of Ray (HTTP {error.code}).") from None
+    except OSError as error:
+        raise InputError(f"{address}: nothing answers there ({error}).") from None
+    raise InputError(
+        f"{address}: refused, since this Ray dashboard asks for no token: whoever reaches it can run programs on the "
+        "cluster (CVE-2023-48022). Start Ray with RAY_AUTH_MODE=token on every node, see clusters/README.md."
+    )

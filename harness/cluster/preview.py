@@ -1,0 +1,301 @@
+"""What a cluster run would do, cost and need: checked as far as can be before any machine is started."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from harness.cluster.file import ClusterFile, inspect
+from harness.cluster.file_checks import placeholders
+from harness.cluster.results_archive import MOST
+from harness.cluster.session import token_path
+from harness.cluster.upload import INPUTS, PROGRAM, Shipment, program_problems, shipment, size_problems
+from harness.config.benchmark import Benchmark, seconds_of
+from harness.core.cluster_address import JOBS
+from harness.core.errors import InputError, typed
+from harness.core.store_address import place_without_secret
+from harness.runs.mirror import address_problems, storage_problems
+from harness.runs.record import config_hash
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """A benchmark that may be started on a cluster.
+
+    Attributes:
+        file: The cluster file; `None` for a cluster that is there.
+        out: Output folder here.
+        folder: Output folder on the head, `~` standing for its account's home.
+        shipment: What is sent there and run there.
+        notes: What could not be checked here.
+    """
+
+    file: ClusterFile | None
+    out: Path
+    folder: str
+    shipment: Shipment
+    notes: tuple[str, ...]
+
+
+def check(benchmark: Benchmark, *, dry_run: bool) -> Checked:
+    """Check options, data, backbones, the cluster file and the account, everything in one go.
+
+    Args:
+        dry_run: Leave out what needs credentials or other hosts.
+
+    Raises:
+        InputError: with every problem.
+    """
+    place = look_at(
+        benchmark.cluster or "",
+        storage_path=benchmark.storage_path,
+        dry_run=dry_run,
+        price=benchmark.price_per_hour,
+    )
+    file, problems, notes = place.file, place.problems, place.notes
+    identity = _identity(benchmark, problems, notes)
+    out = benchmark.out or Path("results") / f"{benchmark.suite}-{config_hash(identity)[:8]}"
+    folder = f"~/lingo/runs/{folder_name(out.resolve())}"
+    sent = Shipment((), {})
+    try:
+        sent = shipment(benchmark, INPUTS, folder)
+        problems += size_problems(sent.sent) if file is None else []
+        problems += program_problems()
+    except InputError as error:
+        problems += error.problems
+    if problems:
+        raise InputError(dict.fromkeys(problems))
+    return Checked(file=file, out=out.resolve(), folder=folder, shipment=sent, notes=tuple(notes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a benchmark would run.
+
+    Attributes:
+        file: The cluster file, if there is one that can be read.
+        problems: Why nothing can be started there.
+        notes: What limits a run, or could not be checked.
+    """
+
+    file: ClusterFile | None
+    problems: list[str]
+    notes: list[str]
+
+
+def look_at(
+    cluster: str,
+    *,
+    storage_path: str | None = None,
+    dry_run: bool,
+    price: float | None = None,
+) -> Place:
+    """Look at a cluster and at the storage without starting anything, as far as each can be looked at.
+
+    Args:
+        cluster: As `--cluster` has it.
+        dry_run: Ask nobody: neither the provider nor other hosts.
+        price: Of an hour of all machines, where the user has said it.
+    """
+    problems: list[str] = []
+    notes: list[str] = []
+    file: ClusterFile | None = None
+    if not cluster:
+        problems.append("`--cluster` must name a cluster file or an address, but is empty.")
+    elif login := _login_problems(cluster):
+        problems += login
+    elif JOBS.fullmatch(cluster):
+        problems += [] if dry_run else _door_problems(cluster)
+    elif "://" in cluster:
+        problems.append(
+            f"`--cluster` must be ray://HOST:PORT, http://HOST:PORT, auto or a file, but got {cluster}."
+        )
+    else:
+        file, found = inspect(Path(cluster), filled_in=not dry_run)
+        problems += found
+        problems += _price_problems(file, price) if file else ()
+        notes += [f"To be done first: {line}" for line in placeholders(Path(cluster))] if file else ()
+    if file is not None:
+        problems += form_of_provider(file)
+        if dry_run:
+            notes.append(
+                "A dry run asks nobody: credentials, quota, image and hosts are checked by the real one."
+            )
+        else:
+            problems += account_problems(file, notes.append)
+    if storage_path:
+        problems += address_problems(storage_path) or ([] if dry_run else storage_problems(storage_path))
+    return Place(file=file, problems=list(dict.fromkeys(problems)), notes=notes)
+
+
+def _login_problems(address: str) -> list[str]:
+    try:
+        place_without_secret(address)
+    except ValueError as error:
+        return [f"`--cluster` {error}"]
+    return []
+
+
+def _door_problems(address: str) -> list[str]:
+    """Why no job can be sent to an address: nothing there, no Ray, another token, or open to everybody."""
+    from harness.cluster.jobs_api import Jobs
+
+    try:
+        Jobs(address)
+    except InputError as error:
+        return error.problems
+    return []
+
+
+def _price_problems(file: ClusterFile, price: float | None) -> Iterator[str]:
+    if price is not None:
+        return
+    for name in file.unpriced():
+        yield (
+            f"{file.path}: clusters/prices.yaml has no price for {name}, so nobody knows what this can cost: add it "
+            "there, or give --price-per-hour for all machines together."
+        )
+
+
+def form_of_provider(file: ClusterFile) -> Iterator[str]:
+    """What the provider's own library says of the file without asking anybody."""
+    if file.provider == "aws":
+        from harness.cluster.providers.aws_checks import aws_form_problems
+
+        yield from aws_form_problems(file)
+
+
+def folder_name(out: Path) -> str:
+    """Name of the output folder on the head: two folders here never meet there."""
+    name = re.sub(r"[^\w.-]", "_", out.name)
+    return f"{name}-{hashlib.sha256(str(out).encode()).hexdigest()[:6]}"
+
+
+def _identity(benchmark: Benchmark, problems: list[str], notes: list[str]) -> dict[str, object]:
+    """What is measured; with data at hand, everything that a run here would check is checked."""
+    from harness.config.studies import check_settings, plan
+
+    if benchmark.data_dir is None and not all(task.startswith("quickstart/") for task in benchmark.tasks):
+        check_settings(benchmark, problems)
+        notes.append("Data comes from the hub, on the head: it is checked there, before anything is trained.")
+        return dict(benchmark.identity())
+    nowhere = Path("results") / ".none"  # the folder here may hold what came home, under other paths
+    try:
+        return dict(plan(benchmark.model_copy(update={"out": nowhere})).identity)
+    except InputError as error:
+        problems += error.problems
+        return dict(benchmark.identity())
+
+
+def account_problems(file: ClusterFile, note: Callable[[str], None]) -> Iterator[str]:
+    """What the provider, or the hosts themselves, would refuse."""
+    from harness.cluster.launch import reachable, tools
+
+    yield from tools()
+    if file.provider == "local":
+        yield from reachable(file)
+    elif file.provider == "aws":
+        from harness.cluster.providers.aws_checks import aws_problems
+
+        yield from aws_problems(file, note)
+    else:
+        from harness.cluster.providers.installed import cloud_problems
+
+        yield from cloud_problems(file, note)
+
+
+OPENS = {
+    "aws": (
+        "Opens      SSH to this machine's address alone: security group {group}, made if it is not there",
+        "Makes      an SSH key and the role ray-autoscaler-v1, if they are not there; both are free of charge",
+    ),
+    "gcp": (
+        "Opens      nothing; the default network lets in SSH from everywhere (clusters/README.md, Safe, says how not)",
+        "Makes      an SSH key and a service account, if they are not there; both are free of charge",
+    ),
+    "azure": (
+        "Opens      SSH to everywhere, by Ray's own template (clusters/README.md, Safe, says how not)",
+        "Makes      an SSH key, a network and an identity in the resource group; all are free of charge",
+    ),
+    "local": (),
+}
+"""What starting machines does beside them."""
+
+
+def show_plan(checked: Checked, benchmark: Benchmark, console: Console) -> None:
+    """Print every machine, file and command, and the most that it can cost."""
+    for line in plan_lines(checked, benchmark):
+        console.print(escape(line), soft_wrap=True)
+
+
+def plan_lines(checked: Checked, benchmark: Benchmark) -> Iterator[str]:
+    """The plan, line by line."""
+    file, settings = checked.file, checked.shipment.settings
+    if file is None:
+        yield f"Cluster    {benchmark.cluster} (there already; it is neither started nor ended)"
+    else:
+        used = checked.out / "cluster" / file.path.name
+        yield f"Cluster    {file.name} ({file.provider}, {file.path})"
+        yield from _machine_lines(file)
+        yield f"Cost       {cost_line(file, benchmark)}"
+        group = (file.config["provider"].get("security_group") or {}).get("GroupName", "lingo-ssh-only")
+        yield from (line.format(group=group) for line in OPENS[file.provider])
+        yield f"Starts     {typed('ray', 'up', '--yes', '--no-config-cache', used)}"
+        for there, here in (file.config.get("file_mounts") or {}).items():
+            yield f"Copies     {here} -> every machine, {there}"
+        yield f"Installs   {len(file.config.get('setup_commands') or ())} setup_commands of the file on every machine"
+    yield f"Token      {token_path()}" + ("" if token_path().is_file() else " (made at the start)")
+    for item in checked.shipment.sent:
+        yield f"Sends      {item.local} -> {'head' if file is not None else 'with the job'}, {item.folder}"
+    yield f"Program    {', '.join(PROGRAM)} (results, data, tests and environments stay here)"
+    if file is not None:
+        yield "Checks     python -m harness.doctor.nodes, a look at every machine that is up"
+    said = {name: value for name, value in settings.items() if value not in (None, [])}
+    yield f"Settings   {json.dumps(said)}"
+    yield f"Runs       {typed('python', *checked.shipment.arguments)} (a file with these settings)"
+    if file is not None:
+        yield "Tunnels    Ray dashboard (8265) and MLflow (5000) on 127.0.0.1, through SSH"
+        yield f"Home       head, {checked.folder} -> {checked.out}, digests compared"
+        yield f"Ends       {typed('ray', 'down', '--yes', used)}, then looks what is left"
+        yield "Asks       before the first machine (not with --yes) and before the end (not with --teardown)"
+    if file is None:
+        yield f"Home       head, {checked.folder} -> {checked.out}, through the Jobs API (up to {MOST / 1e6:.0f} MB)"
+    if benchmark.storage_path:
+        yield f"Keeps      a copy of the results in {benchmark.storage_path}, every two minutes and at the end"
+    for note in checked.notes:
+        yield f"Note       {note}"
+
+
+def _machine_lines(file: ClusterFile) -> Iterator[str]:
+    if file.provider == "local":
+        hosts = file.config["provider"]
+        yield f"Head       {hosts['head_ip']}"
+        yield f"Workers    {', '.join(hosts.get('worker_ips', ()))}"
+        return
+    for number, kind in enumerate(file.kinds):
+        price = f"${kind.price:g} an hour" if kind.price is not None else "price not in clusters/prices.yaml"
+        count = "1 x" if number == 0 else f"0 to {min(kind.most, file.workers)} x"
+        yield f"{'Workers' if number else 'Head':10} {count} {kind.instance}{', spot' if kind.spot else ''}, {price}"
+    if len(file.kinds) > 2:
+        yield f"           at most {file.workers} workers in all"
+
+
+def cost_line(file: ClusterFile, benchmark: Benchmark) -> str:
+    """The most that the machines can cost; discs and traffic come on top."""
+    hourly = file.ceiling()
+    if file.provider == "local":
+        return "machines of your own"
+    if hourly is None:
+        return "not known: put the prices into clusters/prices.yaml"
+    if benchmark.time_budget:
+        hours = seconds_of(benchmark.time_budget) / 3600
+        return (
+            f"at most ${hourly:.2f} an hour; ${hourly * hours:.2f} for the search's {benchmark.time_budget}, "
+            "the final stage and disks on top"
+        )
+    return f"at most ${hourly:.2f} an hour, ${hourly * 24:.2f} a day (set --time-budget for a limit); disks on top"

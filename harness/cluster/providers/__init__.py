@@ -1,0 +1,1 @@
+"""What each cloud is asked before a machine is started."""

@@ -1,0 +1,211 @@
+"""AWS, before a machine is started: account, region, image, machine types, network and quota, as it answers now."""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from harness.cluster.file import ClusterFile
+from harness.cluster.file_checks import rule_problems
+from harness.cluster.providers.aws import BY_NAME, clients, image_id
+from harness.core.errors import InputError, nearest
+
+ORDINARY = ("a", "c", "d", "h", "i", "m", "r", "t", "z")
+QUOTAS = {  # of vCPUs: (on demand, spot), by the first letters of the instance
+    ("p",): ("L-417A185B", "L-7212CCBC"),
+    ("g", "vt"): ("L-DB2E81BA", "L-3819A6DF"),
+    ORDINARY: ("L-1216C47A", "L-34B43A08"),
+}
+RAYS_OWN = ("SubnetIds",)
+"""Settings of machines that Ray takes in place of EC2's."""
+
+EXPIRED = ("ExpiredToken", "ExpiredTokenException", "RequestExpired")
+
+Client = Callable[[str], Any]
+
+
+def aws_form_problems(file: ClusterFile) -> Iterator[str]:
+    """What can be said without asking AWS: an unknown region, settings of machines that EC2 does not have."""
+    try:
+        from botocore.validate import ParamValidator
+    except ImportError:
+        return
+    session, region, known = _library(), file.config["provider"].get("region"), regions()
+    if region and region not in known:
+        yield f"{file.path}: `provider.region` {region} is no region that AWS has.{nearest(str(region), known)}"
+    shape = session.get_service_model("ec2").operation_model("RunInstances").input_shape
+    for name, row in file.config["available_node_types"].items():
+        node = row["node_config"]
+        for key in node:
+            if key not in shape.members and key not in RAYS_OWN:
+                where = f"`available_node_types.{name}.node_config.{key}`"
+                yield f"{file.path}: {where} is no setting of EC2's machines.{nearest(str(key), shape.members)}"
+        given = {key: value for key, value in node.items() if key in shape.members}
+        report = ParamValidator().validate({**given, "MinCount": 1, "MaxCount": 1}, shape)
+        if report.has_errors():
+            line = " ".join(report.generate_report().split(", must be one of")[0].split())
+            yield f"{file.path}: `available_node_types.{name}.node_config`: {line}"
+
+
+def _library() -> Any:
+    """What the library itself knows of AWS, whatever AWS_PROFILE says: no account is needed for it."""
+    import botocore.session
+
+    return botocore.session.Session(session_vars={"profile": (None, None, None, None)})
+
+
+def regions() -> list[str]:
+    """Every region that the installed library knows."""
+    session = _library()
+    parts = session.get_available_partitions()
+    return [name for part in parts for name in session.get_available_regions("ec2", part)]
+
+
+def aws_problems(file: ClusterFile, note: Callable[[str], None] = lambda line: None) -> Iterator[str]:
+    """Credentials, image, machine types, network and quota: one clear line for each that fails.
+
+    Args:
+        note: Takes what limits a run and does not stop it.
+    """
+    try:
+        client = clients(file.config)
+        if file.config["provider"].get("region") not in regions():
+            return
+        refused = next(_account(file, client), None)
+    except InputError as error:
+        yield from error.problems
+        return
+    if refused:
+        yield refused
+        return
+    for look in (_zones, _network, _images, _instances):
+        yield from _answered(file, look(file, client))
+    yield from _quota(file, client, note)
+
+
+def _account(file: ClusterFile, client: Client) -> Iterator[str]:
+    """Whether AWS answers to these credentials at all."""
+    import botocore.exceptions as failures
+    from botocore.parsers import ResponseParserError
+
+    region = file.config["provider"]["region"]
+    try:
+        client("sts").get_caller_identity()
+        client("ec2").describe_availability_zones()
+    except (failures.NoCredentialsError, failures.PartialCredentialsError):
+        yield "AWS: no credentials on this machine: run `aws configure`, or set AWS_PROFILE."
+    except failures.ClientError as error:
+        code, told = _told(error)
+        cure = "log in again (`aws sso login`)" if code in EXPIRED else "check `aws sts get-caller-identity`"
+        yield f"AWS: these credentials are {'expired' if code in EXPIRED else 'refused'} ({code}: {told}): {cure}."
+    except (failures.BotoCoreError, ResponseParserError) as error:
+        line = " ".join(str(error).split())[:160]
+        yield f"AWS: {region} does not answer ({line}): is this machine online, and the region's name right?"
+
+
+def _answered(file: ClusterFile, problems: Iterator[str]) -> Iterator[str]:
+    """A question that AWS refuses is a problem of its own: the account lacks a right."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield from problems
+    except ClientError as error:
+        code, told = _told(error)
+        yield f"AWS: {error.operation_name} is refused ({code}: {told}): see the permissions in clusters/README.md."
+    except BotoCoreError as error:
+        yield f"AWS: {file.config['provider']['region']} does not answer ({' '.join(str(error).split())[:160]})."
+
+
+def _told(error: Any) -> tuple[str, str]:
+    detail = error.response.get("Error", {})
+    return detail.get("Code", "unknown"), " ".join(detail.get("Message", "").split())[:160]
+
+
+def _zones(file: ClusterFile, client: Client) -> Iterator[str]:
+    given = file.config["provider"].get("availability_zone") or ""
+    rows = client("ec2").describe_availability_zones()["AvailabilityZones"]
+    known = [row["ZoneName"] for row in rows]
+    for zone in filter(None, (part.strip() for part in str(given).split(","))):
+        if zone not in known:
+            region = file.config["provider"]["region"]
+            yield f"{file.path}: `provider.availability_zone`: {region} has no zone {zone}.{nearest(zone, known)}"
+
+
+def _network(file: ClusterFile, client: Client) -> Iterator[str]:
+    """A network for the machines, and nothing open in security groups that the file names by their id."""
+    ec2, types = client("ec2"), file.config["available_node_types"].values()
+    if not any("SubnetId" in str(row["node_config"]) for row in types):
+        found = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
+        if not found:
+            yield "AWS: this region has no default VPC: make one with `aws ec2 create-default-vpc`."
+    named = {name for row in types for name in row["node_config"].get("SecurityGroupIds", ())}
+    for group in ec2.describe_security_groups(GroupIds=sorted(named))["SecurityGroups"] if named else ():
+        for rule in group["IpPermissions"]:
+            yield from rule_problems(f"AWS: security group {group['GroupId']}", rule)
+
+
+def _images(file: ClusterFile, client: Client) -> Iterator[str]:
+    from botocore.exceptions import ClientError
+
+    types, region = file.config["available_node_types"], file.config["provider"]["region"]
+    for image in dict.fromkeys(kind["node_config"].get("ImageId") for kind in types.values()):
+        if not image:
+            continue
+        try:
+            client("ec2").describe_images(ImageIds=[image_id(image, client)])["Images"][0]
+        except (ClientError, IndexError) as error:
+            if isinstance(error, ClientError) and "Denied" in _told(error)[0] + _told(error)[1]:
+                raise
+            name = image.removeprefix(BY_NAME)
+            why = (
+                "AWS lists no image under this name"
+                if name != image
+                else "images have another id in each region"
+            )
+            yield f"{file.path}: there is no image {name} in {region}: {why}."
+
+
+def _instances(file: ClusterFile, client: Client) -> Iterator[str]:
+    wanted = sorted({kind.instance for kind in file.kinds if kind.instance})
+    filters = [{"Name": "instance-type", "Values": wanted}]
+    rows = client("ec2").describe_instance_type_offerings(Filters=filters)
+    offered = {row["InstanceType"] for row in rows["InstanceTypeOfferings"]}
+    for name in wanted:
+        if name not in offered:
+            yield f"{file.path}: {file.config['provider']['region']} has no machines of type {name}."
+
+
+def _quota(file: ClusterFile, client: Client, note: Callable[[str], None]) -> Iterator[str]:
+    """vCPUs that the account may have, for each kind of price, against those of one machine and of all."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    for kind in file.kinds:
+        code = quota_code(kind.instance, kind.spot)
+        sort = "spot" if kind.spot else "on-demand"
+        try:
+            detail = client("ec2").describe_instance_types(InstanceTypes=[kind.instance])["InstanceTypes"][0]
+            quota = client("service-quotas").get_service_quota(ServiceCode="ec2", QuotaCode=code)
+        except (ClientError, BotoCoreError, LookupError):
+            note(
+                f"the {sort} quota of {kind.instance} ({code}) could not be read; machines over it do not start."
+            )
+            continue
+        needed, allowed = detail["VCpuInfo"]["DefaultVCpus"], quota["Quota"]["Value"]
+        if allowed < needed:
+            yield (
+                f"{file.path}: {kind.name} needs {needed} vCPUs of {kind.instance}, but the account's {sort} quota "
+                f"({code}) is {allowed:g}: ask for more under Service Quotas, EC2."
+            )
+        elif allowed < needed * kind.most:
+            room = int(allowed // needed)
+            note(
+                f"the account's {sort} quota ({code}) is {allowed:g} vCPUs: {room} of {kind.most} {kind.name} at most."
+            )
+
+
+def quota_code(instance: str, spot: bool) -> str:
+    """AWS's code of the vCPU quota that an instance counts against."""
+    letters = re.split(r"\d", instance, maxsplit=1)[0]
+    for names, codes in QUOTAS.items():
+        if letters in names:
+            return codes[spot]
+    return QUOTAS[ORDINARY][spot]

@@ -1,0 +1,123 @@
+"""Google Cloud, before a machine is started: project, zone, image, machine types and quota, as it answers now."""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from harness.cluster.file import ClusterFile
+
+IMAGE = re.compile(r"projects/([^/]+)/global/images/(?:family/)?([^/]+)$")
+GPUS = {"g2": "NVIDIA_L4_GPUS", "a2": "NVIDIA_A100_GPUS", "a3": "NVIDIA_H100_GPUS"}
+"""Google's name of the quota of GPUs, by the first word of the machine; the spot one has `PREEMPTIBLE_` before it."""
+
+
+def google_problems(file: ClusterFile, note: Callable[[str], None]) -> Iterator[str]:
+    """Credentials first, then everything that Compute Engine can be asked without making anything."""
+    import google.auth
+    from google.auth.exceptions import GoogleAuthError
+    from googleapiclient import discovery
+    from httplib2 import HttpLib2Error
+
+    try:
+        credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/compute.readonly"])
+        compute = discovery.build("compute", "v1", credentials=credentials, cache_discovery=False)
+        yield from compute_problems(file, compute, note)
+    except GoogleAuthError as error:
+        line = " ".join(str(error).split())[:160]
+        yield f"Google Cloud: no credentials that work ({line}): run `gcloud auth application-default login`."
+    except (OSError, HttpLib2Error) as error:
+        yield f"Google Cloud does not answer ({' '.join(str(error).split())[:160]}): is this machine online?"
+
+
+def compute_problems(file: ClusterFile, compute: Any, note: Callable[[str], None]) -> Iterator[str]:
+    """What Compute Engine would refuse, one line each.
+
+    Args:
+        compute: Client of its API, version 1.
+        note: Takes what limits a run and does not stop it.
+    """
+    provider = file.config["provider"]
+    project, zone, region = (provider.get(name) for name in ("project_id", "availability_zone", "region"))
+    if not (project and zone and region):
+        return
+    answer, status = _asked(compute.regions().get(project=project, region=region))
+    if answer is None:
+        yield _refused(file, f"region {region} of project {project}", status)
+        return
+    if not str(zone).startswith(f"{region}-"):
+        yield f"{file.path}: `provider.availability_zone` must be a zone of {region}, but got {zone}."
+        return
+    for kept in dict.fromkeys(disk.get("diskType", "") for disk in _disks(file)):
+        if kept and f"zones/{zone}/" not in kept:
+            yield f"{file.path}: `diskType` must be in {zone}, as the machines are, but got {kept}."
+    for name in dict.fromkeys(kind.instance for kind in file.kinds):
+        found, status = _asked(compute.machineTypes().get(project=project, zone=zone, machineType=name))
+        if found is None:
+            yield _refused(file, f"machine type {name} in {zone}", status)
+    for image in _images(file):
+        yield from _image(file, compute, image)
+    yield from _quota(file, answer.get("quotas", []), note)
+
+
+def _asked(request: Any) -> tuple[dict[str, Any] | None, int]:
+    """An answer, or the code of a refusal."""
+    try:
+        return request.execute(), 200
+    except Exception as error:  # googleapiclient's HttpError, known by its answer alone
+        status = getattr(getattr(error, "resp", None), "status", None)
+        if status is None:
+            raise
+        return None, int(status)
+
+
+def _refused(file: ClusterFile, what: str, status: int) -> str:
+    if status == 404:
+        return f"{file.path}: Google Cloud has no {what}."
+    why = "these credentials may not look at it" if status in (401, 403) else f"HTTP {status}"
+    return f"{file.path}: Google Cloud does not show {what}: {why}; see the roles in clusters/README.md."
+
+
+def _disks(file: ClusterFile) -> list[dict[str, Any]]:
+    """How the disks of the machines begin."""
+    nodes = [row["node_config"] for row in file.config["available_node_types"].values()]
+    disks = [disk for node in nodes for disk in node.get("disks", ()) if isinstance(disk, dict)]
+    return [disk.get("initializeParams") or {} for disk in disks]
+
+
+def _images(file: ClusterFile) -> list[str]:
+    return list(dict.fromkeys(str(disk.get("sourceImage", "")) for disk in _disks(file)))
+
+
+def _image(file: ClusterFile, compute: Any, image: str) -> Iterator[str]:
+    named = IMAGE.search(image)
+    if named is None:
+        if image:
+            yield f"{file.path}: `sourceImage` must be projects/PROJECT/global/images/…, but got {image}."
+        return
+    project, name = named.groups()
+    if "/family/" in image:
+        found, status = _asked(compute.images().getFromFamily(project=project, family=name))
+    else:
+        found, status = _asked(compute.images().get(project=project, image=name))
+    if found is None:
+        yield _refused(file, f"image {image}", status)
+
+
+def _quota(file: ClusterFile, rows: list[dict[str, Any]], note: Callable[[str], None]) -> Iterator[str]:
+    """GPUs that the project may have in the region, against one machine and all of a kind."""
+    limits = {row["metric"]: row["limit"] for row in rows}
+    for kind in file.kinds[1:]:
+        metric = GPUS.get(kind.instance.split("-")[0])
+        gpus = file.config["available_node_types"][kind.name]["resources"].get("GPU", 0)
+        name = f"PREEMPTIBLE_{metric}" if kind.spot else str(metric)
+        if not metric or not gpus or name not in limits:
+            continue
+        if limits[name] < gpus:
+            yield (
+                f"{file.path}: {kind.name} needs {gpus} GPU of {kind.instance}, but the quota {name} is "
+                f"{limits[name]:g}: ask for more under IAM & Admin, Quotas."
+            )
+        elif limits[name] < gpus * kind.most:
+            note(
+                f"the quota {name} is {limits[name]:g}: {int(limits[name] // gpus)} of {kind.most} {kind.name} at most."
+            )

@@ -1,0 +1,209 @@
+"""A benchmark on a cluster, the way up: checked, shown, asked for, started, looked at, handed over."""
+
+import json
+import time
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from harness.cluster.download import bring_back
+from harness.cluster.file import ClusterFile, with_price
+from harness.cluster.finish import Wishes, agreed, still_up, teardown
+from harness.cluster.follow import attach
+from harness.cluster.jobs_api import Jobs
+from harness.cluster.launch import Say, ray_up, settled, started_with
+from harness.cluster.preview import check, folder_name, show_plan
+from harness.cluster.session import FILE, Session, connection, load_session, use_token
+from harness.cluster.ssh import ShellError
+from harness.cluster.upload import INPUTS, Shipment, shipment
+from harness.config.benchmark import SETTINGS, Benchmark
+from harness.core.atomic_files import write_whole
+from harness.core.cluster_address import JOBS
+from harness.core.errors import InputError
+from harness.core.wording import duration
+
+NOT_STARTED = 1
+NODES_S = 600.0
+"""How long the machines that a file always keeps may take until they are part of the cluster."""
+
+
+def run_on_cluster(benchmark: Benchmark, wishes: Wishes, console: Console) -> int:
+    """Run a benchmark on the cluster that its `cluster` names, from the checks to the results here.
+
+    Returns:
+        The benchmark's own exit code; 130 after Ctrl-C, which leaves it running; 1 where the user did not agree.
+
+    Raises:
+        InputError: with every problem, before any machine is started.
+    """
+    assert benchmark.cluster is not None
+    if not wishes.dry_run:
+        use_token(of_its_own=JOBS.fullmatch(benchmark.cluster) is not None)
+    with suppress(InputError):  # a price that is missing is told with all other problems
+        benchmark = with_price(benchmark)
+    checked = check(benchmark, dry_run=wishes.dry_run)
+    show_plan(checked, benchmark, console)
+    if wishes.dry_run:
+        return 0
+    if (checked.out / FILE).is_file() and load_session(checked.out).job:
+        session = _again(checked.out, console)
+        if session is not None:
+            return attach(session, wishes, console)
+    if not wishes.yes and not agreed("Start?", console):
+        console.print("Nothing was started; --yes starts without asking.")
+        return NOT_STARTED
+    if checked.file is None:
+        session = Session(out=checked.out, address=str(benchmark.cluster), folder=checked.folder).save()
+        return attach(_submit(session, benchmark, console), wishes, console)
+    return _start(checked.file, checked.out, benchmark, wishes, console)
+
+
+def _start(file: ClusterFile, out: Path, benchmark: Benchmark, wishes: Wishes, console: Console) -> int:
+    """From the first machine on a failure says that machines may be running, and offers to end them."""
+    begun = time.monotonic()
+
+    def say(line: str) -> None:
+        console.print(f"{duration(time.monotonic() - begun):>8}  {escape(line)}", soft_wrap=True)
+
+    config = settled(file, say)
+    before = load_session(out) if (out / FILE).is_file() else None
+    session, fresh = _session(file, before, out, benchmark)
+    try:
+        session = _as_it_is(file, config, before, session, say) or ray_up(file, config, session, say)
+        session = _submit(session, benchmark, console)
+    except (InputError, ShellError, OSError) as error:
+        for line in error.problems if isinstance(error, InputError) else [str(error)]:
+            console.print(f"[bold red]{escape(line)}[/]", soft_wrap=True)
+        # what was up before may hold results of an earlier run, so nobody there means to leave it
+        undone = teardown(load_session(out), wishes.teardown, console, nobody=fresh)
+        return max(1, undone)
+    except BaseException:
+        console.print(still_up(out), soft_wrap=True)
+        raise
+    return attach(session, wishes, console)
+
+
+def _again(out: Path, console: Console) -> Session | None:
+    """The session of an earlier start of the same benchmark, if its job still runs."""
+    session = load_session(out)
+    try:
+        with connection(session) as (jobs, _):
+            if jobs.ending(session.job) is None:
+                console.print(f"This benchmark runs on the cluster already, as {session.job}.")
+                return session
+    except (InputError, ShellError, RuntimeError, OSError):
+        pass
+    return None
+
+
+def _as_it_is(
+    file: ClusterFile, config: dict[str, Any], before: Session | None, session: Session, say: Say
+) -> Session | None:
+    """The session on the machines of an earlier start, where they answer and the file has not changed: Ray goes on
+    there, and so does what else runs on it. `None` where they must be started."""
+    if (
+        before is None
+        or before.name != file.name
+        or not before.host
+        or not started_with(file, config, before)
+    ):
+        return None
+    kept = replace(
+        session, host=before.host, user=before.user, key=before.key, file=before.file, source=before.source
+    )
+    try:
+        with connection(kept):
+            say("the cluster is up already, as the file wants it")
+    except (InputError, ShellError):
+        return None
+    return kept.save()
+
+
+def _session(
+    cluster: ClusterFile, earlier: Session | None, out: Path, benchmark: Benchmark
+) -> tuple[Session, bool]:
+    """The session of a start, and whether no machine of its cluster was up before, as far as is known here."""
+    still = earlier is not None and earlier.name == cluster.name and bool(earlier.host)
+    hourly = cluster.ceiling()
+    session = Session(
+        out=out,
+        name=cluster.name,
+        provider=cluster.provider,
+        nodes=cluster.workers + 1,
+        always=cluster.always,
+        hourly=benchmark.price_per_hour if hourly is None else hourly,
+        head_price=cluster.kinds[0].price if cluster.provider != "local" else None,
+        worker_price=max((kind.price or 0.0 for kind in cluster.kinds[1:]), default=0.0) if hourly else None,
+        started=earlier.started if earlier is not None and still else time.time(),
+        file=str(cluster.path.resolve()),
+    )
+    return session.save(), not still
+
+
+def _submit(session: Session, benchmark: Benchmark, console: Console) -> Session:
+    """Send what is needed, look at the nodes, hand the benchmark over; the session with its job."""
+    sent = _ship(session, benchmark, console)
+    asked = {"settings": benchmark.stored(session.out)}
+    (session.out / "cluster").mkdir(exist_ok=True)
+    write_whole(session.out / "cluster" / SETTINGS, json.dumps(asked, indent=1) + "\n", mode=0o600)
+    with connection(session) as (jobs, _):
+        if not session.address:
+            _doctor(session, jobs, console)
+        with_it = sent.sent if session.address else ()
+        name = f"lingo {session.out.name}"
+        job = jobs.submit(sent.arguments, name=name, sent=with_it, settings=sent.settings)
+    session = session.save(job=job, folder=sent.settings["out"])
+    console.print(f"Submitted as {job}.")
+    return session
+
+
+def _ship(session: Session, benchmark: Benchmark, console: Console) -> Shipment:
+    """Send what the options name; data is prepared on the head, once."""
+    if session.address:
+        return shipment(benchmark, INPUTS, session.folder)
+    home = session.remote.run("echo $HOME").strip()
+    folder = f"{home}/lingo/runs/{folder_name(session.out)}"
+    if bring_back(replace(session, folder=folder)):
+        console.print("[dim]sending what an earlier start has brought home[/]", soft_wrap=True)
+    sent = shipment(benchmark, INPUTS.replace("~", home), folder)
+    for item in sent.sent:
+        console.print(f"[dim]sending {escape(str(item.local))}[/]", soft_wrap=True)
+        session.remote.push(item.local, item.folder)
+    return sent
+
+
+def _doctor(session: Session, jobs: Jobs, console: Console) -> None:
+    """Look at every node that is up; where a run cannot work it does not begin.
+
+    Raises:
+        InputError: with every failure.
+    """
+    arguments = ["-m", "harness.doctor.nodes", "--nodes", str(session.always), "--wait", str(NODES_S)]
+    found, _ = jobs.answer(arguments, name="doctor", timeout=NODES_S + 300)
+    problems = failures(found)
+    if problems:
+        raise InputError(problems)
+    for node in found["nodes"]:
+        words = [row["text"] for row in node["findings"] if row["about"] in ("machine", "device")]
+        console.print(f"[green]ok  [/] {node['address']}: {escape('; '.join(words))}", soft_wrap=True)
+
+
+def failures(found: dict[str, Any]) -> list[str]:
+    """What stops a run, from the answer of `harness.doctor.nodes`."""
+    problems = []
+    for node in found["nodes"]:
+        if "error" in node:
+            problems.append(f"{node['address']}: does not answer ({node['error']}).")
+        problems += [
+            f"{node['address']}: {row['text']}; {row['advice']}"
+            for row in node["findings"]
+            if row["state"] == "fail"
+        ]
+    if len(found["nodes"]) < found["expected"]:
+        there = ", ".join(node["address"] for node in found["nodes"])
+        problems.append(f"{found['expected']} nodes were expected, but only these came: {there}.")
+    return problems

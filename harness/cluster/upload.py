@@ -1,0 +1,176 @@
+"""What a cluster needs of this machine: the program, and the folders that its options name."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.config.benchmark import SETTINGS, TINY_MODEL, Benchmark, build, read_settings
+from harness.core.errors import InputError
+from harness.core.home import path_of
+from harness.core.paths import ROOT
+from harness.core.store_address import cluster_problems
+from harness.data.find_tasks import find_tasks
+from harness.data.sources import folder_names
+from harness.runs.environment import COMMIT, git_state
+
+PROGRAM = ("run_benchmark.py", "lingo", "harness", "search_spaces", "pyproject.toml")
+"""All that the head needs of the checkout: no results, no data, no environments, no history."""
+
+INPUTS = "~/lingo/inputs"
+"""Folder on a head for what is sent to it."""
+
+WITH_THE_JOB = "inputs"
+"""The same in the job's own working directory, on a cluster to which nothing but jobs can be sent. The job puts it into
+`INPUTS`: a working directory goes with its job and has another name after each change, and names make identities."""
+
+UNPACK = f"mkdir -p {INPUTS} && cp -R --remove-destination {WITH_THE_JOB}/. {INPUTS}/ && exec "
+"""How it does so; files that another job still reads are not overwritten but replaced."""
+
+MOST_WITH_A_JOB = 200_000_000
+"""Bytes; Ray itself refuses working directories of more than 500 MiB."""
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A folder or file of this machine and the folder on the head that it goes to."""
+
+    local: Path
+    folder: str
+
+
+@dataclass(frozen=True)
+class Shipment:
+    """What goes to the head, and the settings of the benchmark that is run there."""
+
+    sent: tuple[Sent, ...]
+    settings: Mapping[str, Any]
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The command line of the head."""
+        return ("run_benchmark.py", "run", "--settings", SETTINGS)
+
+
+def shipment(benchmark: Benchmark, inputs: str, out: str) -> Shipment:
+    """Plan what is sent for a benchmark.
+
+    Args:
+        inputs: Folder on the head for what the options name.
+        out: Output folder there.
+
+    Raises:
+        InputError: If a setting holds a password, which others could read there, or is none that the head, which is
+            this same program, would take.
+    """
+    _refuse_passwords(benchmark)
+    there = benchmark.model_copy(update={"cluster": "auto", "out": Path(out)})
+    build(read_settings(there.model_dump_json(), "what the cluster's head would run"))
+    sent: list[Sent] = []
+    settings = there.model_dump(mode="json")
+    settings["tasks"], settings["data_dir"] = _tasks(benchmark, inputs, sent)
+    settings["models"] = [_model(model, inputs, sent) for model in benchmark.models]
+    settings["search_spaces"] = [_file(file, inputs, sent) for file in benchmark.search_spaces]
+    return Shipment(tuple(sent), settings)
+
+
+def _tasks(benchmark: Benchmark, inputs: str, sent: list[Sent]) -> tuple[list[str], str | None]:
+    """Tasks by their names or, of one's own, their paths there; and the data folder there."""
+    rows = find_tasks(benchmark.tasks)
+    named = []
+    for row in rows:
+        if row.source:
+            path = Path(row.source)
+            folder = f"{inputs}/{_short(path)}"
+            sent.append(Sent(path, f"{folder}/{path.name}" if path.is_dir() else folder))
+            named.append(f"{folder}/{path.name}")
+        else:
+            named.append(row.name)
+    if benchmark.data_dir is None:
+        return named, None
+    data = f"{inputs}/{_short(benchmark.data_dir)}/data"
+    for row in rows:
+        for name in folder_names(row):
+            if (benchmark.data_dir / name).is_dir():
+                sent.append(Sent(benchmark.data_dir / name, f"{data}/{name}"))
+    return named, data
+
+
+def _file(file: Path, inputs: str, sent: list[Sent]) -> str:
+    folder = f"{inputs}/{_short(file)}"
+    sent.append(Sent(file.resolve(), folder))
+    return f"{folder}/{file.name}"
+
+
+def _model(model: str, inputs: str, sent: list[Sent]) -> str:
+    """A folder under its own name, which results are called by; other names as they are."""
+    path = path_of(model)
+    if model == TINY_MODEL or not path.is_dir():
+        return model
+    folder = f"{inputs}/{_short(path)}/{path.name}"
+    sent.append(Sent(path.resolve(), folder))
+    return folder
+
+
+def _short(path: Path) -> str:
+    return hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:10]
+
+
+def _refuse_passwords(benchmark: Benchmark) -> None:
+    if problems := cluster_problems(benchmark.tracking_uri):
+        raise InputError(problems)
+
+
+def size_problems(sent: Sequence[Sent]) -> list[str]:
+    """What is too large to go with a job to a cluster that was there already: there is no SSH to send it by."""
+    sizes = {item.local: _size(item.local) for item in sent}
+    if sum(sizes.values()) <= MOST_WITH_A_JOB:
+        return []
+    largest = max(sizes, key=lambda path: sizes[path])
+    return [
+        f"What goes with a job must be at most {MOST_WITH_A_JOB / 1e6:.0f} MB, but models and data are "
+        f"{sum(sizes.values()) / 1e6:.0f} MB, {largest} most of it: take them from the hub by their names, or run on "
+        "the head itself with --cluster auto."
+    ]
+
+
+def _size(path: Path) -> int:
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)
+
+
+def add_inputs(folder: Path, sent: Sequence[Sent]) -> None:
+    """Put what is sent with a job into its copy of the program, for `UNPACK`."""
+    for item in sent:
+        there = folder / WITH_THE_JOB / Path(item.folder).relative_to(INPUTS)
+        if item.local.is_dir():
+            shutil.copytree(item.local, there, dirs_exist_ok=True)
+        else:
+            there.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(item.local, there)
+
+
+def program_problems(root: Path = ROOT, parts: Sequence[str] = PROGRAM) -> list[str]:
+    """What of the program that is sent to a cluster is not there: an installed package has not all of it."""
+    if not (lacking := [part for part in parts if not (root / part).exists()]):
+        return []
+    return [
+        f"`--cluster` must be used from the program's own folder, which is sent to the cluster, but {root} lacks "
+        f"{', '.join(lacking)}: run it in a checkout, or install that with `pip install -e`."
+    ]
+
+
+def program(folder: Path, parts: Sequence[str] = PROGRAM) -> Path:
+    """A copy of the program alone, small enough to be sent with every job."""
+    skip = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
+    for part in parts:
+        if (ROOT / part).is_dir():
+            shutil.copytree(ROOT / part, folder / part, ignore=skip)
+        else:
+            shutil.copy2(ROOT / part, folder / part)
+    sha, dirty = git_state(ROOT)
+    (folder / COMMIT).write_text(json.dumps({"sha": sha, "dirty": dirty}) + "\n")
+    return folder

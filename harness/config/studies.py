@@ -1,0 +1,361 @@
+"""From what was asked for to the studies to run, with every problem found before anything is written."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from harness.config.benchmark import NO_BACKBONE, TINY_MODEL, Benchmark
+from harness.config.initial_points import fit_problems, from_plain, put_first
+from harness.config.scopes import merge, search_problems
+from harness.config.search_space import SearchSpace
+from harness.config.search_space_file import SpaceFile, method_of, read_space
+from harness.core.atomic_files import write_whole
+from harness.core.cluster_address import joins
+from harness.core.errors import InputError, nearest
+from harness.core.store_address import opened
+from harness.data.find_tasks import find_task
+from harness.data.tasks import TaskRow, strands_of
+from harness.runs.record import config_hash
+from harness.runs.selection import group_of
+from harness.runs.store import frozen_in, refuse_foreign
+from lingo.methods import METHODS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """One cell of the benchmark: a task, a backbone, a method, and its search space.
+
+    Attributes:
+        backbone: The backbone's name in results: of a folder its last part.
+        source: What to load: a known name, a hub id or a folder.
+        train_rows: Sequences of the training split that are used.
+        total_steps: T_total of each of its trials.
+        space: The search space, with `delta_T` restricted to `total_steps`.
+        backbone_type: Number type of the backbone's weights: `fp32`, `bf16` or `4bit`; `None` without a backbone, and
+            until a worker has been asked, see `harness.pipeline.number_types`. What is trained is always in fp32.
+    """
+
+    task: TaskRow
+    backbone: str
+    source: str
+    method: str
+    train_rows: int
+    total_steps: int
+    space: SearchSpace
+    backbone_type: str | None = None
+
+    @property
+    def key(self) -> str:
+        """`task|backbone|method`."""
+        return f"{self.task.name}|{self.backbone}|{self.method}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A checked benchmark.
+
+    Attributes:
+        benchmark: What was asked for.
+        identity: Everything that says what is measured, the search spaces included.
+        studies: In the order task, backbone, method.
+        out: Output folder.
+        warnings: What the labels of the data tell before anything is trained.
+        frozen: Number type of frozen weights, asked for or that of the output folder; `None` until it is known.
+    """
+
+    benchmark: Benchmark
+    identity: Mapping[str, Any]
+    studies: tuple[Study, ...]
+    out: Path
+    warnings: tuple[str, ...] = ()
+    frozen: str | None = None
+
+    def holding(self, frozen: str | None) -> "Plan":
+        """This plan with frozen weights of a number type; full fine-tuning has none, and all of its are fp32."""
+        studies = tuple(replace(study, backbone_type=type_of(study.method, frozen)) for study in self.studies)
+        return replace(self, frozen=frozen, studies=studies)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the data's labels tell, and what was changed from the search-space files, with the studies."""
+        where: dict[tuple[str, str], list[str]] = {}
+        for study in self.studies:
+            if study.space.notes:
+                where.setdefault((study.task.name, " ".join(study.space.notes)), []).append(study.method)
+        changed = [
+            f"{task} {', '.join(dict.fromkeys(methods))}: {note}" for (task, note), methods in where.items()
+        ]
+        return [*self.warnings, *changed]
+
+    def write(self) -> None:
+        """Write `plan.json` into the output folder."""
+        write_whole(self.out / "plan.json", json.dumps(self.to_dict(), indent=1) + "\n", mode=0o600)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings, paths absolute, and the studies: their sizes, and their search spaces as they are used."""
+        studies = [{**asdict(study), "task": study.task.name, "key": study.key} for study in self.studies]
+        asked = self.benchmark.stored(self.out)
+        weights = {"frozen": self.frozen, "trained": "fp32"}
+        return {"settings": asked, "weights": weights, "studies": studies, "notes": self.notes}
+
+
+def plan(benchmark: Benchmark) -> Plan:
+    """Check everything that can be checked without loading a model and lay out the studies.
+
+    Raises:
+        InputError: with every problem of search spaces, data, backbones and the output folder.
+    """
+    problems: list[str] = []
+    files = check_settings(benchmark, problems)
+    rows = {name: train_rows(find_task(name), benchmark, problems) for name in benchmark.tasks}
+    problems += _store_problems(benchmark)
+    studies = lay_out(benchmark, files, rows, problems)
+    problems += search_problems_of(studies, benchmark)
+    identity = _identity(benchmark, files)
+    out = benchmark.out or Path("results") / f"{benchmark.suite}-{config_hash(identity)[:8]}"
+    try:
+        refuse_foreign(out, identity)
+    except InputError as error:
+        problems += error.problems
+    if problems:
+        raise InputError(dict.fromkeys(problems))
+    told = tuple(line for name in benchmark.tasks for line in _label_notes(find_task(name), benchmark))
+    found = Plan(benchmark=benchmark, identity=identity, studies=tuple(studies), out=out, warnings=told)
+    return found.holding(benchmark.frozen or frozen_in(out))
+
+
+def check_settings(benchmark: Benchmark, problems: list[str]) -> dict[str, SpaceFile]:
+    """The search-space file of each method; `problems` gets a line for all that can be told without the data."""
+    files = space_files(benchmark, problems)
+    problems += _backbone_problems(benchmark.models)
+    problems += _worker_problems(benchmark)
+    problems += _library_problems(benchmark)
+    names = {**short_names(benchmark.models), NO_BACKBONE: NO_BACKBONE}
+    studies = [
+        (find_task(task).name, names[model], method)
+        for task in benchmark.tasks
+        for model, method in pairs(benchmark.models, files)
+    ]
+    problems += fit_problems(from_plain(benchmark.configurations), studies)
+    return files
+
+
+def type_of(method: str, frozen: str | None) -> str | None:
+    """Number type of the backbone's weights in a method's studies, where frozen weights are of type `frozen`."""
+    row = METHODS[method]
+    return None if not row.needs_backbone else "fp32" if row.adapter == "none" else frozen
+
+
+def _identity(benchmark: Benchmark, files: Mapping[str, SpaceFile]) -> dict[str, Any]:
+    spaces = {method: asdict(replace(file, source="")) for method, file in files.items()}
+    return {**benchmark.identity(), "spaces": spaces}
+
+
+def steps_per_epoch(rows: int, batch_size: int) -> int:
+    """Steps of one pass over `rows` sequences; the last batch may be smaller."""
+    return -(-rows // batch_size)
+
+
+def space_files(benchmark: Benchmark, problems: list[str]) -> dict[str, SpaceFile]:
+    """The search-space file of each method."""
+    files: dict[str, Path | None] = dict.fromkeys(benchmark.methods)
+    for path in benchmark.search_spaces:
+        if not path.is_file():
+            problems.append(f"`--search-space` must be a file, but there is none at {path}.")
+            continue
+        try:
+            method = method_of(path)
+        except InputError as error:
+            problems += error.problems
+            continue
+        if method is not None and method in files:
+            if files[method] is not None:
+                problems.append(f"{path}: is a second search space of {method}, beside {files[method]}.")
+            files[method] = path
+        elif method in METHODS:
+            problems.append(f"{path}: is a search space of {method}, which `--methods` does not name.")
+        else:
+            near = nearest(str(method), METHODS)
+            problems.append(f"{path}: `method` must be a known method, but got {method!r}.{near}")
+    read: dict[str, SpaceFile] = {}
+    for method, file in files.items():
+        try:
+            read[method] = read_space(method, file)
+        except InputError as error:
+            problems += error.problems
+    return read
+
+
+def train_rows(task: TaskRow, benchmark: Benchmark, problems: list[str]) -> int | None:
+    """Sequences of the task's training split; `None` when its files have problems."""
+    from harness.data.hub import task_folder
+    from harness.data.sources import training_rows
+
+    strands = strands_of(task, benchmark.reverse_complement)
+    if task.generated:
+        from harness.data.quickstart import ROWS
+
+        rows: int = min(ROWS["train"], benchmark.limit or ROWS["train"])
+        return rows * 2 if strands in ("train", "both") else rows
+    try:
+        folder = task_folder(task, benchmark.data_dir)
+        options: dict[str, Any] = {"drop_leaks": benchmark.drop_leaks, "limit": benchmark.limit}
+        return training_rows(task, folder, **options, strands=strands)
+    except InputError as error:
+        problems += [line for line in error.problems if line not in problems]
+        return None
+
+
+def _label_notes(task: TaskRow, benchmark: Benchmark) -> list[str]:
+    from harness.data.hub import task_folder
+    from harness.data.sources import label_notes
+
+    return [] if task.generated else label_notes(task, task_folder(task, benchmark.data_dir))
+
+
+def _backbone_problems(models: tuple[str, ...]) -> list[str]:
+    from lingo.backbones import inspect_backbone
+
+    return [
+        f"`--models`: {problem}"
+        for model in models
+        if model not in (TINY_MODEL, NO_BACKBONE)
+        for problem in inspect_backbone(model)
+    ]
+
+
+def _worker_problems(benchmark: Benchmark) -> list[str]:
+    workers, batch = benchmark.workers_per_trial, benchmark.batch_size
+    if workers > batch:
+        return [f"`--workers-per-trial` must be at most `--batch-size`, but got {workers} and {batch}."]
+    return []
+
+
+def _library_problems(benchmark: Benchmark) -> list[str]:
+    """What methods and settings need and this machine lacks; a cluster's machines are their own matter."""
+    from lingo.foreign import peft_problem
+    from lingo.quantized import four_bit_problem
+
+    if benchmark.cluster is not None:
+        return []
+    foreign = [name for name in benchmark.methods if METHODS[name].engine == "peft"]
+    problem = peft_problem() if foreign else None
+    found = [f"`--methods` {', '.join(foreign)} {problem}"] if problem else []
+    problem = four_bit_problem() if benchmark.frozen == "4bit" else None
+    return found + ([f"`--frozen 4bit` {problem}"] if problem else [])
+
+
+def _store_problems(benchmark: Benchmark) -> list[str]:
+    """Why the MLflow store cannot be named by the process that writes to it: its secret is not at hand."""
+    if benchmark.tracking_uri is None or not joins(benchmark.cluster):
+        return []
+    try:
+        opened(benchmark.tracking_uri)
+    except ValueError as error:
+        return [f"`--tracking-uri` {error}"]
+    return []
+
+
+def search_problems_of(studies: Iterable[Study], benchmark: Benchmark) -> list[str]:
+    """What speaks against searching these studies with this searcher, scope and number of siblings."""
+    found: list[str] = []
+    groups: dict[str, list[SearchSpace]] = {}
+    for study in studies:
+        names = {"task": study.task.name, "backbone": study.backbone, "method": study.method}
+        key = group_of(benchmark.scope, family=study.task.family, **names)
+        groups.setdefault(key, []).append(study.space)
+    for spaces in groups.values():
+        try:
+            merge(spaces)
+        except InputError as error:
+            found += error.problems
+        found += search_problems(spaces[0], searcher=benchmark.searcher, siblings=benchmark.siblings)
+    return list(dict.fromkeys(found))
+
+
+def short_names(models: tuple[str, ...]) -> dict[str, str]:
+    """Folders by their last part, unless two would be the same."""
+    short = {model: Path(model).name if Path(model).is_dir() else model for model in models}
+    return short if len(set(short.values())) == len(models) else {model: model for model in models}
+
+
+def pairs(models: tuple[str, ...], methods: Iterable[str]) -> list[tuple[str, str]]:
+    """(backbone, method) of each study of a task; methods without a backbone come once, after the others."""
+    adapting = [name for name in methods if METHODS[name].needs_backbone]
+    pairs = [(model, method) for model in models if model != NO_BACKBONE for method in adapting]
+    return pairs + [(NO_BACKBONE, name) for name in methods if not METHODS[name].needs_backbone]
+
+
+def lay_out(
+    benchmark: Benchmark,
+    files: Mapping[str, SpaceFile],
+    rows: Mapping[str, int | None],
+    problems: list[str],
+) -> list[Study]:
+    """The studies of every task whose training rows are known, in the order task, backbone, method.
+
+    Args:
+        files: The search-space file of each method.
+        rows: Training rows of each task; a task with `None` is left out.
+        problems: Gets a line for each study whose space cannot be used at its length.
+    """
+    options = {"epochs": benchmark.epochs, "batch_size": benchmark.batch_size}
+    names = {**short_names(benchmark.models), NO_BACKBONE: NO_BACKBONE}
+    configured = from_plain(benchmark.configurations)
+    studies: list[Study] = []
+    for task in benchmark.tasks:
+        count = rows[task]
+        for model, method in pairs(benchmark.models, files):
+            file = files[method]
+            if count is None:
+                continue
+            total_steps = steps_per_epoch(count, benchmark.batch_size) * benchmark.epochs
+            try:
+                space = put_first(file.for_task(task), configured, task=task, backbone=names[model])
+                space = space.restrict(total_steps, **options)
+            except InputError as error:
+                size = f"{task}: {count} rows, batch size {benchmark.batch_size}, epochs {benchmark.epochs}"
+                problems += [f"{line} ({size})" for line in error.problems]
+                continue
+            studies.append(
+                Study(
+                    task=find_task(task),
+                    backbone=names[model],
+                    source=model,
+                    method=method,
+                    train_rows=count,
+                    total_steps=total_steps,
+                    space=space,
+                )
+            )
+    return studies
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A study with its prepared data.
+
+    Attributes:
+        data: Folder of the prepared task.
+        data_digest, backbone_digest: What its records carry.
+        marks: What a reader of its results must know.
+        tokens: Tokens of the longest training sequence.
+        source: What workers load; for a backbone made on this machine its folder.
+        facts: What was measured of the data, for the records' `facts`.
+    """
+
+    study: Study
+    data: Path
+    data_digest: str
+    backbone_digest: str
+    marks: Sequence[str]
+    tokens: int
+    source: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def work(self) -> float:
+        """Work of one epoch, in a unit that is the same for all studies of one backbone."""
+        return float(self.study.train_rows * self.tokens)

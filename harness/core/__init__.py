@@ -1,0 +1,1 @@
+"""What every package uses: errors, atomic files, addresses, exit codes, this machine."""

@@ -1,0 +1,12 @@
+"""Exit codes of a run, and the command that continues one."""
+
+from pathlib import Path
+
+from harness.core.errors import command
+
+COMPLETE, INCOMPLETE, INTERRUPTED = 0, 1, 130
+
+
+def resume_command(out: Path) -> str:
+    """What a person types to let a run go on."""
+    return command("resume", out)

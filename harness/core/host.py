@@ -1,0 +1,29 @@
+"""What this machine has to give: cores and memory."""
+
+import os
+from pathlib import Path
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: its affinity, and the quota of its control group."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
+        return count if quota == "max" else max(1, min(count, int(quota) // int(period)))
+    except (OSError, ValueError):
+        return count
+
+
+def free_gibibytes() -> float:
+    """Memory that is available now, in GiB; 8 where it cannot be told."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError):
+        return 8.0
+    try:
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8"))
+        free = min(free, limit - int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        pass
+    return free / 2**30

@@ -1,0 +1,6 @@
+"""Where this program lies."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+"""Folder of the packages: the repository, or where they are installed."""

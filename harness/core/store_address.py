@@ -1,0 +1,364 @@
+"""Addresses of stores: what of one may be shown or kept, and where the secret that it may hold stays.
+
+`shown` is the one mask: it lets pass what is known to be harmless and hides all else. A secret is never written: the
+settings of a run have the masked address (`kept`), and the whole one stays in an environment variable, from which
+`opened` reads it. MLflow reads `http` addresses with urllib, those of databases with SQLAlchemy's `make_url`.
+"""
+
+import json
+import os
+import re
+import shlex
+from collections.abc import Iterator, MutableMapping
+from pathlib import Path
+from urllib.parse import parse_qsl, quote, unquote, unquote_plus, urlsplit
+
+from harness.core.errors import InputError
+
+USER, PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
+ADDRESS = "MLFLOW_TRACKING_URI"
+REFERENCE = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)")
+"""`env:NAME` is the address that the environment variable NAME holds."""
+
+MASK = "***"
+HTTP = ("http://", "https://")
+STORES = re.compile(r"https?://|sqlite:///|(postgresql|mysql|mssql)(\+\w+)?://")
+"""Addresses that MLflow serves today; it keeps no runs in plain folders any more."""
+
+DATABRICKS = re.compile(r"databricks(-uc)?(://[\w.-]+(:[\w.-]+)?)?")
+"""A profile, or a scope and the prefix of a key: names of secrets, not secrets."""
+
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
+LOGIN = re.compile(r"[^/?#@\s\\]*")
+PLACE = re.compile(
+    r"(?:[\w.-]+|\[[\da-fA-F:.]+\])?(?::\d{1,5})?(?:/[\w.~+/-]*)?(?:\?(?P<query>[^#@\s]*))?", re.ASCII
+)
+"""Host, port, path or database, query: all that an address may be beside its login. An address that is not of this
+form is read in different ways by different readers, so that nobody knows where its password ends."""
+
+BUCKET = re.compile(
+    r"[A-Za-z][\w+.-]*://(?:anonymous@)?[\w.-]*(?::\d{1,5})?(?:/[^@?#;]*)?(?:\?(?P<query>.*))?", re.ASCII
+)
+"""Address of a storage without a secret: bucket, path, query."""
+
+HARMLESS = (
+    "charset|connect_timeout|driver|encrypt|mode|sslmode|timeout|trustservercertificate"
+    "|endpoint_override|project_id|region|retry_limit_seconds|scheme"
+)
+"""Keys of a query that may be shown with their values."""
+
+PAIR = re.compile(rf"({HARMLESS})=[\w.:/+ -]*", re.ASCII | re.IGNORECASE)
+WORD = re.compile(
+    rf"{HARMLESS}|database|dbname|host|odbc_connect|passwd|password|port|pwd|server|sslpassword|uid|user|username",
+    re.IGNORECASE,
+)
+"""Words of addresses that are no secrets, wherever they stand."""
+
+WRONG_HOST = "Invalid Host header"
+
+ANSWERS = (
+    (WRONG_HOST, "it does not take this name of its host: its option --allowed-hosts must have it"),
+    (r"too many (\d{3}) error responses", r"it answers with status \1 again and again; its own log says why"),
+    (r"error code (40[13]) != 200", r"it answers with status \1, which refuses who asks"),
+    (r"error code (\d{3}) != 200", r"it answers with status \1, as no MLflow server does"),
+    (r"not in a valid JSON format|as none does", "it answers, but not as an MLflow server does"),
+    (r"read timeout=(\d+)", r"no answer within \1 s"),
+    (r"Connection\w* timed out|connect timeout=", "no connection in time; a firewall may drop it"),
+    (r"Connection refused", "no server listens there"),
+    (r"NameResolutionError|getaddrinfo failed", "this name is not known here"),
+    (r"Network is unreachable|No route to host", "no network leads there"),
+    (r"Connection aborted|Connection reset|RemoteDisconnected", "it ends the connection without an answer"),
+    (r"CERTIFICATE_VERIFY_FAILED", "its certificate is not one that this machine trusts"),
+    (r"WRONG_VERSION_NUMBER|record layer failure", "it does not speak https"),
+)
+"""Signs in what MLflow's client raises of a server, and what they mean: the client's own first line names a class of a
+library, and the reason behind it is cut off."""
+
+IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]*")
+
+
+def default_uri(out: Path | str) -> str:
+    """The embedded store in the output folder."""
+    return f"sqlite:///{Path(out).resolve() / 'mlflow.db'}"
+
+
+def shown(address: str) -> str:
+    """An address as anybody may see it: scheme, host, port, path, database and harmless parts of a query.
+
+    All else is `***`; where it cannot be told apart, everything behind the scheme is.
+    """
+    if DATABRICKS.fullmatch(address) or REFERENCE.fullmatch(address):
+        return address
+    scheme, colon, rest = address.partition(":")
+    if not colon:
+        return address if re.fullmatch(r"[\w./~ -]*", address) else MASK
+    if not SCHEME.fullmatch(scheme) or not rest.startswith("//"):
+        return f"{scheme}:{MASK}" if scheme in ("sqlite", "file") else MASK
+    rest = rest[2:]
+    if scheme in ("sqlite", "file") and rest.startswith("/"):
+        path, mark, query = rest.partition("?")
+        return f"{scheme}://{path}{mark}{query if _harmless(query) else MASK}"
+    login, at, place = rest.rpartition("@")
+    found = PLACE.fullmatch(place)
+    if found is None or not LOGIN.fullmatch(login):
+        return f"{scheme}://{MASK}"
+    query = found["query"]
+    if query and not _harmless(query):
+        place = f"{place.partition('?')[0]}?{MASK}"
+    return f"{scheme}://{MASK + at if at else ''}{place}"
+
+
+def _harmless(query: str) -> bool:
+    pairs = parse_qsl(query, keep_blank_values=True)
+    return all(PAIR.fullmatch(f"{name}={value}") for name, value in pairs)
+
+
+def masked(text: str, address: str = "") -> str:
+    """`text` with every address in it as `shown`, and without any part of `address` that is not shown."""
+    if address:
+        text = text.replace(address, shown(address))
+    for part in _hidden(address):
+        ends = ("", "") if len(part) > 2 else (r"(?<!\w)", r"(?!\w)")
+        text = re.sub(f"{ends[0]}{re.escape(part)}{ends[1]}", MASK, text, flags=re.IGNORECASE)
+    return IN_TEXT.sub(_shown_in_text, text)
+
+
+def _shown_in_text(found: re.Match[str]) -> str:
+    address = found[0].rstrip(".,;:)")
+    return shown(address) + found[0][len(address) :]
+
+
+def _hidden(address: str) -> list[str]:
+    """The words of an address that are not shown, as drivers may quote them, the longest first."""
+    public = shown(address)
+    if public == address:
+        return []
+    whole = address.partition("://")[2] or address
+    readings = {whole, unquote(whole), unquote_plus(whole), unquote_plus(unquote_plus(whole))}
+    known = {word.lower() for word in _words(public)}
+    words = {word for text in readings for word in _words(text) if not WORD.fullmatch(word)}
+    words = {word for word in words if word.lower() not in known}
+    words |= {
+        form
+        for word in words
+        for form in (quote(word, errors="surrogatepass"), ascii(word)[1:-1], json.dumps(word)[1:-1])
+    }
+    return sorted(words, key=lambda word: (-len(word), word))
+
+
+def _words(text: str) -> Iterator[str]:
+    return filter(None, re.split(r"[:/@?#&=;,+{}()\[\]\s\\'\"]+", text))
+
+
+def one_line(error: Exception, address: str = "") -> str:
+    """The first line of an error that a store at `address` raised, without any secret."""
+    if isinstance(error, InputError):
+        return str(error)
+    said = str(error)
+    if address.startswith(HTTP):
+        for sign, meaning in ANSWERS:
+            if found := re.search(sign, said):
+                return found.expand(meaning)
+    first = (said.splitlines() or [type(error).__name__])[0]
+    return masked(first, address)[:200]
+
+
+def login_cure(error: Exception, address: str) -> str:
+    """What to set where a server refuses who asks."""
+    if address.startswith(HTTP) and re.search(r"\b40[13]\b", str(error)) and WRONG_HOST not in str(error):
+        return f" Set {USER} and {PASSWORD} to an account that is allowed to do this."
+    return ""
+
+
+def kept(address: str, environment: MutableMapping[str, str] = os.environ) -> str:
+    """The address as settings and files may have it; a secret in it is put into `environment`.
+
+    `env:NAME` stays as it is, and is read when it is used.
+
+    Raises:
+        ValueError: If it is no address of a store.
+    """
+    if address.startswith("env:"):
+        _variable(address)
+        return address
+    _check(address)
+    if _lacks(address):
+        return address
+    if address.startswith(HTTP):
+        parts = urlsplit(opened(address, environment))
+        at = f"{MASK}@" if "@" in urlsplit(address).netloc else ""
+        return f"{parts.scheme}://{at}{parts.netloc}{parts.path}"
+    if shown(address) != address:
+        environment[ADDRESS] = address
+    return shown(address)
+
+
+def opened(address: str, environment: MutableMapping[str, str] = os.environ) -> str:
+    """The whole address for MLflow's client; user and password of an `http` one are put into `environment`.
+
+    Args:
+        address: As given, or as `kept`.
+
+    Raises:
+        ValueError: If it is no address of a store, or the variable that holds what is lacking is not set.
+    """
+    if address.startswith("env:"):
+        name = _variable(address)
+        if not environment.get(name):
+            raise ValueError(
+                f"must name a variable that is set, but {name} is not: set it to the store's address."
+            )
+        address = environment[name]
+    _check(address)
+    if address.startswith(HTTP):
+        return _without_login(address, environment)
+    if not _lacks(address):
+        return address
+    whole = environment.get(ADDRESS, "")
+    if not whole or _lacks(whole) or shown(whole) != address:
+        raise ValueError(
+            f"must be given again: the output folder keeps no password, but {address} needs one: set {ADDRESS} to "
+            "the whole address."
+        )
+    return whole
+
+
+def _without_login(address: str, environment: MutableMapping[str, str]) -> str:
+    parts = urlsplit(address)
+    login, at, place = parts.netloc.rpartition("@")
+    user, _, password = login.partition(":")
+    if login == MASK and not (environment.get(USER) and environment.get(PASSWORD)):
+        raise ValueError(
+            f"needs a login, which the output folder does not keep: set {USER} and {PASSWORD} for {shown(address)}."
+        )
+    if at and login != MASK:
+        if not (user and password):
+            raise ValueError(
+                f"must name both user and password or neither, but got {shown(address)}; "
+                f"they may stand in {USER} and {PASSWORD} instead."
+            )
+        environment[USER], environment[PASSWORD] = unquote(user), unquote(password)
+    return f"{parts.scheme}://{place}{parts.path}"
+
+
+def _variable(address: str) -> str:
+    if (found := REFERENCE.fullmatch(address)) is None:
+        raise ValueError("must have the name of an environment variable behind `env:`.")
+    return found[1]
+
+
+def _lacks(address: str) -> bool:
+    """Whether the address is one of which only the harmless part was kept."""
+    behind = address.partition("://")[2]
+    return behind == MASK or behind.startswith(f"{MASK}@") or behind.endswith(f"?{MASK}")
+
+
+def _check(address: str) -> None:
+    """Refuse what MLflow would not take, or its reader would take for something else."""
+    if DATABRICKS.fullmatch(address):
+        return
+    if not STORES.match(address):
+        raise ValueError(
+            "must be an address of an MLflow store (http://, https://, sqlite:///FILE, postgresql://, mysql://, "
+            f"mssql://, databricks, or env:NAME for that in a variable), but got {shown(address)!r}."
+        )
+    if address.startswith("sqlite:") and ("?" in address or shown(address) != address):
+        raise ValueError(
+            "must be sqlite:///FILE, in whose path there can be no `?`, which would begin a query, but got "
+            f"{shown(address)}."
+        )
+    if address.startswith(HTTP) and not _readable(address):
+        raise ValueError(
+            "must be http://HOST:PORT without `?` or `#`; in a user or password `/`, `?`, `#`, `@` and spaces are "
+            f"written %2F, %3F, %23, %40 and %20, but got {shown(address)}."
+        )
+    if not address.startswith((*HTTP, "sqlite:")) and not _lacks(address) and not _database(address):
+        raise ValueError(
+            "must be DIALECT://USER:PASSWORD@HOST:PORT/DATABASE; in a user or password `@`, `:` and `/` are written "
+            f"%40, %3A and %2F, but got {shown(address)}."
+        )
+
+
+def _readable(address: str) -> bool:
+    """Whether urllib reads an `http` address as one of a server."""
+    try:
+        parts = urlsplit(address)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return False
+    return bool(host) and not (
+        parts.query or parts.fragment or re.search(r"[@\s\\]", parts.path + (host or ""))
+    )
+
+
+def _database(address: str) -> bool:
+    """Whether SQLAlchemy reads the address of a database, and no part of a login as something else."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        url = make_url(address)
+    except (ArgumentError, ValueError):
+        return False
+    return "@" not in f"{url.host}{url.database}"
+
+
+def place_without_secret(address: str) -> str:
+    """A storage or cluster address as it is.
+
+    Raises:
+        ValueError: If it holds a secret, or could hold one.
+    """
+    if address.startswith("file:///") or not re.match(r"[A-Za-z][\w+.-]*://|(s3|gs|https?):", address):
+        return address
+    found = BUCKET.fullmatch(address)
+    if found is None or not _harmless(found["query"] or ""):
+        raise ValueError(
+            "must hold no key and no password, as it is kept and shown: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+            "GOOGLE_APPLICATION_CREDENTIALS or RAY_AUTH_TOKEN of the environment hold them; `@`, `?`, `#` "
+            f"and `;` are not allowed in it, but got {shown(address)}."
+        )
+    return address
+
+
+def cluster_problems(address: str | None) -> list[str]:
+    """Why a tracking address cannot be sent with a job: all who may list jobs would see its secret."""
+    if address is None or not (_lacks(address) or shown(address) != address):
+        return []
+    if address.startswith(HTTP):
+        cure = f"Give it without the login, and put {USER} and {PASSWORD} into the head's ~/.bashrc."
+    else:
+        cure = f"Put it into the head's ~/.bashrc as {ADDRESS}, and give `--tracking-uri env:{ADDRESS}`."
+    return [
+        "`--tracking-uri` must not hold a password, which the cluster's list of jobs would show, but got "
+        f"{shown(address)}. {cure}"
+    ]
+
+
+def ui_command(address: str) -> str:
+    """What a person types to look at the runs, or the address to open."""
+    address, name = _named(address)
+    if address.startswith("http"):
+        return shown(address).replace(f"{MASK}@", "")
+    if name:
+        return f'MLFLOW_BACKEND_STORE_URI="${name}" mlflow ui --host 127.0.0.1'
+    return f"mlflow ui --host 127.0.0.1 --backend-store-uri {shlex.quote(address)}"
+
+
+def store_command(address: str, *words: str) -> str:
+    """A command of MLflow's on the store at `address`, as a person types it."""
+    address, name = _named(address)
+    if name:
+        return f'{ADDRESS}="${name}" {shlex.join(words)}'
+    return f"{ADDRESS}={shlex.quote(shown(address).replace(f'{MASK}@', ''))} {shlex.join(words)}"
+
+
+def _named(address: str) -> tuple[str, str]:
+    """An address, and the name of the variable that stands for it in commands; empty where it may be typed."""
+    name = ""
+    if found := REFERENCE.fullmatch(address):
+        name = found[1]
+        address = os.environ.get(name, address)
+    if address.startswith(HTTP):
+        return address, ""
+    return address, name or (ADDRESS if shown(address) != address or _lacks(address) else "")

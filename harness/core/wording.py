@@ -1,0 +1,24 @@
+"""Durations and errors in few words."""
+
+import re
+import textwrap
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `3 h 05 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def one_line(problem: BaseException) -> str:
+    """An exception as one line: a ValueError's own words, else its type and its words."""
+    words = textwrap.shorten(str(problem), 400, placeholder=" …")
+    return words if words and isinstance(problem, ValueError) else f"{type(problem).__name__}: {words}"
+
+
+def last_line(text: str, most: int = 200) -> str:
+    """The last line of an error with words in it, without colours."""
+    lines = [" ".join(line.split()) for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()]
+    return next((line[:most] for line in reversed(lines) if re.search(r"\w", line)), "no reason given")

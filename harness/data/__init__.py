@@ -1,0 +1,1 @@
+"""Tasks and their data: found, read, checked for leakage, tokenised once."""

@@ -1,0 +1,70 @@
+"""Adapters taken out of an output folder, which may have moved since: where they lie, and what goes with them."""
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+BACKBONE = "backbone"
+"""Folder inside an export that holds the backbone which the quickstart made: nobody else has it."""
+
+LARGEST = 16 * 2**20
+"""Bytes of the largest backbone that goes along."""
+
+
+def copy_adapter(source: Path, target: Path) -> dict[str, Any]:
+    """Copy an adapter's files so that they can be used anywhere on this machine.
+
+    A backbone that was made for the quickstart goes along, as `backbone/`; any other is named by its absolute path or
+    hub id.
+
+    Args:
+        source: An exported adapter.
+        target: A folder that is there; its `lingo.json` and model card are left as they were written.
+
+    Returns:
+        What its `lingo.json` should say.
+
+    Raises:
+        AdapterError: If `source` is no whole export.
+    """
+    from lingo.adapter_folder import read_facts, read_json
+    from lingo.card import FACTS
+    from lingo.folder import write_json
+
+    place, facts = read_facts(source).place, read_json(source / FACTS)
+    for path in sorted(source.iterdir()):
+        if path.is_file():
+            shutil.copyfile(path, target / path.name)
+    backbone = dict(facts["backbone"])
+    if not backbone["trained"] and _carry(place, target / BACKBONE, backbone["digest"]):
+        backbone["source"] = BACKBONE
+        settings = read_json(target / "adapter_config.json") | {"base_model_name_or_path": BACKBONE}
+        write_json(target / "adapter_config.json", settings)
+    return facts | {"backbone": backbone}
+
+
+def _carry(place: str, target: Path, digest: str) -> bool:
+    """Copy the backbone at `place` to `target`, or make it there as the quickstart does; whether it is the one."""
+    from harness.data.quickstart import make_backbone
+    from lingo import checkpoint
+
+    folder = Path(place)
+    if (folder / "config.json").is_file():
+        files = {
+            folder / "config.json",
+            *checkpoint.weight_files(folder),
+            *checkpoint.tokenizer_files(folder),
+        }
+        if sum(path.stat().st_size for path in files) > LARGEST or checkpoint.digest(folder) != digest:
+            return False
+        target.mkdir()
+        for path in files:
+            shutil.copyfile(path, target / path.name)
+        return True
+    with tempfile.TemporaryDirectory() as scratch:
+        made = make_backbone(Path(scratch) / BACKBONE)
+        if checkpoint.digest(made) != digest:
+            return False
+        shutil.copytree(made, target)
+    return True

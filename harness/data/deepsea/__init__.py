@@ -1,0 +1,1 @@
+"""DeepSEA's data from its MATLAB files."""

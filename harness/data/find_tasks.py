@@ -1,0 +1,46 @@
+"""Tasks by the names under which people know them."""
+
+from collections.abc import Iterable
+
+from harness.core.errors import InputError, nearest
+from harness.data.tasks import ALIASES, TASKS, TaskRow, alias
+
+
+def find_task(name: str) -> TaskRow:
+    """The row of a task by its official name or an alias (`EMP/H3`, `emp_H3`, `H3`, `human_tf_0`), or of a
+    person's own data by its path.
+
+    Raises:
+        InputError: If no task has this name; it gives the nearest known names. If own data has problems.
+    """
+    from harness.data.own_data import is_own, own_task
+
+    row = ALIASES.get(alias(name))
+    if row is None:
+        if is_own(name):
+            return own_task(name)
+        raise InputError(f"`--tasks` must name known tasks, but got {name!r}.{nearest(name, TASKS)}")
+    return row
+
+
+def find_tasks(names: Iterable[str]) -> list[TaskRow]:
+    """The rows of several tasks, each once, in the given order.
+
+    Raises:
+        InputError: with one line for each unknown name.
+    """
+    found: dict[str, TaskRow] = {}
+    problems: list[str] = []
+    for name in names:
+        try:
+            row = find_task(name)
+            if found.setdefault(row.name, row).source != row.source:
+                problems.append(
+                    f"`--tasks` must name data of different names, but {found[row.name].source} and {row.source} "
+                    f"would both be {row.name}."
+                )
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
+    return list(found.values())

@@ -1,0 +1,380 @@
+"""Tasks on disk: found, checked, tokenised once, and opened memory-mapped by every worker.
+
+A prepared task is a folder named after the digest of all that made it (data, tokenizer, prompt, length,
+limit), so that studies, worker groups and later runs share it. Training opens train and dev through
+`open_prepared`; the test split is another file, and only `open_test` opens it, in the final stage.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from harness.core.errors import InputError
+from harness.data.encoding import Encoder, Progress
+from harness.data.labelled_files import Rows
+from harness.data.leakage import audited
+from harness.data.packed_leakage import packed_audit
+from harness.data.sources import label_names, read_splits, source_marks, split_digests, split_places
+from harness.data.split_checks import look_at_labels, refuse_same_tokens
+from harness.data.strands import Joined, OtherStrand
+from harness.data.tasks import Strands, TaskRow
+from lingo.data import Kind, Split, TaskData
+from lingo.nucleotides import Units
+from lingo.prompts import Prompt
+
+REVERSE = "_reverse"
+"""Ending of the files that hold the other strand of dev and test."""
+
+FORMAT = 1
+"""Part of every digest: raised when prepared folders of the past must not be used again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedTask:
+    """A tokenised task on disk.
+
+    Attributes:
+        folder: Absolute path of the folder with `{train,dev,test}.arrow` and `meta.json`.
+        name, kind, num_labels, metric: As in `lingo.data.TaskData`.
+        digest: sha256 of data, tokenizer, prompt, length and limit.
+        rows: Sequences of each split.
+        longest: Tokens of the longest sequence of each split.
+        truncated: Sequences of each split that were cut to fit the backbone.
+        marks: What a reader of results must know (`smoke`, `changed split`, `truncated`, `undefined test score`),
+            each with the line that says why.
+        leaks: What the leakage audit counted before `--limit`, see `harness.data.leakage.Leaks.to_dict`.
+        undefined_labels: Of a multi-label task, in each split, the labels without positives or without
+            negatives: they have no AUROC.
+        label_names: Names of a multi-label task's labels.
+        reused: Whether the folder was there already.
+    """
+
+    folder: Path
+    name: str
+    kind: Kind
+    num_labels: int
+    metric: str
+    digest: str
+    rows: Mapping[str, int]
+    longest: Mapping[str, int]
+    truncated: Mapping[str, int]
+    marks: Mapping[str, str]
+    leaks: Mapping[str, Any]
+    reused: bool
+    undefined_labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    label_names: Sequence[str] = ()
+
+
+def prepare(
+    row: TaskRow,
+    data_dir: Path | str,
+    out: Path | str,
+    *,
+    tokenizer: Any,
+    pad_id: int,
+    max_length: int | None = None,
+    prompt: Prompt | None = None,
+    limit: int | None = None,
+    drop_leaks: bool = False,
+    strands: Strands = "none",
+    backbone: str = "",
+    progress: Progress | None = None,
+) -> PreparedTask:
+    """Tokenise a task into a folder below `out`, or find it there.
+
+    Args:
+        row: The task.
+        data_dir: Folder with the task's files, see `harness.data.sources`.
+        out: Folder of prepared tasks; made when absent.
+        tokenizer: The backbone's tokenizer, or units of one (`lingo.nucleotides`).
+        pad_id: Token id of padding.
+        max_length: Tokens that the backbone takes, prompt and special tokens included. Longer sequences are
+            cut, which `truncated` and a mark record. `None` for no limit.
+        prompt: What stands around each sequence; `None` for nothing.
+        limit: Rows kept of each split: the first of a shuffle that depends on the file alone.
+        drop_leaks: Take out of train the rows that dev or test has as well, on either strand.
+        strands: Where the reverse complement of each sequence is prepared as well: as further rows of train, or
+            beside dev and test for `open_reverse_dev` and `open_reverse_test`.
+        backbone: Whose tokenizer it is, for messages.
+        progress: Told how far tokenisation is.
+
+    Raises:
+        InputError: with one line for each problem of the files; nothing is left on disk then.
+    """
+    if limit is not None and limit < 1:
+        raise InputError(f"`--limit` must be at least 1, but got {limit}.")
+    digests = split_digests(row, data_dir)
+    recipe = {
+        "format": FORMAT,
+        "task": [row.name, row.kind, row.num_labels, row.metric],
+        "files": digests,
+        "tokenizer": tokenizer_digest(tokenizer.tokenizer if isinstance(tokenizer, Units) else tokenizer),
+        "pad_id": pad_id,
+        "prompt": None if prompt is None else [prompt.prefix, prompt.suffix],
+        "max_length": max_length,
+        "limit": limit,
+        "published": row.published,
+    }
+    if drop_leaks:
+        recipe["drop_leaks"] = True
+    if isinstance(tokenizer, Units):
+        recipe |= tokenizer.recipe()
+    if strands != "none":
+        recipe["strands"] = strands
+    digest = _digest(recipe)
+    folder = Path(out).resolve() / f"{row.name.replace('/', '_')}-{digest[:16]}"
+    ready = read_prepared(folder, reused=True)
+    if ready is not None:
+        return ready
+    splits = read_splits(row, data_dir)
+    meta: dict[str, Any] = {"digest": digest, "recipe": recipe, "marks": _count_marks(row, splits, limit)}
+    splits, meta["leaks"] = (packed_audit if row.packed else audited)(
+        row.name, splits, meta["marks"], drop=drop_leaks
+    )
+    if limit is not None:
+        splits = {split: rows.take(_sample(digests[split], rows, limit)) for split, rows in splits.items()}
+    names = label_names(row, data_dir) if row.kind == "multilabel" else []
+    meta["marks"] |= look_at_labels(row, splits, split_places(row, data_dir), limit=limit, names=names)
+    if row.kind == "multilabel":
+        meta["label_names"] = names
+        meta["undefined_labels"] = _undefined(splits, meta["label_names"])
+    with _made_at_once(folder) as made:
+        encoder = Encoder(tokenizer, prompt, max_length, progress, made)
+        for split, part in _stranded(splits, strands).items():
+            ids, offsets, cut = encoder.encode(f"{row.name} {split}", part.sequences)
+            if split == "train":
+                refuse_same_tokens(row, part, ids, offsets, backbone)
+            _write_split(made / f"{split}.arrow", ids, offsets, part.labels)
+            meta.setdefault("bytes", {})[split] = (made / f"{split}.arrow").stat().st_size
+            if split in splits:
+                meta.setdefault("rows", {})[split] = len(part.labels)
+                meta.setdefault("longest", {})[split] = int(np.diff(offsets).max())
+                meta.setdefault("truncated", {})[split] = cut
+        meta["marks"] |= _truncation_mark(row, meta["truncated"], meta["rows"], encoder.longest, max_length)
+        (made / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
+    prepared = read_prepared(folder)
+    assert prepared is not None, folder
+    return prepared
+
+
+def read_prepared(folder: Path | str, *, reused: bool = False) -> PreparedTask | None:
+    """What a prepared folder says of itself; `None` when it is not there or not whole."""
+    folder = Path(folder).resolve()
+    try:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        whole = "leaks" in meta and all(
+            (folder / f"{split}.arrow").stat().st_size == size for split, size in meta["bytes"].items()
+        )
+    except (OSError, ValueError, KeyError):
+        return None
+    if not whole:
+        return None
+    name, kind, num_labels, metric = meta["recipe"]["task"]
+    return PreparedTask(
+        folder=folder,
+        name=name,
+        kind=kind,
+        num_labels=num_labels,
+        metric=metric,
+        digest=meta["digest"],
+        rows=meta["rows"],
+        longest=meta["longest"],
+        truncated=meta["truncated"],
+        marks=meta["marks"],
+        leaks=meta["leaks"],
+        reused=reused,
+        undefined_labels=meta.get("undefined_labels", {}),
+        label_names=meta.get("label_names", ()),
+    )
+
+
+def open_prepared(folder: Path | str) -> TaskData:
+    """Train and dev of a prepared task, memory-mapped. The test split's file is not touched.
+
+    Raises:
+        InputError: If the folder holds no prepared task.
+    """
+    folder = Path(folder)
+    try:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        name, kind, num_labels, metric = meta["recipe"]["task"]
+        return TaskData(
+            name=name,
+            kind=kind,
+            num_labels=num_labels,
+            metric=metric,
+            pad_id=meta["recipe"]["pad_id"],
+            train=_open_split(folder / "train.arrow"),
+            dev=_open_split(folder / "dev.arrow"),
+            digest=meta["digest"],
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{folder}: is no whole prepared task ({error}); remove it and run again.") from None
+
+
+def read_recipe(folder: Path | str) -> dict[str, Any]:
+    """What a prepared folder was made from: files, tokenizer, prompt (prefix and suffix, or null), length, limit."""
+    recipe: dict[str, Any] = json.loads((Path(folder) / "meta.json").read_text(encoding="utf-8"))["recipe"]
+    return recipe
+
+
+def open_reverse_dev(folder: Path | str) -> Split | None:
+    """The other strand of the dev split, row by row; `None` when the task was prepared without."""
+    path = Path(folder) / f"dev{REVERSE}.arrow"
+    return _open_split(path) if path.exists() else None
+
+
+def read_label_names(folder: Path | str) -> list[str]:
+    """Names of a multi-label task's labels, in their order."""
+    names: list[str] = json.loads((Path(folder) / "meta.json").read_text(encoding="utf-8")).get(
+        "label_names", []
+    )
+    return names
+
+
+def open_test(folder: Path | str) -> Split:
+    """The test split of a prepared task, memory-mapped. For the final stage alone.
+
+    Raises:
+        InputError: If the folder holds no prepared task.
+    """
+    try:
+        return _open_split(Path(folder) / "test.arrow")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder}: has no whole test split ({error}); remove it and run again.") from None
+
+
+def open_reverse_test(folder: Path | str) -> Split | None:
+    """The other strand of the test split, as `open_reverse_dev`. For the final stage alone."""
+    path = Path(folder) / f"test{REVERSE}.arrow"
+    return _open_split(path) if path.exists() else None
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """sha256 of vocabulary, rules and special tokens; padding and truncation settings do not count."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = json.loads(backend.to_str()) if backend is not None else tokenizer.get_vocab()
+    for transient in ("padding", "truncation"):
+        rules.pop(transient, None)
+    return _digest(
+        [type(tokenizer).__name__, rules, {k: str(v) for k, v in tokenizer.special_tokens_map.items()}]
+    )
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _stranded(splits: Mapping[str, Rows], strands: Strands) -> dict[str, Rows]:
+    """The splits to write: train with its other strand behind it, dev and test with theirs beside them."""
+    made: dict[str, Rows] = {}
+    for split, rows in splits.items():
+        turned = OtherStrand(rows.sequences)
+        if split == "train" and strands in ("train", "both"):
+            both = Joined(rows.sequences, turned)
+            made[split] = Rows(both, np.concatenate([rows.labels, rows.labels]))
+        else:
+            made[split] = rows
+        if split != "train" and strands in ("test", "both"):
+            made[split + REVERSE] = Rows(turned, rows.labels)
+    return made
+
+
+def _undefined(splits: Mapping[str, Rows], names: Sequence[str]) -> dict[str, list[str]]:
+    """Names of the labels that are the same in all rows of a split."""
+    found = {}
+    for split, rows in splits.items():
+        constant = rows.labels.min(axis=0) == rows.labels.max(axis=0)
+        found[split] = [names[i] for i in np.flatnonzero(constant).tolist()]
+    return found
+
+
+def _sample(digest: str, rows: Rows, limit: int) -> NDArray[np.int64]:
+    """`limit` row numbers that depend on the file alone; those of a smaller limit come first."""
+    return np.random.default_rng(int(digest[:16], 16)).permutation(len(rows.labels))[:limit]
+
+
+def _count_marks(row: TaskRow, splits: Mapping[str, Rows], limit: int | None) -> dict[str, str]:
+    marks: dict[str, str] = {}
+    marks |= source_marks(row)
+    if row.generated:
+        marks["generated data"] = f"{row.name} is generated DNA with planted motifs."
+    changed = [
+        f"{split} has {len(splits[split].labels):,} rows (published {published:,})"
+        for split, published in row.published.items()
+        if len(splits[split].labels) != published
+    ]
+    if changed:
+        marks["changed split"] = (
+            f"{row.name}: {', '.join(changed)}; scores do not compare with published ones."
+        )
+    if limit is not None:
+        marks["smoke"] = f"{row.name}: only the first {limit:,} rows of each shuffled split (--limit)."
+    return marks
+
+
+def _truncation_mark(
+    row: TaskRow, cut: Mapping[str, int], rows: Mapping[str, int], longest: int, max_length: int | None
+) -> dict[str, str]:
+    parts = [f"{number:,} of {rows[split]:,} in {split}" for split, number in cut.items() if number]
+    if not parts:
+        return {}
+    return {
+        "truncated": f"{row.name}: sequences are cut to the backbone's {max_length:,} tokens "
+        f"({', '.join(parts)}; the longest has {longest:,})."
+    }
+
+
+@contextmanager
+def _made_at_once(folder: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `folder` when the block ends well, and nothing when it does not."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    made.chmod(0o755)
+    try:
+        yield made
+        if folder.exists() and read_prepared(folder) is None:
+            shutil.rmtree(folder)
+        try:
+            made.rename(folder)
+        except OSError:
+            if read_prepared(folder) is None:
+                raise
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _write_split(
+    path: Path, ids: NDArray[np.integer], offsets: NDArray[np.int64], labels: NDArray[Any]
+) -> None:
+    flat = pa.array(np.ascontiguousarray(labels).reshape(-1))
+    column = flat if labels.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, labels.shape[1])
+    columns = [pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(ids)), column]
+    batch = pa.record_batch(columns, names=["ids", "label"])
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+
+
+def _open_split(path: Path) -> Split:
+    batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+    column, labels = batch.column("ids"), batch.column("label")
+    if pa.types.is_fixed_size_list(labels.type):
+        shape = (len(labels), labels.type.list_size)
+        values = labels.values.to_numpy(zero_copy_only=True).reshape(shape)
+    else:
+        values = labels.to_numpy(zero_copy_only=True)
+    return Split(
+        ids=column.values.to_numpy(zero_copy_only=True),
+        offsets=column.offsets.to_numpy(zero_copy_only=True),
+        labels=values,
+    )

@@ -1,0 +1,210 @@
+"""Where a task's rows come from: text or Parquet files in GUE's layout, or data packed by `prepare`."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from harness.core.errors import InputError, typed
+from harness.data.labelled_files import Rows, file_digest, read_rows
+from harness.data.leakage import kept_for_training
+from harness.data.own_data import SHARE, SUFFIXES, own_places, read_own
+from harness.data.packed import META, PackedSequences, PackedSplit
+from harness.data.split_checks import look_at_labels
+from harness.data.tasks import SPLITS, Strands, TaskRow
+
+
+def find_task_files(row: TaskRow, data_dir: Path | str) -> dict[str, Path]:
+    """The files of a task's splits, `{train,dev,test}.csv` or `.parquet`, below `data_dir`.
+
+    Their folder has the official name (`EMP/H3`, also inside `GUE/`) or that of the hub's mirror (`emp_H3`).
+
+    Raises:
+        InputError: If the folder or a split is not there; one line for each.
+    """
+    data_dir = Path(data_dir)
+    if not data_dir.is_dir():
+        raise InputError(f"`--data-dir` must be a folder, but got {data_dir}.")
+    folders = [data_dir / name for name in folder_names(row)]
+    folder = next((folder for folder in folders if folder.is_dir()), None)
+    if folder is None:
+        raise InputError(
+            f"{row.name}: expected train.csv, dev.csv and test.csv (or .parquet) in {folders[0]}, "
+            "but there is none."
+        )
+    problems: list[str] = []
+    files = {split: _split_file(row, folder, split, problems) for split in SPLITS}
+    if problems:
+        raise InputError(problems)
+    return files
+
+
+def folder_names(row: TaskRow) -> list[str]:
+    """Folders that a task may lie in below the data folder."""
+    return [name for name in (row.name, f"GUE/{row.name}", row.mirror) if name]
+
+
+def _split_file(row: TaskRow, folder: Path, split: str, problems: list[str]) -> Path:
+    choices = [folder / f"{split}{suffix}" for suffix in SUFFIXES]
+    found = [path for path in choices if path.is_file()]
+    if not found:
+        problems.append(f"{choices[0]}: missing (and no .parquet); {row.name} needs its {split} split.")
+    elif len(found) > 1:
+        problems.append(
+            f"{folder}: must hold one file for {split}, but has {found[0].name}, {found[1].name}."
+        )
+    return (found or choices)[0]
+
+
+def check_task(row: TaskRow, data_dir: Path | str) -> list[str]:
+    """Every problem of a task's files, one line each; empty when it can be prepared."""
+    try:
+        if row.packed:
+            _packed(row, data_dir)
+        else:
+            read_splits(row, data_dir)
+    except InputError as error:
+        return error.problems
+    return []
+
+
+def training_rows(
+    row: TaskRow,
+    data_dir: Path | str,
+    *,
+    drop_leaks: bool = False,
+    limit: int | None = None,
+    strands: Strands = "none",
+) -> int:
+    """Rows of the training split as they are trained: without those that `--drop-leaks` takes out, at most
+    `limit`, and with both strands where `strands` says so.
+
+    Raises:
+        InputError: with every problem of the task's files, or when no trial could be chosen by its dev split.
+    """
+    if row.packed and not drop_leaks:
+        rows = _packed(row, data_dir)["train"].forward
+    else:
+        splits = read_splits(row, data_dir)
+        look_at_labels(row, splits, split_places(row, data_dir))
+        rows = len(kept_for_training(splits) if drop_leaks else splits["train"].labels)
+    return min(rows, limit or rows) * (2 if strands in ("train", "both") else 1)
+
+
+def label_notes(row: TaskRow, data_dir: Path | str) -> list[str]:
+    """What a task's labels tell before anything is trained, see `harness.data.split_checks.look_at_labels`.
+
+    Packed data are looked at when they are prepared.
+
+    Raises:
+        InputError: As `training_rows`.
+    """
+    if row.packed:
+        return []
+    splits, names = read_splits(row, data_dir), label_names(row, data_dir)
+    return list(look_at_labels(row, splits, split_places(row, data_dir), names=names).values())
+
+
+def split_places(row: TaskRow, data_dir: Path | str) -> dict[str, str]:
+    """For each split where its rows come from, for messages."""
+    if row.source:
+        return own_places(row.source)
+    if row.packed:
+        return {split: f"{split} of {Path(data_dir) / row.name}" for split in SPLITS}
+    return {split: str(path) for split, path in find_task_files(row, data_dir).items()}
+
+
+def forget_rows() -> None:
+    """Free the memory of the rows that were read; they are read again where they are needed."""
+    _read_once.cache_clear()
+
+
+def split_digests(row: TaskRow, data_dir: Path | str) -> dict[str, str]:
+    """What tells the content of each split: the sha256 of its files.
+
+    Raises:
+        InputError: If they are not there.
+    """
+    if row.source:
+        return dict(read_own(row.source).digests)
+    if row.packed:
+        return {name: split.digest for name, split in _packed(row, data_dir).items()}
+    return {split: file_digest(path) for split, path in find_task_files(row, data_dir).items()}
+
+
+def read_splits(row: TaskRow, data_dir: Path | str) -> dict[str, Rows]:
+    """All splits of a task. Of packed data only one strand of each sequence is read.
+
+    Raises:
+        InputError: with every problem of all files.
+    """
+    if row.source:
+        return dict(read_own(row.source).splits)
+    if row.packed:
+        return {name: _rows_of(split) for name, split in _packed(row, data_dir).items()}
+    return _read_files(row, find_task_files(row, data_dir))
+
+
+def label_names(row: TaskRow, data_dir: Path | str) -> list[str]:
+    """Names of a multi-label task's labels."""
+    if row.source:
+        return list(read_own(row.source).label_names)
+    return _packed(row, data_dir)["train"].label_names if row.packed else []
+
+
+def source_marks(row: TaskRow) -> dict[str, str]:
+    """What a reader of results must know of where the rows come from."""
+    cut = read_own(row.source).cut if row.source else ()
+    if not cut:
+        return {}
+    return {"cut split": f"{row.name}: {' and '.join(cut)} cut from train, {SHARE:.0%} each, by its content."}
+
+
+def _packed(row: TaskRow, data_dir: Path | str) -> dict[str, PackedSplit]:
+    folder = Path(data_dir) / row.name
+    if not (folder / META).is_file():
+        raise InputError(
+            f"{row.name}: expected converted data in {folder}, but there is none; make it with `"
+            f"{typed('prepare', row.family, '--source', 'FOLDER', '--out', data_dir)}`."
+        )
+    splits = {split: PackedSplit(folder, split) for split in SPLITS}
+    labels = len(splits["train"].label_names)
+    if labels != row.num_labels:
+        raise InputError(f"{folder}: must have {row.num_labels} labels, but has {labels}; convert it again.")
+    return splits
+
+
+def _rows_of(split: PackedSplit) -> Rows:
+    rows = np.arange(split.forward)
+    return Rows(PackedSequences(split, rows), split.labels(rows))
+
+
+def _read_files(row: TaskRow, files: Mapping[str, Path]) -> dict[str, Rows]:
+    """All splits, or every problem of all of them. The same files are read once: for the plan, and to prepare them
+    for each tokenizer and prompt."""
+    digests = {split: file_digest(path) for split, path in files.items()}
+    return dict(_read_once(row, tuple(files.items()), tuple(digests.items())))
+
+
+@lru_cache(maxsize=64)
+def _read_once(
+    row: TaskRow, named: tuple[tuple[str, Path], ...], digested: tuple[tuple[str, str], ...]
+) -> Mapping[str, Rows]:
+    files, digests = dict(named), dict(digested)
+    splits: dict[str, Rows] = {}
+    problems: list[str] = []
+    for split, path in files.items():
+        splits[split], found = read_rows(path, row.num_labels)
+        problems += found
+    for split, other in combinations(splits, 2):
+        if digests[split] == digests[other] and len(splits[split].labels):
+            problems.append(f"{files[other]}: must differ from {files[split].name}, but is the same file.")
+        elif not problems and set(splits[split].sequences) == set(splits[other].sequences):
+            problems.append(
+                f"{files[other]}: must differ from {files[split].name}, but holds the same sequences."
+            )
+    if problems:
+        raise InputError(problems)
+    return splits

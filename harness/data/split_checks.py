@@ -1,0 +1,135 @@
+"""Splits from which nothing could be learnt or chosen: told before anything is trained."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.core.errors import InputError
+from harness.data.labelled_files import SHOWN, Rows
+from harness.data.tasks import TaskRow
+
+LOOKED_AT = 2000
+"""Training rows whose tokens are compared."""
+
+
+UNDEFINED = "undefined test score"
+"""Mark of a task whose test split has one label alone."""
+
+UNSEEN = "unseen labels"
+"""Mark of a task with labels in dev or test that train never has."""
+
+
+def look_at_labels(
+    row: TaskRow,
+    splits: Mapping[str, Rows],
+    places: Mapping[str, str],
+    *,
+    limit: int | None = None,
+    names: Sequence[str] = (),
+) -> dict[str, str]:
+    """Which labels each split has, test too, before anything is trained; of test nothing but its labels is looked at.
+
+    Args:
+        row: The task.
+        splits: Train, dev and test, as they will be used.
+        places: For each split the file that it comes from.
+        limit: Rows kept of each split; it is named as the cause.
+        names: Names of a multi-label task's labels.
+
+    Returns:
+        Marks, each with the line that says why: `undefined test score`, `unseen labels`.
+
+    Raises:
+        InputError: where train has the same label in all rows, so that nothing can be learnt; where dev has, so that
+            no trial could be chosen by it; and, without `--limit`, where dev or test has a class that train lacks.
+    """
+    what = "target" if row.kind == "regression" else "label"
+    larger = f"use a larger `--limit` than {limit}" if limit is not None else ""
+    wanted = {"train": "nothing can be learnt from one", "dev": f"{row.metric} chooses the trials by them"}
+    problems = [
+        f"{row.name}: the {split} split must have rows of different {what}s, since {why}, but "
+        f"{_alone(splits[split], places[split], what)}; {larger or f'give it rows of other {what}s'}."
+        for split, why in wanted.items()
+        if _constant(splits[split])
+    ]
+    marks = {}
+    if unseen := _unseen(row, splits, names):
+        line = f"{row.name}: train ({places['train']}) has no row of {unseen}; "
+        if limit is None and row.kind == "classification":
+            problems.append(f"{line}give it some, or take those rows out.")
+        marks[UNSEEN] = f"{line}no model can predict what it never saw{f'; {larger}' if larger else ''}."
+    if problems:
+        raise InputError(problems)
+    if _constant(splits["test"]):
+        cure = larger or f"give it rows of other {what}s" + (
+            ", or leave its file out to have test cut from train"
+            if row.source and Path(row.source).is_dir()
+            else ""
+        )
+        marks[UNDEFINED] = (
+            f"{row.name}: {row.metric} will be undefined on test, since "
+            f"{_alone(splits['test'], places['test'], what)}; {cure}."
+        )
+    return marks
+
+
+def _constant(rows: Rows) -> bool:
+    """Whether every row has the same label, of several labels each the same in all rows."""
+    return not len(rows.labels) or bool((rows.labels.min(axis=0) == rows.labels.max(axis=0)).all())
+
+
+def _alone(rows: Rows, place: str, what: str) -> str:
+    labels = rows.labels
+    if len(labels) == 1:
+        return f"{place} has one row"
+    shown = f" {labels[0]:g}" if len(labels) and labels.ndim == 1 else ""
+    return f"all {len(labels):,} rows of {place} have the same {what}{shown}"
+
+
+def _unseen(row: TaskRow, splits: Mapping[str, Rows], names: Sequence[str]) -> str:
+    """Classes, or labels of several, that dev or test has and train never has; empty where there are none."""
+    if row.kind == "regression":
+        return ""
+    seen = _present(splits["train"], row.kind)
+    found: dict[int, list[str]] = {}
+    for split in ("dev", "test"):
+        for label in sorted(_present(splits[split], row.kind) - seen):
+            found.setdefault(label, []).append(split)
+    kind = "class" if row.kind == "classification" else "label"
+    words = [
+        f"{kind} {names[label] if names else label} ({' and '.join(where)} {'has' if len(where) == 1 else 'have'} it)"
+        for label, where in found.items()
+    ]
+    return ", ".join(words[:SHOWN]) + (f" and {len(words) - SHOWN} more" if len(words) > SHOWN else "")
+
+
+def _present(rows: Rows, kind: str) -> set[int]:
+    """Classes with a row; of several labels those that a row has."""
+    found = np.unique(rows.labels) if kind == "classification" else np.flatnonzero(rows.labels.any(axis=0))
+    return set(found.tolist())
+
+
+def refuse_same_tokens(
+    row: TaskRow, rows: Rows, ids: NDArray[np.integer[Any]], offsets: NDArray[np.int64], backbone: str = ""
+) -> None:
+    """Refuse tokens that do not tell sequences apart, as where every sequence is one unknown word.
+
+    Args:
+        backbone: Whose tokens these are.
+
+    Raises:
+        InputError: when more than half of the different sequences among the first rows have the tokens of another.
+    """
+    count = min(LOOKED_AT, len(rows.labels))
+    different = len(set(rows.sequences[:count]))
+    tokens = len({ids[offsets[i] : offsets[i + 1]].tobytes() for i in range(count)})
+    if 2 * tokens < different:
+        whose = f"the tokenizer of {backbone}" if backbone else "the backbone's tokenizer"
+        raise InputError(
+            f"{row.name}: {whose} must tell sequences apart, but {different:,} different ones become {tokens:,} "
+            "different rows of tokens; use `--tokenization one_hot` or `kmer`, a larger `--max-length`, or another "
+            "backbone."
+        )

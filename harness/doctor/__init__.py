@@ -1,0 +1,1 @@
+"""Checks of a machine, and of every node of a cluster, before a run."""

@@ -1,0 +1,373 @@
+"""What a benchmark needs of this machine, checked one thing after another, with advice for each failure."""
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.markup import escape
+
+from harness.core import home
+from harness.core.disk_space import out_place, scratch_place, shortages
+from harness.core.errors import InputError, typed
+from harness.core.host import free_gibibytes, usable_cores
+from harness.core.paths import ROOT
+from harness.core.wording import last_line
+from harness.data import hub, sources
+from harness.data.find_tasks import find_tasks
+from harness.data.tasks import TASKS, TaskRow
+from harness.runs.environment import capture
+from lingo.methods import METHODS
+
+HEALTHY, SICK = 0, 1
+
+ENOUGH_GIB = 4.0
+"""Memory of a driver and one worker group with a small backbone, see `harness.pool.resources`."""
+
+ENOUGH_DISK_GB = 2.0
+RAY_PROGRAM = (
+    f"import sys; sys.path.insert(0, {str(ROOT)!r}); import harness, lingo; sys.path.append(sys.path.pop(0)); "
+    "from harness.pool.local_ray import tell_trial; tell_trial()"
+)
+"""Runs in a process of its own, whose crash or silence is a finding; with this program, and else nothing from its
+folder."""
+
+RAY_S = 400.0
+"""Longer than two starts that are given up."""
+
+State = Literal["ok", "note", "fail"]
+COLOURS: dict[State, str] = {"ok": "green", "note": "yellow", "fail": "bold red"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that was checked.
+
+    Attributes:
+        state: `ok`; `note` for what limits but does not stop a run; `fail` for what stops it.
+        about: What it is about, a word.
+        text: What was found.
+        advice: What to do; empty for `ok`.
+    """
+
+    state: State
+    about: str
+    text: str
+    advice: str = ""
+
+
+Findings = Iterator[Finding]
+
+
+def examine(
+    console: Console,
+    *,
+    models: Sequence[str] = (),
+    data_dir: Path | None = None,
+    tasks: Sequence[str] = (),
+    out: Path = Path("results"),
+    ray: bool = True,
+) -> int:
+    """Check everything and print each finding as it comes.
+
+    Args:
+        models: Backbones as `--models` takes them; folders are loaded and compared tensor by tensor.
+        data_dir: Data folder; the hub's copies are looked for when `None`.
+        tasks: Tasks that must be there; every task that is there is checked when empty.
+        out: Folder that results would be written to.
+        ray: Whether to start Ray for a moment.
+
+    Returns:
+        0 when nothing fails, 1 otherwise.
+
+    Raises:
+        InputError: If `tasks` has an unknown name.
+    """
+    wanted = find_tasks(tasks)
+    checks: list[Callable[[], Findings]] = [
+        versions,
+        devices,
+        extras,
+        lambda: backbones(models),
+        lambda: data(data_dir, wanted),
+        lambda: folders(out),
+    ]
+    checks += [ray_starts] if ray else []
+    failed = 0
+    for check in checks:
+        for finding in check():
+            failed += finding.state == "fail"
+            _show(finding, console)
+    word = f"{failed} problem{'s' if failed != 1 else ''} found." if failed else "Everything needed is there."
+    console.print(word)
+    return SICK if failed else HEALTHY
+
+
+def _show(finding: Finding, console: Console) -> None:
+    colour = COLOURS[finding.state]
+    label = f"[{colour}]{finding.state:4}[/] {finding.about:9}"
+    console.print(f"{label} {escape(finding.text)}", soft_wrap=True)
+    if finding.advice:
+        console.print(f"{'':15}{escape(finding.advice)}", soft_wrap=True)
+
+
+# --- versions and devices ----------------------------------------------------------------------------------
+
+
+def versions() -> Findings:
+    """Python and every dependency, against what this project asks for."""
+    from packaging.specifiers import SpecifierSet
+
+    python, asked = ".".join(map(str, sys.version_info[:3])), SpecifierSet(">=3.11,<3.13")
+    good = python in asked
+    yield Finding(
+        state="ok" if good else "fail",
+        about="python",
+        text=f"{python} in {sys.prefix}",
+        advice="" if good else f"use a Python {asked}.",
+    )
+    found, wrong = [], []
+    for name, wanted in _requirements():
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            wrong.append(f"{name} (missing, {wanted})")
+            continue
+        if SpecifierSet(wanted).contains(version, prereleases=True):
+            found.append(f"{name} {version}")
+        else:
+            wrong.append(f"{name} {version} ({wanted})")
+    yield Finding(state="ok", about="packages", text=", ".join(found))
+    if wrong:
+        advice = typed(sys.executable, "-m", "pip", "install", ROOT)
+        yield Finding(state="fail", about="packages", text=", ".join(wrong), advice=advice)
+
+
+def _requirements() -> list[tuple[str, str]]:
+    """(name, versions) of each dependency, as the checkout or the installed package says."""
+    from packaging.requirements import Requirement
+
+    file = ROOT / "pyproject.toml"
+    if file.is_file():
+        lines = tomllib.loads(file.read_text(encoding="utf-8"))["project"]["dependencies"]
+    else:
+        lines = [line for line in metadata.requires("lingo-bench") or [] if "extra ==" not in line]
+    parsed = [Requirement(line) for line in lines]
+    return [(each.name, str(each.specifier)) for each in parsed]
+
+
+def devices() -> Findings:
+    """Processor, memory and accelerators."""
+    import torch
+
+    here = capture(ROOT)
+    memory, cores = free_gibibytes(), usable_cores()
+    enough = memory >= ENOUGH_GIB
+    yield Finding(
+        state="ok" if enough else "note",
+        about="machine",
+        text=f"{here.device['processor'] or here.device['machine']}, {cores} cores, {memory:.1f} GiB of memory free",
+        advice="" if enough else f"a run takes at least {ENOUGH_GIB:.0f} GiB: close other programs.",
+    )
+    names = here.device["accelerators"]
+    if names:
+        yield Finding(state="ok", about="device", text=f"{', '.join(names)} (CUDA {torch.version.cuda})")
+    else:
+        text, advice = "no CUDA device: training runs on the processor", "fine for small backbones."
+        if shutil.which("nvidia-smi"):
+            advice = "nvidia-smi is there: install the torch build and the driver that go together."
+        yield Finding(state="note", about="device", text=text, advice=advice)
+
+
+def extras() -> Findings:
+    """What only some methods and settings need."""
+    from lingo.foreign import peft_problem
+    from lingo.quantized import four_bit_problem
+
+    foreign = ", ".join(name for name, row in METHODS.items() if row.engine == "peft")
+    for what, problem in ((f"methods {foreign}", peft_problem()), ("--frozen 4bit", four_bit_problem())):
+        if problem is None:
+            yield Finding(state="ok", about="extra", text=f"{what}: can be used here")
+        else:
+            advice = "only needed for these; nothing else misses it."
+            yield Finding(state="note", about="extra", text=f"{what}: {problem}", advice=advice)
+
+
+# --- backbones ---------------------------------------------------------------------------------------------
+
+
+def backbones(models: Sequence[str]) -> Findings:
+    """Each backbone: files whole, every tensor where it belongs; for hub names whether a copy can be had."""
+    if not models:
+        text = "none named: only the quickstart, which makes its own, can run"
+        yield Finding(state="note", about="backbone", text=text, advice="name some with --models.")
+    for model in models:
+        yield _backbone(model)
+
+
+def _backbone(model: str) -> Finding:
+    from lingo.backbones import inspect_backbone, load_backbone
+    from lingo.checkpoint import BackboneError
+    from lingo.families import KNOWN
+
+    problems = inspect_backbone(model)
+    if problems:
+        advice = "download it again, or name another folder in the hub's layout."
+        return Finding(state="fail", about="backbone", text=" ".join(problems), advice=advice)
+    hub_id = KNOWN[model].hub_id if model in KNOWN else model
+    if not home.path_of(model).is_dir() and not _kept(hub_id):
+        return _at_the_hub(model, hub_id)
+    try:
+        loaded = load_backbone(model)
+    except BackboneError as error:
+        advice = "the checkpoint does not hold what its config.json says: download it again."
+        return Finding(state="fail", about="backbone", text=" ".join(error.problems), advice=advice)
+    count = sum(parameter.numel() for parameter in loaded.model.parameters())
+    text = f"{model}: {count:,} parameters, every tensor compared; up to {loaded.max_length:,} tokens"
+    return Finding(state="ok", about="backbone", text=text + ("" if loaded.trained else "; untrained"))
+
+
+def _kept(hub_id: str) -> bool:
+    """Whether the hub's cache on this machine has the model."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(hub_id, "config.json"), str)
+
+
+def _at_the_hub(model: str, hub_id: str) -> Finding:
+    from huggingface_hub import HfApi, constants
+
+    try:
+        if constants.HF_HUB_OFFLINE:
+            raise OSError("HF_HUB_OFFLINE is set")
+        HfApi().model_info(hub_id, timeout=hub.TIMEOUT_S)
+    except Exception as error:  # the client raises a dozen kinds, and all of them mean the same here
+        line = " ".join(str(error).split())[:120]
+        return Finding(
+            state="fail",
+            about="backbone",
+            text=f"{model}: {hub_id} is neither on this machine nor to be had from the hub ({line})",
+            advice="copy its folder here from a machine with a network and name that folder in --models.",
+        )
+    text = f"{model}: {hub_id} is at the hub and is downloaded at its first use"
+    return Finding(state="ok", about="backbone", text=text)
+
+
+# --- data --------------------------------------------------------------------------------------------------
+
+
+def data(data_dir: Path | None, wanted: Sequence[TaskRow]) -> Findings:
+    """Every wanted task, or every one that is there: files, letters, labels, row counts."""
+    rows = wanted or [row for row in TASKS.values() if not row.generated]
+    missing: list[str] = []
+    for row in rows:
+        finding = _task(row, data_dir, bool(wanted), missing)
+        if finding is not None:
+            yield finding
+    if missing and not wanted:
+        where = f"in {data_dir}" if data_dir is not None else "kept from the hub (--data-dir not given)"
+        yield Finding(
+            state="fail" if len(missing) == len(rows) and data_dir is not None else "note",
+            about="data",
+            text=f"{len(rows) - len(missing)} of {len(rows)} tasks are {where}",
+            advice="expected FOLDER/TASK/train.csv, dev.csv and test.csv (or .parquet), TASK being one of "
+            + ", ".join(missing),
+        )
+
+
+def _task(row: TaskRow, data_dir: Path | None, wanted: bool, missing: list[str]) -> Finding | None:
+    """`None`, and the name in `missing`, for a task that nobody named and that is not there at all."""
+    if row.generated:
+        return Finding(state="ok", about="data", text=f"{row.name} is generated on this machine")
+    folder = data_dir if data_dir is not None else hub.kept(row)
+    there = folder is not None and any((folder / name).is_dir() for name in sources.folder_names(row))
+    if not there and not wanted:
+        missing.append(row.name)
+        return None
+    try:
+        folder = folder if folder is not None else hub.task_folder(row, None)
+        problems = sources.check_task(row, folder)
+    except InputError as error:
+        problems = error.problems
+    if problems:
+        advice = "mend or replace these files, or name other tasks."
+        return Finding(state="fail", about="data", text="; ".join(problems), advice=advice)
+    return Finding(state="ok", about="data", text=f"{row.name} in {folder}")
+
+
+# --- folders and Ray ---------------------------------------------------------------------------------------
+
+
+def folders(out: Path) -> Findings:
+    """Folders that a run writes to, and their free space."""
+    from huggingface_hub import constants
+
+    if line := home.provide() or home.trouble():
+        advice = "set HOME to a folder that can be written to, or leave it so: a run needs nothing there."
+        yield Finding(state="note", about="folder", text=f"home: {line}", advice=advice)
+    try:
+        scratch = Path(home.temporary_folders()[0])
+    except OSError as error:
+        yield Finding(state="fail", about="folder", text=f"scratch: {error}", advice="nothing runs without.")
+        return
+    for name, folder, option in (
+        ("results", out, "--out"),
+        ("scratch", scratch, "TMPDIR"),
+        ("hub cache", Path(constants.HF_HUB_CACHE), "HF_HOME"),
+    ):
+        yield _folder(name, folder, option)
+    for line in shortages([out_place(out), scratch_place(scratch)]):
+        yield Finding(
+            state="fail", about="folder", text=line.partition("; ")[0], advice=line.partition("; ")[2]
+        )
+
+
+def _folder(name: str, folder: Path, option: str) -> Finding:
+    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        text = f"{name}: {folder} cannot be written to ({error.strerror})"
+        return Finding(state="fail", about="folder", text=text, advice=f"name another with {option}.")
+    free = shutil.disk_usage(there).free / 1e9
+    enough = free >= ENOUGH_DISK_GB
+    return Finding(
+        state="ok" if enough else "note",
+        about="folder",
+        text=f"{name}: {folder}, {free:,.0f} GB free",
+        advice="" if enough else f"make room, or name another with {option}.",
+    )
+
+
+def ray_starts() -> Findings:
+    """Ray starts on this machine and runs a task; in a process of its own, which may hang or die."""
+    what, advice = "", "docs/troubleshooting.md has what is known to keep Ray from starting."
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", RAY_PROGRAM],
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=RAY_S,
+        )
+        if done.returncode:
+            try:
+                what, advice = json.loads(done.stdout.splitlines()[-1])
+            except (ValueError, IndexError):
+                what = f"does not start here: {last_line(done.stderr or f'exit code {done.returncode}')}"
+    except subprocess.TimeoutExpired:
+        what = f"does not start here: no answer within {RAY_S:.0f} s"
+    if what:
+        yield Finding(state="fail", about="ray", text=what, advice=advice)
+    else:
+        yield Finding(state="ok", about="ray", text="starts on this machine and runs a task")

@@ -1,0 +1,1 @@
+"""Adapters exported from a run, and predictions with them."""

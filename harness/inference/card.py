@@ -1,0 +1,117 @@
+"""The model card of an export: what was measured, over which seeds, on what, by which versions, with which marks."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult
+
+from harness.runs.intervals import usable, with_spread
+from harness.runs.record import Record
+from lingo.card import card_text
+from lingo.metrics import LOWER_IS_BETTER
+
+HIDDEN = frozenset({"loss", "collapsed", "undefined_labels"})
+"""Test metrics that say nothing to whoever uses the model."""
+
+
+def result_of(record: Record, finals: Sequence[Record], reason: str) -> dict[str, Any]:
+    """What `lingo.json` keeps of the run, for programs."""
+    return {
+        "benchmark": record.benchmark,
+        "record": record.id,
+        "chosen": reason,
+        "metric": record.metric,
+        "selection": record.selection,
+        "seed": record.seed,
+        "dev": _finite(record.facts.get("best_dev") or record.dev),
+        "test": _finite(record.test or {}),
+        "test_interval": _intervals(record),
+        "seeds": {str(final.seed): _finite(final.test or {}) for final in finals},
+        "marks": list(record.marks),
+        "environment": dict(record.environment),
+    }
+
+
+def write_card(folder: Path, facts: Mapping[str, Any], record: Record, finals: Sequence[Record]) -> None:
+    """Write the card of an export, `README.md`.
+
+    Args:
+        folder: The export's (temporary) folder.
+        facts: Its `lingo.json`, with `result`.
+        record: The final run that is exported.
+        finals: All finished final runs of its study.
+    """
+    result = facts["result"]
+    tables = {
+        "Result on the test split": _scores(record, finals),
+        "Run": _run(record, finals, result["chosen"]),
+        "Versions": record.environment.get("versions", {}),
+    }
+    marks = [f"Marked: {mark}." for mark in record.marks]
+    text = card_text(facts, tables, marks=marks, results=_evaluations(record))
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _scores(record: Record, finals: Sequence[Record]) -> dict[str, str]:
+    """The metrics of this seed with intervals over rows, and of all seeds with their spread."""
+    found = {}
+    intervals = _intervals(record)
+    for name, value in (record.test or {}).items():
+        if name in HIDDEN:
+            continue
+        low, high = intervals.get(name) or (math.nan, math.nan)
+        inside = "" if math.isnan(low) else f" (95 % interval over test rows {low:.4f} to {high:.4f})"
+        found[f"{name}, this seed"] = "undefined" if math.isnan(value) else f"{value:.4f}{inside}"
+        values = [final.test[name] for final in finals if final.test and name in final.test]
+        if len(values) > 1 and not any(map(math.isnan, values)):
+            found[f"{name}, {len(values)} seeds"] = with_spread(values, 4)
+    return found
+
+
+def _intervals(record: Record) -> dict[str, list[float]]:
+    found: Mapping[str, Sequence[float]] = record.facts.get("interval") or {}
+    return {name: list(limits) for name in found if (limits := usable(found[name], name))}
+
+
+def _run(record: Record, finals: Sequence[Record], chosen: str) -> dict[str, Any]:
+    values = {
+        "task": record.task,
+        "benchmark": record.benchmark,
+        "this adapter": chosen,
+        "selected by": f"{record.metric} on the {record.selection} split; the test split was opened once, at the end",
+        "seeds": [final.seed for final in finals],
+        "trained": record.ended.partition("T")[0],
+        "configuration": record.config_hash[:12],
+        "tokenization": record.facts.get("tokenization"),
+        "commit": _commit(record.environment),
+        "marks": list(record.marks) or None,
+    }
+    return {name: value for name, value in values.items() if value}
+
+
+def _commit(environment: Mapping[str, Any]) -> str | None:
+    sha = environment.get("git_sha")
+    return f"{sha[:12]}{' with changes' if environment.get('git_dirty') else ''}" if sha else None
+
+
+def _evaluations(record: Record) -> list[EvalResult]:
+    """The scores as the Hugging Face hub reads them; higher is better for all of them."""
+    return [
+        EvalResult(
+            task_type="text-classification",
+            dataset_type=record.task,
+            dataset_name=record.task,
+            dataset_split="test",
+            metric_type=name,
+            metric_value=round(value, 6),
+        )
+        for name, value in (record.test or {}).items()
+        if name not in HIDDEN | LOWER_IS_BETTER and not math.isnan(value)
+    ]
+
+
+def _finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """NaN is not JSON."""
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}

@@ -1,0 +1,251 @@
+"""The adapter of a study's winner, taken out of a run's folder: which seed, is it whole, and its card."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.core.errors import InputError, command, nearest
+from harness.data.adapter_copy import copy_adapter
+from harness.data.find_tasks import find_task
+from harness.inference.card import result_of, write_card
+from harness.runs.layout import adapter_folder, file_name
+from harness.runs.record import Record
+from harness.runs.store import load
+from lingo.adapter_folder import AdapterError, adapter_digest, read_facts, read_json
+from lingo.card import FACTS
+from lingo.checkpoint import BackboneError
+from lingo.folder import new_folder, write_json
+from lingo.methods import METHODS
+from lingo.metrics import merit
+from lingo.target import ExportError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The final run whose adapter is taken.
+
+    Attributes:
+        record: Its record.
+        finals: The finished final runs of the study, by seed.
+        adapter: Where its adapter lies.
+        asked: Whether its seed was asked for, and not chosen by the dev split.
+    """
+
+    record: Record
+    finals: Sequence[Record]
+    adapter: Path
+    asked: bool
+
+    @property
+    def reason(self) -> str:
+        """Why this seed, in one line."""
+        record = self.record
+        value = f"dev {record.metric} {dev_score(record):.4f}"
+        if self.asked:
+            return f"seed {record.seed}, as asked ({value})"
+        equal = sum(dev_score(final) == dev_score(record) for final in self.finals)
+        which = f"the first of {equal} that are the best" if equal > 1 else "the best"
+        return f"seed {record.seed} of {len(self.finals)}, {which} on the dev split ({value}); test was not looked at"
+
+
+def choose(
+    run: Path, *, task: str, method: str, backbone: str | None = None, seed: int | None = None
+) -> Choice:
+    """The final run to take: of the study that task, method and backbone name, the seed with the best dev score.
+
+    Args:
+        run: Output folder of a benchmark.
+        task, method, backbone: The study; `backbone` may be left out where there is one alone.
+        seed: A seed instead of the best one.
+
+    Raises:
+        InputError: If there is no such run, study, seed or adapter; it says what there is and what to do.
+    """
+    if not (run / "records").is_dir():
+        raise InputError(f"{run}: must be the output folder of a run, but has no records.")
+    study = _study(load(run), run, task, method, backbone)
+    finals = sorted(
+        (r for r in study if (r.stage, r.status) == ("final", "finished")), key=lambda record: record.seed
+    )
+    name = study[0].study
+    _refuse_without_adapter(name, study[0].method)
+    if not finals:
+        raise InputError(
+            f"{name}: has no finished final run yet ({_states(study)}); let the run go on with "
+            f"`{command('resume', run)}`, and export again."
+        )
+    record = _of_seed(finals, seed) if seed is not None else best_on_dev(finals)
+    return Choice(record=record, finals=finals, adapter=_folder(run, record), asked=seed is not None)
+
+
+def export_choice(choice: Choice, out: Path, *, merge: bool = False) -> Path:
+    """Copy the adapter to `out` with a whole model card; complete or not there at all.
+
+    Args:
+        choice: Which.
+        out: Folder: new, empty or an earlier export.
+        merge: Write a whole model instead, the adapter merged into the backbone's weights.
+
+    Raises:
+        InputError: If the adapter is damaged, is not the one that was measured, or `out` holds something else.
+    """
+    record, source = choice.record, choice.adapter
+    _check(choice)
+    result = {"result": result_of(choice.record, choice.finals, choice.reason)}
+    try:
+        with new_folder(out) as new:
+            facts = _merged(source, new, read_json(source / FACTS)) if merge else copy_adapter(source, new)
+            facts |= result
+            write_json(new / FACTS, facts)
+            write_card(new, facts, record, choice.finals)
+            read_facts(new)
+    except ExportError as error:
+        raise InputError(f"`--out`: {error}") from None
+    except (AdapterError, BackboneError) as error:
+        raise InputError(str(error).splitlines()) from None
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror or error}).") from None
+    return out
+
+
+def _merged(source: Path, new: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    from lingo.merge import write_merged
+    from lingo.predict import open_adapter
+
+    return write_merged(new, open_adapter(source, frozen="fp32"), facts)
+
+
+def best_on_dev(finals: Iterable[Record]) -> Record:
+    """The final run with the best dev score; of equals the smallest seed. One that predicts one thing for every dev row
+    comes after all others."""
+
+    def worse(record: Record) -> tuple[bool, bool, float, int]:
+        score = merit(record.metric, dev_score(record))
+        collapsed = _kept_dev(record).get("collapsed") == 1.0
+        return math.isnan(score), collapsed, -score if not math.isnan(score) else 0.0, record.seed
+
+    return min(finals, key=worse)
+
+
+def dev_score(record: Record) -> float:
+    """Dev metric of the weights that were kept: with patience those of the best evaluation, else of the last."""
+    return _kept_dev(record).get(record.metric, math.nan)
+
+
+def _kept_dev(record: Record) -> Mapping[str, float]:
+    kept: Mapping[str, float] = record.facts.get("best_dev") or record.dev
+    return kept
+
+
+def default_out(run: Path, record: Record, *, merge: bool = False) -> Path:
+    """`<run>/exports/<task>-<backbone>-<method>`, with `-merged` behind it for a whole model."""
+    parts = [part.replace("/", "_") for part in (record.task, record.backbone, record.method)]
+    return run / "exports" / "-".join([*parts, *(["merged"] if merge else [])])
+
+
+def _study(
+    records: Sequence[Record], run: Path, task: str, method: str, backbone: str | None
+) -> list[Record]:
+    """The records of the one study that the names say."""
+    wanted = _task_name(task, {record.task for record in records})
+    for option, value, known in (
+        ("--task", wanted, {r.task for r in records}),
+        ("--method", method, {r.method for r in records if r.task == wanted}),
+        ("--backbone", backbone, {r.backbone for r in records if (r.task, r.method) == (wanted, method)}),
+    ):
+        if value is not None and value not in known:
+            there = nearest(value, known) or f" There are: {', '.join(sorted(known)) or 'none yet'}."
+            raise InputError(f"`{option}` must be one that {run} has results of, but got {value!r}.{there}")
+    found = [r for r in records if (r.task, r.method) == (wanted, method) and backbone in (None, r.backbone)]
+    backbones = sorted({record.backbone for record in found})
+    if len(backbones) > 1:
+        raise InputError(
+            f"`--backbone` must say which of {', '.join(backbones)}; {wanted} {method} has them all."
+        )
+    return found
+
+
+def _task_name(task: str, known: set[str]) -> str:
+    """A task's name in the records, from its name or an alias."""
+    if task in known:
+        return task
+    try:
+        return find_task(task).name
+    except InputError:
+        return task
+
+
+def _refuse_without_adapter(study: str, method: str) -> None:
+    row = METHODS.get(method)
+    if row is None or row.adapter != "none":
+        return
+    others = ", ".join(name for name, other in METHODS.items() if other.adapter != "none")
+    if row.needs_backbone:
+        raise InputError(
+            f"{study}: full fine-tuning has no adapter, and a run keeps no whole models, for their size. Export "
+            f"another method ({others}), or train its configuration again in Python and keep the model with "
+            "`lingo.merge.merge_adapter`."
+        )
+    raise InputError(f"{study}: {row.title} has no adapter. Export another method ({others}).")
+
+
+def _states(study: Sequence[Record]) -> str:
+    counts: dict[str, int] = {}
+    for record in study:
+        what = f"{record.stage} {record.status}"
+        counts[what] = counts.get(what, 0) + 1
+    return ", ".join(f"{number} {what}" for what, number in sorted(counts.items()))
+
+
+def _of_seed(finals: Sequence[Record], seed: int) -> Record:
+    found = next((record for record in finals if record.seed == seed), None)
+    if found is None:
+        seeds = ", ".join(str(record.seed) for record in finals)
+        raise InputError(f"`--seed` must be one with a finished final run ({seeds}), but got {seed}.")
+    return found
+
+
+def _folder(run: Path, record: Record) -> Path:
+    """Where the adapter lies; raises `InputError` where there is none."""
+    error, written = record.facts.get("adapter_error"), record.facts.get("adapter")
+    again = (
+        f"remove {run / 'records' / file_name(record.id)} and let the run go on with "
+        f"`{command('resume', run)}`: this seed is trained again"
+    )
+    if written is None:
+        raise InputError(f"{record.id}: has no adapter ({error or 'it was not kept'}); {again}.")
+    found = adapter_folder(run, record)
+    if found is None:
+        raise InputError(f"{record.id}: its adapter is not in {run / 'adapters'} any more; {again}.")
+    return found
+
+
+def _check(choice: Choice) -> None:
+    """Raises `InputError` unless the folder is whole and the very one whose scores the record has."""
+    record, folder = choice.record, choice.adapter
+    try:
+        facts, plain = read_facts(folder), read_json(folder / FACTS)
+    except AdapterError as error:
+        raise InputError(str(error)) from None
+    digest = record.facts.get("adapter_digest")
+    pairs = (
+        ("facts", digest, adapter_digest(folder) if digest else None),
+        ("configuration", _plain(record.config), _plain(plain["config"])),
+        ("data", record.data_digest, plain["data_digest"]),
+        ("backbone", record.backbone_digest, facts.digest),
+    )
+    other = [what for what, measured, held in pairs if measured and measured != held]
+    if other:
+        raise InputError(
+            f"{folder}: is not the adapter that {record.id} measured (its {', '.join(other)} differ); it was "
+            "changed, or written by another run."
+        )
+
+
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a configuration gives, without those that it leaves to their defaults."""
+    from lingo.trial import TrialConfig
+
+    return TrialConfig.from_dict(config).to_dict()

@@ -1,0 +1,309 @@
+"""Predictions of an adapter for a file of sequences of any size, in memory that does not grow with it."""
+
+import contextlib
+import csv
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.markup import escape
+
+from harness.core.errors import InputError
+from harness.inference.read_progress import Reading
+from harness.inference.sequences import SequenceFile, SequenceRecord, open_sequences
+from harness.inference.tables import SUFFIXES, Layout, open_table
+from lingo.predict import Encoded, Predictor
+from lingo.quantized import Frozen
+
+OnError = Literal["refuse", "skip"]
+
+WINDOW = 4096
+"""Most sequences that are sorted by length and predicted together."""
+
+WINDOW_LETTERS = 4_000_000
+"""Most letters of them."""
+
+SHOWN = 5
+"""Bad records shown; the rest is counted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What was done.
+
+    Attributes:
+        written, skipped: Records.
+        cut: Sequences that were longer than the model's input and lost bases at their end.
+        odd: Predictions that are not finite numbers.
+    """
+
+    written: int = 0
+    skipped: int = 0
+    cut: int = 0
+    odd: int = 0
+
+
+def predict_file(
+    adapter: Path,
+    source: Path,
+    output: Path,
+    console: Console,
+    *,
+    backbone: str | None = None,
+    batch_size: int | None = None,
+    on_error: OnError = "refuse",
+    device: str = "auto",
+    frozen: Frozen | None = None,
+) -> Outcome:
+    """Predict every sequence of a file; the output is there whole or not at all.
+
+    Args:
+        adapter: Exported adapter.
+        source: FASTA, CSV or Parquet, see `harness.inference.sequences`.
+        output: `.csv`, `.parquet` or `.jsonl`; one that is there is replaced.
+        console: Where progress and notes go.
+        backbone: Where the adapter's backbone is now; `None` for where it was.
+        batch_size: Sequences of a batch; `None` for as many as have `lingo.predict.BATCH_TOKENS` tokens.
+        on_error: `refuse` reads the whole file first and predicts nothing when a record is bad; `skip` leaves
+            bad records out and lists them in `<output>.skipped.csv`.
+        device: `cpu`, `cuda`, `cuda:1` …, or `auto` for a GPU where there is one.
+        frozen: How the backbone's weights are held; `None` for as in training.
+
+    Raises:
+        InputError: With every problem of adapter, backbone, input, output and options.
+    """
+    problems: list[str] = []
+    sequences = _open(source, problems)
+    _check_output(source, output, problems)
+    if batch_size is not None and batch_size < 1:
+        problems.append(f"`--batch-size` must be at least 1, but got {batch_size}.")
+    predictor = _predictor(adapter, backbone, device, frozen, problems) if not problems else None
+    if predictor is None or sequences is None:
+        raise InputError(problems)
+    _say_what(predictor, console)
+    if on_error == "refuse":
+        _check(source, sequences, console)
+    try:
+        return _predict(predictor, sequences, output, console, batch_size)
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written ({error.strerror or error}).") from None
+
+
+def _open(source: Path, problems: list[str]) -> SequenceFile | None:
+    try:
+        return open_sequences(source)
+    except InputError as error:
+        problems += error.problems
+        return None
+
+
+def _check_output(source: Path, output: Path, problems: list[str]) -> None:
+    if output.suffix not in SUFFIXES:
+        problems.append(f"`--output` must end with {', '.join(SUFFIXES)}, but got {output.name}.")
+    if output.is_dir():
+        problems.append(f"`--output` must be a file, but {output} is a folder.")
+    elif output.exists() and source.exists() and output.samefile(source):
+        problems.append(f"`--output` must be another file than `--input`, but both are {output}.")
+    elif not output.absolute().parent.is_dir():
+        problems.append(
+            f"`--output` must lie in a folder that is there, but {output.absolute().parent} is not."
+        )
+    elif not os.access(output.absolute().parent, os.W_OK):
+        problems.append(f"`--output` must lie in a folder that can be written, but {output} does not.")
+
+
+def _predictor(
+    adapter: Path, backbone: str | None, device: str, frozen: Frozen | None, problems: list[str]
+) -> Predictor | None:
+    import torch
+
+    from lingo.adapter_folder import AdapterError
+    from lingo.checkpoint import BackboneError
+    from lingo.predict import open_adapter
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        line = " ".join(str(error).split())[:160]
+        problems.append(f"`--device` must be cpu, cuda or auto, but {device!r} cannot be used here ({line}).")
+        return None
+    try:
+        return open_adapter(adapter, backbone, device=device, frozen=frozen)
+    except BackboneError as error:
+        problems += [f"`--backbone`: {problem}" for problem in error.problems]
+    except AdapterError as error:
+        problems.append(f"`--adapter`: {error}")
+    return None
+
+
+def _say_what(predictor: Predictor, console: Console) -> None:
+    facts = predictor.facts
+    outputs = "a value" if facts.kind == "regression" else f"{facts.num_labels} probabilities"
+    strands = ", mean of both strands" if facts.both_strands else ""
+    console.print(
+        f"{escape(facts.task)}: {outputs} for each sequence{strands}, on {predictor.device}.", soft_wrap=True
+    )
+
+
+def _check(source: Path, sequences: SequenceFile, console: Console) -> None:
+    """Read the whole file; raises `InputError` with its bad records."""
+    shown: list[str] = []
+    bad = 0
+    with Reading(console, "checking", sequences) as reading:
+        for number, record in enumerate(sequences.records(), 1):
+            if record.problem:
+                bad += 1
+                shown += [_line(source, record)] if bad <= SHOWN else []
+            if number % WINDOW == 0:
+                reading.seen(number)
+    if bad > SHOWN:
+        shown.append(f"{source}: {bad - SHOWN:,} more bad records; `--on-error skip` leaves bad records out.")
+    elif bad:
+        shown[-1] += " `--on-error skip` leaves bad records out."
+    if bad:
+        raise InputError(shown)
+
+
+def _line(source: Path, record: SequenceRecord) -> str:
+    name = f" ({record.name})" if record.name else ""
+    return f"{source}, {record.place}{name}: {record.problem}"
+
+
+@dataclass(frozen=True, eq=False)
+class _Window:
+    """Some records: the good ones, tokenised, with their numbers in the file; and the bad ones."""
+
+    numbers: Sequence[int]
+    names: Sequence[str]
+    encoded: Encoded | None
+    bad: Sequence[SequenceRecord]
+    done: int
+
+    @property
+    def size(self) -> int:
+        """Records, good and bad."""
+        return len(self.numbers) + len(self.bad)
+
+
+def _predict(
+    predictor: Predictor, sequences: SequenceFile, output: Path, console: Console, batch_size: int | None
+) -> Outcome:
+    layout = Layout.of(predictor, named=sequences.named)
+    skipped = output.with_name(f"{output.name}.skipped.csv")
+    written = bad = cut = odd = seen = 0
+    with contextlib.ExitStack() as stack:
+        table = stack.enter_context(open_table(output, layout))
+        rejects = stack.enter_context(_Rejects(skipped))
+        reading = stack.enter_context(Reading(console, "predicting", sequences))
+        at = 0
+        for window in _ahead(_windows(predictor, sequences)):
+            if window.encoded is not None:
+                told = partial(_tell, reading, seen, at, window)
+                logits = _compute(predictor, window.encoded, batch_size, told)
+                odd += table.write(window.numbers, window.names, predictor.probabilities(logits))
+                cut += window.encoded.cut
+                written += len(window.numbers)
+            rejects.write(window.bad)
+            bad += len(window.bad)
+            seen, at = seen + window.size, window.done
+            reading.seen(seen, at=at)
+        table.close()
+        rejects.close()
+    return Outcome(written=written, skipped=bad, cut=cut, odd=odd)
+
+
+def _tell(reading: Reading, seen: int, at: int, window: "_Window", share: float) -> None:
+    """Progress inside a window, which may take minutes of a large model on a CPU."""
+    reading.seen(seen + int(window.size * share), at=at + int((window.done - at) * share))
+
+
+def _compute(
+    predictor: Predictor, encoded: Encoded, batch_size: int | None, progress: Callable[[float], None]
+) -> Any:
+    import torch
+
+    try:
+        return predictor.compute(encoded, batch_size=batch_size, progress=progress)
+    except torch.OutOfMemoryError:
+        given = "the default" if batch_size is None else batch_size
+        raise InputError(
+            f"`--batch-size` must be small enough for the memory of {predictor.device}, but got {given}; use a "
+            "smaller one, such as 8."
+        ) from None
+
+
+def _windows(predictor: Predictor, sequences: SequenceFile) -> Iterator[_Window]:
+    """The file in windows that are large enough to sort by length and small enough to hold."""
+    good: list[tuple[int, SequenceRecord]] = []
+    bad: list[SequenceRecord] = []
+    letters = 0
+    for number, record in enumerate(sequences.records(), 1):
+        if record.problem:
+            bad.append(record)
+        else:
+            good.append((number, record))
+            letters += len(record.sequence)
+        if len(good) + len(bad) >= WINDOW or letters >= WINDOW_LETTERS:
+            yield _encoded(predictor, good, bad, sequences.done)
+            good, bad, letters = [], [], 0
+    if good or bad:
+        yield _encoded(predictor, good, bad, sequences.done)
+
+
+def _encoded(
+    predictor: Predictor, good: list[tuple[int, SequenceRecord]], bad: list[SequenceRecord], done: int
+) -> _Window:
+    numbers, names = [number for number, _ in good], [record.name for _, record in good]
+    try:
+        encoded = predictor.encode([record.sequence for _, record in good]) if good else None
+    except ValueError as error:
+        raise InputError(f"`--adapter`: {error}") from None
+    return _Window(numbers, names, encoded, bad, done)
+
+
+def _ahead(windows: Iterator[_Window]) -> Iterator[_Window]:
+    """The windows, the next one read and tokenised in a thread while the caller computes one."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read") as threads:
+        waiting = threads.submit(next, windows, None)
+        while (window := waiting.result()) is not None:
+            waiting = threads.submit(next, windows, None)
+            yield window
+
+
+class _Rejects:
+    """The list of records that were left out: written like the output, and only when there is one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._temporary = path, path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self._file: Any = None
+
+    def __enter__(self) -> "_Rejects":
+        return self
+
+    def write(self, records: Sequence[SequenceRecord]) -> None:
+        """Add some records."""
+        if records and self._file is None:
+            self._file = self._temporary.open("w", encoding="utf-8", newline="")
+            csv.writer(self._file).writerow(["place", "id", "problem"])
+        for record in records:
+            csv.writer(self._file).writerow([record.place, record.name, record.problem])
+
+    def close(self) -> None:
+        """Give the list its name; one of an earlier run that is no longer true goes."""
+        if self._file is None:
+            self.path.unlink(missing_ok=True)
+        else:
+            self._file.close()
+            self._temporary.replace(self.path)
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._temporary.unlink(missing_ok=True)

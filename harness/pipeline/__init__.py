@@ -1,0 +1,1 @@
+"""One benchmark from its plan to its leaderboard."""

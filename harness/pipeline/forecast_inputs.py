@@ -1,0 +1,177 @@
+"""What a benchmark needs, as it is found here: data and backbones. Nothing is downloaded."""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from harness.config.benchmark import TINY_MODEL, Benchmark
+from harness.core.errors import InputError
+from harness.core.home import path_of
+from harness.data import hub, sources
+from harness.data.tasks import SPLITS, TaskRow, strands_of
+from lingo.flops import PUBLISHED, Shape, shape_of
+
+SAMPLED = 64
+"""Sequences that are tokenised to see how long inputs are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """A task's data as it is found.
+
+    Attributes:
+        state: `here`, `generated`, `missing` or `bad`.
+        where: The folder, or what to do about it.
+        rows: Training rows that would be trained; `None` where they are not known.
+        published: Whether `rows` is the published count and not counted.
+        sample: Some training sequences.
+        problems: One line each.
+        notes: What its labels tell, one line each.
+    """
+
+    task: TaskRow
+    state: str
+    where: str = ""
+    rows: int | None = None
+    published: bool = False
+    sample: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A backbone as it is found.
+
+    Attributes:
+        name: As asked for.
+        state: `here`, `made here` (the quickstart's) or `missing`.
+        where: The folder, or the hub's name.
+        licence: Of a known backbone.
+        shape: `None` where nothing is known of it.
+        tokenizer: `None` where it is not here.
+    """
+
+    name: str
+    state: str
+    where: str = ""
+    licence: str = ""
+    shape: Shape | None = None
+    tokenizer: Any = None
+    problems: tuple[str, ...] = ()
+
+
+def look_at(row: TaskRow, benchmark: Benchmark) -> Data:
+    """A task's data: here, missing (then with the published counts) or bad."""
+    if row.generated:
+        from harness.data.quickstart import ROWS
+
+        rows = _trained_rows(ROWS["train"], row, benchmark)
+        return Data(task=row, state="generated", where="made on this machine", rows=rows)
+    folder = _folder_of(row, benchmark)
+    if isinstance(folder, str):
+        published = row.published.get("train")
+        known = None if published is None else _trained_rows(published, row, benchmark)
+        return Data(task=row, state="missing", where=folder, rows=known, published=True)
+    try:
+        options: dict[str, Any] = {"drop_leaks": benchmark.drop_leaks, "limit": benchmark.limit}
+        strands = strands_of(row, benchmark.reverse_complement)
+        rows = sources.training_rows(row, folder, **options, strands=strands)
+        sequences = sources.read_splits(row, folder)["train"].sequences
+        sample = tuple(sequences[i] for i in range(min(SAMPLED, len(sequences))))
+        notes = tuple(sources.label_notes(row, folder))
+    except InputError as error:
+        return Data(task=row, state="bad", where=str(folder), problems=tuple(error.problems))
+    return Data(task=row, state="here", where=str(folder), rows=rows, sample=sample, notes=notes)
+
+
+def _folder_of(row: TaskRow, benchmark: Benchmark) -> Path | str:
+    """The data folder of a task, or what to do where its files are not there."""
+    if row.source:
+        return Path(row.source).parent
+    folder = benchmark.data_dir
+    if folder is not None:
+        if any((folder / name).is_dir() for name in sources.folder_names(row)):
+            return folder
+        need = "train.csv, dev.csv and test.csv (or .parquet)"
+        how = f"`prepare {row.family}`" if row.packed else need
+        return f"{folder / row.name}: {how}"
+    if row.packed:
+        return f"`prepare {row.family} --source FOLDER`, then --data-dir"
+    return hub.kept(row) or f"fetched from the hub ({hub.MIRROR}) at the first run, or --data-dir"
+
+
+def _trained_rows(rows: int, row: TaskRow, benchmark: Benchmark) -> int:
+    both = strands_of(row, benchmark.reverse_complement) in ("train", "both")
+    return min(rows, benchmark.limit or rows) * (2 if both else 1)
+
+
+def find_model(name: str) -> Model:
+    """A backbone: here, or missing (then with its published shape)."""
+    from lingo.backbones import inspect_backbone
+    from lingo.families import KNOWN, known_model
+
+    if name == TINY_MODEL:
+        from harness.data.quickstart import HEADS, HIDDEN, LAYERS
+
+        made = Shape(
+            layers=LAYERS,
+            hidden=HIDDEN,
+            intermediate=2 * HIDDEN,
+            heads=HEADS,
+            kv_heads=HEADS,
+            head_dim=HIDDEN // HEADS,
+        )
+        return Model(name=name, state="made here", where="on this machine", shape=made)
+    problems = inspect_backbone(name)
+    if problems:
+        return Model(name=name, state="missing", problems=tuple(f"`--models`: {line}" for line in problems))
+    known = known_model(name)
+    licence = known.licence if known else ""
+    published = next((PUBLISHED.get(key) for key, row in KNOWN.items() if row is known), None)
+    folder = _kept(known.hub_id if known else name)
+    if folder is None:
+        where = f"{known.hub_id if known else name} at the hub, or its folder in --models"
+        return Model(name=name, state="missing", where=where, licence=licence, shape=published)
+    shape, tokenizer = _parts(folder)
+    return Model(
+        name=name,
+        state="here",
+        where=str(folder),
+        licence=licence,
+        shape=shape or published,
+        tokenizer=tokenizer,
+    )
+
+
+def _kept(name: str) -> Path | None:
+    """A backbone's folder on this machine: itself, or the hub's cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    folder = path_of(name)
+    if folder.is_dir():
+        return folder
+    try:
+        found = try_to_load_from_cache(name, "config.json")
+    except ValueError:  # no hub id
+        return None
+    return Path(found).parent if isinstance(found, str) else None
+
+
+@cache
+def _parts(folder: Path) -> tuple[Shape | None, Any]:
+    """Shape and tokenizer; without them the published shape and a rule of thumb serve."""
+    from lingo.backbones import read_without_weights
+    from lingo.checkpoint import BackboneError
+
+    try:
+        config, tokenizer = read_without_weights(folder)
+        return shape_of(config), tokenizer
+    except (BackboneError, ValueError):
+        return None, None
+
+
+def splits_text(row: TaskRow) -> str:
+    """Published rows of the splits, `?` where unknown."""
+    return "/".join(f"{row.published[split]:,}" if split in row.published else "?" for split in SPLITS)

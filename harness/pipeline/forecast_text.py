@@ -1,0 +1,251 @@
+"""The words and tables of `plan`."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from rich.console import Console
+from rich.markup import escape
+
+from harness.config.benchmark import NO_BACKBONE, Benchmark, seconds_of
+from harness.core.wording import duration
+from harness.pipeline.forecast import Forecast, Work, disk_bytes
+from harness.pipeline.forecast_inputs import Data, Model, splits_text
+from harness.pipeline.forecast_time import Key, Rate, frozen_here, total_seconds
+from harness.pool.resources import Shape
+from lingo.methods import METHODS
+
+Print = Callable[[str], None]
+CELLS = {
+    (True, True): "ready",
+    (False, True): "no data",
+    (True, False): "no model",
+    (False, False): "neither",
+}
+"""What is said of a task with a backbone: whether the data is here, whether the model is."""
+
+HERE = ("here", "generated", "made here")
+
+
+def tell(
+    found: Forecast, rates: Mapping[Key, Rate], problems: Sequence[str], shape: Shape, console: Console
+) -> None:
+    """Print the forecast.
+
+    Args:
+        rates: What was measured here; empty when nothing was.
+        problems: Why something could not be measured.
+        shape: Worker groups that this machine bears.
+    """
+
+    def line(text: str) -> None:
+        console.print(escape(text), soft_wrap=True, highlight=False)
+
+    benchmark = found.benchmark
+    line(
+        f"{found.studies:,} studies: {_some(benchmark.tasks, 'task')}, {_some(found.models, 'backbone')}, "
+        f"{_some(benchmark.methods, 'method')}. {found.trials:,} trials of up to {benchmark.epochs} epochs "
+        f"(scope {benchmark.scope}, {benchmark.searcher}, {benchmark.scheduler}), then "
+        f"{found.studies * len(benchmark.seeds):,} final runs ({len(benchmark.seeds)} seeds a study)."
+    )
+    _matrix(found, line)
+    _backbones(found, line)
+    _work(found, dict(rates), line)
+    _totals(found, dict(rates), shape, line)
+    _missing(found, [*problems, *found.problems], line)
+
+
+def _some(values: Sequence[object], what: str) -> str:
+    return f"{len(values)} {what}{'' if len(values) == 1 else 's'}"
+
+
+def columns(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> list[str]:
+    """Rows of equal length as lines of text in columns; the first is the header."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rows = [rows[0], ["-" * width for width in widths], *rows[1:]]
+    return [
+        "  ".join(
+            text.rjust(width) if number in right else text.ljust(width)
+            for number, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _matrix(found: Forecast, line: Print) -> None:
+    """Each task with each backbone: what is here."""
+    line("")
+    header = ["task", "kind", "classes", "train rows", "data", *(_short(model) for model in found.models)]
+    rows = [
+        [
+            data.task.name,
+            data.task.kind,
+            str(data.task.num_labels),
+            _rows(data),
+            data.state,
+            *(CELLS[data.state in HERE, model.state in HERE] for model in found.models),
+        ]
+        for data in found.data
+    ]
+    for text in columns([header, *rows], right=(2, 3)):
+        line(text)
+    for note in (note for data in found.data for note in data.notes):
+        line(note)
+    if any(data.published for data in found.data):
+        line("~: published count of train rows; ?: not known before the data is here.")
+
+
+def _rows(data: Data) -> str:
+    if data.rows is None:
+        return "?"
+    return f"{'~' if data.published else ''}{data.rows:,}"
+
+
+def _short(model: Model) -> str:
+    return model.name.rstrip("/").rsplit("/", 1)[-1]
+
+
+def _backbones(found: Forecast, line: Print) -> None:
+    if not found.models:
+        return
+    line("")
+    rows = [[_short(model), model.state, model.licence or "-", model.where or "-"] for model in found.models]
+    for text in columns([["backbone", "state", "licence", "where"], *rows]):
+        line(text)
+
+
+def _work(found: Forecast, rates: dict[Key, Rate], line: Print) -> None:
+    """Steps and FLOPs of each backbone and method, over all tasks of known size."""
+    groups: dict[tuple[str, str], list[Work]] = {}
+    for work in found.works:
+        groups.setdefault((work.study.source, work.study.method), []).append(work)
+    if not groups:
+        return
+    line("")
+    header = [
+        "backbone",
+        "method",
+        "studies",
+        "trained",
+        "tokens",
+        "steps",
+        "at most",
+        "PFLOPs",
+        "worker hours",
+    ]
+    rows = []
+    for (source, method), works in groups.items():
+        seconds, unknown = total_seconds(works, rates)
+        flops = sum(work.flops for work in works)
+        rows.append(
+            [
+                source.rstrip("/").rsplit("/", 1)[-1],
+                method,
+                str(len(works)),
+                _spread([work.trained for work in works]) if source != NO_BACKBONE else "-",
+                _spread([work.tokens for work in works]),
+                f"{sum(work.steps for work in works):,.0f}" if source != NO_BACKBONE else "-",
+                f"{sum(work.most_steps for work in works):,}" if source != NO_BACKBONE else "-",
+                _peta(flops) if flops else "-",
+                "-" if unknown == len(works) else duration(seconds),
+            ]
+        )
+    for text in columns([header, *rows], right=range(2, 9)):
+        line(text)
+    line("trained: numbers that a trial trains; those of fmft without embeddings and norms.")
+    frozen, why = frozen_here(found.benchmark)
+    line(f"Number types: frozen weights {frozen} ({why}); trained ones fp32, also those of full fine-tuning.")
+
+
+def _spread(values: Sequence[int]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:,}" if low == high else f"{low:,}-{high:,}"
+
+
+def _totals(found: Forecast, rates: dict[Key, Rate], shape: Shape, line: Print) -> None:
+    benchmark, works = found.benchmark, found.works
+    line("")
+    without = [data.task.name for data in found.data if data.rows is None]
+    sizes = f"; without {', '.join(without)}, of unknown size" if without else ""
+    trained = [work for work in works if work.study.source != NO_BACKBONE]
+    line(
+        f"Expected: {sum(work.steps for work in trained):,.0f} steps (at most "
+        f"{sum(work.most_steps for work in trained):,}), {_peta(sum(work.flops for work in works))} PFLOPs of "
+        f"training{sizes}."
+    )
+    _time(found, rates, shape, line)
+    pack = max((rate.pack for rate in rates.values()), default=benchmark.pack or 1)
+    disk = disk_bytes(found, shape.groups * pack)
+    parts = ", ".join(f"{what} {_size(count)}" for what, count in disk.items())
+    line(f"Disk: about {_size(sum(disk.values()))} ({parts}).")
+
+
+def _time(found: Forecast, rates: dict[Key, Rate], shape: Shape, line: Print) -> None:
+    benchmark = found.benchmark
+    trained = [work for work in found.works if METHODS[work.study.method].needs_backbone]
+    seconds, unknown = total_seconds(trained, rates)
+    if unknown == len(trained):
+        line("Time: not known, since no backbone could be measured here.")
+        _cost(benchmark, None, line)
+        return
+    device = next(iter(rates.values())).device
+    types = "/".join(dict.fromkeys(rate.frozen for rate in rates.values()))
+    what = "GPU-hours" if device == "cuda" else "hours of one worker"
+    wall = seconds / shape.groups
+    rest = f", without {unknown:,} studies whose backbone or data is not here" if unknown else ""
+    packs = ", ".join(
+        f"{name.rsplit('/', 1)[-1]} {rate.pack}" for (name, full), rate in rates.items() if not full
+    )
+    line(
+        f"Time, from a few steps measured on this machine ({device}, backbones in {types}): "
+        f"{seconds / 3600:,.2f} {what}, about {duration(wall)} on {shape}{rest}."
+    )
+    if packs:
+        line(f"Trials at once that serve best in a worker group: {packs}.")
+    _cost(benchmark, wall if not unknown else None, line)
+
+
+def _cost(benchmark: Benchmark, wall: float | None, line: Print) -> None:
+    price = benchmark.price_per_hour
+    limits = []
+    if benchmark.max_cost is not None:
+        limits.append(benchmark.max_cost)
+    if price and benchmark.time_budget:
+        limits.append(price * seconds_of(benchmark.time_budget) / 3600)
+    if price and wall is not None:
+        line(f"Cost: about {price * wall / 3600:,.2f} at {price:g} an hour.")
+    if limits:
+        line(f"Cost ceiling of the search: {min(limits):,.2f}; the final runs come on top.")
+    elif price:
+        line("Cost ceiling: none; set --max-cost or --time-budget.")
+
+
+def _peta(flops: float) -> str:
+    count = flops / 1e15
+    return f"{count:,.0f}" if count >= 100 else f"{count:.3g}"
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} TB"
+
+
+def _missing(found: Forecast, problems: Sequence[str], line: Print) -> None:
+    absent = [data for data in found.data if data.state == "missing"]
+    models = [model for model in found.models if model.state == "missing"]
+    if not (absent or models or problems):
+        line("Nothing is missing.")
+        return
+    line("")
+    ways: dict[str, list[str]] = {}
+    for data in absent:
+        ways.setdefault(data.where.replace(data.task.name, "TASK"), []).append(
+            f"{data.task.name} ({splits_text(data.task)})"
+        )
+    for way, names in ways.items():
+        line(f"Missing data ({way}): {', '.join(names)}")
+    for model in models:
+        line(f"Missing backbone {model.name}{f': {model.where}' if model.where else ''}")
+    for problem in problems:
+        line(problem)

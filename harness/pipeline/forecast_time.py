@@ -1,0 +1,182 @@
+"""How long a benchmark would take here: a few steps with each backbone that is here, the rest by its FLOPs."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.config.benchmark import TINY_MODEL, Benchmark
+from harness.core.errors import InputError
+from harness.core.host import free_gibibytes, usable_cores
+from harness.pipeline.forecast import Forecast, Work, typical
+from harness.pipeline.forecast_inputs import Data, Model
+from harness.pool.resources import Shape, shape
+from harness.runs.store import frozen_in
+from harness.workers.calibration import Calibration, calibrate
+from lingo.methods import METHODS
+from lingo.quantized import Frozen, usual_type
+
+ROWS = 64
+"""Rows of each split that are prepared for it."""
+
+DEV_SHARE = 1 / 8
+"""Rows of dev for each row of train (GUE: 8 to 1)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rate:
+    """What was measured with one backbone.
+
+    Attributes:
+        model: The backbone.
+        full: Whether every weight was trained.
+        seconds_per_flop: Of training, in packs of `pack`.
+        alone_per_flop: Of training without neighbours, as final runs are trained.
+        eval_seconds: Of predicting one row of `tokens` tokens.
+        pack: Trials at once that serve best.
+        device: `cpu` or `cuda`.
+        frozen: Number type of the frozen weights.
+    """
+
+    model: str
+    full: bool
+    seconds_per_flop: float
+    alone_per_flop: float
+    eval_seconds: float
+    tokens: int
+    pack: int
+    device: str
+    frozen: str = "fp32"
+
+    def seconds(self, work: Work) -> float:
+        """Seconds of one worker for all of a study's expected steps, evaluations included."""
+        evaluated = work.epochs * work.study.train_rows * DEV_SHARE
+        rate = work.alone * self.alone_per_flop + (1 - work.alone) * self.seconds_per_flop
+        return work.flops * rate + evaluated * self.eval_seconds * work.tokens / self.tokens
+
+
+Key = tuple[str, bool]
+
+
+def measure(found: Forecast) -> tuple[dict[Key, Rate], list[str]]:
+    """A few steps with every backbone that is here, on data that is here; and a line for each that could not.
+
+    Whether all weights are trained makes a rate of its own. Everything is written to a scratch folder.
+    """
+    rates: dict[Key, Rate] = {}
+    problems: list[str] = []
+    for model in (model for model in found.models if model.state != "missing"):
+        for full in (False, True):
+            work, data = _measurable(found, model, full)
+            if work is None or data is None:
+                continue
+            try:
+                rates[model.name, full] = _measured(found.benchmark, model, data, work, full)
+            except (InputError, ValueError, OSError) as error:
+                problems.append(f"{model.name}: could not be measured ({str(error).splitlines()[0]})")
+    return rates, problems
+
+
+def _measurable(found: Forecast, model: Model, full: bool) -> tuple[Work | None, Data | None]:
+    """The study of this backbone with the most FLOPs a step, of those whose data is here."""
+    here = {data.task.name: data for data in found.data if data.state in ("here", "generated")}
+    fitting = [
+        work
+        for work in found.works
+        if work.study.source == model.name
+        and work.study.task.name in here
+        and METHODS[work.study.method].engine == "pack"
+        and (METHODS[work.study.method].adapter == "none") == full
+    ]
+    work = max(fitting, key=lambda work: work.step_flops, default=None)
+    return work, here[work.study.task.name] if work else None
+
+
+def _measured(benchmark: Benchmark, model: Model, data: Data, work: Work, full: bool) -> Rate:
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_num_threads(machine(benchmark).cpus)  # as a worker has them
+    with tempfile.TemporaryDirectory(prefix="lingo-plan-") as scratch:
+        source, folder = _prepared(benchmark, model, data, work, Path(scratch))
+        told = calibrate(
+            source,
+            str(folder),
+            typical(work.study, benchmark),
+            device=device,
+            most=benchmark.pack or 16,
+            max_labels=work.study.task.num_labels,
+            frozen=frozen_here(benchmark)[0],
+        )
+    return _rate(told, model, work, full, "fp32" if full else frozen_here(benchmark)[0])
+
+
+def frozen_here(benchmark: Benchmark) -> tuple[Frozen, str]:
+    """Number type of the frozen weights, and why, as far as it is known before a worker was asked."""
+    held: Any = frozen_in(benchmark.out) if benchmark.out else None
+    if benchmark.frozen:
+        return benchmark.frozen, "as asked for"
+    if held:
+        return held, f"as {benchmark.out} has them"
+    import torch
+
+    usual = usual_type("cuda" if torch.cuda.is_available() else "cpu")
+    return usual, "by this machine's device; a run asks one of its workers, once"
+
+
+def _rate(told: Calibration, model: Model, work: Work, full: bool, frozen: str) -> Rate:
+    return Rate(
+        model=model.name,
+        full=full,
+        seconds_per_flop=told.seconds_per_trial_step / work.step_flops,
+        alone_per_flop=told.seconds_per_step[1] / work.step_flops,
+        eval_seconds=told.eval_seconds_per_row,
+        tokens=work.tokens,
+        pack=told.pack,
+        device=told.device,
+        frozen=frozen,
+    )
+
+
+def _prepared(benchmark: Benchmark, model: Model, data: Data, work: Work, scratch: Path) -> tuple[str, Path]:
+    """(backbone to load, prepared folder) of a few rows."""
+    from harness.config.studies import Plan
+    from harness.pipeline.prepare import prepare_cells, read_backbones
+
+    source = model.name
+    small = benchmark.model_copy(update={"limit": max(ROWS, benchmark.batch_size), "drop_leaks": False})
+    if model.name == TINY_MODEL:
+        from harness.data.quickstart import make_backbone
+
+        source = str(make_backbone(scratch / "model"))
+    tokens = read_backbones([source])[source]
+    checked = Plan(benchmark=small, identity={}, studies=(work.study,), out=scratch)
+    (cell,) = prepare_cells(checked, {work.study.source: tokens}, lambda _: None)
+    return source, cell.data
+
+
+def total_seconds(works: Sequence[Work], rates: dict[Key, Rate]) -> tuple[float, int]:
+    """Seconds of one worker for all studies that were measured, and how many studies were not."""
+    seconds, unknown = 0.0, 0
+    for work in works:
+        method = METHODS[work.study.method]
+        rate = rates.get((work.study.source, method.adapter == "none"))
+        if rate is None:
+            unknown += 1
+        else:
+            seconds += rate.seconds(work)
+    return seconds, unknown
+
+
+def machine(benchmark: Benchmark) -> Shape:
+    """Worker groups that this machine bears."""
+    import torch
+
+    return shape(
+        cores=usable_cores(),
+        gibibytes=free_gibibytes(),
+        gpus=torch.cuda.device_count(),
+        workers=benchmark.workers_per_trial,
+        at_most=benchmark.max_concurrent,
+    )

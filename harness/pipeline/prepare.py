@@ -1,0 +1,219 @@
+"""From a plan to cells: backbones checked tensor by tensor, data tokenised once per tokenizer and prompt."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.config.benchmark import NO_BACKBONE, Benchmark
+from harness.config.studies import Cell, Plan, Study
+from harness.core.errors import InputError
+from harness.data.hub import task_folder
+from harness.data.leakage import summary
+from harness.data.prepared import PreparedTask, prepare
+from harness.data.tasks import strands_of
+from harness.runs.record import Record
+from lingo.methods import METHODS
+from lingo.nucleotides import bare_bases, reads_language, units_for
+from lingo.prompts import prompt_for
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokens:
+    """What preparation needs of a backbone, without its weights.
+
+    Attributes:
+        tokenizer: Its tokenizer, or the bases themselves for methods without a backbone.
+        rows: Rows of its token embedding.
+        max_length: Tokens that it takes; `None` for any number.
+        language: Whether it reads language, and not DNA alone.
+    """
+
+    tokenizer: Any
+    rows: int
+    pad_id: int
+    max_length: int | None
+    digest: str
+    trained: bool
+    source: str
+    language: bool
+
+
+BARE = Tokens(
+    tokenizer=bare_bases(),
+    rows=0,
+    pad_id=0,
+    max_length=None,
+    digest=NO_BACKBONE,
+    trained=True,
+    source=NO_BACKBONE,
+    language=False,
+)
+"""What methods without a backbone read: whole sequences, base by base."""
+
+
+def read_backbones(sources: Sequence[str]) -> dict[str, Tokens]:
+    """Load each backbone once, compare it with its checkpoint, and keep what preparation needs.
+
+    Raises:
+        InputError: with every problem of every backbone.
+    """
+    from lingo.backbones import load_backbone
+    from lingo.checkpoint import BackboneError
+    from lingo.embeddings import rows_of
+
+    problems: list[str] = []
+    found: dict[str, Tokens] = {}
+    for source in dict.fromkeys(source for source in sources if source != NO_BACKBONE):
+        try:
+            backbone = load_backbone(source)
+        except BackboneError as error:
+            problems += [f"`--models`: {problem}" for problem in error.problems]
+            continue
+        found[source] = Tokens(
+            tokenizer=backbone.tokenizer,
+            rows=rows_of(backbone),
+            pad_id=backbone.pad_id,
+            max_length=backbone.max_length,
+            digest=backbone.digest,
+            trained=backbone.trained,
+            source=source,
+            language=reads_language(backbone.tokenizer),
+        )
+    if problems:
+        raise InputError(problems)
+    return found
+
+
+def prepare_cells(checked: Plan, backbones: dict[str, Tokens], say: Say) -> list[Cell]:
+    """Tokenise the data of every study below `<out>/data`, or find it there."""
+    from harness.data.quickstart import make_data
+
+    generated = checked.out / "quickstart"
+    tasks = [study.task for study in checked.studies if study.task.generated]
+    if tasks:
+        make_data(generated)
+    backbones = {**backbones, NO_BACKBONE: BARE}
+    _refuse_prompts(checked, backbones)
+    made: dict[tuple[str, str, bool], PreparedTask] = {}
+    say = _once(say)
+    cells = []
+    for study in checked.studies:
+        prompted = _prompted(study, backbones[study.source], checked.benchmark)
+        key = (study.task.name, study.source, prompted)
+        if key not in made:
+            own = study.task.generated
+            folder = generated if own else task_folder(study.task, checked.benchmark.data_dir)
+            made[key] = _prepared(checked, study, folder, backbones[study.source], prompted, say)
+        cells.append(_cell(study, made[key], backbones[study.source], checked.benchmark, prompted))
+    return cells
+
+
+def _prompted(study: Study, tokens: Tokens, benchmark: Benchmark) -> bool:
+    """Whether sequences stand in the language prefix: as `--prompt` asks, or as the method has it, where the
+    backbone reads language at all."""
+    if not tokens.language or benchmark.prompt == "off":
+        return False
+    return benchmark.prompt == "on" or METHODS[study.method].prompt
+
+
+def _refuse_prompts(checked: Plan, backbones: Mapping[str, Tokens]) -> None:
+    """Raises `InputError` where `--prompt on` asks for language from a model of DNA."""
+    sources = dict.fromkeys(study.source for study in checked.studies if study.source != NO_BACKBONE)
+    if checked.benchmark.prompt == "on" and (wrong := [s for s in sources if not backbones[s].language]):
+        raise InputError(
+            f"`--prompt on` must be used with language models, but the vocabulary of {source} is DNA alone; use "
+            "`--prompt auto`."
+            for source in wrong
+        )
+
+
+def _prepared(
+    checked: Plan, study: Study, folder: Path, tokens: Tokens, prompted: bool, say: Say
+) -> PreparedTask:
+    benchmark, scheme = checked.benchmark, checked.benchmark.tokenization
+    tokenizer = tokens.tokenizer
+    if scheme != "bbpe" and tokens is not BARE:
+        tokenizer = units_for(scheme, tokenizer, tokens.rows)
+    longest = tokens.max_length
+    if longest is not None and benchmark.max_length is not None:
+        longest = min(longest, benchmark.max_length)
+    prepared = prepare(
+        study.task,
+        folder,
+        checked.out / "data",
+        tokenizer=tokenizer,
+        pad_id=tokens.pad_id,
+        max_length=longest,
+        prompt=prompt_for(study.task.domain) if prompted else None,
+        limit=benchmark.limit,
+        drop_leaks=benchmark.drop_leaks,
+        strands=strands_of(study.task, benchmark.reverse_complement),
+        backbone="" if tokens is BARE else study.backbone,
+    )
+    rows = ", ".join(f"{split} {count:,}" for split, count in prepared.rows.items())
+    say(
+        f"{study.task.name}{'' if tokens is BARE else f' for {study.backbone}'}"
+        f"{' with prompt' if prompted else ''}: {rows} rows, "
+        f"up to {max(prepared.longest.values())} {'bases' if tokens is BARE else 'tokens'}"
+    )
+    if leaks := summary(prepared.leaks):
+        say(f"  leakage audit: {leaks}")
+    for mark, why in prepared.marks.items():
+        say(f"  marked {mark}: {why}")
+    return prepared
+
+
+def _once(say: Say) -> Say:
+    """What holds for the sequences of a task holds for each of its tokenisations, and is said once."""
+    said: set[str] = set()
+
+    def speak(line: str) -> None:
+        if line not in said:
+            said.add(line)
+            say(line)
+
+    return speak
+
+
+def _cell(study: Study, prepared: PreparedTask, tokens: Tokens, benchmark: Benchmark, prompted: bool) -> Cell:
+    own = [] if tokens.trained else ["untrained backbone"]
+    scheme = "bases" if tokens is BARE else benchmark.tokenization
+    return Cell(
+        study=study,
+        data=prepared.folder,
+        data_digest=prepared.digest,
+        backbone_digest=tokens.digest,
+        marks=list(dict.fromkeys([*benchmark.marks, *prepared.marks, *own])),
+        tokens=prepared.longest["train"],
+        source=tokens.source,
+        facts={"leaks": prepared.leaks, "tokenization": scheme, "prompt": prompted} | _label_facts(prepared),
+    )
+
+
+def _label_facts(prepared: PreparedTask) -> dict[str, Any]:
+    return {"undefined_labels": prepared.undefined_labels} if prepared.label_names else {}
+
+
+def refuse_other_inputs(records: Sequence[Record], cells: Sequence[Cell], out: Path) -> None:
+    """Refuse to continue results that were made from other data or another backbone of the same name.
+
+    Raises:
+        InputError: with one line for each study.
+    """
+    problems = []
+    for cell in cells:
+        mine = [record for record in records if record.study == cell.study.key]
+        for what, digest, others in (
+            ("data", cell.data_digest, {record.data_digest for record in mine}),
+            ("backbone", cell.backbone_digest, {record.backbone_digest for record in mine}),
+        ):
+            for other in sorted(others - {digest}):
+                problems.append(
+                    f"`--out` must not hold results of another {what}, but {out} has some of "
+                    f"{cell.study.key} with digest {other[:12]} and it is now {digest[:12]}."
+                )
+    if problems:
+        raise InputError(problems)

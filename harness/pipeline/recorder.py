@@ -1,0 +1,160 @@
+"""From the pool's events to records, tracking and progress: what has ended is written at once and stays."""
+
+import logging
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness.config.studies import Cell
+from harness.core.atomic_files import written
+from harness.runs.intervals import NO_BETTER, no_better
+from harness.runs.jobs import Job, Report
+from harness.runs.layout import checkpoint_folder
+from harness.runs.open_trials import OpenTrials
+from harness.runs.record import Record, Status, now
+from harness.runs.store import ResultStore
+from lingo.methods import METHODS
+from lingo.trial import TrialConfig
+
+log = logging.getLogger(__name__)
+
+KEPT: dict[str, Status] = {
+    "finished": "finished",
+    "stopped": "stopped",
+    "failed": "failed",
+    "interrupted": "killed",
+}
+"""How a job ended, from the pool's word to the record's."""
+
+CUT_MARK = "cut by budget"
+UNREGULARISED_MARK = "no model dropout"
+
+
+def let_go_of_ended(out: Path, checkpoints: Path, records: Iterable[Record]) -> None:
+    """Remove what a driver that was killed right after a record has left of its trial: the job and its checkpoints.
+
+    A trial whose record says that it was killed goes on, and keeps them.
+    """
+    opened = OpenTrials(out)
+    for record in records:
+        if record.status != "killed":
+            opened.drop(record.id)
+            shutil.rmtree(checkpoint_folder(checkpoints, record.id), ignore_errors=True)
+    with suppress(OSError):
+        checkpoints.rmdir()  # only when it is empty
+
+
+def above_budget(record: Record) -> str | None:
+    """What is wrong with a finished run of a method with a budget that kept more ranks than bT, in one line."""
+    kept = record.facts.get("kept_ranks")
+    method = METHODS.get(record.method)
+    if record.status != "finished" or not kept or method is None or method.adapter != "svd":
+        return None
+    mean, most = sum(kept.values()) / len(kept), record.config.get("bT", TrialConfig.bT)
+    if mean <= most:
+        return None
+    return f"the mean kept rank must be at most bT = {most}, but is {mean:.2f}: its scores are not of that budget."
+
+
+class Watcher(Protocol):
+    """Who else is told of every event: progress, tracking."""
+
+    def update(self, job: Job, report: Report, status: str) -> None:
+        """Take one event."""
+
+    def ended(self, record: Record) -> None:
+        """Take the record of a job that has ended."""
+
+
+class Ledger:
+    """Writes one record for each job that was started and has ended, and keeps those that have not.
+
+    A job that was interrupted, or that has lost its driver, stays among the open ones, and goes on later.
+
+    Args:
+        store: Where records go.
+        cells: The studies, by their keys.
+        benchmark: Name of the benchmark.
+        environment: Versions and code state, the same for all records.
+        watchers: Told of every event, and of every record after it was written.
+    """
+
+    def __init__(
+        self,
+        store: ResultStore,
+        cells: Sequence[Cell],
+        *,
+        benchmark: str,
+        environment: Mapping[str, Any],
+        watchers: Sequence[Watcher] = (),
+    ) -> None:
+        self._store, self._benchmark, self._environment = store, benchmark, environment
+        self._cells = {cell.study.key: cell for cell in cells}
+        self._watchers, self._open = watchers, OpenTrials(store.out)
+        self._reports: dict[str, list[Report]] = {}
+        self._started: dict[str, str] = {}
+
+    def __call__(self, job: Job, report: Report, status: str) -> None:
+        """Take one event of the pool, in order per job."""
+        reports = self._reports.setdefault(job.id, [])
+        if report.number > (reports[-1].number if reports else 0):
+            reports.append(report)
+        elif status in KEPT and report.facts:  # the last one again, with what is known of its end
+            reports[-1:] = [report]
+        if status == "queued":
+            with written(self._store.out):
+                self._open.keep(job)
+        if status == "started":
+            self._started.setdefault(job.id, now())
+        for watcher in self._watchers:
+            watcher.update(job, report, status)
+        if status in KEPT:
+            self._reports.pop(job.id)
+            if job.id in self._started or status == "failed":
+                self._write(job, reports, KEPT[status])
+            if status != "interrupted":
+                self._let_go(job)
+
+    def _let_go(self, job: Job) -> None:
+        """What a job that has its record leaves behind is of no more use."""
+        self._open.drop(job.id)
+        if job.checkpoints:
+            shutil.rmtree(checkpoint_folder(job.checkpoints, job.id), ignore_errors=True)
+
+    def _write(self, job: Job, reports: Sequence[Report], status: Status) -> None:
+        cell = self._cells[job.study]
+        record = Record.of(
+            job,
+            reports,
+            status,
+            benchmark=self._benchmark,
+            family=cell.study.task.family,
+            metric=cell.study.task.metric,
+            trial=int(job.id.rsplit("-", 1)[1]) if job.stage == "search" else None,
+            started=self._started.pop(job.id, ""),
+            data_digest=cell.data_digest,
+            backbone_digest=cell.backbone_digest,
+            environment=self._environment,
+            marks=list(cell.marks),
+        )
+        types = {"backbone_type": cell.study.backbone_type} if cell.study.backbone_type else {}
+        facts = {**cell.facts, **types, **record.facts}
+        problem = above_budget(record)
+        if problem is not None:
+            log.error("%s: %s", record.id, problem)
+            record = replace(record, status="failed", error=problem, test=None)
+        record = replace(record, facts=facts, marks=[*record.marks, *_own_marks(record, facts)])
+        with written(self._store.out):
+            self._store.append(record, replace=True)
+        for watcher in self._watchers:
+            watcher.ended(record)
+
+
+def _own_marks(record: Record, facts: Mapping[str, Any]) -> list[str]:
+    """What a reader must know of this very trial."""
+    marks = {CUT_MARK: facts.get("cut") == "budget", UNREGULARISED_MARK: bool(facts.get("model_dropout"))}
+    useless = record.test is not None and no_better(record.metric, record.test, facts.get("constant") or {})
+    return [mark for mark, holds in {**marks, NO_BETTER: useless}.items() if holds]

@@ -1,0 +1,156 @@
+"""What a benchmark still has to do, and which final runs are out of date: read from records alone."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from harness.config.scopes import merge, trials_of
+from harness.config.studies import Cell
+from harness.runs.jobs import Job
+from harness.runs.layout import SUPERSEDED
+from harness.runs.record import Record, config_hash
+from harness.runs.selection import Scope, group_of, has_ended, joint_winner, trials_by_number
+from harness.runs.store import ResultStore, load_folder
+from lingo.methods import METHODS
+
+
+def winners(records: Iterable[Record], cells: Sequence[Cell], scope: Scope = "task") -> dict[str, Record]:
+    """For each study the record of its search group's winning trial; studies of a group without one are left out.
+
+    See `joint_winner`.
+    """
+    found: dict[str, Record] = {}
+    records = list(records)
+    for members in groups(cells, scope):
+        metrics = {cell.study.key: cell.study.task.metric for cell in members}
+        found |= joint_winner(records, metrics)
+    return found
+
+
+def groups(cells: Sequence[Cell], scope: Scope) -> list[list[Cell]]:
+    """The cells of each search group, see `harness.runs.selection.group_of`."""
+    found: dict[str, list[Cell]] = {}
+    for cell in cells:
+        task, backbone, method = cell.study.task, cell.study.backbone, cell.study.method
+        key = group_of(scope, task=task.name, family=task.family, backbone=backbone, method=method)
+        found.setdefault(key, []).append(cell)
+    return list(found.values())
+
+
+def unsearched(
+    records: Sequence[Record],
+    cells: Sequence[Cell],
+    num_samples: int,
+    *,
+    scope: Scope = "task",
+    searcher: str = "tpe",
+) -> list[Cell]:
+    """The studies of search groups without `num_samples` ended trials (a grid: without all of its points).
+
+    A trial has ended when every member's has, or when one failed or was stopped; one that was killed from
+    outside has not.
+    """
+    left: list[Cell] = []
+    for members in groups(cells, scope):
+        keys = {cell.study.key for cell in members}
+        ended = sum(
+            has_ended([record.status for record in trial.values()], len(keys))
+            for trial in trials_by_number([record for record in records if record.study in keys]).values()
+        )
+        space = merge([cell.study.space for cell in members])
+        if ended < trials_of(space, searcher=searcher, num_samples=num_samples):
+            left += members
+    return left
+
+
+def missing(records: Sequence[Record], cells: Sequence[Cell], seeds: Sequence[int]) -> list[tuple[Cell, int]]:
+    """The (study, seed) pairs without a finished final run."""
+    have = {
+        (record.study, record.seed)
+        for record in records
+        if (record.stage, record.status) == ("final", "finished")
+    }
+    return [(cell, seed) for cell in cells for seed in seeds if (cell.study.key, seed) not in have]
+
+
+def final_jobs(
+    records: Sequence[Record],
+    cells: Sequence[Cell],
+    seeds: Sequence[int],
+    adapters: Path | None = None,
+    *,
+    scope: Scope = "task",
+    checkpoints: Path | None = None,
+    patience: int | None = None,
+) -> list[Job]:
+    """The final runs still to do, of studies that have a winner; their adapters go below `adapters`.
+
+    Args:
+        checkpoints, patience: See `harness.runs.jobs.Job`.
+    """
+    best = winners(records, cells, scope)
+    jobs = []
+    for cell, seed in missing(records, cells, seeds):
+        won = best.get(cell.study.key)
+        if won is not None:
+            jobs.append(
+                Job(
+                    id=f"{cell.study.key}/final/seed-{seed}",
+                    study=cell.study.key,
+                    stage="final",
+                    backbone=cell.source,
+                    data=str(cell.data),
+                    config={**won.config, "seed": seed},
+                    adapter=_adapter_folder(adapters, cell, seed),
+                    checkpoints=str(checkpoints) if checkpoints else None,
+                    alone=True,
+                    patience=patience,
+                    metric=cell.study.task.metric,
+                )
+            )
+    return jobs
+
+
+def _adapter_folder(adapters: Path | None, cell: Cell, seed: int) -> str | None:
+    """`<task>/<backbone>/<method>/seed-<n>`; none for full fine-tuning, whose result is a whole model."""
+    study = cell.study
+    if adapters is None or METHODS[study.method].adapter == "none":
+        return None
+    names = [re.sub(r"[^\w.-]+", "_", name) for name in (study.task.name, study.backbone, study.method)]
+    return str(adapters.joinpath(*names, f"seed-{seed}"))
+
+
+def outdated(records: Sequence[Record], cells: Sequence[Cell], scope: Scope) -> list[Record]:
+    """The final records whose configuration is not, or no longer, that of their study's winner."""
+    best = winners(records, cells, scope)
+    return [
+        record
+        for record in records
+        if record.stage == "final"
+        and record.study in best
+        and config_hash({**record.config, "seed": 0}) != config_hash({**best[record.study].config, "seed": 0})
+    ]
+
+
+def set_aside(store: ResultStore, records: Iterable[Record]) -> list[Record]:
+    """Move records to `superseded/`, marked so.
+
+    Returns:
+        The records as they are kept there.
+    """
+    kept = [replace(record, marks=[*record.marks, "superseded"]) for record in records]
+    for record in kept:
+        store.move(record, SUPERSEDED)
+    return kept
+
+
+def with_new_names(jobs: Iterable[Job], out: Path, best: dict[str, Record]) -> list[Job]:
+    """The final jobs; one whose name an outdated run has had gets another, with the winner's number in it."""
+    used = {record.id for record in load_folder(out / SUPERSEDED)}
+    return [_renamed(job, best) if job.id in used else job for job in jobs]
+
+
+def _renamed(job: Job, best: dict[str, Record]) -> Job:
+    study, _, seed = job.id.rpartition("/")
+    return replace(job, id=f"{study}/trial-{best[job.study].trial or 0:04d}/{seed}")

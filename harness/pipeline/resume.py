@@ -1,0 +1,115 @@
+"""A run goes on: its settings from its folder, its results into a fork with other search spaces."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from harness.config.benchmark import SETTINGS, Benchmark, restore
+from harness.config.search_space import Leaf
+from harness.config.studies import Cell
+from harness.core.errors import InputError, typed
+from harness.core.store_address import default_uri
+from harness.runs.record import Record
+from harness.runs.store import ResultStore, frozen_in, load
+from lingo.text_files import read_json
+
+
+def stored_benchmark(run: Path, changes: Mapping[str, Any]) -> Benchmark:
+    """What the run in the folder `run` was asked for, with `changes` (`None` changes nothing).
+
+    Where it runs is said anew: on this machine, unless `changes` name a cluster; then the paths are those of the
+    machine that sent it to one before, not of the head, which its plan has.
+
+    Raises:
+        InputError: when the folder holds no run, or the changes are no valid settings.
+    """
+    asked = run / "cluster" / SETTINGS
+    path = asked if changes.get("cluster") and asked.is_file() else run / "plan.json"
+    try:
+        settings = read_json(path)["settings"]
+    except FileNotFoundError:
+        raise InputError(
+            f"`resume` must be given the output folder of a run, but {run} "
+            f"{'has no plan.json' if run.is_dir() else 'is no folder'}."
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: cannot be read ({error}); give the run's own options to `run` with `{typed('--out', run)}` "
+            "instead."
+        ) from None
+    settings = {**settings, **_at_home(settings, run.resolve())}
+    return restore({**settings, "out": str(run), "cluster": None}, changes)
+
+
+def _at_home(settings: Mapping[str, Any], home: Path) -> dict[str, Any]:
+    """Paths below the folder in which the run lay, as paths below the one in which it lies now; the folder's own store,
+    named by its address, is the folder's own again."""
+    was = settings.get("out")
+    if not was or was == str(home):
+        return {}
+
+    def here(value: Any) -> Any:
+        if isinstance(value, list):
+            return [here(item) for item in value]
+        inside = isinstance(value, str) and value.startswith(f"{was}/")
+        return str(home / value[len(was) + 1 :]) if inside else value
+
+    found = {name: here(settings[name]) for name in ("data_dir", "search_spaces") if name in settings}
+    own = settings.get("tracking_uri") == default_uri(was)
+    return found | ({"tracking_uri": None} if own else {})
+
+
+def take_over(source: Path, store: ResultStore, cells: Sequence[Cell], benchmark: Benchmark) -> list[Record]:
+    """Copy into a new folder the ended trials of another whose configurations lie in the new search spaces.
+
+    They get numbers from 0 on in each study, and the fact `taken_from`. A study that has records is left alone.
+
+    Returns:
+        The records that were written.
+    """
+    begun = {record.study for record in store.load()}
+    found = load(source)
+    if (frozen := frozen_in(source)) and not frozen_in(store.out):
+        store.hold(frozen)
+    taken = []
+    for cell in cells:
+        if cell.study.key in begun:
+            continue
+        fitting = [record for record in found if _fits(record, cell, benchmark)]
+        fitting.sort(key=lambda record: record.trial or 0)
+        for number, record in enumerate(fitting[: benchmark.num_samples]):
+            facts = {**record.facts, "taken_from": f"{source.name}: {record.id}"}
+            name = f"{cell.study.key}/trial-{number:04d}"
+            taken.append(replace(record, id=name, trial=number, facts=facts, benchmark=benchmark.suite))
+            store.append(taken[-1])
+    return taken
+
+
+def _fits(record: Record, cell: Cell, benchmark: Benchmark) -> bool:
+    """Whether a record is a trial that the new study could have drawn, on the same data and backbone."""
+    ended = record.stage == "search" and record.status in ("finished", "stopped")
+    same = (record.data_digest, record.backbone_digest) == (cell.data_digest, cell.backbone_digest)
+    if not (ended and same and record.study == cell.study.key):
+        return False
+    space = cell.study.space
+    drawn = {name: record.config[name] for name in space.leaves if name in record.config}
+    if len(drawn) < len(space.leaves) or not all(_inside(space.leaves[n], v) for n, v in drawn.items()):
+        return False
+    if drawn.get("b0", math.inf) < drawn.get("bT", -math.inf):
+        return False
+    wanted = space.config(
+        drawn, seed=benchmark.seed, epochs=benchmark.epochs, batch_size=benchmark.batch_size
+    )
+    options = {**record.config}
+    try:
+        return type(wanted).from_dict(options) == wanted
+    except ValueError:
+        return False
+
+
+def _inside(leaf: Leaf, value: Any) -> bool:
+    if leaf.type == "choice":
+        return (tuple(value) if isinstance(value, list) else value) in leaf.choices
+    return math.isclose(leaf.clip(value), value, rel_tol=1e-9, abs_tol=1e-12)

@@ -1,0 +1,256 @@
+"""One benchmark from its plan to its leaderboard; `run_benchmark` reads from top to bottom."""
+
+import errno
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from harness.config.benchmark import TINY_MODEL, Benchmark
+from harness.config.studies import Cell, Plan, plan
+from harness.core.atomic_files import Unwritable, written
+from harness.core.disk_space import out_place, ray_place, scratch_place, shortages
+from harness.core.errors import InputError, RunStopped
+from harness.core.exit_codes import COMPLETE, INCOMPLETE, INTERRUPTED, resume_command
+from harness.core.home import temporary_folders
+from harness.core.wording import duration
+from harness.data.sources import forget_rows
+from harness.pipeline.prepare import prepare_cells, read_backbones, refuse_other_inputs
+from harness.pipeline.recorder import let_go_of_ended
+from harness.pipeline.remaining import missing, outdated, unsearched, winners
+from harness.pipeline.resume import take_over
+from harness.pipeline.usage import read_usage
+from harness.pool.engine import Engine
+from harness.pool.ray_causes import RayTrouble
+from harness.runs.layout import CHECKPOINTS
+from harness.runs.lock import only_driver
+from harness.runs.record import Record
+from harness.runs.store import ResultStore
+from harness.search.study import options_of
+
+MakeEngine = Callable[[int, int], Engine]
+
+
+def run_benchmark(
+    benchmark: Benchmark,
+    console: Console,
+    *,
+    make_engine: MakeEngine | None = None,
+    take_from: Path | None = None,
+) -> int:
+    """Run a benchmark to its end, or the rest of one that the output folder holds, and print its leaderboard.
+
+    Args:
+        make_engine: What trains the jobs; the harness's own engines when `None`.
+        take_from: Another output folder, whose trials that fit the search spaces count as this benchmark's.
+
+    Returns:
+        0 when every final result is there, 1 when some are missing, 130 when interrupted.
+
+    Raises:
+        InputError: for bad input, before anything is trained.
+    """
+    checked = plan(benchmark)
+    _refuse_full_disks(checked)
+    with only_driver(checked.out), _copied(checked, console):
+        try:
+            return _run(checked, console, make_engine, take_from)
+        except RunStopped as error:
+            return _stopped(error, checked.out, console)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            return _stopped(Unwritable(checked.out, error), checked.out, console)
+
+
+def _refuse_full_disks(checked: Plan) -> None:
+    """Raise `InputError` for disks that have no room for a start."""
+    places = [out_place(checked.out)]
+    try:
+        places.append(scratch_place(Path(temporary_folders()[0])))
+        if checked.benchmark.cluster is None:
+            from harness.pool.local_ray import ray_folder
+
+            places.insert(0, ray_place(ray_folder()))
+    except (OSError, RayTrouble) as error:
+        raise InputError(str(error)) from None
+    if problems := shortages(places):
+        raise InputError(problems)
+
+
+def _copied(checked: Plan, console: Console) -> AbstractContextManager[None]:
+    """Keep the copy at `--storage-path`, if one is wished; an output folder that is lost comes back from it.
+
+    Raises:
+        InputError: when nothing can be written there.
+    """
+    from harness.runs.mirror import Copy, copied, storage_problems
+
+    uri = checked.benchmark.storage_path
+    if uri is None:
+        return nullcontext()
+    if problems := storage_problems(uri):
+        raise InputError(problems)
+    if not (checked.out / "benchmark.json").exists() and (count := Copy(checked.out, uri).pull()):
+        console.print(f"{count} files of this benchmark came from {escape(uri)}.", soft_wrap=True)
+    return copied(checked.out, uri, lambda line: console.print(f"[yellow]{escape(line)}[/]", soft_wrap=True))
+
+
+def _run(checked: Plan, console: Console, make_engine: MakeEngine | None, take_from: Path | None) -> int:
+    begun, benchmark = time.monotonic(), checked.benchmark
+    _say_what(checked, console)
+    store, cells = _prepare(checked, console)
+    if take_from:
+        taken = take_over(take_from, store, cells, benchmark)
+        console.print(f"{_some(taken, 'trial')} of {take_from} taken over.")
+    let_go_of_ended(checked.out, checked.out / CHECKPOINTS, store.load())
+    interrupted = False
+    if _left(store.load(), cells, benchmark):
+        from harness.pipeline.stages import train
+
+        interrupted = train(checked, cells, store, console, make_engine)
+    else:
+        console.print("All results of this benchmark are in the output folder already; nothing is trained.")
+    seconds = time.monotonic() - begun
+    return _conclude(checked, cells, store, console, interrupted=interrupted, seconds=seconds)
+
+
+def _left(records: Sequence[Record], cells: Sequence[Cell], benchmark: Benchmark) -> bool:
+    """Whether anything is to be searched or trained."""
+    return bool(
+        unsearched(records, cells, benchmark.num_samples, **options_of(benchmark))
+        or outdated(records, cells, benchmark.scope)
+        or missing(records, cells, benchmark.seeds)
+    )
+
+
+def _stopped(error: RunStopped, out: Path, console: Console) -> int:
+    cure = "Make room there, then go on" if isinstance(error, Unwritable) else "Go on"
+    console.print(
+        f"[red]Stopped[/]: {escape(str(error))} What has ended before is kept, and open trials keep their last "
+        f"checkpoint. {cure} with: {escape(resume_command(out))}",
+        soft_wrap=True,
+    )
+    return INCOMPLETE
+
+
+def _say_what(checked: Plan, console: Console) -> None:
+    benchmark, studies = checked.benchmark, checked.studies
+    made = ["small generated DNA with planted motifs"] * any(study.task.generated for study in studies)
+    made += ["a tiny OPT with random weights made on this machine"] * (TINY_MODEL in benchmark.models)
+    if made:
+        console.print(
+            f"[bold]Quickstart[/]: {', and '.join(made)}. {'' if len(made) == 1 else 'Nothing is downloaded. '}It "
+            "shows how the harness works; its scores say nothing of methods."
+        )
+    console.print(
+        f"{_some(studies, 'study')} ({_some(benchmark.tasks, 'task')} x {_some(benchmark.models, 'backbone')} x "
+        f"{_some(benchmark.methods, 'method')}): {benchmark.num_samples} trials of up to "
+        f"{_some(range(benchmark.epochs), 'epoch')} each, then {_some(benchmark.seeds, 'seed')} of each winner."
+    )
+    if benchmark.limit:
+        console.print(f"[yellow]Marked smoke: at most {benchmark.limit} rows of each split are used.[/]")
+    for note in checked.notes:
+        console.print(f"[dim]{escape(note)}[/]")
+
+
+def _some(values: Sequence[object], what: str) -> str:
+    many = f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
+    return f"{len(values)} {what if len(values) == 1 else many}"
+
+
+def _prepare(checked: Plan, console: Console) -> tuple[ResultStore, list[Cell]]:
+    """Backbones are checked before anything is written, data before the folder becomes this benchmark's."""
+    from harness.data.quickstart import make_backbone
+
+    sources = [source for source in checked.benchmark.models if source != TINY_MODEL]
+    with console.status("checking backbones"):
+        backbones = read_backbones(sources)
+    if TINY_MODEL in checked.benchmark.models:
+        folder = make_backbone(checked.out.resolve() / "quickstart" / "model")
+        backbones[TINY_MODEL] = read_backbones([str(folder)])[str(folder)]
+    with console.status("preparing data"):
+        cells = prepare_cells(checked, backbones, lambda line: console.print(f"[dim]{escape(line)}[/]"))
+    forget_rows()
+    store = ResultStore(checked.out, checked.identity)
+    refuse_other_inputs(store.load(), cells, checked.out)
+    with written(checked.out):
+        checked.write()
+    return store, cells
+
+
+def _conclude(
+    checked: Plan,
+    cells: Sequence[Cell],
+    store: ResultStore,
+    console: Console,
+    *,
+    interrupted: bool,
+    seconds: float,
+) -> int:
+    """Print what there is, what is missing and where it lies; the exit code."""
+    from harness.core.store_address import default_uri, ui_command
+    from harness.report.leaderboard import print_leaderboard
+
+    benchmark, records = checked.benchmark, store.load()
+    if any(record.stage == "final" for record in records):
+        keys = [(cell.study.task.name, cell.study.backbone, cell.study.method) for cell in cells]
+        print_leaderboard(records, console, expected=keys, seeds=benchmark.seeds)
+    _say_failures(records, console)
+    unfinished = unsearched(records, cells, benchmark.num_samples, **options_of(benchmark))
+    _say_without_winner(records, [cell for cell in cells if cell not in unfinished], benchmark, console)
+    for line in read_usage(checked.out).get("cut", []):
+        console.print(f"[yellow]cut[/] {escape(line)}", soft_wrap=True)
+    finals = len(cells) * len(benchmark.seeds)
+    lacking = len(missing(records, cells, benchmark.seeds))
+    searches = len(cells) - len(unfinished)
+    console.print(
+        f"{'Interrupted' if interrupted else 'Done'} after {duration(seconds)}: {searches} of {len(cells)} "
+        f"searches and {finals - lacking} of {finals} final runs are complete."
+    )
+    if lacking:
+        console.print(
+            f"To go on from here: {escape(resume_command(checked.out))} (or the same command again).",
+            soft_wrap=True,
+        )
+    for name, where in (
+        ("results", checked.out / "results.parquet"),
+        ("records", checked.out / "records"),
+        ("adapters", checked.out / "adapters"),
+        ("MLflow", ui_command(benchmark.tracking_uri or default_uri(checked.out))),
+    ):
+        console.print(f"{name:8} {escape(str(where))}", soft_wrap=True)
+    return INTERRUPTED if interrupted else INCOMPLETE if lacking else COMPLETE
+
+
+def _say_failures(records: Sequence[Record], console: Console, shown: int = 5) -> None:
+    failed = [record for record in records if record.status == "failed"]
+    for record in failed[:shown]:
+        console.print(f"[red]failed[/] {escape(f'{record.id}: {record.error}')}", soft_wrap=True)
+    if len(failed) > shown:
+        console.print(f"[red]and {len(failed) - shown} more failures[/], see the records.")
+
+
+def _say_without_winner(
+    records: Sequence[Record], cells: Sequence[Cell], benchmark: Benchmark, console: Console
+) -> None:
+    """Why a search that is complete has nothing to train on the seeds: going on would not help it."""
+    chosen = winners(records, cells, benchmark.scope)
+    for cell in cells:
+        study = cell.study
+        if study.key in chosen:
+            continue
+        mine = [record for record in records if record.study == study.key and record.stage == "search"]
+        failed = sum(record.status == "failed" for record in mine)
+        why = (
+            "all trials failed" if failed == len(mine) else f"no trial has a defined dev {study.task.metric}"
+        )
+        more = benchmark.num_samples + max(1, benchmark.num_samples // 2)
+        console.print(
+            f"[yellow]no winner[/] {escape(study.key)}: {why}, so there is nothing to test; more trials "
+            f"(--num-samples {more}) or another search space may find one.",
+            soft_wrap=True,
+        )

@@ -1,0 +1,334 @@
+"""The two stages on Ray: every search, then the winners on all seeds."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
+
+from rich.console import Console
+from rich.markup import escape
+
+from harness.config.benchmark import Benchmark
+from harness.config.search_space import largest
+from harness.config.studies import Cell, Plan
+from harness.core.atomic_files import written
+from harness.pipeline.budgets import Budgets
+from harness.pipeline.forecast import typical
+from harness.pipeline.interrupts import ctrl_c, outlived
+from harness.pipeline.number_types import settle
+from harness.pipeline.recorder import Ledger, Watcher
+from harness.pipeline.remaining import (
+    final_jobs,
+    groups,
+    outdated,
+    set_aside,
+    unsearched,
+    winners,
+    with_new_names,
+)
+from harness.pipeline.usage import Meter, budgets_of, write_usage
+from harness.pool.engine import Engine
+from harness.pool.local_ray import full_disk, ray_processes, troubles_told
+from harness.pool.pool import Pool
+from harness.pool.ray_causes import PoolError
+from harness.pool.ray_session import Ground, ray_for
+from harness.progress.live import Progress, StudyGoal
+from harness.runs.environment import capture
+from harness.runs.info import Setting
+from harness.runs.jobs import Job, Report
+from harness.runs.layout import CHECKPOINTS
+from harness.runs.record import Record
+from harness.runs.store import ResultStore
+from harness.search.driver import run_finals, run_search
+from harness.search.study import options_of, study_plans
+from harness.tracking.tracker import Tracker
+from harness.workers.calibration import calibrate_remotely
+from lingo.methods import METHODS
+
+log = logging.getLogger(__name__)
+
+MakeEngine = Callable[[int, int], Engine]
+
+MOST_IN_A_PACK = 16
+
+
+def train(
+    checked: Plan,
+    cells: Sequence[Cell],
+    store: ResultStore,
+    console: Console,
+    make_engine: MakeEngine | None,
+) -> bool:
+    """Search what is not searched, then train the winners' missing seeds. True when interrupted.
+
+    Raises:
+        InputError: when a cluster cannot be joined.
+        RunStopped: when the output folder cannot be written any more (`Unwritable`), Ray does not start, or no worker
+            group can be had; jobs are ended before.
+    """
+    benchmark, begun = checked.benchmark, time.monotonic()
+    records = store.load()
+    todo = unsearched(records, cells, benchmark.num_samples, **options_of(benchmark))
+    progress = Progress([_goal(cell, benchmark, todo, records) for cell in cells], console)
+    with (
+        ctrl_c(console, checked.out) as pressed,
+        ray_for(
+            benchmark.cluster, workers=benchmark.workers_per_trial, at_most=benchmark.max_concurrent
+        ) as ground,
+        troubles_told(ground.scratch),
+        outlived(ray_processes(), console, checked.out, full=partial(full_disk, ground.scratch)),
+        _tracking(checked, console) as tracked,
+    ):
+        pressed.take()
+        checked, cells = _settled(checked, cells, store, ground, console)
+        benchmark = benchmark.model_copy(update={"frozen": checked.frozen})
+        slots = _slots(todo, benchmark, ground, console, make_engine)
+        console.print(f"Training on {ground.where}: {ground.shape}, {_some_trials(slots)} at once in each.")
+        if not ground.shape.gpus and (benchmark.max_gpu_hours or benchmark.study_max_gpu_hours):
+            console.print(
+                "[yellow]Hours of GPUs limit nothing here, where no GPU trains; --time-budget does.[/]"
+            )
+        budgets = _budgets(benchmark, ground, store)
+        with _pool(cells, benchmark, ground, slots, make_engine) as pool, progress:
+            pressed.ends(pool)
+            watchers: list[Watcher] = [progress, tracked, Meter(budgets)]
+            environment = capture().to_dict()
+            ledger = Ledger(
+                store, cells, benchmark=benchmark.suite, environment=environment, watchers=watchers
+            )
+            stages = _Stages(checked, cells, store, pool, ledger, budgets, tracked)
+            try:
+                progress.stage("search")
+                stages.search(todo)
+                if not pressed.once:
+                    progress.stage("final stage")
+                    stages.finals()
+            finally:
+                with written(checked.out), suppress(PoolError):
+                    stages.tell_usage(time.monotonic() - begun)
+            return pressed.once
+
+
+class _Stages:
+    """What the two stages share."""
+
+    def __init__(
+        self,
+        checked: Plan,
+        cells: Sequence[Cell],
+        store: ResultStore,
+        pool: Pool,
+        ledger: Ledger,
+        budgets: Budgets,
+        tracked: "_Tracked",
+    ) -> None:
+        self._out, self._benchmark, self._cells = checked.out, checked.benchmark, cells
+        self._store, self._pool, self._ledger = store, pool, ledger
+        self._budgets, self._tracked = budgets, tracked
+        self._keys = [cell.study.key for cell in cells]
+
+    def search(self, todo: Sequence[Cell]) -> None:
+        """Run the searches that are not complete."""
+        if todo:
+            run_search(
+                study_plans(todo, self._benchmark, self._store.load(), self._out),
+                self._pool,
+                max_concurrent=self._benchmark.max_concurrent,
+                on_report=self._ledger,
+                cut=lambda: self._budgets.cut(self._keys).keys(),
+            )
+
+    def finals(self) -> None:
+        """Train the missing seeds of every study whose search is complete, or was cut by a budget."""
+        benchmark, records = self._benchmark, self._store.load()
+        unfinished = self._unfinished(records)
+        ready = [cell for cell in self._cells if cell not in unfinished] + self._cut(unfinished)
+        with written(self._out):
+            for record in set_aside(self._store, outdated(records, ready, benchmark.scope)):
+                self._tracked.ended(record)
+        jobs = final_jobs(
+            self._store.load(),
+            ready,
+            benchmark.seeds,
+            self._out / "adapters",
+            scope=benchmark.scope,
+            checkpoints=self._out / CHECKPOINTS,
+            patience=benchmark.stops_early,
+        )
+        jobs = with_new_names(jobs, self._out, winners(records, ready, benchmark.scope))
+        predictions = str(self._out / "predictions")
+        run_finals(
+            [replace(job, predictions=predictions) for job in jobs], self._pool, on_report=self._ledger
+        )
+
+    def tell_usage(self, seconds: float) -> None:
+        """Write what was used and cut."""
+        records = self._store.load()
+        why = self._budgets.cut()
+        keys = [cell.study.key for cell in self._cut(self._unfinished(records))]
+        cut = [f"{key}: {why.get(key, 'with others of its scope')}" for key in keys]
+        pool = self._pool.usage()
+        write_usage(self._out, self._benchmark, records, cut=cut, pool=pool, seconds=seconds)
+
+    def _cut(self, unfinished: Sequence[Cell]) -> list[Cell]:
+        """Those whose search a budget has ended, their own or that of another study of their search group."""
+        cut = self._budgets.cut(self._keys)
+        found = groups(unfinished, self._benchmark.scope)
+        return [cell for members in found if any(c.study.key in cut for c in members) for cell in members]
+
+    def _unfinished(self, records: Sequence[Record]) -> list[Cell]:
+        return unsearched(records, self._cells, self._benchmark.num_samples, **options_of(self._benchmark))
+
+
+class _Tracked:
+    """Passes the ledger's events on to the tracker."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker = tracker
+
+    def update(self, job: Job, report: Report, status: str) -> None:
+        """Mirror an evaluation; the last one comes with the record."""
+        if status == "running":
+            self._tracker.trial_report(job, report)
+
+    def ended(self, record: Record) -> None:
+        """Mirror a whole record."""
+        self._tracker.trial_ended(record)
+
+
+@contextmanager
+def _tracking(checked: Plan, console: Console) -> Iterator[_Tracked]:
+    """A tracker, which ends every study's run as the study then stands."""
+    tracker = Tracker(
+        checked.out,
+        Setting.read(checked.out),
+        uri=checked.benchmark.tracking_uri,
+        warn=lambda line: console.print(f"[yellow]{escape(line)}[/]"),
+    )
+    try:
+        yield _Tracked(tracker)
+    finally:
+        tracker.close()
+
+
+def _settled(
+    checked: Plan, cells: Sequence[Cell], store: ResultStore, ground: Ground, console: Console
+) -> tuple[Plan, list[Cell]]:
+    """The plan and its cells with the number type of the backbones' weights, which plan.json gets as well."""
+    held = settle(checked, store, ground.shape, lambda line: console.print(escape(line), soft_wrap=True))
+    types = {study.key: study.backbone_type for study in held.studies}
+    with written(checked.out):
+        held.write()
+    return held, [
+        replace(cell, study=replace(cell.study, backbone_type=types[cell.study.key])) for cell in cells
+    ]
+
+
+def _pool(
+    cells: Sequence[Cell], benchmark: Benchmark, ground: Ground, slots: int, make_engine: MakeEngine | None
+) -> Pool:
+    lay = ground.shape
+    if make_engine is None:
+        from harness.workers.engines import make_engine as engine
+
+        studies = [cell.study for cell in cells]
+        room = largest([study.space for study in studies], [study.task.num_labels for study in studies])
+        make_engine = partial(
+            engine, pack=slots, files=ground.files, frozen=benchmark.frozen, gpus=lay.gpus, **room
+        )
+    return Pool.start(
+        make_engine,
+        groups=lay.groups,
+        workers_per_group=lay.workers,
+        cpus_per_worker=lay.cpus,
+        gpus_per_worker=lay.gpus,
+        slots=slots,
+        scratch=ground.scratch,
+        max_failures=benchmark.max_failures,
+    )
+
+
+def _budgets(benchmark: Benchmark, ground: Ground, store: ResultStore) -> Budgets:
+    lay = ground.shape
+    return budgets_of(
+        benchmark, groups=lay.groups, gpus=lay.workers * lay.gpus, records=store.load(), out=store.out
+    )
+
+
+def _slots(
+    cells: Sequence[Cell],
+    benchmark: Benchmark,
+    ground: Ground,
+    console: Console,
+    make_engine: MakeEngine | None,
+) -> int:
+    """Trials at once in a worker group: as asked, or what a few steps with each backbone say is best for all."""
+    packed = [cell for cell in cells if _goes_into_packs(cell)]
+    runs = len(packed) * benchmark.num_samples  # final runs train alone
+    each = -(-min(runs, benchmark.max_concurrent or runs) // ground.shape.groups)
+    if benchmark.deterministic:
+        return 1
+    if benchmark.pack or make_engine or each <= 1:
+        return benchmark.pack or 1
+    longest = {cell.source: cell for cell in sorted(packed, key=lambda cell: cell.work)}
+    with console.status("measuring how many trials go together best"):
+        return min(_best_pack(cell, benchmark, ground, each) for cell in longest.values())
+
+
+def _goes_into_packs(cell: Cell) -> bool:
+    method = METHODS[cell.study.method]
+    return method.engine == "pack" and method.adapter != "none"
+
+
+def _best_pack(cell: Cell, benchmark: Benchmark, ground: Ground, most: int) -> int:
+    """What serves best for this study's trials; one where it cannot be measured."""
+    lay, study = ground.shape, cell.study
+    try:
+        told = calibrate_remotely(
+            cell.source,
+            str(cell.data),
+            typical(study, benchmark).to_dict(),
+            cpus=lay.cpus,
+            gpus=lay.gpus,
+            most=min(most, MOST_IN_A_PACK),
+            frozen=benchmark.frozen or "fp32",
+            max_labels=study.task.num_labels,
+            files=ground.files,
+        )
+    except ValueError as error:
+        log.warning("packs of one trial: %s", error)
+        return 1
+    return told.pack
+
+
+def _some_trials(count: int) -> str:
+    return f"{count} trial{'' if count == 1 else 's'}"
+
+
+def _goal(cell: Cell, benchmark: Benchmark, todo: Sequence[Cell], records: Sequence[Record]) -> StudyGoal:
+    """What a study has to do, and what its records have of it."""
+    study = cell.study
+    backbone = f" {study.backbone}" if len(benchmark.models) > 1 else ""
+    mine = [record for record in records if record.study == study.key]
+    trials = [record for record in mine if record.stage == "search" and record.status != "killed"]
+    finals = {r.seed for r in mine if (r.stage, r.status) == ("final", "finished")}.intersection(
+        benchmark.seeds
+    )
+    scores = [entry["dev"].get(study.task.metric, math.nan) for record in trials for entry in record.history]
+    return StudyGoal(
+        key=study.key,
+        title=f"{study.task.name}{backbone} {study.method}",
+        metric=study.task.metric,
+        trials=max(len(trials), benchmark.num_samples) if cell in todo else len(trials),
+        finals=len(set(benchmark.seeds)),
+        epochs=benchmark.epochs,
+        work=cell.work,
+        ended=len(trials),
+        stopped=sum(record.status == "stopped" for record in trials),
+        failed=sum(record.status == "failed" for record in trials),
+        tested=len(finals),
+        best=max((score for score in scores if not math.isnan(score)), default=math.nan),
+    )

@@ -1,0 +1,133 @@
+"""What a run has used and what was cut, in `<out>/search.json` for reports and for the next run."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.config.benchmark import Benchmark, seconds_of
+from harness.core.atomic_files import write_whole
+from harness.pipeline.budgets import Budgets, Limits, Spent
+from harness.runs.jobs import Job, Report
+from harness.runs.record import Record
+from lingo.text_files import read_json
+
+NAME = "search.json"
+
+
+def budgets_of(
+    benchmark: Benchmark, *, groups: int, gpus: float, records: Sequence[Record], out: Path
+) -> Budgets:
+    """The budgets that a benchmark names, with what earlier runs in its folder have used.
+
+    Args:
+        groups, gpus: Worker groups, and the GPUs of each.
+        records: All records of the folder.
+    """
+    return Budgets(
+        overall=_limits(benchmark.time_budget, benchmark.max_gpu_hours, benchmark.max_cost),
+        per_study=_limits(
+            benchmark.study_time_budget, benchmark.study_max_gpu_hours, benchmark.study_max_cost
+        ),
+        price_per_hour=benchmark.price_per_hour or 0.0,
+        groups=groups,
+        gpus_per_group=gpus,
+        before=Spent(
+            gpu_seconds=gpu_seconds(records), seconds_paid=float(read_usage(out).get("wall_s", 0.0))
+        ),
+        before_of={
+            study: Spent(
+                gpu_seconds=gpu_seconds(mine),
+                seconds_paid=sum(_number(record, "device_seconds") for record in mine) / max(1, groups),
+            )
+            for study, mine in _by_study(records).items()
+        },
+    )
+
+
+def _limits(span: str | None, gpu_hours: float | None, cost: float | None) -> Limits:
+    return Limits(seconds=seconds_of(span) if span else None, gpu_hours=gpu_hours, cost=cost)
+
+
+class Meter:
+    """Passes the ledger's events on to the budgets."""
+
+    def __init__(self, budgets: Budgets) -> None:
+        self._budgets = budgets
+
+    def update(self, job: Job, report: Report, status: str) -> None:
+        """Count an event."""
+        self._budgets.update(job, report, status)
+
+    def ended(self, record: Record) -> None:
+        """Its last event told all."""
+
+
+def gpu_seconds(records: Sequence[Record]) -> float:
+    """GPU-seconds that records tell of."""
+    return sum(_number(record, "device_seconds") * _number(record, "gpus") for record in records)
+
+
+def _number(record: Record, name: str) -> float:
+    value = record.facts.get(name, 0.0)
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _by_study(records: Sequence[Record]) -> dict[str, list[Record]]:
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        found.setdefault(record.study, []).append(record)
+    return found
+
+
+def read_usage(out: Path) -> dict[str, Any]:
+    """What `search.json` says; nothing where there is none."""
+    try:
+        held = read_json(out / NAME)
+    except (OSError, ValueError):
+        return {}
+    return held if isinstance(held, dict) else {}
+
+
+def write_usage(
+    out: Path,
+    benchmark: Benchmark,
+    records: Sequence[Record],
+    *,
+    cut: Sequence[str],
+    pool: Mapping[str, Any],
+    seconds: float,
+) -> dict[str, Any]:
+    """Write `search.json`. Wall time and the pool's times add to those of earlier runs in the folder.
+
+    Args:
+        cut: One line for each study whose search a budget has ended.
+        pool: `busy_s` and `idle_s` of the pool's slots while jobs were queued.
+        seconds: Wall time of this run.
+
+    Raises:
+        OSError: when the disk refuses.
+    """
+    before = read_usage(out)
+    wall = before.get("wall_s", 0.0) + seconds
+    times = {
+        name: before.get("pool", {}).get(name, 0.0) + float(pool.get(name, 0.0))
+        for name in ("busy_s", "idle_s")
+    }
+    total = sum(times.values())
+    told = {
+        "cut": list(cut),
+        "searcher": benchmark.searcher,
+        "scheduler": benchmark.scheduler,
+        "scope": benchmark.scope,
+        "pool": {**times, "idle_share": times["idle_s"] / total if total else 0.0},
+        "samples": {
+            "trained": sum(_number(record, "samples") for record in records),
+            "shared": sum(_number(record, "samples_shared") for record in records),
+        },
+        "gpu_hours": gpu_seconds(records) / 3600,
+        "cost": wall / 3600 * benchmark.price_per_hour if benchmark.price_per_hour else None,
+        "wall_s": wall,
+    }
+    write_whole(out / NAME, json.dumps(told, indent=1) + "\n")
+    return told

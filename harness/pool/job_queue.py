@@ -1,0 +1,399 @@
+"""Where jobs wait, who trains them and what they reported: the state behind the pool's one named actor.
+
+Plain asyncio, no Ray: `harness.pool.pool` runs a `JobSource` as an actor. Three parties call it:
+
+- clients `submit` a job, `follow` it to its end and `release` it when they want no more;
+- worker groups say `hello` once and `exchange` news for orders from then on;
+- the driver reads every `events` entry in order, and may `interrupt` or `close`.
+
+A job is held by one life of one group. Losing that life puts its jobs back at the head of the queue, to go on
+from their checkpoints; a report that repeats a number is dropped, so nobody sees the repetition. A job that
+fails is tried again, on another group where there is one.
+
+A source whose process died starts anew with nothing. Groups then say hello again with the jobs that they hold,
+and train on meanwhile; clients and the driver submit the others again.
+"""
+
+import asyncio
+import os
+import time
+import uuid
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from harness.pool.queue_state import Entry, GroupState, JobState
+from harness.runs.jobs import OPEN, Event, Job, News, Orders, Report, Status
+
+MAX_WARNINGS = 100
+
+
+class JobSource(JobState):
+    """The queue, its leases and its event log.
+
+    Args:
+        client_s: Seconds without a `follow` after which a followed job's client counts as gone.
+        lease_s: Seconds without a sign of life (`beat`, `exchange`) after which a group counts as lost. A host
+            cut off the network is noticed by Ray after about a minute; this comes soon after.
+        stuck_s: Seconds without an `exchange`, signs of life or not, after which it does so too.
+        max_losses: How often in a row a job may lose its worker without a new evaluation before it fails.
+        max_failures: How often a job that failed is tried again.
+        idle_s: Seconds without a job after which a group is sent home while nothing is queued, so that an
+            autoscaler can end its machine; the last group stays. `None` keeps all.
+        max_silent_lives: How often a group may restart without one report before it is given up.
+        restartable: Number events on from the time of day, so that a source that was started anew does not
+            repeat the numbers of the last one.
+        gone: Whether one of these nodes is no part of the cluster any more. What was lost with its machine
+            speaks against neither the job nor the group.
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        *,
+        client_s: float = 60.0,
+        lease_s: float = 90.0,
+        stuck_s: float = 1800.0,
+        max_losses: int = 5,
+        max_failures: int = 2,
+        max_silent_lives: int = 6,
+        restartable: bool = False,
+        idle_s: float | None = None,
+        gone: Callable[[Sequence[str]], bool] = lambda nodes: False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(
+            client_s=client_s,
+            lease_s=lease_s,
+            stuck_s=stuck_s,
+            max_failures=max_failures,
+            first_event=time.time_ns() // 1000 if restartable else 0,
+            clock=clock,
+        )
+        self._max_losses, self._max_silent_lives, self._gone = max_losses, max_silent_lives, gone
+        self._incarnation = uuid.uuid4().hex
+        self._supervisors: dict[str, int] = {}
+        self._warnings: list[str] = []
+        self._failures: dict[str, int] = {}
+        self._idle_s = idle_s
+        self._idle: dict[str, float] = {}
+        self._interrupted = self._closed = False
+        self._changed = asyncio.Condition()
+
+    # ---- clients
+
+    async def submit(
+        self,
+        job: Job,
+        *,
+        priority: int = 0,
+        followed: bool = True,
+        trial: str = "",
+        turns: Collection[int] = (),
+    ) -> None:
+        """Queue a job: lower priorities first, then first come. A known id changes nothing.
+
+        Args:
+            followed: Whether a client will ask for it again and again, without whom it is given up.
+            trial, turns: After these epochs it makes room for jobs of the same trial that have not come as far and
+                wait for a slot; it must keep checkpoints, from which it goes on.
+        """
+        if job.id in self._entries:
+            known = self._entries[job.id]
+            known.followed |= followed
+            known.seen = self._clock()
+            known.trial, known.turns = known.trial or trial, known.turns or turns  # one that a group told of
+            return
+        self._count_time()
+        self._submitted += 1
+        order = (priority, self._submitted)
+        entry = Entry(job, order, followed, self._clock(), trial=trial, turns=turns)
+        self._entries[job.id] = entry
+        self._open.add(job.id)
+        self._queue.append(job.id)
+        self._queue.sort(key=lambda name: self._entries[name].place)
+        self._log(entry, "queued")
+        if self._interrupted or self._closed:
+            self._end(entry, "interrupted")
+        elif self._all_broken():
+            self._fail(entry, self._broken_line())
+        await self._notify()
+
+    async def follow(self, job_id: str, after: int, wait_s: float) -> tuple[list[Report], Status]:
+        """Reports above number `after`, once there are any or the job has ended, or after `wait_s`. `unknown` for
+        a job that must be submitted again."""
+        if job_id not in self._entries:
+            return [], "unknown"
+        entry = self._entries[job_id]
+        deadline = self._clock() + wait_s
+        while True:
+            entry.seen = self._clock()
+            fresh = [report for report in entry.reports if report.number > after]
+            if fresh or entry.status not in OPEN or not await self._wait(deadline):
+                return fresh, entry.status
+
+    async def proceed(self, epochs: Mapping[str, int]) -> None:
+        """Jobs that wait at a rung go on. Saying it again changes nothing.
+
+        Args:
+            epochs: By job the last rung that it may pass.
+        """
+        for name, epoch in epochs.items():
+            if name in self._entries:
+                self._entries[name].go = max(self._entries[name].go, epoch)
+        await self._notify()
+
+    async def release(self, job_id: str) -> None:
+        """The client is done with this job: an open one is stopped, an ended one's reports are forgotten."""
+        entry = self._entries.get(job_id)
+        if entry is None:
+            return
+        if entry.status in OPEN:
+            self._end(entry, "stopped")
+            await self._notify()
+        entry.reports.clear()
+
+    # ---- worker groups
+
+    async def started_by(self, group: str, pid: int) -> None:
+        """The process that supervises a group's run, for messages and tests."""
+        self._supervisors[group] = pid
+
+    async def expect(self, groups: Sequence[str]) -> None:
+        """Name the groups that are being started, so that a job fails once none of them can come up."""
+        self._expected |= set(groups)
+
+    async def hello(
+        self,
+        group: str,
+        life: str,
+        placement_group: str | None,
+        pid: int = 0,
+        held: Sequence[Job] = (),
+        nodes: Sequence[str] = (),
+    ) -> bool:
+        """A group (re)started: its last life's jobs go back to the queue. False if it must end instead.
+
+        Args:
+            held: Jobs that it trains already, where this source is the one that was started anew.
+            nodes: Those that its workers lie on.
+        """
+        known = self._groups.get(group)
+        silent = known.silent_lives + (not self._gone(known.nodes)) if known else 0
+        await self.lost(group)
+        self._failures.pop(group, None)
+        now = self._clock()
+        self._groups[group] = GroupState(
+            life, placement_group, now, pid, exchanged=now, silent_lives=silent, nodes=nodes
+        )  # fmt: skip
+        for job in held:
+            self._adopt(job, group)
+        if silent > self._max_silent_lives:
+            await self._give_up(
+                group, f"worker group {group} ended {silent} times in a row without a report."
+            )
+        else:
+            self._broken.pop(group, None)
+        await self._notify()
+        return not (self._closed or group in self._broken)
+
+    async def exchange(self, news: News, wait_s: float) -> Orders:
+        """Take a group's news; answer with orders at once, or as soon as there are any within `wait_s`."""
+        group = self._groups.get(news.group)
+        if group is None and not self._closed:
+            return Orders(hello=True)
+        if group is None or group.life != news.life:
+            return Orders(close=True)
+        self._count_time()
+        self._take_news(news.group, group, news)
+        await self._notify()
+        deadline = self._clock() + wait_s
+        while True:
+            group.seen = group.exchanged = self._clock()
+            self._expire()
+            if self._closed or self._groups.get(news.group) is not group:
+                return Orders(close=True)
+            if self._may_go(news.group, group):
+                del self._groups[news.group]
+                return Orders(close=True)
+            self._make_room(group)
+            release = [name for name in news.held if name not in group.held]
+            admit = self._take_jobs(news.group, group, news.room)
+            if release or admit:
+                await self._notify()
+            proceed = [
+                name
+                for name, epoch in news.waiting.items()
+                if name in group.held and self._entries[name].go >= epoch
+            ]
+            woken = not (release or admit or proceed) and await self._wait(deadline)
+            group.waited += 0.0 if group.held else self._clock() - group.exchanged
+            if not woken:
+                return Orders(release, admit, proceed=proceed)
+
+    def _may_go(self, name: str, group: GroupState) -> bool:
+        """Whether a group has been without work for long, nothing waits, and another one is there."""
+        if group.held or self._queue or self._idle_s is None:
+            self._idle.pop(name, None)
+            return False
+        since = self._idle.setdefault(name, self._clock())
+        if self._clock() - since < self._idle_s or len(self._groups) < 2:
+            return False
+        self._idle.pop(name)
+        return True
+
+    async def wanted(self) -> bool:
+        """Whether jobs wait for a group."""
+        return bool(self._queue) and not self._closed
+
+    async def beat(self, group_name: str, life: str) -> None:
+        """A sign of life of a group that may be busy for long (an evaluation)."""
+        group = self._groups.get(group_name)
+        if group is not None and group.life == life:
+            group.seen = self._clock()
+
+    async def crashed(self, group_name: str, life: str, error: str) -> None:
+        """A group's engine raised in training. One job: it failed. Several: each is tried again alone."""
+        group = self._groups.get(group_name)
+        if group is None or group.life != life:
+            return
+        self._count_time()
+        names = sorted(group.held)
+        for name in names:
+            entry = self._entries[name]
+            if len(names) == 1:
+                self._retry(entry, Report(job=name, number=entry.last + 1, status="failed", error=error))
+            else:
+                entry.alone = True
+                self._requeue(entry)
+        await self._notify()
+
+    async def leave(self, news: News) -> None:
+        """A group's last news before it leaves its machine: what it holds goes on elsewhere, as if never begun
+        there."""
+        group = self._groups.get(news.group)
+        if group is None or group.life != news.life:
+            return
+        self._count_time()
+        self._take_news(news.group, group, news)
+        for name in sorted(group.held):
+            self._requeue(self._entries[name])
+        del self._groups[news.group]
+        await self._notify()
+
+    async def suspect(self, group: str, error: str) -> None:
+        """What to name as the reason if this life of the group ends now."""
+        if group in self._groups:
+            self._groups[group].suspicion = error
+
+    async def warn(self, line: str) -> None:
+        """A worker's warning for the user; each is kept once."""
+        if line not in self._warnings and len(self._warnings) < MAX_WARNINGS:
+            self._warnings.append(line)
+
+    async def could_not_start(self, group: str, error: str, *, tries: int) -> bool:
+        """A group's engine could not be made. True if it should try again, up to `tries` times in all."""
+        self._failures[group] = self._failures.get(group, 0) + 1
+        if self._failures[group] >= tries:
+            await self._give_up(group, f"worker group {group} could not start: {error}")
+        return group not in self._broken
+
+    async def lost(self, group_name: str) -> str | None:
+        """A life of a group is over: requeue its jobs. Returns the id of the placement group it lay in."""
+        group = self._groups.get(group_name)
+        if group is None:
+            return None
+        self._count_time()
+        group.life = ""
+        with_machine = self._gone(group.nodes)
+        for name in sorted(group.held):
+            entry = self._entries[name]
+            if with_machine:
+                self._requeue(entry)
+                continue
+            entry.losses += 1
+            entry.alone |= group.suspicion is not None or entry.losses > 1
+            reason = group.suspicion or "killed from outside or out of memory?"
+            if entry.losses >= self._max_losses:
+                self._fail(entry, f"lost its worker {entry.losses} times ({reason}).")
+            else:
+                self._requeue(entry)
+        await self._notify()
+        return group.placement_group
+
+    # ---- the driver
+
+    async def begin(self, limit: int | None) -> None:
+        """Open for a new round of jobs, of which at most `limit` train at once (`None`: as many as fit)."""
+        self._limit, self._interrupted = limit, False
+        await self._notify()
+
+    async def events(self, after: int, wait_s: float) -> tuple[list[Event], list[str]]:
+        """What happened after event `after`, which is thereby acknowledged; and all warnings so far."""
+        while self._events and self._events[0].number <= after:
+            self._events.popleft()
+        deadline = self._clock() + wait_s
+        while not self._events and not self._closed and await self._wait(deadline):
+            self._expire()
+        return list(self._events), self._warnings
+
+    async def incarnation(self) -> str:
+        """Another one after every new start of this source."""
+        return self._incarnation
+
+    async def pid(self) -> int:
+        """Of this process."""
+        return os.getpid()
+
+    async def usage(self) -> dict[str, float]:
+        """How the groups' time was used, see `harness.pool.queue_state.Usage.to_dict`."""
+        self._count_time()
+        return self._usage.to_dict()
+
+    async def interrupt(self) -> None:
+        """End every open job, and every job submitted before the next `begin`."""
+        self._count_time()
+        self._interrupted = True
+        for entry in self._open_entries():
+            self._end(entry, "interrupted")
+        await self._notify()
+
+    async def close(self) -> None:
+        """End every open job and send all worker groups home."""
+        self._closed = True
+        await self.interrupt()
+
+    async def state(self) -> dict[str, object]:
+        """For progress and tests: jobs queued and held, groups up and given up, the processes of each."""
+        return {
+            "queued": len(self._queue),
+            "held": {name: sorted(group.held) for name, group in self._groups.items()},
+            "up": sorted(set(self._groups) - set(self._broken)),
+            "broken": dict(self._broken),
+            "usage": self._usage.to_dict(),
+            "supervisors": dict(self._supervisors),
+            "workers": {name: group.pid for name, group in self._groups.items()},
+            "nodes": {name: list(group.nodes) for name, group in self._groups.items()},
+            "placement_groups": {name: group.placement_group for name, group in self._groups.items()},
+        }
+
+    async def _give_up(self, group: str, line: str) -> None:
+        self._broken[group] = line
+        if self._all_broken():
+            for entry in self._open_entries():
+                self._fail(entry, self._broken_line())
+        await self._notify()
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _wait(self, deadline: float) -> bool:
+        """Sleep until something changed (True) or the deadline has passed (False)."""
+        left = deadline - self._clock()
+        if left <= 0:
+            return False
+        async with self._changed:
+            try:
+                await asyncio.wait_for(self._changed.wait(), min(left, 1.0))
+            except TimeoutError:
+                return self._clock() < deadline
+        return True

@@ -1,0 +1,382 @@
+"""Ray on this machine alone: what it needs is given to it, and what keeps it from starting is told in one line.
+
+It needs nothing of the home folder: its token and all of its files lie in a private folder, which goes with it.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import secrets
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+from ray.exceptions import RayError
+from ray.job_config import JobConfig
+
+from harness.core.disk_space import Place, full, ray_place, shared_memory, shortages
+from harness.core.errors import InputError
+from harness.core.home import named, temporary_folders
+from harness.core.paths import ROOT
+from harness.core.wording import last_line
+from harness.pool.ray_causes import SLOW_START, Cause, PoolError, RayTrouble, cause_of, tails
+
+START_S = 150.0
+"""Seconds after which a start of Ray is given up; Ray itself gives up after about 30 in most cases."""
+
+MOST_BYTES = 40
+"""Length of the path of Ray's folder: its sockets' names have 66 bytes more, and may have 107 in all."""
+
+PACKAGES = ("harness", "lingo")
+"""What workers import."""
+
+PREFIX, OWNER = "lingo-ray-", "owner"
+
+SETTINGS = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_maximum_startup_concurrency": "16",  # else Ray warns of our many small processes
+    # Beside other work a process may take longer to start than Ray's 60 s; it would be killed and begun anew.
+    "RAY_worker_register_timeout_seconds": "300",
+}
+
+
+class OwnModulesFirst(JobConfig):
+    """Workers import this program and its libraries from where the driver has them.
+
+    Ray would put the driver's working folder before everything else, so that a `data.py` or `random.py` of the user's
+    is what libraries import; it does so unless the job brings a working folder of its own.
+    """
+
+    def __init__(self, first: Sequence[str]) -> None:
+        super().__init__(_py_driver_sys_path=list(first))
+
+    def _runtime_env_has_working_dir(self) -> bool:
+        return True
+
+
+def own_modules(links: Path | None = None) -> list[str]:
+    """What must be in front of a worker's path so that it imports this program as this process does: its folder, or
+    nothing where it is installed.
+
+    Args:
+        links: Folder for links to the program, for a process that has the program's folder last: other things may lie
+            in it.
+    """
+    here = [Path(entry or ".").resolve() for entry in sys.path]
+    if ROOT not in here or ROOT.name in ("site-packages", "dist-packages"):
+        return []
+    if links is None or here.index(ROOT) < len(here) - 1:
+        return [str(ROOT)]
+    links.mkdir(exist_ok=True)
+    for name in (*PACKAGES, "search_spaces", "clusters"):
+        if not (links / name).exists():
+            (links / name).symlink_to(ROOT / name)
+    return [str(links)]
+
+
+@contextmanager
+def local_ray(num_cpus: int, num_gpus: int | None = None) -> Iterator[Path]:
+    """A quiet Ray instance on this machine alone, for as long as the block lasts.
+
+    Yields:
+        A folder for the files of Ray's libraries; it goes with the block.
+
+    Raises:
+        RayTrouble: When it does not start, with the cause and its cure.
+    """
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    refuse_without_loopback()
+    with _private_folder() as folder, _environment(folder):
+        _start(folder, num_cpus, num_gpus)
+        try:
+            scratch = folder / "scratch"
+            scratch.mkdir()
+            yield scratch
+        finally:
+            ray.shutdown()
+
+
+def places(folder: Path) -> list[Place]:
+    """Disks of a run whose Ray has `folder`, or a folder in it."""
+    base = next((each.parent for each in folder.parents if each.name.startswith(PREFIX)), folder)
+    return [ray_place(base), *shared_memory()]
+
+
+def full_disk(folder: Path | None) -> str:
+    """A line for a disk of the run that has become full; empty if there is none.
+
+    Args:
+        folder: What `local_ray` gave; `None` where Ray was not started here.
+    """
+    return full(places(folder or Path(temporary_folders()[0])))
+
+
+@contextmanager
+def troubles_told(folder: Path | None) -> Iterator[None]:
+    """What the pool or Ray cannot go on from, as `RayTrouble` with its cause.
+
+    Args:
+        folder: What `local_ray` gave; `None` where Ray was not started here.
+    """
+    try:
+        yield
+    except InputError:
+        raise  # from a task, it is a RayError too
+    except (PoolError, RayError) as error:
+        here = places(folder) if folder else []
+        logged = tails(folder.parent) if folder else ""
+        what = str(error) if isinstance(error, PoolError) else f"Ray cannot go on: {last_line(str(error))}"
+        known = cause_of(str(error), logged, here)
+        if known in (None, SLOW_START):
+            known = Cause(what if what.endswith(".") else f"{what}.", known.cure if known else "")
+        raise RayTrouble(known) from error
+
+
+def ray_folder() -> Path:
+    """The folder in which Ray's own is made: `RAY_TMPDIR`, or else the first temporary folder of use to Ray.
+
+    Raises:
+        RayTrouble: when there is none.
+    """
+    wish = os.environ.get("RAY_TMPDIR", "")
+    with suppress(OSError):
+        Path(wish).mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        bases = [named(wish)] if wish else temporary_folders()
+    except OSError as error:
+        raise RayTrouble(Cause("Ray needs a folder for temporary files.", f"{error}")) from None
+    longest = MOST_BYTES - len(f"/{PREFIX}12345678/r")
+    fitting = [base for base in bases if len(os.fsencode(base)) <= longest]
+    if not fitting:
+        raise RayTrouble(
+            Cause(
+                f"The path of Ray's temporary folder may have {longest} bytes, but {bases[0]} has more, and no other "
+                "can be written to.",
+                "Name a short one with RAY_TMPDIR.",
+            )
+        )
+    return Path(fitting[0])
+
+
+def refuse_without_loopback() -> None:
+    """Ray's processes talk to each other over this machine's own addresses, and would wait for ever.
+
+    Raises:
+        RayTrouble: when they cannot be reached.
+    """
+    _reach("127.0.0.1")
+    _reach(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+
+
+def _reach(address: str) -> None:
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as server:
+            server.bind((address, 0))
+            server.listen(1)
+            socket.create_connection(server.getsockname()[:2], timeout=5).close()
+    except OSError as error:
+        raise RayTrouble(
+            Cause(
+                f"This machine cannot reach itself at {address} ({error.strerror or error}).",
+                "Bring the loopback interface up (`ip link set lo up`), and let a firewall or VPN leave "
+                "connections of the machine to itself alone.",
+            )
+        ) from None
+
+
+@contextmanager
+def _private_folder() -> Iterator[Path]:
+    """A folder that no other account can enter, removed afterwards; what killed runs have left is removed before.
+
+    Ray opens its own folder to everybody, so that it lies inside.
+    """
+    base = ray_folder()
+    _sweep(base)
+    if lines := shortages([ray_place(base)]):
+        raise RayTrouble(Cause(f"{lines[0][0].upper()}{lines[0][1:]}", ""))
+    try:
+        made = Path(tempfile.mkdtemp(prefix=".lingo-", dir=base))
+        owner = (made / OWNER).open("w")
+    except OSError as error:
+        raise RayTrouble(
+            Cause(f"{base} takes no folder ({error.strerror}).", "Name another with RAY_TMPDIR.")
+        ) from None
+    with owner:
+        with suppress(OSError):  # file systems without locks: nobody's folder is swept there
+            fcntl.flock(owner, fcntl.LOCK_EX)
+        outer = made.rename(base / f"{PREFIX}{made.name[-8:]}")
+        (outer / "r").mkdir()
+        try:
+            yield outer / "r"
+        except RayTrouble as error:
+            if str(outer) not in str(error):  # its logs are named to the user
+                shutil.rmtree(outer, ignore_errors=True)
+            raise
+        except BaseException:
+            shutil.rmtree(outer, ignore_errors=True)
+            raise
+        else:
+            shutil.rmtree(outer, ignore_errors=True)
+
+
+def _sweep(base: Path) -> None:
+    """Remove folders whose process is gone: nobody holds their lock any more."""
+    for folder in base.glob(f"{PREFIX}*"):
+        with suppress(OSError):
+            if folder.lstat().st_uid != os.geteuid() or folder.is_symlink():
+                continue
+            with (folder / OWNER).open("r+") as owner:
+                fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _environment(folder: Path) -> Iterator[None]:
+    """This instance's own token, and Python's own folders first in every process, as long as Ray is up. Without a mode
+    Ray takes tokens; one that was set for clusters (or `disabled`) is put back."""
+    token = folder.parent / "token"
+    handle = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w") as file:
+        file.write(secrets.token_hex(32))
+    ours: dict[str, str | None] = {
+        "RAY_AUTH_MODE": None,
+        "RAY_AUTH_TOKEN": None,
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "PYTHONSAFEPATH": "1",
+    }
+    before = {name: os.environ.get(name) for name in ours}
+    _set(ours)
+    try:
+        yield
+    finally:
+        _set(before)
+
+
+def _set(values: dict[str, str | None]) -> None:
+    """Set environment variables, and let Ray in this process, which remembers them, read them again."""
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+def _start(folder: Path, num_cpus: int, num_gpus: int | None) -> None:
+    """Start Ray; a start that was too slow is tried once more."""
+    for last in (False, True):
+        try:
+            with _limited(folder):
+                ray.init(
+                    address="local",
+                    num_cpus=num_cpus,
+                    num_gpus=num_gpus,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    job_config=OwnModulesFirst(own_modules(folder.parent / "modules")),
+                    _temp_dir=str(folder),
+                )
+            return
+        except Exception as error:  # Ray raises a dozen kinds
+            said, logged = f"{type(error).__name__}: {error}", tails(folder)
+            _end(folder)
+            cause = cause_of(said, logged, places(folder))
+            if cause is SLOW_START and not last:
+                continue
+            raise RayTrouble(cause or _unknown(said, folder)) from error
+        except BaseException:
+            _end(folder)
+            raise
+
+
+def _unknown(said: str, folder: Path) -> Cause:
+    return Cause(
+        f"Ray does not start here: {last_line(said)}.",
+        f"Its logs are in {folder}/session_latest/logs until the next run.",
+    )
+
+
+@contextmanager
+def _limited(folder: Path) -> Iterator[None]:
+    """An end for a start that hangs: Ray's processes are ended, upon which it raises; else this process ends."""
+    done = threading.Event()
+
+    def watch() -> None:
+        if done.wait(START_S):
+            return
+        _kill(folder)
+        if not done.wait(15.0):
+            print(f"Stopped: {SLOW_START}", file=sys.stderr, flush=True)
+            shutil.rmtree(folder.parent, ignore_errors=True)
+            os._exit(1)
+
+    threading.Thread(target=watch, name="start", daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
+
+
+def _end(folder: Path) -> None:
+    """End what a start that failed has left."""
+    with suppress(Exception):
+        ray.shutdown()
+    _kill(folder)
+
+
+def _kill(folder: Path) -> None:
+    """End the processes that have this instance's folder in their command line: Ray's own, and nobody else's."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if os.fsencode(folder) in (entry / "cmdline").read_bytes():
+                os.kill(int(entry.name), signal.SIGKILL)
+
+
+def ray_processes() -> dict[str, Any]:
+    """Ray's processes that this one has started, by their kind; none where it has joined a cluster."""
+    node = getattr(ray._private.worker, "_global_node", None)
+    started = getattr(node, "all_processes", {}) if node is not None else {}
+    return {kind: infos[0].process for kind, infos in started.items() if infos}
+
+
+def try_ray(seconds: float = 60.0) -> str:
+    """Start Ray on this machine, run one task on it and stop it again.
+
+    Returns:
+        Address of the node that ran the task.
+
+    Raises:
+        RayTrouble: When Ray does not start, or its task does not end in time.
+    """
+    with local_ray(1) as folder:
+        try:
+            answer: str = ray.get(ray.remote(ray.util.get_node_ip_address).remote(), timeout=seconds)
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+            raise RayTrouble(
+                cause_of(said, "", places(folder)) or Cause(f"Ray runs no task: {last_line(said)}.", "")
+            ) from error
+    return answer
+
+
+def tell_trial() -> None:
+    """`try_ray` for a process of its own, as the doctor starts it: what is wrong as JSON, and exit code 1."""
+    try:
+        try_ray()
+    except RayTrouble as error:
+        print(json.dumps([error.cause.what, error.cause.cure]))
+        sys.exit(1)

@@ -1,0 +1,355 @@
+"""The queue of jobs, who holds which, what was reported: the state of a job source and the rules of its changes."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from harness.runs.jobs import OPEN, Event, Job, News, Report, Status
+
+Kind = tuple[str, str]
+"""What a group refuses as a whole while it trains something else: a backbone and a method."""
+
+
+def kind_of(job: Job) -> Kind:
+    """Jobs of one kind fit beside the same others."""
+    return job.backbone, str(job.config.get("method", ""))
+
+
+@dataclass
+class Entry:
+    """A job, from its submission on.
+
+    Attributes:
+        order: Its priority and its age.
+        followed: Whether a client asks for it; one that stops asking counts as gone.
+        losses: Lost workers in a row without a new evaluation.
+        failures: One line for each attempt that failed.
+        avoid: Groups on which it failed.
+        alone: Whether it is to be trained without neighbours, to tell which of several is at fault.
+        trial, turns: Jobs of one `trial` take turns: after the epochs of `turns` they wait for those behind.
+        turn: The epoch after which it last waited.
+        go: The last rung that it may pass.
+    """
+
+    job: Job
+    order: tuple[int, int]
+    followed: bool
+    seen: float
+    status: Status = "queued"
+    reports: list[Report] = field(default_factory=list)
+    group: str | None = None
+    losses: int = 0
+    failures: list[str] = field(default_factory=list)
+    avoid: set[str] = field(default_factory=set)
+    alone: bool = False
+    trial: str = ""
+    turns: Collection[int] = ()
+    turn: int = 0
+    go: int = 0
+
+    @property
+    def separate(self) -> bool:
+        """Whether it is trained without neighbours."""
+        return self.alone or self.job.alone
+
+    @property
+    def waits(self) -> bool:
+        """Whether it stands at a rung where nobody has said yet that it goes on."""
+        return self.epoch in self.job.rungs and self.go < self.epoch
+
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """Its place in the queue: what is behind in its trial goes first."""
+        return self.order[0], self.turn, self.order[1]
+
+    @property
+    def epoch(self) -> int:
+        """The last epoch that it has evaluated."""
+        return self.reports[-1].epoch if self.reports else 0
+
+    @property
+    def last(self) -> int:
+        """Number of the latest report."""
+        return self.reports[-1].number if self.reports else 0
+
+
+@dataclass
+class GroupState:
+    """One life of a worker group.
+
+    Attributes:
+        seen, exchanged: When it last gave a sign of life, and when it last asked for orders.
+        held: Jobs that it was given and that it has not ended.
+        refused, kinds: Jobs, and kinds of jobs, that it cannot take as long as it holds the same others.
+        slots: Jobs that it could hold, as it last said.
+        nodes: Ray's names of the nodes that its workers lie on.
+        waited: Seconds that it waited here because there was nothing for it, since it last had a job.
+    """
+
+    life: str
+    placement_group: str | None
+    seen: float
+    pid: int
+    exchanged: float = 0.0
+    held: set[str] = field(default_factory=set)
+    refused: set[str] = field(default_factory=set)
+    kinds: set[Kind] = field(default_factory=set)
+    slots: int = 1
+    waited: float = 0.0
+    silent_lives: int = 0
+    suspicion: str | None = None
+    nodes: Sequence[str] = ()
+
+
+class Usage:
+    """How the worker groups' time was used. Fed with every change, in seconds of the source's clock.
+
+    A group is busy while it holds a job, and idle while it holds none although one is queued. Its own count of
+    the time between its last job and its next, less what it waited because nothing was queued, is idle as well:
+    that is what messages cost.
+    """
+
+    def __init__(self, now: float) -> None:
+        self._at = now
+        self.busy = self.idle = self.filled = self.empty = 0.0
+
+    def passed(self, now: float, groups: Iterable[GroupState], *, queued: bool) -> None:
+        """Count the time since the last call, in which nothing changed."""
+        seconds, self._at = max(0.0, now - self._at), now
+        for group in groups:
+            if group.held:
+                self.busy += seconds
+                self.filled += seconds * len(group.held)
+                self.empty += seconds * max(0, group.slots - len(group.held)) * queued
+
+    def gap(self, group: GroupState, seconds: float) -> None:
+        """A group was without a job for so long, by its own clock."""
+        self.idle += max(0.0, seconds - group.waited)
+        group.waited = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """`busy_s`, `idle_s` over all groups, `idle_share` of both together, and `empty_slots_share`: of the
+        slots of busy groups, the part that was empty while jobs were queued."""
+        time, slots = self.busy + self.idle, self.filled + self.empty
+        return {
+            "busy_s": round(self.busy, 3),
+            "idle_s": round(self.idle, 3),
+            "idle_share": self.idle / time if time else 0.0,
+            "empty_slots_share": self.empty / slots if slots else 0.0,
+        }
+
+
+class JobState:
+    """Jobs, groups and events. `harness.pool.job_queue.JobSource` explains the arguments and is what others call.
+
+    Args:
+        first_event: The number before that of the first event.
+    """
+
+    def __init__(
+        self,
+        *,
+        client_s: float,
+        lease_s: float,
+        stuck_s: float,
+        max_failures: int,
+        first_event: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._client_s, self._lease_s, self._stuck_s, self._clock = client_s, lease_s, stuck_s, clock
+        self._max_failures = max_failures
+        self._entries: dict[str, Entry] = {}
+        self._open: set[str] = set()
+        self._queue: list[str] = []
+        self._groups: dict[str, GroupState] = {}
+        self._broken: dict[str, str] = {}
+        self._expected: set[str] = set()
+        self._events: deque[Event] = deque()
+        self._event_count, self._submitted = first_event, 0
+        self._limit: int | None = None
+        self._usage = Usage(clock())
+
+    def _open_entries(self) -> list[Entry]:
+        return [self._entries[name] for name in sorted(self._open)]
+
+    def _count_time(self) -> None:
+        queued = bool(self._queue) and not self._at_limit()
+        self._usage.passed(self._clock(), self._groups.values(), queued=queued)
+
+    def _adopt(self, job: Job, group: str) -> None:
+        """A job that a group trained before this source was started."""
+        if job.id not in self._entries:
+            self._submitted += 1
+            self._entries[job.id] = Entry(job, (0, self._submitted), False, self._clock())
+            self._open.add(job.id)
+        entry = self._entries[job.id]
+        if entry.status in OPEN and entry.group is None:
+            if job.id in self._queue:
+                self._queue.remove(job.id)
+            entry.group = group
+            self._groups[group].held.add(job.id)
+            self._log(entry, "started")
+
+    def _take_news(self, name: str, group: GroupState, news: News) -> None:
+        group.slots = news.room + len(news.held)
+        if news.idle:
+            self._usage.gap(group, news.idle)
+        for report in news.reports:
+            entry = self._entries.get(report.job)
+            group.silent_lives = 0
+            if entry is not None and report.job in group.held:
+                self._confirm(entry)
+                self._record(entry, report)
+        for job_id in [job_id for job_id in news.held if job_id in group.held]:
+            self._confirm(self._entries[job_id])
+        refused = [job_id for job_id in news.refused if job_id in group.held]
+        for job_id in refused:
+            if news.held or news.reports:
+                self._requeue(self._entries[job_id])
+            else:
+                self._fail(self._entries[job_id], "does not fit on an empty worker.")
+        if group.held:  # else nothing will end any more that stood in their way
+            group.refused |= set(refused)
+            group.kinds |= {kind_of(self._entries[job_id].job) for job_id in refused}
+
+    def _confirm(self, entry: Entry) -> None:
+        """A job has started once its group says so: one that is refused never did."""
+        if entry.status == "queued":
+            self._log(entry, "started")
+
+    def _record(self, entry: Entry, report: Report) -> None:
+        if report.status == "running":
+            if report.number > entry.last:
+                entry.losses, entry.alone = 0, False
+                entry.reports.append(report)
+                self._log(entry, "running")
+                self._take_turns(entry)
+        elif report.status == "failed":
+            self._retry(entry, report)
+        else:
+            self._finish(entry, report)
+
+    def _take_turns(self, entry: Entry) -> None:
+        """A job that is ahead of others of its trial, which wait for a slot, makes room and goes on later, from its
+        checkpoint: the trial can be judged as soon as all of them have come as far."""
+        waiting = [self._entries[name] for name in self._queue]
+        behind = any(other.trial == entry.trial and other.epoch < entry.epoch for other in waiting)
+        if entry.epoch in entry.turns and behind:
+            entry.turn = entry.epoch
+            self._requeue(entry)
+
+    def _make_room(self, group: GroupState) -> None:
+        """A job that waits at a rung for one that has no slot gives its own up; it goes on from its checkpoint."""
+        for name in sorted(group.held):
+            entry = self._entries[name]
+            if entry.waits and any(_waits_for(entry, self._entries[other]) for other in self._queue):
+                self._requeue(entry)
+
+    def _retry(self, entry: Entry, report: Report) -> None:
+        """A failed attempt: another one, elsewhere where there is another group, or the end."""
+        where = entry.group or "no group"
+        entry.failures.append(f"{where}: {report.error}")
+        if report.hopeless or len(entry.failures) > self._max_failures:
+            self._finish(entry, report)
+            return
+        entry.avoid.add(where)
+        self._requeue(entry)
+
+    def _finish(self, entry: Entry, report: Report) -> None:
+        """The job's last report, with one line for each attempt that failed."""
+        facts = report.facts | ({"failures": entry.failures} if entry.failures else {})
+        entry.reports.append(replace(report, number=max(report.number, entry.last + 1), facts=facts))
+        self._end(entry, "finished" if report.status == "finished" else "failed")
+
+    def _take_jobs(self, name: str, group: GroupState, room: int) -> list[Job]:
+        taken: list[Job] = []
+        for job_id in list(self._queue):
+            if (
+                len(taken) >= room
+                or self._at_limit()
+                or any(self._entries[held].separate for held in group.held)
+            ):
+                break
+            entry = self._entries[job_id]
+            unfit = job_id in group.refused or kind_of(entry.job) in group.kinds or entry.waits
+            if unfit or (entry.separate and group.held) or self._better_elsewhere(name, entry):
+                continue
+            self._queue.remove(job_id)
+            group.held.add(job_id)
+            entry.group = name
+            taken.append(entry.job)
+        return taken
+
+    def _better_elsewhere(self, name: str, entry: Entry) -> bool:
+        """Whether a job that failed here has another group to go to."""
+        return name in entry.avoid and any(
+            other not in entry.avoid and other not in self._broken and self._alive(group)
+            for other, group in self._groups.items()
+        )
+
+    def _alive(self, group: GroupState) -> bool:
+        now = self._clock()
+        heard = now - group.seen <= self._lease_s and now - group.exchanged <= self._stuck_s
+        return bool(group.life) and heard
+
+    def _at_limit(self) -> bool:
+        return (
+            self._limit is not None and sum(len(group.held) for group in self._groups.values()) >= self._limit
+        )
+
+    def _requeue(self, entry: Entry) -> None:
+        self._leave(entry)
+        if entry.status != "queued":
+            self._log(entry, "queued")
+        self._queue.insert(0, entry.job.id)
+        self._queue.sort(key=lambda name: self._entries[name].place)
+
+    def _leave(self, entry: Entry) -> None:
+        group = self._groups.get(entry.group) if entry.group else None
+        if group is not None:
+            group.held.discard(entry.job.id)
+            group.refused.clear()
+            group.kinds.clear()
+        entry.group = None
+
+    def _end(self, entry: Entry, status: Status) -> None:
+        self._leave(entry)
+        self._open.discard(entry.job.id)
+        if entry.job.id in self._queue:
+            self._queue.remove(entry.job.id)
+        self._log(entry, status)
+
+    def _fail(self, entry: Entry, error: str) -> None:
+        self._finish(entry, Report(job=entry.job.id, number=entry.last + 1, status="failed", error=error))
+
+    def _all_broken(self) -> bool:
+        return bool(self._broken) and (self._expected | set(self._groups)) <= set(self._broken)
+
+    def _broken_line(self) -> str:
+        return next(iter(self._broken.values()))
+
+    def _expire(self) -> None:
+        now = self._clock()
+        for group in [group for group in self._groups.values() if group.held and not self._alive(group)]:
+            self._count_time()
+            for job_id in sorted(group.held):
+                self._requeue(self._entries[job_id])
+        for entry in self._open_entries():
+            if entry.followed and now - entry.seen > self._client_s:
+                self._fail(entry, f"its search client has not asked for it for {self._client_s:.0f} s.")
+
+    def _log(self, entry: Entry, status: Status) -> None:
+        entry.status = status
+        self._event_count += 1
+        report = entry.reports[-1] if entry.reports else Report(job=entry.job.id, number=0, status="running")
+        self._events.append(Event(self._event_count, entry.job, report, status))
+
+
+def _waits_for(entry: Entry, queued: Entry) -> bool:
+    """Whether the decision on a job may need the scores of one in the queue: of its own trial, or of an earlier one
+    of its search group."""
+    group, _, number = entry.trial.rpartition("/")
+    other, _, earlier = queued.trial.rpartition("/")
+    return bool(group) and not queued.waits and group == other and int(earlier) <= int(number)

@@ -1,0 +1,132 @@
+"""Where a benchmark trains: this machine, or the running Ray cluster of which this process is a part.
+
+`ray_for` is the only entry point. `harness.cluster` starts clusters and sends a benchmark there: it submits this same
+program with `--cluster auto` to the head.
+"""
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.core.cluster_address import joins
+from harness.core.errors import InputError
+from harness.core.host import free_gibibytes, usable_cores
+from harness.core.paths import ROOT
+from harness.pool.files import Files, LocalFiles
+from harness.pool.resources import (
+    NODE_START_S,
+    Shape,
+    coming_nodes,
+    lay_out,
+    present_nodes,
+    shape,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ground:
+    """What a benchmark stands on while `ray_for` lasts.
+
+    Attributes:
+        shape: Worker groups that lie on it.
+        files: How workers get at the driver's files.
+        where: A few words for the user.
+        scratch: Folder for Ray's own files, where Ray was started here.
+    """
+
+    shape: Shape
+    files: Files
+    where: str
+    scratch: Path | None = None
+
+
+@contextmanager
+def ray_for(cluster: str | None, *, workers: int = 1, at_most: int | None = None) -> Iterator[Ground]:
+    """Ray for a benchmark, for as long as the block lasts: started here, or joined where it runs.
+
+    Args:
+        cluster: Value of `--cluster`; `None` for this machine.
+        workers: Data-parallel workers of each group.
+        at_most: Most groups of use.
+
+    Raises:
+        InputError: If `cluster` names a Ray cluster that cannot be joined.
+        RayTrouble: If Ray does not start here.
+    """
+    if not joins(cluster):
+        raise InputError(f"`--cluster` must be auto or ray://HOST:PORT here, but got {cluster}.")
+    if cluster is not None:
+        with _joined(cluster, workers, at_most) as ground:
+            yield ground
+        return
+    from harness.pool.local_ray import local_ray
+
+    lay = _here(workers, at_most)
+    count = lay.groups * lay.workers
+    with local_ray(count * lay.cpus, count * lay.gpus or None) as scratch:
+        yield Ground(shape=lay, files=LocalFiles(), where="this machine", scratch=scratch)
+
+
+def _here(workers: int, at_most: int | None) -> Shape:
+    import torch
+
+    return shape(
+        cores=usable_cores(),
+        gibibytes=free_gibibytes(),
+        gpus=torch.cuda.device_count(),
+        workers=workers,
+        at_most=at_most,
+    )
+
+
+@contextmanager
+def _joined(address: str, workers: int, at_most: int | None) -> Iterator[Ground]:
+    import ray
+
+    from harness.pool.local_ray import PACKAGES, OwnModulesFirst, own_modules
+
+    remote = address.startswith("ray://")
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", NODE_START_S)
+    try:
+        program: dict[str, Any] = {"job_config": OwnModulesFirst(own_modules())}
+        if remote:
+            program = {"runtime_env": {"py_modules": [str(ROOT / part) for part in PACKAGES]}}
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **program)
+    except Exception as error:  # Ray raises a dozen kinds here; all of them mean the same
+        line = " ".join(str(error).split())[:200]
+        raise InputError(f"`--cluster {address}`: no Ray cluster can be joined there ({line}).") from None
+    try:
+        nodes, mine = present_nodes(), ray.get_runtime_context().get_node_id()
+        ahead = coming_nodes(nodes)
+        lay = lay_out([*nodes, *ahead], workers=workers, at_most=at_most)
+        many = len(nodes) + len(ahead) > 1
+        if remote and (many or not _is_here()):
+            raise InputError(
+                f"`--cluster {address}` must be a cluster of one node on this machine, since others do not see its "
+                "files: give the head's Jobs address instead (http://HOST:8265)."
+            )
+        where = f"a cluster of {len(nodes)} node{'s' if len(nodes) > 1 else ''}"
+        if ahead:
+            where += f", up to {len(nodes) + len(ahead)}"
+        yield Ground(shape=lay, files=_files(mine) if many else LocalFiles(), where=where)
+    finally:
+        ray.shutdown()
+
+
+def _is_here() -> bool:
+    """Whether the one node of the cluster is this machine."""
+    import ray
+
+    names = [row["NodeManagerHostname"] for row in ray.nodes() if row["Alive"]]  # type: ignore[no-untyped-call]
+    return names == [socket.gethostname()]
+
+
+def _files(node: str) -> Files:
+    from harness.pool.remote_files import serve_files
+
+    return serve_files(node)

@@ -1,0 +1,168 @@
+"""What this machine or the nodes of a cluster have, and how the pool's worker groups best lie on them."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+GROUP_GIB = 1.7
+"""Memory of a group of one worker beside a small backbone, and of what Ray puts around it (measured: 1.4)."""
+
+DRIVER_GIB = 2.5
+"""Memory of the driver, the search and its clients."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """Worker groups of the pool.
+
+    Attributes:
+        groups: Groups that train side by side.
+        workers: Data-parallel workers of each.
+        cpus: Threads of each worker.
+        gpus: GPUs of each worker.
+    """
+
+    groups: int
+    workers: int
+    cpus: int
+    gpus: int
+
+    def __str__(self) -> str:
+        def some(count: int, what: str) -> str:
+            return f"{count} {what}{'s' if count > 1 else ''}"
+
+        each = some(self.gpus, "GPU") if self.gpus else some(self.cpus, "thread")
+        if self.workers > 1:
+            return f"{some(self.groups, 'worker group')} of {self.workers} workers, {each} a worker"
+        return f"{some(self.groups, 'worker group')}, {each} each"
+
+
+def shape(*, cores: int, gibibytes: float, gpus: int, workers: int, at_most: int | None = None) -> Shape:
+    """Worker groups for a machine.
+
+    A small model does not fill several cores with one training step, so a machine without GPUs gets as many
+    groups of single-threaded workers as its cores and its memory bear; with GPUs each worker has one.
+
+    Args:
+        cores, gibibytes, gpus: What the machine has to give.
+        workers: Data-parallel workers of each group.
+        at_most: Most groups of use: no more trials than this will run at the same time.
+    """
+    if gpus >= workers:
+        groups = gpus // workers
+    else:
+        gpus, groups = 0, min(cores // workers, int((gibibytes - DRIVER_GIB) / (GROUP_GIB * workers)))
+    groups = max(1, min(groups, at_most or groups))
+    return Shape(
+        groups=groups, workers=workers, cpus=max(1, cores // (groups * workers)), gpus=1 if gpus else 0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """What one machine of a cluster has to give to worker groups; memory of 0 or less is unknown."""
+
+    cpus: int
+    gpus: int
+    gibibytes: float = 0.0
+
+
+def lay_out(nodes: Sequence[Node], *, workers: int, at_most: int | None = None) -> Shape:
+    """Worker groups for the nodes of a cluster. Where one node has GPUs, only GPUs train.
+
+    Every worker has the same number of threads, that of the node with the fewest for each; so a cluster of
+    unlike nodes leaves some of the larger ones' cores to Ray.
+
+    Args:
+        nodes: Machines that are there or that the cluster's autoscaler may start.
+        workers: Data-parallel workers of each group; they may lie on several nodes.
+        at_most: Most groups of use.
+    """
+    with_gpus = [node for node in nodes if node.gpus]
+    if with_gpus:
+        seats = [(node.gpus, max(1, node.cpus // node.gpus)) for node in with_gpus]
+    else:
+        seats = [(_single(node), 1) for node in nodes if node.cpus]
+    count = sum(number for number, _ in seats)
+    groups = max(1, min(count // workers, at_most or count))
+    threads = min((each for _, each in seats), default=1)
+    return Shape(groups=groups, workers=workers, cpus=threads, gpus=1 if with_gpus else 0)
+
+
+def _single(node: Node) -> int:
+    """Single-threaded workers that a machine without GPUs bears."""
+    by_memory = int(node.gibibytes / GROUP_GIB) if node.gibibytes > 0 else node.cpus
+    return max(1, min(node.cpus, by_memory))
+
+
+def present_nodes() -> list[Node]:
+    """Nodes that are alive now. The driver's own gives up memory for the driver and the search."""
+    import ray
+
+    mine = ray.get_runtime_context().get_node_id()
+    found = []
+    for row in ray.nodes():  # type: ignore[no-untyped-call]
+        if row["Alive"]:
+            found.append(_node(row["Resources"], DRIVER_GIB if row["NodeID"] == mine else 0.0))
+    return found
+
+
+def _node(resources: dict[str, Any], taken: float) -> Node:
+    return Node(
+        cpus=int(resources.get("CPU", 0)),
+        gpus=int(resources.get("GPU", 0)),
+        gibibytes=resources.get("memory", 0.0) / 2**30 - taken,
+    )
+
+
+def coming_nodes(present: list[Node], config: Path | None = None) -> list[Node]:
+    """Worker nodes that the cluster's autoscaler may still start, from the file that `ray up` left on the head.
+
+    A node type that says nothing of its GPUs or CPUs is left out: nothing can be planned on it.
+    """
+    path = config or Path(os.path.expanduser("~/ray_bootstrap_config.yaml"))  # noqa: PTH111 - never raises
+    try:
+        described = yaml.safe_load(path.read_text(encoding="utf-8"))
+        types, head = described["available_node_types"], described["head_node_type"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return []
+    most = described.get("max_workers", 0) - (len(present) - 1)
+    workers = [kind for name, kind in types.items() if name != head and kind.get("resources")]
+    found: list[Node] = []
+    for kind in workers:
+        room = min(kind.get("max_workers", 0), most - len(found))
+        found += [_node(kind["resources"], 0.0)] * max(0, room)
+    return found
+
+
+def autoscaled() -> bool:
+    """Whether machines come with work and go without it."""
+    return bool(coming_nodes(present_nodes()))
+
+
+def check_fit(groups: int, workers: int, cpus: float, gpus: float) -> None:
+    """Refuse worker groups that the cluster cannot hold, machines counted that may still come.
+
+    Raises:
+        ValueError: with what they need and what there is.
+    """
+    import ray
+
+    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    ahead = coming_nodes(present_nodes())
+    there["CPU"] = there.get("CPU", 0) + sum(node.cpus for node in ahead)
+    there["GPU"] = there.get("GPU", 0) + sum(node.gpus for node in ahead)
+    for kind, each in (("CPU", cpus), ("GPU", gpus)):
+        if groups * workers * each > there.get(kind, 0):
+            raise ValueError(
+                f"The worker groups must fit the cluster, but {groups} x {workers} workers with {each:g} "
+                f"{kind} each need {groups * workers * each:g} and it has {there.get(kind, 0):g}."
+            )
+
+
+NODE_START_S = "3600"
+"""How long a worker group may wait for machines that an autoscaler has yet to start."""

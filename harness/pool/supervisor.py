@@ -1,0 +1,192 @@
+"""Who keeps a worker group up: each is a Ray Train run, started again when it ends before the pool does."""
+
+import logging
+import os
+import threading
+import time
+import uuid
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util import placement_group_table, remove_placement_group
+from ray.util.placement_group import PlacementGroup
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+log = logging.getLogger(__name__)
+
+HEADROOM = (
+    0.95  # of a worker's CPUs are asked of Ray: Tune's clients (0.001 each) need room beside full groups
+)
+RESTARTS = 3  # of a whole Ray Train run, each within a minute of the last
+RAY_SETTINGS = {
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths mean the same everywhere
+    "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "120",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "180",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # see `harness.pool.worker_group.doomed`
+    "RAY_AIR_NEW_OUTPUT": "1",
+}
+
+
+def run_settings() -> dict[str, str]:
+    """Ray's settings in the processes of a run; what the user's environment says counts more."""
+    return {name: os.environ.get(name, value) for name, value in RAY_SETTINGS.items()}
+
+
+class Supervisor:
+    """Keeps one group's run up, in a thread, until the pool closes.
+
+    Args:
+        name: Of the group: `group-<number>`.
+        source: The job source's handle.
+        run: What every run of the pool is made of: make_engine, workers, cpus, gpus, slots, settings, before.
+        scratch: Folder for Ray's own files.
+        closing: Set when the pool closes.
+    """
+
+    def __init__(
+        self, name: str, source: Any, run: dict[str, Any], scratch: Path, closing: threading.Event
+    ) -> None:
+        self.name, self.shape = name, bundle(run, name)
+        self._source, self._run, self._scratch, self._closing = source, run, scratch, closing
+        self._task: Any = None
+        self._thread = threading.Thread(target=self._supervise, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Start the first run."""
+        self._thread.start()
+
+    def join(self, seconds: float) -> None:
+        """Wait for the end of the last run."""
+        if self._thread.is_alive():
+            self._thread.join(seconds)
+
+    def stop(self) -> bool:
+        """Stop a run that did not end by itself; whether there was one."""
+        if self._task is None or ray.wait([self._task], timeout=0)[0]:
+            return False
+        ray.cancel(self._task, force=True)
+        return True
+
+    def _supervise(self) -> None:
+        starts: list[float] = []
+        while not self._closing.is_set():
+            starts = [at for at in starts if time.monotonic() - at < 60] + [time.monotonic()]
+            try:
+                self._task = fit.options(scheduling_strategy=beside_the_driver()).remote(
+                    self._source, self.name, self._run, str(self._scratch)
+                )
+                ray.get(self._task)
+                if not self._wanted_again():
+                    return
+            except Exception as error:
+                if self._closing.is_set():
+                    return
+                log.warning("%s ended and is started again: %s", self.name, short(error))
+                if not self._clear(len(starts) > RESTARTS, short(error)):
+                    return
+
+    def _wanted_again(self) -> bool:
+        """After a group was sent home: wait until jobs queue. False when the pool closes first."""
+        while not self._closing.wait(1.0):
+            if ray.get(self._source.wanted.remote()):
+                return True
+        return False
+
+    def _clear(self, give_up: bool, error: str) -> bool:
+        """Requeue a lost run's jobs, remove its placement group. False if it must not start again."""
+        try:
+            ray.get(self._source.lost.remote(self.name))
+            sweep([self.shape], self._run["before"])
+            if give_up:
+                ray.get(self._source.could_not_start.remote(self.name, error, tries=1))
+            return not give_up
+        except RayError:
+            return False
+
+
+@ray.remote(num_cpus=0, max_retries=0)
+def fit(source: Any, name: str, run: dict[str, Any], scratch: str) -> None:
+    """One Ray Train run, in a process of its own; returns when its workers were sent home."""
+    os.environ.update(run["settings"])
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from harness.pool.worker_group import serve
+
+    ray.get(source.started_by.remote(name, os.getpid()))
+    # The controller of a run that was killed outlives it by a moment, in which it may reserve places again.
+    sweep([bundle(run, name)], run["before"])
+    TorchTrainer(
+        serve,
+        train_loop_config={
+            "source": source,
+            "group": name,
+            "slots": run["slots"],
+            "make_engine": run["make_engine"],
+            "threads": max(1, int(run["cpus"])),
+        },
+        torch_config=TorchConfig(backend="nccl" if run["gpus"] else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=run["workers"], use_gpu=run["gpus"] > 0, resources_per_worker=bundle(run, name)
+        ),
+        run_config=RunConfig(
+            name=f"{name}-{uuid.uuid4().hex[:8]}",
+            storage_path=scratch,
+            failure_config=FailureConfig(max_failures=-1),
+        ),
+    ).fit()
+
+
+def beside_the_driver() -> NodeAffinitySchedulingStrategy:
+    """What holds the run together lies where the driver does: worker nodes may be taken away at any time."""
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+
+
+def gone(nodes: Collection[str]) -> bool:
+    """Whether one of these nodes is no part of the cluster any more."""
+    there = {row["NodeID"] for row in ray.nodes() if row["Alive"]}  # type: ignore[no-untyped-call]
+    return bool(set(nodes) - there)
+
+
+def bundle(run: Mapping[str, Any], name: str) -> dict[str, float]:
+    """What a worker of this group asks of Ray: its CPUs differ from other groups' in the last digits, so that
+    a placement group, which Ray Train gives no name, tells whose it is."""
+    shape = {"CPU": round(run["cpus"] * HEADROOM - int(name.rsplit("-", 1)[1]) * 1e-4, 4)}
+    return shape | {"GPU": run["gpus"]} if run["gpus"] else shape
+
+
+def placement_groups() -> dict[str, dict[str, Any]]:
+    """Placement groups of this driver and of what it started: a cluster may serve others."""
+    mine = ray.get_runtime_context().get_job_id()  # the last bytes of a placement group's id
+    table = placement_group_table().items()
+    return {key: row for key, row in table if key.endswith(mine) and row["state"] != "REMOVED"}
+
+
+def sweep(shapes: Sequence[Mapping[str, float]], before: Collection[str]) -> None:
+    """Remove the placement groups of these shapes, except those that were there `before` the pool.
+
+    Told by their bundles, not by what the job source knows: it may have died with them, and a group that is
+    started again would wait for ever for what nobody gives back.
+    """
+    for key, row in placement_groups().items():
+        bundles = [{kind: round(n, 4) for kind, n in each.items()} for each in row["bundles"].values()]
+        if key not in before and any(all(each == shape for each in bundles) for shape in shapes):
+            _remove(key)
+
+
+def _remove(key: str) -> None:
+    try:
+        remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(key))))
+    except (GetTimeoutError, RayError) as error:
+        log.warning("could not remove placement group %s: %s", key, short(error))
+
+
+def short(error: BaseException) -> str:
+    """The last line of an error, where Ray says what it is about."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

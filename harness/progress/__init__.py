@@ -1,0 +1,1 @@
+"""How far a benchmark is: the table, the line, and both over a job's output."""

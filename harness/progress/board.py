@@ -1,0 +1,155 @@
+"""What a benchmark's progress looks like: the live table and the one line, wherever the numbers come from."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from harness.core.wording import duration
+
+SPARE = 6
+"""Lines of a terminal beside the studies: the heading, the count of the rest, the bar, and what was said before."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A study at a moment.
+
+    Attributes:
+        title, metric: Its name in the table, and what selects.
+        trials, finals: What it has to do: trials of the search, runs of the final stage.
+        ended, tested: What has ended of each.
+        running, stopped, failed: Trials now, stopped early by the scheduler, and failed.
+        best: Best dev value of the search; `None` before the first.
+    """
+
+    title: str
+    metric: str
+    trials: int
+    finals: int
+    ended: int = 0
+    tested: int = 0
+    running: int = 0
+    stopped: int = 0
+    failed: int = 0
+    best: float | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.ended >= self.trials and self.tested >= self.finals and not self.running
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything has been done."""
+        return bool(self.ended or self.tested or self.running)
+
+
+@dataclass
+class Board:
+    """A benchmark at a moment.
+
+    Attributes:
+        stage: What is going on (`search`, `final stage`).
+        done: Share of the work, 0 to 1.
+        left_s: Seconds that are probably left; `None` when nobody can know yet.
+        over: Whether training has ended.
+        rows: The studies, by their place in the table.
+    """
+
+    stage: str = ""
+    done: float = 0.0
+    left_s: float | None = None
+    over: bool = False
+    rows: dict[int, Row] = field(default_factory=dict)
+
+    def update(self, news: Mapping[str, Any]) -> None:
+        """Take what `harness.progress.wire` tells of a board elsewhere; what makes no sense is left out."""
+        with suppress(TypeError, ValueError, AttributeError):
+            self._update(news)
+
+    def _update(self, news: Mapping[str, Any]) -> None:
+        self.stage = str(news.get("stage", self.stage))
+        self.done = float(news.get("done", self.done))
+        self.left_s = news.get("left_s")
+        self.over = bool(news.get("over", False))
+        found = {int(place): Row(**row) for place, row in news.get("rows", {}).items()}
+        self.rows = {**self.rows, **found}  # another one: a screen may be in the middle of the last
+
+    def shown(self, most: int) -> list[Row]:
+        """At most so many studies, in the order of the table: those at work before those begun, before the rest."""
+
+        def place_of(item: tuple[int, Row]) -> tuple[bool, bool, bool, int]:
+            place, row = item
+            return not row.running, row.over, not row.begun, place
+
+        first = sorted(self.rows.items(), key=place_of)[:most]
+        return [row for _, row in sorted(first)]
+
+    def table(self, height: int | None = None) -> RenderableType:
+        """The live view.
+
+        Args:
+            height: Lines of the terminal, which hold it with a few to spare; studies that do not fit are counted.
+        """
+        most = len(self.rows) if height is None else max(1, height - SPARE)
+        rows = self.shown(most)
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("study", no_wrap=True)
+        for name in ("trials", "running", "stopped", "failed", "best dev", "final"):
+            table.add_column(name, justify="right")
+        for row in rows:
+            table.add_row(
+                row.title,
+                f"{row.ended}/{row.trials}",
+                str(row.running or "·"),
+                str(row.stopped or "·"),
+                str(row.failed or "·"),
+                "·" if row.best is None else f"{row.metric} {row.best:.3f}",
+                f"{row.tested}/{row.finals}",
+            )
+        if len(rows) < len(self.rows):
+            over, waiting = (
+                sum(r.over for r in self.rows.values()),
+                sum(not r.begun for r in self.rows.values()),
+            )
+            table.add_row(
+                f"of {len(self.rows)} studies {over} are complete, {waiting} not begun", style="dim"
+            )
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(
+            Text(self.stage, style="bold"),
+            ProgressBar(total=1.0, completed=self.done, width=40),
+            Text(f"{self.done:.0%}{self.eta()}"),
+        )
+        return Group(table, bar)
+
+    def line(self) -> str:
+        """Everything in one line."""
+        rows = list(self.rows.values())
+
+        def total(name: str) -> int:
+            return sum(getattr(row, name) for row in rows)
+
+        parts = [
+            f"search {total('ended')}/{total('trials')} trials ({total('stopped')} stopped early)",
+            f"final {total('tested')}/{total('finals')}",
+            f"{total('running')} running",
+        ]
+        parts += [f"{total('failed')} failed"] if total("failed") else []
+        known = [(row.best, row.title) for row in rows if row.best is not None]
+        if known and len({row.metric for row in rows}) == 1:  # scores in two metrics do not compare
+            top = max(score for score, _ in known)
+            titles = [title for score, title in known if score == top]
+            where = titles[0] if len(titles) == 1 else f"{len(titles)} studies"
+            parts.append(f"highest dev {rows[0].metric} {top:.3f} ({where})")
+        return f"{', '.join(parts)}{self.eta()}"
+
+    def eta(self) -> str:
+        """`, about 3 h 05 min left`, or nothing."""
+        return "" if self.left_s is None else f", about {duration(self.left_s)} left"

@@ -1,0 +1,47 @@
+"""A job's progress as lines of its output, so that whoever follows it sees the table of a run on their own machine.
+
+A line is `#progress` and a JSON object: what has changed since the line before, all of it in the first one. So the
+output from its beginning holds the whole state at every moment, and a long run stays small.
+"""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from harness.progress.board import Board, Row
+
+PREFIX = "#progress "
+SETTING = "LINGO_PROGRESS_LINES"
+"""Environment variable: a job that somebody may follow from another machine has it set to 1."""
+
+
+class Sender:
+    """Makes the lines."""
+
+    def __init__(self) -> None:
+        self._rows: dict[int, Row] = {}
+        self._last: dict[str, Any] = {}
+
+    def line(self, board: Board, say: str = "") -> str | None:
+        """What has changed; `None` for nothing. `say` is for those without a table."""
+        rows = {place: row for place, row in board.rows.items() if self._rows.get(place) != row}
+        news: dict[str, Any] = {"stage": board.stage, "done": round(board.done, 4), "over": board.over}
+        if not rows and not say and news == self._last:
+            return None
+        self._rows, self._last = {**self._rows, **rows}, news
+        if board.left_s is not None:
+            news = news | {"left_s": round(board.left_s)}
+        if rows:
+            news = news | {"rows": {place: asdict(row) for place, row in rows.items()}}
+        return PREFIX + json.dumps(news | ({"say": say} if say else {}), separators=(",", ":"))
+
+
+def read(line: str) -> dict[str, Any] | None:
+    """What a line of a job's output says of its progress; `None` for any other line."""
+    if not line.startswith(PREFIX):
+        return None
+    try:
+        news = json.loads(line.removeprefix(PREFIX))
+    except ValueError:
+        return None
+    return news if isinstance(news, dict) else None

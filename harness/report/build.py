@@ -1,0 +1,70 @@
+"""From the folders of runs to a report on disk."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.report import naming
+from harness.report.outcomes import Outcomes, outcomes_of
+from harness.report.page import Report, today, write
+from harness.report.paper import claims_table, curves, figures, tables
+from harness.report.paper.published import Published, read_published
+from harness.report.run_folder import RunFolder, read_run
+from harness.report.sections import cost, health, hyperparameters, overview, provenance, significance
+
+
+def make_report(
+    folders: Sequence[Path], out: Path | None = None, published: Path | None = None
+) -> list[Path]:
+    """Write the report of one or several runs.
+
+    Args:
+        folders: Output folders of runs; several where they differ in tokenisation, say.
+        out: Where it goes; `report/` in the first folder by default.
+        published: Folder of published numbers instead of the package's own.
+
+    Returns:
+        The HTML and the Markdown page.
+
+    Raises:
+        InputError: If a folder holds no run, or the published numbers are not readable.
+    """
+    numbers = read_published(published)
+    runs = [read_run(folder) for folder in folders]
+    return write(
+        report_of(runs, outcomes_of(runs), numbers), out if out is not None else folders[0] / "report"
+    )
+
+
+def report_of(runs: Sequence[RunFolder], outcomes: Outcomes, published: Published) -> Report:
+    """The whole report, nothing drawn yet."""
+    names = ", ".join(run.folder.resolve().name for run in runs)
+    return Report(
+        title=f"Benchmark report: {_subject(runs[0], outcomes)}",
+        kicker=f"lingo-bench · {names} · written {today()}",
+        lead=overview.lead(runs, outcomes),
+        sections=[
+            overview.section(runs, outcomes, published),
+            claims_table.section(outcomes, published),
+            tables.section(outcomes, published),
+            significance.section(outcomes),
+            figures.section(outcomes),
+            curves.section(outcomes),
+            cost.section(runs, outcomes),
+            hyperparameters.section(runs),
+            health.section(runs, outcomes),
+            provenance.section(runs, outcomes),
+        ],
+        footer="Every table is a CSV and a Parquet file in tables/, every picture a PNG and an SVG in figures/, beside "
+        "this page. Published numbers: Zhan, Wu, Zhang, arXiv:2402.08075 (CC BY 4.0).",
+    )
+
+
+def _subject(run: RunFolder, outcomes: Outcomes) -> str:
+    """The suite's name; of tasks named one by one, what was run on them."""
+    suite = str(run.settings.get("suite") or "custom")
+    if suite != "custom" or not outcomes.tasks:
+        return f"suite {suite}" if suite != "custom" else "no results yet"
+    backbones = [naming.backbone_title(name) for name in outcomes.backbones[:3]]
+    tasks = [naming.task_title(name) for name in outcomes.tasks[:4]]
+    more = " and more" if len(outcomes.tasks) > 4 or len(outcomes.backbones) > 3 else ""
+    return f"{', '.join(backbones)} on {', '.join(tasks)}{more}" if backbones else ", ".join(tasks) + more

@@ -1,0 +1,255 @@
+"""How pictures look: one colour and marker a method everywhere, SVG that follows the page's light or dark ink.
+
+Colours are Okabe and Ito's, which the colour-blind can tell apart; a marker repeats what the colour says.
+"""
+
+import io
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from html import escape
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from harness.report import stats
+from harness.report.content import amount
+from harness.report.outcomes import Outcome
+from harness.runs.intervals import LEAST_SEEDS, range_of, why_none
+
+log = logging.getLogger(__name__)
+
+
+INK, FAINT, PAPER = "#1b1f24", "#9aa3ad", "#fefefe"
+BLUE, ORANGE, GREEN, SKY, VERMILION, PURPLE = "#0072b2", "#e69f00", "#009e73", "#56b4e9", "#d55e00", "#cc79a7"
+VARIABLES = {
+    INK: "--ink",
+    FAINT: "--faint",
+    PAPER: "--paper",
+    BLUE: "--blue",
+    ORANGE: "--orange",
+    GREEN: "--green",
+    SKY: "--sky",
+    VERMILION: "--vermilion",
+    PURPLE: "--purple",
+}
+"""Colours of pictures and the page's variables that replace them."""
+
+METHOD_LOOK = {
+    "fmft": (INK, "s"),
+    "lora": (SKY, "v"),
+    "adalora": (GREEN, "^"),
+    "ars": (ORANGE, "D"),
+    "lingo": (BLUE, "o"),
+}
+"""Colour and marker of each method; ARS and Lingo in the paper's orange and blue (figure 4)."""
+
+OTHERS = [(PURPLE, "P"), (VERMILION, "X"), (FAINT, "*")]
+MARKERS = "osD^vP*X<>"
+HATCHES = ("", "//", "..", "xx", "\\\\", "++", "--")
+LINES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 4)))
+
+DASHES: tuple[Any, ...] = ("--", "-.", (0, (8, 3)), (0, (5, 1, 1, 1, 1, 1)))
+
+STYLE: dict[Any, Any] = {
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "svg.fonttype": "none",
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": FAINT,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": FAINT,
+    "grid.alpha": 0.3,
+    "grid.linewidth": 0.6,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
+    "lines.markersize": 6,
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw in the report's style."""
+    with mpl.rc_context(STYLE):
+        yield
+
+
+def canvas(columns: int, rows: int, size: tuple[float, float], **options: Any) -> tuple[Figure, list[Axes]]:
+    """A figure of `columns` x `rows` panels of `size` inches each, and its panels row by row."""
+    figure = Figure(figsize=(columns * size[0], rows * size[1]))
+    panels = figure.subplots(rows, columns, squeeze=False, **options)
+    return figure, list(panels.flat)
+
+
+def grid_shape(count: int, columns: int = 3) -> tuple[int, int]:
+    """(columns, rows) for so many panels."""
+    across = max(1, min(columns, count))
+    return across, -(-count // across)
+
+
+def method_look(name: str, methods: Sequence[str]) -> tuple[str, str]:
+    """(colour, marker) of a method; methods beyond the paper's get what is left, in their order."""
+    if name in METHOD_LOOK:
+        return METHOD_LOOK[name]
+    extra = [method for method in methods if method not in METHOD_LOOK]
+    return OTHERS[extra.index(name) % len(OTHERS)] if name in extra else OTHERS[-1]
+
+
+def hide_unused(panels: Sequence[Axes], used: int) -> None:
+    """Blank the panels after the first `used`."""
+    for panel in panels[used:]:
+        panel.axis("off")
+
+
+def legend_below(figure: Figure, columns: int = 6) -> None:
+    """One legend for the whole figure, each entry once, in as many rows as its width asks for."""
+    entries: dict[str, Any] = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    if entries:
+        widest = 0.55 + 0.06 * max(map(len, entries))  # inches: the sign and its distances, a letter
+        columns = max(1, min(columns, len(entries), int(figure.get_figwidth() / widest)))
+        figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns)
+
+
+def baseline_lines(panel: Axes, lines: Sequence[tuple[str, float]], *, vertical: bool = False) -> None:
+    """A thin line at each simple baseline's score."""
+    for number, (title, score) in enumerate(lines):
+        options: dict[str, Any] = {
+            "color": INK,
+            "linewidth": 0.9,
+            "linestyle": DASHES[number % len(DASHES)],
+            "label": f"baseline {title}",
+            "zorder": 1,
+        }
+        if vertical:
+            panel.axvline(score, **options)
+        else:
+            panel.axhline(score, **options)
+
+
+def render(figure: Figure) -> tuple[str, bytes]:
+    """The figure as SVG and as PNG of 150 dots an inch, each a file of its own on white; laid out once for both."""
+    figure.set_facecolor("white")
+    figure.set_dpi(150)
+    raster: Any = FigureCanvasAgg(figure)
+    layout = figure.get_layout_engine()
+    if layout is not None:
+        layout.execute(figure)
+    figure.set_layout_engine("none")
+    png, svg = io.BytesIO(), io.StringIO()
+    raster.print_png(png)
+    figure.set_dpi(72)
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "report"}):
+        vectors: Any = FigureCanvasSVG(figure)
+        vectors.print_svg(svg, metadata={"Date": None})
+    return svg.getvalue(), png.getvalue()
+
+
+def inline(svg: str, name: str, words: str) -> str:
+    """The SVG to stand in the page: own ids, no fixed size, colours and letters of the page, short numbers.
+
+    Args:
+        svg: What `render` made.
+        name: Put before each id, since ids are one space for the whole page.
+        words: What the picture shows, for those who cannot see it.
+    """
+    body = svg[svg.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", body, flags=re.S)
+    width = float(re.findall(r'width="([\d.]+)pt"', body)[0])
+    body = re.sub(r' (?:width|height)="[\d.]+pt"', "", body, count=2)
+    body = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(-?\d+\.\d\d)\d+", r"\1", tag[0]), body)
+    body = re.sub(r'(<image\b[^>]*?) id="[^"]*"', r"\1", body)  # equal images have equal ids
+    body = re.sub(r'\bid="', f'id="{name}-', body)
+    body = re.sub(r"url\(#", f"url(#{name}-", body)
+    body = re.sub(r'xlink:href="#', f'xlink:href="#{name}-', body)
+    body = re.sub(r"fill: (?:white|#ffffff)\b", "fill: none", body)
+    body = re.sub(r" font-family: [^;\"]*;", "", body)
+    for colour, variable in VARIABLES.items():
+        body = body.replace(colour, f"var({variable})")
+    head = f'<svg role="img" aria-label="{escape(words, quote=True)}" style="width:{width * 4 / 3:.0f}px"'
+    return body.replace("<svg", head, 1)
+
+
+def count_axis(panel: Axes, title: str) -> None:
+    """A logarithmic axis of counts, `6.2M`."""
+    panel.set_xscale("log")
+    low, high = panel.dataLim.intervalx
+    if 0 < low <= high < 30 * low:  # powers of ten alone would leave one or no label
+        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: amount(value)))
+    panel.xaxis.set_minor_formatter(NullFormatter())
+    panel.set_xlabel(title)
+
+
+def draw_front(panel: Axes, points: Sequence[tuple[float, float]]) -> None:
+    """The dotted line through the Pareto front (cheaper to the left, better to the top)."""
+    front = stats.pareto_front(points)
+    if len(front) > 1:
+        panel.plot(
+            *zip(*(points[i] for i in front), strict=True),
+            ":",
+            color=INK,
+            linewidth=1.2,
+            label="Pareto front",
+        )
+
+
+def seeds_point(panel: Axes, outcome: Outcome, colour: str, marker: str, label: str = "") -> None:
+    """A study's score over its trained parameters, with one sd over seeds; of fewer than three the seeds themselves."""
+    low, high = range_of(outcome.metric)
+    bars = None
+    if not why_none(outcome.values):
+        bars = [[min(outcome.sd, outcome.mean - low)], [min(outcome.sd, high - outcome.mean)]]
+    elif len(outcome.values) < LEAST_SEEDS:
+        seeds = [outcome.parameters] * len(outcome.values)
+        panel.plot(seeds, outcome.values, "_", color=colour, zorder=2)
+    panel.errorbar(
+        outcome.parameters,
+        outcome.mean,
+        yerr=bars,
+        color=colour,
+        marker=marker,
+        linestyle="none",
+        elinewidth=1,
+        capsize=2,
+        label=label,
+        zorder=3,
+    )
+
+
+def interval_point(
+    panel: Axes, found: stats.Estimate, place: float, look: tuple[str, str], label: str = ""
+) -> None:
+    """A mean with its 95 % interval, lying; where there is none, the seeds of a single dataset beside it."""
+    if found.why:
+        panel.plot(found.points, [place] * len(found.points), "|", color=look[0], zorder=2)
+    panel.errorbar(
+        found.mean,
+        place,
+        xerr=None if found.why else [[found.mean - found.low], [found.high - found.mean]],
+        color=look[0],
+        marker=look[1],
+        linestyle="none",
+        capsize=2,
+        label=label,
+        zorder=3,
+    )

@@ -1,0 +1,303 @@
+"""The leaderboard: what the records say of each task, backbone and method. Reads results and nothing else."""
+
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from harness.runs.intervals import EQUAL, all_equal, brackets, is_useful, usable, with_spread
+from harness.runs.record import Record
+from lingo.metrics import merit
+
+Key = tuple[str, str, str]
+"""Task, backbone, method."""
+
+MISSING, UNDEFINED = "missing", "undefined"
+
+BESIDE = {"virus": "f1", "pearson": "spearman"}
+"""What stands beside the metric that selects, by family or metric; AUROC elsewhere."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A metric over the seeds of one study.
+
+    Attributes:
+        values: One number a seed, NaN where the metric is undefined; empty when nothing was measured.
+    """
+
+    values: tuple[float, ...] = ()
+
+    @property
+    def mean(self) -> float:
+        """Mean over seeds; NaN when a value is undefined or none is there."""
+        return statistics.fmean(self.values) if self.values else float("nan")
+
+    @property
+    def sd(self) -> float:
+        """Sample standard deviation over seeds (n - 1); NaN for a single seed."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else float("nan")
+
+    def __str__(self) -> str:
+        return with_spread(self.values) or MISSING
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the leaderboard.
+
+    Attributes:
+        task, backbone, method: The study.
+        metric: The metric that selects, `mcc`.
+        trained_parameters: Numbers trained, as the final runs report it; `None` when none did.
+        dev, test: The dev metric and the test metric of the final runs.
+        second, beside: Another metric, `auroc`, and that of the test split.
+        done, expected: Seeds with a finished final run, and seeds that should have one.
+        limits: 95 % bootstrap limits of the test metric over the test rows, averaged over the seeds; `None` where
+            a final run has none (`harness.workers.confidence.intervals`).
+        collapsed: Seeds whose model predicts one class for every test row.
+        failed: Seeds without a finished final run whose final run failed.
+        failed_trials: Trials of the search that failed.
+        marks: What a reader must know of these numbers.
+        useful: Whether its test scores may be called best, see `harness.runs.intervals.is_useful`.
+        best: Whether no other complete and useful row of the same task has a better mean of the test metric, and
+            another one has a worse one.
+    """
+
+    task: str
+    backbone: str
+    method: str
+    metric: str
+    trained_parameters: int | None
+    dev: Spread
+    test: Spread
+    second: str
+    beside: Spread
+    done: int
+    expected: int
+    failed: int
+    marks: tuple[str, ...]
+    limits: tuple[float, float] | None = None
+    collapsed: int = 0
+    useful: bool = True
+    failed_trials: int = 0
+    best: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether every seed has its final run."""
+        return self.done >= self.expected > 0
+
+
+def leaderboard(
+    records: Iterable[Record], *, expected: Sequence[Key] = (), seeds: Sequence[int] = ()
+) -> list[Row]:
+    """The rows of a benchmark, in the order of `expected`, then of the names.
+
+    Args:
+        records: All records, of the search too.
+        expected: The studies that should be there; those without a record become rows of missing cells.
+        seeds: Seeds that each study should have; the seeds found in any final record when empty.
+    """
+    studies: dict[Key, list[Record]] = {key: [] for key in expected}
+    for record in sorted(records, key=lambda record: record.id):
+        studies.setdefault((record.task, record.backbone, record.method), []).append(record)
+    wanted = set(seeds) or {r.seed for found in studies.values() for r in found if r.stage == "final"}
+    rows = [_row(key, found, wanted) for key, found in studies.items()]
+    return [replace(row, best=_is_best(row, rows)) for row in rows]
+
+
+def _row(key: Key, records: Sequence[Record], seeds: set[int]) -> Row:
+    finals = [r for r in records if r.stage == "final" and r.status == "finished" and r.seed in seeds]
+    finals.sort(key=lambda record: record.seed)
+    metric = records[0].metric if records else "mcc"
+    family = records[0].family if records else ""
+    second = BESIDE.get(family) or BESIDE.get(metric) or "auroc"
+    counts = [r.trained_parameters for r in finals if r.trained_parameters is not None]
+    test = _spread((record.test or {}).get(metric) for record in finals)
+    collapsed = sum(bool(record.facts.get("collapsed")) for record in finals)
+    constants = [r.facts["constant"] for r in finals if r.facts.get("constant")]
+    return Row(
+        task=key[0],
+        backbone=key[1],
+        method=key[2],
+        metric=metric,
+        trained_parameters=round(statistics.fmean(counts)) if counts else None,
+        dev=_spread(record.dev.get(metric) for record in finals),
+        test=test,
+        second=second,
+        beside=_spread((record.test or {}).get(second) for record in finals),
+        done=len({record.seed for record in finals}),
+        expected=len(seeds),
+        failed=_failed(records, "final"),
+        marks=tuple(dict.fromkeys(mark for record in records for mark in record.marks)),
+        limits=_limits(finals, metric),
+        collapsed=collapsed,
+        useful=is_useful(metric, test.values, collapsed=collapsed, constants=constants),
+        failed_trials=_failed(records, "search"),
+    )
+
+
+def _failed(records: Sequence[Record], stage: str) -> int:
+    return sum((record.stage, record.status) == (stage, "failed") for record in records)
+
+
+def _limits(finals: Sequence[Record], metric: str) -> tuple[float, float] | None:
+    pairs = [usable((record.facts.get("interval") or {}).get(metric), metric) for record in finals]
+    known = [pair for pair in pairs if pair is not None]
+    if not known or len(known) < len(pairs):
+        return None
+    lows, highs = zip(*known, strict=True)
+    return statistics.fmean(lows), statistics.fmean(highs)
+
+
+def _spread(values: Iterable[float | None]) -> Spread:
+    return Spread(tuple(value for value in values if value is not None))
+
+
+def _is_best(row: Row, rows: Sequence[Row]) -> bool:
+    """Of the complete rows of a task: useful ones with the best mean, unless all rows have that mean."""
+    rivals = [other for other in rows if other.task == row.task and other.complete and other.test.values]
+    if not (row.complete and row.useful):
+        return False
+    mine = merit(row.metric, row.test.mean)
+    others = [merit(other.metric, other.test.mean) for other in rivals if other.useful]
+    return mine >= max(others) - EQUAL and any(
+        not other.useful or merit(other.metric, other.test.mean) < mine - EQUAL for other in rivals
+    )
+
+
+HEADER = ("task", "backbone", "method", "trained", "dev {}", "test {}", "test {}", "seeds", "marks")
+NUMBERS = slice(3, 8)
+"""The columns that stand on the right."""
+
+
+def _lines(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
+    """Header, cells, and the legend of the marks, which are letters in the cells."""
+    single, second = _only(row.metric for row in rows), _only(row.second for row in rows)
+    letters = {mark: _letter(i) for i, mark in enumerate(dict.fromkeys(m for row in rows for m in row.marks))}
+    header = [name.format(single).strip() for name in HEADER]
+    header[HEADER.index("seeds") - 1] = f"test {second}" if second else "beside"
+    starred = any(row.best for row in rows)
+    cells = [
+        [
+            row.task,
+            row.backbone,
+            row.method,
+            MISSING if row.trained_parameters is None else f"{row.trained_parameters:,}",
+            _cell(row.dev, row.metric, single),
+            _cell(row.test, row.metric, single) + _between(row) + ("*" if row.best else " " * starred),
+            _cell(row.beside, row.second, second),
+            f"{row.done} of {row.expected}{_counted(row.failed, 'failed')}{_counted(row.collapsed, 'collapsed')}",
+            " ".join(letters[mark] for mark in row.marks),
+        ]
+        for row in rows
+    ]
+    legend = [f"{letter}: {mark}" for mark, letter in letters.items()]
+    legend = [
+        "*: best mean test score of its task; whether other seeds could turn it is in the report"
+    ] * starred + legend
+    crowns = Counter(row.task for row in rows if row.best)
+    if any(number > 1 for number in crowns.values()):
+        legend.insert(1, "several * in a task: they tie")
+    if any(row.limits for row in rows):
+        legend.append("[ ]: 95 % bootstrap interval over the test rows, averaged over the seeds")
+    if any(row.limits is None and row.test.values for row in rows):
+        legend.append(
+            "no [ ]: a seed has no interval: its score is undefined, the same for all resampled rows, or not resampled"
+        )
+    if any(len(row.test.values) == 2 and not all_equal(row.test.values) for row in rows):
+        legend.append("( ): the two seeds; a spread is shown from three on")
+    for row in rows:
+        if row.failed_trials:
+            name = " ".join((row.task, row.backbone, row.method))
+            some = "1 trial" if row.failed_trials == 1 else f"{row.failed_trials} trials"
+            legend.append(f"{name}: {some} of the search failed")
+    if any(row.collapsed for row in rows):
+        legend.append("collapsed: seeds whose model predicts one class, or value, for every test row")
+    return header, cells, legend
+
+
+def _between(row: Row) -> str:
+    return f" {brackets(*row.limits)}" if row.limits else ""
+
+
+def _counted(count: int, what: str) -> str:
+    return f", {count} {what}" if count else ""
+
+
+def _only(names: Iterable[str]) -> str:
+    """The one metric of all rows as a heading; empty when there are several."""
+    found = set(names)
+    return found.pop().upper() if len(found) == 1 else ""
+
+
+def _letter(number: int) -> str:
+    return chr(ord("a") + number % 26) * (1 + number // 26)
+
+
+def _cell(spread: Spread, metric: str, single: str) -> str:
+    return str(spread) if single or not spread.values else f"{metric} {spread}"
+
+
+def plain(rows: Sequence[Row]) -> str:
+    """The leaderboard as text in columns, with a legend of the marks below."""
+    header, cells, legend = _lines(rows)
+    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
+    right = range(len(header))[NUMBERS]
+    lines = [
+        "  ".join(
+            text.rjust(width) if i in right else text.ljust(width)
+            for i, (text, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in [header, ["-" * width for width in widths], *cells]
+    ]
+    return "\n".join([*lines, *legend]) + "\n"
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The leaderboard as a Markdown table, the best of each task in bold, with a legend below."""
+    header, cells, legend = _lines(rows)
+    bold = [[f"**{text[:-1]}**" if text.endswith("*") else text.strip() for text in line] for line in cells]
+    right = range(len(header))[NUMBERS]
+    rule = ["---:" if i in right else "---" for i in range(len(header))]
+    lines = ["| " + " | ".join(t.replace("|", "\\|") for t in line) + " |" for line in [header, rule, *bold]]
+    notes = [f"- {line.replace('*', 'bold', 1) if '*' in line else line}" for line in legend]
+    return "\n".join([*lines, *([""] if notes else []), *notes]) + "\n"
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """The leaderboard for a terminal."""
+    header, cells, legend = _lines(rows)
+    made = Table(title="Leaderboard", caption="\n".join(legend), caption_justify="left")
+    right = range(len(header))[NUMBERS]
+    for i, name in enumerate(header):
+        made.add_column(name, justify="right" if i in right else "left", no_wrap=i in right)
+    for row, line in zip(rows, cells, strict=True):
+        made.add_row(*map(_styled, line), style="bold" if row.best else None)
+    return made
+
+
+def _styled(text: str) -> str:
+    return f"[red]{text}[/]" if text.strip() in (MISSING, UNDEFINED) else escape(text)
+
+
+def print_leaderboard(
+    records: Iterable[Record],
+    console: Console,
+    *,
+    expected: Sequence[Key] = (),
+    seeds: Sequence[int] = (),
+) -> None:
+    """Print the leaderboard: a table where the terminal is wide enough for it, columns of text elsewhere."""
+    rows = leaderboard(records, expected=expected, seeds=seeds)
+    made, text = table(rows), plain(rows)
+    needed = console.measure(made, options=console.options.update(width=10_000)).maximum
+    if console.is_terminal and needed <= console.width:
+        console.print(made)
+    else:
+        console.print(text, markup=False, highlight=False, soft_wrap=True, end="")

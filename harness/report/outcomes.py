@@ -1,0 +1,316 @@
+"""The final runs of each study as one outcome, in the metric in which the paper reports its family."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from harness.core.errors import InputError
+from harness.report import naming, stats
+from harness.report.naming import Key
+from harness.report.run_folder import RunFolder, Trial
+from harness.runs.intervals import Interval, constant_level, is_collapsed, is_useful, range_of, usable
+from lingo.metrics import merit
+
+INCOMPARABLE = ("smoke", "untrained backbone", "changed split", "generated data", "cut split")
+"""Marks of results that must not be compared with published ones."""
+
+SCALARS = (
+    "device_seconds",
+    "gpus",
+    "flops",
+    "flops_per_step",
+    "reference_flops_per_step",
+    "samples",
+    "collapsed",
+)
+"""Facts of a run that are single numbers."""
+
+TYPES = ("backbone_type", "trained_type")
+"""Facts that name number types, see `harness.pipeline.number_types`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """A study's final runs.
+
+    Attributes:
+        key: The study and its tokenisation.
+        family: Family of its task.
+        metric: The metric reported here: the paper's for its families, else the one that selects.
+        scores: Test score by seed of the finished final runs; NaN where undefined.
+        finals: The finished final runs by seed.
+        facts: Their facts that are single numbers or small, by seed.
+        expected: Seeds that should be there.
+        failed: Final runs that failed.
+        marks: Marks of its records.
+    """
+
+    key: Key
+    family: str
+    metric: str
+    scores: Mapping[int, float]
+    finals: Mapping[int, Trial]
+    facts: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    expected: frozenset[int] = frozenset()
+    failed: int = 0
+    marks: tuple[str, ...] = ()
+
+    @property
+    def values(self) -> list[float]:
+        """Scores in the order of the seeds."""
+        return [self.scores[seed] for seed in sorted(self.scores)]
+
+    @cached_property
+    def mean(self) -> float:
+        """Mean over seeds; NaN when none is there or one is undefined."""
+        return stats.mean(self.values)
+
+    @cached_property
+    def sd(self) -> float:
+        """Sample sd over seeds; NaN for one seed."""
+        return stats.sd(self.values)
+
+    @property
+    def dev_mean(self) -> float:
+        """Mean dev score of the final runs; NaN where one is undefined."""
+        return stats.mean([trial.dev.get(self.metric, stats.NAN) for trial in self.finals.values()])
+
+    @property
+    def interval(self) -> Interval:
+        """95 % interval of the mean over seeds (Student), see `stats.t_interval`."""
+        return stats.t_interval(self.values, range_of(self.metric))
+
+    @property
+    def bootstrap(self) -> Interval:
+        """95 % bootstrap limits over test rows, averaged over seeds; NaN where a seed has none."""
+        limits = [usable(facts.get("interval"), self.metric) for facts in self.facts.values()]
+        known = [pair for pair in limits if pair is not None]
+        if not known or len(known) < len(self.scores):
+            return stats.NAN, stats.NAN
+        return stats.mean([low for low, _ in known]), stats.mean([high for _, high in known])
+
+    @property
+    def parameters(self) -> float:
+        """Trained parameters, mean over seeds; NaN where unknown."""
+        counts = [t.trained_parameters for t in self.finals.values() if t.trained_parameters is not None]
+        return stats.mean(counts)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every expected seed is there."""
+        return bool(self.scores) and not self.expected - set(self.scores)
+
+    @property
+    def collapsed(self) -> list[int]:
+        """Seeds whose model predicts one class for everything."""
+        return [
+            seed
+            for seed, trial in sorted(self.finals.items())
+            if self.facts.get(seed, {}).get("collapsed") or trial.test.get("collapsed")
+        ]
+
+    @cached_property
+    def useful(self) -> bool:
+        """Whether it may be called best: see `harness.runs.intervals.is_useful`."""
+        return is_useful(self.metric, self.values, collapsed=len(self.collapsed), constants=self._constants)
+
+    @property
+    def _constants(self) -> list[Mapping[str, float]]:
+        return [facts["constant"] for facts in self.facts.values() if facts.get("constant")]
+
+    @property
+    def constant_level(self) -> float:
+        """What a constant prediction scores; NaN where that is not known."""
+        return constant_level(self.metric, self._constants)
+
+    @property
+    def is_collapsed(self) -> bool:
+        """Whether at least half of its final runs predict one thing for everything."""
+        return is_collapsed(len(self.collapsed), len(self.finals))
+
+    @property
+    def merit(self) -> float:
+        """The mean as a number of which more is better."""
+        return merit(self.metric, self.mean)
+
+    @property
+    def baseline(self) -> bool:
+        """Whether it is a simple baseline without a backbone."""
+        return naming.is_baseline(self.key.method, self.key.backbone)
+
+    @property
+    def comparable(self) -> bool:
+        """Whether its marks allow a comparison with published numbers."""
+        return not set(self.marks) & set(INCOMPARABLE)
+
+    @property
+    def types(self) -> list[tuple[str, str]]:
+        """Number types of its final runs: of the backbone's weights, and of what is trained; `?` where not recorded."""
+        known = [tuple(str(facts.get(name) or "?") for name in TYPES) for facts in self.facts.values()]
+        return list(dict.fromkeys((backbone, trained) for backbone, trained in known))
+
+    def total(self, name: str) -> float:
+        """Mean over seeds of a fact that is a number; NaN unless every seed has it."""
+        found = [facts[name] for facts in self.facts.values() if facts.get(name) is not None]
+        return (
+            stats.mean([float(x) for x in found]) if found and len(found) == len(self.finals) else stats.NAN
+        )
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """All outcomes of one or several runs, in the order of the paper where it has one."""
+
+    by_key: Mapping[Key, Outcome]
+
+    def __iter__(self) -> Iterator[Outcome]:
+        return iter(self.by_key.values())
+
+    def __len__(self) -> int:
+        return len(self.by_key)
+
+    def get(self, task: str, backbone: str, method: str) -> Outcome | None:
+        """An outcome that has scores, with the backbone's own tokenizer where there are several."""
+        for tokenization in ("bbpe", *self.tokenizations):
+            found = self.by_key.get(Key(task, backbone, method, tokenization))
+            if found is not None and found.scores:
+                return found
+        return None
+
+    @cached_property
+    def scored(self) -> list[Outcome]:
+        """Those with a defined mean."""
+        return [outcome for outcome in self if outcome.mean == outcome.mean]
+
+    @cached_property
+    def main(self) -> list[Outcome]:
+        """Scored outcomes of adapted backbones, one tokenisation a study: what tables and tests compare."""
+        return [
+            o
+            for o in self.scored
+            if not o.baseline and self.get(o.key.task, o.key.backbone, o.key.method) is o
+        ]
+
+    @cached_property
+    def tasks(self) -> list[str]:
+        """In the paper's order."""
+        return naming.task_order(key.task for key in self.by_key)
+
+    @cached_property
+    def families(self) -> list[str]:
+        """In the order of their tasks."""
+        family = {outcome.key.task: outcome.family for outcome in self}
+        return list(dict.fromkeys(family[task] for task in self.tasks))
+
+    @cached_property
+    def backbones(self) -> list[str]:
+        """Those of adapted studies, in the paper's order."""
+        return naming.backbone_order(o.key.backbone for o in self if not o.baseline)
+
+    @cached_property
+    def methods(self) -> list[str]:
+        """Of adapted studies, in the registry's order."""
+        return naming.method_order(o.key.method for o in self if not o.baseline)
+
+    @cached_property
+    def tokenizations(self) -> list[str]:
+        """Distinct tokenisations."""
+        return sorted({key.tokenization for key in self.by_key})
+
+    def tasks_of(self, family: str) -> list[str]:
+        """A family's tasks."""
+        held = {outcome.key.task for outcome in self if outcome.family == family}
+        return [task for task in self.tasks if task in held]
+
+    def baselines(self, task: str) -> list[Outcome]:
+        """Scored simple baselines of a task."""
+        return [o for o in self.scored if o.baseline and o.key.task == task]
+
+    def metric_of(self, family: str) -> str:
+        """The metric in which a family is reported."""
+        return next((o.metric for o in self if o.family == family), "mcc")
+
+    def means(self, tasks: Sequence[str], backbone: str, method: str) -> list[float]:
+        """Mean scores of one pair on each task; NaN where there is none."""
+        found = [self.get(task, backbone, method) for task in tasks]
+        return [o.mean if o is not None else stats.NAN for o in found]
+
+
+def outcomes_of(runs: Sequence[RunFolder]) -> Outcomes:
+    """Gather the final runs.
+
+    Raises:
+        InputError: If two runs hold the same study with the same tokenisation.
+    """
+    made: dict[Key, Outcome] = {}
+    for run in runs:
+        for outcome in _of_run(run):
+            if outcome.key in made:
+                key = outcome.key
+                raise InputError(
+                    f"the runs of one report must differ in what they measured, but two of them hold "
+                    f"{key.task}, {key.backbone}, {key.method} with {key.tokenization}; report them apart."
+                )
+            made[outcome.key] = outcome
+    tasks = naming.task_order(key.task for key in made)
+    backbones = naming.backbone_order(key.backbone for key in made)
+    methods = naming.method_order(key.method for key in made)
+
+    def place(key: Key) -> tuple[int, int, int, str]:
+        order = tasks.index(key.task), backbones.index(key.backbone), methods.index(key.method)
+        return (*order, key.tokenization)
+
+    return Outcomes({key: made[key] for key in sorted(made, key=place)})
+
+
+def _of_run(run: RunFolder) -> Iterable[Outcome]:
+    planned = [
+        tuple(study["key"].split("|")) for study in run.studies if study.get("key", "").count("|") == 2
+    ]
+    studies: dict[tuple[str, ...], list[Trial]] = {key: [] for key in planned}
+    for trial in run.trials:
+        studies.setdefault((trial.task, trial.backbone, trial.method), []).append(trial)
+    seeds = frozenset(run.settings.get("seeds") or {t.seed for t in run.trials if t.stage == "final"})
+    setting = run.settings.get("tokenization") or "bbpe"
+    for (task, backbone, method), trials in studies.items():
+        yield _outcome((task, backbone, method), trials, seeds, setting)
+
+
+def _outcome(
+    study: tuple[str, str, str], trials: list[Trial], seeds: frozenset[int], setting: str
+) -> Outcome:
+    finals = {t.seed: t for t in trials if (t.stage, t.status) == ("final", "finished")}
+    family = trials[0].family if trials else naming.family_of(study[0])
+    selecting = trials[0].metric if trials else "mcc"
+    metric = naming.PUBLISHED_METRIC.get(family, selecting)
+    if finals and not any(metric in t.test for t in finals.values()):
+        metric = selecting
+    facts = {seed: _small(trial.facts, metric) for seed, trial in finals.items()}
+    tokenization = next((f["tokenization"] for f in facts.values() if f.get("tokenization")), setting)
+    return Outcome(
+        key=Key(*study, tokenization=str(tokenization)),
+        family=family,
+        metric=metric,
+        scores={seed: t.test[metric] for seed, t in sorted(finals.items()) if metric in t.test},
+        finals=dict(sorted(finals.items())),
+        facts=facts,
+        expected=seeds,
+        failed=sum((t.stage, t.status) == ("final", "failed") for t in trials),
+        marks=tuple(dict.fromkeys(mark for t in trials for mark in t.marks)),
+    )
+
+
+def _small(facts: Mapping[str, Any], metric: str) -> dict[str, Any]:
+    """What tables need of a run's facts; curves and trajectories are read again by those who draw them."""
+    kept = {
+        name: facts[name]
+        for name in (*SCALARS, "tokenization", "leaks", "undefined_labels", "constant", *TYPES)
+        if name in facts
+    }
+    limits = facts.get("interval")
+    if isinstance(limits, dict) and limits.get(metric):
+        kept["interval"] = tuple(map(float, limits[metric]))
+    if isinstance(kept.get("tokenization"), dict):
+        kept["tokenization"] = kept["tokenization"].get("scheme")
+    return kept

@@ -1,0 +1,1 @@
+"""Sections of the report beside the numbers that the paper published."""

@@ -1,0 +1,115 @@
+"""The claims as a section: published, recomputed from the paper's own tables, measured here, and the verdict."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from harness.report.content import Block, Cell, Field, Look, Note, Section, Table, count
+from harness.report.outcomes import Outcomes
+from harness.report.paper.claims import CHECKS, check
+from harness.report.paper.evidence import of_paper, of_results
+from harness.report.paper.published import Published
+from harness.report.paper.verdicts import Finding, Verdict
+
+LOOKS: Mapping[Verdict, Look] = {
+    "agrees": "good",
+    "direction agrees": "good",
+    "disagrees": "bad",
+    "cannot tell": "",
+}
+
+
+def tally(outcomes: Outcomes, published: Published) -> Counter[Verdict]:
+    """How many claims have each verdict."""
+    ours = of_results(outcomes)
+    return Counter(check(row["id"], ours).verdict for row in published.claims if row["id"] in CHECKS)
+
+
+def section(outcomes: Outcomes, published: Published) -> Section:
+    """The table of claims."""
+    ours, tables = of_results(outcomes), of_paper(published)
+    rows = [row for row in published.claims if row["id"] in CHECKS]
+    found = [(row, check(row["id"], tables), check(row["id"], ours)) for row in rows]
+    measured = [item for item in found if item[2].verdict != "not measured"]
+    counts = Counter(ours.verdict for *_, ours in measured)
+    said = ", ".join(f"{verdict} {counts[verdict]}" for verdict in LOOKS if counts[verdict])
+    blocks: list[Block] = [Note(text=_summary(len(measured), len(found), said))] if found else []
+    for name, title, items, folded in (
+        ("claims", "Claims that these results can check", measured, False),
+        (
+            "claims_not_measured",
+            "Claims that these results cannot check",
+            [i for i in found if i not in measured],
+            True,
+        ),
+    ):
+        if items:
+            blocks.append(_table(name, title, items, folded=folded))
+    return Section(
+        anchor="claims",
+        title="The paper's claims",
+        intro="Each quantitative claim of the paper that results can check, as published, as recomputed from the "
+        "paper's own tables, and as measured here.",
+        blocks=blocks or [Note(text="The published claims were not given.")],
+    )
+
+
+def _summary(measured: int, total: int, said: str) -> str:
+    if not measured:
+        return (
+            f"None of {total} claims can be checked: they are about the paper's backbones (DNABERT-2, NT-500M, "
+            "OPT-125M, OPT-350M), on its 14 datasets, with unchanged splits."
+        )
+    return (
+        f"{count(measured, 'claim')} of {total} could be checked: {said}. A published number has no spread, so it is "
+        "compared with where 95 % of single runs like ours lie; a direction needs the 95 % interval of the mean over "
+        "seeds to leave out zero. “Direction agrees”: the sign holds, the size does not. “Cannot tell”: both the claim "
+        "and its contrary fit these results."
+    )
+
+
+Row = tuple[Mapping[str, str], Finding, Finding]
+
+
+def _table(name: str, title: str, items: Sequence[Row], *, folded: bool) -> Table:
+    rows: list[list[Field]] = [
+        [
+            row["id"],
+            row["claim"],
+            row["value"] if row["unit"] == "qualitative" else f"{row['value']} {row['unit']}",
+            _finding(tables),
+            Cell(ours.ours, lines=(ours.why,) if ours.why else ()),
+            Cell(ours.verdict, LOOKS.get(ours.verdict, "muted")),
+        ]
+        for row, tables, ours in items
+    ]
+    return Table(
+        name=name,
+        title=title,
+        header=["", "claim", "published", "paper's own tables", "here", "verdict"],
+        rows=rows,
+        text_columns=6,
+        data=[_record(*item) for item in items],
+        folded=folded,
+        limit=100,
+    )
+
+
+def _finding(found: Finding) -> Cell:
+    if found.verdict == "not measured":
+        return Cell("no table", "muted")
+    return Cell(found.ours, "" if found.verdict == "agrees" else "bad", (found.why,) if found.why else ())
+
+
+def _record(row: Mapping[str, str], tables: Finding, ours: Finding) -> dict[str, str]:
+    return {
+        "id": row["id"],
+        "section": row["section"],
+        "claim": row["claim"],
+        "published": row["value"],
+        "unit": row["unit"],
+        "paper_tables": tables.ours,
+        "paper_tables_verdict": tables.verdict,
+        "ours": ours.ours,
+        "verdict": ours.verdict,
+        "why": ours.why,
+    }

@@ -1,0 +1,382 @@
+"""The first screen: what was compared, what won where, by how much, how sure, what it cost, what to distrust."""
+
+import math
+from collections.abc import Sequence
+
+from harness.data.split_checks import UNDEFINED
+from harness.report import best_pairs, naming
+from harness.report.content import Block, Facts, Missing, Note, Section, count, duration, number, signed
+from harness.report.outcomes import Outcome, Outcomes
+from harness.report.paper import claims_table
+from harness.report.paper.figures import means_picture
+from harness.report.paper.published import Published
+from harness.report.run_folder import RunFolder
+from harness.report.sections import health, marks, provenance
+from harness.report.sections.cost import device_seconds, on_gpus
+from harness.report.sections.significance import ALPHA, method_ranking, within_datasets
+from harness.report.stats import Ranking
+
+FEW_TRIALS = 10
+"""A search of fewer trials a study is called short."""
+
+
+def section(runs: Sequence[RunFolder], outcomes: Outcomes, published: Published) -> Section:
+    """All of it."""
+    blocks: list[Block] = [Facts(items=_facts(runs, outcomes))]
+    found = [
+        best for family in outcomes.families if (best := best_pairs.best_of(outcomes, family)) is not None
+    ]
+    if found:
+        blocks += [
+            best_pairs.table(outcomes, found),
+            means_picture(outcomes, "overview", "Scores at a glance"),
+        ]
+    else:
+        blocks.append(
+            Missing(title="Which method won", why="No method has a score on every dataset of a family.")
+        )
+    blocks.append(Note(text="How sure, and beside the paper:", points=_certainty(outcomes, published)))
+    blocks.append(Note(text="What to distrust (details below):", points=distrust(runs, outcomes)))
+    return Section(anchor="overview", title="At a glance", blocks=blocks)
+
+
+# --- the lead ---------------------------------------------------------------------------------------------
+
+
+def lead(runs: Sequence[RunFolder], outcomes: Outcomes) -> str:
+    """The answer in a sentence or two."""
+    done, wanted = finals(outcomes)
+    if not any(run.trials for run in runs):
+        return "This run has no results yet: not a single trial has ended."
+    if not outcomes.main:
+        if any(o.scores for o in outcomes if not o.baseline):
+            marked = any(UNDEFINED in o.marks for o in outcomes)
+            why = f" (mark “{UNDEFINED}”: {marks.meaning(UNDEFINED)})" if marked else ""
+            said = f"No method has a defined test score, though {done} of {wanted} final runs are there"
+            return f"{said}{why.replace('.)', ')')}."
+        return f"No final run has finished yet ({done} of {wanted}), so no test score is known."
+    said = _won(outcomes)
+    if done < wanted:
+        said += (
+            f" Unfinished: {done} of {wanted} final runs are there, and what is missing may change the order."
+        )
+    return said
+
+
+def _won(outcomes: Outcomes) -> str:
+    return " ".join(filter(None, [_order(outcomes), _above_baselines(outcomes), _left_out(outcomes)]))
+
+
+def _order(outcomes: Outcomes) -> str:
+    """What was compared, who leads or ties, and whether the lead is more than noise."""
+    what = (
+        f"{count(len(outcomes.methods), 'method')} on {count(len(outcomes.backbones), 'backbone')} and "
+        f"{count(len({o.key.task for o in outcomes.main}), 'dataset')} ({_seeds_each(outcomes)})"
+    )
+    if not any(o.useful for o in outcomes.main):
+        nothing = f"None scores above a constant prediction on any dataset{_clause(outcomes)}: none is best."
+        return f"Compared: {what}. {nothing}"
+    ranks = method_ranking(outcomes)
+    if ranks is None:
+        (first, *others) = [o for o in outcomes.main if o.useful]
+        if others:
+            return (
+                f"Compared: {what}; no two methods ran on the same backbone and dataset, so none is better."
+            )
+        return f"Compared: {what}; {_score(first)}{_clause(outcomes)}, with no other method beside it."
+    if ranks.blocks < 2:
+        return f"Compared: {what}. {_of_one(outcomes, ranks)}"
+    pairs = f"{ranks.blocks} pairs of dataset and backbone"
+    tied = ranks.tied
+    names = [naming.method_title(name) for name in tied]
+    if len(tied) == len(ranks.names):
+        text = f"Of {what}, {_and(names)} tie: each has mean rank {ranks.ranks[0]:.2f} over {pairs}"
+        return f"{text}{_clause(outcomes)}.{_apart(outcomes, ranks)}"
+    near = _near(ranks)
+    if len(tied) + len(near) == len(ranks.names):
+        few = (
+            "too few to tell methods apart"
+            if ranks.critical == math.inf
+            else "within chance (Nemenyi's test, 5 %)"
+        )
+        text = f"Of {what}, none can be called best by its mean rank over {pairs}, {few}: {_ranks(ranks)}"
+    elif len(tied) > 1:
+        text = f"Of {what}, {_and(names)} tie for the best mean rank ({ranks.ranks[0]:.2f} over {pairs})"
+    else:
+        text = f"Of {what}, {names[0]} has the best mean rank ({ranks.ranks[0]:.2f} over {pairs})"
+    return f"{text}{_clause(outcomes)}{_standing(ranks, near)}.{_apart(outcomes, ranks)}"
+
+
+def _near(ranks: Ranking) -> list[str]:
+    """The methods behind the best rank that it cannot be told apart from."""
+    behind = list(zip(ranks.names, ranks.ranks, strict=True))[len(ranks.tied) :]
+    return [naming.method_title(name) for name, rank in behind if rank - ranks.ranks[0] < ranks.critical]
+
+
+def _ranks(ranks: Ranking) -> str:
+    both = zip(ranks.names, ranks.ranks, strict=True)
+    return ", ".join(f"{naming.method_title(name)} {rank:.2f}" for name, rank in both)
+
+
+def _clause(outcomes: Outcomes) -> str:
+    beaten = _beaten(outcomes)
+    return f", {beaten}" if beaten else ""
+
+
+def _seeds_each(outcomes: Outcomes) -> str:
+    fewest, most = (f(len(o.scores) for o in outcomes.main) for f in (min, max))
+    return f"{count(most, 'seed')} each" if fewest == most else f"{fewest} to {most} seeds each"
+
+
+def _score(outcome: Outcome) -> str:
+    pair = best_pairs.pair_title((outcome.key.backbone, outcome.key.method))
+    return f"{pair} scores {naming.metric_title(outcome.metric)} {number(outcome.mean)}"
+
+
+def _of_one(outcomes: Outcomes, ranks: Ranking) -> str:
+    """On a single pair of dataset and backbone: the leader by its score, tested over the seeds."""
+    where = next(
+        (o.key.task, o.key.backbone) for o in outcomes.main if o.useful and o.key.method == ranks.names[0]
+    )
+    held = {o.key.method: o for o in outcomes.main if (o.key.task, o.key.backbone) == where}
+    names = [naming.method_title(name) for name in ranks.tied]
+    metric, score = naming.metric_title(held[ranks.names[0]].metric), number(held[ranks.names[0]].mean)
+    if len(names) > 1:
+        rest = "" if len(names) == len(ranks.names) else ", ahead of the others"
+        tie = f"{_and(names)} tie with {metric} {score}{rest}{_clause(outcomes)}"
+        return f"{tie}; a single dataset says little about others."
+    second = held[ranks.names[1]]
+    lead = f"{names[0]} scores highest of the methods ({metric} {score}){_clause(outcomes)}"
+    if not second.useful:
+        return f"{lead}; no other method is above a constant prediction. A single dataset says little about others."
+    tests = [c for c in within_datasets(outcomes) if c.where == where and second.key.method in (c.a, c.b)]
+    tests = [c for c in tests if c.p_holm == c.p_holm]
+    resolved = bool(tests) and tests[0].p_holm < ALPHA
+    seeds = min(len(held[ranks.names[0]].scores), len(second.scores))
+    noise = (
+        f"more than the noise of {seeds} seeds"
+        if resolved
+        else f"within the noise of {seeds} seeds"
+        if tests
+        else f"not tested: {count(seeds, 'seed')} cannot tell it from chance"
+    )
+    by = signed(held[ranks.names[0]].merit - second.merit)
+    return (
+        f"{lead}; its lead on {naming.method_title(ranks.names[1])}, {by}, is {noise}. A single dataset says little "
+        "about others."
+    )
+
+
+def _apart(outcomes: Outcomes, ranks: Ranking) -> str:
+    """Methods that are not in the ranking."""
+    left = [naming.method_title(m) for m in outcomes.methods if m not in ranks.names]
+    if not left:
+        return ""
+    return f" {_and(left)} did not run on all of them and {'is' if len(left) == 1 else 'are'} not ranked with them."
+
+
+def _standing(ranks: Ranking, near: Sequence[str]) -> str:
+    """From which methods the best one differs by more than chance, for the end of a sentence."""
+    tied = len(ranks.tied)
+    if len(near) == len(ranks.names) - tied:
+        return ""
+    them = "it" if tied == 1 else "them"
+    if near:
+        return f"; {_and(near)} cannot be told apart from {them} by ranks, the other methods can"
+    return f"; ranks tell every other method apart from {them} (Nemenyi's test, 5 %)"
+
+
+def _reached(outcomes: Outcomes) -> tuple[dict[str, list[str]], int]:
+    """(simple baselines and the datasets on which each reaches the best method, datasets that have a baseline)."""
+    compared, reached = 0, dict[str, list[str]]()
+    for task in dict.fromkeys(o.key.task for o in outcomes.main):
+        compared += bool(outcomes.baselines(task))
+        able = [o for o in outcomes.baselines(task) if o.useful]
+        simple = max(able, key=lambda o: o.merit, default=None)
+        mine = [o.merit for o in outcomes.main if o.key.task == task and o.useful]
+        if simple is not None and simple.merit >= max(mine, default=-math.inf):
+            reached.setdefault(naming.method_title(simple.key.method), []).append(task)
+    return reached, compared
+
+
+def _beaten(outcomes: Outcomes) -> str:
+    """That simple baselines reach the methods, for the middle of a sentence; empty where none does."""
+    reached, compared = _reached(outcomes)
+    if not reached:
+        return ""
+    where = f" on {sum(map(len, reached.values()))} of {compared} datasets" if compared > 1 else ""
+    return (
+        f"though a simple baseline ({_and(list(reached))}) is as good as or better than every method{where}"
+    )
+
+
+def _above_baselines(outcomes: Outcomes) -> str:
+    reached, compared = _reached(outcomes)
+    if reached or not compared or not any(o.useful for o in outcomes.main):
+        return ""
+    where = f" on all {compared} datasets that have one" if compared > 1 else ""
+    return f"The best method is above every simple baseline{where}."
+
+
+def _left_out(outcomes: Outcomes) -> str:
+    """Studies that are never called best."""
+    fallen = [o for o in outcomes.main if o.is_collapsed]
+    useless = [o for o in outcomes.main if not o.useful and not o.is_collapsed]
+    undefined = [o for o in outcomes if o.scores and o.mean != o.mean]
+    parts = [
+        f"{_studies(held)} {words[0] if len(held) == 1 else words[1]}"
+        for held, words in (
+            (
+                fallen,
+                (
+                    "has collapsed to one prediction for every row",
+                    "have collapsed to one prediction for every row",
+                ),
+            ),
+            (useless, ("is not above a constant prediction", "are not above a constant prediction")),
+            (undefined, ("has no defined test score", "have no defined test score")),
+        )
+        if held
+    ]
+    return f"Never called best: {'; '.join(parts)}." if parts else ""
+
+
+def _studies(held: Sequence[Outcome]) -> str:
+    names = [f"{naming.method_title(o.key.method)} on {naming.task_title(o.key.task)}" for o in held[:3]]
+    more = f" and {len(held) - 3} more" if len(held) > 3 else ""
+    return f"{count(len(held), 'study', 'studies')} ({', '.join(names)}{more})"
+
+
+def _and(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def finals(outcomes: Outcomes) -> tuple[int, int]:
+    """(final runs that are there, final runs that should be)."""
+    return sum(len(set(o.finals) & o.expected) for o in outcomes), sum(len(o.expected) for o in outcomes)
+
+
+# --- numbers ----------------------------------------------------------------------------------------------
+
+
+def _facts(runs: Sequence[RunFolder], outcomes: Outcomes) -> list[tuple[str, str, str]]:
+    trials = [trial for run in runs for trial in run.trials]
+    done, wanted = finals(outcomes)
+    failed = len(health.failures(runs))
+    searched = sum(trial.stage == "search" for trial in trials)
+    baselines = {o.key.method for o in outcomes if o.baseline}
+    return [
+        (
+            "Compared",
+            count(len(outcomes), "study", "studies"),
+            f"{count(len(outcomes.tasks), 'dataset')} × {count(len(outcomes.backbones), 'backbone')} × "
+            f"{count(len(outcomes.methods), 'method')}"
+            + (f", {count(len(baselines), 'simple baseline')}" if baselines else ""),
+        ),
+        ("Final runs", f"{done:,} of {wanted:,}", _seeds(outcomes)),
+        ("Search trials", f"{searched:,}", count(failed, "failure") if failed else "no failures"),
+        _cost(runs, outcomes),
+    ]
+
+
+def _seeds(outcomes: Outcomes) -> str:
+    most = max((len(outcome.expected) for outcome in outcomes), default=0)
+    return f"{count(most, 'seed')} for each winner" if most else "no seeds planned"
+
+
+def _cost(runs: Sequence[RunFolder], outcomes: Outcomes) -> tuple[str, str, str]:
+    """Device hours as the runs add them up themselves, else as the sum over trials."""
+    told = [run.search.get("gpu_hours") for run in runs]
+    used = sum(device_seconds(t.facts, t.seconds) for run in runs for t in run.trials)
+    wall = sum(float(run.search.get("wall_s") or 0.0) for run in runs)
+    money = sum(float(run.search.get("cost") or 0.0) for run in runs)
+    line = ", ".join(
+        [
+            *([f"{duration(wall)} from start to end"] if wall else []),
+            *([f"cost {money:,.2f}"] if money else []),
+        ]
+    )
+    if on_gpus(outcomes):
+        hours = sum(float(h) for h in told if h) if any(told) else used / 3600
+        return "Compute", f"{hours:,.1f} GPU-hours", line
+    return "Compute", f"{used / 3600:,.1f} hours on CPUs", line or "wall time of all trials added up"
+
+
+# --- lists ------------------------------------------------------------------------------------------------
+
+
+def _certainty(outcomes: Outcomes, published: Published) -> list[str]:
+    points = []
+    ranks = method_ranking(outcomes)
+    if ranks is not None and ranks.blocks >= 2:
+        few = ranks.critical == math.inf
+        points.append(
+            f"Mean ranks over {count(ranks.blocks, '(dataset, backbone) pair')}: {_ranks(ranks)}; "
+            + (
+                "too few pairs to tell ranks apart."
+                if few
+                else f"ranks that differ by less than {number(ranks.critical, 2)} cannot be told apart (Nemenyi, 5 %)."
+            )
+        )
+    seeds = {len(o.scores) for o in outcomes.main}
+    if seeds == {1}:
+        points.append("One seed a study: nothing is known of the spread, so small differences mean nothing.")
+    tally = claims_table.tally(outcomes, published)
+    checked = sum(tally.values()) - tally["not measured"]
+    if checked:
+        said = ", ".join(f"{v} {tally[v]}" for v in claims_table.LOOKS if tally[v])
+        points.append(f"Of the paper's claims {checked} could be checked: {said}.")
+    elif tally:
+        points.append("None of the paper's claims can be checked with these backbones and datasets.")
+    return points or ["Nothing can be said yet."]
+
+
+def distrust(runs: Sequence[RunFolder], outcomes: Outcomes) -> list[str]:
+    """One line for each kind of trouble."""
+    points = [
+        f"Mark “{mark}” on {count(counts.total(), 'record')}: {marks.meaning(mark)}"
+        for mark, counts in health.mark_counts(runs).items()
+    ]
+    lacking = health.incomplete(outcomes)
+    if lacking:
+        points.append(
+            f"{count(len(lacking), 'study lacks', 'studies lack')} final runs; their means are of fewer seeds."
+        )
+    failed = health.failures(runs)
+    if failed:
+        points.append(f"{count(len(failed), 'trial')} failed; the table of failures says why.")
+    collapsed = [o for o in outcomes if o.collapsed]
+    if collapsed:
+        points.append(
+            f"{count(sum(len(o.collapsed) for o in collapsed), 'final model predicts', 'final models predict')} one "
+            "and the same for every row: a collapse."
+        )
+    edges = health.edges(runs, outcomes)
+    if edges:
+        many = count(len(edges), "winning value stands", "winning values stand")
+        points.append(f"{many} at the edge of the search range; a wider one may do better.")
+    if outcomes.main and not any(o.baseline for o in outcomes):
+        points.append(
+            "No simple baseline was run, so nobody knows what a language model adds; --methods with kmer_logreg and "
+            "onehot_cnn runs two."
+        )
+    trials = [int(n) for run in runs if (n := run.settings.get("num_samples"))]
+    if trials and min(trials) < FEW_TRIALS:
+        points.append(
+            f"Short searches: {count(min(trials), 'trial')} a study; a method with more to tune may be undersold."
+        )
+    found = [b for f in outcomes.families if (b := best_pairs.best_of(outcomes, f)) is not None]
+    weak = [b for b in found if b.baseline is not None and b.pairs and b.ahead <= 0]
+    if weak:
+        names = _and([naming.family_title(b.family) for b in weak])
+        points.append(
+            f"On {names} no method is above the best simple baseline: a language model gains nothing there."
+        )
+    if any(
+        env.get("git_dirty") for env, _ in provenance.environments([t for run in runs for t in run.trials])
+    ):
+        points.append("Some results were made by code with uncommitted changes.")
+    if mixed := provenance.mixed_types(outcomes):
+        points.append(mixed)
+    points += [problem for run in runs for problem in run.problems]
+    return points or ["Nothing found: no marks, no failures, no missing runs, no collapsed models."]

@@ -1,0 +1,324 @@
+"""How sure the order of methods is: paired tests with Holm's correction, mean ranks with a critical difference."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from harness.report import drawing, naming, stats
+from harness.report.aggregates import paired_methods
+from harness.report.content import (
+    Block,
+    Cell,
+    Field,
+    Missing,
+    Picture,
+    Section,
+    Table,
+    interval,
+    number,
+    p_text,
+    p_value,
+    signed,
+)
+from harness.report.drawing import FAINT, INK
+from harness.report.outcomes import Outcome, Outcomes
+from harness.runs.intervals import EQUAL, LEAST_SEEDS
+from lingo.metrics import merit
+
+ALPHA = 0.05
+
+
+def section(outcomes: Outcomes) -> Section:
+    """Ranks, tests over datasets, tests within datasets."""
+    return Section(
+        anchor="significance",
+        title="How sure is it?",
+        intro="Differences between methods, tested in pairs. p-values are two-sided and corrected by Holm among "
+        "the tests of one backbone on one family (or dataset): 5 % is the chance of even one false alarm among them.",
+        blocks=[_ranks(outcomes), _over_datasets(outcomes), _within_datasets(outcomes)],
+    )
+
+
+# --- ranks ------------------------------------------------------------------------------------------------
+
+
+Blocks = dict[tuple[str, str], dict[str, float]]
+"""Scores by method of each (dataset, backbone), higher is better."""
+
+LAST = -1e300
+"""In the place of a score that is of no use: collapsed, or not above a constant prediction. All of these tie, last."""
+
+
+def _blocks(outcomes: Outcomes, family: str | None) -> Blocks:
+    """Pairs on which at least one method is of use; where none is, there is nothing to rank."""
+    blocks: Blocks = {}
+    for outcome in outcomes.main:
+        if family in (None, outcome.family):
+            merit = outcome.merit if outcome.useful else LAST
+            blocks.setdefault((outcome.key.task, outcome.key.backbone), {})[outcome.key.method] = merit
+    return {where: scores for where, scores in blocks.items() if max(scores.values()) > LAST}
+
+
+def _rank(blocks: Blocks, names: frozenset[str]) -> stats.Ranking:
+    chosen = [scores for scores in blocks.values() if names <= set(scores)]
+    return stats.ranking({m: [scores[m] for scores in chosen] for m in naming.method_order(names)})
+
+
+def method_ranking(outcomes: Outcomes, family: str | None = None) -> stats.Ranking | None:
+    """Mean ranks of methods over (dataset, backbone) pairs that have all of them; `None` without a pair of two.
+
+    Where some pairs lack a method (Lingo on backbones of DNA, say), that set of methods is ranked which makes the most
+    comparisons, (methods - 1) x pairs.
+    """
+    blocks = _blocks(outcomes, family)
+    sets = {frozenset(scores) for scores in blocks.values() if len(scores) > 1}
+    if not sets:
+        return None
+
+    def comparisons(names: frozenset[str]) -> tuple[int, int, list[str]]:
+        pairs = sum(names <= set(scores) for scores in blocks.values())
+        return (len(names) - 1) * pairs, len(names), sorted(names)
+
+    return _rank(blocks, max(sets, key=comparisons))
+
+
+def full_ranking(outcomes: Outcomes) -> stats.Ranking | None:
+    """Mean ranks of all methods over the pairs that have every one of them; `None` if no pair has."""
+    blocks, names = _blocks(outcomes, None), frozenset(outcomes.methods)
+    return _rank(blocks, names) if len(names) > 1 and any(names <= set(s) for s in blocks.values()) else None
+
+
+def _ranks(outcomes: Outcomes) -> Block:
+    title = "Mean ranks with critical difference"
+    most, full = method_ranking(outcomes), full_ranking(outcomes)
+    found = {"all datasets": most}
+    if most is not None and full is not None and set(full.names) != set(most.names):
+        found["where every method ran"] = full
+    if len(outcomes.families) > 1:
+        found |= {naming.family_title(f): method_ranking(outcomes, f) for f in outcomes.families}
+    shown = {name: r for name, r in found.items() if r is not None and r.blocks >= 2}
+    if not shown:
+        return Missing(
+            title=title,
+            why="It needs at least two methods on two (dataset, backbone) pairs; ranks of one say nothing.",
+        )
+    return Picture(
+        name="mean_ranks",
+        title=title,
+        draw=partial(_draw_ranks, shown, outcomes.methods),
+        caption="Rank 1 is best, averaged over (dataset, backbone) pairs that have every method shown; ties share "
+        "their mean rank, and what is collapsed or not above a constant prediction ties for the last. A bar joins "
+        "methods whose mean ranks differ by less than the critical difference of Nemenyi's test at 5 % (Demšar 2006): "
+        "these results cannot tell them apart. p is Friedman's test that all are alike. Pairs that share a dataset or "
+        "a backbone are not independent, so the test is somewhat too sure.",
+    )
+
+
+def _draw_ranks(shown: dict[str, stats.Ranking], methods: Sequence[str]) -> Figure:
+    columns, rows = drawing.grid_shape(len(shown), 2)
+    figure, panels = drawing.canvas(columns, rows, (5.2, 2.1))
+    for panel, (name, found) in zip(panels, shown.items(), strict=False):
+        _draw_ranking(panel, found, methods)
+        panel.set_title(
+            f"{name}: {found.blocks} pairs, Friedman {p_text(found.p)}, {_critical(found)}",
+            fontsize=8.5,
+        )
+    drawing.hide_unused(panels, len(shown))
+    return figure
+
+
+def _critical(found: stats.Ranking) -> str:
+    few = found.blocks < stats.LEAST_BLOCKS
+    return "too few to tell apart" if few else f"CD = {number(found.critical, 2)}"
+
+
+def _draw_ranking(panel: Axes, found: stats.Ranking, methods: Sequence[str]) -> None:
+    """Demšar's diagram: ranks on a line, names above it, bars below join what cannot be told apart."""
+    count = len(found.names)
+    panel.axhline(0, color=FAINT, linewidth=1)
+    for place, (name, rank) in enumerate(zip(found.names, found.ranks, strict=True)):
+        colour, marker = drawing.method_look(name, methods)
+        level = 0.5 + 0.5 * (place % 3)
+        panel.plot([rank, rank], [0, level], color=FAINT, linewidth=0.8)
+        panel.plot(rank, 0, marker, color=colour, zorder=3)
+        panel.text(
+            rank, level, f"{naming.method_title(name)} {rank:.2f}", ha="center", va="bottom", fontsize=8
+        )
+    for level, (first, last) in enumerate(found.cliques):
+        height = -0.35 - 0.3 * level
+        panel.plot(
+            [found.ranks[first] - 0.03, found.ranks[last] + 0.03], [height, height], color=INK, linewidth=3
+        )
+    panel.set_xlim(0.7, count + 0.3)
+    panel.set_ylim(-0.5 - 0.3 * max(1, len(found.cliques)), 2.1)
+    panel.set_xticks(range(1, count + 1))
+    panel.set_yticks([])
+    panel.spines["left"].set_visible(False)
+    panel.grid(visible=False)
+
+
+# --- tests ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two methods on one backbone.
+
+    Attributes:
+        where: Family or dataset, and backbone.
+        a, b: The methods; `a` has the better mean, or both have the same.
+        wins: On how many of `test.n` pairs `a` is better.
+        test: The paired test of a - b.
+        p_holm: Its p-value after Holm's correction.
+    """
+
+    where: tuple[str, str]
+    a: str
+    b: str
+    wins: int
+    test: stats.PairedTest
+    p_holm: float = stats.NAN
+
+
+def _compared(
+    where: tuple[str, str], a: str, b: str, x: Sequence[float], y: Sequence[float], metric: str
+) -> Comparison:
+    if merit(metric, stats.mean(x)) < merit(metric, stats.mean(y)):
+        a, b, x, y = b, a, y, x
+    test = stats.paired_t(x, y, bounds=stats.difference_range(metric))
+    wins = sum(merit(metric, p) > merit(metric, q) for p, q in zip(x, y, strict=True))
+    return Comparison(where, a, b, wins, test)
+
+
+def _corrected(found: Sequence[Comparison]) -> list[Comparison]:
+    """With Holm's correction among the tests of the same place: one family (or dataset) on one backbone."""
+    made: list[Comparison] = []
+    for where in dict.fromkeys(c.where for c in found):
+        here = [c for c in found if c.where == where]
+        adjusted = stats.holm([c.test.p for c in here])
+        made += [
+            Comparison(c.where, c.a, c.b, c.wins, c.test, p) for c, p in zip(here, adjusted, strict=True)
+        ]
+    return made
+
+
+def over_datasets(outcomes: Outcomes) -> list[Comparison]:
+    """Every pair of methods on each backbone, paired by the datasets of a family (three and more)."""
+    found = []
+    for family in outcomes.families:
+        for backbone in outcomes.backbones:
+            for a, b in combinations(outcomes.methods, 2):
+                tasks, x, y = paired_methods(outcomes, family, backbone, a, b)
+                if len(tasks) >= 3:
+                    found.append(_compared((family, backbone), a, b, x, y, outcomes.metric_of(family)))
+    return _corrected(found)
+
+
+def within_datasets(outcomes: Outcomes) -> list[Comparison]:
+    """The method with the best mean of each (dataset, backbone) against each other one, paired by seed (three and
+    more); none where no method is of use."""
+    groups: dict[tuple[str, str], list[Outcome]] = {}
+    for outcome in outcomes.main:
+        groups.setdefault((outcome.key.task, outcome.key.backbone), []).append(outcome)
+    found = []
+    for where, held in groups.items():
+        best = max((o for o in held if o.useful), key=lambda o: o.merit, default=None)
+        if best is None:
+            continue
+        for other in held:
+            seeds = sorted(set(best.scores) & set(other.scores))
+            if other is not best and len(seeds) >= LEAST_SEEDS:
+                x, y = [best.scores[s] for s in seeds], [other.scores[s] for s in seeds]
+                found.append(_compared(where, best.key.method, other.key.method, x, y, best.metric))
+    return _corrected(found)
+
+
+def _over_datasets(outcomes: Outcomes) -> Block:
+    title = "Methods in pairs, over the datasets of a family"
+    found = over_datasets(outcomes)
+    if not found:
+        return Missing(
+            title=title, why="It needs two methods with one backbone on three datasets of a family."
+        )
+    return _table(
+        "tests_over_datasets",
+        title,
+        found,
+        "datasets",
+        "Student's paired t-test of the mean scores, one pair of numbers a dataset: does the order hold for datasets "
+        "like these? The method named first has the better mean.",
+        folded=len(found) > 24,
+    )
+
+
+def _within_datasets(outcomes: Outcomes) -> Block:
+    title = "The method with the best mean of each dataset against the others, over seeds"
+    found = within_datasets(outcomes)
+    if not found:
+        return Missing(title=title, why="It needs two methods with the same three seeds or more.")
+    return _table(
+        "tests_within_datasets",
+        title,
+        found,
+        "seeds",
+        "Student's paired t-test, one pair of numbers a seed: would other seeds of these very configurations give the "
+        "same order? Methods that are collapsed or not above a constant prediction are never the best. The best was "
+        "chosen by these scores, which makes its lead look somewhat larger than it is.",
+        folded=len(found) > 24,
+    )
+
+
+def _table(
+    name: str, title: str, found: Sequence[Comparison], unit: str, caption: str, *, folded: bool = False
+) -> Table:
+    first = naming.family_title if unit == "datasets" else naming.task_title
+    rows: list[list[Field]] = [
+        [
+            first(c.where[0]),
+            naming.backbone_title(c.where[1]),
+            f"{naming.method_title(c.a)} {_beside(c)} {naming.method_title(c.b)}",
+            f"{c.wins} of {c.test.n}",
+            signed(c.test.difference),
+            interval(c.test.low, c.test.high) or "–",
+            number(c.test.t, 2),
+            p_value(c.test.p),
+            Cell(p_value(c.p_holm), "good" if c.p_holm < ALPHA else ""),
+        ]
+        for c in found
+    ]
+    head = "family" if unit == "datasets" else "dataset"
+    return Table(
+        name=name,
+        title=title,
+        header=[head, "backbone", "methods", f"{unit} won", "difference", "95 %", "t", "p", "p (Holm)"],
+        rows=rows,
+        text_columns=3,
+        caption=f"{caption} Where all differences are equal there is no interval and no p.",
+        data=[_record(c, head) for c in found],
+        folded=folded,
+    )
+
+
+def _beside(c: Comparison) -> str:
+    return "equals" if abs(c.test.difference) <= EQUAL else "over"
+
+
+def _record(c: Comparison, head: str) -> dict[str, object]:
+    return {
+        head: c.where[0],
+        "backbone": c.where[1],
+        "method": c.a,
+        "against": c.b,
+        "pairs": c.test.n,
+        "won": c.wins,
+        "difference": c.test.difference,
+        "low": c.test.low,
+        "high": c.test.high,
+        "t": c.test.t,
+        "p": c.test.p,
+        "p_holm": c.p_holm,
+    }

@@ -1,0 +1,1 @@
+"""The output folder of a run: its layout, jobs, records, their store, selection, lock, copy."""

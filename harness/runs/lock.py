@@ -1,0 +1,79 @@
+"""One driver for each output folder: a lock that goes with its process, however that ends."""
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from harness.core.errors import InputError
+from harness.runs.record import now
+from lingo.text_files import read_json
+
+NAME = "driver.lock"
+
+
+@contextmanager
+def only_driver(out: Path | str) -> Iterator[None]:
+    """Hold the output folder for as long as the block lasts.
+
+    The kernel keeps the lock, so that of a killed driver is free at once; the file then still tells who it was.
+    Where bad input ends the block, folders that were made for it go again, if nothing else came to lie in them.
+
+    Raises:
+        InputError: when another driver that is alive holds the folder, or it cannot be written.
+    """
+    out = Path(out)
+    path, new = out / NAME, [folder for folder in (out / NAME, out, *out.parents) if not folder.exists()]
+    with _opened(path, new) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"`--out` must not be in use, but another run ({_holder(path)}) writes {out}; wait for its end, "
+                "interrupt it, or use another `--out`."
+            ) from None
+        file.truncate(0)
+        file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now()}) + "\n")
+        file.flush()
+        try:
+            yield
+        except InputError:
+            _take_back(out, new)
+            raise
+        finally:
+            file.truncate(0)
+
+
+def _opened(path: Path, new: Sequence[Path]) -> IO[str]:
+    """The lock's file, with the folders above it. Raises `InputError` where they cannot be made or written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("a+")
+    except OSError as error:
+        _take_back(path.parent, new)
+        raise InputError(
+            f"`--out` must be a folder that can be written, but {path.parent} cannot ({error.strerror})."
+        ) from None
+
+
+def _take_back(out: Path, new: Sequence[Path]) -> None:
+    """Remove what was new: the lock, and folders that are empty."""
+    if out / NAME in new:
+        with suppress(OSError):  # it was never made
+            (out / NAME).unlink()
+    inner = sorted((path for path in out.rglob("*") if path.is_dir()), reverse=True) if out in new else []
+    for folder in [*inner, *(folder for folder in new if folder != out / NAME)]:
+        with suppress(OSError):  # it holds something
+            folder.rmdir()
+
+
+def _holder(path: Path) -> str:
+    try:
+        held = read_json(path)
+        return f"process {held['pid']} on {held['host']} since {held['since'][:19]}Z"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "one that has just begun"

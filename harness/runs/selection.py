@@ -1,0 +1,90 @@
+"""Which configuration of a study won, and which studies share theirs: from records alone."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, cast
+
+from harness.runs.record import Record
+from lingo.metrics import merit
+
+
+def winner(records: Iterable[Record], study: str, metric: str) -> Record | None:
+    """The search trial of `study` with the best last dev `metric` among those that trained all epochs.
+
+    Higher is better (of an error: lower), of equals the earlier trial wins. Where no trial finished, the best of those
+    that got furthest before they were stopped. `None` when no trial has a defined metric.
+    """
+    return joint_winner([record for record in records if record.study == study], {study: metric}).get(study)
+
+
+def joint_winner(records: Iterable[Record], metrics: Mapping[str, str]) -> dict[str, Record]:
+    """The winning trial of studies that share their configurations: its record by study, none without a winner.
+
+    The best mean of the studies' `metrics` (by study key), see `winner`: over trials that all of them finished, else
+    over stopped ones at the last epoch that all have seen.
+    """
+    return _best(trials_by_number([record for record in records if record.study in metrics]), metrics) or {}
+
+
+def group_of_record(record: Record, scope: str) -> str:
+    """Key of the search group of a record's study."""
+    wide: Scope = cast(Scope, scope)
+    return group_of(
+        wide, task=record.task, family=record.family, backbone=record.backbone, method=record.method
+    )
+
+
+Trial = dict[str, Record]
+"""The records of one configuration, by study."""
+
+
+def trials_by_number(records: Iterable[Record]) -> dict[int, Trial]:
+    """The search records by the number of their trial."""
+    trials: dict[int, Trial] = {}
+    for record in records:
+        if record.stage == "search" and record.trial is not None:
+            trials.setdefault(record.trial, {})[record.study] = record
+    return trials
+
+
+def _best(trials: Mapping[int, Trial], metrics: Mapping[str, str]) -> Trial | None:
+    scored = []
+    for number, trial in trials.items():
+        if set(trial) == set(metrics) and all(r.status in ("finished", "stopped") for r in trial.values()):
+            whole = all(record.status == "finished" for record in trial.values())
+            epoch, mean = _mean(trial, metrics)
+            if not math.isnan(mean):
+                scored.append(((not whole, 0 if whole else -epoch, -mean, number), trial))
+    return min(scored, key=lambda pair: pair[0])[1] if scored else None
+
+
+def _mean(trial: Trial, metrics: Mapping[str, str]) -> tuple[int, float]:
+    """The last epoch that every record of the trial has evaluated, and the mean metric there, more being better."""
+    epoch = min(record.history[-1]["epoch"] if record.history else 0 for record in trial.values())
+    values = []
+    for study, record in trial.items():
+        dev = [entry["dev"] for entry in record.history if entry["epoch"] == epoch] or [record.dev]
+        values.append(merit(metrics[study], dev[-1].get(metrics[study], math.nan)))
+    return epoch, math.fsum(values) / len(values)
+
+
+Scope = Literal["task", "family", "suite"]
+
+
+def group_of(scope: Scope, *, task: str, family: str, backbone: str, method: str) -> str:
+    """Key of a study's search group: the studies with the same key share their configurations.
+
+    `task` makes every study a group of its own (the study's key), `family` joins the tasks of a family,
+    `suite` all tasks; backbones and methods never join.
+    """
+    whole = {"task": task, "family": f"family {family}", "suite": "suite"}[scope]
+    return f"{whole}|{backbone}|{method}"
+
+
+def has_ended(statuses: Sequence[str], members: int) -> bool:
+    """Whether a trial of a group of so many studies has ended, from what its members' jobs ended with.
+
+    One that failed or was stopped ends the others; `killed` and a missing member are no ends.
+    """
+    over = any(status in ("failed", "stopped") for status in statuses)
+    return over or (len(statuses) == members and all(status == "finished" for status in statuses))

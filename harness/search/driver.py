@@ -1,0 +1,338 @@
+"""The search: one Tuner for all studies (each search group with its own Optuna study and its own scheduler).
+
+Reproducibility: a proposal is a function of the seed, the search group, the trial's number and the trials that
+had been told when it was drawn. First points and start-up draws are the same in every run. Later proposals, and
+the schedulers' decisions, depend on which reports had arrived by then; with one trial at a time
+(`max_concurrent=1`) a study repeats exactly. A trial's training depends on its configuration alone.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util import remove_placement_group
+from ray.util.placement_group import PlacementGroup
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from harness.config.scopes import grid, merge
+from harness.core.host import free_gibibytes
+from harness.pool.pool import Pool
+from harness.pool.ray_causes import PoolError
+from harness.pool.supervisor import placement_groups
+from harness.runs.jobs import OPEN, Event, Job, Report
+from harness.search.study import CUT, Past, StudyPlan, TrialOutcome, members_of
+from harness.search.tuner import AT_HOME, CLIENT, CLIENT_GIB, Tuner
+
+__all__ = ["Past", "StudyPlan", "TrialOutcome", "run_finals", "run_search"]
+
+log = logging.getLogger(__name__)
+
+OnReport = Callable[[Job, Report, str], None]
+STOP_S = 60.0
+RESTARTS, WITHIN_S = 5, 300.0  # of a Tuner that died again and again
+POLL_S = 0.25
+SETTLE_S = 30.0
+
+
+def run_search(
+    plans: Sequence[StudyPlan],
+    pool: Pool,
+    *,
+    max_concurrent: int | None = None,
+    on_report: OnReport,
+    cut: Callable[[], Collection[str]] | None = None,
+    scratch: Path | None = None,
+) -> dict[str, list[TrialOutcome]]:
+    """Search all studies together: fairly shared, the longest first, see `harness.search.fair_share`.
+
+    Args:
+        max_concurrent: Trials that train at once over all studies (`None`: as many as the pool takes).
+        on_report: Called here, in this thread, in order per job, with the job, its latest report and its
+            status: `queued`, `started` (again after a lost worker), `running` after an evaluation, then one
+            of `finished`, `stopped`, `failed`, `interrupted`. Before the first evaluation the report has
+            number 0 and no metrics.
+        cut: Asked again and again; the keys of studies that have used up a budget (`harness.pipeline.budgets`): none of
+            their trials starts any more, running ones end as `stopped` after their next evaluation, with the
+            fact `cut` = `budget` in the report that `on_report` gets. The other studies of the same search
+            group end with them.
+        scratch: Folder for Tune's own files; the pool's scratch folder by default.
+
+    Returns:
+        Per study key the trials that ended in this call in the order of their numbers. After Ctrl-C
+        (`pool.interrupted`) those that had ended by then.
+
+    Raises:
+        InputError: when the spaces of a search group have nothing in common, or a grid is not finite.
+        PoolError: when the Tuner died again and again; what has ended was told.
+    """
+    _check(plans)
+    ledger = _Ledger(on_report, {plan.key: plan.search_group for plan in plans})
+    pool.begin(max_concurrent)
+    tuning = _Tuning(plans, pool, max_concurrent, scratch or pool.scratch / "tune", ledger)
+    cutter = _Cutter(members_of(plans), pool, tuning, ledger)
+    try:
+        tuning.start()
+        while tuning.goes_on() and not pool.interrupted:
+            if cut is not None:
+                cutter.close(cut())
+            cutter.take(ledger.take(pool.events(POLL_S)))
+        if pool.interrupted:  # from another thread
+            tuning.wait(STOP_S)
+        else:
+            _settle(pool, ledger)
+    except KeyboardInterrupt:
+        pool.interrupt()
+        tuning.wait(STOP_S)
+    except BaseException:
+        pool.interrupt()
+        tuning.wait(STOP_S)
+        raise
+    finally:
+        tuning.end()
+    ledger.take(pool.events(0.0))
+    return {plan.key: ledger.of_study(plan.key) for plan in plans}
+
+
+def run_finals(jobs: Sequence[Job], pool: Pool, *, on_report: OnReport) -> dict[str, TrialOutcome]:
+    """Train `jobs` to their ends; the outcome of each by its id. Interrupts as `run_search` does."""
+    ledger = _Ledger(on_report)
+    pool.begin(None)
+    try:
+        for job in jobs:
+            pool.submit(job)
+        left = {job.id for job in jobs}
+        while left:
+            ledger.take(pool.events(1.0))
+            left -= set(ledger.ended)
+    except KeyboardInterrupt:
+        pool.interrupt()
+        ledger.take(pool.events(0.0))
+    except BaseException:
+        pool.interrupt()
+        raise
+    return {job.id: ledger.outcomes[job.id] for job in jobs if job.id in ledger.outcomes}
+
+
+def _check(plans: Sequence[StudyPlan]) -> None:
+    """Whether the spaces of each group go together; before anything starts."""
+    for members in members_of(plans).values():
+        space = merge([plan.space for plan in members])
+        if members[0].searcher == "grid":
+            grid(space, seed=0)
+
+
+class _Ledger:
+    """What the driver knows of every job, from the pool's events.
+
+    Args:
+        group_of: The search group of each study, of which one's failure ends a trial of all.
+    """
+
+    def __init__(self, on_report: OnReport, group_of: Mapping[str, str] | None = None) -> None:
+        self._on_report, self._group_of = on_report, group_of or {}
+        self._failed: dict[tuple[str, int], str] = {}
+        self._reports: dict[str, list[Report]] = {}
+        self.outcomes: dict[str, TrialOutcome] = {}
+        self.ended: dict[str, str] = {}
+        self.open: dict[str, tuple[Job, str]] = {}
+        self.cut: set[str] = set()
+
+    def take(self, events: Sequence[Event]) -> Sequence[Event]:
+        for event in events:
+            job, report, status = event.job, event.report, event.status
+            reports = self._reports.setdefault(job.id, [])
+            if report.number > (reports[-1].number if reports else 0):
+                reports.append(report)
+            self.open[job.id] = (job, status)
+            if status not in OPEN:
+                self.ended[job.id] = job.study
+                self._reports.pop(job.id)
+                self.open.pop(job.id)
+            why = self._why_stopped(job, status)
+            if why is not None:
+                report = replace(report, facts={**report.facts, CUT: why})
+                reports[-1:] = [report] if reports else []
+            if status in ("finished", "stopped", "failed"):
+                self.outcomes[job.id] = TrialOutcome(job, status, reports, report.error)
+            self._on_report(job, report, status)
+        return events
+
+    def _why_stopped(self, job: Job, status: str) -> str | None:
+        """What ended a job that its scheduler did not: a budget, or the failure of another task of its trial."""
+        if job.study not in self._group_of or status not in ("failed", "stopped"):
+            return None
+        trial = self._group_of[job.study], _number(job)
+        if status == "failed":
+            self._failed.setdefault(trial, job.study)
+            return None
+        if job.id in self.cut:
+            return "budget"
+        return f"{self._failed[trial]} failed" if trial in self._failed else None
+
+    def of_study(self, key: str) -> list[TrialOutcome]:
+        return [self.outcomes[name] for name in sorted(self.outcomes) if self.outcomes[name].job.study == key]
+
+    def continued(self, plan: StudyPlan) -> StudyPlan:
+        """The plan with what has happened since: ended trials in its history, begun ones open."""
+        history = {past.number: past for past in plan.history}
+        history |= {_number(found.job): _past(plan, found) for found in self.of_study(plan.key)}
+        begun = dict(plan.open)
+        begun |= {_number(job): job.config for job, _ in self.open.values() if job.study == plan.key}
+        return replace(
+            plan,
+            history=tuple(history[number] for number in sorted(history)),
+            open=tuple((number, begun[number]) for number in sorted(begun) if number not in history),
+        )
+
+
+def _settle(pool: Pool, ledger: _Ledger) -> None:
+    """The Tuner has ended, and so have its jobs: wait until the last ones are told."""
+    ledger.take(pool.events(0.0))
+    for job, _ in list(ledger.open.values()):
+        pool.handle.release.remote(job.id)
+    deadline = time.monotonic() + SETTLE_S
+    while ledger.open and time.monotonic() < deadline:
+        ledger.take(pool.events(POLL_S))
+
+
+def _number(job: Job) -> int:
+    return int(job.id.rsplit("-", 1)[1])
+
+
+def _past(plan: StudyPlan, found: TrialOutcome) -> Past:
+    return Past(
+        number=_number(found.job),
+        values={name: found.job.config[name] for name in plan.space.leaves if name in found.job.config},
+        status=found.status,
+        evaluations=tuple(
+            (report.epoch, report.dev[plan.metric]) for report in found.reports if plan.metric in report.dev
+        ),
+    )
+
+
+def _place_of(clients: int) -> dict[str, float]:
+    """What clients ask for: on the head where machines come and go and its memory bears them, else anywhere."""
+    from harness.pool.resources import autoscaled
+
+    return AT_HOME if autoscaled() and clients * CLIENT_GIB < free_gibibytes() / 2 else CLIENT
+
+
+class _Cutter:
+    """Ends the studies that have used up a budget."""
+
+    def __init__(
+        self, members: Mapping[str, list[StudyPlan]], pool: Pool, tuning: "_Tuning", ledger: _Ledger
+    ) -> None:
+        self._group_of = {plan.key: key for key, plans in members.items() for plan in plans}
+        self._pool, self._tuning, self._ledger = pool, tuning, ledger
+        self._closed: set[str] = set()
+
+    def close(self, studies: Collection[str]) -> None:
+        """No new trial of these; jobs that wait in the queue leave it."""
+        groups = {self._group_of[key] for key in studies if key in self._group_of} - self._closed
+        if not groups:
+            return
+        self._closed |= groups
+        self._tuning.close(self._closed)
+        for job, status in list(self._ledger.open.values()):
+            if status == "queued":
+                self._end(job)
+
+    def take(self, events: Sequence[Event]) -> None:
+        """What was under way ends with its next evaluation."""
+        for event in events if self._closed else ():
+            if event.status in ("queued", "running"):
+                self._end(event.job)
+
+    def _end(self, job: Job) -> None:
+        if self._group_of.get(job.study) in self._closed:
+            self._ledger.cut.add(job.id)
+            self._pool.handle.release.remote(job.id)
+
+
+class _Tuning:
+    """The Tuner's process: started, told to close groups, started again when it died."""
+
+    def __init__(
+        self,
+        plans: Sequence[StudyPlan],
+        pool: Pool,
+        max_concurrent: int | None,
+        scratch: Path,
+        ledger: _Ledger,
+    ) -> None:
+        self._plans, self._pool, self._ledger, self._scratch = plans, pool, ledger, scratch
+        slots = max(1, pool.capacity // pool.groups)
+        at_once = min(pool.capacity, max_concurrent or pool.capacity)
+        spare = 0 if at_once == 1 and max_concurrent == 1 else max(1, -(-at_once // 4))
+        self._rules = {
+            "groups": pool.groups,
+            "slots": slots,
+            "spare": spare,
+            "limit": max_concurrent,
+        }
+        self._client = _place_of(at_once + spare)
+        self._closed: set[str] = set()
+        self._tuner: Any = None
+        self._fit: Any = None
+        self._starts: list[float] = []
+        self._before = set(placement_groups())
+
+    def start(self) -> None:
+        """Start the Tuner with what is known."""
+        now = time.monotonic()
+        self._starts = [start for start in self._starts if now - start < WITHIN_S] + [now]
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        plans = [self._ledger.continued(plan) for plan in self._plans]
+        actor: Any = ray.remote(Tuner)
+        self._tuner = actor.options(num_cpus=0, max_concurrency=2, scheduling_strategy=here).remote(
+            plans, self._rules
+        )
+        self._fit = self._tuner.fit.remote(self._pool.handle, str(self._scratch), self._client)
+        self.close(self._closed)
+
+    def goes_on(self) -> bool:
+        """Whether the search has more to do; a Tuner that died is started again."""
+        if not ray.wait([self._fit], timeout=0)[0]:
+            return True
+        try:
+            ray.get(self._fit)
+            return False
+        except RayError as error:
+            line = str(error).strip().splitlines()[-1]
+            if len(self._starts) > RESTARTS:
+                raise PoolError(f"The search's process died {len(self._starts)} times: {line}") from error
+            log.warning("The search's process died and is started again: %s", line)
+            self.end()
+            self._ledger.take(self._pool.events(0.0))
+            self.start()
+            return True
+
+    def close(self, groups: Collection[str]) -> None:
+        """Propose no more trials of these groups."""
+        self._closed = set(groups)
+        if self._closed:
+            self._tuner.close.remote(self._closed)
+
+    def wait(self, seconds: float) -> None:
+        """After an interrupt: give the Tuner time to end."""
+        if self._fit is not None:
+            ray.wait([self._fit], timeout=seconds)
+
+    def end(self) -> None:
+        """End the Tuner's process, and with it its clients; what a killed one has reserved for them is freed."""
+        if self._tuner is None:
+            return
+        ray.kill(self._tuner)
+        self._tuner = None
+        for key, row in placement_groups().items():
+            ours = all(bundle == self._client for bundle in row["bundles"].values())
+            if key not in self._before and ours:
+                with suppress(GetTimeoutError, RayError):
+                    remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(key))))

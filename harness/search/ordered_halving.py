@@ -1,0 +1,178 @@
+"""Early stopping that does not depend on which trial reports first.
+
+A trial that comes to a rung waits there until every earlier trial of its search group (and bracket) has come to it or
+has ended. It goes on while it is among the best 1/η of those and itself: successive halving in the order of the
+trials' numbers, not of their arrival. The jobs wait in the pool (`harness.runs.jobs.Job.rungs`); what is decided is
+told to it by `proceed` and `release`, and told again every few seconds, since its job source may be started anew.
+"""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from ray.tune.schedulers import TrialScheduler
+
+from harness.search.proposals import job_id
+from harness.search.schedulers import bracket, rungs_of
+from harness.search.study import Past, StudyPlan
+from harness.search.trial_client import EPOCH, METRIC, STATE
+
+LOCK = threading.RLock()
+"""Of Tune's thread and the one that tells again; not part of the scheduler, which Tune pickles."""
+
+AGAIN_S = 2.0
+"""Seconds between two tellings of what was decided."""
+
+
+class Halving:
+    """Decisions of one search group. Numbers are those of its trials.
+
+    Args:
+        plan: The group's first member.
+    """
+
+    def __init__(self, plan: StudyPlan) -> None:
+        self._plan = plan
+        self._scores: dict[int, dict[int, float]] = {}
+        self._ended: set[int] = set()
+        self._due: dict[int, int] = {}
+
+    def score(self, number: int, epoch: int, value: float) -> None:
+        """An evaluation; a repeated epoch changes nothing."""
+        scores = self._scores.setdefault(number, {})
+        if epoch not in scores:
+            scores[epoch] = value
+            if epoch in rungs_of(self._plan, number):
+                self._due[number] = epoch
+
+    def begin(self, number: int) -> None:
+        """A trial goes on that seemed to have ended."""
+        self._ended.discard(number)
+
+    def end(self, number: int) -> None:
+        """A trial has ended, in whatever way."""
+        self._ended.add(number)
+        self._due.pop(number, None)
+
+    def decide(self) -> list[tuple[int, int, bool]]:
+        """Trial, rung and whether it goes on, of each that could be decided now."""
+        decided = []
+        for number in sorted(self._due):
+            rung = self._due[number]
+            rivals = [other for other in range(number) if self._together(other, number)]
+            if any(rung not in self._scores.get(other, {}) and other not in self._ended for other in rivals):
+                continue
+            there = [self._scores[n][rung] for n in (*rivals, number) if rung in self._scores.get(n, {})]
+            cutoff = np.quantile(there, 1 - 1 / self._plan.reduction_factor)
+            decided.append((number, rung, bool(self._scores[number][rung] >= cutoff)))
+            del self._due[number]
+        return decided
+
+    def _together(self, one: int, other: int) -> bool:
+        return bracket(self._plan, one) == bracket(self._plan, other)
+
+
+class InOrder(TrialScheduler):
+    """Tells the pool, and not Tune, which trials go on: for Tune every trial does, until its jobs have ended.
+
+    Args:
+        members: By search group the plans of its members.
+        history: By search group its ended trials.
+        proceed: Takes, by job, the last rung that it may pass.
+        release: Takes the id of a job that is to stop.
+    """
+
+    def __init__(
+        self,
+        members: Mapping[str, Sequence[StudyPlan]],
+        history: Mapping[str, Sequence[Past]],
+        proceed: Callable[[Mapping[str, int]], object],
+        release: Callable[[str], object],
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._metric = METRIC
+        self._members, self._proceed, self._release = members, proceed, release
+        self._groups = {key: Halving(plans[0]) for key, plans in members.items()}
+        self._go: dict[str, int] = {}
+        self._stop: set[str] = set()
+        for key, trials in history.items():
+            for past in trials:
+                for epoch, value in past.evaluations:
+                    self._groups[key].score(past.number, epoch, value)
+                self._groups[key].end(past.number)
+
+    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
+        """The objective is maximised."""
+        return True
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        with LOCK:
+            self._groups[trial.config["group"]].begin(trial.config["number"])
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        with LOCK:
+            self._score(trial, result)
+            self._settle(trial.config["group"])
+        return self.CONTINUE
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        with LOCK:
+            self._score(trial, result)
+            self._ended(trial)
+            self._settle(trial.config["group"])
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """Nothing is decided yet: a trial that has lost its client is added again at once."""
+        with LOCK:
+            self._ended(trial)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        self.on_trial_error(tune_controller, trial)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """No choice: Tune starts pending trials in the order in which they were proposed."""
+        return None
+
+    def debug_string(self) -> str:
+        return f"{len(self._groups)} search groups, each halved in the order of its trials."
+
+    def tell_until(self, ended: threading.Event) -> None:
+        """Tell again and again what was decided of trials that have not ended."""
+        while not ended.wait(AGAIN_S):
+            with LOCK:
+                for key in self._groups:
+                    self._settle(key)
+                self._tell()
+
+    def _score(self, trial: Any, result: dict[str, Any]) -> None:
+        if result.get(STATE) in ("running", "finished"):
+            halving = self._groups[trial.config["group"]]
+            halving.score(trial.config["number"], result[EPOCH], result[METRIC])
+
+    def _ended(self, trial: Any) -> None:
+        key, number = trial.config["group"], trial.config["number"]
+        self._groups[key].end(number)
+        for name in self._jobs(key, number):
+            self._go.pop(name, None)
+            self._stop.discard(name)
+
+    def _settle(self, key: str) -> None:
+        decided = self._groups[key].decide()
+        for number, rung, goes_on in decided:
+            for name in self._jobs(key, number):
+                if goes_on:
+                    self._go[name] = rung
+                else:
+                    self._stop.add(name)
+        if decided:
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._go:
+            self._proceed(dict(self._go))
+        for name in sorted(self._stop):
+            self._release(name)
+
+    def _jobs(self, key: str, number: int) -> list[str]:
+        return [job_id(plan, number) for plan in self._members[key]]

@@ -1,0 +1,327 @@
+"""The proposals of one search group: its Optuna study, its trial numbers, the trials it has had before.
+
+A proposal is a function of the seed, the group, the trial's number and the history: for every trial the sampler
+is made anew, with a seed of its own.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from harness.config.scopes import SHARED_START, grid, merge, siblings_of
+from harness.runs.jobs import Job
+from harness.runs.selection import has_ended
+from harness.search.sampling import Even, PerTrial, Recorder, sampler_of, startup_trials
+from harness.search.schedulers import rungs_of
+from harness.search.study import Ended, Past, StudyPlan
+from harness.search.trial_client import objective
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+LAG = 4
+"""A trial of a deterministic search is drawn from the scores of all trials up to this many before it, so that this
+many train at the same time in each search group. Another number would be another search."""
+
+
+@dataclass(kw_only=True)
+class Proposal:
+    """A trial to run: a job for each study of the group.
+
+    Attributes:
+        number: Its number in the group, and in each study.
+        jobs: By member, in the members' order.
+        seen: Evaluations of members that had ended before, by study.
+    """
+
+    number: int
+    jobs: list[Job]
+    seen: dict[str, tuple[tuple[int, float], ...]] = field(default_factory=dict)
+
+
+class Proposals:
+    """Draws one group's trials, open ones first, then the numbers that are missing, in order.
+
+    Args:
+        members: The plans of the group's studies; the first one's settings are the group's.
+
+    Raises:
+        InputError: when the members' search spaces have no common values.
+    """
+
+    def __init__(self, members: Sequence[StudyPlan]) -> None:
+        self._members, self._plan = members, members[0]
+        self._space = merge([plan.space for plan in members])
+        self._siblings = siblings_of(self._space, self._plan.siblings)
+        self._scores: dict[int, float] = {}  # last scores of the trials that were not stopped
+        points = [self._in_space(point) for point in self._plan.first_points or self._space.first_points]
+        self._grid = self._plan.searcher == "grid"
+        self._points = grid(self._space, points, seed=self._plan.seed) if self._grid else points
+        self._values: dict[int, Mapping[str, Any]] = {}
+        self._pasts: dict[int, Past] = {}
+        self._seen: dict[int, dict[int, float]] = {}
+        self._asked: dict[int, optuna.Trial] = {}
+        self._sampler = PerTrial(sampler_of(self._plan))
+        self._study = self._new_study()
+        self.history, self._open = group_history(members)
+        for past in self.history:
+            self._remember(past)
+            self._pasts[past.number] = past
+        ended = {past.number for past in self.history}
+        known = ended | {trial.number for trial in self._open}
+        self.total = min(self._plan.num_samples, len(self._points)) if self._grid else self._plan.num_samples
+        self._fresh = [number for number in range(self.total) if number not in known]
+        self.total = len(known | set(range(self.total)))
+        self.begun = len(ended)
+
+    @property
+    def left(self) -> int:
+        """Trials still to propose."""
+        return len(self._open) + len(self._fresh)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the next trial can be proposed. In a deterministic search one that is drawn from the scores of
+        others waits until all that are to enter have ended: those up to `LAG` trials before it."""
+        if not self._plan.deterministic or self._next_is_open() or self._settled_alone(self._fresh[0]):
+            return True
+        return all(number in self._pasts for number in range(self._fresh[0] - LAG + 1))
+
+    def next(self) -> Proposal:
+        """The next trial. Raises `IndexError` when none is left."""
+        self.begun += 1
+        if self._next_is_open():
+            trial = self._open.pop(0)
+            self._ask(trial.number, trial.values)
+            jobs = [
+                self._job(plan, trial.number, trial.values, trial.configs.get(plan.key))
+                for plan in self._members
+            ]
+            return Proposal(number=trial.number, jobs=jobs, seen=trial.seen)
+        number = self._fresh.pop(0)
+        if self._plan.deterministic:
+            self._forget_after(number - LAG)
+        values = self._ask(number, self._settled(number))
+        return Proposal(number=number, jobs=[self._job(plan, number, values) for plan in self._members])
+
+    def _next_is_open(self) -> bool:
+        """Open trials go first; in a deterministic search every trial goes in the order of the numbers."""
+        if not self._open or not self._plan.deterministic or not self._fresh:
+            return bool(self._open)
+        return self._open[0].number < self._fresh[0]
+
+    def _settled_alone(self, number: int) -> bool:
+        """Whether a trial's settings follow from its number alone."""
+        return self._plan.searcher != "tpe" or number < len(self._points) + startup_trials(
+            self._plan.num_samples
+        )
+
+    def _new_study(self) -> optuna.Study:
+        return optuna.create_study(direction="maximize", sampler=self._sampler)
+
+    def _forget_after(self, last: int) -> None:
+        """A study of the trials up to `last` alone, in the order of their numbers."""
+        self._study, self._scores = self._new_study(), {}
+        for number in sorted(self._pasts):
+            if number <= last:
+                self._remember(self._pasts[number])
+
+    def report(self, number: int, epoch: int, value: float) -> None:
+        """An evaluation of a running trial; a repeated epoch changes nothing."""
+        if self._plan.deterministic:
+            self._seen.setdefault(number, {}).setdefault(epoch, value)
+            return
+        trial = self._asked[number]
+        if epoch not in self._study.get_trials(deepcopy=False)[trial.number].intermediate_values:
+            trial.report(value, epoch)
+
+    def ended(self, number: int, state: str) -> None:
+        """A trial ended: `finished`, `stopped` by the scheduler, or anything else, which counts as failed."""
+        if self._plan.deterministic:
+            seen = self._seen.pop(number, {})
+            status: Ended = (
+                "finished" if state == "finished" else "stopped" if state == "stopped" else "failed"
+            )
+            self._pasts[number] = Past(
+                number=number,
+                values=self._values[number],
+                status=status,
+                evaluations=tuple(sorted(seen.items())),
+            )
+            return
+        trial = self._asked.pop(number)
+        seen = self._study.get_trials(deepcopy=False)[trial.number].intermediate_values
+        if state == "finished" and seen:
+            self._scores[number] = seen[max(seen)]
+            self._study.tell(trial, seen[max(seen)])
+        elif state == "stopped" and seen:
+            self._study.tell(trial, state=TrialState.PRUNED)
+        else:
+            self._study.tell(trial, state=TrialState.FAIL)
+
+    def _in_space(self, point: Mapping[str, Any]) -> dict[str, Any]:
+        """A first point as every member can have it."""
+        if len(self._members) == 1:
+            return dict(point)
+        return {name: self._space.leaves[name].clip(value) for name, value in point.items()}
+
+    def _settled(self, number: int) -> Mapping[str, Any]:
+        """The settings of a trial that are not drawn: all of a first point and of the even start, a sibling's
+        shared ones."""
+        if number < len(self._points):
+            return self._points[number]
+        start, index = startup_trials(self._plan.num_samples), number - len(self._points)
+        if self._plan.searcher == "tpe" and index < start:
+            return self._space.suggest(Even(index, start, f"{self._plan.seed}|{self._plan.search_group}"))
+        return self._next_sibling()
+
+    def _next_sibling(self) -> Mapping[str, Any]:
+        """What a further sibling of the best finished trial shares with it; nothing where it has all of its own."""
+        if self._siblings == 1 or not self._scores:
+            return {}
+        best = max(self._scores, key=lambda number: (self._scores[number], -number))
+        shared = _shared(self._values[best])
+        family = [values for values in self._values.values() if _shared(values) == shared]
+        return shared if len(family) < self._siblings else {}
+
+    def _ask(self, number: int, settled: Mapping[str, Any]) -> Mapping[str, Any]:
+        if settled:
+            self._study.enqueue_trial(dict(settled))
+        self._sampler.begin(self._plan.seed, f"{self._plan.search_group}|{number}")
+        self._asked[number] = trial = self._study.ask()
+        self._values[number] = self._space.suggest(trial)
+        return self._values[number]
+
+    def _job(
+        self,
+        plan: StudyPlan,
+        number: int,
+        values: Mapping[str, Any],
+        config: Mapping[str, Any] | None = None,
+    ) -> Job:
+        made = {"seed": plan.seed, **plan.space.fixed, **plan.fixed, "method": plan.method, **values}
+        return Job(
+            id=job_id(plan, number),
+            study=plan.key,
+            stage="search",
+            backbone=plan.backbone,
+            data=plan.data,
+            config=dict(config or made),
+            checkpoints=plan.checkpoints,
+            siblings=plan.siblings > 1,
+            alone=plan.deterministic,
+            rungs=tuple(rungs_of(self._plan, number)) if plan.deterministic else (),
+        )
+
+    def _remember(self, past: Past) -> None:
+        """Make an ended trial part of the Optuna study; one that the space has no place for only keeps its number."""
+        self._values[past.number] = past.values
+        seen = dict(past.evaluations)
+        if past.status == "finished" and seen:
+            self._scores[past.number] = seen[max(seen)]
+        state = {"finished": TrialState.COMPLETE, "stopped": TrialState.PRUNED}.get(
+            past.status, TrialState.FAIL
+        )
+        state = state if seen else TrialState.FAIL
+        recorder = Recorder(past.values)
+        try:
+            self._study.add_trial(
+                optuna.trial.create_trial(
+                    state=state,
+                    value=seen[max(seen)] if state == TrialState.COMPLETE else None,
+                    params=self._space.suggest(recorder),
+                    distributions=recorder.distributions,
+                    intermediate_values=seen,
+                )
+            )
+        except (KeyError, ValueError):
+            return
+
+
+@dataclass(kw_only=True)
+class OpenTrial:
+    """A trial that has begun and not ended.
+
+    Attributes:
+        values: The searched settings.
+        configs: Whole configurations of the members whose jobs were under way, by study.
+        seen: Evaluations of the members that have ended, by study.
+    """
+
+    number: int
+    values: Mapping[str, Any]
+    configs: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    seen: dict[str, tuple[tuple[int, float], ...]] = field(default_factory=dict)
+
+
+def group_history(members: Sequence[StudyPlan]) -> tuple[list[Past], list[OpenTrial]]:
+    """The group's ended trials with the means of the members' evaluations, and its open ones, by number.
+
+    Evaluations are turned so that higher is better, and undefined ones get their value.
+    """
+    ended: dict[int, dict[str, Past]] = {}
+    opened: dict[int, OpenTrial] = {}
+    for plan in members:
+        for past in plan.history:
+            ended.setdefault(past.number, {})[plan.key] = past
+    for plan in members:
+        for number, config in plan.open:
+            statuses = [past.status for past in ended.get(number, {}).values()]
+            if not has_ended(statuses, len(members)):
+                values = {name: _plain(config[name]) for name in plan.space.leaves if name in config}
+                trial = opened.setdefault(number, OpenTrial(number=number, values=values))
+                trial.configs[plan.key] = config
+    whole = []
+    for number, pasts in sorted(ended.items()):
+        statuses = [past.status for past in pasts.values()]
+        first = next(iter(pasts.values()))
+        values = {name: _plain(value) for name, value in first.values.items()}
+        if has_ended(statuses, len(members)):
+            status: Ended = (
+                "failed" if "failed" in statuses else "stopped" if "stopped" in statuses else "finished"
+            )
+            means = tuple(mean_evaluations(members, pasts)) if len(pasts) == len(members) else ()
+            whole.append(Past(number=number, values=values, status=status, evaluations=means))
+        else:
+            trial = opened.setdefault(number, OpenTrial(number=number, values=values))
+            trial.seen = {key: past.evaluations for key, past in pasts.items()}
+    return whole, [opened[number] for number in sorted(opened)]
+
+
+def mean_evaluations(members: Sequence[StudyPlan], pasts: Mapping[str, Past]) -> Iterator[tuple[int, float]]:
+    """Pairs of an epoch and the group's objective, for the epochs that every member has evaluated."""
+    signed = [
+        {epoch: objective(value, plan.mode) for epoch, value in pasts[plan.key].evaluations}
+        for plan in members
+    ]
+    for epoch in sorted(set.intersection(*(set(values) for values in signed))):
+        yield epoch, math.fsum(values[epoch] for values in signed) / len(signed)
+
+
+def job_id(plan: StudyPlan, number: int) -> str:
+    """A study's part of a trial."""
+    return f"{plan.key}/trial-{number:04d}"
+
+
+def _shared(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that siblings have in common."""
+    return {name: value for name, value in values.items() if name not in SHARED_START}
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def as_config(group: str, plans: Sequence[StudyPlan], proposal: Proposal) -> dict[str, Any]:
+    """A proposal as the configuration of a Tune trial, see `harness.search.trial_client`."""
+    return {
+        "group": group,
+        "number": proposal.number,
+        "jobs": [asdict(job) for job in proposal.jobs],
+        "metrics": [plan.metric for plan in plans],
+        "modes": [plan.mode for plan in plans],
+        "seen": {key: [list(pair) for pair in pairs] for key, pairs in proposal.seen.items()},
+    }

@@ -1,0 +1,119 @@
+"""How the values of a search are drawn: an even start, then Optuna's samplers, made anew for every trial."""
+
+import hashlib
+import random
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+
+from harness.search.study import StudyPlan
+
+
+def startup_trials(num_samples: int) -> int:
+    """Trials spread evenly over the space before TPE takes over: eight, fewer where that were most of a search."""
+    return max(3, min(8, num_samples // 3))
+
+
+def sampler_of(plan: StudyPlan) -> Callable[[int], BaseSampler]:
+    """Makes the sampler of one trial from its seed."""
+    start = startup_trials(plan.num_samples)
+
+    def tpe(seed: int) -> BaseSampler:
+        # In seven dimensions the best corner is seldom among Optuna's 24 candidates.
+        return TPESampler(seed=seed, multivariate=True, n_startup_trials=start, n_ei_candidates=128)
+
+    return tpe if plan.searcher == "tpe" else RandomSampler
+
+
+class PerTrial(BaseSampler):
+    """A sampler that is made anew for every trial, from a seed of the trial."""
+
+    def __init__(self, make: Callable[[int], BaseSampler]) -> None:
+        self._make = make
+        self._inner = make(0)
+
+    def begin(self, seed: int, name: str) -> None:
+        digest = hashlib.sha256(f"{seed}|{name}".encode()).digest()
+        self._inner = self._make(int.from_bytes(digest[:4], "big"))
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: optuna.trial.FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        return self._inner.infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self,
+        study: optuna.Study,
+        trial: optuna.trial.FrozenTrial,
+        search_space: dict[str, BaseDistribution],
+    ) -> dict[str, Any]:
+        return self._inner.sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: optuna.trial.FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        return self._inner.sample_independent(study, trial, param_name, param_distribution)
+
+
+class Even:
+    """Stands for an Optuna trial and answers with one of `count` points of a Latin hypercube: each setting's range
+    falls into so many equal parts, and every point has a part of its own.
+
+    Args:
+        index: Which of the points.
+        stream: Names the hypercube.
+    """
+
+    def __init__(self, index: int, count: int, stream: str) -> None:
+        self._index, self._count, self._stream = index, count, stream
+
+    def _share(self, name: str) -> float:
+        draws = random.Random(f"{self._stream}|{name}|even start")
+        parts = draws.sample(range(self._count), self._count)
+        return (parts[self._index] + [draws.random() for _ in parts][self._index]) / self._count
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        share = self._share(name)
+        if step is not None:
+            return low + step * int(share * (int((high - low) / step + 1e-9) + 1))
+        return min(high, max(low, low * (high / low) ** share)) if log else low + share * (high - low)
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        share = self._share(name)
+        if log:
+            return min(high, int((low - 0.5) * ((high + 0.5) / (low - 0.5)) ** share + 0.5))
+        return low + step * int(share * ((high - low) // step + 1))
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        return choices[int(self._share(name) * len(choices))]
+
+
+class Recorder:
+    """Stands for an Optuna trial whose values are known; keeps the distributions that they come from."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = values
+        self.distributions: dict[str, BaseDistribution] = {}
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        self.distributions[name] = FloatDistribution(low, high, step=step, log=log)
+        return float(self._values[name])
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        self.distributions[name] = IntDistribution(low, high, step=step, log=log)
+        return int(self._values[name])
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        self.distributions[name] = CategoricalDistribution(choices)
+        return self._values[name]

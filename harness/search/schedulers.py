@@ -1,0 +1,217 @@
+"""Early stopping of many search groups in one Tuner: each group has its own scheduler, so none judges another's.
+
+`hyperband` here is asynchronous successive halving in several brackets (Li et al., arXiv:1810.05934, section 3),
+which differ in the epoch of their first rung; a trial's bracket follows from the seed and its number alone.
+`asha` is one bracket, whose first rung lies behind the learning rate's warm-up.
+"""
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+
+from harness.search.study import Past, StudyPlan
+from harness.search.trial_client import EPOCH, METRIC, STATE
+from lingo.methods import METHODS
+from lingo.trial import TrialConfig
+
+
+@dataclass(frozen=True)
+class _Earlier:
+    """Stands for a Tune trial that ended before this Tuner was started."""
+
+    trial_id: str
+    config: Mapping[str, Any]
+
+
+class GroupSchedulers(TrialScheduler):
+    """Sends every trial to the scheduler of its search group.
+
+    Args:
+        plans: By search group the plan of its first member.
+        history: By search group its ended trials, which its scheduler gets to know first.
+    """
+
+    def __init__(self, plans: Mapping[str, StudyPlan], history: Mapping[str, Sequence[Past]]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._metric = METRIC
+        self._plans = plans
+        self._brackets = {key: brackets(plan) for key, plan in plans.items()}
+        self._child_of: dict[str, TrialScheduler] = {}
+        for key, trials in history.items():
+            for past in trials:
+                self._replay(key, past)
+
+    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
+        """The groups' schedulers have theirs."""
+        return True
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        key, number = trial.config["group"], trial.config["number"]
+        child = self._brackets[key][bracket(self._plans[key], number)]
+        self._child_of[trial.trial_id] = child
+        child.on_trial_add(tune_controller, trial)
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        decision: str = self._child_of[trial.trial_id].on_trial_result(tune_controller, trial, _slim(result))
+        return decision
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        child = self._child_of.pop(trial.trial_id)
+        if result.get(STATE) in ("running", "finished"):
+            child.on_trial_complete(tune_controller, trial, _slim(result))
+        else:  # it has no evaluation to compare
+            child.on_trial_remove(tune_controller, trial)
+        _forget(trial)
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        self._child_of.pop(trial.trial_id).on_trial_remove(tune_controller, trial)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        self._child_of.pop(trial.trial_id).on_trial_remove(tune_controller, trial)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """No choice: Tune starts pending trials in the order in which they were proposed."""
+        return None
+
+    def debug_string(self) -> str:
+        return f"{len(self._plans)} search groups, each with its own scheduler."
+
+    def _replay(self, key: str, past: Past) -> None:
+        if not past.evaluations:
+            return
+        trial = _Earlier(f"{key}/{past.number}", {"group": key, "number": past.number})
+        results = [{METRIC: value, EPOCH: epoch, STATE: "running"} for epoch, value in past.evaluations]
+        self.on_trial_add(None, trial)
+        for result in results:
+            self.on_trial_result(None, trial, result)
+        child: Any = self._child_of.pop(trial.trial_id)
+        child.on_trial_complete(None, trial, _slim(results[-1]))
+
+
+def _forget(trial: Any) -> None:
+    """Drop what Tune keeps of an ended trial, its configuration twice and statistics of every number it reported:
+    nobody asks for them, and over thousands of trials they would fill the memory."""
+    trial.config["jobs"] = []
+    trial.evaluated_params = {}
+    for statistics in ("metric_analysis", "metric_n_steps"):
+        getattr(trial.run_metadata, statistics, {}).clear()
+
+
+def _slim(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What schedulers read: the median rule keeps every result that it gets."""
+    return {name: result[name] for name in (METRIC, EPOCH) if name in result}
+
+
+class SuccessiveHalving(TrialScheduler):
+    """Asynchronous successive halving (Li et al., arXiv:1810.05934, section 3) that looks at early decisions again.
+
+    A trial goes on at a rung while it is among the best 1/η of the trials that have come there. Trials of a pack
+    come one after the other within moments, and the first ones find nobody to be compared with: a trial that passed
+    a rung when fewer than 2η had come is judged again, by its score at that rung, with each evaluation up to the
+    next rung.
+
+    Args:
+        rungs: Epochs at which trials are compared, rising.
+        factor: η: one trial in this many goes on.
+    """
+
+    def __init__(self, rungs: Sequence[int], factor: float) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._factor = factor
+        self._scores: dict[int, dict[str, float]] = {rung: {} for rung in rungs}
+        self._settled: dict[str, int] = {}
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Nothing: a trial counts from its first rung on."""
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        name, epoch = trial.trial_id, result.get(EPOCH, 0)
+        rung = max((rung for rung in self._scores if rung <= epoch), default=None)
+        if rung is None or self._settled.get(name) == rung:
+            return self.CONTINUE
+        scores = self._scores[rung]
+        score = scores.setdefault(name, result[METRIC])
+        if len(scores) >= 2 * self._factor:
+            self._settled[name] = rung
+        cutoff = np.quantile(list(scores.values()), 1 - 1 / self._factor)
+        return self.STOP if score < cutoff else self.CONTINUE
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        self._settled.pop(trial.trial_id, None)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        self._settled.pop(trial.trial_id, None)
+
+
+def rungs(plan: StudyPlan) -> list[int]:
+    """The epochs at which `asha` compares, all before the last: the first one when twice the warm-up of the learning
+    rate is over (before, scores tell little of the learning rate), the others η, η² … times as far."""
+    settings = {**plan.space.fixed, **plan.fixed}
+    share = settings.get("warmup_ratio", TrialConfig.warmup_ratio)
+    if "warmup_ratio" not in METHODS[plan.method].settings:
+        share = 0.0
+    first = max(1, math.ceil(2 * share * plan.epochs - 1e-9))
+    count = max(0, math.ceil(math.log(plan.epochs / first) / math.log(plan.reduction_factor) - 1e-9))
+    return [math.ceil(first * plan.reduction_factor**index - 1e-9) for index in range(count)]
+
+
+def first_rungs(plan: StudyPlan) -> list[int]:
+    """The epochs of Hyperband's brackets' first rungs: 1, η, η² …, up to the last epoch."""
+    count = int(math.log(plan.epochs) / math.log(plan.reduction_factor) + 1e-9) + 1
+    return [math.ceil(plan.reduction_factor**index) for index in range(count)]
+
+
+def turns(members: Sequence[StudyPlan]) -> list[int]:
+    """Epochs after which a group's scheduler may stop a trial, and its jobs therefore wait for each other.
+
+    None where they cannot: without checkpoints, or with an engine that makes none, they would begin anew.
+    """
+    first = members[0]
+    lasting = METHODS[first.method].engine == "pack" and all(plan.checkpoints for plan in members)
+    if len(members) == 1 or not lasting or first.scheduler == "none":
+        return []
+    if first.scheduler == "hyperband":
+        return [epoch for epoch in first_rungs(first) if epoch < first.epochs]
+    begin = 1 if first.scheduler == "median" else min(rungs(first), default=first.epochs)
+    return list(range(begin, first.epochs))  # asha looks at early decisions again after every epoch
+
+
+def brackets(plan: StudyPlan) -> list[TrialScheduler]:
+    """The schedulers among which a group's trials are divided; one, but for `hyperband`."""
+    if plan.scheduler == "none":
+        return [FIFOScheduler()]  # type: ignore[no-untyped-call]
+    common: dict[str, Any] = {"time_attr": EPOCH, "metric": METRIC, "mode": "max"}
+    if plan.scheduler == "median":
+        common["min_time_slice"] = math.inf  # it stops trials, and never pauses them
+        return [MedianStoppingRule(**common, grace_period=1, min_samples_required=3)]
+    if plan.scheduler == "asha":
+        return [SuccessiveHalving(rungs(plan), plan.reduction_factor)]
+    common |= {"max_t": plan.epochs, "reduction_factor": plan.reduction_factor}
+    return [AsyncHyperBandScheduler(**common, grace_period=first) for first in first_rungs(plan)]
+
+
+def rungs_of(plan: StudyPlan, number: int) -> list[int]:
+    """The epochs after which a trial may be stopped in a deterministic search, by `asha` or `hyperband`."""
+    if plan.scheduler == "none":
+        return []
+    if plan.scheduler == "asha":
+        return rungs(plan)
+    first = first_rungs(plan)
+    return [epoch for epoch in first[bracket(plan, number) :] if epoch < plan.epochs]
+
+
+def bracket(plan: StudyPlan, number: int) -> int:
+    """The bracket of a trial. As in Hyperband, bracket b gets (s_max + 1) / (s + 1) · η^s trials, s = s_max - b."""
+    if plan.scheduler != "hyperband":
+        return 0
+    last = len(first_rungs(plan)) - 1
+    weights = [
+        (last + 1) / (last - index + 1) * plan.reduction_factor ** (last - index) for index in range(last + 1)
+    ]
+    stream = random.Random(f"{plan.seed}|{plan.search_group}|{number}|bracket")
+    return stream.choices(range(last + 1), weights)[0]

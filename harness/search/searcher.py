@@ -1,0 +1,119 @@
+"""The searcher of all studies in one Tuner: whose trial is next, and its proposal."""
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from harness.search.fair_share import Claim, next_claim
+from harness.search.proposals import Proposals, as_config, job_id
+from harness.search.schedulers import turns
+from harness.search.study import StudyPlan, members_of
+from harness.search.trial_client import EPOCH, METRIC, STATE
+from lingo.methods import METHODS
+
+
+class GroupSearcher(Searcher):
+    """Proposes trials of several search groups, each from its own Optuna study; Tune sees one stream of them.
+
+    Args:
+        plans: The studies to search.
+        groups: Worker groups of the pool.
+        slots: Jobs that one of them holds.
+        spare: Jobs to have waiting, so that no slot waits for the search.
+        limit: Jobs that train at once over all; `None` for as many as the pool holds.
+
+    Attributes:
+        release: Called with the id of each job of a trial that was stopped or has failed.
+
+    Raises:
+        InputError: when the spaces of a group have nothing in common, or a grid is not finite.
+    """
+
+    def __init__(
+        self, plans: Sequence[StudyPlan], *, groups: int, slots: int, spare: int, limit: int | None = None
+    ) -> None:
+        super().__init__(metric=METRIC, mode="max")
+        room = min(groups * slots, limit or groups * slots) + spare
+        self._rules = {"groups": groups, "slots": slots, "spare": spare, "room": room}
+        self.members = members_of(plans)
+        self.proposals = {key: Proposals(members) for key, members in self.members.items()}
+        self._claims = {key: self._claim(key, members) for key, members in self.members.items()}
+        self._running: dict[str, tuple[str, int]] = {}
+        self._closed: set[str] = set()
+        self._count = 0
+        self.release: Callable[[str], object] = lambda name: None
+
+    @property
+    def left(self) -> int:
+        """Trials still to propose."""
+        return sum(proposals.left for proposals in self.proposals.values())
+
+    def close(self, groups: Collection[str]) -> None:
+        """Propose nothing more of these groups. May be called from another thread."""
+        self._closed = self._closed | set(groups)  # a new set: the other thread may be reading the old one
+
+    def suggest(self, trial_id: str) -> Any:
+        """The configuration of the next trial, `None` while enough are under way, `FINISHED` after the last."""
+        for key in self._closed:
+            self._claims[key].total = self._claims[key].begun
+        for key in self._claims:
+            self._claims[key].ready = not self._claims[key].left or self.proposals[key].ready
+        claims = list(self._claims.values())
+        if not any(claim.left for claim in claims):
+            return Searcher.FINISHED
+        claim = next_claim(claims, **self._rules)
+        if claim is None:
+            return None
+        proposal = self.proposals[claim.key].next()
+        claim.begun += 1
+        claim.running += 1
+        self._running[trial_id] = (claim.key, proposal.number)
+        self._count += 1
+        members = self.members[claim.key]
+        order = (
+            [] if members[0].deterministic else turns(members)
+        )  # there jobs wait for each other at every rung
+        return as_config(claim.key, members, proposal) | {"order": self._count, "turns": order}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """An evaluation."""
+        key, number = self._running[trial_id]
+        if result[STATE] in ("running", "finished"):
+            self.proposals[key].report(number, result[EPOCH], result[METRIC])
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """A trial's end; a last evaluation may come with it."""
+        key, number = self._running.pop(trial_id)
+        state = "failed" if error or not result else result.get(STATE, "failed")
+        if result and state in ("running", "finished"):
+            self.proposals[key].report(number, result[EPOCH], result[METRIC])
+        ends = {"running": "stopped", "stopped": "stopped", "finished": "finished"}
+        if not self.members[key][0].deterministic:
+            del ends["stopped"]  # from outside, without an evaluation that would tell anything
+        self.proposals[key].ended(number, ends.get(state, "failed"))
+        if state != "finished":  # its client only lets go of its jobs when the next trial comes
+            for plan in self.members[key]:
+                self.release(job_id(plan, number))
+        self._claims[key].running -= 1
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: a new Tuner is told what has happened."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """See `save`."""
+
+    def _claim(self, key: str, members: Sequence[StudyPlan]) -> Claim:
+        method = METHODS[members[0].method]
+        single = method.adapter == "none" or method.engine != "pack" or members[0].deterministic
+        return Claim(
+            key=key,
+            lane=(members[0].backbone, f"{method.engine} {method.name}" if single else "pack"),
+            work=sum(plan.work for plan in members),
+            jobs=len(members),
+            single=single,
+            total=self.proposals[key].total,
+            begun=self.proposals[key].begun,
+        )

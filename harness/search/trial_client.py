@@ -1,0 +1,181 @@
+"""A Tune trial as a light client of the pool: it submits a job for each study of its search group and waits.
+
+Every client is a process, so this module imports nothing heavy (no torch, no optuna, no search space).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from ray.tune import Stopper, Trainable
+
+from harness.runs.jobs import OPEN, Job, Report
+
+WAIT_S = 10.0
+METRIC, EPOCH, STATE = "objective", "epoch", "state"
+UNDEFINED, UNDEFINED_MIN = -1.0, -1e6
+"""What an undefined evaluation counts as: below any correlation, accuracy or area; above any loss."""
+
+
+def objective(value: float, mode: str) -> float:
+    """A metric as the search maximises it."""
+    if not math.isfinite(value):
+        return UNDEFINED if mode == "max" else UNDEFINED_MIN
+    return value if mode == "max" else -value
+
+
+@dataclass
+class _Member:
+    """One study's part of a trial: `values` by epoch, and the status in which its job ended."""
+
+    job: Job
+    metric: str
+    mode: str
+    values: dict[int, float] = field(default_factory=dict)
+    number: int = 0
+    ended: str | None = None
+
+    def take(self, reports: Sequence[Report], status: str) -> None:
+        for report in reports:
+            self.number = report.number
+            if report.status != "failed":
+                self.values[report.epoch] = objective(report.dev.get(self.metric, math.nan), self.mode)
+        if status not in OPEN:
+            self.ended = status
+
+
+class Client(Trainable):
+    """One trial. With `reuse_actors`, one client serves many trials, one after the other.
+
+    Config: `group` and `number` name the trial; `jobs` holds the fields of a `harness.runs.jobs.Job` for each study
+    of the group, `metrics` and `modes` theirs; `seen` the evaluations of studies whose jobs had ended before;
+    `order` counts the proposals, for clients do not start in the order in which Tune asks for them; after the
+    epochs of `turns` the jobs wait for each other where they do not all have a slot.
+
+    A result is the mean of the studies' metrics after the first epoch that all have evaluated and that was not
+    told yet. Its `state` is `running`, `finished` after the last one, or, without an evaluation, how a job
+    ended: `failed`, `interrupted`, or `stopped` from outside.
+    """
+
+    _members: list[_Member]
+    _told: int
+    _place: dict[str, Any]
+    _submitted: bool
+
+    def setup(self, config: dict[str, Any], source: Any) -> None:  # type: ignore[override]
+        self._source = source
+        self._begin(config)
+
+    def step(self) -> dict[str, Any]:
+        """Wait for the next evaluation of all jobs. The end of one that did not finish ends the trial."""
+        if not self._submitted:
+            self._submit()
+        try:
+            while (result := self._result()) is None:
+                self._wait()
+        except RayError:
+            self._submitted = False  # Tune tries again with another client, to which the jobs then belong
+            raise
+        return result
+
+    def get_auto_filled_metrics(self, *_: Any, **__: Any) -> dict[str, Any]:
+        """Nothing: Tune would keep statistics of each of its dozen times and names for every trial."""
+        return {}
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Serve the next trial: `cleanup` runs once per client, so the last trial is released here."""
+        self._release()
+        self._begin(new_config)
+        return True
+
+    def cleanup(self) -> None:
+        if released := self._release():
+            ray.get(released)
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing to save: the pool trains on, and a restarted client follows the same job from its start."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """See `save_checkpoint`."""
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        """Take a trial on. Its jobs are submitted with the first `step`: Tune drops a client that has started but
+        not stepped when an older one becomes free for the trial, and the one must not release the other's jobs."""
+        self._told, self._submitted = 0, False
+        self._place = {
+            "priority": config["order"],
+            "trial": f"{config['group']}/{config['number']}",
+            "turns": config["turns"],
+        }
+        self._questions: dict[Any, _Member] = {}
+        self._members = []
+        settings = zip(config["jobs"], config["metrics"], config["modes"], strict=True)
+        for job, metric, mode in settings:
+            member = _Member(Job(**job), metric, mode)
+            self._members.append(member)
+            if member.job.study in config["seen"]:
+                pairs = config["seen"][member.job.study]
+                member.values = {epoch: objective(value, mode) for epoch, value in pairs}
+                member.ended = "finished"
+
+    def _submit(self) -> None:
+        self._submitted = True
+        for member in self._members:  # the source takes the calls of one client in order: no need to wait
+            if member.ended is None:
+                self._source.submit.remote(member.job, **self._place)
+
+    def _release(self) -> list[Any]:
+        if not self._submitted:
+            return []
+        return [self._source.release.remote(member.job.id) for member in self._members]
+
+    def _wait(self) -> None:
+        """Until a question is answered, with one question open for each job that has not ended."""
+        asked = {member.job.id for member in self._questions.values()}
+        for member in self._members:
+            if member.ended is None and member.job.id not in asked:
+                question = self._source.follow.remote(member.job.id, member.number, WAIT_S)
+                self._questions[question] = member
+        ready, _ = ray.wait(list(self._questions), num_returns=1)
+        for question in ready:
+            member, (reports, status) = self._questions.pop(question), ray.get(question)
+            if status == "unknown":  # the source was started anew
+                self._source.submit.remote(member.job, **self._place)
+            else:
+                member.take(reports, status)
+
+    def _result(self) -> dict[str, Any] | None:
+        """The next result, `None` if it has to be waited for."""
+        ends = [member.ended for member in self._members]
+        for state in ("interrupted", "failed"):
+            if state in ends:
+                return {METRIC: UNDEFINED_MIN, EPOCH: 0, STATE: state, "done": True}
+        common = set.intersection(*(set(member.values) for member in self._members))
+        ahead = sorted(epoch for epoch in common if epoch > self._told)
+        last = len(ahead) <= 1
+        if not ahead:
+            if "stopped" not in ends and None in ends:
+                return None
+            ended = "stopped" if "stopped" in ends else "finished"
+            return {METRIC: UNDEFINED_MIN, EPOCH: 0, STATE: ended, "done": True}
+        self._told = ahead[0]
+        mean = math.fsum(member.values[self._told] for member in self._members) / len(self._members)
+        done = last and all(end == "finished" for end in ends)
+        return {METRIC: mean, EPOCH: self._told, STATE: "finished" if done else "running", "done": done}
+
+
+class StopWhenInterrupted(Stopper):
+    """Ends the whole search once one client was told that the pool was interrupted."""
+
+    def __init__(self) -> None:
+        self._told = False
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        self._told = self._told or result.get(STATE) == "interrupted"
+        return self._told
+
+    def stop_all(self) -> bool:
+        return self._told

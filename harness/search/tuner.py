@@ -1,0 +1,119 @@
+"""The Tuner's process: all studies of a search in one Ray Tune run, which listens while it works."""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from harness.search.study import StudyPlan
+
+TUNE_SETTINGS = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # never: a new Tuner is told what happened
+    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "600",
+    "TUNE_MAX_PENDING_TRIALS_PG": "8",  # clients that start at the same time
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "1",
+}
+
+
+SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
+"""What Tune would hand to its trials in their runtime environment, which Ray writes into its logs as it is. Neither
+this process nor the trials need it."""
+
+CLIENT = {"CPU": 0.001}
+"""What a client asks for: Tune has no trials without resources."""
+
+AT_HOME = {"node:__internal_head__": 0.001}
+"""What it asks for where machines come and go: one that holds nothing but a client would not count as idle, and a
+client lost with its machine is a nuisance. The head stays."""
+
+CLIENT_GIB = 0.12
+"""Memory of a client (measured: 114 MB)."""
+
+CLIENT_LOSSES = 50
+"""How often a trial may lose its client, mostly with a spot machine; its jobs train on meanwhile, and the pool counts
+what speaks against them."""
+
+
+class Tuner:
+    """Runs as an actor of `harness.search.driver`, with a thread for `fit` and one for `close`.
+
+    Args:
+        plans: The studies, with what has happened to them.
+        rules: Arguments of `harness.search.searcher.GroupSearcher`.
+    """
+
+    def __init__(self, plans: Sequence[StudyPlan], rules: dict[str, Any]) -> None:
+        os.environ.update(TUNE_SETTINGS)
+        for name in SECRETS:
+            os.environ.pop(name, None)
+        from harness.search.searcher import GroupSearcher
+
+        self._searcher = GroupSearcher(plans, **rules)
+        self._ended = threading.Event()
+
+    def close(self, groups: set[str]) -> None:
+        """Propose nothing more of these groups."""
+        self._searcher.close(groups)
+
+    def fit(self, source: Any, scratch: str, client_asks: dict[str, float]) -> None:
+        """Search until nothing is left.
+
+        Args:
+            source: The pool's handle.
+            scratch: Folder for Tune's own files.
+            client_asks: `CLIENT` or `AT_HOME`.
+        """
+        if not self._searcher.left:
+            return
+        from ray import tune
+
+        self._searcher.release = lambda name: source.release.remote(name)
+        from harness.search import tune_controller
+        from harness.search.ordered_halving import InOrder
+        from harness.search.schedulers import GroupSchedulers
+        from harness.search.trial_client import METRIC, Client, StopWhenInterrupted
+
+        tune_controller.install()
+        logging.getLogger("ray.tune").setLevel(logging.ERROR)
+        members = self._searcher.members
+        history = {key: proposals.history for key, proposals in self._searcher.proposals.items()}
+        scheduler: Any
+        if any(plans[0].deterministic for plans in members.values()):
+            scheduler = InOrder(
+                members, history, lambda epochs: source.proceed.remote(epochs), self._searcher.release
+            )
+            threading.Thread(target=scheduler.tell_until, args=(self._ended,), daemon=True).start()
+        else:
+            scheduler = GroupSchedulers({key: plans[0] for key, plans in members.items()}, history)
+        client = tune.with_parameters(Client, source=source)
+        tuner = tune.Tuner(
+            tune.with_resources(client, dict(client_asks)),
+            tune_config=tune.TuneConfig(
+                metric=METRIC,
+                mode="max",
+                search_alg=self._searcher,
+                scheduler=scheduler,
+                num_samples=self._searcher.left,
+                reuse_actors=True,
+                trial_name_creator=str,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name=f"search-{time.time_ns():x}",
+                storage_path=scratch,
+                stop=StopWhenInterrupted(),
+                failure_config=tune.FailureConfig(max_failures=CLIENT_LOSSES),
+                # a client has nothing to keep, and other hosts do not see the scratch folder
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                verbose=0,
+            ),
+        )
+        with Path(os.devnull).open("w") as silence, redirect_stdout(silence):  # verbose=0 still prints
+            tuner.fit()
+        self._ended.set()

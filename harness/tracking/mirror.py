@@ -1,0 +1,224 @@
+"""Records and reports as MLflow runs: one parent for each study, one child for each trial and final seed.
+
+Every run is looked up by its key before it is made, and no evaluation is written that the run has already, so
+that writing twice (a restart, an outage, a repair) changes nothing.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from harness.core.store_address import one_line
+from harness.runs.info import Setting
+from harness.runs.jobs import Job, Report
+from harness.runs.record import Record
+from harness.runs.selection import group_of_record
+from harness.tracking.artifacts import pictures, tables
+from harness.tracking.models import log_adapter
+from harness.tracking.spool import Spool
+from harness.tracking.store import Store
+from harness.tracking.study import Summary, champion, leading, study_end
+from harness.tracking.tags import (
+    Point,
+    job_tags,
+    origin_tags,
+    record_points,
+    record_tags,
+    report_points,
+    run_name,
+    study_name,
+    study_tags,
+)
+
+PARENT = "mlflow.parentRunId"
+RUN_STATUS = {"finished": "FINISHED", "stopped": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A record that was tried, and why the store did not take it."""
+
+    record: Record
+    error: Exception | None = None
+
+
+class Mirror:
+    """Writes to a store at once and in the calling thread. Every method may raise what the store raises."""
+
+    def __init__(self, store: Store, setting: Setting) -> None:
+        self.store, self._setting = store, setting
+        self._summaries: dict[str, Summary] = {}
+        self._begun: dict[str, float] = {}
+        self._studies: dict[str, Any] = {}
+        self._live: dict[str, Any] = {}
+        self._there: dict[tuple[str, str], set[int]] = {}
+        self._ended: set[str] = set()
+        self._groups: dict[str, set[str]] = {}
+        self._best: dict[str, str] = {}
+        self._made: set[str] = set()
+        self._held: set[str] = set()
+        self.problems: list[str] = []
+        """Adapters that could not be kept as models, one line each."""
+
+    def send(self, records: Iterable[Record], spool: Spool) -> Iterator["Sent"]:
+        """Write what the store lacks of these records, in the order in which they ended; yields each one tried."""
+        ordered = sorted(records, key=lambda record: (record.ended, record.id))
+        for record in ordered:
+            begun = self._begun.setdefault(record.study, _started(record))
+            self._begun[record.study] = min(begun, _started(record))
+        for record in ordered:
+            if not spool.lacks(record):
+                self.knows(record)
+                self._held.add(record.study)
+                continue
+            try:
+                self.write(record)
+            except Exception as error:  # the caller finds out whether it is the record or the store
+                yield Sent(record, error)
+                continue
+            spool.note(record)
+            yield Sent(record)
+
+    def report(self, job: Job, report: Report) -> None:
+        """Dev metrics of one evaluation; all else waits for the record. Late news is passed over."""
+        if job.id in self._ended:
+            return
+        if job.id not in self._live:
+            started = time.time() - report.seconds
+            run = self._child(job.id, job.study, started, job_tags(job, self._setting))
+            self.store.write(run, params=job.config)
+            self._live[job.id] = run
+        self._points(self._live[job.id], report_points(report))
+
+    def knows(self, record: Record) -> None:
+        """Count a record that the store has."""
+        self._summaries.setdefault(record.study, Summary(record.metric)).add(record)
+        self._groups.setdefault(group_of_record(record, self._setting.scope), set()).add(record.study)
+        if record.status != "killed":
+            self._ended.add(record.id)
+
+    def write(self, record: Record) -> None:
+        """Everything of one trial, whether or not parts of it are there; its run ends."""
+        run = self._live.pop(record.id, None)
+        tags = record_tags(record, self._setting)
+        if run is None:
+            run = self._child(record.id, record.study, _started(record), tags)
+        self._points(run, record_points(record))
+        self.store.write(run, tags=tags, params=record.config)
+        if record.data_digest:
+            splits = ("train", "dev", "test") if record.test is not None else ("train", "dev")
+            self.store.datasets(run, record.task, record.data_digest, splits)
+        self.store.tables(run, dict(tables(record)))
+        for name, figure in pictures(record):
+            self.store.client.log_figure(run.info.run_id, figure, name)
+        self.store.end(run, RUN_STATUS[record.status], run.info.start_time / 1000 + record.seconds)
+        self.knows(record)
+        self._stand(record)
+        if record.stage == "final":
+            self._keep_adapter(record)
+
+    def finish(self) -> None:
+        """End every study as it stands, and every trial that nobody works on any more as killed."""
+        for run in self.store.running():
+            status, ended = "killed", None
+            if run.data.tags.get("stage") == "study":
+                key = "|".join(run.data.tags[axis] for axis in ("task", "backbone", "method"))
+                if key in self._summaries:
+                    records = self._summaries[key].records
+                    status = study_end(records, self._setting.seeds)
+                    ended = max(map(_ended, records))
+            self.store.write(run, tags={"status": status})
+            self.store.end(run, RUN_STATUS[status], ended)
+        self._adopt()
+        self._live.clear()
+        self._studies.clear()
+        self._there.clear()
+
+    def _study(self, study: str) -> Any:
+        """The run of a study, which is made when absent and runs again when it had ended."""
+        if study not in self._studies:
+            tags = study_tags(study, self._setting) | {"stage": "study", "status": "running"}
+            started = self._begun.get(study, time.time())
+            if study in self._held and self.store.find(study) is None:
+                self._made.add(study)
+            self._studies[study] = self.store.run(study, name=study_name(study), tags=tags, started=started)
+        return self._studies[study]
+
+    def _child(self, name: str, study: str, started: float, tags: Mapping[str, Any]) -> Any:
+        self._begun.setdefault(study, started)
+        tags = {**tags, PARENT: self._study(study).info.run_id}
+        run = self.store.run(name, name=run_name(name, study), tags=tags, started=started)
+        self._below(run, tags[PARENT])
+        return run
+
+    def _below(self, run: Any, parent: str) -> None:
+        if run.data.tags.get(PARENT) != parent:
+            self.store.write(run, tags={PARENT: parent})
+
+    def _adopt(self) -> None:
+        """Where a study's run had been deleted and was made again, its trials go below the new one."""
+        for run in self.store.runs() if self._made else ():
+            key = "|".join(run.data.tags.get(axis, "") for axis in ("task", "backbone", "method"))
+            if key in self._made and run.data.tags.get("stage") != "study":
+                self._below(run, self._study(key).info.run_id)
+        self._made.clear()
+
+    def _points(self, run: Any, points: Iterable[Point]) -> None:
+        """Write what the run has not: no metric has two values at a step because a trial was run again."""
+        new = []
+        for values, step, seconds in points:
+            lacking = {name: value for name, value in values.items() if step not in self._steps(run, name)}
+            new.append((lacking, step, seconds))
+        self.store.write(run, points=new)
+        for values, step, _ in new:
+            for name in values:
+                self._steps(run, name).add(step)
+
+    def _steps(self, run: Any, metric: str) -> set[int]:
+        """Steps at which the run has the metric."""
+        key = (run.info.run_id, metric)
+        if key not in self._there:
+            self._there[key] = self.store.steps(run, metric)
+        return self._there[key]
+
+    def _stand(self, record: Record) -> None:
+        """The study's best, counts and costs after this record; and another best of those that share its search."""
+        fellows = self._groups[group_of_record(record, self._setting.scope)]
+        best = leading({study: self._summaries[study] for study in fellows})
+        changed = {study for study, won in best.items() if self._best.get(study) != won.id}
+        for study in sorted(changed | {record.study}):
+            standing = self._summaries[study].standing(best.get(study))
+            run = self._study(study)
+            seconds = max(_ended(record) - run.info.start_time / 1000, 0.0)
+            metrics, tags = standing.metrics, dict(standing.tags)
+            if study == record.study:
+                tags |= origin_tags(record, self._setting)
+            else:
+                metrics = {name: value for name, value in metrics.items() if name.startswith("best/")}
+                seconds += 0.001  # of two values at a step and a time MLflow shows the higher one
+            self.store.write(run, points=[(metrics, standing.ended, seconds)], tags=tags)
+        self._best |= {study: won.id for study, won in best.items()}
+
+    def _keep_adapter(self, record: Record) -> None:
+        """Once all seeds of a study are there, its best adapter becomes a logged model."""
+        records, out = self._summaries[record.study].records, self._setting.out
+        best = champion(records, record.metric)
+        if out is None or best is None or study_end(records, self._setting.seeds) != "finished":
+            return
+        final = self.store.find(best.id)
+        try:
+            log_adapter(self.store, self._study(record.study), final, best, out)
+        except Exception as error:  # an adapter that cannot be packed must not cost the runs
+            if not self.store.answers():
+                raise
+            self.problems.append(f"{best.id}: {one_line(error, self.store.uri)}")
+
+
+def _started(record: Record) -> float:
+    return datetime.fromisoformat(record.started).timestamp() if record.started else time.time()
+
+
+def _ended(record: Record) -> float:
+    return datetime.fromisoformat(record.ended).timestamp() if record.ended else time.time()

@@ -1,0 +1,167 @@
+"""What MLflow shows of a whole study: best configuration as it improved, counts, costs, and how it ended."""
+
+import json
+import math
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from harness.runs.intervals import is_useful, why_none
+from harness.runs.record import Record
+from harness.runs.selection import joint_winner
+from harness.tracking.tags import gpu_hours
+
+SUPERSEDED = "superseded"
+"""Mark of a final run whose configuration is no longer the winner's: it has cost something and counts no more."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A study after so many ended runs: metrics and tags of its run."""
+
+    ended: int
+    metrics: Mapping[str, float]
+    tags: Mapping[str, Any]
+
+
+class Summary:
+    """Follows one study. Records may come again; the last of an id counts."""
+
+    def __init__(self, metric: str) -> None:
+        self.metric = metric
+        self._records: dict[str, Record] = {}
+
+    @property
+    def records(self) -> list[Record]:
+        """The records that count, with no more of their evaluations than the study's metric."""
+        return [record for record in self._records.values() if SUPERSEDED not in record.marks]
+
+    def add(self, record: Record) -> None:
+        """Take a record; what the summary does not need of it is let go."""
+        kept = {
+            name: record.facts.get(name)
+            for name in ("flops", "device_seconds", "gpus", "adapter", "best_dev", "collapsed")
+        }
+        history = [
+            {"epoch": entry["epoch"], "dev": _of(entry["dev"], self.metric)} for entry in record.history
+        ]
+        facts = {name: value for name, value in kept.items() if value is not None}
+        self._records[record.id] = replace(record, history=history, facts=facts)
+
+    def standing(self, best: Record | None) -> Standing:
+        """The study now, with the winner of its search so far."""
+        records, everything = self.records, list(self._records.values())
+        ended = sum(record.status != "killed" for record in everything)
+        metrics = {**_counts(records), **_costs(everything)}
+        tags: dict[str, Any] = {}
+        if best is not None:
+            metrics[f"best/{self.metric}"] = best.dev[self.metric]
+            if best.trained_parameters is not None:
+                metrics["trained_parameters"] = float(best.trained_parameters)
+            useful = is_useful(self.metric, [best.dev[self.metric]])
+            tags = best_tags(best) | {"best.above_constant": str(useful).lower()}
+        return Standing(ended, metrics | _tested(records, self.metric), tags)
+
+
+def leading(summaries: Mapping[str, Summary]) -> dict[str, Record]:
+    """The trial that leads the search of studies that share their configurations: its record by study.
+
+    That trial's configuration is what the final stage trains, whatever a study's own best is.
+    """
+    metrics = {study: summary.metric for study, summary in summaries.items()}
+    return joint_winner([record for each in summaries.values() for record in each.records], metrics)
+
+
+def best_tags(best: Record) -> dict[str, Any]:
+    """The best configuration: readable setting by setting, and as JSON with its types."""
+    values = {name: _text(value) for name, value in best.config.items() if name not in ("method", "seed")}
+    return {
+        "best.trial": best.id.rsplit("/", 1)[-1],
+        "best.config": json.dumps(best.config, sort_keys=True),
+        "best.config_hash": best.config_hash,
+        **{f"best.{name}": value for name, value in values.items()},
+    }
+
+
+def study_end(records: Iterable[Record], seeds: Iterable[int]) -> str:
+    """How a study stands when nobody works on it any more.
+
+    `finished` when every seed has its final run; `failed` when one of these failed, or when the search ended
+    and nothing in it can be trained again; else `killed`: it was interrupted or cut.
+    """
+    records = list(records)
+    finals = {record.seed: record.status for record in records if record.stage == "final"}
+    if finals and all(finals.get(seed) == "finished" for seed in seeds):
+        return "finished"
+    if "failed" in finals.values():
+        return "failed"
+    searched = {record.status for record in records if record.stage == "search"}
+    return "failed" if searched == {"failed"} else "killed"
+
+
+def champion(records: Iterable[Record], metric: str) -> Record | None:
+    """The final run whose adapter stands for the study: of the finished ones the best on dev, the first of equals.
+
+    One that predicts one thing for every dev row comes after all others.
+    With patience the weights are those of the best evaluation, and so is the score.
+    """
+    able = [
+        record
+        for record in records
+        if record.stage == "final" and record.status == "finished" and record.facts.get("adapter")
+    ]
+
+    def worse(record: Record) -> tuple[bool, float, int]:
+        dev: Mapping[str, float] = record.facts.get("best_dev") or record.dev
+        return dev.get("collapsed") == 1.0, -_defined(dev.get(metric)), record.seed
+
+    return min(able, key=worse, default=None)
+
+
+def _defined(value: float | None) -> float:
+    return -math.inf if value is None or math.isnan(value) else value
+
+
+def _of(scores: Mapping[str, float], metric: str) -> dict[str, float]:
+    return {metric: scores[metric]} if metric in scores else {}
+
+
+def _counts(records: list[Record]) -> dict[str, float]:
+    search = [record.status for record in records if record.stage == "search"]
+    finals = [record.status for record in records if record.stage == "final"]
+    counts = {
+        f"trials/{status}": search.count(status) for status in ("finished", "stopped", "failed", "killed")
+    }
+    return {name: float(count) for name, count in counts.items()} | {
+        "finals/finished": float(finals.count("finished")),
+        "finals/collapsed": float(sum(bool(record.facts.get("collapsed")) for record in records)),
+    }
+
+
+def _costs(records: list[Record]) -> dict[str, float]:
+    flops = [record.facts["flops"] for record in records if "flops" in record.facts]
+    hours = [found for record in records if (found := gpu_hours(record)) is not None]
+    costs = {"hours": sum(record.seconds for record in records) / 3600}
+    if flops:
+        costs["petaflops"] = sum(flops) / 1e15
+    if hours:
+        costs["gpu_hours"] = sum(hours)
+    return costs
+
+
+def _tested(records: list[Record], metric: str) -> dict[str, float]:
+    """Mean of the test metric over the finished seeds; from three seeds on, unless all are equal, its deviation."""
+    scores = [
+        record.test[metric]
+        for record in records
+        if record.status == "finished" and record.test is not None and metric in record.test
+    ]
+    if not scores:
+        return {}
+    found = {f"test/{metric}_mean": statistics.fmean(scores)}
+    return found | ({} if why_none(scores) else {f"test/{metric}_sd": statistics.stdev(scores)})
+
+
+def _text(value: Any) -> Any:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else value

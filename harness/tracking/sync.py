@@ -1,0 +1,140 @@
+"""`sync`: an output folder's records written to an MLflow store that lacks them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from harness.core.errors import InputError
+from harness.core.store_address import default_uri, login_cure, one_line, opened, shown
+from harness.runs.info import Setting
+from harness.runs.mlflow_paths import ARTIFACTS
+from harness.runs.record import Record
+from harness.tracking.database import prepare
+from harness.tracking.mirror import Mirror
+from harness.tracking.spool import Spool, all_records, only_writer
+from harness.tracking.store import Store, find_experiment
+
+
+@dataclass(frozen=True)
+class Synced:
+    """What `sync` did: where to, how many records there are, how many it wrote, which the store refused, and which
+    runs somebody has deleted there, by their keys, each with its id in the store if it can be restored."""
+
+    uri: str
+    records: int
+    written: int
+    refused: list[str]
+    deleted: Mapping[str, str | None]
+
+
+def read_setting(out: Path) -> Setting:
+    """What a finished or running benchmark's folder says of its runs.
+
+    Raises:
+        InputError: If there is no benchmark in `out`.
+    """
+    try:
+        return Setting.read(out)
+    except PermissionError:
+        raise
+    except (OSError, ValueError, KeyError):
+        raise InputError(
+            f"RUN must be the output folder of a benchmark, but {out} has no readable benchmark.json and plan.json."
+        ) from None
+
+
+def address_of(out: Path, setting: Setting, uri: str | None) -> str:
+    """The address to use: the one given, that of the benchmark, or the embedded store.
+
+    Raises:
+        InputError: If the benchmark's address had a password, which is not kept.
+    """
+    try:
+        return opened(uri or setting.uri or default_uri(out))
+    except ValueError as error:
+        raise InputError(f"`--tracking-uri` {error}") from None
+
+
+def open_store(
+    out: Path, setting: Setting, uri: str, *, writer: bool = False, say: Callable[[str], object] = print
+) -> Store:
+    """The store at `uri`.
+
+    Args:
+        writer, say: See `harness.tracking.database.prepare`.
+
+    Raises:
+        InputError: If it does not answer, or its experiment has been deleted.
+    """
+    prepare(out, uri, writer=writer, say=say)
+    artifacts = out / ARTIFACTS if uri == default_uri(out) else None
+    try:
+        store = Store(uri, experiment=setting.experiment, identity=setting.identity, artifacts=artifacts)
+        find_experiment(store.client, setting.experiment, uri)
+    except InputError:
+        raise
+    except Exception as error:  # whatever MLflow raises, the store cannot be used
+        raise InputError(unreachable(uri, error)) from None
+    return store
+
+
+def unreachable(uri: str, error: Exception) -> str:
+    """One line on a store that does not answer, without any password."""
+    if "out-of-date database schema" in str(error):
+        return (
+            f"`--tracking-uri` must be a store of MLflow {metadata.version('mlflow')}, but {shown(uri)} is of another "
+            f"version ({one_line(error, uri)}); keep a copy of it, and bring it up with `mlflow db upgrade ADDRESS`."
+        )
+    return (
+        f"`--tracking-uri` must be a store that answers, but {shown(uri)} fails ({one_line(error, uri)})."
+        f"{login_cure(error, uri)}"
+    )
+
+
+def sync(
+    out: Path,
+    *,
+    uri: str | None = None,
+    again: bool = False,
+    on_record: Callable[[Record], object] = lambda record: None,
+    say: Callable[[str], object] = print,
+) -> Synced:
+    """Write whatever of a folder's records a store lacks, and end runs that a dead process left running.
+
+    Args:
+        out: Output folder of a benchmark that is not running.
+        uri: Tracking address; `None` for the benchmark's own.
+        again: Write all records, also those that the store took before (and somebody removed since).
+        on_record: Told of each record written.
+        say: Told in one line where the folder's own store was set aside.
+
+    Raises:
+        InputError: If there is no benchmark, another process writes its runs, or the store does not answer.
+    """
+    setting, records = read_setting(out), all_records(out)
+    address = address_of(out, setting, uri)
+    with only_writer(out, give_up=lambda: True) as ours:
+        if not ours:
+            raise InputError(
+                f"`sync` must wait until the benchmark in {out} has ended: its own process writes its runs."
+            )
+        store = open_store(out, setting, address, writer=True, say=say)
+        mirror, written = Mirror(store, setting), 0
+        refused: list[str] = []
+        bad: set[str] = set()
+        spool = Spool(out, store.fingerprint, forget=again)
+        for outcome in mirror.send(records, spool):
+            if outcome.error is not None:
+                if not store.answers():
+                    raise InputError(unreachable(address, outcome.error)) from None
+                bad.add(outcome.record.id)
+                refused.append(f"{outcome.record.id}: {one_line(outcome.error, address)}")
+            else:
+                written += 1
+            on_record(outcome.record)
+        mirror.finish()
+        sent = [record for record in records if record.id not in bad]
+        keys = dict.fromkeys([record.study for record in sent] + [record.id for record in sent])
+        deleted = store.lacking(keys)
+    return Synced(shown(address), len(records), written, refused + mirror.problems, deleted)

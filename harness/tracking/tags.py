@@ -1,0 +1,170 @@
+"""What MLflow shows of a trial: names, tags and metrics of its run. Plain data; nothing is sent from here."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from harness.runs.info import Setting
+from harness.runs.jobs import Job, Report
+from harness.runs.record import Record, config_hash
+
+Point = tuple[Mapping[str, float], int, float]
+"""Metrics, the optimiser step at which they were measured, and the seconds since the run's start."""
+
+RANKED = ("loss", "mcc", "auroc", "pearson", "accuracy", "auprc", "spearman", "f1", "mse")
+SHOWN = 4
+"""Scores of a split that become metrics, the study's own first, then by `RANKED`; all are in `scores.json`."""
+
+ORGANISMS = {"EMP": "yeast "}
+"""Groups of tasks whose name does not say what they come from."""
+
+LONGEST_TAG = 5000
+"""Characters of a tag's value."""
+
+
+def study_name(study: str) -> str:
+    """`yeast EMP/H3 · opt-125m · lingo`."""
+    task, backbone, method = study.split("|")
+    return f"{ORGANISMS.get(task.split('/')[0], '')}{task} · {backbone} · {method}"
+
+
+def run_name(job_id: str, study: str) -> str:
+    """`trial-0007` or `final/seed-3`."""
+    return job_id.removeprefix(f"{study}/")
+
+
+def study_tags(study: str, setting: Setting) -> dict[str, Any]:
+    """Axes of a study that its key and the setting give."""
+    task, backbone, method = study.split("|")
+    return {
+        "benchmark": setting.experiment,
+        "task": task,
+        "backbone": backbone,
+        "method": method,
+        "scope": setting.scope,
+        "tokenization": setting.tokenization,
+        "notes": setting.notes.get(study),
+        "selection": "dev",
+    }
+
+
+def job_tags(job: Job, setting: Setting) -> dict[str, Any]:
+    """Axes of a job that runs."""
+    return study_tags(job.study, setting) | {
+        "stage": job.stage,
+        "seed": job.config.get("seed"),
+        "status": "running",
+        **config_tags(job.config),
+    }
+
+
+def record_tags(record: Record, setting: Setting) -> dict[str, Any]:
+    """Every axis of an ended trial: one tag each, as MLflow's filters know no OR."""
+    return (
+        study_tags(record.study, setting)
+        | origin_tags(record, setting)
+        | {
+            "stage": record.stage,
+            "seed": record.seed,
+            "trial": record.trial,
+            "status": record.status,
+            "error": record.error,
+            "weights": record.facts.get("weights"),
+            "selection": record.selection,
+            **config_tags(record.config),
+        }
+    )
+
+
+def origin_tags(record: Record, setting: Setting) -> dict[str, Any]:
+    """What a study's runs have in common, as one of its records knows it."""
+    environment = record.environment
+    return {
+        "family": record.family,
+        "metric": record.metric,
+        "revision": revision(record, setting),
+        "tokenization": record.facts.get("tokenization") or setting.tokenization,
+        "data_digest": record.data_digest,
+        "backbone_digest": record.backbone_digest,
+        "backbone_type": record.facts.get("backbone_type"),
+        "trained_type": record.facts.get("trained_type"),
+        "git_sha": environment.get("git_sha"),
+        "git_dirty": environment.get("git_dirty"),
+        "marks": ", ".join(record.marks),
+        **{f"mark.{mark.replace(' ', '_')}": "true" for mark in record.marks},
+    }
+
+
+def revision(record: Record, setting: Setting) -> str:
+    """The commit of a backbone from the hub, otherwise the beginning of its digest."""
+    name, at, commit = setting.sources.get(record.study, "").rpartition("@")
+    return commit if at and name and "/" not in commit else record.backbone_digest[:12]
+
+
+def config_tags(config: Mapping[str, Any]) -> dict[str, str]:
+    """The configuration as JSON, to read it back with its types, and its digest."""
+    return {"config": json.dumps(config, sort_keys=True), "config_hash": config_hash(config)}
+
+
+def report_points(report: Report) -> list[Point]:
+    """One evaluation of a trial that runs, with what it has cost where that is known."""
+    values = {"train_loss": report.train_loss, **_prefixed("dev_", chosen(report.dev))}
+    return [(values | compute(report.facts, report.step), report.step, report.seconds)]
+
+
+def record_points(record: Record) -> Iterator[Point]:
+    """All evaluations, on every axis; then what is known at the end."""
+    step = 0
+    for entry in record.history:
+        step = int(entry["step"])
+        dev = chosen(entry["dev"], record.metric)
+        yield {"train_loss": entry["train_loss"], **_prefixed("dev_", dev)}, step, entry["seconds"]
+        cost = compute(record.facts, step)
+        if cost:
+            yield cost, step, entry["seconds"]
+            adjusted = {f"adjusted/dev_{record.metric}": dev.get(record.metric, float("nan"))}
+            yield adjusted, round(cost["flops_adjusted_step"]), entry["seconds"]
+    end = _prefixed("test_", chosen(record.test or {}, record.metric)) | {"seconds": record.seconds}
+    if "best_epoch" in record.facts:  # the last evaluation's scores are those of other weights
+        end["best_epoch"] = float(record.facts["best_epoch"])
+        end[f"best_dev_{record.metric}"] = record.dev.get(record.metric, float("nan"))
+    if record.trained_parameters is not None:
+        end["trained_parameters"] = float(record.trained_parameters)
+    hours = gpu_hours(record)
+    if hours is not None:
+        end["gpu_hours"] = hours
+    yield end, step, record.seconds
+
+
+def compute(facts: Mapping[str, Any], step: int) -> dict[str, float]:
+    """What `step` steps cost: petaFLOPs, and steps of OPT-125M on the same data that cost as much.
+
+    The paper's section 4.4 gives I_m = I_OPT-125M · FLOPs_OPT-125M / FLOPs_m steps of model m the cost of
+    I_OPT-125M steps of OPT-125M; the common axis of all backbones is I_OPT-125M = I_m · FLOPs_m /
+    FLOPs_OPT-125M. Empty where the facts have no FLOPs.
+    """
+    own, reference = (facts.get(name) for name in ("flops_per_step", "reference_flops_per_step"))
+    if not own or not reference:
+        return {}
+    return {"petaflops": step * own / 1e15, "flops_adjusted_step": step * own / reference}
+
+
+def gpu_hours(record: Record) -> float | None:
+    """GPUs times hours that this trial had them; 0.0 on a CPU, `None` where it was not measured."""
+    seconds, gpus = record.facts.get("device_seconds"), record.facts.get("gpus")
+    return None if seconds is None or gpus is None else float(seconds) * float(gpus) / 3600
+
+
+def chosen(scores: Mapping[str, float], metric: str | None = None) -> dict[str, float]:
+    """The scores of a split that become metrics."""
+    names = [name for name in dict.fromkeys((metric or "", *RANKED)) if name in scores]
+    return {name: scores[name] for name in names[:SHOWN]}
+
+
+def texts(tags: Mapping[str, Any]) -> dict[str, str]:
+    """Tags as MLflow takes them; absent ones are left out."""
+    return {key: str(value)[:LONGEST_TAG] for key, value in tags.items() if value not in (None, "")}
+
+
+def _prefixed(prefix: str, values: Mapping[str, float]) -> dict[str, float]:
+    return {f"{prefix}{name}": value for name, value in values.items()}

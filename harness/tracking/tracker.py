@@ -1,0 +1,176 @@
+"""MLflow as a mirror of a running benchmark: one thread of one process writes, and nothing waits for it.
+
+The truth is `harness.runs.store`. What a store misses while it is away is read back from the records when it
+answers again, or later by `sync`.
+"""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from harness.core.errors import command
+from harness.core.store_address import default_uri, login_cure, one_line, opened, shown, ui_command
+from harness.runs.info import Setting
+from harness.runs.jobs import Job, Report
+from harness.runs.mlflow_paths import ARTIFACTS
+from harness.runs.record import Record
+from harness.tracking.database import prepare
+from harness.tracking.mirror import Mirror
+from harness.tracking.spool import Spool, all_records, only_writer
+from harness.tracking.store import Store
+
+__all__ = ["Tracker", "default_uri", "ui_command"]
+
+LOG = logging.getLogger(__name__)
+
+QUEUED = 20_000
+"""Pieces of news that wait for a slow store; what comes beyond them is read from the records later."""
+
+News = Record | tuple[Job, Report]
+
+
+class Tracker:
+    """Mirrors a running benchmark in the background. No call waits for the store, and none raises."""
+
+    def __init__(
+        self,
+        out: Path | str,
+        setting: Setting,
+        *,
+        uri: str | None = None,
+        warn: Callable[[str], None] = LOG.warning,
+        retry_s: float = 30.0,
+    ) -> None:
+        """Start the writer. It first writes what the store lacks of the records that are there.
+
+        Args:
+            out: Output folder: records are read from it, and the embedded store lies in it.
+            setting: What all runs share, see `Setting.read`.
+            uri: Tracking address; `None` for the embedded store.
+            warn: Told once, in one line, when the store does not answer, and once more at the end.
+            retry_s: Seconds without a try after the store did not answer.
+        """
+        self._out, self._setting = Path(out), setting
+        self._out.mkdir(parents=True, exist_ok=True)
+        self._address = uri or default_uri(self._out)
+        self._whole = self._address
+        self.uri = shown(self._address)
+        self._warn, self._retry_s = warn, retry_s
+        self._news: queue.Queue[News | None] = queue.Queue()
+        self._behind, self._quiet_until = True, 0.0
+        self._closing = threading.Event()
+        self._refused: set[str] = set()
+        self._warned = False
+        self._mirror: Mirror | None = None
+        self._spool: Spool | None = None
+        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+        self._thread.start()
+
+    def trial_report(self, job: Job, report: Report) -> None:
+        """An evaluation of a trial or a final run."""
+        if report.dev and self._news.qsize() < QUEUED:
+            self._news.put((job, report))
+
+    def trial_ended(self, record: Record) -> None:
+        """A trial of the search, or a final run, has ended; its record is in the output folder."""
+        if self._news.qsize() < QUEUED:
+            self._news.put(record)
+        else:
+            self._behind = True
+
+    def close(self, timeout: float = 60.0) -> bool:
+        """Write what is left, end all runs, and return whether the store has everything.
+
+        Takes no longer than about `timeout` seconds.
+        """
+        self._closing.set()
+        self._news.put(None)
+        self._thread.join(timeout)
+        complete = not (self._thread.is_alive() or self._behind or self._refused)
+        if not complete:
+            self._warn(
+                f"MLflow at {self.uri} lacks some runs; the records are complete, and "
+                f"`{command('sync', self._out)}` writes the rest."
+            )
+        return complete
+
+    def _work(self) -> None:
+        with only_writer(self._out, give_up=self._closing.is_set) as ours:
+            if not ours:
+                return
+            self._catch_up()
+            while (news := self._news.get()) is not None:
+                if self._behind and time.monotonic() >= self._quiet_until:
+                    self._catch_up()
+                if not self._behind:
+                    self._take(news)
+            if self._behind:
+                self._catch_up()
+            if not self._behind:
+                self._try(lambda mirror: mirror.finish())
+
+    def _take(self, news: News) -> None:
+        """Write one piece of news; a record that was read back from the folder meanwhile is there already."""
+        if not isinstance(news, Record):
+            job, report = news
+            self._try(lambda mirror: mirror.report(job, report))
+            return
+        assert self._spool is not None
+        if self._spool.lacks(news) and self._try(lambda mirror: mirror.write(news), name=news.id):
+            self._spool.note(news)
+
+    def _catch_up(self) -> None:
+        """Write what the store lacks of the records on disk, and end what an earlier process left running."""
+        first, records = self._mirror is None, list[Record]()
+        if not self._try(self._open) or not self._try(lambda _: records.extend(all_records(self._out))):
+            return
+        assert self._mirror is not None and self._spool is not None
+        self._behind = False
+        self._refused.clear()
+        for sent in self._mirror.send(records, self._spool):
+            if sent.error is not None and not self._goes_on(sent.error, sent.record.id):
+                return
+        if first:
+            self._try(lambda mirror: mirror.finish())
+
+    def _open(self, _: object = None) -> None:
+        if self._mirror is None:
+            artifacts = self._out / ARTIFACTS if self._address == default_uri(self._out) else None
+            setting = self._setting
+            self._whole = opened(self._address)
+            prepare(self._out, self._whole, writer=True, say=self._warn)
+            store = Store(
+                self._whole,
+                experiment=setting.experiment,
+                identity=setting.identity,
+                artifacts=artifacts,
+            )
+            self._spool = Spool(self._out, store.fingerprint)
+            self._mirror = Mirror(store, setting)
+
+    def _try(self, work: Callable[[Mirror], object], name: str = "") -> bool:
+        """Whether the store took it; whatever the store does, the benchmark goes on."""
+        try:
+            work(self._mirror)  # type: ignore[arg-type]
+        except Exception as error:
+            self._goes_on(error, name)
+            return False
+        return True
+
+    def _goes_on(self, error: Exception, name: str) -> bool:
+        """After an error: whether the store answers, so that only this piece of news is bad."""
+        if not self._warned:
+            self._warned = True
+            self._warn(
+                f"MLflow at {self.uri} fails ({one_line(error, self._whole)}); the benchmark goes on without it."
+                f"{login_cure(error, self._whole)}"
+            )
+        if self._mirror is not None and self._mirror.store.answers():
+            if name:
+                self._refused.add(name)
+            return True
+        self._behind, self._quiet_until = True, time.monotonic() + self._retry_s
+        return False

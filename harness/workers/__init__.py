@@ -1,0 +1,1 @@
+"""Training of jobs: the engines that a worker of the pool runs."""

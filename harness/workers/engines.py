@@ -1,0 +1,145 @@
+"""The engine of a worker: each job goes to what trains its method, one kind of job at a time."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+
+from harness.pool.engine import Engine
+from harness.pool.files import Files, LocalFiles
+from harness.runs.jobs import Job, Report
+from harness.workers.determinism import Exact, prepare
+from lingo.methods import METHODS
+from lingo.quantized import Frozen, usual_type
+
+HEAVY = frozenset({"pack", "peft"})
+"""Kinds that hold a backbone: two at once would need its memory twice."""
+
+
+def make_engine(
+    rank: int,
+    world: int,
+    *,
+    pack: int = 1,
+    files: Files | None = None,
+    frozen: Frozen | None = None,
+    gpus: int = 0,
+    **room: int,
+) -> "Dispatch":
+    """The engine of one worker of a group of `world`.
+
+    Args:
+        pack: Most trials at once, of the methods that go into a pack.
+        files: How the worker gets at the driver's files; its own file system by default.
+        frozen: Type of the frozen weights; `None` chooses by the device.
+        gpus: GPUs that this worker was given.
+        room: `max_rank` and `max_labels` of a pack, see `harness.workers.packs.Room`.
+
+    Raises:
+        ValueError: If torch cannot use the GPU that was given: the processor of a machine that is paid for its GPU
+            would train for days, and nobody would be told.
+    """
+    refuse_unusable(gpus)
+    prepare()
+    files = files or LocalFiles()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    held = frozen or usual_type(device)
+
+    def packed() -> Engine:
+        from harness.workers.packed_engine import make_engine as packed_engine
+
+        return packed_engine(rank, world, pack=pack, files=files, frozen=held, **room)
+
+    def simple() -> Engine:
+        from harness.workers.single_engine import SimpleEngine
+
+        return SimpleEngine(rank=rank, world=world, device=device, files=files)
+
+    def peft() -> Engine:
+        from harness.workers.peft_engine import PeftEngine
+
+        return PeftEngine(rank=rank, world=world, device=device, files=files, frozen=held)
+
+    return Dispatch({"pack": packed, "simple": simple, "peft": peft})
+
+
+def refuse_unusable(gpus: float) -> None:
+    """Raises `ValueError` when torch cannot use the GPUs that this process was given."""
+    if gpus and not torch.cuda.is_available():
+        raise ValueError(
+            f"This machine's GPU must be usable by torch {torch.__version__} (CUDA {torch.version.cuda}), but is not: "
+            "the driver is missing or too old (see `nvidia-smi` there); take a newer image in the cluster file."
+        )
+
+
+class Dispatch:
+    """Hands each job to the engine of its method's kind. An engine is made when its first job comes, and let go
+    of when another that holds a backbone takes its place.
+
+    Args:
+        makers: What makes the engine of each kind in `lingo.methods.base.Engine`.
+    """
+
+    def __init__(self, makers: Mapping[str, Callable[[], Engine]]) -> None:
+        self._makers = makers
+        self._engines: dict[str, Engine] = {}
+        self._exact = Exact()
+        self._jobs: dict[str, str] = {}
+        """Kind of each job that is held."""
+
+    def free_slots(self, job: Job) -> int:
+        """How many jobs like this one fit now; none beside jobs of another kind."""
+        kind = _kind(job)
+        if any(other != kind for other in self._jobs.values()):
+            return 0
+        if self._jobs and (job.alone or self._exact.on):
+            return 0
+        return self._engine(kind).free_slots(job)
+
+    def admit(self, job: Job) -> None:
+        """Take a job. Raises `ValueError` with one clear line when it cannot be trained."""
+        kind = _kind(job)
+        self._exact.set(job.alone)
+        self._engine(kind).admit(job)
+        self._jobs[job.id] = kind
+
+    def release(self, job_id: str) -> None:
+        """Forget a job; unknown ids are ignored."""
+        kind = self._jobs.pop(job_id, None)
+        for name in [kind] if kind else list(self._engines):
+            self._engines[name].release(job_id)
+
+    def advance(self) -> Sequence[Report]:
+        """Train what is held a little further."""
+        kinds = set(self._jobs.values())
+        reports = [report for kind in kinds for report in self._engines[kind].advance()]
+        reports = [self._exact.noted(report) for report in reports]
+        for report in reports:
+            if report.status != "running":
+                self._jobs.pop(report.job, None)
+        return reports
+
+    def save(self) -> None:
+        """Checkpoints of all jobs that keep any."""
+        for kind in set(self._jobs.values()):
+            self._engines[kind].save()
+
+    def close(self) -> None:
+        """Free memory and files."""
+        self._exact.set(False)
+        for engine in self._engines.values():
+            engine.close()
+        self._engines.clear()
+        self._jobs.clear()
+
+    def _engine(self, kind: str) -> Engine:
+        if kind not in self._engines:
+            for other in HEAVY & set(self._engines) if kind in HEAVY else ():
+                self._engines.pop(other).close()
+            self._engines[kind] = self._makers[kind]()
+        return self._engines[kind]
+
+
+def _kind(job: Job) -> str:
+    """The kind of engine that a job's method asks for; an unknown method is refused by the pack's."""
+    method = METHODS.get(str(job.config.get("method")))
+    return method.engine if method else "pack"

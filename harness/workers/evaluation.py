@@ -1,0 +1,150 @@
+"""What is told of predictions: metrics of a split, and of the test split intervals, curves and the rows."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from scipy.special import expit, softmax
+from sklearn import metrics
+
+from harness.data.prepared import open_reverse_dev, open_reverse_test, open_test
+from harness.workers.confidence import intervals
+from lingo.data import Split
+from lingo.metrics import constant_scores, score
+from lingo.pack import Pack
+from lingo.slot import Slot
+from lingo.strands import average_strands, label_scores
+
+POINTS = 200
+"""Most points of a curve."""
+
+MOST_CURVES = 12
+"""Labels up to which each has its own curve; more are averaged into one."""
+
+Array = NDArray[np.float64]
+Curve = dict[str, list[float]]
+
+
+def dev_scores(pack: Pack, slot: Slot, folder: Path) -> dict[str, float]:
+    """Metrics of a slot on the dev split of its prepared folder, averaged over both strands where it has them."""
+    logits = _predict(pack, slot, slot.data.dev, open_reverse_dev(folder))
+    return score(slot.data.kind, logits, slot.data.dev.labels)
+
+
+def final_predictions(pack: Pack, slot: Slot, folder: Path) -> tuple[Array, NDArray[np.generic]]:
+    """Opens the test split: (logits, labels) of its rows. For the final stage alone.
+
+    Raises:
+        InputError: If the folder has no test split.
+    """
+    test = open_test(folder)
+    return _predict(pack, slot, test, open_reverse_test(folder)), test.labels
+
+
+def _predict(pack: Pack, slot: Slot, split: Split, reverse: Split | None) -> Array:
+    logits = pack.predict(slot, split)
+    if reverse is None:
+        return logits
+    return average_strands(slot.data.kind, logits, pack.predict(slot, reverse))
+
+
+def final_facts(
+    kind: str,
+    logits: Array,
+    labels: NDArray[np.generic],
+    *,
+    train_labels: NDArray[np.generic] | None = None,
+    names: Sequence[str] = (),
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Facts of test predictions: `collapsed`, `constant`, `interval`, `confusion`, `roc`, `pr` and `test_labels`.
+
+    Args:
+        kind, logits, labels: As `lingo.metrics.score` takes them.
+        train_labels: Labels of train, in the unit of `labels`, for `constant`.
+        names: Names of a multi-label task's labels.
+        seed: Of the bootstrap.
+
+    Returns:
+        `collapsed`: one class, or value, predicted for all rows. `constant`: what train's largest class or mean
+        scores for every row (`lingo.metrics.constant_scores`). `interval`: metric → [low, high], 95 %, 1,000
+        resamples of rows; without the metrics that have none (`harness.workers.confidence.intervals`). `confusion`:
+        counts [truth][predicted] of a classification. `roc`, `pr`: label → {"x", "y"} of at most 200 points; one mean
+        curve for tasks of many labels. `test_labels`: names, auroc and auprc of each label of a multi-label task.
+    """
+    truth = np.asarray(labels)
+    scores = score(kind, logits, truth)
+    facts: dict[str, Any] = {"collapsed": bool(scores.get("collapsed", 0.0) == 1.0)}
+    facts["interval"] = intervals(kind, logits, truth, rng=np.random.default_rng([seed, 95]), scores=scores)
+    if train_labels is not None:
+        facts["constant"] = constant_scores(kind, train_labels, truth)
+    if not np.isfinite(logits).all():
+        return facts
+    if kind == "classification":
+        classes = range(logits.shape[1])
+        table = metrics.confusion_matrix(truth, logits.argmax(axis=1), labels=list(classes))
+        facts["confusion"] = table.tolist()
+        chances = softmax(logits, axis=1)
+        wanted = [1] if len(classes) == 2 else classes
+        facts |= _curves({str(c): (truth == c, chances[:, c]) for c in wanted})
+    if kind == "multilabel":
+        facts["test_labels"] = {"names": list(names), **label_scores(logits, truth)}
+        titles = list(names) or [str(i) for i in range(logits.shape[1])]
+        facts |= _curves({name: (truth[:, i] > 0.5, logits[:, i]) for i, name in enumerate(titles)})
+    return facts
+
+
+def _curves(scores: dict[str, tuple[NDArray[np.bool_], Array]]) -> dict[str, dict[str, Curve]]:
+    """ROC and precision-recall curves of every label that has both kinds of rows."""
+    defined = {name: both for name, both in scores.items() if both[0].any() and not both[0].all()}
+    found: dict[str, dict[str, Curve]] = {"roc": {}, "pr": {}}
+    for name, (positive, score_) in defined.items():
+        fpr, tpr, _ = metrics.roc_curve(positive, score_)
+        precision, recall, _ = metrics.precision_recall_curve(positive, score_)
+        found["roc"][name] = _thin(fpr, tpr)
+        found["pr"][name] = _thin(recall[::-1], precision[::-1])
+    if len(defined) > MOST_CURVES:
+        title = f"mean of {len(defined)} labels"
+        return {kind: {title: _mean_curve(list(curves.values()))} for kind, curves in found.items()}
+    return found
+
+
+def _thin(x: Array, y: Array) -> Curve:
+    """At most `POINTS` of a curve, both ends among them."""
+    at = np.unique(np.linspace(0, len(x) - 1, min(len(x), POINTS)).round().astype(int))
+    return {"x": x[at].round(6).tolist(), "y": y[at].round(6).tolist()}
+
+
+def _mean_curve(curves: Sequence[Curve]) -> Curve:
+    """Vertical average on an even grid."""
+    grid = np.linspace(0, 1, POINTS)
+    mean = np.mean([np.interp(grid, curve["x"], curve["y"]) for curve in curves], axis=0)
+    return {"x": grid.round(6).tolist(), "y": mean.round(6).tolist()}
+
+
+def write_predictions(path: Path, kind: str, logits: Array, labels: NDArray[np.generic]) -> None:
+    """A parquet file with a line for each row of the test split, in its order.
+
+    Columns: `row`; of a classification `label` and `score_<class>` (probabilities), of a multi-label task
+    `label_<i>` and `score_<i>` (probabilities), of a regression `label` and `score`.
+    """
+    columns: dict[str, Any] = {"row": np.arange(len(labels), dtype=np.int64)}
+    truth = np.asarray(labels)
+    if kind == "multilabel":
+        columns |= {f"label_{i}": truth[:, i].astype(np.int8) for i in range(truth.shape[1])}
+        columns |= {f"score_{i}": expit(logits[:, i]).astype(np.float32) for i in range(logits.shape[1])}
+    elif kind == "classification":
+        chances = softmax(logits, axis=1)
+        columns |= {"label": truth} | {f"score_{c}": chances[:, c] for c in range(logits.shape[1])}
+    else:
+        columns |= {"label": truth, "score": logits.reshape(len(logits), -1)[:, 0]}
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        pq.write_table(pa.table(columns), temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

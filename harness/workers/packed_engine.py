@@ -1,0 +1,355 @@
+"""The engine of a worker: jobs of the pool trained in the slots of a `lingo.pack.Pack`."""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from harness.core.wording import one_line
+from harness.data.prepared import open_prepared, read_recipe
+from harness.pool.files import Files, LocalFiles
+from harness.runs.jobs import Job, Report
+from harness.workers.checkpoints import Checkpoints
+from harness.workers.epochs import Epochs
+from harness.workers.facts import cost_facts
+from harness.workers.packs import Room, build, is_full, load, local_source, rank_of
+from harness.workers.peers import Peers, ShortOfMemory
+from harness.workers.shared_prefixes import Prefixes, prefix_key
+from harness.workers.starts import Starts
+from harness.workers.training import Training
+from lingo.backbones import Backbone
+from lingo.batch import Share
+from lingo.data import TaskData
+from lingo.pack import EVAL_TOKENS, Pack
+from lingo.quantized import Frozen
+from lingo.sites import target_paths
+from lingo.slot import Slot
+from lingo.trial import TrialConfig
+
+log = logging.getLogger(__name__)
+
+SLICE_S = 0.2
+"""Longest time between two looks at the pool's orders, for a worker that trains alone."""
+
+SLICE_STEPS = 4
+"""Steps between two looks for workers that train together: each must do the same number."""
+
+LOSS_STEPS = 32
+"""Steps between two looks at the losses, each of which waits for the device."""
+
+
+def make_engine(
+    rank: int,
+    world: int,
+    *,
+    pack: int = 1,
+    files: Files | None = None,
+    max_rank: int = 16,
+    max_labels: int = 2,
+    frozen: Frozen = "fp32",
+) -> "LingoEngine":
+    """The engine of one worker of a group of `world`; the other arguments are those of `harness.workers.packs.Room`."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    room = Room(pack=pack, max_rank=max_rank, max_labels=max_labels, frozen=frozen)
+    return LingoEngine(rank=rank, world=world, device=device, room=room, files=files)
+
+
+class LingoEngine:
+    """Trains jobs of one backbone at a time, as many at once as the pack has slots.
+
+    The pack is built for the first job that comes, and anew when it is empty and the next does not fit: another
+    backbone, full fine-tuning instead of adapters, a larger rank or head than it has room for.
+
+    Args:
+        rank, world: This worker's place in its group; every worker of a group gets the same calls.
+        device: Where the backbone and the adapters are.
+        room: What a pack holds; by default `capacity` trials of the usual sizes.
+        files: How to get at the driver's files.
+    """
+
+    def __init__(
+        self,
+        *,
+        rank: int = 0,
+        world: int = 1,
+        device: str = "cpu",
+        capacity: int = 1,
+        room: Room | None = None,
+        files: Files | None = None,
+    ) -> None:
+        self._share, self._device, self._room = Share(rank, world), device, room or Room(pack=capacity)
+        self._files: Files = files or LocalFiles()
+        self._peers = Peers(world)
+        self._backbone: tuple[tuple[str, int, Frozen], Backbone] | None = None
+        self._pack: Pack | None = None
+        self._most = self._room.pack
+        self._alone = False
+        self._data: dict[str, TaskData] = {}
+        self._new_tokens: dict[str, int] = {}
+        self._jobs: dict[str, Training] = {}
+        self._prefixes = Prefixes(self._files)
+        self._starts = Starts(self._prefixes, self._share, self._peers.reduce, device)
+        self._epochs = Epochs(self._prefixes, self._files, self._share, self._peers, device)
+        self._news: list[Report] = []
+        self._unseen = 0
+        """Steps since the last look at the losses."""
+
+    # --- the pool's calls ---------------------------------------------------------------------------------
+
+    def free_slots(self, job: Job) -> int:
+        """How many jobs like this one fit now: beside others only on the same backbone and in the same pack."""
+        config = TrialConfig.from_dict(job.config)
+        if not self._jobs:
+            return 1 if is_full(config) or job.alone else self._most
+        if job.alone or self._alone:
+            return 0
+        with self._peers.together():
+            if self._pack is None or not self._suits(self._pack, job, config):
+                return 0
+            return min(self._pack.capacity, self._most) - len(self._jobs)
+
+    def admit(self, job: Job) -> None:
+        """Take a job, from its newest whole checkpoint where it has one.
+
+        Raises:
+            ValueError: When its configuration, data or backbone cannot be used.
+            WorkerFailed: When another worker of the group cannot take it.
+        """
+        try:
+            with self._peers.together():
+                self._admit(job)
+        except Exception:
+            self.release(job.id)
+            if self._share.of > 1 and not self._jobs:  # some may have built what others have not
+                self._close_pack()
+                self._backbone = None
+            raise
+
+    def _admit(self, job: Job) -> None:
+        config = TrialConfig.from_dict(job.config)
+        problems = config.problems()
+        if problems:
+            raise ValueError(" ".join(problems))
+        data = self._open(job.data)
+        if self._pack is None or not self._suits(self._pack, job, config):
+            self._build(job, config, data)
+        assert self._pack is not None and self._backbone is not None
+        if job.alone:  # what a lack of memory once asked of another job is no matter of this one
+            self._pack.micro_batches, self._pack.eval_tokens = 1, EVAL_TOKENS
+        paths = () if self._pack.full else target_paths(self._backbone[1], config.targets)
+        training = Training(
+            job,
+            self._files.fetch(job.data),
+            Slot(config=config, data=data, paths=paths, row=-1),
+            checkpoints=Checkpoints.of(job, self._files),
+        )
+        training.costs = cost_facts(self._pack, training.probe)
+        training.key = prefix_key(training, self._backbone[1].digest, self._room.frozen)
+        self._starts.place(self._pack, training)
+        self._jobs[job.id] = training
+        self._news += training.reports
+
+    def release(self, job_id: str) -> None:
+        """Forget a job and free its slot; unknown ids are ignored."""
+        self._news = [report for report in self._news if report.job != job_id]
+        self._drop(job_id)
+
+    def advance(self) -> Sequence[Report]:
+        """Some steps of every job, and a report of each that came to the end of an epoch."""
+        if not self._news and self._pack is not None and self._pack.slots:
+            with self._peers.together():
+                self._train(self._pack)
+        news, self._news = self._news, []
+        return news
+
+    def save(self) -> None:
+        """A generation of every job that has a slot, in the middle of its epoch."""
+        if self._pack is not None:
+            for training in self._slotted():
+                self._epochs.save(self._pack, training)
+
+    def close(self) -> None:
+        """Let go of the pack and the backbone."""
+        self._close_pack()
+        self._backbone = None
+        self._jobs.clear()
+        self._data.clear()
+        self._news.clear()
+
+    # --- training -----------------------------------------------------------------------------------------
+
+    def _train(self, pack: Pack) -> None:
+        """Steps until there is news or it is time to look at the orders."""
+        end, steps = time.monotonic() + SLICE_S, 0
+        for training in self._slotted():
+            if training.slot and training.slot.done:
+                self._report(pack, training)  # a checkpoint of its last step
+        while not self._news and pack.slots:
+            if not self._step(pack):
+                return
+            steps += 1
+            for training in self._slotted():
+                if training.slot and training.slot.step % training.slot.steps_per_epoch == 0:
+                    self._report(pack, training)
+            self._prefixes.part(pack)
+            if self._share.index == 0:
+                for training in self._jobs.values():
+                    self._prefixes.keep(training, pack)
+            if self._unseen >= LOSS_STEPS:
+                self._look_at_losses(pack)
+            if steps >= SLICE_STEPS if self._share.of > 1 else time.monotonic() >= end:
+                return
+
+    def _slotted(self) -> list[Training]:
+        """The jobs that have a slot, in the order of their admission."""
+        return [training for training in self._jobs.values() if training.slot is not None]
+
+    def _step(self, pack: Pack) -> bool:
+        """One step of all slots. False where memory was too small for it: then less is tried the next time."""
+        begun, running = time.monotonic(), self._slotted()
+        due = [one for one in running if one.slot and one.trajectory.due(one.slot)]
+        try:
+            pack.step()
+        except torch.OutOfMemoryError as problem:
+            if pack.midway:
+                raise
+            self._peers.short(problem)
+            line = one_line(problem)
+        else:
+            for training in due:
+                assert training.slot is not None
+                training.trajectory.take(pack, training.slot)
+            for training in running:
+                training.device_seconds += (time.monotonic() - begun) / len(running)
+            self._unseen += 1
+            return True
+        self._need_less(pack, line)
+        return False
+
+    def _report(self, pack: Pack, training: Training) -> None:
+        """Evaluate at an epoch's end; what has ended, and what goes the same way, leaves its slot."""
+        self._news += (reports := self._epochs.evaluate(pack, training))
+        for report in reports:
+            if report.status != "running":
+                self._drop(report.job)
+
+    def _look_at_losses(self, pack: Pack) -> None:
+        """Fail the trials whose training loss is no longer finite, and those that go the same way."""
+        self._unseen, lost = 0, pack.first_lost()
+        for training in self._slotted():
+            if training.slot in lost:
+                self._fail(self._epochs.diverged(training, lost[training.slot]))
+
+    def _fail(self, reports: Sequence[Report]) -> None:
+        self._news += reports
+        for report in reports:
+            self._drop(report.job)
+
+    def _need_less(self, pack: Pack, problem: str) -> None:
+        """Out of memory: the newer half of the trials goes back to the queue; a lone one gets smaller batches."""
+        if self._device == "cuda":
+            torch.cuda.empty_cache()
+        slotted = self._slotted()
+        if len(slotted) > 1:
+            self._most = len(slotted) // 2
+            log.warning("out of memory with %d trials at once; going on with %d", len(slotted), self._most)
+            for training in list(self._jobs.values())[self._most :]:
+                self._hand_back(pack, training)
+            return
+        (training,) = slotted
+        size = training.probe.config.batch_size
+        if pack.micro_batches < size:
+            pack.micro_batches = min(size, 2 * pack.micro_batches)
+            log.warning("out of memory with one trial; its batches go in %d parts", pack.micro_batches)
+            return
+        error = f"out of memory with one trial and batches of one sequence ({problem})."
+        self._fail(self._epochs.fail(training, error))
+
+    def _hand_back(self, pack: Pack, training: Training) -> None:
+        """Let another worker, or a later time, go on with a job."""
+        self._epochs.save(pack, training)
+        self._drop(training.job.id)
+        self._news.append(Report(job=training.job.id, number=0, status="returned"))
+
+    def _drop(self, job_id: str) -> None:
+        training = self._jobs.pop(job_id, None)
+        if training is None or self._pack is None:
+            return
+        self._prefixes.leave(training, self._pack)
+        if training.slot in self._pack.slots:
+            self._pack.release(training.slot)
+
+    # --- the pack -----------------------------------------------------------------------------------------
+
+    def _needs(self, job: Job, *, full: bool) -> tuple[str, int, Frozen]:
+        """The backbone of a job, how many embedding rows its tokens add, and its number type."""
+        if job.data not in self._new_tokens:
+            self._new_tokens[job.data] = int(read_recipe(self._files.fetch(job.data)).get("new_tokens", 0))
+        return job.backbone, self._new_tokens[job.data], "fp32" if full else self._room.frozen
+
+    def _suits(self, pack: Pack, job: Job, config: TrialConfig) -> bool:
+        full = is_full(config)
+        return (
+            self._backbone is not None
+            and self._backbone[0] == self._needs(job, full=full)
+            and pack.full == full
+            and self._alone == job.alone
+            and (full or rank_of(config) <= pack.layout.rank)
+            and self._open(job.data).num_labels <= pack.layout.labels
+            and (not job.alone or self._room_of(job, config, self._open(job.data)).holds_no_more(pack.layout))
+        )
+
+    def _room_of(self, job: Job, config: TrialConfig, data: TaskData) -> Room:
+        """What the pack of a job holds; of one that is trained alone just that job, since the sizes of tensors enter
+        into how their sums are rounded."""
+        if not job.alone:
+            return self._room
+        rank = max(1, rank_of(config))
+        return replace(self._room, pack=1, max_rank=rank, max_labels=data.num_labels)
+
+    def _build(self, job: Job, config: TrialConfig, data: TaskData) -> None:
+        if self._jobs:
+            raise ValueError(f"{job.id} does not fit beside the jobs that this worker trains.")
+        self._close_pack()
+        full, self._alone = is_full(config), job.alone
+        room = self._room_of(job, config, data)
+        needs = self._needs(job, full=full)
+        if self._backbone is None or self._backbone[0] != needs:
+            self._backbone, self._most = None, self._room.pack
+            source = local_source(job.backbone, self._files)
+            self._backbone = (
+                needs, load(source, self._room, full=full, device=self._device, new_tokens=needs[1])
+            )  # fmt: skip
+        while self._pack is None:
+            problem = None
+            try:
+                self._pack = build(
+                    self._backbone[1],
+                    room,
+                    config,
+                    data.num_labels,
+                    capacity=1 if job.alone else self._most,
+                    share=self._share,
+                    reduce=self._peers.reduce,
+                )
+            except torch.OutOfMemoryError as short:
+                problem = short
+            if self._peers.short(problem):
+                self._close_pack()
+                if full or job.alone or self._most == 1:
+                    raise problem or ShortOfMemory("another worker has no room for a pack of one trial.")
+                self._most //= 2
+                log.warning("out of memory for a pack; packs of %d trials", self._most)
+
+    def _close_pack(self) -> None:
+        if self._pack is not None:
+            self._pack.close()
+        self._pack = None
+        self._prefixes.forget()
+
+    def _open(self, folder: str) -> TaskData:
+        if folder not in self._data:
+            self._data[folder] = open_prepared(self._files.fetch(folder))
+        return self._data[folder]

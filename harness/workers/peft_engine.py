@@ -1,0 +1,87 @@
+"""The engine of the library peft's methods: one job at a time on one backbone."""
+
+import logging
+from typing import Any
+
+from harness.data.prepared import read_recipe
+from harness.runs.jobs import Job
+from harness.workers.adapter_files import input_of
+from harness.workers.packs import local_source
+from harness.workers.single_engine import Held, SimpleEngine
+from lingo.adapter_folder import adapter_digest
+from lingo.backbones import Backbone
+from lingo.data import TaskData
+from lingo.embeddings import add_rows
+from lingo.foreign import PeftNetwork, export_peft, peft_problem, peft_trial
+from lingo.quantized import Frozen, load_frozen
+from lingo.single import GradientTrial, Single
+from lingo.target import ExportError
+from lingo.trial import TrialConfig
+
+log = logging.getLogger(__name__)
+
+
+class PeftEngine(SimpleEngine):
+    """Trains jobs of `lokr`, `loha` and their like. The backbone stays loaded from job to job."""
+
+    def __init__(self, *, frozen: Frozen | None = None, **place: Any) -> None:
+        super().__init__(**place)
+        self._frozen = frozen
+        self._loaded: tuple[tuple[str, int], Backbone] | None = None
+
+    def release(self, job_id: str) -> None:
+        """Forget a job and give the backbone its own layers back; unknown ids are ignored."""
+        held = self._held
+        super().release(job_id)
+        if held is not None and self._held is None:
+            self._network(held.trial).detach()
+
+    def close(self) -> None:
+        """Let go of everything."""
+        if self._held is not None:
+            self.release(self._held.job.id)
+        super().close()
+        self._loaded = None
+
+    def _trial(self, job: Job, config: TrialConfig, data: TaskData) -> Single:
+        problem = peft_problem()
+        if problem is not None:
+            raise ValueError(f"`{config.method}` {problem}")
+        backbone = self._backbone(job)
+        return peft_trial(backbone, config, data, device=self._device)
+
+    def _backbone(self, job: Job) -> Backbone:
+        """The job's backbone, with embedding rows for tokens that are not its own."""
+        new_tokens = int(read_recipe(self._files.fetch(job.data)).get("new_tokens", 0))
+        key = (job.backbone, new_tokens)
+        if self._loaded is None or self._loaded[0] != key:
+            self._loaded = None
+            source = local_source(job.backbone, self._files)
+            backbone = load_frozen(source, self._frozen, device=self._device)
+            add_rows(backbone, new_tokens)
+            self._loaded = (key, backbone)
+        return self._loaded[1]
+
+    @staticmethod
+    def _network(trial: Single) -> PeftNetwork:
+        assert isinstance(trial, GradientTrial) and isinstance(trial.network, PeftNetwork)
+        return trial.network
+
+    def _save(self, held: Held, facts: dict[str, Any]) -> dict[str, Any]:
+        """Write the trained adapter in peft's own layout. A disk that refuses costs the file, not the result."""
+        job, trial = held.job, held.trial
+        if not job.adapter or self._rank:
+            return {}
+        assert isinstance(trial, GradientTrial)
+        try:
+            local = self._files.place(job.adapter)
+            card = {"task": trial.data.name, "study": job.study, **facts}
+            export_peft(
+                self._network(trial), trial, local, card=card, **input_of(self._files.fetch(job.data))
+            )
+            digest = adapter_digest(local)
+            self._files.send(local, job.adapter)
+        except (ExportError, OSError) as problem:
+            log.warning("no adapter of %s: %s", job.id, problem)
+            return {"adapter_error": str(problem)}
+        return {"adapter": job.adapter, "adapter_digest": digest}

@@ -1,0 +1,143 @@
+"""Shared prefixes: trials that agree on all but p, bT and ΔT are one trial until the first of them allocates.
+
+In a pack, one of such trials leads and the others wait, each in a place reserved for it, until a step before
+the first allocation of either; there they fork (`lingo.state.fork_slot`). Across time, the leader's state is
+kept under `<checkpoints>/prefixes/` for trials that come later.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.pool.files import Files
+from harness.workers.checkpoints import Checkpoints, Generation, generation_name
+from harness.workers.training import Training
+from lingo.pack import Pack
+from lingo.state import fork_slot, shared_settings
+
+
+@dataclass
+class _Family:
+    leader: Training
+    followers: list[Training] = field(default_factory=list)
+
+
+def prefix_key(training: Training, backbone_digest: str, frozen: str) -> str | None:
+    """What trials with the same prefix have in common; `None` for methods that never allocate."""
+    if training.probe.schedule is None:
+        return None
+    parts: list[Any] = [backbone_digest, frozen, training.probe.data.digest, training.job.data]
+    parts.append(shared_settings(training.probe.config))
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+class Prefixes:
+    """The families of the trials that one worker holds, and the states that it keeps for later ones."""
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+        self._families: dict[str, _Family] = {}
+
+    # --- in the pack --------------------------------------------------------------------------------------
+
+    def leader(self, training: Training) -> Training | None:
+        """The trial whose prefix this one can wait for, if there is one."""
+        family = self._families.get(training.key) if training.key else None
+        if family is None or family.leader.slot is None:
+            return None
+        return family.leader if family.leader.slot.step < min(family.leader.first, training.first) else None
+
+    def wait(self, training: Training) -> None:
+        """Wait for the leader of this prefix."""
+        assert training.key is not None
+        training.follow(self._families[training.key].leader)
+        self._families[training.key].followers.append(training)
+
+    def lead(self, training: Training) -> None:
+        """Be followed from now on, where nobody leads and the prefix is not over."""
+        key = training.key
+        assert training.slot is not None
+        if key and key not in self._families and training.slot.step < training.first:
+            self._families[key] = _Family(training)
+
+    def followers(self, training: Training) -> list[Training]:
+        """Who waits for this trial."""
+        family = self._led_by(training)
+        return list(self._families[family].followers) if family else []
+
+    def part(self, pack: Pack) -> None:
+        """Fork whoever must go his own way from the present step on; the last to allocate leads the rest."""
+        for key, family in list(self._families.items()):
+            slot = family.leader.slot
+            assert slot is not None
+            for follower in [one for one in family.followers if one.first - 1 <= slot.step]:
+                self._fork(pack, family, follower)
+            if family.leader.first - 1 <= slot.step:
+                self._hand_on(pack, key)
+
+    def leave(self, training: Training, pack: Pack) -> None:
+        """A trial goes: a follower without trace, from a leader one of its followers takes over."""
+        for family in self._families.values():
+            if training in family.followers:
+                family.followers.remove(training)
+                return
+        key = self._led_by(training)
+        if key:
+            self._hand_on(pack, key)
+
+    def forget(self) -> None:
+        """The pack is gone."""
+        self._families.clear()
+
+    def _led_by(self, training: Training) -> str | None:
+        return next((key for key, family in self._families.items() if family.leader is training), None)
+
+    def _hand_on(self, pack: Pack, key: str) -> None:
+        """The follower that allocates last leads the others; without any, the family is over."""
+        family = self._families.pop(key)
+        if family.followers:
+            heir = max(family.followers, key=lambda follower: follower.first)
+            self._fork(pack, family, heir)
+            self._families[key] = _Family(heir, family.followers)
+
+    @staticmethod
+    def _fork(pack: Pack, family: _Family, follower: Training) -> None:
+        assert family.leader.slot is not None
+        family.followers.remove(follower)
+        follower.slot = fork_slot(pack, family.leader.slot, follower.probe.config)
+        follower.shared = follower.samples(follower.slot.step)
+        follower.counted = family.leader.counted
+
+    # --- across time --------------------------------------------------------------------------------------
+
+    def keep(self, training: Training, pack: Pack) -> None:
+        """Keep this trial's state where others may start from it: when the budget starts to fall, which all of
+        them can use, and right before the trial's first allocation."""
+        states, slot = self._states(training), training.slot
+        if states is None or slot is None or slot.schedule is None or not slot.step:
+            return
+        if slot.step not in (slot.schedule.first, training.first - 1):
+            return
+        names = states.names()
+        if generation_name(slot.step) not in names:
+            states.save(pack, slot, training.progress(), keep=names)
+
+    def kept(self, training: Training) -> Generation | None:
+        """The latest kept state from which this trial can start."""
+        states = self._states(training)
+        if states is None:
+            return None
+        return next((one for one in states.newest() if one.step < training.first), None)
+
+    def read(self, training: Training, name: str) -> Generation:
+        """The kept state of this name. Raises `StateError`."""
+        states = self._states(training)
+        assert states is not None
+        return states.read(name)
+
+    def _states(self, training: Training) -> Checkpoints | None:
+        job, key = training.job, training.key
+        if key is None or not job.siblings or not job.checkpoints:
+            return None
+        return Checkpoints(self._files, f"{job.checkpoints}/prefixes/{key}")

@@ -1,0 +1,235 @@
+"""A job in training: where it stands, what it has reported, its best weights; saved and restored as plain data."""
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load as load_tensors
+from torch import Tensor
+
+from harness.runs.jobs import Job, Report
+from harness.workers.best_epoch import best_of, better
+from harness.workers.checkpoints import Checkpoints, Generation, generation_name
+from lingo.pack import Pack
+from lingo.parameters import rank_counts
+from lingo.slot import Slot
+from lingo.state import StateError, read_state, weights
+
+POINTS = 100
+"""Most points of a rank trajectory."""
+
+
+class Trajectory:
+    """Ranks that a trial's allocations have kept in each adapted matrix: of all of them, or of so many, evenly.
+
+    Which ones follows from the schedule alone. What an allocation keeps holds until the next one, so a reader draws
+    steps; what it zeroes (`in_place`) may be learnt anew meanwhile, and is not counted.
+    """
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+        self.steps: list[int] = []
+        self.ranks: list[list[int]] = []
+        self._waiting: list[tuple[int, Tensor]] = []
+
+    def due(self, slot: Slot) -> bool:
+        """Whether the next step ends with an allocation that gets a point."""
+        schedule, step = slot.schedule, slot.step + 1
+        if schedule is None or not slot.allocates():
+            return False
+        number, others, most = schedule.before(step), schedule.before(schedule.last), POINTS - 2
+        return (
+            step == schedule.last or others <= most or number * most // others > (number - 1) * most // others
+        )
+
+    def take(self, pack: Pack, slot: Slot) -> None:
+        """Add the present ranks; they stay on the device until somebody asks."""
+        if not self.paths:
+            self.paths = list(slot.paths)
+            self.steps, self.ranks = [0, *self.steps], [[slot.rank] * len(slot.paths), *self.ranks]
+        self._waiting.append((slot.step, rank_counts(pack, slot)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; waits for the device."""
+        for step, counts in self._waiting:
+            self.steps.append(step)
+            self.ranks.append([int(count) for count in counts.tolist()])
+        self._waiting.clear()
+        return {"steps": list(self.steps), "paths": list(self.paths), "ranks": [*self.ranks]}
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """The inverse of `to_dict`."""
+        self.paths, self.steps = list(saved["paths"]), list(saved["steps"])
+        self.ranks = [list(row) for row in saved["ranks"]]
+
+
+@dataclass
+class Best:
+    """The best evaluation that counts: its weights, and the generation that should hold them on disk."""
+
+    epoch: int
+    number: int
+    dev: dict[str, float]
+    generation: str
+    weights: dict[str, Tensor]
+
+
+@dataclass(eq=False)
+class Training:
+    """A job in its slot, or waiting beside the trial whose prefix it will take over.
+
+    Attributes:
+        job, folder: What is trained, and its prepared data on this host.
+        probe: A slot that no pack holds, for numbers that follow from configuration and data alone.
+        slot: Its slot in the pack; `None` while it waits.
+        checkpoints: Where its generations go; `None` keeps none.
+        begun: Monotonic seconds of its admission, less those it had trained before.
+        costs: Facts that do not change (FLOPs of a step).
+        key: What it has in common with trials of the same prefix; `None` for methods that never allocate.
+        reports: Evaluations so far.
+        counted: Steps whose losses earlier reports hold.
+        device_seconds: Its share of the group's wall time.
+        shared: Samples taken over from another trial's prefix.
+        best: Best evaluation so far, of a job with patience.
+    """
+
+    job: Job
+    folder: Path
+    probe: Slot
+    slot: Slot | None = None
+    checkpoints: Checkpoints | None = None
+    begun: float = field(default_factory=time.monotonic)
+    costs: dict[str, Any] = field(default_factory=dict)
+    key: str | None = None
+    reports: list[Report] = field(default_factory=list)
+    counted: int = 0
+    device_seconds: float = 0.0
+    shared: int = 0
+    best: Best | None = None
+    trajectory: Trajectory = field(default_factory=Trajectory)
+
+    @property
+    def first(self) -> int:
+        """The first step that allocates; one after the last where none does."""
+        schedule = self.probe.schedule
+        return schedule.first_allocation() if schedule else self.probe.total_steps + 1
+
+    @property
+    def counts_from(self) -> int:
+        """The first step whose evaluation may be the best: T for methods with a budget, whose ranks are above it
+        before."""
+        return self.probe.schedule.last if self.probe.schedule else 0
+
+    def samples(self, step: int) -> int:
+        """Sequences in the first `step` steps; an epoch's last batch may be smaller."""
+        rows, size = len(self.probe.data.train), self.probe.config.batch_size
+        epochs, rest = divmod(step, self.probe.steps_per_epoch)
+        return epochs * rows + min(rest * size, rows)
+
+    # --- patience -----------------------------------------------------------------------------------------
+
+    def note(self, pack: Pack, dev: Mapping[str, float]) -> None:
+        """Keep the weights of an evaluation that counts and is the best so far, where the job has patience."""
+        assert self.slot is not None
+        if self.job.patience is None or self.slot.step < self.counts_from:
+            return
+        if self.best is not None and not better(dev, self.best.dev, self.job.metric):
+            return
+        self.best = Best(
+            epoch=self.slot.epoch,
+            number=len(self.reports) + 1,
+            dev=dict(dev),
+            weights=weights(pack, self.slot),
+            generation=generation_name(self.slot.step),
+        )
+
+    def out_of_patience(self, number: int) -> bool:
+        """Whether evaluation `number` is the last that the job waits for a better one."""
+        if self.job.patience is None or self.best is None:
+            return False
+        return number - self.best.number >= self.job.patience
+
+    # --- saving -------------------------------------------------------------------------------------------
+
+    def progress(self) -> dict[str, Any]:
+        """What a checkpoint keeps beside the slot."""
+        told = [asdict(replace(report, facts={})) for report in self.reports[:-1]]
+        told += [asdict(report) for report in self.reports[-1:]]
+        best = self.best and {
+            "epoch": self.best.epoch,
+            "number": self.best.number,
+            "dev": self.best.dev,
+            "generation": self.best.generation,
+        }
+        return {
+            "reports": told,
+            "counted": self.counted,
+            "device_seconds": self.device_seconds,
+            "shared": self.shared,
+            "trajectory": self.trajectory.to_dict(),
+            "best": best,
+        }
+
+    def restore(self, found: Generation) -> None:
+        """Stand where this checkpoint was taken; the weights of `best` come with `restore_best`."""
+        progress = found.progress
+        self.reports = [Report(**{**told, "job": self.job.id}) for told in progress["reports"]]
+        self.begun -= self.reports[-1].seconds if self.reports else 0.0
+        self.counted = progress["counted"]
+        self.device_seconds = progress["device_seconds"]
+        self.shared = progress["shared"]
+        self.trajectory.restore(progress["trajectory"])
+
+    def read_generation(self, name: str) -> Generation:
+        """A generation that another worker of the group has found, with its best weights. Raises `StateError`."""
+        assert self.checkpoints is not None
+        found = self.checkpoints.read(name)
+        self.restore_best(found)
+        return found
+
+    def restore_best(self, generation: Generation) -> None:
+        """Take the best weights from the generation that holds them.
+
+        Raises:
+            StateError: If they are not there, also because another rule chose which to keep (older checkpoints).
+        """
+        self.best = None
+        if self.job.patience is None:
+            return
+        told = [
+            (report["number"], report["dev"])
+            for report in generation.progress["reports"]
+            if report["step"] >= self.counts_from
+        ]
+        number, saved = best_of(told, self.job.metric), generation.progress["best"]
+        if number is None:
+            return
+        if saved is None or saved["number"] != number:
+            raise StateError(
+                f"{generation.folder} lacks the weights of evaluation {number}, the best that counts."
+            )
+        if saved["generation"] != generation.name:
+            assert self.checkpoints is not None
+            generation = self.checkpoints.read(saved["generation"])
+        _, blob = read_state(generation.folder)
+        kept = {name: saved[name] for name in ("epoch", "number", "dev", "generation")}
+        self.best = Best(**kept, weights=load_tensors(blob))
+
+    def follow(self, leader: "Training") -> None:
+        """Stand where the trial stands whose prefix this one shares."""
+        self.reports = [self.like(report) for report in leader.reports]
+        self.counted = leader.counted
+
+    def like(self, report: Report) -> Report:
+        """Another trial's evaluation as this one's own: up to here they are the same."""
+        facts = {"samples": self.samples(report.step), "samples_shared": self.samples(report.step)}
+        seconds = time.monotonic() - self.begun
+        return replace(report, job=self.job.id, seconds=seconds, facts={**self.costs, **facts})
+
+
+def finite(*values: float) -> bool:
+    """Whether all are numbers."""
+    return all(math.isfinite(value) for value in values)

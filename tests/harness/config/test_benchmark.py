@@ -1,0 +1,138 @@
+"""The benchmark's settings: strict, frozen, and an identity that says what is measured."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from harness.cluster.file import read_cluster, with_price
+from harness.config.benchmark import MACHINE, Benchmark, build, seconds_of
+from harness.core.errors import InputError, nearest
+from lingo.methods import DEFAULT_METHODS, METHODS
+
+ROOT = Path(__file__).resolve().parents[3]
+OPTIONS = {"tasks": ("H3", "prom/prom_300_tata"), "models": ("opt-125m",)}
+
+
+def problems(**options):
+    with pytest.raises(InputError) as caught:
+        build(OPTIONS | options)
+    return caught.value.problems
+
+
+def test_defaults_and_full_names():
+    benchmark = build(OPTIONS)
+    assert benchmark.tasks == ("EMP/H3", "prom/prom_300_tata")
+    assert benchmark.suite == "custom" and benchmark.methods == DEFAULT_METHODS
+    assert (benchmark.epochs, benchmark.batch_size, benchmark.seeds) == (5, 8, (0, 1, 2, 3, 4))
+    assert benchmark.marks == []
+
+
+def test_without_options_it_is_the_quickstart():
+    benchmark = build({})
+    assert benchmark.suite == "quickstart"
+    assert benchmark.tasks and all(task.startswith("quickstart/") for task in benchmark.tasks)
+    assert build({"epochs": 9}).epochs == 9
+
+
+def test_limited_benchmarks_are_marked():
+    assert build(OPTIONS | {"limit": 3}).marks == ["smoke"]
+
+
+def test_every_problem_is_told():
+    found = problems(tasks=("H33", "mose/2"), methods=("lor",), epochs=0, seeds=(-1,), colour="red")
+    assert len(found) == 6
+    assert "unknown setting `colour`." in found[-1] or any("`colour`" in line for line in found)
+
+
+def test_settings_are_frozen_and_strict():
+    benchmark = build(OPTIONS)
+    with pytest.raises(ValidationError):
+        benchmark.epochs = 3
+    assert "`--epochs`" in problems(epochs="3")[0]
+    assert "`--num-samples`" in problems(num_samples=True)[0]
+
+
+def test_identity_leaves_out_only_where_and_how_fast():
+    benchmark = build(OPTIONS)
+    changed = {
+        "data_dir": Path("elsewhere"),
+        "max_concurrent": 7,
+        "workers_per_trial": 2,
+        "out": Path("there"),
+        "tracking_uri": "http://127.0.0.1:5000",
+        "search_spaces": (Path("x.yaml"),),
+        "pack": 3,
+        "max_failures": 0,
+        "cluster": "auto",
+        "storage_path": "s3://bucket/x",
+    }
+    assert set(changed) == MACHINE
+    more = {"num_samples": 99, "seeds": (7,), "time_budget": "2h", "max_cost": 5.0, "price_per_hour": 2.0}
+    assert build(OPTIONS | changed | more).identity() == benchmark.identity()
+    others = {"epochs": 2, "seed": 1, "limit": 5, "max_length": 64, "scope": "family", "searcher": "grid"}
+    others |= {"scheduler": "none", "siblings": 2, "prompt": "off", "frozen": "bf16", "patience": 3}
+    for name, value in others.items():
+        assert build(OPTIONS | {name: value}).identity() != benchmark.identity()
+
+
+def test_patience_acts_at_the_defaults():
+    """The best evaluation's weights count also where no run can end early."""
+    assert build(OPTIONS).stops_early == 10 and build(OPTIONS | {"patience": 0}).stops_early is None
+    assert build(OPTIONS | {"patience": 4}).stops_early == 4
+    assert build(OPTIONS | {"patience": 7}).identity() == build(OPTIONS).identity()
+    identities = [build(OPTIONS | {"patience": patience}).identity() for patience in (0, 3, 10)]
+    assert identities[0] != identities[1] != identities[2] != identities[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("45s", 45), ("90m", 5400), ("12h", 43200), ("1h30m", 5400), ("1.5d", 129600)]
+)
+def test_spans_of_time(text, seconds):
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "90", "h", "5 m", "-3h", "0s", "3w", "1h30"])
+def test_spans_that_are_none(text):
+    (line,) = problems(time_budget=text)
+    assert line.startswith("`--time-budget` must be ") and line.endswith(f"but got {text!r}.")
+
+
+def test_a_cost_needs_a_price():
+    (line,) = problems(max_cost=3.0)
+    assert line.startswith("`--price-per-hour` is needed with `--max-cost`")
+    assert problems(max_cost=3.0, cluster="auto")[0].startswith("`--price-per-hour` is needed")
+    assert with_price(build(OPTIONS)).price_per_hour is None
+    aws = build(OPTIONS | {"max_cost": 3.0, "cluster": str(ROOT / "clusters" / "aws.yaml")})
+    ceiling = read_cluster(Path(aws.cluster), filled_in=False).ceiling()
+    assert with_price(aws).price_per_hour == pytest.approx(ceiling) and ceiling > 0
+    assert with_price(aws.model_copy(update={"price_per_hour": 1.5})).price_per_hour == 1.5
+    assert problems(max_gpu_hours=0.0) == ["`--max-gpu-hours` must be above 0, but got 0.0."]
+    assert build(OPTIONS | {"max_cost": 3.0, "price_per_hour": 1.0}).max_cost == 3.0
+
+
+def test_attributes_are_documented():
+    assert all(f"{name}:" in str(Benchmark.__doc__) for name in Benchmark.model_fields)
+
+
+def test_nearest_names():
+    assert nearest("loar", METHODS) == " Nearest known: lora, lokr, loha."
+    assert nearest("zzz", ["a", "b"]) == " Known: a, b."
+    assert nearest("zzz", map(str, range(50))) == ""
+
+
+def test_input_errors_survive_pickling():
+    import pickle
+
+    error = pickle.loads(pickle.dumps(InputError(["a", "b"])))  # noqa: S301
+    assert error.problems == ["a", "b"]
+
+
+def test_a_cluster_alone_means_the_papers_tasks(tmp_path):
+    alone = build({"cluster": "clusters/aws.yaml"})
+    assert (alone.suite, alone.models) == ("paper-gue", ("opt-125m",))
+    assert len(alone.tasks) == 13 and "deepsea/histone" not in alone.tasks
+    (tmp_path / "deepsea").mkdir()
+    assert build({"cluster": "clusters/aws.yaml", "data_dir": tmp_path}).suite == "paper"
+    assert build({"cluster": "clusters/aws.yaml", "tasks": ("EMP/H3",), "models": ("m",)}).suite == "custom"
+    assert build({}).suite == "quickstart"

@@ -1,0 +1,257 @@
+"""A person's own files: what is made of them, how missing splits are cut, and what is refused where."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from harness.cli.main import app
+from harness.config.benchmark import build
+from harness.config.studies import plan
+from harness.core.errors import InputError
+from harness.data.find_tasks import find_task, find_tasks
+from harness.data.own_data import read_own
+from harness.data.prepared import open_prepared, open_test, prepare
+from harness.data.sources import split_digests
+from lingo.sequences import reverse_complement
+from tests.harness.data.test_prepared import letters_tokenizer
+
+
+def dna(n, seed=0, length=12):
+    return ["".join(row) for row in np.random.default_rng(seed).choice(list("ACGT"), (n, length))]
+
+
+def table(columns):
+    names, rows = list(columns), zip(*columns.values(), strict=True)
+    return "\n".join([",".join(names), *(",".join(map(str, row)) for row in rows)]) + "\n"
+
+
+def classes(n, seed=0):
+    return {"sequence": dna(n, seed), "label": [(i * i) % 5 % 3 for i in range(n)]}
+
+
+def several(n, seed=0):
+    bits = np.random.default_rng(seed).integers(0, 2, (n, 11))
+    return {"sequence": dna(n, seed)} | {f"label_{k}": bits[:, k].tolist() for k in range(11)}
+
+
+def numbers(n, seed=0):
+    return {"sequence": dna(n, seed), "target": [round(i / 7 - 3, 3) for i in range(n)]}
+
+
+KINDS = {"classification": classes, "multilabel": several, "regression": numbers}
+
+
+def write(path, columns):
+    if path.suffix == ".parquet":
+        pq.write_table(pa.table(columns), path)
+    else:
+        path.write_text(table(columns))
+    return path
+
+
+def pairs(rows):
+    return list(zip(rows.sequences, map(str, rows.labels.tolist()), strict=True))
+
+
+# --- what is made of them ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_columns_say_what_is_predicted(tmp_path, kind, suffix):
+    columns = KINDS[kind](60)
+    row = find_task(str(write(tmp_path / f"my data{suffix}", columns)))
+    expected = {"classification": (2, "mcc"), "multilabel": (11, "auroc"), "regression": (1, "pearson")}[kind]
+    if kind == "classification":
+        expected = (max(columns["label"]) + 1, "mcc")
+    assert (row.name, row.kind, row.num_labels, row.metric) == ("own/my_data", kind, *expected)
+    assert row.length == 12
+    prepared = prepare(row, tmp_path, tmp_path / "p", tokenizer=letters_tokenizer(), pad_id=0)
+    data = open_prepared(prepared.folder)
+    assert data.kind == kind
+    assert len(data.train) + len(data.dev) + len(open_test(prepared.folder)) == 60
+    assert "dev and test cut from train" in prepared.marks["cut split"]
+    found = data.train.labels
+    if kind == "multilabel":
+        assert found.shape[1] == 11
+        whole = dict(zip(columns["sequence"], zip(*list(columns.values())[1:], strict=True), strict=True))
+        train = read_own(row.source).splits["train"]
+        assert [tuple(labels) for labels in found.tolist()] == [whole[text] for text in train.sequences]
+        assert prepared.label_names == [f"label_{k}" for k in range(11)]
+
+
+def test_columns_in_any_order(tmp_path):
+    columns = dict(reversed(several(30).items()))
+    one = read_own(write(tmp_path / "a.csv", columns))
+    two = read_own(write(tmp_path / "b.csv", several(30)))
+    assert sorted(
+        pairs(one.splits["train"]) + pairs(one.splits["dev"]) + pairs(one.splits["test"])
+    ) == sorted(pairs(two.splits["train"]) + pairs(two.splits["dev"]) + pairs(two.splits["test"]))
+
+
+def test_a_folder_with_all_splits_is_left_as_it_is(tmp_path):
+    for number, (name, suffix) in enumerate(
+        (("train", ".csv"), ("validation", ".parquet"), ("test", ".csv"))
+    ):
+        write(tmp_path / f"{name}{suffix}", classes(20, seed=number))
+    data = read_own(tmp_path)
+    assert data.cut == ()
+    assert data.splits["dev"].sequences == dna(20, 1)
+    row = find_task(str(tmp_path))
+    prepared = prepare(row, tmp_path, tmp_path / "p", tokenizer=letters_tokenizer(), pad_id=0)
+    assert "cut split" not in prepared.marks
+
+
+# --- cutting -----------------------------------------------------------------------------------------------
+
+
+def test_only_what_is_missing_is_cut(tmp_path):
+    write(tmp_path / "train.csv", classes(100))
+    write(tmp_path / "test.csv", classes(20, seed=9))
+    data = read_own(tmp_path)
+    assert data.cut == ("dev",)
+    assert data.splits["test"].sequences == dna(20, 9)
+    assert len(data.splits["dev"].labels) == pytest.approx(10, abs=2)
+    assert len(data.splits["train"].labels) + len(data.splits["dev"].labels) == 100
+
+
+def test_the_cut_depends_on_the_content_alone(tmp_path):
+    (tmp_path / "other").mkdir()
+    first = read_own(write(tmp_path / "a.csv", classes(200)))
+    again = read_own(write(tmp_path / "other/b.csv", classes(200)))
+    other = read_own(write(tmp_path / "c.csv", classes(200, seed=1)))
+    for split in ("train", "dev", "test"):
+        assert pairs(first.splits[split]) == pairs(again.splits[split])
+        assert first.digests[split] == again.digests[split] != other.digests[split]
+    assert len(set(first.digests.values())) == 3
+    row = find_task(str(tmp_path / "a.csv"))
+    before = split_digests(row, tmp_path)
+    write(tmp_path / "a.csv", classes(200, seed=1))
+    assert split_digests(row, tmp_path) != before
+
+
+def test_classes_are_cut_in_equal_shares(tmp_path):
+    columns = {"sequence": dna(300), "label": [0] * 240 + [1] * 60}
+    data = read_own(write(tmp_path / "a.csv", columns))
+    counts = {split: np.bincount(rows.labels).tolist() for split, rows in data.splits.items()}
+    assert counts == {"train": [192, 48], "dev": [24, 6], "test": [24, 6]}
+
+
+def test_equal_sequences_and_other_strands_are_not_torn_apart(tmp_path):
+    texts = dna(40, length=9)
+    texts = texts * 3 + reverse_complement(texts)
+    data = read_own(write(tmp_path / "a.csv", {"sequence": texts, "label": [i % 2 for i in range(160)]}))
+    seen = {
+        split: {min(text, reverse_complement([text])[0]) for text in rows.sequences}
+        for split, rows in data.splits.items()
+    }
+    assert not seen["train"] & seen["dev"] | seen["train"] & seen["test"] | seen["dev"] & seen["test"]
+    assert all(seen.values())
+
+
+# --- what is refused ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "words"),
+    [
+        ("", "a.csv: ", "is empty"),
+        ("sequence,label\n", "a.csv: ", "at least one row"),
+        ("seq,label\nACGT,0\n", "a.csv, line 1: ", "but are seq, label"),
+        ("sequence\nACGT\n", "a.csv, line 1: ", "but are sequence"),
+        ("sequence,label,target\nACGT,0,1\n", "a.csv, line 1: ", "but are sequence, label, target"),
+        ("sequence,label_0,label_2\nACGT,0,1\n", "a.csv, line 1: ", "label_2"),
+        ("sequence,label\nACGT,0\nACGT\n", "a.csv, line 3: ", "2 fields, but has 1"),
+        ("sequence,label\nACGT,0\nACG!,1\n", "a.csv, line 3: ", "'!' at position 4"),
+        ("sequence,label\nACGT,0\nACGA,x\n", "a.csv, line 3: ", "a whole number from 0, but got 'x'"),
+        ("sequence,label\nACGT,-1\n", "a.csv, line 2: ", "'-1'"),
+        ("sequence,target\nACGT,0.5\nACGT,nan\n", "a.csv, line 3: ", "a finite number, but got 'nan'"),
+        ("sequence,label_0,label_1\nACGT,0,2\n", "a.csv, line 2: ", "`label_1` must be 0 or 1, but got '2'"),
+        ('sequence,label\n"ACGT,0\n', "a.csv, line ", "not readable as CSV"),
+        (table({"sequence": dna(20), "label": [0] * 20}), "a.csv: ", "none of 1"),
+        (table({"sequence": dna(20), "label": [0, 2] * 10}), "a.csv: ", "none of 1"),
+        (table(classes(9)), "a.csv: ", "at least 10 rows for dev and test"),
+        (table({"sequence": ["ACGT"] * 20, "label": [0, 1] * 10}), "a.csv: ", "too few different sequences"),
+    ],
+)
+def test_each_fault_names_file_and_line(tmp_path, text, place, words):
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(InputError) as error:
+        find_task(str(tmp_path / "a.csv"))
+    (line,) = error.value.problems
+    assert place in line
+    assert words in line
+
+
+def test_faults_of_other_files(tmp_path):
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 no")
+    (tmp_path / "a.csv").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "a.txt").write_text("x")
+    for name, words in (("a.parquet", "as Parquet"), ("a.csv", "UTF-8"), ("a.txt", "must be a .csv")):
+        with pytest.raises(InputError, match=words):
+            find_task(str(tmp_path / name))
+    pq.write_table(pa.table({"sequence": ["ACGT", None], "label": [0, 1]}), tmp_path / "b.parquet")
+    with pytest.raises(InputError, match=r"b.parquet, row 2: `sequence` must not be empty"):
+        find_task(str(tmp_path / "b.parquet"))
+    with pytest.raises(InputError, match="there is no"):
+        find_task("./nowhere.csv")
+
+
+def test_all_faults_of_all_files_at_once_and_many_lines_are_counted(tmp_path):
+    (tmp_path / "train.csv").write_text("sequence,label\n" + "AC?T,0\n" * 1200)
+    (tmp_path / "dev.csv").write_text("sequence,label\nACGT,y\n")
+    with pytest.raises(InputError) as error:
+        find_task(str(tmp_path))
+    assert "1,195 more bad lines" in error.value.problems[-2]
+    assert "dev.csv, line 2" in error.value.problems[-1]
+
+
+def test_faults_of_folders(tmp_path):
+    with pytest.raises(InputError, match=r"must hold train\.csv"):
+        find_task(str(tmp_path))
+    write(tmp_path / "train.csv", classes(20))
+    write(tmp_path / "dev.csv", classes(20))
+    with pytest.raises(InputError, match=r"dev.csv: must differ .* same file"):
+        find_task(str(tmp_path))
+    write(tmp_path / "dev.csv", numbers(20))
+    with pytest.raises(InputError, match=r"same columns, but train.csv has sequence, label; dev.csv"):
+        find_task(str(tmp_path))
+    write(tmp_path / "valid.csv", classes(20, 3))
+    with pytest.raises(InputError, match=r"one file for dev, but has dev\.csv, valid\.csv"):
+        find_task(str(tmp_path))
+
+
+def test_two_data_sets_of_one_name(tmp_path):
+    (tmp_path / "x").mkdir()
+    one, two = write(tmp_path / "a.csv", classes(20)), write(tmp_path / "x/a.csv", classes(20, 1))
+    assert len(find_tasks([str(one), str(one), "EMP/H3"])) == 2
+    with pytest.raises(InputError, match="would both be own/a"):
+        find_tasks([str(one), str(two)])
+
+
+# --- through the plan --------------------------------------------------------------------------------------
+
+
+def test_own_data_beside_known_tasks_in_a_plan(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a.csv", numbers(50))
+    model = "quickstart-opt"
+    benchmark = build({"tasks": ("a.csv", "quickstart/promoter"), "models": (model,), "methods": ("lora",)})
+    assert benchmark.tasks == (str(tmp_path / "a.csv"), "quickstart/promoter")
+    own, _ = plan(benchmark).studies
+    assert own.key == f"own/a|{model}|lora"
+    assert own.train_rows == 40
+    turned = plan(
+        build({**benchmark.model_dump(exclude_none=True), "suite": None, "reverse_complement": "train"})
+    )
+    assert [study.train_rows for study in turned.studies] == [80, 1280]
+
+
+def test_the_command_line_names_the_line(tmp_path):
+    (tmp_path / "a.csv").write_text("sequence,label\nACGT,0\nAC?T,1\n")
+    ended = CliRunner().invoke(app, ["--tasks", str(tmp_path / "a.csv"), "--models", "quickstart-opt"])
+    assert ended.exit_code == 2
+    assert "a.csv, line 3" in ended.stderr
+    assert "Traceback" not in ended.output

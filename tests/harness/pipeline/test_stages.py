@@ -1,0 +1,283 @@
+"""What orchestration decides without Ray: winners, what is left, records of events, shapes, progress."""
+
+import io
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from harness.core.wording import duration
+from harness.pipeline.recorder import Ledger
+from harness.pipeline.remaining import final_jobs, missing, unsearched
+from harness.pool.resources import shape
+from harness.progress.live import Progress, StudyGoal
+from harness.report.sections.marks import meaning
+from harness.runs.jobs import Job, Report
+from harness.runs.record import Record
+from harness.runs.selection import winner
+from harness.runs.store import ResultStore
+from tests.support.cells import cell
+
+NAN = float("nan")
+
+
+def trial(number, mcc, status="finished", stage="search", study="mouse/2|toy|lora", seed=0):
+    return Record(
+        id=f"{study}/{stage}-{number}",
+        benchmark="custom",
+        study=study,
+        task="mouse/2",
+        family="mouse",
+        backbone="toy",
+        method="lora",
+        metric="mcc",
+        stage=stage,
+        trial=number,
+        seed=seed,
+        status=status,
+        config={"learning_rate": 10.0**-number, "seed": seed},
+        dev={"mcc": mcc},
+    )
+
+
+def test_the_winner_trained_all_epochs_and_of_equals_is_the_earlier():
+    trials = [
+        trial(0, 0.9, "stopped"),
+        trial(1, 0.5),
+        trial(2, NAN),
+        trial(3, 0.7),
+        trial(4, 0.7),
+        trial(5, 0.8, "failed"),
+    ]
+    for order in (trials, trials[::-1]):
+        assert winner(order, "mouse/2|toy|lora", "mcc").trial == 3
+    assert (
+        winner(trials[:1], "mouse/2|toy|lora", "mcc").trial == 0
+    )  # none finished: the best that was stopped
+    assert winner(trials, "another|toy|lora", "mcc") is None
+    assert winner([trial(1, 0.5), trial(3, 0.9, stage="final")], "mouse/2|toy|lora", "mcc").trial == 1
+
+
+def test_what_is_left_to_do(tmp_path):
+    cells = [cell(tmp_path)]
+    records = [trial(0, 0.1), trial(1, 0.2, "stopped"), trial(2, 0.3, "failed"), trial(3, 0.4, "killed")]
+    assert unsearched(records, cells, 4) == cells and unsearched(records, cells, 3) == []
+    records += [trial(0, 0.5, stage="final", seed=7), trial(1, 0.5, "failed", stage="final", seed=8)]
+    assert [seed for _, seed in missing(records, cells, (7, 8, 9))] == [8, 9]
+    jobs = final_jobs(records, cells, (7, 8, 9))
+    assert [job.config["seed"] for job in jobs] == [8, 9]
+    assert all(job.stage == "final" and job.config["learning_rate"] == 1.0 for job in jobs)
+    assert final_jobs([trial(0, NAN)], cells, (1,)) == []
+
+
+def job(number=0, stage="search"):
+    name = f"mouse/2|toy|lora/{'trial-' if stage == 'search' else 'final/seed-'}{number}"
+    config = {"method": "lora", "seed": number, "learning_rate": 0.1}
+    return Job(id=name, study="mouse/2|toy|lora", stage=stage, backbone="b", data="d", config=config)
+
+
+def report(job, number, status="running", **values):
+    return Report(job=job.id, number=number, status=status, epoch=number, dev={"mcc": number / 10}, **values)
+
+
+class Heard:
+    def __init__(self):
+        self.records, self.events = [], []
+
+    def update(self, job, report, status):
+        self.events.append(status)
+
+    def ended(self, record):
+        self.records.append(record)
+
+
+@pytest.fixture
+def told(tmp_path):
+    heard = Heard()
+    store = ResultStore(tmp_path / "out", {"a": 1})
+    ledger = Ledger(
+        store, [cell(tmp_path)], benchmark="custom", environment={"git_sha": "x"}, watchers=[heard]
+    )
+    return ledger, store, heard
+
+
+def test_a_record_for_every_end(told):
+    ledger, store, heard = told
+    first, lost, queued = job(0), job(1), job(2)
+    nothing = Report(job=first.id, number=0, status="running")
+    for status in ("queued", "started"):
+        ledger(first, nothing, status)
+    ledger(first, report(first, 1), "running")
+    ledger(first, report(first, 1), "running")
+    last = report(first, 2, "finished", facts={"trained_parameters": 7, "samples": 80}, seconds=3.0)
+    ledger(first, last, "finished")
+    ledger(lost, nothing, "started")
+    ledger(lost, replace(nothing, number=1, status="failed", error="out of memory"), "failed")
+    ledger(queued, nothing, "queued")
+    ledger(queued, nothing, "interrupted")
+    records = {record.id: record for record in store.load()}
+    assert set(records) == {first.id, lost.id}
+    one = records[first.id]
+    assert (one.status, one.trial, one.seconds, one.trained_parameters) == ("finished", 0, 3.0, 7)
+    assert [entry["dev"]["mcc"] for entry in one.history] == [0.1, 0.2] and one.dev == {"mcc": 0.2}
+    assert one.marks == ["smoke"] and one.family == "mouse" and one.environment == {"git_sha": "x"}
+    # What was measured of the data is in every record; what a job measured itself comes first.
+    assert one.facts == {"leaks": {"dropped": 3}, "samples": 80}
+    assert records[lost.id].facts == {"leaks": {"dropped": 3}, "samples": 1}
+    assert (records[lost.id].status, records[lost.id].error) == ("failed", "out of memory")
+    assert [record.id for record in heard.records] == [first.id, lost.id]
+
+
+def test_a_final_run_that_kept_more_ranks_than_its_budget_is_a_failure(told, tmp_path, caplog):
+    """Its scores are of weights that the budget does not allow."""
+    _, store, _ = told
+    ledger = Ledger(store, [cell(tmp_path, "adalora")], benchmark="custom", environment={})
+    for seed, kept in enumerate([{"q": 3, "v": 1}, {"q": 7, "v": 2}]):
+        config = {"method": "adalora", "seed": seed, "b0": 8, "bT": 2}
+        one = replace(job(seed, "final"), study="mouse/2|toy|adalora", config=config)
+        ledger(one, Report(job=one.id, number=0, status="running"), "started")
+        ledger(one, report(one, 1, "finished", test={"mcc": 0.9}, facts={"kept_ranks": kept}), "finished")
+    good, bad = store.load()
+    assert (good.status, good.test) == ("finished", {"mcc": 0.9})
+    assert (bad.status, bad.test) == ("failed", None)
+    assert (
+        bad.error
+        == "the mean kept rank must be at most bT = 2, but is 4.50: its scores are not of that budget."
+    )
+    assert bad.error in caplog.text
+
+
+def test_full_fine_tuning_without_the_models_dropout_is_marked(told):
+    ledger, store, _ = told
+    one = job()
+    ledger(one, Report(job=one.id, number=0, status="running"), "started")
+    off = {"model_dropout": {"configured": 0.1, "used": 0.0}}
+    ledger(one, report(one, 1, "finished", facts=off), "finished")
+    (record,) = store.load()
+    assert record.marks == ["smoke", "no model dropout"] and "dropout" in meaning("no model dropout")
+
+
+def test_an_interrupted_trial_is_recorded_as_killed_and_replaced_when_run_again(told):
+    ledger, store, _ = told
+    one = job(0)
+    for status in ("started", "interrupted"):
+        ledger(one, Report(job=one.id, number=0, status="running"), status)
+    assert [record.status for record in store.load()] == ["killed"]
+    ledger(one, Report(job=one.id, number=0, status="running"), "started")
+    ledger(one, report(one, 1, "finished"), "finished")
+    assert [record.status for record in store.load()] == ["finished"]
+
+
+@pytest.mark.parametrize(
+    ("machine", "groups", "cpus"),
+    [
+        ({"cores": 2, "gibibytes": 12}, 2, 1),
+        ({"cores": 8, "gibibytes": 64}, 8, 1),
+        ({"cores": 8, "gibibytes": 64, "at_most": 2}, 2, 4),
+        ({"cores": 8, "gibibytes": 64, "workers": 2}, 4, 1),
+        ({"cores": 16, "gibibytes": 6.5}, 2, 8),
+        ({"cores": 1, "gibibytes": 2}, 1, 1),
+        ({"cores": 2, "gibibytes": 12, "workers": 3}, 1, 1),
+        ({"cores": 16, "gibibytes": 200, "gpus": 4, "workers": 2}, 2, 4),
+    ],
+)
+def test_worker_groups_fit_the_machine(machine, groups, cpus):
+    lay = shape(**{"gpus": 0, "workers": 1} | machine)
+    assert (lay.groups, lay.cpus) == (groups, cpus)
+    assert lay.gpus == (1 if machine.get("gpus") else 0)
+
+
+def goal(**changed):
+    values = {"key": "mouse/2|toy|lora", "title": "mouse/2 lora", "metric": "mcc", "trials": 2, "finals": 1}
+    return StudyGoal(**(values | {"epochs": 2, "work": 1.0} | changed))
+
+
+def test_progress_lines_count_and_estimate():
+    now = [0.0]
+    text = io.StringIO()
+    progress = Progress([goal()], Console(file=text, width=200), every=10.0, clock=lambda: now[0])
+    with progress:
+        now[0] = 20.0
+        one = job(0)
+        progress.update(one, Report(job=one.id, number=0, status="running"), "started")
+        now[0] = 30.0
+        progress.update(one, report(one, 1), "running")
+        now[0] = 40.0
+        progress.update(one, report(one, 2, "finished"), "finished")
+    line = text.getvalue().splitlines()[-1]
+    assert "search 1/2 trials (0 stopped early), final 0/1" in line
+    assert "highest dev mcc 0.200 (mouse/2 lora)" in line
+    assert "about 40 s left" in line, "20 s since the first start for a third of the work"
+
+
+def test_progress_counts_what_ended_before():
+    """A run that goes on shows all of it; the time left follows from what this process has done."""
+    now, text = [0.0], io.StringIO()
+    before = goal(trials=4, finals=2, ended=2, stopped=1, failed=1, tested=1, best=0.7)
+    progress = Progress([before], Console(file=text, width=200), every=5.0, clock=lambda: now[0])
+    assert progress.board().left_s is None
+    assert (
+        "search 2/4 trials (1 stopped early), final 1/2, 0 running, 1 failed, highest dev mcc 0.700 (mouse/2 lora)"
+        in (progress.line())
+    )
+    assert progress.board().done == pytest.approx(0.5)
+    one = job(2)
+    progress.update(one, Report(job=one.id, number=0, status="running"), "started")
+    now[0] = 10.0
+    progress.update(one, report(one, 2, "finished"), "finished")
+    assert "search 3/4 trials" in progress.line() and "mcc 0.700" in progress.line()
+    assert progress.board().left_s == pytest.approx(20.0), "10 s for a third of what was left"
+
+
+def test_the_goal_of_a_run_that_goes_on_counts_its_records():
+    from types import SimpleNamespace
+
+    from harness.pipeline.stages import _goal
+
+    study = SimpleNamespace(
+        key="mouse/2|toy|lora",
+        backbone="toy",
+        method="lora",
+        task=SimpleNamespace(name="mouse/2", metric="mcc"),
+    )
+    cell = SimpleNamespace(study=study, work=1.0)
+    benchmark = SimpleNamespace(models=("toy",), num_samples=4, seeds=(0, 1), epochs=2)
+
+    def kept(stage, status, seed, *scores):
+        history = [{"dev": {"mcc": score}} for score in scores]
+        return SimpleNamespace(study=study.key, stage=stage, status=status, seed=seed, history=history)
+
+    records = [
+        kept("search", "finished", 0, 0.1, 0.6),
+        kept("search", "stopped", 0, 0.2),
+        kept("search", "failed", 0),
+        kept("search", "killed", 0, 0.9),
+        kept("final", "finished", 1, 0.8),
+        kept("final", "failed", 0),
+        kept("final", "finished", 7),
+    ]
+    found = _goal(cell, benchmark, [cell], records)
+    assert (found.trials, found.ended, found.stopped, found.failed, found.best) == (4, 3, 1, 1, 0.6)
+    assert (found.finals, found.tested) == (2, 1)
+    done = _goal(cell, benchmark, [], records[:1])
+    assert (done.trials, done.ended) == (1, 1)
+
+
+def test_the_live_table_shows_each_study():
+    text = io.StringIO()
+    console = Console(file=text, width=120, force_terminal=True)
+    progress = Progress([goal(), goal(key="x|y|z", title="x z")], console)
+    one = job(0)
+    progress.update(one, report(one, 1), "stopped")
+    console.print(progress.table())
+    assert "mouse/2 lora" in text.getvalue() and "x z" in text.getvalue() and "1/2" in text.getvalue()
+
+
+def test_durations():
+    assert [duration(s) for s in (3, 89, 100, 5400, 11100)] == [
+        "3 s",
+        "89 s",
+        "2 min",
+        "1 h 30 min",
+        "3 h 05 min",
+    ]

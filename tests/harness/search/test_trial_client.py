@@ -1,0 +1,75 @@
+"""A trial's client: when its jobs begin, whose they are, what it tells of them."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from harness.runs.jobs import Job
+from harness.search.trial_client import Client
+
+
+class Source:
+    """Notes the calls of a client that nobody answers."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str]] = []
+        self.places: list[dict[str, Any]] = []
+
+    def __getattr__(self, method: str) -> "_Call":
+        return _Call(self, method)
+
+
+class _Call:
+    def __init__(self, source: Source, method: str) -> None:
+        self._source, self._method = source, method
+
+    def remote(self, job: Any, **place: Any) -> None:
+        self._source.places += [place] if place else []
+        self._source.calls.append((self._method, job.id if isinstance(job, Job) else job))
+
+
+def job(study: str, number: int) -> Job:
+    return Job(
+        id=f"{study}/trial-{number:04d}", study=study, stage="search", backbone="none", data="", config={}
+    )
+
+
+def config(number: int, studies: Sequence[str] = ("x", "y"), **more: Any) -> dict[str, Any]:
+    """Of a Tune trial, as `harness.search.proposals.as_config` makes it."""
+    return {
+        "group": "suite",
+        "number": number,
+        "order": number,
+        "jobs": [asdict(job(study, number)) for study in studies],
+        "metrics": ["mcc"] * len(studies),
+        "modes": ["max"] * len(studies),
+        "seen": {},
+        "turns": [1, 2],
+        **more,
+    }
+
+
+def begun(number: int, **more: Any) -> tuple[Client, Source]:
+    client, source = Client.__new__(Client), Source()
+    client.setup(config(number, **more), source)
+    return client, source
+
+
+def test_a_client_that_has_not_stepped_owns_nothing() -> None:
+    """Tune starts a client for a trial, then gives the trial to an older one that has become free, and stops the
+    new one: that must not stop the trial's jobs."""
+    client, source = begun(7)
+    client.cleanup()
+    client.reset_config(config(8))
+    client.cleanup()
+    assert source.calls == []
+
+
+def test_a_client_submits_with_its_first_step_and_releases_when_it_goes_on() -> None:
+    client, source = begun(7, seen={"x": [[1, 0.5]]})  # x had ended in an earlier run
+    client._submit()
+    assert source.calls == [("submit", "y/trial-0007")]
+    assert source.places == [{"priority": 7, "trial": "suite/7", "turns": [1, 2]}]
+    source.calls.clear()
+    client.reset_config(config(8))
+    assert source.calls == [("release", "x/trial-0007"), ("release", "y/trial-0007")]

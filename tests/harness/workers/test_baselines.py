@@ -1,0 +1,95 @@
+"""Methods without a backbone in plans and prepared data, and the prompt apart from the method."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.config.benchmark import NO_BACKBONE, TINY_MODEL, build
+from harness.config.studies import plan
+from harness.core.errors import InputError
+from harness.data.prepared import open_prepared
+from harness.data.quickstart import make_backbone
+from harness.pipeline.prepare import BARE, Tokens, _prompted, prepare_cells, read_backbones
+from lingo.methods import DEFAULT_METHODS, METHODS
+from lingo.nucleotides import reads_language
+
+TASK = "quickstart/promoter"
+
+
+def checked(tmp_path: Path, **options: Any) -> Any:
+    given = {"tasks": (TASK,), "out": tmp_path / "out", "limit": 32} | options
+    return plan(build(given))
+
+
+def test_a_baseline_is_studied_once_per_task(tmp_path: Path) -> None:
+    other = make_backbone(tmp_path / "other")
+    found = checked(
+        tmp_path, models=(TINY_MODEL, str(other)), methods=("kmer_logreg", "lora", "onehot_cnn", "ars")
+    )
+    assert [study.key for study in found.studies] == [
+        f"{TASK}|{model}|{method}" for model in (TINY_MODEL, "other") for method in ("lora", "ars")
+    ] + [f"{TASK}|none|{method}" for method in ("kmer_logreg", "onehot_cnn")]
+
+
+def test_baselines_alone_need_no_backbone(tmp_path: Path) -> None:
+    found = checked(tmp_path, methods=("kmer_logreg", "onehot_cnn"))
+    assert {study.source for study in found.studies} == {NO_BACKBONE}
+    with pytest.raises(InputError, match="`--models` is needed"):
+        checked(tmp_path, methods=("kmer_logreg", "lora"))
+
+
+def test_without_methods_all_but_those_of_peft_are_compared() -> None:
+    assert set(METHODS) - set(DEFAULT_METHODS) == {
+        name for name, row in METHODS.items() if row.engine == "peft"
+    }
+    assert {"kmer_logreg", "onehot_cnn", "fmft"} <= set(DEFAULT_METHODS)
+
+
+def test_a_baseline_reads_bases_whatever_the_benchmark_asks_of_tokens(tmp_path: Path) -> None:
+    found = checked(
+        tmp_path,
+        models=(TINY_MODEL,),
+        methods=("lora", "onehot_cnn", "kmer_logreg"),
+        tokenization="kmer",
+        max_length=16,
+    )
+    folder = make_backbone(tmp_path / "model")
+    backbones = {TINY_MODEL: read_backbones([str(folder)])[str(folder)]}
+    lora, cnn, counts = prepare_cells(found, backbones, lambda line: None)
+    assert cnn.data == counts.data != lora.data
+    assert [cell.facts["tokenization"] for cell in (lora, cnn, counts)] == ["kmer", "bases", "bases"]
+    assert lora.tokens <= 16 < 60 == cnn.tokens
+    assert set(open_prepared(cnn.data).train.ids.tolist()) <= {1, 2, 3, 4, 5}
+    assert (cnn.source, cnn.backbone_digest) == (NO_BACKBONE, NO_BACKBONE)
+    assert "untrained backbone" in lora.marks and "untrained backbone" not in cnn.marks
+
+
+@pytest.mark.parametrize(
+    ("asked", "language", "prompted"),
+    [
+        ("auto", True, {"lingo"}),
+        ("auto", False, set()),
+        ("on", True, {"lingo", "lora", "fmft"}),
+        ("off", True, set()),
+    ],
+)
+def test_the_prompt_is_the_methods_own_or_as_asked(
+    tmp_path: Path, asked: str, language: bool, prompted: set[str]
+) -> None:
+    found = checked(
+        tmp_path, models=(TINY_MODEL,), methods=("lingo", "lora", "fmft"), prompt=asked, limit=400
+    )
+    tokens: Tokens = replace(BARE, language=language)
+    assert {s.method for s in found.studies if _prompted(s, tokens, found.benchmark)} == prompted
+
+
+def test_vocabularies_of_dna_have_no_words(shared: Path) -> None:
+    from transformers import AutoTokenizer
+
+    folder = shared / "data/tokenizers"
+    found = {
+        name: reads_language(AutoTokenizer.from_pretrained(folder / name)) for name in ("opt", "dnabert2")
+    }
+    assert found == {"opt": True, "dnabert2": False}

@@ -1,0 +1,27 @@
+"""A study with its prepared data, for tests that train nothing."""
+
+from harness.config.search_space_file import load_space
+from harness.config.studies import Cell, Study
+from harness.data.tasks import TASKS
+
+
+def cell(tmp_path, method="lora"):
+    study = Study(
+        task=TASKS["mouse/2"],
+        backbone="toy",
+        source="/models/toy",
+        method=method,
+        train_rows=80,
+        total_steps=30,
+        space=load_space(method, "mouse/2"),
+    )
+    return Cell(
+        study=study,
+        data=tmp_path,
+        data_digest="d" * 64,
+        backbone_digest="b" * 64,
+        marks=["smoke"],
+        tokens=10,
+        source="/models/toy",
+        facts={"leaks": {"dropped": 3}, "samples": 1},
+    )
