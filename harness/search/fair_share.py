@@ -78,12 +78,10 @@ def _under_way(claims: Sequence[Claim]) -> int:
 def _grant(claims: Sequence[Claim], groups: int) -> Mapping[tuple[str, str], int]:
     """How many worker groups each open lane gets: one, and of the rest by the work that is left."""
     left: dict[tuple[str, str], float] = {}
-    started: set[tuple[str, str]] = set()
+    started = {claim.lane for claim in claims if claim.begun}
     for claim in claims:
         if claim.left:
             left[claim.lane] = left.get(claim.lane, 0.0) + claim.left * claim.work
-            if claim.begun:
-                started.add(claim.lane)
     order = sorted(left, key=lambda lane: (lane not in started, -left[lane], lane))
     granted = dict.fromkeys(order[:groups], 1)
     for _ in range(groups - len(granted)):

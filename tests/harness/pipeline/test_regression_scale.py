@@ -72,7 +72,7 @@ def same_scores(records: dict[str, Record]) -> None:
         found, first = (pq.read_table(one.facts["predictions"]) for one in (record, plain))
         for column in ("label", "score"):
             ours = (np.asarray(found[column]) - offset) / factor
-            np.testing.assert_allclose(ours, np.asarray(first[column]), atol=2e-3)
+            np.testing.assert_allclose(ours, np.asarray(first[column]), atol=5e-3)
 
 
 def exported_in_the_unit(folder: Path, name: str, record: Record) -> None:

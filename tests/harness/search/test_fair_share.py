@@ -62,6 +62,11 @@ def test_at_most_as_many_lanes_are_open_as_there_are_worker_groups(claims, group
         assert len(begun & unfinished) <= groups
 
 
+def test_a_lane_stays_open_when_its_first_group_has_proposed_all():
+    claims = [claim("0", total=1, work=9), claim("1", total=1), claim("2", lane="b", total=1, work=5)]
+    assert played(claims, groups=1, slots=8) == ["0", "1", "2"]
+
+
 @given(st.lists(st.integers(1, 30), min_size=2, max_size=5), st.integers(1, 9))
 def test_groups_of_a_lane_advance_together(totals, slots):
     """No group is ahead of another by more than one of its own trials, as shares of their work."""
