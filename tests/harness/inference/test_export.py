@@ -290,7 +290,7 @@ def test_names_that_the_run_does_not_have(options: list[str], words: str, made: 
 
 def test_several_backbones_and_no_run(run: Path, tmp_path: Path) -> None:
     record = next(record for record in load(run) if record.method == "lokr")
-    values = json.loads(record.to_json()) | {"backbone": "other", "id": "x", "study": "s"}
+    values = json.loads(record.to_json()) | {"backbone": "other", "id": "x", "study": "t|other|lokr"}
     (run / "records" / "x.json").write_text(json.dumps(values))
     with pytest.raises(InputError, match="`--backbone` must say which of other, tiny"):
         choose(run, task=TASK.name, method="lokr")
