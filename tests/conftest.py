@@ -45,8 +45,9 @@ def shared() -> Path:
     return folder
 
 
-FIRST = ("test_survival.py", "test_repeats.py", "test_chaos.py", "test_run_golden.py", "test_fuzz.py")
-"""Files of many minutes: with two processes they start first, so that neither waits for the other at the end."""
+FIRST = ("test_repeats.py", "test_driver.py")
+"""Files of many minutes: with two processes they start first, beside short ones, so that neither process waits for
+the other at the end."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,4 +1,4 @@
-"""What runs of the real command have survived, so that it stays: killed four times in a row, hung up, stopped for two
+"""What runs of the real command have survived, so that it stays: killed at four moments, hung up, stopped for two
 minutes, and offline with little shared memory and few open files."""
 
 import contextlib
@@ -70,7 +70,7 @@ def send_all(driver, number):
                 continue
 
 
-# --- killed four times ---------------------------------------------------------------------------------------
+# --- killed and gone on --------------------------------------------------------------------------------------
 
 
 def kill_driver(driver):
@@ -103,8 +103,8 @@ def goes_on(before, holds, driver, out):
     until(looked, driver, 400)
 
 
-def kill_chain(out, method, kill):
-    """Start, and kill mid-trial, after a record, once the winner is known, and mid-final; let it go on each time."""
+def kill_chain(out, method, kill, chosen):
+    """Start, kill at the chosen moments, and let it go on each time."""
     moments = {
         "mid-trial": lambda: saved(out) and not record_files(out),
         "after a record": lambda: len(record_files(out)) >= 1,
@@ -113,8 +113,8 @@ def kill_chain(out, method, kill):
     }
     driver, kept, before = start(*options(method), "--out", str(out)), {}, {}
     try:
-        for moment, holds in moments.items():
-            goes_on(before, holds, driver, out)
+        for moment in chosen:
+            goes_on(before, moments[moment], driver, out)
             kill(driver)
             files, before = record_files(out), saved(out)
             assert kept.items() <= files.items(), f"{moment}: a record of before has changed"
@@ -182,12 +182,15 @@ def stopped(tmp_path_factory):
 
 def test_two_kill_chains_end_complete_and_train_nothing_twice(tmp_path, stopped):
     """Both at the same time, while the run of `stopped` is stopped: each waits for Ray most of the time."""
-    chains = [("lora", kill_driver), ("ars", kill_all)]
+    chains = [
+        ("lora", kill_driver, ("mid-trial", "winner known")),
+        ("ars", kill_all, ("after a record", "mid-final")),
+    ]
     with ThreadPoolExecutor(len(chains)) as both:
-        ended = [both.submit(kill_chain, tmp_path / method, method, kill) for method, kill in chains]
+        ended = [both.submit(kill_chain, tmp_path / chain[0], *chain) for chain in chains]
     for each in ended:
         each.result()
-    for method, _ in chains:
+    for method, *_ in chains:
         assert tracking_problems(runs_of(f"sqlite:///{tmp_path / method / 'mlflow.db'}"), ids(method)) == []
 
 
