@@ -130,7 +130,7 @@ class Fuzz:
                     "environment": {
                         name.decode("latin-1"): value.decode("latin-1") for name, value in environment.items()
                     },
-                    "folder": str(root / "work"),
+                    "folder": str(root / "inputs"),
                     "umask": case.umask,
                     "input": "closed" if case.closed else "null",
                     "ordinary": case.ordinary,
@@ -167,16 +167,16 @@ class Fuzz:
         for path in changed:
             if path in after and PLANTED.search(_content(path)):
                 yield f"secret in {path}"
-        work, home = os.fsencode(root / "work") + b"/", os.fsencode(root / "home")
+        inputs, home = os.fsencode(root / "inputs") + b"/", os.fsencode(root / "home")
         for path in sorted(changed):
             if path.startswith(home):
                 yield f"HOME: {path[len(home) :]}"
-            elif path.startswith(work + b"lingo-") or path.startswith(work + b"relative"):
+            elif path.startswith(inputs + b"lingo-") or path.startswith(inputs + b"relative"):
                 continue  # TMPDIR is the working folder
-            elif path.startswith(work) and (
+            elif path.startswith(inputs) and (
                 case.words[0] != b"sync" and b"--register" not in b" ".join(case.words)
             ):
-                yield f"folder: {path[len(work) :]}"
+                yield f"folder: {path[len(inputs) :]}"
 
 
 def _listing(root: Path) -> dict[bytes, object]:

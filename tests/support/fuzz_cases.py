@@ -395,7 +395,7 @@ def _first_file(path: bytes) -> bytes:
 
 def make(thing: Thing, root: bytes, templates: Templates) -> None:
     """Make a thing in the case's working folder; where its name is impossible it is missing."""
-    path = root + b"/work/" + thing.place
+    path = root + b"/inputs/" + thing.place
     if os.path.lexists(path):
         return
     with suppress(FileExistsError, NotADirectoryError, IsADirectoryError):
@@ -431,11 +431,11 @@ def paths(draw, made, *kinds):
     if style < 3:
         return place if not place.startswith(b"-") or style else b"./" + place
     return {
-        3: b"%ROOT%/work/" + place,
+        3: b"%ROOT%/inputs/" + place,
         4: place + b"/",
         5: b"./" + place + b"/.",
-        6: b"../work/" + place,
-        7: b"%ROOT%/work/nowhere/../" + place,
+        6: b"../inputs/" + place,
+        7: b"%ROOT%/inputs/nowhere/../" + place,
     }[style]
 
 
@@ -454,12 +454,12 @@ def stores(draw, made):
     """An address of a store, which may hold the planted secret."""
     kind = draw(st.integers(0, 9))
     if kind < 4:
-        return draw(addresses()).replace("{out}", "%ROOT%/work").encode("utf-8", "surrogateescape")
+        return draw(addresses()).replace("{out}", "%ROOT%/inputs").encode("utf-8", "surrogateescape")
     if kind < 8:
         thing = draw(things("store", "store", "run"))
         made.append(thing)
         inner = b"/mlflow.db" if thing.kind == "run" else b""
-        return draw(st.sampled_from([b"sqlite:///", b"sqlite:///%ROOT%/work/"])) + thing.place + inner
+        return draw(st.sampled_from([b"sqlite:///", b"sqlite:///%ROOT%/inputs/"])) + thing.place + inner
     return draw(
         st.sampled_from(
             [
@@ -744,7 +744,7 @@ def cases(draw, shares=SHARES):
 def laid_out(case: Case, root: Path, templates: Templates) -> tuple[list[bytes], dict[bytes, bytes]]:
     """Make the case's folder; returns its words and its environment."""
     at = os.fsencode(root)
-    for name in ("home", "work", "tmp", "read-only", "unreadable", "checks"):
+    for name in ("home", "inputs", "tmp", "read-only", "unreadable", "checks"):
         (root / name).mkdir()
     (root / "a file").write_text("")
     os.makedirs(at + b"/\xff\xe4 odd\n[bold]'")
