@@ -1,6 +1,5 @@
 """`doctor`: what a run needs, checked."""
 
-import re
 from pathlib import Path
 from typing import Annotated
 
@@ -36,14 +35,12 @@ def doctor(
     """
 
     def work(console: Console) -> int:
+        from harness.config.benchmark import address_problems
         from harness.doctor.checks import examine
 
-        given = {"--out": out, "--data-dir": data_dir}
-        if wrong := [name for name, path in given.items() if path and re.match(r"[\w+.-]{2,}:/", str(path))]:
-            raise InputError(
-                [f"`{name}` must be a folder of this machine, but is an address." for name in wrong]
-            )
-
+        given = {"models": names(models, "--models"), "data_dir": data_dir, "out": out}
+        if problems := list(address_problems(given)):
+            raise InputError(problems)
         return examine(
             console,
             models=names(models, "--models") or (),

@@ -275,7 +275,7 @@ def build(options: Mapping[str, Any]) -> Benchmark:
         problems.append(
             "`--models` is needed: name at least one backbone (a known name, a hub id or a folder)."
         )
-    problems += _address_problems(values)
+    problems += address_problems(values)
     values["models"] = tuple(dict.fromkeys(map(_resolved, values["models"])))
     problems += _budget_problems(values)
     if values.get("deterministic") and values.get("scheduler") == "median":
@@ -292,8 +292,12 @@ def build(options: Mapping[str, Any]) -> Benchmark:
     return benchmark
 
 
-def _address_problems(values: Mapping[str, Any]) -> Iterator[str]:
-    """Addresses where only folders can be, without what may be a password in them."""
+def address_problems(values: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with addresses where only folders can be, without what may be a password in them.
+
+    Args:
+        values: Settings by name, of `models`, `data_dir` and `out` those that there are.
+    """
     for name, kind in (("models", "a name or a folder"), ("data_dir", "a folder"), ("out", "a folder")):
         given = values.get(name) or ()
         if any(re.match(r"[A-Za-z][\w+.-]+:/", str(one)) for one in (given if name == "models" else [given])):
