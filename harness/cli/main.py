@@ -87,8 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may lack letters of names and of frames
     os.umask(os.umask(0o077) & 0o077)  # else the program could not use the files and folders that it makes
-    for name in ("COLUMNS", "LINES"):  # rich takes every digit there is for a number, as ² is
-        if not re.fullmatch(r"[0-9]{1,5}", os.environ.get(name, "80")):
+    for name in ("COLUMNS", "LINES"):  # rich takes ² for a number, and prints nothing on 0 columns
+        if not re.fullmatch(r"[1-9][0-9]{0,4}", os.environ.get(name, "80")):
             del os.environ[name]
     if line := home.provide():
         print(line, file=sys.stderr)

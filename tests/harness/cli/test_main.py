@@ -288,3 +288,16 @@ def test_a_terminal_that_lacks_letters(tmp_path):
     assert ended.returncode == 2
     assert "?n?: must be the output folder of a run" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("columns", ["0", "00", "-1", "²", "junk"])
+def test_a_terminal_of_no_columns_shows_the_error(tmp_path, columns):
+    ended = subprocess.run(
+        [sys.executable, str(ROOT / "run_benchmark.py"), "plan", "--epochs", "2147483648"],
+        cwd=tmp_path,
+        env={**os.environ, "COLUMNS": columns, "FORCE_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode == 2 and "--epochs" in ended.stderr
