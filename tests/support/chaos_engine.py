@@ -40,6 +40,8 @@ class ChainEngine:
         return self._slots - len(self._jobs)
 
     def admit(self, job: Job) -> None:
+        if job.config["epochs"] < 1:
+            raise ValueError(f"`epochs` must be at least 1, but got {job.config['epochs']}.")
         state = self._load(job)
         self._jobs[job.id], self._states[job.id] = job, state
         self._news += [self._report(job, state, number) for number in range(1, len(state["scores"]) + 1)]
