@@ -52,16 +52,16 @@ def _introduction(record: Mapping[str, Any]) -> list[str]:
     settings = ", ".join(f"{name} {_plain(value)}" for name, value in about["settings"].items())
     p = max(values["p"] for values in about["variants"].values())
     return [
-        "# Which `rank_update`?",
+        "# Comparison of the `rank_update` variants",
         "",
-        "Made by `python -m tests.benchmarks.rank_update`, whose docstring says how; every run is in "
+        "Produced by `python -m tests.benchmarks.rank_update`, whose docstring describes the method; all runs are in "
         "[rank_update.json](rank_update.json).",
         "",
         f"Backbone {about['backbone']} (260,032 parameters, trained on English), {about['epochs']} epochs, "
         "dev split only, Matthews correlation after the last epoch. "
-        f"Settings: {settings}. The three variants draw with p = {p:g}; `p = 0` draws nothing, which is "
-        "AdaLoRA. Runs of one seed share initial values, data order and learning rate, so differences to "
-        "`p = 0` are paired by seed. Intervals are Student's t, 95 %.",
+        f"Settings: {settings}. The three variants mask with p = {p:g}; `p = 0` masks nothing, which is "
+        "AdaLoRA. Runs of one seed share initial values, data order and learning rate, so differences from "
+        "`p = 0` are paired by seed. Intervals are 95 % (Student's t).",
     ]
 
 
