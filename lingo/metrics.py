@@ -1,15 +1,13 @@
 """Scores of predictions, in float64. A score that the labels leave undefined is NaN, never a stand-in.
 
-Higher is better for all but `loss` and `mse`.
+Higher is better for all but `loss` and `mse`. SciPy and scikit-learn are imported by what computes with them: most
+programs import this file for its names and ranges.
 """
 
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
-from scipy.special import log_softmax, logsumexp
-from sklearn import metrics
 
 NAN = float("nan")
 LOWER_IS_BETTER = frozenset({"loss", "mse"})
@@ -105,6 +103,9 @@ def score(kind: str, logits: NDArray[np.floating], labels: NDArray[np.generic]) 
 
 
 def _classification(logits: Array, labels: NDArray[np.generic]) -> dict[str, float]:
+    from scipy.special import log_softmax
+    from sklearn import metrics
+
     truth = labels.astype(np.int64)
     classes = logits.shape[1]
     if truth.min() < 0 or truth.max() >= classes:
@@ -124,6 +125,8 @@ def _classification(logits: Array, labels: NDArray[np.generic]) -> dict[str, flo
 
 def _class_curves(logits: Array, truth: NDArray[np.int64]) -> tuple[float, float]:
     """(AUROC, AUPRC): of class 1 for two classes, macro one against the rest for more."""
+    from scipy.special import logsumexp
+
     classes = logits.shape[1]
     if classes < 2 or len(np.unique(truth)) < classes:
         return NAN, NAN
@@ -135,6 +138,8 @@ def _class_curves(logits: Array, truth: NDArray[np.int64]) -> tuple[float, float
 
 
 def _curves(scores: Array, positive: NDArray[np.bool_]) -> tuple[float, float]:
+    from sklearn import metrics
+
     if positive.all() or not positive.any():
         return NAN, NAN
     return float(metrics.roc_auc_score(positive, scores)), float(
@@ -159,6 +164,8 @@ def _multilabel(logits: Array, labels: NDArray[np.generic]) -> dict[str, float]:
 
 
 def _regression(outputs: Array, labels: NDArray[np.generic]) -> dict[str, float]:
+    from scipy import stats
+
     truth = labels.astype(np.float64)
     constant = len(truth) < 2 or not np.ptp(truth) or not np.ptp(outputs)
     mse = float(np.mean((outputs - truth) ** 2))

@@ -37,10 +37,11 @@ from lingo.data import Split
 from lingo.embeddings import append_rows, rows_of
 from lingo.heads import pool
 from lingo.nucleotides import Units, units_for
-from lingo.quantized import Frozen, load_frozen
+from lingo.quantized import load_frozen
 from lingo.sequences import reverse_complement, sequence_problem, uniform
 from lingo.strands import average_strands
 from lingo.tokenization import tokenize
+from lingo.trial import Frozen
 
 Array = NDArray[np.float64]
 

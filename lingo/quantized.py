@@ -1,15 +1,15 @@
 """Frozen weights in fewer bits: bfloat16, or 4 bits (NF4, arXiv:2305.14314) through the library bitsandbytes."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
 from lingo.backbones import Backbone, load_backbone
 from lingo.packed_bits import is_packed
+from lingo.trial import Frozen
 
-Frozen = Literal["fp32", "bf16", "4bit"]
 NEEDS_BITSANDBYTES = "pip install 'lingo-bench[4bit]'"
 
 

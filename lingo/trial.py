@@ -9,6 +9,9 @@ import numpy as np
 from lingo.methods import METHODS, Method
 from lingo.methods.base import RankUpdate
 
+Frozen = Literal["fp32", "bf16", "4bit"]
+"""How the backbone's weights, which stay as they are, are held."""
+
 DROPOUT_STEPS = 2**16
 """Rates of adapter dropout are multiples of 1/65536."""
 

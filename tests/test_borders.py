@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SERVICE = ("ray", "mlflow", "optuna")
+SLOW_TO_IMPORT = (*SERVICE, "torch", "transformers", "sklearn", "scipy", "pandas", "matplotlib")
 
 
 def intruders(modules, forbidden):
@@ -44,13 +45,17 @@ def test_lingo_imports_nothing_of_the_service():
     [
         "harness.report.leaderboard",
         "harness.report.build",
-        "harness.cli.main",
         "harness.config.studies",
         "harness.pipeline.run",
     ],
 )
 def test_the_light_modules_import_no_heavy_service(module):
     assert intruders([module], SERVICE) == []
+
+
+@pytest.mark.parametrize("module", ["harness.cli.main", "harness.search.tuner"])
+def test_commands_and_tuners_start_without_what_takes_seconds_to_import(module):
+    assert intruders([module], SLOW_TO_IMPORT) == []
 
 
 def test_the_proof_can_fail():

@@ -7,7 +7,6 @@ from typing import Any, Literal, Protocol
 
 from harness.core.errors import InputError
 from lingo.methods import METHODS
-from lingo.quantized import Frozen as Frozen
 from lingo.trial import TrialConfig
 
 OPTIONS = {"method": "--methods", "seed": "--seeds", "epochs": "--epochs", "batch_size": "--batch-size"}

@@ -18,7 +18,7 @@ from harness.inference.read_progress import Reading
 from harness.inference.sequences import SequenceFile, SequenceRecord, open_sequences
 from harness.inference.tables import SUFFIXES, Layout, open_table
 from lingo.predict import Encoded, Predictor
-from lingo.quantized import Frozen
+from lingo.trial import Frozen
 
 OnError = Literal["refuse", "skip"]
 

@@ -15,7 +15,8 @@ from harness.pool.resources import Shape, shape
 from harness.runs.store import frozen_in
 from harness.workers.calibration import Calibration, calibrate
 from lingo.methods import METHODS
-from lingo.quantized import Frozen, usual_type
+from lingo.quantized import usual_type
+from lingo.trial import Frozen
 
 ROWS = 64
 """Rows of each split that are prepared for it."""

@@ -16,8 +16,7 @@ from harness.workers.packs import Room, build, is_full, load, local_source
 from lingo.backbones import Backbone
 from lingo.data import Split, TaskData
 from lingo.pack import Pack
-from lingo.quantized import Frozen
-from lingo.trial import TrialConfig
+from lingo.trial import Frozen, TrialConfig
 
 GAIN = 1.1
 """A pack twice as large must train so many times as many samples a second."""

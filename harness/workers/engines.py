@@ -9,7 +9,8 @@ from harness.pool.files import Files, LocalFiles
 from harness.runs.jobs import Job, Report
 from harness.workers.determinism import Exact, prepare
 from lingo.methods import METHODS
-from lingo.quantized import Frozen, usual_type
+from lingo.quantized import usual_type
+from lingo.trial import Frozen
 
 HEAVY = frozenset({"pack", "peft"})
 """Kinds that hold a backbone: two at once would need its memory twice."""

@@ -23,10 +23,9 @@ from lingo.backbones import Backbone
 from lingo.batch import Share
 from lingo.data import TaskData
 from lingo.pack import EVAL_TOKENS, Pack
-from lingo.quantized import Frozen
 from lingo.sites import target_paths
 from lingo.slot import Slot
-from lingo.trial import TrialConfig
+from lingo.trial import Frozen, TrialConfig
 
 log = logging.getLogger(__name__)
 

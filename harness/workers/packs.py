@@ -10,10 +10,9 @@ from lingo.batch import Share
 from lingo.embeddings import add_rows
 from lingo.layout import Layout
 from lingo.pack import Pack
-from lingo.quantized import Frozen as Frozen
 from lingo.quantized import load_frozen
 from lingo.reduce import Reduce, alone
-from lingo.trial import TrialConfig
+from lingo.trial import Frozen, TrialConfig
 
 
 @dataclass(frozen=True, kw_only=True)

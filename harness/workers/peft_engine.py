@@ -13,10 +13,10 @@ from lingo.backbones import Backbone
 from lingo.data import TaskData
 from lingo.embeddings import add_rows
 from lingo.foreign import PeftNetwork, export_peft, peft_problem, peft_trial
-from lingo.quantized import Frozen, load_frozen
+from lingo.quantized import load_frozen
 from lingo.single import GradientTrial, Single
 from lingo.target import ExportError
-from lingo.trial import TrialConfig
+from lingo.trial import Frozen, TrialConfig
 
 log = logging.getLogger(__name__)
 
