@@ -1,321 +1,78 @@
-"""The options of a benchmark: one table for every command that takes them."""
+"""The options of a benchmark, from the fields of `Benchmark`, for every command that takes them."""
 
 import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
+from pydantic_core import PydanticUndefined
 from rich.console import Console
 from rich.markup import escape
 
 from harness.cli.app import names
-from harness.config.benchmark import AMOUNT, OPTION_OF, Benchmark, read_settings
-from harness.config.benchmark import MACHINE as MACHINE_SETTINGS
+from harness.config.benchmark import AMOUNT, DECLARED, MACHINE, WHAT, Benchmark, flag_of, read_settings
 from harness.config.initial_points import options_from, read_configurations
 from harness.core.errors import InputError
 from harness.core.store_address import ADDRESS, shown
-from harness.data.tasks import SUITES
-from lingo.methods import METHODS
 from lingo.text_files import read_text
 
-WHAT, SEARCH, TRAINING = "What to run", "Search and final stage", "Training"
-BUDGET, MACHINE = "Budgets", "Where and how fast"
+
+def parameter(name: str) -> inspect.Parameter:
+    """A setting as a parameter for typer; not given, it is `None`."""
+    field, said = Benchmark.model_fields[name], DECLARED[name]
+    default = field.default
+    shown = said.default
+    if shown is None and default is not False and default not in (None, PydanticUndefined):
+        shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+    option = typer.Option(
+        *([said.flag] if said.flag else []),
+        metavar=said.metavar,
+        help=said.help or " ".join(str(field.description).split()),
+        show_default=shown or False,
+        rich_help_panel=said.panel,
+    )
+    kind: Any = said.kind or _kind(field.annotation)
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
+    )
 
 
-@dataclass(frozen=True)
-class Row:
-    """One option. `default` is what the help shows; `None` takes it from `Benchmark`, "" shows nothing."""
-
-    setting: str
-    kind: Any
-    panel: str
-    metavar: str | None
-    help: str
-    default: str | None = None
-    flag: str | None = None
-
-    def shown(self) -> str | bool:
-        """What the help says of the default."""
-        if self.default is not None:
-            return self.default or False
-        default = Benchmark.model_fields[self.setting].default
-        return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
-
-    def parameter(self) -> inspect.Parameter:
-        """The option as a parameter for typer; not given, it is `None`."""
-        option = typer.Option(
-            *([self.flag] if self.flag else []),
-            metavar=self.metavar,
-            help=self.help,
-            show_default=self.shown(),
-            rich_help_panel=self.panel,
-        )
-        return inspect.Parameter(
-            self.setting,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=None,
-            annotation=Annotated[self.kind | None, option],
-        )
+def _kind(annotation: Any) -> Any:
+    """Type of a setting as the command line takes it; `A,B` and names are text."""
+    for one in () if get_origin(annotation) is tuple else (annotation, *get_args(annotation)):
+        if (plain := getattr(one, "__origin__", one)) in (bool, int, float, Path):
+            return plain
+    return str
 
 
-ROWS = (
-    Row(
-        "suite",
-        str,
-        WHAT,
-        "NAME",
-        f"A list of tasks: {', '.join(SUITES)}. Alternative to --tasks.",
-        "quickstart; on a cluster the paper's",
-    ),
-    Row(
-        "tasks",
-        str,
-        WHAT,
-        "A,B",
-        "Tasks, comma-separated: EMP/H3,prom/prom_300_tata. A .csv or .parquet file, or a folder with train, dev "
-        "and test, is a task of your own: columns sequence and label, label_0…label_n or target.",
-        "",
-    ),
-    Row(
-        "models",
-        str,
-        WHAT,
-        "A,B",
-        "Backbones, comma-separated: known names, hub ids or folders in the hub's layout.",
-        "",
-    ),
-    Row("methods", str, WHAT, "A,B", f"Methods, comma-separated, of {', '.join(METHODS)}.", "all"),
-    Row(
-        "data_dir",
-        Path,
-        WHAT,
-        "FOLDER",
-        "Folder with TASK/train.csv, dev.csv and test.csv (or .parquet), as GUE is published.",
-        "the hub's copy",
-    ),
-    Row(
-        "limit",
-        int,
-        WHAT,
-        "ROWS",
-        "Use so many rows of each split; every result is then marked **smoke**.",
-        "",
-    ),
-    Row(
-        "drop_leaks",
-        bool,
-        WHAT,
-        None,
-        "Leave out training rows that dev or test has as well, on either strand; results are then marked "
-        "**changed split**.",
-        "",
-        "--drop-leaks",
-    ),
-    Row(
-        "reverse_complement",
-        str,
-        WHAT,
-        "WHERE",
-        "Use both strands: **train** adds reverse complements to the training rows, **test** averages predictions "
-        "over both strands on dev and test, **both** or **none**.",
-        "none; both for deepsea",
-    ),
-    Row(
-        "settings",
-        Path,
-        WHAT,
-        "FILE",
-        "Settings from a JSON file, like **plan.json** of a run. Budgets, the number of trials, seeds, and where "
-        "things are may be given beside it.",
-        "",
-    ),
-    Row(
-        "num_samples",
-        int,
-        SEARCH,
-        "N",
-        "Trials of each study's search; raise it later, and only the rest is run.",
-    ),
-    Row(
-        "search_space",
-        list[Path],
-        SEARCH,
-        "FILE",
-        "A YAML file that replaces the search space of the method it names; may be repeated.",
-        "",
-    ),
-    Row(
-        "scope",
-        str,
-        SEARCH,
-        "SCOPE",
-        "One configuration for each **task**, each **family** of tasks, or the whole **suite**; wider ones are "
-        "chosen by the mean over their tasks.",
-    ),
-    Row(
-        "config",
-        Path,
-        SEARCH,
-        "FILE",
-        "Configurations to try first, as **best --format yaml** prints them; with --num-samples 1 they alone.",
-        "",
-    ),
-    Row("searcher", str, SEARCH, "NAME", "How configurations are proposed: **tpe**, **random** or **grid**."),
-    Row(
-        "scheduler",
-        str,
-        SEARCH,
-        "NAME",
-        "How trials that fall behind are stopped: **asha**, **hyperband**, **median** or **none**.",
-    ),
-    Row(
-        "siblings",
-        int,
-        SEARCH,
-        "N",
-        "Trials of the best configuration so far, which differ only in p, bT and delta_T and share the training up to "
-        "their first rank allocation.",
-        flag="--share-prefix",
-    ),
-    Row(
-        "deterministic",
-        bool,
-        SEARCH,
-        None,
-        "Make the search repeat whatever the load: trials train alone instead of in packs, and are compared in the "
-        "order of their numbers. Final runs always repeat. See docs/reproducibility.md.",
-        "off; on for quickstart",
-    ),
-    Row("seed", int, SEARCH, "N", "Seed of the search."),
-    Row(
-        "seeds",
-        str,
-        SEARCH,
-        "N,N",
-        "Seeds on which each winner is trained again and tested, comma-separated.",
-    ),
-    Row(
-        "patience",
-        int,
-        SEARCH,
-        "N",
-        "A final run tests the weights of its best evaluation, by the dev metric of the study (with a budget of ranks: "
-        "from the last allocation on), and stops after N evaluations without a better one. 0: it trains all epochs and "
-        "tests the last weights.",
-    ),
-    Row("epochs", int, TRAINING, "N", "Passes over the training split."),
-    Row("batch_size", int, TRAINING, "N", "Sequences a step, over all workers of a trial."),
-    Row(
-        "max_length",
-        int,
-        TRAINING,
-        "TOKENS",
-        "Tokens of an input, prompt included; longer sequences are cut.",
-        "whole sequences",
-    ),
-    Row(
-        "tokenization",
-        str,
-        TRAINING,
-        "SCHEME",
-        "**bbpe**: the backbone's own tokenizer; **one_hot**: a nucleotide a token; **kmer**: 6-mers.",
-    ),
-    Row(
-        "prompt",
-        str,
-        TRAINING,
-        "WHEN",
-        "The language prefix and suffix around each sequence: **auto** as the method has it, **on** or **off**.",
-    ),
-    Row(
-        "frozen",
-        str,
-        TRAINING,
-        "TYPE",
-        "Type of the frozen weights: **fp32**, **bf16** or **4bit**. What is trained is fp32, all of full fine-tuning "
-        "too.",
-        "bf16 where a worker's GPU has it, else fp32; once for each output folder",
-    ),
-    Row(
-        "time_budget",
-        str,
-        BUDGET,
-        "TIME",
-        "Wall time of the search, like 90m or 12h; no trial starts after it.",
-        "",
-    ),
-    Row("max_gpu_hours", float, BUDGET, "H", "Hours of GPUs that the search may use, over all of them.", ""),
-    Row("max_cost", float, BUDGET, "COST", "What the search may cost, at --price-per-hour.", ""),
-    Row("study_time_budget", str, BUDGET, "TIME", "Wall time of each study's search.", ""),
-    Row("study_max_gpu_hours", float, BUDGET, "H", "Hours of GPUs of each study's search.", ""),
-    Row("study_max_cost", float, BUDGET, "COST", "What each study's search may cost.", ""),
-    Row(
-        "price_per_hour",
-        float,
-        BUDGET,
-        "PRICE",
-        "What an hour of this machine, or of the whole cluster, costs.",
-        "of the cluster file's prices",
-    ),
-    Row(
-        "out",
-        Path,
-        MACHINE,
-        "FOLDER",
-        "Output folder. A folder that holds this benchmark already is continued.",
-        "results/SUITE-DIGEST",
-    ),
-    Row(
-        "tracking_uri",
-        str,
-        MACHINE,
-        "URI",
-        "MLflow tracking address, or **env:NAME** for the one in an environment variable: the place for one with a "
-        "password, which is never written down.",
-        "MLFLOW_TRACKING_URI if set, else sqlite in the output folder",
-    ),
-    Row(
-        "cluster",
-        str,
-        MACHINE,
-        "FILE|ADDRESS",
-        "A cluster file like clusters/aws.yaml; or a running Ray cluster: its Jobs address http://HOST:8265, **auto** "
-        "on one of its nodes, or ray://HOST:PORT. See clusters/README.md.",
-        "this machine",
-    ),
-    Row(
-        "storage_path",
-        str,
-        MACHINE,
-        "URI",
-        "Folder or bucket (s3://…) to which the output folder is copied.",
-        "",
-    ),
-    Row("pack", int, MACHINE, "K", "Trials that a worker group trains at once.", "by a short calibration"),
-    Row("max_concurrent", int, MACHINE, "N", "Trials at the same time.", "as many as fit"),
-    Row("workers_per_trial", int, MACHINE, "N", "Data-parallel workers of each trial."),
-    Row(
-        "max_failures",
-        int,
-        MACHINE,
-        "N",
-        "How often a trial is tried again after a lost worker or a lack of memory.",
-    ),
+SETTINGS_FILE = inspect.Parameter(
+    "settings",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=None,
+    annotation=Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Settings from a JSON file, like **plan.json** of a run. Budgets, the number of trials, seeds, and "
+            "where things are may be given beside it.",
+            show_default=False,
+            rich_help_panel=WHAT,
+        ),
+    ],
 )
-"""Every option of `run`, in the order of its help."""
 
 
 def with_options(only: Iterable[str] | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Give a command the table's options beside its own parameters; it takes them as the mapping `options`.
+    """Give a command the options of a benchmark beside its own parameters; it takes them as the mapping `options`.
 
     Args:
-        only: The settings to give; `None` for all.
+        only: The settings to give; `None` for all, and `--settings`.
     """
-    chosen = [row.parameter() for row in ROWS if only is None or row.setting in set(only)]
+    chosen = [parameter(name) for name in DECLARED if only is None or name in set(only)]
+    chosen += [SETTINGS_FILE] if only is None else []
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         own = [one for one in inspect.signature(function).parameters.values() if one.name != "options"]
@@ -338,28 +95,25 @@ def settings(options: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: for seeds that are no numbers, and for a file of settings or configurations that cannot be used.
     """
-    read = dict(options)
-    for name in ("tasks", "models", "methods"):
-        if name in read:
-            read[name] = names(read[name], f"--{name}")
-    if "search_space" in read:
-        spaces = read.pop("search_space")
-        read["search_spaces"] = tuple(spaces) if spaces else None
-    file = read.pop("config", None)
-    if file is not None:
+    read = {name: value for name, value in options.items() if value not in (None, [])}
+    for name, value in read.items():
+        if isinstance(value, str) and get_origin(Benchmark.model_fields[name].annotation) is tuple:
+            read[name] = names(value, flag_of(name))
+        elif isinstance(value, list):
+            read[name] = tuple(value)
+    if isinstance(file := read.pop("configurations", None), Path):
         read |= options_from(read_configurations(file), read)
     if "seeds" in read:
-        read["seeds"] = seed_numbers(read["seeds"])
+        read["seeds"] = _numbers(read["seeds"])
     file = read.pop("settings", None)
     return read if file is None else _beside(file, read)
 
 
 def _beside(file: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a file, with those that were given beside it."""
-    given = {name: value for name, value in given.items() if value is not None}
-    what = [name for name in given if name not in AMOUNT | MACHINE_SETTINGS]
+    what = [name for name in given if name not in AMOUNT | MACHINE]
     if what:
-        options = ", ".join(f"`{OPTION_OF.get(name, '--' + name.replace('_', '-'))}`" for name in what)
+        options = ", ".join(f"`{flag_of(name)}`" for name in what)
         raise InputError(f"`--settings` says what is measured; leave out {options}, or write it into {file}.")
     try:
         text = read_text(file)
@@ -394,14 +148,9 @@ def say_store(used: str | None, console: Console) -> None:
         )
 
 
-def seed_numbers(text: str | None) -> tuple[int, ...] | None:
-    """`0,1` as numbers.
-
-    Raises:
-        InputError: for anything else.
-    """
-    parts = names(text, "--seeds")
+def _numbers(texts: tuple[str, ...]) -> tuple[int, ...]:
     try:
-        return None if parts is None else tuple(map(int, parts))
+        return tuple(map(int, texts))
     except ValueError:
-        raise InputError(f"`--seeds` must be whole numbers like 0,1,2, but got {text!r}.") from None
+        given = ",".join(texts)
+        raise InputError(f"`--seeds` must be whole numbers like 0,1,2, but got {given!r}.") from None

@@ -13,7 +13,7 @@ from harness.core.errors import InputError
 
 
 @app.command()
-@with_options((AMOUNT | MACHINE | {"search_space"}) - {"out"})
+@with_options((AMOUNT | MACHINE) - {"out"})
 def resume(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Output folder of the run.")],
     options: dict[str, Any],

@@ -1,8 +1,9 @@
-"""What a person asks for: one frozen, strict `Benchmark`. All defaults of the command line stand here."""
+"""What a person asks for: one frozen, strict `Benchmark`, whose fields are all options of the command line."""
 
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +16,7 @@ from harness.data.find_tasks import find_tasks
 from harness.data.tasks import SUITES, Strands
 from lingo.methods import DEFAULT_METHODS, METHODS
 from lingo.text_files import parse_json
+from lingo.trial import TrialConfig
 
 RULES = 2
 """Version of the rules by which results compare; see CHANGELOG."""
@@ -39,52 +41,6 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 CLUSTER_MODELS = ("opt-125m",)
 """Backbone of the paper's tasks on a cluster where none is named."""
-
-MACHINE = {
-    "data_dir",
-    "search_spaces",
-    "max_concurrent",
-    "workers_per_trial",
-    "pack",
-    "max_failures",
-    "cluster",
-    "storage_path",
-    "out",
-    "tracking_uri",
-}
-"""Settings that say where things are and how fast they go; what is in those files is compared elsewhere."""
-
-BUDGETS = {
-    "time_budget",
-    "max_gpu_hours",
-    "max_cost",
-    "price_per_hour",
-    "study_time_budget",
-    "study_max_gpu_hours",
-    "study_max_cost",
-}
-"""Limits of what a run may use: another run may have others."""
-
-AMOUNT = {"num_samples", "seeds"} | BUDGETS
-"""Settings that say how much is done of the same thing: more of it is added to what is there."""
-
-LATER = (
-    "configurations",
-    "drop_leaks",
-    "tokenization",
-    "reverse_complement",
-    "scope",
-    "searcher",
-    "scheduler",
-    "siblings",
-    "prompt",
-    "frozen",
-    "deterministic",
-)
-"""Settings that came after the first results: left out of a benchmark's identity while they are off."""
-
-OPTION_OF = {"siblings": "--share-prefix", "search_spaces": "--search-space"}
-"""Options of the command line that are not named like their setting."""
 
 SETTINGS = "settings.json"
 """File of all settings, beside the program that is sent to a cluster and in the output folder of who sent it."""
@@ -121,6 +77,34 @@ def _seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
     return seeds
 
 
+WHAT, SEARCH, TRAINING = "What to run", "Search and final stage", "Training"
+BUDGET, WHERE = "Budgets", "Where and how fast"
+
+
+@dataclass(frozen=True)
+class Option:
+    """A setting on the command line.
+
+    Attributes:
+        panel: Its group in the help.
+        metavar: What stands for its value in the help; `None` for a switch.
+        default: What the help shows as default; `None` for the default itself, and nothing for a switch.
+        help: What it is for, where the field's docstring does not say it.
+        flag: Its name, where that is not the setting's.
+        kind: Type of its value, where that is not the setting's.
+        use: Whether it says what is `measured`, or the `amount` that is done of it (more is added to what is there,
+            and budgets may change), or where things are and how fast they go (`machine`); by the panel.
+    """
+
+    panel: str
+    metavar: str | None = None
+    default: str | None = None
+    help: str = ""
+    flag: str | None = None
+    kind: Any = None
+    use: Literal["measured", "amount", "machine"] | None = None
+
+
 Positive = Annotated[int, Field(ge=1, lt=2**31)]
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
 Amount = Annotated[float, Field(gt=0)]
@@ -130,98 +114,177 @@ Span = Annotated[str, AfterValidator(_span)]
 class Benchmark(BaseModel):
     """One benchmark: every (task x backbone x method) study, its search and its final seeds.
 
-    Attributes:
-        suite: Name in `harness.data.tasks.SUITES`, or `custom` for tasks named one by one.
-        tasks: Names of tasks, in the order of the leaderboard.
-        models: Backbones: known names, hub ids or folders. Baselines need none, and are studied once per task.
-        methods: Names in `lingo.methods.METHODS`.
-        data_dir: Folder with `<task>/{train,dev,test}.csv` (or `.parquet`); `None` takes the hub's copies.
-        num_samples: Trials of each study's search; raised later, only the difference is run.
-        epochs: Passes over the training split, in the search and in the final stage.
-        seeds: Seeds on which each study's winner is trained again.
-        seed: Seed of the search: of its sampler and of its trials.
-        limit: Rows of each split to use; `None` for all. A limited benchmark is marked `smoke`.
-        tokenization: `bbpe` (the backbone's own tokenizer), `one_hot` or `kmer`, see `lingo.nucleotides`.
-        drop_leaks: Whether training rows that dev or test has as well are left out.
-        reverse_complement: Where both strands are used; `None` for each task's own, see `harness.data.tasks.Strands`.
-        batch_size: Sequences a step, over all workers of a trial.
-        max_length: Tokens of an input, prompt included; `None` for whole sequences.
-        prompt: Whether sequences stand in the language prefix and suffix; `auto` as each method has it.
-        frozen: Type of the frozen weights, `fp32`, `bf16` or `4bit`; `None` chooses once, by the workers' device, see
-            `harness.pipeline.number_types`.
-        search_spaces: Files that replace the methods' own search spaces.
-        configurations: What the studies try first, from `--config`, see `harness.config.initial_points`; or `None`.
-        scope: Whether each task has its own configuration, each family of tasks one, or all tasks one.
-        searcher: How configurations are proposed: `tpe`, `random` or `grid`.
-        scheduler: How trials that fall behind are stopped early: `asha`, `hyperband`, `median` or `none`.
-        siblings: Trials of the best configuration so far, which differ only in p, bT and delta_T and share the
-            training up to their first rank allocation; 1 for none.
-        deterministic: Whether the search repeats, whatever the load: its trials train alone, and proposals and early
-            stopping do not depend on which trial reports first (`harness.search.ordered_halving`).
-        patience: Evaluations of a final run none of which is better than the best before, after which it stops.
-            The best evaluation's weights are tested, by the dev metric of the study, of methods with a budget
-            among those from the last allocation on, see `harness.workers.best_epoch`. 0: all epochs are trained, and
-            the last evaluation's weights are tested.
-        max_failures: How often a trial is tried again after a failure that is not its configuration's.
-        time_budget: Wall time after which the search stops, like `90m` or `12h`.
-        max_gpu_hours: Hours of GPUs in training after which it stops.
-        max_cost: Money, at `price_per_hour`, after which it stops.
-        study_time_budget: As `time_budget`, for each study.
-        study_max_gpu_hours: As `max_gpu_hours`, for each study.
-        study_max_cost: As `max_cost`, for each study.
-        price_per_hour: Price of an hour of the machine, or of the whole cluster, in any currency.
-        pack: Trials that a worker group trains at once; `None` chooses by a short calibration.
-        max_concurrent: Trials at the same time; `None` chooses by the machine.
-        workers_per_trial: Data-parallel workers of each trial.
-        cluster: Cluster file or address of a running cluster; `None` is this machine.
-        storage_path: Folder or bucket (`s3://…`) to which the output folder is copied.
-        out: Output folder; `None` makes one below `results/`, named after the suite and what is measured.
-        tracking_uri: MLflow tracking address without its secret, see `harness.core.store_address`; `None` keeps it in
-            the output folder.
+    Its fields are the options of `run`, in the order of the help, which has their docstrings.
     """
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True)
 
-    suite: str
-    tasks: Names
-    models: Names
-    methods: Names = DEFAULT_METHODS
-    data_dir: Path | None = None
-    num_samples: Positive = 16
-    epochs: Positive = 5
-    seeds: Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(_seeds)] = (0, 1, 2, 3, 4)
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    limit: Positive | None = None
-    tokenization: Literal["bbpe", "one_hot", "kmer"] = "bbpe"
-    drop_leaks: bool = False
-    reverse_complement: Strands | None = None
-    batch_size: Positive = 8
-    max_length: Annotated[int, Field(ge=8, lt=2**31)] | None = None
-    prompt: Literal["auto", "on", "off"] = "auto"
-    frozen: Literal["fp32", "bf16", "4bit"] | None = None
-    search_spaces: tuple[Path, ...] = ()
-    configurations: tuple[dict[str, Any], ...] | None = None
-    scope: Literal["task", "family", "suite"] = "task"
-    searcher: Literal["tpe", "random", "grid"] = "tpe"
-    scheduler: Literal["asha", "hyperband", "median", "none"] = "asha"
-    siblings: Positive = 1
-    deterministic: bool = False
-    patience: Annotated[int, Field(ge=0, lt=2**31)] = 10
-    max_failures: Annotated[int, Field(ge=0, lt=2**31)] = 2
-    time_budget: Span | None = None
-    max_gpu_hours: Amount | None = None
-    max_cost: Amount | None = None
-    study_time_budget: Span | None = None
-    study_max_gpu_hours: Amount | None = None
-    study_max_cost: Amount | None = None
-    price_per_hour: Amount | None = None
-    pack: Positive | None = None
-    max_concurrent: Positive | None = None
-    workers_per_trial: Positive = 1
-    cluster: Annotated[str, AfterValidator(place_without_secret)] | None = None
-    storage_path: Annotated[str, AfterValidator(place_without_secret)] | None = None
-    out: Path | None = None
-    tracking_uri: Annotated[str, AfterValidator(kept)] | None = None
+    suite: Annotated[
+        str,
+        Option(
+            WHAT,
+            "NAME",
+            default="quickstart; on a cluster the paper's",
+            help=f"A list of tasks: {', '.join(SUITES)}. Alternative to --tasks.",
+        ),
+    ]
+
+    tasks: Annotated[Names, Option(WHAT, "A,B")]
+    """Tasks, comma-separated: EMP/H3,prom/prom_300_tata. A .csv or .parquet file, or a folder with train, dev and test,
+    is a task of your own: columns sequence and label, label_0…label_n or target."""
+
+    models: Annotated[Names, Option(WHAT, "A,B")]
+    """Backbones, comma-separated: known names, hub ids or folders in the hub's layout."""
+
+    methods: Annotated[
+        Names, Option(WHAT, "A,B", default="all", help=f"Methods, comma-separated, of {', '.join(METHODS)}.")
+    ] = DEFAULT_METHODS
+
+    data_dir: Annotated[Path | None, Option(WHAT, "FOLDER", default="the hub's copy", use="machine")] = None
+    """Folder with TASK/train.csv, dev.csv and test.csv (or .parquet), as GUE is published."""
+
+    limit: Annotated[Positive | None, Option(WHAT, "ROWS")] = None
+    """Use so many rows of each split; every result is then marked **smoke**."""
+
+    drop_leaks: Annotated[bool, Option(WHAT, flag="--drop-leaks")] = False
+    """Leave out training rows that dev or test has as well, on either strand; results are then marked **changed
+    split**."""
+
+    reverse_complement: Annotated[Strands | None, Option(WHAT, "WHERE", default="none; both for deepsea")] = (
+        None
+    )
+    """Use both strands: **train** adds reverse complements to the training rows, **test** averages predictions over
+    both strands on dev and test, **both** or **none**."""
+
+    num_samples: Annotated[Positive, Option(SEARCH, "N", use="amount")] = 16
+    """Trials of each study's search; raise it later, and only the rest is run."""
+
+    search_spaces: Annotated[
+        tuple[Path, ...],
+        Option(SEARCH, "FILE", default="", flag="--search-space", kind=list[Path], use="machine"),
+    ] = ()
+    """A YAML file that replaces the search space of the method it names; may be repeated."""
+
+    scope: Annotated[Literal["task", "family", "suite"], Option(SEARCH, "SCOPE")] = "task"
+    """One configuration for each **task**, each **family** of tasks, or the whole **suite**; wider ones are chosen by
+    the mean over their tasks."""
+
+    configurations: Annotated[
+        tuple[dict[str, Any], ...] | None, Option(SEARCH, "FILE", flag="--config", kind=Path)
+    ] = None
+    """Configurations to try first, as **best --format yaml** prints them; with --num-samples 1 they alone."""
+
+    searcher: Annotated[Literal["tpe", "random", "grid"], Option(SEARCH, "NAME")] = "tpe"
+    """How configurations are proposed: **tpe**, **random** or **grid**."""
+
+    scheduler: Annotated[Literal["asha", "hyperband", "median", "none"], Option(SEARCH, "NAME")] = "asha"
+    """How trials that fall behind are stopped: **asha**, **hyperband**, **median** or **none**."""
+
+    siblings: Annotated[Positive, Option(SEARCH, "N", flag="--share-prefix")] = 1
+    """Trials of the best configuration so far, which differ only in p, bT and delta_T and share the training up to
+    their first rank allocation."""
+
+    deterministic: Annotated[bool, Option(SEARCH, default="off; on for quickstart")] = False
+    """Make the search repeat whatever the load: trials train alone instead of in packs, and are compared in the order
+    of their numbers. Final runs always repeat. See docs/reproducibility.md."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31), Option(SEARCH, "N")] = 0
+    """Seed of the search."""
+
+    seeds: Annotated[
+        tuple[int, ...], Field(min_length=1), AfterValidator(_seeds), Option(SEARCH, "N,N", use="amount")
+    ] = (0, 1, 2, 3, 4)
+    """Seeds on which each winner is trained again and tested, comma-separated."""
+
+    patience: Annotated[int, Field(ge=0, lt=2**31), Option(SEARCH, "N")] = 10
+    """A final run tests the weights of its best evaluation, by the dev metric of the study (with a budget of ranks:
+    from the last allocation on), and stops after N evaluations without a better one. 0: it trains all epochs and tests
+    the last weights."""
+
+    epochs: Annotated[Positive, Option(TRAINING, "N")] = 5
+    """Passes over the training split."""
+
+    batch_size: Annotated[Positive, Option(TRAINING, "N")] = 8
+    """Sequences a step, over all workers of a trial."""
+
+    max_length: Annotated[
+        Annotated[int, Field(ge=8, lt=2**31)] | None, Option(TRAINING, "TOKENS", default="whole sequences")
+    ] = None
+    """Tokens of an input, prompt included; longer sequences are cut."""
+
+    tokenization: Annotated[Literal["bbpe", "one_hot", "kmer"], Option(TRAINING, "SCHEME")] = "bbpe"
+    """**bbpe**: the backbone's own tokenizer; **one_hot**: a nucleotide a token; **kmer**: 6-mers."""
+
+    prompt: Annotated[Literal["auto", "on", "off"], Option(TRAINING, "WHEN")] = "auto"
+    """The language prefix and suffix around each sequence: **auto** as the method has it, **on** or **off**."""
+
+    frozen: Annotated[
+        Literal["fp32", "bf16", "4bit"] | None,
+        Option(
+            TRAINING,
+            "TYPE",
+            default="bf16 where a worker's GPU has it, else fp32; once for each output folder",
+        ),
+    ] = None
+    """Type of the frozen weights: **fp32**, **bf16** or **4bit**. What is trained is fp32, all of full fine-tuning
+    too."""
+
+    time_budget: Annotated[Span | None, Option(BUDGET, "TIME")] = None
+    """Wall time of the search, like 90m or 12h; no trial starts after it."""
+
+    max_gpu_hours: Annotated[Amount | None, Option(BUDGET, "H")] = None
+    """Hours of GPUs that the search may use, over all of them."""
+
+    max_cost: Annotated[Amount | None, Option(BUDGET, "COST")] = None
+    """What the search may cost, at --price-per-hour."""
+
+    study_time_budget: Annotated[Span | None, Option(BUDGET, "TIME")] = None
+    """Wall time of each study's search."""
+
+    study_max_gpu_hours: Annotated[Amount | None, Option(BUDGET, "H")] = None
+    """Hours of GPUs of each study's search."""
+
+    study_max_cost: Annotated[Amount | None, Option(BUDGET, "COST")] = None
+    """What each study's search may cost."""
+
+    price_per_hour: Annotated[
+        Amount | None, Option(BUDGET, "PRICE", default="of the cluster file's prices")
+    ] = None
+    """What an hour of this machine, or of the whole cluster, costs."""
+
+    out: Annotated[Path | None, Option(WHERE, "FOLDER", default="results/SUITE-DIGEST")] = None
+    """Output folder. A folder that holds this benchmark already is continued."""
+
+    tracking_uri: Annotated[
+        Annotated[str, AfterValidator(kept)] | None,
+        Option(WHERE, "URI", default="MLFLOW_TRACKING_URI if set, else sqlite in the output folder"),
+    ] = None
+    """MLflow tracking address, or **env:NAME** for the one in an environment variable: the place for one with a
+    password, which is never written down."""
+
+    cluster: Annotated[
+        Annotated[str, AfterValidator(place_without_secret)] | None,
+        Option(WHERE, "FILE|ADDRESS", default="this machine"),
+    ] = None
+    """A cluster file like clusters/aws.yaml; or a running Ray cluster: its Jobs address http://HOST:8265, **auto** on
+    one of its nodes, or ray://HOST:PORT. See clusters/README.md."""
+
+    storage_path: Annotated[
+        Annotated[str, AfterValidator(place_without_secret)] | None, Option(WHERE, "URI")
+    ] = None
+    """Folder or bucket (s3://…) to which the output folder is copied."""
+
+    pack: Annotated[Positive | None, Option(WHERE, "K", default="by a short calibration")] = None
+    """Trials that a worker group trains at once."""
+
+    max_concurrent: Annotated[Positive | None, Option(WHERE, "N", default="as many as fit")] = None
+    """Trials at the same time."""
+
+    workers_per_trial: Annotated[Positive, Option(WHERE, "N")] = 1
+    """Data-parallel workers of each trial."""
+
+    max_failures: Annotated[int, Field(ge=0, lt=2**31), Option(WHERE, "N")] = 2
+    """How often a trial is tried again after a lost worker or a lack of memory."""
 
     @property
     def marks(self) -> list[str]:
@@ -232,6 +295,11 @@ class Benchmark(BaseModel):
     def stops_early(self) -> int | None:
         """Patience of the final runs; `None` where all epochs are trained and the last evaluation counts."""
         return self.patience or None
+
+    @property
+    def of_trials(self) -> dict[str, Any]:
+        """The settings that every trial of the search has: seed, epochs, batch size."""
+        return {name: getattr(self, name) for name in sorted(TRIAL)}
 
     def stored(self, out: Path) -> dict[str, Any]:
         """Every setting as plain data, paths absolute, with this output folder."""
@@ -245,8 +313,55 @@ class Benchmark(BaseModel):
         """Every setting that says what is measured, as plain data."""
         settings = self.model_dump(mode="json", exclude=MACHINE | AMOUNT)
         settings["patience"] = min(self.patience, self.epochs)  # there are no more evaluations than that
-        unused = {name for name in LATER if settings[name] == type(self).model_fields[name].default}
+        unused = {
+            name
+            for name, value in settings.items()
+            if name not in FIRST and value == type(self).model_fields[name].default
+        }
         return {"rules": RULES, **{name: value for name, value in settings.items() if name not in unused}}
+
+
+FIRST = {
+    "suite",
+    "tasks",
+    "models",
+    "methods",
+    "limit",
+    "seed",
+    "patience",
+    "epochs",
+    "batch_size",
+    "max_length",
+}
+"""Settings of the first results. Others are left out of a benchmark's identity while they have their default, so that
+folders from before them go on."""
+
+TRIAL = frozenset(Benchmark.model_fields) & {field.name for field in fields(TrialConfig)}
+"""Settings of a benchmark that each of its trials has as they are; none of them may stand in a search space."""
+
+DECLARED: dict[str, Option] = {
+    name: next(one for one in field.metadata if isinstance(one, Option))
+    for name, field in Benchmark.model_fields.items()
+}
+"""The option of each setting."""
+
+
+def _used_as(use: str, panel: str) -> set[str]:
+    return {
+        name for name, one in DECLARED.items() if one.use == use or (one.use is None and one.panel == panel)
+    }
+
+
+MACHINE = _used_as("machine", WHERE)
+"""Settings that say where things are and how fast they go; what is in those files is compared elsewhere."""
+
+AMOUNT = _used_as("amount", BUDGET)
+"""Settings that say how much is done of the same thing: more of it is added to what is there."""
+
+
+def flag_of(name: str) -> str:
+    """The option of the command line for a setting."""
+    return (DECLARED[name].flag if name in DECLARED else None) or f"--{name.replace('_', '-')}"
 
 
 def build(options: Mapping[str, Any]) -> Benchmark:
@@ -422,7 +537,7 @@ def _budget_problems(values: Mapping[str, Any]) -> list[str]:
 def _line(detail: Any) -> str:
     """One line for one of pydantic's errors."""
     name = str(detail["loc"][0])
-    option = f"`{OPTION_OF.get(name, '--' + name.replace('_', '-'))}`"
+    option = f"`{flag_of(name)}`"
     context = detail.get("ctx", {})
     rules = {
         "greater_than_equal": f"must be at least {context.get('ge')}",

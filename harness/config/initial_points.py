@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from harness.config.benchmark import TRIAL
 from harness.config.search_space import OPTIONS, Leaf, SearchSpace, settings_of
 from harness.core.errors import InputError, nearest
 from lingo.methods import METHODS
@@ -15,8 +16,6 @@ from lingo.text_files import read_text
 from lingo.trial import TrialConfig
 
 AXES = ("task", "backbone")
-FROM_FILE = ("epochs", "batch_size", "seed")
-"""Settings of the command line that a file gives when the command line does not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +72,7 @@ def options_from(configurations: Sequence[Configuration], given: Mapping[str, An
     """The settings that `--config` brings along: its configurations, and epochs, batch size and seed where all
     agree on them and the command line says nothing."""
     found: dict[str, Any] = {"configurations": tuple(one.to_dict() for one in configurations)}
-    for name in FROM_FILE:
+    for name in TRIAL:
         values = {one.config.get(name) for one in configurations}
         if given.get(name) is None and len(values) == 1 and None not in values:
             found[name] = values.pop()

@@ -5,11 +5,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
+from harness.config.benchmark import TRIAL, flag_of
 from harness.core.errors import InputError
 from lingo.methods import METHODS
 from lingo.trial import TrialConfig
 
-OPTIONS = {"method": "--methods", "seed": "--seeds", "epochs": "--epochs", "batch_size": "--batch-size"}
+OPTIONS = {name: flag_of(name) for name in TRIAL} | {"method": "--methods", "seed": "--seeds"}
 """Trial settings that belong to the command line and not to a search space."""
 
 
@@ -144,14 +145,14 @@ class SearchSpace:
         Raises:
             InputError: when no configuration of the space can allocate, with the numbers to change.
         """
-        space = replace(self, total_steps=total_steps)
+        space, options = replace(self, total_steps=total_steps), {"seed": 0, **options}
         if METHODS[self.method].adapter == "svd":
             space = space._capped(total_steps, options)
         space = space._with_clipped_points()
         problems = [
             f"{self.source}: first point {dict(point)}: {problem}"
             for point in space.first_points
-            for problem in space.config(point, seed=0, **options).problems(total_steps=total_steps)
+            for problem in space.config(point, **options).problems(total_steps=total_steps)
         ]
         if problems:
             raise InputError(dict.fromkeys(problems))
@@ -163,9 +164,7 @@ class SearchSpace:
         for name in ("initial_warmup_ratio", "final_finetune_ratio"):
             if name in self.leaves:
                 values[name] = self.leaves[name].clip(1.0)
-        trial = replace(
-            self.config(values, seed=0, **options), b0=1, bT=1
-        )  # their order is checked on reading
+        trial = replace(self.config(values, **options), b0=1, bT=1)  # their order is checked on reading
         problems = trial.problems(total_steps=total_steps)
         if problems:
             raise InputError(f"{self.source}: {problem}" for problem in problems)

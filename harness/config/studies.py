@@ -301,7 +301,6 @@ def lay_out(
         rows: Training rows of each task; a task with `None` is left out.
         problems: Gets a line for each study whose space cannot be used at its length.
     """
-    options = {"epochs": benchmark.epochs, "batch_size": benchmark.batch_size}
     names = {**short_names(benchmark.models), NO_BACKBONE: NO_BACKBONE}
     configured = from_plain(benchmark.configurations)
     studies: list[Study] = []
@@ -314,7 +313,7 @@ def lay_out(
             total_steps = steps_per_epoch(count, benchmark.batch_size) * benchmark.epochs
             try:
                 space = put_first(file.for_task(task), configured, task=task, backbone=names[model])
-                space = space.restrict(total_steps, **options)
+                space = space.restrict(total_steps, **benchmark.of_trials)
             except InputError as error:
                 size = f"{task}: {count} rows, batch size {benchmark.batch_size}, epochs {benchmark.epochs}"
                 problems += [f"{line} ({size})" for line in error.problems]

@@ -168,7 +168,7 @@ def typical(study: Study, benchmark: Benchmark) -> TrialConfig:
     space = study.space
     point = dict(space.first_points[0]) if space.first_points else {}
     values = {name: point.get(name, leaf.least()) for name, leaf in space.leaves.items()}
-    return space.config(values, seed=0, epochs=benchmark.epochs, batch_size=benchmark.batch_size)
+    return space.config(values, **benchmark.of_trials)
 
 
 def _rank(trial: TrialConfig) -> float:

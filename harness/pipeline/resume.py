@@ -99,9 +99,7 @@ def _fits(record: Record, cell: Cell, benchmark: Benchmark) -> bool:
         return False
     if drawn.get("b0", math.inf) < drawn.get("bT", -math.inf):
         return False
-    wanted = space.config(
-        drawn, seed=benchmark.seed, epochs=benchmark.epochs, batch_size=benchmark.batch_size
-    )
+    wanted = space.config(drawn, **benchmark.of_trials)
     options = {**record.config}
     try:
         return type(wanted).from_dict(options) == wanted

@@ -195,7 +195,7 @@ def _plan(
         backbone=cell.source,
         method=study.method,
         data=str(cell.data),
-        fixed={"seed": benchmark.seed, "epochs": benchmark.epochs, "batch_size": benchmark.batch_size},
+        fixed=benchmark.of_trials,
         space=study.space,
         first_points=study.space.first_points,
         num_samples=benchmark.num_samples,

@@ -11,9 +11,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 from hypothesis import strategies as st
 
+from harness.config.benchmark import Benchmark, flag_of
 from tests.support.planted import FORMS, SECRETS, addresses
 
 SECRET = f"{SECRETS[0]}-{SECRETS[1]}"
@@ -553,7 +555,20 @@ def _doctor(draw, made):
     return [*words, b"--no-ray"]
 
 
+def _drawn(annotation):
+    """What is drawn for a setting of this type; `None` for a switch."""
+    kind = next((one for one in (annotation, *get_args(annotation)) if get_origin(one) is Literal), None)
+    if kind is not None:
+        return lambda made: words_of(*(word.encode() for word in get_args(kind)))
+    if annotation is bool:
+        return None
+    return lambda made: numbers(b"0", b"1", b"4", b"0.5")
+
+
 PLAN = {
+    **{
+        flag_of(name)[2:].encode(): _drawn(field.annotation) for name, field in Benchmark.model_fields.items()
+    },
     b"suite": lambda made: words_of(b"quickstart", b"gue", b"paper", b"paper-gue"),
     b"tasks": lambda made: st.one_of(
         words_of(b"mouse/2", b"EMP/H3,mouse/2", b"quickstart/promoter"), paths(made, "csv", "data", "own")
@@ -561,35 +576,13 @@ PLAN = {
     b"models": lambda made: st.one_of(words_of(b"quickstart-opt", b"opt-125m", b"a/b"), paths(made, "model")),
     b"methods": lambda made: words_of(b"lora", b"lora,adalora", b"ars", b"full", b"dora"),
     b"data-dir": lambda made: paths(made, "data"),
-    b"limit": lambda made: numbers(b"8", b"64"),
-    b"drop-leaks": None,
     b"no-drop-leaks": None,
-    b"reverse-complement": lambda made: words_of(b"train", b"test", b"both", b"none"),
     b"settings": lambda made: paths(made, "settings"),
-    b"num-samples": lambda made: numbers(b"1", b"4"),
     b"search-space": lambda made: paths(made, "space"),
-    b"scope": lambda made: words_of(b"task", b"family", b"suite"),
     b"config": lambda made: paths(made, "config"),
-    b"searcher": lambda made: words_of(b"tpe", b"random", b"grid"),
-    b"scheduler": lambda made: words_of(b"asha", b"hyperband", b"median", b"none"),
-    b"share-prefix": lambda made: numbers(b"1", b"2", b"4"),
-    b"deterministic": None,
-    b"seed": lambda made: numbers(b"0", b"1"),
     b"seeds": lambda made: numbers(b"0", b"0,1", b"0,1,2"),
-    b"patience": lambda made: numbers(b"0", b"10"),
-    b"epochs": lambda made: numbers(b"1", b"3"),
-    b"batch-size": lambda made: numbers(b"8", b"64"),
-    b"max-length": lambda made: numbers(b"64", b"128"),
-    b"tokenization": lambda made: words_of(b"bbpe", b"one_hot", b"kmer"),
-    b"prompt": lambda made: words_of(b"auto", b"on", b"off"),
-    b"frozen": lambda made: words_of(b"fp32", b"bf16", b"4bit"),
     b"time-budget": lambda made: st.one_of(st.sampled_from(SPANS), st.sampled_from(JUNK)),
-    b"max-gpu-hours": lambda made: numbers(b"1", b"0.5"),
-    b"max-cost": lambda made: numbers(b"1", b"0.5"),
     b"study-time-budget": lambda made: st.sampled_from(SPANS),
-    b"study-max-gpu-hours": lambda made: numbers(b"1", b"0.5"),
-    b"study-max-cost": lambda made: numbers(b"1", b"0.5"),
-    b"price-per-hour": lambda made: numbers(b"1", b"0.5"),
     b"out": lambda made: paths(made, "folder", "run"),
     b"tracking-uri": lambda made: stores(made),
     b"cluster": lambda made: st.one_of(
@@ -598,10 +591,6 @@ PLAN = {
     b"storage-path": lambda made: st.one_of(
         paths(made, "folder"), stores(made), words_of(b"s3://bucket/x", f"s3://k:{SECRET}@bucket".encode())
     ),
-    b"pack": lambda made: numbers(b"1", b"4"),
-    b"max-concurrent": lambda made: numbers(b"1", b"2"),
-    b"workers-per-trial": lambda made: numbers(b"1", b"2"),
-    b"max-failures": lambda made: numbers(b"0", b"2"),
 }
 """Options of `plan`, with what is drawn for them; `None` for switches."""
 

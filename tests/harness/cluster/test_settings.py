@@ -11,9 +11,9 @@ import yaml
 from typer.testing import CliRunner
 
 from harness.cli.main import app
-from harness.cli.options import ROWS, settings
+from harness.cli.options import settings
 from harness.cluster.upload import INPUTS, UNPACK, add_inputs, shipment
-from harness.config.benchmark import SETTINGS, Benchmark, build
+from harness.config.benchmark import DECLARED, SETTINGS, Benchmark, build
 from harness.core.errors import InputError
 from harness.data.find_tasks import find_tasks
 from harness.data.tasks import SUITES
@@ -87,8 +87,7 @@ def head(tmp_path, monkeypatch):
         monkeypatch.chdir(job)
         command, _, option, file = sent.arguments
         assert (command, option) == ("run_benchmark.py", "--settings")
-        given = dict.fromkeys(row.setting for row in ROWS)
-        return build(settings({**given, "settings": Path(file)}))
+        return build(settings({**dict.fromkeys(DECLARED), "settings": Path(file)}))
 
     return run
 
@@ -130,7 +129,7 @@ def test_each_setting_arrives_as_it_was_given(here, head, tmp_path, name):
 def test_a_file_of_configurations_goes_along(here, head):
     (here / "best.yaml").write_text(yaml.safe_dump({"configurations": [CONFIGURATION]}))
     options = {"tasks": "mouse/2", "models": "opt-125m", "methods": "ars", "cluster": "c.yaml"}
-    asked = build(settings({**options, "config": here / "best.yaml"}))
+    asked = build(settings({**options, "configurations": here / "best.yaml"}))
     assert head(shipment(asked, INPUTS, RUN)).configurations == asked.configurations == (CONFIGURATION,)
 
 

@@ -7,8 +7,7 @@ from transformers import EsmConfig, EsmModel
 from typer.testing import CliRunner
 
 from harness.cli.main import app
-from harness.cli.options import ROWS
-from harness.config.benchmark import build
+from harness.config.benchmark import DECLARED, build, flag_of
 from harness.config.studies import plan
 from harness.data import sources
 from harness.data.tasks import SUITES
@@ -102,7 +101,7 @@ def test_files_are_parsed_once_for_plan_and_preparation(tmp_path, monkeypatch):
 
 def test_plan_takes_every_option_of_a_benchmark():
     text = CliRunner().invoke(app, ["plan", "--help"], terminal_width=200).output
-    flags = {row.flag or f"--{row.setting.replace('_', '-')}" for row in ROWS}
+    flags = {*map(flag_of, DECLARED)}
     assert flags <= {word for word in text.split() if word.startswith("--")}
 
 
