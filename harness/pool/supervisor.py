@@ -114,14 +114,15 @@ def fit(source: Any, name: str, run: dict[str, Any], scratch: str) -> None:
     """One Ray Train run, in a process of its own; returns when its workers were sent home."""
     os.environ.update(run["settings"])
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchConfig
 
+    from harness.pool.group_trainer import GroupTrainer
     from harness.pool.worker_group import serve
 
     ray.get(source.started_by.remote(name, os.getpid()))
     # The controller of a run that was killed outlives it by a moment, in which it may reserve places again.
     sweep([bundle(run, name)], run["before"])
-    TorchTrainer(
+    GroupTrainer(
         serve,
         train_loop_config={
             "source": source,

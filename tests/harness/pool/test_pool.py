@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 
@@ -71,6 +72,15 @@ def test_groups_work_side_by_side_and_reports_arrive_in_order(pool: Pool) -> Non
     assert len({outcome.reports[-1].facts["pid"] for outcome in outcomes.values()}) == 2
     expected = [(0, "queued"), (0, "started"), (1, "running"), (2, "running"), (3, "finished")]
     assert all(news == expected for news in seen.values())
+
+
+def test_a_group_starts_no_process_of_which_there_is_no_use(pool: Pool) -> None:
+    wait_for(lambda: len(pool.state()["up"]) == 2)
+    names = [each.name() for each in psutil.Process().children(recursive=True)]
+    started = [name for name in names if name.startswith("ray::")]
+    # Linux cuts names of processes after 15 bytes
+    assert sum(name.startswith("ray::TrainContr") for name in started) == 2
+    assert not any(name.startswith(("ray::DatasetMan", "ray::PlacementG")) for name in started)
 
 
 def test_an_error_is_one_failed_report_and_the_others_go_on(pool: Pool) -> None:
