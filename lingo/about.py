@@ -12,6 +12,7 @@ from lingo.data import TaskData
 from lingo.embeddings import rows_of
 from lingo.families import KNOWN
 from lingo.folder import write_json
+from lingo.methods import METHODS
 from lingo.pack import Pack
 from lingo.packed_bits import is_packed
 from lingo.parameters import rank_pattern, trained_parameters, used_parameters
@@ -172,8 +173,8 @@ def _training(pack: Pack, slot: Slot) -> dict[str, Any]:
 
 def settings_of(config: TrialConfig) -> dict[str, Any]:
     """The settings that the trial's method reads."""
-    read = config.kind.settings | {"method", "seed", "batch_size", "epochs"}
     values = config.to_dict()
+    read = config.kind.settings | (set(values) - set().union(*(method.settings for method in METHODS.values())))
     if config.kind.adapter == "svd":
         values["rank_update"] = config.rank_update or config.kind.rank_update
     return {name: value for name, value in values.items() if name in read}
