@@ -174,7 +174,9 @@ def _training(pack: Pack, slot: Slot) -> dict[str, Any]:
 def settings_of(config: TrialConfig) -> dict[str, Any]:
     """The settings that the trial's method reads."""
     values = config.to_dict()
-    read = config.kind.settings | (set(values) - set().union(*(method.settings for method in METHODS.values())))
+    read = config.kind.settings | (
+        set(values) - set().union(*(method.settings for method in METHODS.values()))
+    )
     if config.kind.adapter == "svd":
         values["rank_update"] = config.rank_update or config.kind.rank_update
     return {name: value for name, value in values.items() if name in read}

@@ -56,8 +56,8 @@ SETTINGS_FILE = inspect.Parameter(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Settings from a JSON file, like **plan.json** of a run. Budgets, the number of trials, seeds, and "
-            "where things are may be given beside it.",
+            help="Settings from a JSON or YAML file, like **plan.json** of a run. Budgets, the number of trials, "
+            "seeds, and where things are may be given beside it.",
             show_default=False,
             rich_help_panel=WHAT,
         ),

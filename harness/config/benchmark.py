@@ -7,11 +7,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from harness.core.errors import InputError, nearest
 from harness.core.home import path_of
 from harness.core.store_address import kept, masked, place_without_secret
+from harness.core.wording import one_line
 from harness.data.find_tasks import find_tasks
 from harness.data.tasks import SUITES, Strands
 from lingo.methods import DEFAULT_METHODS, METHODS
@@ -432,7 +434,7 @@ def _usual_suite(given: Mapping[str, Any]) -> str:
 
 
 def read_settings(text: str, where: str) -> dict[str, Any]:
-    """Settings from JSON, as options for `build`: an object of them, or a run's plan.json, which has it as `settings`.
+    """Settings from JSON or YAML, as options for `build`: a mapping, or a run's plan.json, which has it as `settings`.
 
     Paths are those of the process that reads them; `~/` stands for its account's home folder.
 
@@ -443,18 +445,17 @@ def read_settings(text: str, where: str) -> dict[str, Any]:
         InputError: with every problem.
     """
     try:
-        read = parse_json(text)
+        read = _parsed(text)
         read = read.get("settings", read)
         given = {name: _at_home(value) for name, value in read.items() if value is not None}
-    except (ValueError, AttributeError) as error:
-        why = f"is no JSON ({error})" if isinstance(error, ValueError) else "is something else"
+    except (ValueError, AttributeError, yaml.YAMLError, RecursionError) as error:
+        why = "is something else" if isinstance(error, AttributeError) else f"is neither ({one_line(error)})"
         raise InputError(
-            f"{where}: must be a JSON object of settings, as `settings` in a run's plan.json, but {why}."
+            f"{where}: must be settings in JSON or YAML, as `settings` in a run's plan.json, but {why}."
         ) from None
     try:  # the three that have no default may be missing here as on the command line
-        stored = Benchmark.model_validate_json(
-            json.dumps({"suite": "custom", "tasks": ["-"], "models": ["-"], **given})
-        )
+        usual = {"suite": "custom", "tasks": ["-"], "models": ["-"]}
+        stored = Benchmark.model_validate_json(json.dumps({**usual, **given}, default=str))
     except ValidationError as error:
         raise InputError([f"{where}: {_line(detail)}" for detail in error.errors()]) from None
     options = {name: getattr(stored, name) for name in given}
@@ -463,6 +464,16 @@ def read_settings(text: str, where: str) -> dict[str, Any]:
     elif "tasks" in options and options["tasks"] == SUITES.get(options.get("suite", "")):
         del options["tasks"]
     return options
+
+
+def _parsed(text: str) -> Any:
+    """JSON, or else YAML, which reads 1e-3 as text."""
+    try:
+        return parse_json(text)
+    except ValueError:
+        if text.lstrip().startswith("{"):  # its own complaint is of more use
+            raise
+        return yaml.safe_load(text)
 
 
 def _at_home(value: Any) -> Any:

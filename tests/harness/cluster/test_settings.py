@@ -51,7 +51,7 @@ def other(name):
         if get_origin(one) is Literal:
             return next(value for value in reversed(get_args(one)) if value != field.default)
         if one in (bool, int, float):
-            return {bool: not field.default, int: 9, float: 1.5}[one]
+            return {bool: not field.default, int: 9, float: 0.5}[one]
     raise AssertionError(f"{name}: give it a value in NAMED")
 
 
@@ -193,9 +193,10 @@ def test_a_run_goes_to_a_cluster_again_from_the_paths_of_this_machine(here, tmp_
     assert stored_benchmark(run, {}).models == ("/head/inputs/opt",)
 
 
-def test_a_file_of_settings_may_have_some_of_them(tmp_path):
-    file = tmp_path / "s.json"
-    file.write_text('{"suite": "quickstart", "epochs": 7}')
+@pytest.mark.parametrize("text", ['{"suite": "quickstart", "epochs": 7}', "suite: quickstart\nepochs: 7\n"])
+def test_a_file_of_settings_may_have_some_of_them(tmp_path, text):
+    file = tmp_path / "s"
+    file.write_text(text)
     benchmark = build(settings({"settings": file, "num_samples": 99}))
     assert (benchmark.epochs, benchmark.num_samples) == (7, 99)
     assert benchmark == build({"suite": "quickstart", "epochs": 7, "num_samples": 99})
@@ -210,8 +211,10 @@ def test_suites_name_tasks_as_settings_do(suite):
     ("text", "options", "says"),
     [
         (None, {}, "`--settings` must be a file of text"),
-        ("{", {}, "must be a JSON object of settings"),
-        ("[]", {}, "must be a JSON object of settings"),
+        ("{", {}, "must be settings in JSON or YAML"),
+        ("[]", {}, "must be settings in JSON or YAML"),
+        ("a: [", {}, "must be settings in JSON or YAML"),
+        ("epochs: 2026-01-01", {}, "`--epochs` must be valid"),
         ('{"epoch": 3}', {}, "unknown setting `epoch`. Nearest known: epochs"),
         ('{"epochs": 0}', {}, "`--epochs` must be at least 1, but got 0."),
         ('{"epochs": "3"}', {}, "`--epochs` must be valid"),
