@@ -3,7 +3,6 @@
 It needs nothing of the home folder: its token and all of its files lie in a private folder, which goes with it.
 """
 
-import fcntl
 import json
 import logging
 import os
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from filelock import lock_descriptor
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from ray.exceptions import RayError
 from ray.job_config import JobConfig
@@ -215,7 +215,7 @@ def _private_folder() -> Iterator[Path]:
         ) from None
     with owner:
         with suppress(OSError):  # file systems without locks: nobody's folder is swept there
-            fcntl.flock(owner, fcntl.LOCK_EX)
+            lock_descriptor(owner.fileno())
         outer = made.rename(base / f"{PREFIX}{made.name[-8:]}")
         (outer / "r").mkdir()
         try:
@@ -238,8 +238,8 @@ def _sweep(base: Path) -> None:
             if folder.lstat().st_uid != os.geteuid() or folder.is_symlink():
                 continue
             with (folder / OWNER).open("r+") as owner:
-                fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder, ignore_errors=True)
+                if lock_descriptor(owner.fileno(), blocking=False):
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

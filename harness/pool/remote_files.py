@@ -4,7 +4,6 @@ An actor on the driver's host reads and writes there; workers hold its handle. F
 MB, are compared by digest and renamed when whole, so that what is there is complete.
 """
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from filelock import lock_descriptor
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -277,5 +277,5 @@ def _answer(question: Any) -> Any:
 def _alone(lock: Path) -> Iterator[None]:
     """One process of this host at a time."""
     with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        lock_descriptor(file.fileno())
         yield

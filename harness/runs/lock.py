@@ -1,6 +1,5 @@
 """One driver for each output folder: a lock that goes with its process, however that ends."""
 
-import fcntl
 import json
 import os
 import socket
@@ -8,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
+
+from filelock import lock_descriptor
 
 from harness.core.errors import InputError
 from harness.runs.record import now
@@ -29,13 +30,11 @@ def only_driver(out: Path | str) -> Iterator[None]:
     out = Path(out)
     path, new = out / NAME, [folder for folder in (out / NAME, out, *out.parents) if not folder.exists()]
     with _opened(path, new) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not lock_descriptor(file.fileno(), blocking=False):
             raise InputError(
                 f"`--out` must not be in use, but another run ({_holder(path)}) writes {out}; wait for its end, "
                 "interrupt it, or use another `--out`."
-            ) from None
+            )
         file.truncate(0)
         file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now()}) + "\n")
         file.flush()

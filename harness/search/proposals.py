@@ -5,6 +5,7 @@ is made anew, with a seed of its own.
 """
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -15,7 +16,7 @@ from optuna.trial import TrialState
 from harness.config.scopes import SHARED_START, grid, merge, siblings_of
 from harness.runs.jobs import Job
 from harness.runs.selection import has_ended
-from harness.search.sampling import Even, PerTrial, Recorder, sampler_of, startup_trials
+from harness.search.sampling import Even, PerTrial, sampler_of, startup_trials
 from harness.search.schedulers import rungs_of
 from harness.search.study import Ended, Past, StudyPlan
 from harness.search.trial_client import objective
@@ -226,14 +227,16 @@ class Proposals:
             past.status, TrialState.FAIL
         )
         state = state if seen else TrialState.FAIL
-        recorder = Recorder(past.values)
+        known = optuna.trial.FixedTrial(dict(past.values), past.number)
         try:
+            with warnings.catch_warnings(action="ignore"):  # of values outside the space
+                params = self._space.suggest(known)
             self._study.add_trial(
                 optuna.trial.create_trial(
                     state=state,
                     value=seen[max(seen)] if state == TrialState.COMPLETE else None,
-                    params=self._space.suggest(recorder),
-                    distributions=recorder.distributions,
+                    params=params,
+                    distributions=known.distributions,
                     intermediate_values=seen,
                 )
             )

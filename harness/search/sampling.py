@@ -2,11 +2,11 @@
 
 import hashlib
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 
 from harness.search.study import StudyPlan
@@ -95,25 +95,3 @@ class Even:
 
     def suggest_categorical(self, name: str, choices: Any) -> Any:
         return choices[int(self._share(name) * len(choices))]
-
-
-class Recorder:
-    """Stands for an Optuna trial whose values are known; keeps the distributions that they come from."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self._values = values
-        self.distributions: dict[str, BaseDistribution] = {}
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float:
-        self.distributions[name] = FloatDistribution(low, high, step=step, log=log)
-        return float(self._values[name])
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        self.distributions[name] = IntDistribution(low, high, step=step, log=log)
-        return int(self._values[name])
-
-    def suggest_categorical(self, name: str, choices: Any) -> Any:
-        self.distributions[name] = CategoricalDistribution(choices)
-        return self._values[name]

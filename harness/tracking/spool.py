@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import lock_descriptor
+
 from harness.runs.layout import SUPERSEDED as superseded
 from harness.runs.record import Record
 from harness.runs.store import load, load_folder
@@ -90,11 +92,6 @@ def only_writer(out: Path, give_up: Callable[[], bool], poll_s: float = 0.2) -> 
 
 def _lock(handle: int) -> bool:
     try:
-        import fcntl
-
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except (ImportError, OSError):
+        return lock_descriptor(handle, blocking=False)
+    except OSError:  # a file system without locks
         return True
-    return True
