@@ -177,7 +177,7 @@ def settings_of(config: TrialConfig) -> dict[str, Any]:
     read = config.kind.settings | (
         set(values) - set().union(*(method.settings for method in METHODS.values()))
     )
-    if config.kind.adapter == "svd":
+    if config.kind.has_budget:
         values["rank_update"] = config.rank_update or config.kind.rank_update
     return {name: value for name, value in values.items() if name in read}
 

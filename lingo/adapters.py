@@ -6,7 +6,6 @@ once a step for all sites, forward is y = x W0 + (x P) Q̂, and backward needs, 
 the gradients of Q and Λ follow from G for all sites at once: dQ = s·Λ·G and dΛ = s·⟨G, Q⟩ row by row.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -161,23 +160,13 @@ class AdapterBank:
             setattr(parent, name, packed.base)
 
     def initialise(self, slot: Slot) -> None:
-        """Write a new trial's factors into its (zeroed) row, drawn from its own stream in layer order.
-
-        LoRA: P uniform in ±1/√d_in, Q zero, as peft's default (Kaiming uniform with a = √5).
-        SVD forms: P and Q normal with standard deviation 0.02, Λ zero.
-        """
+        """Write a new trial's factors into its (zeroed) row, drawn from its own stream in layer order."""
         layout, rank, row = self.layout, slot.rank, slice(slot.row, slot.row + 1)
         generator = stream(slot.config.seed, "init")
         for path in (path for path in layout.order if path in slot.paths):
             site = layout.site(path)
             p, _, q = layout.parts(self.theta[row], site)
-            a = torch.empty(rank, site.d_in)
-            if slot.svd:
-                p[:, :rank] = a.normal_(std=0.02, generator=generator).t()
-                q[:rank] = torch.empty(site.d_out, rank).normal_(std=0.02, generator=generator).t()
-            else:
-                bound = 1 / math.sqrt(site.d_in)
-                p[:, :rank] = a.uniform_(-bound, bound, generator=generator).t()
+            p[:, :rank], q[:rank] = slot.config.kind.draw(site.d_in, site.d_out, rank, generator)
         where = torch.from_numpy(slot.positions(layout)).to(self.device)
         self.valid[slot.row, where] = 1
         for tensor in (self.keep, self.learn) if slot.svd else (self.unit,):

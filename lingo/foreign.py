@@ -54,14 +54,12 @@ class PeftNetwork(Network):
             raise ValueError(f"`{config.method}` {problem}")
         import peft
 
-        kind, device = config.kind, next(backbone.model.parameters()).device
-        arguments = {name: getattr(config, setting) for name, setting in kind.arguments.items()}
+        device = next(backbone.model.parameters()).device
         paths = list(target_paths(backbone, config.targets))
         self.backbone, self.config = backbone, config
         with _drawing(stream_seed(config.seed, "init"), device):
             try:
-                wanted = getattr(peft, kind.peft)(target_modules=paths, **arguments, **kind.constants)
-                self.model = peft.get_peft_model(backbone.model, wanted)
+                self.model = peft.get_peft_model(backbone.model, config.kind.peft_config(config, paths))
             except (TypeError, ValueError, NotImplementedError) as error:
                 line = " ".join(str(error).split())[:300]
                 raise ValueError(f"`{config.method}` of peft cannot adapt {backbone.name}: {line}") from None

@@ -172,11 +172,11 @@ class Pack:
         return slot
 
     def _misfits(self, config: TrialConfig, data: TaskData) -> list[str]:
-        rank = {"none": 0, "lora": config.rank, "svd": config.b0}[config.kind.adapter]
+        rank = config.kind.rank(config)
         checks = [
             (not self.free, f"the pack has {self.capacity} slots and all are taken."),
             (
-                self.full != (config.kind.adapter == "none"),
+                self.full != config.kind.trains_all,
                 f"`method` {config.method} does not go into a pack for "
                 f"{'full fine-tuning' if self.full else 'adapters'}.",
             ),

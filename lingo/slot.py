@@ -53,12 +53,12 @@ class Slot:
     @property
     def svd(self) -> bool:
         """Whether the adapter has singular values on a budget."""
-        return self.config.kind.adapter == "svd"
+        return self.config.kind.has_budget
 
     @property
     def rank(self) -> int:
         """Ranks of each adapted matrix: r of LoRA, b0 of the SVD forms, 0 for full fine-tuning."""
-        return {"none": 0, "lora": self.config.rank, "svd": self.config.b0}[self.config.kind.adapter]
+        return self.config.kind.rank(self.config)
 
     @property
     def rank_update(self) -> RankUpdate:
@@ -72,10 +72,8 @@ class Slot:
 
     @property
     def scale(self) -> float:
-        """α/r for LoRA, α/(b0 + 1e-5) for the SVD forms, as peft has them."""
-        if self.config.kind.adapter == "lora":
-            return self.config.alpha / self.config.rank
-        return self.config.alpha / (self.config.b0 + 1e-5) if self.svd else 1.0
+        """Factor s of the update s · P Λ Q."""
+        return self.config.kind.scale(self.config)
 
     @property
     def dropout(self) -> float:

@@ -120,7 +120,7 @@ class TrialConfig:
             found.append(
                 f"`targets` must be some of {', '.join(PAPER_MATRICES)}, but got {list(self.targets)}."
             )
-        if self.kind.adapter == "svd":
+        if self.kind.has_budget:
             found += self._budget_problems(total_steps)
         if total_steps == 1 and self.warmup_ratio > 0 and not found:  # a budget wants more steps anyhow
             found.append(
@@ -167,13 +167,13 @@ class TrialConfig:
             real("max_grad_norm", 0, np.inf, "above 0, or none", ends=(False, True))
         if "rank" in self.kind.settings:
             whole("rank")
-        if self.kind.engine == "simple":
+        if not self.kind.needs_backbone:
             whole("k", 1, 8)
             real("C", 0, 1e9, "above 0 and below 1e9", ends=neither)
             whole("filters")
             whole("kernel_width")
             real("dropout", 0, 1, share, ends=(True, False))
-        if self.kind.adapter == "svd":
+        if self.kind.has_budget:
             whole("b0")
             whole("bT")
             whole("delta_T")

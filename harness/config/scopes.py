@@ -79,7 +79,7 @@ def search_problems(space: SearchSpace, *, searcher: str, siblings: int = 1) -> 
                 f"{space.source}: a grid must have at most {LARGEST_GRID} points, but got {points}; give its "
                 "ranges `step` or `choices`."
             )
-    if siblings > 1 and METHODS[space.method].adapter == "svd":
+    if siblings > 1 and METHODS[space.method].has_budget:
         free = [name for name in SHARED_START if name in space.leaves]
         if not free:
             problems.append(
@@ -92,7 +92,7 @@ def search_problems(space: SearchSpace, *, searcher: str, siblings: int = 1) -> 
 
 def siblings_of(space: SearchSpace, siblings: int) -> int:
     """How many trials of each drawn configuration make sense: one where nothing shares a start."""
-    shares = METHODS[space.method].adapter == "svd" and any(name in space.leaves for name in SHARED_START)
+    shares = METHODS[space.method].has_budget and any(name in space.leaves for name in SHARED_START)
     return siblings if shares else 1
 
 
@@ -137,7 +137,7 @@ def _values(leaf: Leaf) -> list[Any]:
 
 
 def _in_order(space: SearchSpace, point: Mapping[str, Any]) -> bool:
-    if METHODS[space.method].adapter != "svd":
+    if not METHODS[space.method].has_budget:
         return True
     b0, bT = (point.get(name, space.fixed.get(name, getattr(TrialConfig, name))) for name in ("b0", "bT"))
     return bool(b0 >= bT)

@@ -146,7 +146,7 @@ class SearchSpace:
             InputError: when no configuration of the space can allocate, with the numbers to change.
         """
         space, options = replace(self, total_steps=total_steps), {"seed": 0, **options}
-        if METHODS[self.method].adapter == "svd":
+        if METHODS[self.method].has_budget:
             space = space._capped(total_steps, options)
         space = space._with_clipped_points()
         problems = [
@@ -205,7 +205,7 @@ def largest(spaces: Iterable[SearchSpace], labels: Iterable[int]) -> dict[str, i
     ranks = [1]
     for space in spaces:
         method = METHODS.get(space.method)
-        name = {"lora": "rank", "svd": "b0"}.get(method.adapter if method else "", "")
+        name = method.rank_setting if method else ""
         if not name:
             continue
         ranks += [int(point[name]) for point in space.first_points if name in point]

@@ -322,9 +322,9 @@ class _Reader:
                     ("rows", index, "fixed", name), f"`{name}` is searched and cannot be fixed by a row."
                 )
             for config in ({**row.first_point, **row.fixed, **fixed},):
-                if METHODS[self.method].adapter == "svd" and {"b0", "bT"} <= set(config):
+                if METHODS[self.method].has_budget and {"b0", "bT"} <= set(config):
                     self._order(config["b0"], config["bT"], ("rows", index, "first_point", "b0"))
-        if METHODS[self.method].adapter == "svd":
+        if METHODS[self.method].has_budget:
             highest = self._end(leaves, fixed, "b0", most=True)
             lowest = self._end(leaves, fixed, "bT", most=False)
             self._order(highest, lowest, ("space", "b0"))

@@ -145,7 +145,7 @@ def check_settings(benchmark: Benchmark, problems: list[str]) -> dict[str, Space
 def type_of(method: str, frozen: str | None) -> str | None:
     """Number type of the backbone's weights in a method's studies, where frozen weights are of type `frozen`."""
     row = METHODS[method]
-    return None if not row.needs_backbone else "fp32" if row.adapter == "none" else frozen
+    return None if not row.needs_backbone else "fp32" if row.trains_all else frozen
 
 
 def _identity(benchmark: Benchmark, files: Mapping[str, SpaceFile]) -> dict[str, Any]:

@@ -179,9 +179,9 @@ def _task_name(task: str, known: set[str]) -> str:
 
 def _refuse_without_adapter(study: str, method: str) -> None:
     row = METHODS.get(method)
-    if row is None or row.adapter != "none":
+    if row is None or not row.trains_all:
         return
-    others = ", ".join(name for name, other in METHODS.items() if other.adapter != "none")
+    others = ", ".join(name for name, other in METHODS.items() if not other.trains_all)
     if row.needs_backbone:
         raise InputError(
             f"{study}: full fine-tuning has no adapter, and a run keeps no whole models, for their size. Export "

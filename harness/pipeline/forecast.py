@@ -137,7 +137,7 @@ def _work(study: Study, data: Data, model: Model | None, benchmark: Benchmark) -
     epochs = benchmark.num_samples * _expected_epochs(benchmark) + finals
     flops = trained = 0.0
     if method.needs_backbone and model is not None and model.shape is not None:
-        full, rank = method.adapter == "none", _rank(trial)
+        full, rank = method.trains_all, _rank(trial)
         flops = step_flops(
             model.shape,
             length=tokens,
@@ -146,7 +146,7 @@ def _work(study: Study, data: Data, model: Model | None, benchmark: Benchmark) -
             full=full,
             targets=() if full else trial.targets,
             rank=0 if full else rank,
-            svd=method.adapter == "svd",
+            svd=method.has_budget,
             delta_T=trial.delta_T,
         ).total
         trained = _trained(model.shape, trial, full=full, rank=rank)
@@ -172,7 +172,7 @@ def typical(study: Study, benchmark: Benchmark) -> TrialConfig:
 
 
 def _rank(trial: TrialConfig) -> float:
-    return float(trial.b0 if trial.kind.adapter == "svd" else trial.rank)
+    return float(trial.b0 if trial.kind.has_budget else trial.rank)
 
 
 def _trained(shape: Shape, trial: TrialConfig, *, full: bool, rank: float) -> float:
@@ -226,7 +226,7 @@ def disk_bytes(found: Forecast, open_trials: int) -> Mapping[str, float]:
     benchmark, works = found.benchmark, found.works
     tokens = {(w.study.task.name, w.study.source): w.study.train_rows * 1.25 * w.tokens * 2 for w in works}
     adapters = sum(
-        4.0 * w.trained * len(benchmark.seeds) for w in works if METHODS[w.study.method].adapter != "none"
+        4.0 * w.trained * len(benchmark.seeds) for w in works if not METHODS[w.study.method].trains_all
     )
     largest: Sequence[int] = sorted((w.trained for w in works), reverse=True)[:open_trials]
     runs = found.studies * (benchmark.num_samples + len(benchmark.seeds))

@@ -88,7 +88,7 @@ def _measurable(found: Forecast, model: Model, full: bool) -> tuple[Work | None,
         if work.study.source == model.name
         and work.study.task.name in here
         and METHODS[work.study.method].engine == "pack"
-        and (METHODS[work.study.method].adapter == "none") == full
+        and METHODS[work.study.method].trains_all == full
     ]
     work = max(fitting, key=lambda work: work.step_flops, default=None)
     return work, here[work.study.task.name] if work else None
@@ -162,7 +162,7 @@ def total_seconds(works: Sequence[Work], rates: dict[Key, Rate]) -> tuple[float,
     seconds, unknown = 0.0, 0
     for work in works:
         method = METHODS[work.study.method]
-        rate = rates.get((work.study.source, method.adapter == "none"))
+        rate = rates.get((work.study.source, method.trains_all))
         if rate is None:
             unknown += 1
         else:

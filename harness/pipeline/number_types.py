@@ -25,7 +25,7 @@ def settle(checked: Plan, store: ResultStore, shape: Shape, say: Callable[[str],
         RunStopped: When no worker answers, or its GPU cannot be used.
     """
     rows = [METHODS[study.method] for study in checked.studies]
-    if not any(row.needs_backbone and row.adapter != "none" for row in rows):
+    if not any(row.needs_backbone and not row.trains_all for row in rows):
         return checked.holding(checked.frozen)
     device, native = asked(shape.cpus, shape.gpus) if shape.gpus else look()
     known = checked.frozen or frozen_in(checked.out)

@@ -51,7 +51,7 @@ def above_budget(record: Record) -> str | None:
     """What is wrong with a finished run of a method with a budget that kept more ranks than bT, in one line."""
     kept = record.facts.get("kept_ranks")
     method = METHODS.get(record.method)
-    if record.status != "finished" or not kept or method is None or method.adapter != "svd":
+    if record.status != "finished" or not kept or method is None or not method.has_budget:
         return None
     mean, most = sum(kept.values()) / len(kept), record.config.get("bT", TrialConfig.bT)
     if mean <= most:

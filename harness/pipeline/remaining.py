@@ -115,7 +115,7 @@ def final_jobs(
 def _adapter_folder(adapters: Path | None, cell: Cell, seed: int) -> str | None:
     """`<task>/<backbone>/<method>/seed-<n>`; none for full fine-tuning, whose result is a whole model."""
     study = cell.study
-    if adapters is None or METHODS[study.method].adapter == "none":
+    if adapters is None or METHODS[study.method].trains_all:
         return None
     names = [re.sub(r"[^\w.-]+", "_", name) for name in (study.task.name, study.backbone, study.method)]
     return str(adapters.joinpath(*names, f"seed-{seed}"))

@@ -279,8 +279,7 @@ def _slots(
 
 
 def _goes_into_packs(cell: Cell) -> bool:
-    method = METHODS[cell.study.method]
-    return method.engine == "pack" and method.adapter != "none"
+    return METHODS[cell.study.method].packs
 
 
 def _best_pack(cell: Cell, benchmark: Benchmark, ground: Ground, most: int) -> int:

@@ -107,7 +107,7 @@ class GroupSearcher(Searcher):
 
     def _claim(self, key: str, members: Sequence[StudyPlan]) -> Claim:
         method = METHODS[members[0].method]
-        single = method.adapter == "none" or method.engine != "pack" or members[0].deterministic
+        single = not method.packs or members[0].deterministic
         return Claim(
             key=key,
             lane=(members[0].backbone, f"{method.engine} {method.name}" if single else "pack"),

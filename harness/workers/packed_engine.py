@@ -14,7 +14,7 @@ from harness.runs.jobs import Job, Report
 from harness.workers.checkpoints import Checkpoints
 from harness.workers.epochs import Epochs
 from harness.workers.facts import cost_facts
-from harness.workers.packs import Room, build, is_full, load, local_source, rank_of
+from harness.workers.packs import Room, build, is_full, load, local_source
 from harness.workers.peers import Peers, ShortOfMemory
 from harness.workers.shared_prefixes import Prefixes, prefix_key
 from harness.workers.starts import Starts
@@ -295,7 +295,7 @@ class LingoEngine:
             and self._backbone[0] == self._needs(job, full=full)
             and pack.full == full
             and self._alone == job.alone
-            and (full or rank_of(config) <= pack.layout.rank)
+            and (full or config.kind.rank(config) <= pack.layout.rank)
             and self._open(job.data).num_labels <= pack.layout.labels
             and (not job.alone or self._room_of(job, config, self._open(job.data)).holds_no_more(pack.layout))
         )
@@ -305,7 +305,7 @@ class LingoEngine:
         into how their sums are rounded."""
         if not job.alone:
             return self._room
-        rank = max(1, rank_of(config))
+        rank = max(1, config.kind.rank(config))
         return replace(self._room, pack=1, max_rank=rank, max_labels=data.num_labels)
 
     def _build(self, job: Job, config: TrialConfig, data: TaskData) -> None:

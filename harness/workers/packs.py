@@ -46,12 +46,7 @@ class Room:
 
 def is_full(config: TrialConfig) -> bool:
     """Whether a trial trains every weight and so needs a pack for itself."""
-    return config.kind.adapter == "none"
-
-
-def rank_of(config: TrialConfig) -> int:
-    """Ranks of each adapted matrix at the start: r of LoRA, b0 of the SVD forms."""
-    return {"none": 0, "lora": config.rank, "svd": config.b0}[config.kind.adapter]
+    return config.kind.trains_all
 
 
 def local_source(source: str, files: Files) -> str:
@@ -83,7 +78,7 @@ def build(
     return Pack(
         backbone,
         capacity=1 if full else capacity,
-        max_rank=max(room.max_rank, rank_of(config)),
+        max_rank=max(room.max_rank, config.kind.rank(config)),
         max_labels=max(room.max_labels, labels),
         full=full,
         share=share,

@@ -1,10 +1,16 @@
-"""What the trainer, the search and the report need to know of a method."""
+"""What a method is: the traits and hooks that the trainer, the search and the report ask it for."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-Adapter = Literal["none", "lora", "svd", "peft"]
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:  # a configuration knows its method
+    from lingo.trial import TrialConfig
+
 Engine = Literal["pack", "simple", "peft"]
 RankUpdate = Literal["in_place", "held", "published_code"]
 
@@ -32,45 +38,144 @@ class Method:
     Attributes:
         name: Name on the command line, in search spaces and in results.
         title: Name in tables and plots.
-        adapter: `none` trains every weight, `lora` trains P and Q, `svd` trains P, Λ and Q, `peft` what a class of
-            the library peft adds.
-        sampled: Whether equation 4 of the paper draws singular values at each allocation.
         prompt: Whether the sequence stands in the language prefix and suffix (paper section 4.3.1).
-        rank_update: The default treatment of singular values that are not kept.
         engine: What trains it: `pack` (`lingo.pack`), `peft` (`lingo.foreign`, one trial at a time) or `simple` (a
             baseline, one at a time).
         needs_backbone: Whether it adapts a pretrained model; a baseline reads the sequence's bases alone.
-        own: Of a baseline, the settings of `lingo.trial.TrialConfig` that it reads.
-        peft: Of `peft` methods, the configuration class of the library, `LoKrConfig`.
-        arguments: Arguments of that class that are settings of the trial, by the settings' names.
-        constants: Arguments of that class with one value.
+        trains_all: Whether every weight is trained and none is an adapter's.
+        has_budget: Whether it has singular values on a budget of ranks.
+        sampled: Whether equation 4 of the paper draws singular values at each allocation.
+        rank_update: The default treatment of singular values that are not kept.
+        rank_setting: The setting that bounds the ranks of a matrix; empty where there is none.
     """
 
     name: str
     title: str
-    adapter: Adapter
-    sampled: bool = False
     prompt: bool = False
+    sampled: bool = False
     rank_update: RankUpdate = "in_place"
-    engine: Engine = "pack"
-    needs_backbone: bool = True
-    own: frozenset[str] = frozenset()
-    peft: str = ""
-    arguments: Mapping[str, str] = field(default_factory=dict)
-    constants: Mapping[str, Any] = field(default_factory=dict)
+    engine: ClassVar[Engine] = "pack"
+    needs_backbone: ClassVar[bool] = True
+    trains_all: ClassVar[bool] = False
+    has_budget: ClassVar[bool] = False
+    rank_setting: ClassVar[str] = ""
 
     @property
     def settings(self) -> frozenset[str]:
         """The settings of a trial that mean something for this method and may stand in its search space."""
-        if self.engine == "simple":
-            return self.own
-        if self.engine == "peft":
-            return TRAINING | {"targets", *self.arguments.values()}
-        found = TRAINING
-        if self.adapter in ("lora", "svd"):
-            found |= ADAPTED
-        if self.adapter == "lora":
-            found |= {"rank"}
-        if self.adapter == "svd":
-            found |= BUDGETED | ({"p"} if self.sampled else set())
-        return found
+        return TRAINING
+
+    @property
+    def packs(self) -> bool:
+        """Whether several of its trials train together on one backbone."""
+        return self.engine == "pack" and not self.trains_all
+
+    def rank(self, config: "TrialConfig") -> int:
+        """Ranks of each adapted matrix at the start, 0 where nothing has a rank."""
+        return int(getattr(config, self.rank_setting)) if self.rank_setting else 0
+
+    def scale(self, config: "TrialConfig") -> float:
+        """Factor s of the update s · P Λ Q."""
+        return 1.0
+
+    def draw(self, d_in: int, d_out: int, rank: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """First values of P [d_in, rank] and Q [rank, d_out], always drawn in the same order."""
+        raise TypeError(f"{self.name} has no low-rank factors.")
+
+    def peft_config(self, config: "TrialConfig", paths: Sequence[str]) -> Any:
+        """peft's configuration for the modules at `paths`; of `engine` `peft` alone."""
+        raise TypeError(f"{self.name} is not trained by peft.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FullFineTuning(Method):
+    """Trains every weight of the backbone."""
+
+    trains_all: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class LowRank(Method):
+    """LoRA: W0 + (α/r)·P Q with a fixed rank."""
+
+    rank_setting: ClassVar[str] = "rank"
+
+    @property
+    def settings(self) -> frozenset[str]:
+        return TRAINING | ADAPTED | {"rank"}
+
+    def scale(self, config: "TrialConfig") -> float:
+        """α/r."""
+        return config.alpha / config.rank
+
+    def draw(self, d_in: int, d_out: int, rank: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """P uniform in ±1/√d_in, Q zero: peft's default (Kaiming uniform with a = √5)."""
+        bound = 1 / math.sqrt(d_in)
+        return torch.empty(rank, d_in).uniform_(-bound, bound, generator=generator).t(), torch.zeros(
+            rank, d_out
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budgeted(LowRank):
+    """AdaLoRA, and adaptive rank sampling: W0 + s·P Λ Q with singular values on a budget."""
+
+    has_budget: ClassVar[bool] = True
+    rank_setting: ClassVar[str] = "b0"
+
+    @property
+    def settings(self) -> frozenset[str]:
+        return TRAINING | ADAPTED | BUDGETED | ({"p"} if self.sampled else frozenset())
+
+    def scale(self, config: "TrialConfig") -> float:
+        """α/(b0 + 1e-5), as peft has it."""
+        return config.alpha / (config.b0 + 1e-5)
+
+    def draw(self, d_in: int, d_out: int, rank: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """P and Q normal with standard deviation 0.02; Λ starts at zero."""
+        p = torch.empty(rank, d_in).normal_(std=0.02, generator=generator).t()
+        return p, torch.empty(d_out, rank).normal_(std=0.02, generator=generator).t()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeftMethod(Method):
+    """What a configuration class of the library peft adds.
+
+    Attributes:
+        peft: The class, such as `LoKrConfig`.
+        arguments: Arguments of that class that are settings of the trial, by the settings' names.
+        constants: Arguments of that class with one value.
+    """
+
+    peft: str
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    engine: ClassVar[Engine] = "peft"
+
+    @property
+    def settings(self) -> frozenset[str]:
+        return TRAINING | {"targets", *self.arguments.values()}
+
+    def peft_config(self, config: "TrialConfig", paths: Sequence[str]) -> Any:
+        import peft
+
+        given = {name: getattr(config, setting) for name, setting in self.arguments.items()}
+        return getattr(peft, self.peft)(target_modules=list(paths), **given, **self.constants)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline(Method):
+    """A model without a backbone.
+
+    Attributes:
+        own: The settings of `lingo.trial.TrialConfig` that it reads.
+    """
+
+    own: frozenset[str]
+    engine: ClassVar[Engine] = "simple"
+    needs_backbone: ClassVar[bool] = False
+    trains_all: ClassVar[bool] = True
+
+    @property
+    def settings(self) -> frozenset[str]:
+        return self.own

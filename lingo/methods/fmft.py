@@ -1,5 +1,5 @@
 """Full-model fine-tuning: every weight of the backbone is trained, without a prompt."""
 
-from lingo.methods.base import Method
+from lingo.methods.base import FullFineTuning
 
-METHOD = Method(name="fmft", title="FMFT", adapter="none")
+METHOD = FullFineTuning(name="fmft", title="FMFT")

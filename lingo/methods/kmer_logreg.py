@@ -1,12 +1,9 @@
 """A baseline without a backbone: logistic regression on counts of k-mers (ridge regression for numbers)."""
 
-from lingo.methods.base import Method
+from lingo.methods.base import Baseline
 
-METHOD = Method(
+METHOD = Baseline(
     name="kmer_logreg",
     title="k-mer logistic regression",
-    adapter="none",
-    engine="simple",
-    needs_backbone=False,
     own=frozenset({"k", "C"}),
 )

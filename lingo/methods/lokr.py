@@ -1,12 +1,10 @@
 """KronA (arXiv:2212.10650) as peft has it, LoKr: W0 + (α/r)·A ⊗ B, the larger factor of rank r."""
 
-from lingo.methods.base import Method
+from lingo.methods.base import PeftMethod
 
-METHOD = Method(
+METHOD = PeftMethod(
     name="lokr",
     title="KronA",
-    adapter="peft",
-    engine="peft",
     peft="LoKrConfig",
     arguments={"r": "rank", "alpha": "alpha", "rank_dropout": "adapter_dropout"},
 )

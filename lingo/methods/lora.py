@@ -1,5 +1,5 @@
 """LoRA (arXiv:2106.09685): W0 + (α/r)·P Q with a fixed rank."""
 
-from lingo.methods.base import Method
+from lingo.methods.base import LowRank
 
-METHOD = Method(name="lora", title="LoRA", adapter="lora")
+METHOD = LowRank(name="lora", title="LoRA")

@@ -79,7 +79,7 @@ class Theirs:
         self.optimizer.step()
         self.schedule.step()
         self.step_count += 1
-        if self.config.kind.adapter == "svd":
+        if self.config.kind.has_budget:
             self.model.base_model.update_and_allocate(self.step_count)
         self.optimizer.zero_grad()
         return float(loss.detach())

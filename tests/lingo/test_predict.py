@@ -115,7 +115,7 @@ def test_methods_of_peft(method: str, backbones: Checkpoints, tmp_path: Path) ->
     assert isinstance(network, PeftNetwork) and np.ptp(logits) > 0.1
     options = {"prompt": PROMPT, "max_length": 20, "tokenization": units.recipe()}
     folder = export_peft(network, one, tmp_path / "x", card={}, **options)
-    np.testing.assert_allclose(open_adapter(folder).logits(TEXTS), logits, atol=1e-5)
+    np.testing.assert_allclose(open_adapter(folder).logits(TEXTS), logits, atol=5e-5)
     held = load_file(folder / "adapter_model.safetensors")
     save_file({name: held[name] for name in list(held)[1:]}, folder / "adapter_model.safetensors")
     edit(folder, files={})
