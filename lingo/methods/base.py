@@ -5,11 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
-from torch import Tensor
-
-if TYPE_CHECKING:  # a configuration knows its method
-    from lingo.trial import TrialConfig
+if TYPE_CHECKING:  # names and settings of methods are asked for without torch
+    import torch
+    from torch import Tensor
 
 Engine = Literal["pack", "simple", "peft"]
 RankUpdate = Literal["in_place", "held", "published_code"]
@@ -33,7 +31,8 @@ BUDGETED = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """One way of solving a task: of adapting a backbone, or a simple baseline without one.
+    """One way of solving a task: of adapting a backbone, or a simple baseline without one. Hooks take the trial's
+    `lingo.trial.TrialConfig`.
 
     Attributes:
         name: Name on the command line, in search spaces and in results.
@@ -70,19 +69,19 @@ class Method:
         """Whether several of its trials train together on one backbone."""
         return self.engine == "pack" and not self.trains_all
 
-    def rank(self, config: "TrialConfig") -> int:
+    def rank(self, config: Any) -> int:
         """Ranks of each adapted matrix at the start, 0 where nothing has a rank."""
         return int(getattr(config, self.rank_setting)) if self.rank_setting else 0
 
-    def scale(self, config: "TrialConfig") -> float:
+    def scale(self, config: Any) -> float:
         """Factor s of the update s · P Λ Q."""
         return 1.0
 
-    def draw(self, d_in: int, d_out: int, rank: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def draw(self, d_in: int, d_out: int, rank: int, generator: "torch.Generator") -> "tuple[Tensor, Tensor]":
         """First values of P [d_in, rank] and Q [rank, d_out], always drawn in the same order."""
         raise TypeError(f"{self.name} has no low-rank factors.")
 
-    def peft_config(self, config: "TrialConfig", paths: Sequence[str]) -> Any:
+    def peft_config(self, config: Any, paths: Sequence[str]) -> Any:
         """peft's configuration for the modules at `paths`; of `engine` `peft` alone."""
         raise TypeError(f"{self.name} is not trained by peft.")
 
@@ -104,12 +103,14 @@ class LowRank(Method):
     def settings(self) -> frozenset[str]:
         return TRAINING | ADAPTED | {"rank"}
 
-    def scale(self, config: "TrialConfig") -> float:
+    def scale(self, config: Any) -> float:
         """α/r."""
         return config.alpha / config.rank
 
-    def draw(self, d_in: int, d_out: int, rank: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def draw(self, d_in: int, d_out: int, rank: int, generator: "torch.Generator") -> "tuple[Tensor, Tensor]":
         """P uniform in ±1/√d_in, Q zero: peft's default (Kaiming uniform with a = √5)."""
+        import torch
+
         bound = 1 / math.sqrt(d_in)
         return torch.empty(rank, d_in).uniform_(-bound, bound, generator=generator).t(), torch.zeros(
             rank, d_out
@@ -127,12 +128,14 @@ class Budgeted(LowRank):
     def settings(self) -> frozenset[str]:
         return TRAINING | ADAPTED | BUDGETED | ({"p"} if self.sampled else frozenset())
 
-    def scale(self, config: "TrialConfig") -> float:
+    def scale(self, config: Any) -> float:
         """α/(b0 + 1e-5), as peft has it."""
         return config.alpha / (config.b0 + 1e-5)
 
-    def draw(self, d_in: int, d_out: int, rank: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def draw(self, d_in: int, d_out: int, rank: int, generator: "torch.Generator") -> "tuple[Tensor, Tensor]":
         """P and Q normal with standard deviation 0.02; Λ starts at zero."""
+        import torch
+
         p = torch.empty(rank, d_in).normal_(std=0.02, generator=generator).t()
         return p, torch.empty(d_out, rank).normal_(std=0.02, generator=generator).t()
 
@@ -156,7 +159,7 @@ class PeftMethod(Method):
     def settings(self) -> frozenset[str]:
         return TRAINING | {"targets", *self.arguments.values()}
 
-    def peft_config(self, config: "TrialConfig", paths: Sequence[str]) -> Any:
+    def peft_config(self, config: Any, paths: Sequence[str]) -> Any:
         import peft
 
         given = {name: getattr(config, setting) for name, setting in self.arguments.items()}
