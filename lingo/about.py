@@ -1,6 +1,5 @@
 """The facts beside exported weights, `lingo.json`: what prediction needs to build its input and to read its output."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from lingo.prompts import Prompt
 from lingo.quantized import type_name
 from lingo.slot import Slot
 from lingo.target import ExportError, Target
+from lingo.text_files import file_digest
 from lingo.tokenization import NO_PROMPT
 from lingo.trial import TrialConfig
 
@@ -115,12 +115,6 @@ def write_about(folder: Path, trained: Trained, target: Target, about: About, *,
     facts["files"] = {path.name: file_digest(path) for path in sorted(folder.glob("*.safetensors"))}
     write_json(folder / FACTS, facts)
     (folder / "README.md").write_text(card_text(facts, {"Measured": about.card}), encoding="utf-8")
-
-
-def file_digest(path: Path) -> str:
-    """sha256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def facts_of(trained: Trained, target: Target, about: About, *, layout: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from lingo.text_files import read_json
+from lingo.text_files import file_digest, read_json
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 TOKENIZERS = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"), ("vocab.txt",))
@@ -92,9 +92,7 @@ def digest(folder: Path) -> str:
     """sha256 over names and bytes of configuration, weights and tokenizer; other files do not matter."""
     total = hashlib.sha256()
     for path in sorted({folder / "config.json", *weight_files(folder), *tokenizer_files(folder)}):
-        with path.open("rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").hexdigest()
-        total.update(f"{path.name} {content}\n".encode())
+        total.update(f"{path.name} {file_digest(path)}\n".encode())
     return total.hexdigest()
 
 

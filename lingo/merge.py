@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lingo.about import FORMAT, About, Trained, file_digest, write_about
+from lingo.about import FORMAT, About, Trained, write_about
 from lingo.card import HEAD
 from lingo.data import Split, TaskData
 from lingo.export import factors_of, head_tensors
@@ -20,6 +20,7 @@ from lingo.predict import Predictor
 from lingo.prompts import Prompt
 from lingo.slot import Slot
 from lingo.target import backbone_tensors, target_of
+from lingo.text_files import file_digest
 
 
 def merge_adapter(

@@ -205,11 +205,6 @@ class Pack:
         slot.running = False
         self._order_rows()
 
-    def resume(self, slot: Slot) -> None:
-        """Train a paused trial again."""
-        slot.running = True
-        self._order_rows()
-
     def _order_rows(self) -> None:
         """Running slots first, so that a step works on leading rows without copying."""
         self._arranged = None

@@ -2,6 +2,7 @@
 for."""
 
 import errno
+import hashlib
 import json
 import os
 import stat
@@ -45,3 +46,9 @@ def read_json(path: Path | str) -> Any:
         ValueError: If it is no JSON.
     """
     return parse_json(read_text(path))
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,6 +1,5 @@
 """The way home: an output folder from the head to here, every file compared by its digest."""
 
-import hashlib
 import shlex
 import sqlite3
 import tempfile
@@ -14,6 +13,7 @@ from harness.cluster.session import Session
 from harness.core.errors import InputError
 from harness.runs.layout import NOT_DOWNLOADED
 from harness.runs.mlflow_paths import rehome
+from lingo.text_files import file_digest
 
 
 def bring_home(session: Session) -> int:
@@ -88,8 +88,7 @@ def differing(there: Mapping[str, str], folder: Path) -> list[str]:
     wrong = []
     for name, digest in sorted(there.items()):
         try:
-            with (folder / name).open("rb") as stream:
-                mine = hashlib.file_digest(stream, "sha256").hexdigest()
+            mine = file_digest(folder / name)
         except OSError:
             mine = ""
         if mine != digest:

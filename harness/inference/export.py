@@ -1,7 +1,6 @@
 """The adapter of a study's winner, taken out of a run's folder: which seed, is it whole, and its card."""
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,13 @@ from harness.data.find_tasks import find_task
 from harness.inference.card import result_of, write_card
 from harness.runs.layout import adapter_folder, file_name
 from harness.runs.record import Record
+from harness.runs.selection import best_on_dev, dev_score
 from harness.runs.store import load
 from lingo.adapter_folder import AdapterError, adapter_digest, read_facts, read_json
 from lingo.card import FACTS
 from lingo.checkpoint import BackboneError
 from lingo.folder import new_folder, write_json
 from lingo.methods import METHODS
-from lingo.metrics import merit
 from lingo.target import ExportError
 
 
@@ -76,7 +75,7 @@ def choose(
             f"{name}: has no finished final run yet ({_states(study)}); let the run go on with "
             f"`{command('resume', run)}`, and export again."
         )
-    record = _of_seed(finals, seed) if seed is not None else best_on_dev(finals)
+    record = _of_seed(finals, seed) if seed is not None else best_on_dev(finals) or finals[0]
     return Choice(record=record, finals=finals, adapter=_folder(run, record), asked=seed is not None)
 
 
@@ -115,28 +114,6 @@ def _merged(source: Path, new: Path, facts: dict[str, Any]) -> dict[str, Any]:
     from lingo.predict import open_adapter
 
     return write_merged(new, open_adapter(source, frozen="fp32"), facts)
-
-
-def best_on_dev(finals: Iterable[Record]) -> Record:
-    """The final run with the best dev score; of equals the smallest seed. One that predicts one thing for every dev row
-    comes after all others."""
-
-    def worse(record: Record) -> tuple[bool, bool, float, int]:
-        score = merit(record.metric, dev_score(record))
-        collapsed = _kept_dev(record).get("collapsed") == 1.0
-        return math.isnan(score), collapsed, -score if not math.isnan(score) else 0.0, record.seed
-
-    return min(finals, key=worse)
-
-
-def dev_score(record: Record) -> float:
-    """Dev metric of the weights that were kept: with patience those of the best evaluation, else of the last."""
-    return _kept_dev(record).get(record.metric, math.nan)
-
-
-def _kept_dev(record: Record) -> Mapping[str, float]:
-    kept: Mapping[str, float] = record.facts.get("best_dev") or record.dev
-    return kept
 
 
 def default_out(run: Path, record: Record, *, merge: bool = False) -> Path:

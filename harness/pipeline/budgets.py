@@ -1,27 +1,10 @@
 """Budgets of the search: what time, GPU-hours and money it may use, and which studies have used theirs."""
 
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from harness.core.errors import InputError
 from harness.runs.jobs import OPEN, Job, Report
-
-UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-def parse_time(text: str, option: str = "--time-budget") -> float:
-    """Seconds of a time such as `90m`, `12h`, `1h30m`, `2d` or `45s`.
-
-    Raises:
-        InputError: when `text` is no such time, or zero.
-    """
-    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text)
-    seconds = sum(float(number) * UNITS[unit] for number, unit in parts)
-    if not parts or "".join(map("".join, parts)) != text.replace(" ", "") or seconds <= 0:
-        raise InputError(f"`{option}` must be a time such as 90m, 12h or 1d12h, but got {text!r}.")
-    return seconds
 
 
 @dataclass(frozen=True, kw_only=True)

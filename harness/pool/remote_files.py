@@ -20,6 +20,8 @@ from filelock import lock_descriptor
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from lingo.text_files import file_digest
+
 BLOCK = 4 * 2**20
 """Bytes of one message."""
 
@@ -39,17 +41,13 @@ class Entry:
 def entries(path: Path) -> list[Entry]:
     """Every file below a folder, or the one file that `path` is, by name. Raises `OSError` where there is none."""
     if path.is_file():
-        return [Entry("", path.stat().st_size, digest(path))]
+        return [Entry("", path.stat().st_size, file_digest(path))]
     if not path.is_dir():
         raise FileNotFoundError(f"there is no folder or file {path}.")
     files = sorted(file for file in path.rglob("*") if file.is_file())
-    return [Entry(file.relative_to(path).as_posix(), file.stat().st_size, digest(file)) for file in files]
-
-
-def digest(file: Path) -> str:
-    """sha256 of a file."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return [
+        Entry(file.relative_to(path).as_posix(), file.stat().st_size, file_digest(file)) for file in files
+    ]
 
 
 class FileHost:
@@ -246,7 +244,7 @@ class ShippedFiles:
             with path.open("wb") as stream:
                 for block in _in_order(self._host.read, folder, entry.name, starts):
                     stream.write(block)
-            if digest(path) != entry.digest:
+            if file_digest(path) != entry.digest:
                 raise OSError(f"{folder}/{entry.name} did not arrive whole.")
 
 

@@ -180,13 +180,6 @@ def amount(value: float | None) -> str:
     return f"{value:.3g}"
 
 
-def duration(seconds: float) -> str:
-    """`42 s`, `3 min`, `1.4 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
-
-
 def count(n: int, what: str, many: str = "") -> str:
     """`1 seed`, `3 seeds`, `2 studies`."""
     return f"{n:,} {what if n == 1 else many or what + 's'}"

@@ -259,17 +259,6 @@ def plain(rows: Sequence[Row]) -> str:
     return "\n".join([*lines, *legend]) + "\n"
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """The leaderboard as a Markdown table, the best of each task in bold, with a legend below."""
-    header, cells, legend = _lines(rows)
-    bold = [[f"**{text[:-1]}**" if text.endswith("*") else text.strip() for text in line] for line in cells]
-    right = range(len(header))[NUMBERS]
-    rule = ["---:" if i in right else "---" for i in range(len(header))]
-    lines = ["| " + " | ".join(t.replace("|", "\\|") for t in line) + " |" for line in [header, rule, *bold]]
-    notes = [f"- {line.replace('*', 'bold', 1) if '*' in line else line}" for line in legend]
-    return "\n".join([*lines, *([""] if notes else []), *notes]) + "\n"
-
-
 def table(rows: Sequence[Row]) -> Table:
     """The leaderboard for a terminal."""
     header, cells, legend = _lines(rows)

@@ -46,4 +46,4 @@ def checkpoint_folder(checkpoints: Path | str, job_id: str) -> Path:
 
 def job_folder(job: Job) -> str:
     """Where a job's generations lie."""
-    return f"{job.checkpoints}/{file_name(job.id).removesuffix('.json')}"
+    return str(checkpoint_folder(job.checkpoints or "", job.id))

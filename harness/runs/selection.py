@@ -8,22 +8,35 @@ from harness.runs.record import Record
 from lingo.metrics import merit
 
 
-def winner(records: Iterable[Record], study: str, metric: str) -> Record | None:
-    """The search trial of `study` with the best last dev `metric` among those that trained all epochs.
-
-    Higher is better (of an error: lower), of equals the earlier trial wins. Where no trial finished, the best of those
-    that got furthest before they were stopped. `None` when no trial has a defined metric.
-    """
-    return joint_winner([record for record in records if record.study == study], {study: metric}).get(study)
-
-
 def joint_winner(records: Iterable[Record], metrics: Mapping[str, str]) -> dict[str, Record]:
     """The winning trial of studies that share their configurations: its record by study, none without a winner.
 
-    The best mean of the studies' `metrics` (by study key), see `winner`: over trials that all of them finished, else
-    over stopped ones at the last epoch that all have seen.
+    The best mean of the studies' last dev `metrics` (by study key), the earlier of equal ones: over trials that all of
+    them finished, else over stopped ones at the last epoch that all have seen. Higher is better, of an error lower.
     """
     return _best(trials_by_number([record for record in records if record.study in metrics]), metrics) or {}
+
+
+def best_on_dev(finals: Iterable[Record]) -> Record | None:
+    """The final run with the best dev score; of equals the smallest seed. One that predicts one thing for every dev row
+    comes after all others."""
+
+    def worse(record: Record) -> tuple[bool, bool, float, int]:
+        score = merit(record.metric, dev_score(record))
+        collapsed = _kept_dev(record).get("collapsed") == 1.0
+        return math.isnan(score), collapsed, -score if not math.isnan(score) else 0.0, record.seed
+
+    return min(finals, key=worse, default=None)
+
+
+def dev_score(record: Record) -> float:
+    """Dev metric of the weights that were kept: with patience those of the best evaluation, else of the last."""
+    return _kept_dev(record).get(record.metric, math.nan)
+
+
+def _kept_dev(record: Record) -> Mapping[str, float]:
+    kept: Mapping[str, float] = record.facts.get("best_dev") or record.dev
+    return kept
 
 
 def group_of_record(record: Record, scope: str) -> str:

@@ -204,7 +204,7 @@ class Mirror:
     def _keep_adapter(self, record: Record) -> None:
         """Once all seeds of a study are there, its best adapter becomes a logged model."""
         records, out = self._summaries[record.study].records, self._setting.out
-        best = champion(records, record.metric)
+        best = champion(records)
         if out is None or best is None or study_end(records, self._setting.seeds) != "finished":
             return
         final = self.store.find(best.id)

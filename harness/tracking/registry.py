@@ -42,7 +42,7 @@ def register_best(out: Path, study: str, name: str, *, uri: str | None = None) -
         raise InputError(f"`--register` must be letters, digits, spaces, dots and dashes, but got {name!r}.")
     setting = read_setting(out)
     records = [record for record in load(out) if record.study == study]
-    best = champion(records, records[0].metric) if records else None
+    best = champion(records)
     if best is None:
         raise InputError(
             f"`--register` needs an adapter of a finished final run, but {study_name(study)} has none."

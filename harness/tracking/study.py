@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.runs.intervals import is_useful, why_none
 from harness.runs.record import Record
-from harness.runs.selection import joint_winner
+from harness.runs.selection import best_on_dev, joint_winner
 from harness.tracking.tags import gpu_hours
 
 SUPERSEDED = "superseded"
@@ -100,23 +100,13 @@ def study_end(records: Iterable[Record], seeds: Iterable[int]) -> str:
     return "failed" if searched == {"failed"} else "killed"
 
 
-def champion(records: Iterable[Record], metric: str) -> Record | None:
-    """The final run whose adapter stands for the study: of the finished ones the best on dev, the first of equals.
-
-    One that predicts one thing for every dev row comes after all others.
-    With patience the weights are those of the best evaluation, and so is the score.
-    """
-    able = [
+def champion(records: Iterable[Record]) -> Record | None:
+    """The final run whose adapter stands for the study: of the finished ones that have one the best on dev."""
+    return best_on_dev(
         record
         for record in records
         if record.stage == "final" and record.status == "finished" and record.facts.get("adapter")
-    ]
-
-    def worse(record: Record) -> tuple[bool, float, int]:
-        dev: Mapping[str, float] = record.facts.get("best_dev") or record.dev
-        return dev.get("collapsed") == 1.0, -_defined(dev.get(metric)), record.seed
-
-    return min(able, key=worse, default=None)
+    )
 
 
 def _defined(value: float | None) -> float:

@@ -10,9 +10,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from harness.core.wording import duration
 from harness.report import drawing, naming, stats
 from harness.report.aggregates import baselines
-from harness.report.content import Block, Field, Missing, Picture, Section, Table, amount, count, duration
+from harness.report.content import Block, Field, Missing, Picture, Section, Table, amount, count
 from harness.report.drawing import FAINT, count_axis, draw_front
 from harness.report.outcomes import Outcome, Outcomes
 from harness.report.run_folder import RunFolder

@@ -3,9 +3,10 @@
 import math
 from collections.abc import Sequence
 
+from harness.core.wording import duration
 from harness.data.split_checks import UNDEFINED
 from harness.report import best_pairs, naming
-from harness.report.content import Block, Facts, Missing, Note, Section, count, duration, number, signed
+from harness.report.content import Block, Facts, Missing, Note, Section, count, number, signed
 from harness.report.outcomes import Outcome, Outcomes
 from harness.report.paper import claims_table
 from harness.report.paper.figures import means_picture

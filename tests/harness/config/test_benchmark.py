@@ -92,7 +92,7 @@ def test_spans_of_time(text, seconds):
     assert seconds_of(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "90", "h", "5 m", "-3h", "0s", "3w", "1h30"])
+@pytest.mark.parametrize("text", ["", "90", "h", "5 m", "-3h", "0s", "3w", "1h30", "1m2x", "inf"])
 def test_spans_that_are_none(text):
     (line,) = problems(time_budget=text)
     assert line.startswith("`--time-budget` must be ") and line.endswith(f"but got {text!r}.")

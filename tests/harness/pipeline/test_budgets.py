@@ -1,9 +1,6 @@
 """Budgets: how they are written, what counts, and who is cut."""
 
-import pytest
-
-from harness.core.errors import InputError
-from harness.pipeline.budgets import Budgets, Limits, Spent, parse_time
+from harness.pipeline.budgets import Budgets, Limits, Spent
 from harness.runs.jobs import Job, Report
 
 
@@ -27,22 +24,6 @@ def tell(budgets, study, status, number=0, **facts):
     budgets.update(one, report(one.id, **facts), status)
 
 
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        ("90m", 5400),
-        ("12h", 43200),
-        ("1h30m", 5400),
-        ("2d", 172800),
-        ("45s", 45),
-        ("1.5h", 5400),
-        ("1h 5s", 3605),
-    ],
-)
-def test_times(text, seconds):
-    assert parse_time(text) == seconds
-
-
 def test_a_job_that_goes_on_later_counts_what_it_had_measured_once():
     budgets = Budgets(clock=Clock(), gpus_per_group=1)
     tell(budgets, "a", "started")
@@ -56,16 +37,6 @@ def test_a_job_that_goes_on_later_counts_what_it_had_measured_once():
     tell(budgets, "a", "started", device_seconds=9.0)
     tell(budgets, "a", "running", device_seconds=2.0)  # without a checkpoint
     assert budgets.spent("a").gpu_seconds == 11
-
-
-@pytest.mark.parametrize("text", ["", "12", "h", "0m", "-3h", "3 weeks", "1h3", "1m2x", "inf"])
-def test_what_is_no_time_is_told_so(text):
-    with pytest.raises(InputError) as caught:
-        parse_time(text, "--study-time-budget")
-    assert (
-        str(caught.value)
-        == f"`--study-time-budget` must be a time such as 90m, 12h or 1d12h, but got {text!r}."
-    )
 
 
 def test_time_of_the_whole_runs_from_the_first_event_and_of_a_study_while_it_trains():

@@ -14,7 +14,7 @@ from harness.progress.live import Progress, StudyGoal
 from harness.report.sections.marks import meaning
 from harness.runs.jobs import Job, Report
 from harness.runs.record import Record
-from harness.runs.selection import winner
+from harness.runs.selection import joint_winner
 from harness.runs.store import ResultStore
 from tests.support.cells import cell
 
@@ -40,6 +40,10 @@ def trial(number, mcc, status="finished", stage="search", study="mouse/2|toy|lor
     )
 
 
+def won(trials):
+    return joint_winner(trials, {"mouse/2|toy|lora": "mcc"})["mouse/2|toy|lora"]
+
+
 def test_the_winner_trained_all_epochs_and_of_equals_is_the_earlier():
     trials = [
         trial(0, 0.9, "stopped"),
@@ -50,12 +54,10 @@ def test_the_winner_trained_all_epochs_and_of_equals_is_the_earlier():
         trial(5, 0.8, "failed"),
     ]
     for order in (trials, trials[::-1]):
-        assert winner(order, "mouse/2|toy|lora", "mcc").trial == 3
-    assert (
-        winner(trials[:1], "mouse/2|toy|lora", "mcc").trial == 0
-    )  # none finished: the best that was stopped
-    assert winner(trials, "another|toy|lora", "mcc") is None
-    assert winner([trial(1, 0.5), trial(3, 0.9, stage="final")], "mouse/2|toy|lora", "mcc").trial == 1
+        assert won(order).trial == 3
+    assert won(trials[:1]).trial == 0  # none finished: the best that was stopped
+    assert joint_winner(trials, {"another|toy|lora": "mcc"}) == {}
+    assert won([trial(1, 0.5), trial(3, 0.9, stage="final")]).trial == 1
 
 
 def test_what_is_left_to_do(tmp_path):

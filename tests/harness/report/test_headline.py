@@ -8,7 +8,7 @@ import pytest
 
 from harness.report import best_pairs
 from harness.report.content import plain_text
-from harness.report.leaderboard import leaderboard, markdown, plain
+from harness.report.leaderboard import leaderboard, plain
 from harness.report.outcomes import outcomes_of
 from harness.report.paper import figures
 from harness.report.paper import tables as paper_tables
@@ -89,7 +89,6 @@ def test_two_equal():
     assert seen.starred == seen.best == ["adalora", "lora"] and seen.second == ["ars"]
     assert len(seen.crowned) == len(seen.bold) == 2
     assert "several * in a task: they tie" in plain(seen.rows)
-    assert "several bold in a task" in markdown(seen.rows)
 
 
 def test_all_collapsed():

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from harness.report.leaderboard import leaderboard, markdown, plain, print_leaderboard
+from harness.report.leaderboard import leaderboard, plain, print_leaderboard
 from harness.runs.record import Record
 
 
@@ -139,9 +139,7 @@ def test_marks_of_all_records_are_explained():
         seeds=[0],
     )
     assert [row.marks for row in made] == [("smoke", "changed split"), ("smoke",)]
-    for text in (plain(made), markdown(made)):
-        assert "a: smoke" in text
-        assert "b: changed split" in text
+    assert "a: smoke" in plain(made) and "b: changed split" in plain(made)
 
 
 def test_columns_line_up():
@@ -151,13 +149,6 @@ def test_columns_line_up():
     )
     end = lines[0].index("test AUROC") + len("test AUROC")
     assert {line[end - 5 : end] for line in lines[2:4]} == {"0.900"}
-
-
-def test_markdown_is_a_table_with_the_best_in_bold():
-    lines = markdown(leaderboard([record(), record("ars", mcc=0.7)])).splitlines()
-    assert {line.count("|") for line in lines[:4]} == {10}
-    assert "**0.700**" in lines[2]
-    assert "**" not in lines[3]
 
 
 def screen(width, terminal):
