@@ -1,26 +1,76 @@
-"""Reading `sequence,label` files, with a message that names file and line for whatever is wrong in them."""
+"""Reading sequences with labels from any table: good rows, and for the others a message that names file and line."""
 
-import csv
 import hashlib
-import io
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from harness.data.packed import PackedSequences
-from lingo.sequences import UNIFORM, sequence_problem
+from harness.core.errors import InputError
+from harness.data.columns import Roles, find_columns
+from harness.data.labels import Column, Meaning, first_fault, parts
+from harness.data.table_files import TableFile, open_table, texts
+from lingo.sequences import ACCEPTED, CODES, UNIFORM, sequence_problem
 
-HEADER = ["sequence", "label"]
 SHOWN = 5
 """Lines shown of one file; the rest is counted."""
 
-csv.field_size_limit(2**31 - 1)  # of its own accord csv refuses sequences of more than 131,072 letters
+LETTERS = "".join(sorted(ACCEPTED)).encode()
+UNIFORM_BYTES = bytes(UNIFORM.get(code, code) for code in range(256))
+
+
+class Texts(Sequence[str]):
+    """Sequences in one piece of memory, a byte a letter and eight a sequence."""
+
+    def __init__(self, column: pa.LargeStringArray) -> None:
+        self.column = column
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[str]: ...
+    def __getitem__(self, at: int | slice) -> str | list[str]:
+        if isinstance(at, slice):
+            found: list[str] = self.column[at].to_pylist()
+            return found
+        return str(self.column[int(at)].as_py())
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), 8192):
+            yield from self[start : start + 8192]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def take(self, indices: NDArray[np.int64]) -> "Texts":
+        """These rows, in this order."""
+        return Texts(self.column.take(pa.array(indices)))
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Letters of each sequence."""
+        return np.diff(_offsets(self.column))
+
+
+def _offsets(column: pa.LargeStringArray) -> NDArray[np.int64]:
+    held = np.frombuffer(column.buffers()[1] or b"\0" * 8, np.int64)
+    return held[column.offset : column.offset + len(column) + 1]
+
+
+def letters(column: pa.LargeStringArray) -> memoryview:
+    """All letters of a column, end to end."""
+    offsets = _offsets(column)
+    return memoryview(column.buffers()[2] or b"")[int(offsets[0]) : int(offsets[-1])]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +79,8 @@ class Rows:
 
     Attributes:
         sequences: Upper-case sequences of A, C, G, T and N.
-        labels: int64 `[n]`, uint8 `[n, labels]` (multi-label) or float64 `[n]` (regression).
+        labels: int64 `[n]`; uint8 `[n, labels]`, or float32 with NaN for unknown ones (multi-label); or float64 `[n]`
+            or `[n, targets]` (regression).
     """
 
     sequences: Sequence[str]
@@ -37,9 +88,9 @@ class Rows:
 
     def take(self, indices: NDArray[np.int64]) -> "Rows":
         """These rows alone, in this order."""
-        if isinstance(self.sequences, PackedSequences):
-            return Rows(self.sequences.take(indices), self.labels[indices])
-        return Rows([self.sequences[i] for i in indices.tolist()], self.labels[indices])
+        take = getattr(self.sequences, "take", None)
+        chosen = [self.sequences[i] for i in indices.tolist()] if take is None else take(indices)
+        return Rows(chosen, self.labels[indices])
 
 
 def file_digest(path: Path) -> str:
@@ -48,99 +99,316 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@dataclass(frozen=True, eq=False)
+class Joined:
+    """Labels that stand in a file of their own.
+
+    Attributes:
+        roles: Its columns.
+        rows: Values of the labels by `id`.
+    """
+
+    roles: Roles
+    rows: Mapping[str, Sequence[str]]
+
+    @classmethod
+    def read(cls, path: Path, asked: Mapping[str, str]) -> "Joined":
+        """Read it whole.
+
+        Raises:
+            InputError: If it cannot be read, or has no `id` or no labels.
+        """
+        file = open_table(path)
+        roles = find_columns(file.names, asked, sequence=False)
+        if isinstance(roles, str):
+            raise InputError(f"{path}{', ' * bool(file.head)}{file.head}: {roles}")
+        rows: dict[str, Sequence[str]] = {}
+        assert roles.id is not None
+        for batch in file.batches([roles.id, *roles.labels]):
+            names, *values = (column.to_pylist() for column in batch.columns)
+            rows |= {name.strip(): row for name, *row in zip(names, *values, strict=True)}
+        return cls(roles, rows)
+
+
+@dataclass(eq=False)
+class LabelledTable:
+    """The rows of one or several files of one layout (a split, or all of them), as they are before anybody decides
+    what their labels mean.
+
+    Attributes:
+        paths: The files.
+        roles: Which columns are what; `None` where that could not be found.
+        problems: One line for each bad row, at most `SHOWN`, and a count of the rest.
+        notes: What was found of form and columns, one line each.
+        bad: Bad rows.
+        written: How often each letter is there that training does not read as it is written.
+        tasks: Values of the column `task`.
+    """
+
+    paths: Sequence[Path]
+    roles: Roles | None = None
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    bad: int = 0
+    written: Counter[str] = field(default_factory=Counter)
+    tasks: set[str] = field(default_factory=set)
+    _sequences: list[pa.LargeStringArray] = field(default_factory=list)
+    _codes: list[list[NDArray[np.int32]]] = field(default_factory=list)
+    _places: list[tuple[Path, str, Sequence[int]]] = field(default_factory=list)
+    _splits: list[pa.LargeStringArray] = field(default_factory=list)
+
+    @classmethod
+    def read(
+        cls,
+        paths: Sequence[Path],
+        columns: list[Column],
+        asked: Mapping[str, str],
+        *,
+        only: str | None = None,
+        joined: Joined | None = None,
+    ) -> "LabelledTable":
+        """Read files to their ends.
+
+        Args:
+            paths: Files of one layout.
+            columns: Where the values of the labels are gathered, one each; empty before the first file is read.
+            asked: Columns that were asked for, see `find_columns`.
+            only: Rows whose column `task` has this value; `None` for all.
+            joined: Labels by the `id` of a row, where they stand in another file.
+        """
+        made = cls(paths)
+        for path in paths:
+            try:
+                file = open_table(path)
+                roles = find_columns(file.names, asked, labels=joined is None)
+                head = f"{path}, {file.head}" if file.head else f"{path}"
+                if isinstance(roles, str):
+                    made.problems.append(f"{head}: {roles}")
+                    continue
+                if joined is not None and roles.id is None:
+                    made.problems.append(
+                        f"{head}: must have a column `id`, by which its labels are found, but has none."
+                    )
+                    continue
+                if made.roles is not None and (roles.say, roles.names) != (made.roles.say, made.roles.names):
+                    made.problems.append(f"{head}: must have the columns of {paths[0].name}, but has others.")
+                    continue
+                if joined is not None:
+                    roles = replace(roles, names=joined.roles.names, say=joined.roles.say)
+                made.roles = roles
+                columns += [Column() for _ in roles.names[len(columns) :]]
+                made._say(path, file, roles)
+                made._read(file, roles, columns, only, joined)
+            except InputError as error:
+                made.problems += error.problems
+        if not made.bad and not made.problems and not made.count:
+            made.problems.append(f"{paths[0]}: must have at least one row below the header, but got none.")
+        return made
+
+    def _say(self, path: Path, file: TableFile, roles: Roles) -> None:
+        parts_ = [*file.notes, *([roles.found] if roles.found else [])]
+        if roles.aside:
+            aside = ", ".join(dict.fromkeys(roles.aside[:8])) + (", …" if len(roles.aside) > 8 else "")
+            parts_.append(f"left aside: {aside}")
+        if parts_:
+            self.notes.append(f"{path.name}: {'; '.join(parts_)}.")
+
+    def _read(
+        self,
+        file: TableFile,
+        roles: Roles,
+        columns: Sequence[Column],
+        only: str | None,
+        joined: Joined | None,
+    ) -> None:
+        wanted = [roles.sequence, *roles.labels]
+        extra = [
+            i for i in (roles.id if joined is not None else None, roles.split, roles.task) if i is not None
+        ]
+        for batch in file.batches(list(dict.fromkeys([*wanted, *extra]))):
+            held = dict(zip(dict.fromkeys([*wanted, *extra]), batch.columns, strict=True))
+            keep = np.ones(len(batch.places), dtype=bool)
+            if roles.task is not None:
+                tasks = held[roles.task].to_pylist()
+                self.tasks.update(tasks)
+                if only is not None:
+                    keep = np.array([task.strip() == only for task in tasks], dtype=bool)
+            sequences, wrong = cleaned(held[roles.sequence], self.written)
+            wrong = {**wrong, **batch.problems}
+            labels = [held[i] for i in roles.labels]
+            if joined is not None:
+                assert roles.id is not None
+                labels, lacking = _joined(held[roles.id].to_pylist(), joined.rows, len(columns))
+                wrong = {**lacking, **wrong}
+            for row, problem in wrong.items():
+                if keep[row]:
+                    self._refuse(f"{file.path}, {file.unit} {batch.places[row]}: {problem}")
+                    keep[row] = False
+            if keep.all():
+                places = batch.places
+            else:
+                chosen = np.flatnonzero(keep)
+                places = [batch.places[i] for i in chosen.tolist()]
+                sequences, labels = sequences.take(chosen), [column.take(chosen) for column in labels]
+            self._sequences.append(sequences)
+            self._codes.append([column.codes(values) for column, values in zip(columns, labels, strict=True)])
+            self._places.append((file.path, file.unit, places))
+            if roles.split is not None:
+                split = held[roles.split]
+                self._splits.append(split if keep.all() else split.take(np.flatnonzero(keep)))
+
+    def _refuse(self, line: str) -> None:
+        self.bad += 1
+        if self.bad <= SHOWN:
+            self.problems.append(line)
+
+    @property
+    def count(self) -> int:
+        """Good rows."""
+        return sum(map(len, self._sequences))
+
+    def parts_of(self) -> list[str]:
+        """The value of the column `split` in each row; none where there is no such column."""
+        return [value.strip() for chunk in self._splits for value in chunk.to_pylist()]
+
+    def sequences(self) -> Texts:
+        """Sequences of the good rows."""
+        return Texts(pa.chunked_array(self._sequences, pa.large_string()).combine_chunks())
+
+    def rows(self, found: Meaning, columns: Sequence[Column]) -> tuple[Rows, NDArray[np.bool_]]:
+        """The good rows with the labels that were found, and which they are of those before.
+
+        Rows without a usable label are told in `problems`.
+        """
+        codes = list(parts(self._codes, len(columns)))
+        numbers = found.numbers(codes)
+        unfit = found.unfit(numbers, codes, columns)
+        for row in np.flatnonzero(unfit)[: max(0, SHOWN - self.bad)].tolist():
+            path, place = self._place(row)
+            fault = first_fault(
+                columns, [int(code[row]) for code in codes], self.label_names(len(columns)), found
+            )
+            self.problems.append(f"{path}, {place}: {fault}")
+        self.bad += int(unfit.sum())
+        rows = Rows(self.sequences(), _typed(numbers, found, unfit))
+        return (rows.take(np.flatnonzero(~unfit)) if unfit.any() else rows), ~unfit
+
+    def label_names(self, count: int) -> Sequence[str]:
+        """Names of the columns of labels."""
+        names = self.roles.names if self.roles is not None else ()
+        return names or ["label"] * count
+
+    def _place(self, row: int) -> tuple[Path, str]:
+        for path, unit, places in self._places:
+            if row < len(places):
+                return path, f"{unit} {places[row]}"
+            row -= len(places)
+        raise IndexError(row)
+
+    def settle(self) -> None:
+        """Count the bad rows that are not shown."""
+        if self.bad > SHOWN:
+            self.problems.append(f"{self.paths[0]}: {self.bad - SHOWN:,} more bad lines.")
+
+
+def _joined(
+    ids: Sequence[str], joined: Mapping[str, Sequence[str]], width: int
+) -> tuple[list[pa.LargeStringArray], dict[int, str]]:
+    found = [joined.get(name.strip()) for name in ids]
+    lacking = {
+        row: f"has no labels: `id` {ids[row][:40]!r} is not in the file of labels."
+        for row, labels in enumerate(found)
+        if labels is None
+    }
+    return [texts("" if labels is None else labels[i] for labels in found) for i in range(width)], lacking
+
+
+def _typed(numbers: NDArray[Any], found: Meaning, unfit: NDArray[np.bool_]) -> NDArray[Any]:
+    if found.kind == "regression":
+        return numbers.astype(np.float64)
+    if found.kind == "multilabel":
+        unknown = np.isnan(numbers[~unfit]).any()
+        return numbers.astype(np.float32) if unknown else np.nan_to_num(numbers).astype(np.uint8)
+    return np.nan_to_num(numbers).astype(np.int64)
+
+
+def cleaned(
+    column: pa.LargeStringArray, written: Counter[str] | None = None
+) -> tuple[pa.LargeStringArray, dict[int, str]]:
+    """Sequences in A, C, G, T and N, and by row what keeps one from being a sequence (it is empty then).
+
+    Args:
+        column: Sequences as they are written.
+        written: Counts letters other than A, C, G, T and N.
+    """
+    raw = letters(column).tobytes()
+    offsets = _offsets(column)
+    problems: dict[int, str] = {}
+    if not np.diff(offsets).all() or raw.translate(None, LETTERS):
+        kept = []
+        for row, text in enumerate(column.to_pylist()):
+            text = text.strip()
+            if problem := sequence_problem(text):
+                problems[row], text = problem, ""
+            kept.append(text)
+        column = texts(kept)
+        raw, offsets = letters(column).tobytes(), _offsets(column)
+    if written is not None and (others := raw.translate(None, b"ACGTN")):
+        written.update(Counter(others.decode("latin-1")))
+    if not len(column):
+        return column, problems
+    buffers = [
+        None,
+        pa.py_buffer((offsets - offsets[0]).tobytes()),
+        pa.py_buffer(raw.translate(UNIFORM_BYTES)),
+    ]
+    return pa.Array.from_buffers(pa.large_string(), len(column), buffers), problems
+
+
+def letters_note(written: Mapping[str, int]) -> str:
+    """How letters were read that are not A, C, G, T and N; empty where there are none."""
+    lower = sum(count for letter, count in written.items() if letter.islower())
+    uracil = written.get("U", 0) + written.get("u", 0)
+    other = {
+        code: written.get(code, 0) + written.get(code.lower(), 0) for code in CODES if code not in "ACGTNU"
+    }
+    other = {code: count for code, count in other.items() if count}
+    told = []
+    if lower:
+        told.append(f"{lower:,} lower-case letters are raised")
+    if uracil:
+        told.append(f"{uracil:,} U are read as T")
+    if other:
+        told.append(f"{sum(other.values()):,} IUPAC codes ({', '.join(other)}) are read as N")
+    return ", ".join(told)
+
+
 def read_rows(path: Path, num_labels: int) -> tuple[Rows, list[str]]:
     """Read a file of classified sequences.
 
     Args:
-        path: CSV file in UTF-8 with the header `sequence,label`, any line ending, or a Parquet file with
-            these two columns.
+        path: Any table with a column of sequences and one of labels, see `harness.data.table_files`.
         num_labels: Classes C; labels are 0 to C-1.
 
     Returns:
         The good rows, and one line for each problem (at most `SHOWN` and a count of the rest).
     """
-    outcomes = _parquet(path, num_labels) if path.suffix == ".parquet" else _csv(path, num_labels)
-    if isinstance(outcomes, str):
-        return _nothing(), [f"{path}: {outcomes}"]
-    sequences: list[str] = []
-    labels: list[int] = []
-    problems: list[str] = []
-    for place, outcome in outcomes:
-        if isinstance(outcome, str):
-            problems.append(f"{path}, {place}: {outcome}")
-        else:
-            sequences.append(outcome[0])
-            labels.append(outcome[1])
-    if not sequences and not problems:
-        problems.append(f"{path}: must have at least one row below the header, but got none.")
-    if len(problems) > SHOWN:
-        problems[SHOWN:] = [f"{path}: {len(problems) - SHOWN:,} more bad lines."]
-    return Rows(sequences, np.asarray(labels, dtype=np.int64)), problems
+    columns = [Column()]
+    table = LabelledTable.read([path], columns, {})
+    found = Meaning("classification", (), num_labels, [_in_range(columns[0], num_labels)])
+    found = Meaning(
+        found.kind, (), num_labels, found.values, rule=f"a whole number from 0 to {num_labels - 1}"
+    )
+    if table.roles is None or len(table.roles.labels) != 1:
+        return Rows([], np.zeros(0, dtype=np.int64)), table.problems
+    rows, _ = table.rows(found, columns)
+    table.settle()
+    return rows, table.problems
 
 
-def _nothing() -> Rows:
-    return Rows([], np.zeros(0, dtype=np.int64))
-
-
-Outcomes = Iterator[tuple[str, str | tuple[str, int]]]
-"""Where a row stands (`line 3`, `row 2`), and the row or what is wrong with it."""
-
-
-def _csv(path: Path, num_labels: int) -> Outcomes | str:
-    """The rows, or why the file has none."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        return f"cannot be read ({error.strerror})."
-    except UnicodeDecodeError:
-        return "must be a text file in UTF-8 with the header `sequence,label`."
-    if not text.strip():
-        return "is empty; expected the header `sequence,label` and at least one row."
-    return _lines(text, num_labels)
-
-
-def _parquet(path: Path, num_labels: int) -> Outcomes | str:
-    """The rows, or why the file has none. Values are checked as those of a CSV file are."""
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        return f"is not readable as Parquet ({' '.join(str(error).split())[:120]})."
-    if [name.strip().casefold() for name in table.column_names] != HEADER:
-        return f"the columns must be `sequence,label`, but got `{_short(','.join(table.column_names))}`."
-    rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
-    texts = (["" if value is None else str(value) for value in row] for row in rows)
-    return ((f"row {number}", _row(fields, num_labels)) for number, fields in enumerate(texts, 1))
-
-
-def _lines(text: str, num_labels: int) -> Outcomes:
-    """The rows of a CSV file. A bad header is the only outcome of its file."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        header = next(reader)
-        if [name.strip().casefold() for name in header] != HEADER:
-            yield (
-                f"line {reader.line_num}",
-                f"the header must be `sequence,label`, but got `{_short(','.join(header))}`.",
-            )
-            return
-        for fields in reader:
-            if fields:
-                yield f"line {reader.line_num}", _row(fields, num_labels)
-    except csv.Error as error:
-        yield f"line {reader.line_num}", f"is not readable as CSV ({error})."
-
-
-def _row(fields: list[str], num_labels: int) -> str | tuple[str, int]:
-    if len(fields) != 2:
-        return f"a row must be `sequence,label`, but got {len(fields)} fields."
-    sequence, label = fields[0].strip(), fields[1].strip()
-    problem = sequence_problem(sequence)
-    if problem:
-        return problem
-    if not (label.isascii() and label.isdigit() and int(label) < num_labels):
-        return f"`label` must be a whole number from 0 to {num_labels - 1}, but got {_short(label)!r}."
-    return sequence.translate(UNIFORM), int(label)
-
-
-def _short(text: str, width: int = 40) -> str:
-    return text if len(text) <= width else f"{text[: width - 1]}…"
+def _in_range(column: Column, num_labels: int) -> NDArray[np.float64]:
+    given = [
+        int(value) if value.isascii() and value.isdigit() and len(value) < 6 else -1
+        for value in column.values
+    ]
+    return np.array([value if 0 <= value < num_labels else np.nan for value in given], dtype=np.float64)

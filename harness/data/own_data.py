@@ -1,49 +1,116 @@
-"""A person's own data as a task: one file, or a folder with train, dev and test, in CSV or Parquet.
+"""A person's own data as a task: one file, or a folder with train, dev and test, in any form of table.
 
-The columns say what is predicted: `sequence,label` (whole numbers from 0: classes), `sequence,label_0,…,label_n`
-(0 or 1: several labels at once) or `sequence,target` (numbers: regression). Splits that are missing are cut from
-train: the same rows each time, equal sequences together, classes in equal shares.
+The columns say what is predicted (`harness.data.columns`), and their values how (`harness.data.labels`). Splits that
+are missing are cut from train: the same rows each time, equal sequences together, classes in equal shares.
+
+A task's name may say how its file is read: `PATH?label=activity&task=enhancers`, see `Reading`.
 """
 
-import csv
 import hashlib
-import io
-import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from harness.core.errors import InputError
 from harness.core.home import path_of
-from harness.data.labelled_files import SHOWN, Rows, file_digest
+from harness.data.columns import shown
+from harness.data.labelled_files import Joined, LabelledTable, Rows, Texts, file_digest, letters_note
+from harness.data.labels import Column, Meaning, meaning
+from harness.data.table_files import ENDINGS, PACKED_ENDINGS
 from harness.data.tasks import SPLITS, TaskRow
 from lingo.data import Kind
-from lingo.sequences import UNIFORM, reverse_complement, sequence_problem
+from lingo.sequences import reverse_complement
 
-NAMES = {"train": ("train",), "dev": ("dev", "valid", "validation", "val"), "test": ("test",)}
-"""File names of each split, before the suffix."""
+NAMES = {
+    "train": ("train", "training"),
+    "dev": ("dev", "valid", "validation", "val", "eval"),
+    "test": ("test", "testing"),
+}
+"""Names of each split: of its file before the ending (or before `-00000-of-00001`), and in a column `split`."""
 
-SUFFIXES = (".csv", ".parquet")
 METRICS: Mapping[Kind, str] = {"classification": "mcc", "multilabel": "auroc", "regression": "pearson"}
 SHARE = 0.1
 """Of the rows in train, for each split that is cut."""
+
+MOST = 0.02
+"""Of the rows of a class by which equal sequences may exceed a split's share; larger groups stay in train."""
 
 LEAST = 10
 """Rows without which nothing is cut."""
 
 CUT = 1
-"""Part of the digest of a cut split: raised when the same file would be cut another way."""
+"""Part of the digest of a cut split: raised when the same file would be cut another way. 2 where a group stays in train
+that would have exceeded its share."""
 
-EXPECTED = "`sequence` and `label`, or `label_0`, `label_1`, …, or `target`"
+COLUMNS = ("sequence", "label", "target", "id", "split", "task")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a person's file is read, where its columns do not say it.
+
+    Attributes:
+        columns: Column of each of `COLUMNS` that was named.
+        dev, test: Values of the column `split` whose rows are these splits; all other rows are train.
+        only: The value of the column `task` whose rows are used.
+        labels: A table with the labels, joined by `id`; empty for none.
+        on_error: Whether bad rows are refused or left out and counted.
+    """
+
+    columns: tuple[tuple[str, str], ...] = ()
+    dev: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+    only: str | None = None
+    labels: str = ""
+    on_error: str = "refuse"
+
+    @property
+    def text(self) -> str:
+        """As it stands in a task's name; empty where nothing is asked for."""
+        said = [*self.columns]
+        said += [
+            (name, "+".join(values)) for name, values in (("dev", self.dev), ("test", self.test)) if values
+        ]
+        said += [("only", self.only)] if self.only is not None else []
+        said += [("labels", self.labels)] if self.labels else []
+        said += [("on_error", self.on_error)] if self.on_error != "refuse" else []
+        return "&".join(f"{name}={value}" for name, value in said)
+
+    @classmethod
+    def of(cls, text: str) -> "Reading":
+        """What `text` says, as `Reading.text` writes it.
+
+        Raises:
+            InputError: With every word that says nothing.
+        """
+        known = (*COLUMNS, "dev", "test", "only", "labels", "on_error")
+        said: dict[str, str] = {}
+        problems = []
+        for word in filter(None, re.split("[&,]", text)):
+            name, equals, value = word.partition("=")
+            if name.strip() not in known or not equals or not value.strip():
+                problems.append(
+                    f"`--columns` must be NAME=VALUE with one of {', '.join(known)}, but got {shown(word)!r}."
+                )
+            said[name.strip()] = value.strip()
+        if said.get("on_error", "refuse") not in ("refuse", "skip"):
+            problems.append(f"`on_error` must be refuse or skip, but got {said['on_error']!r}.")
+        if problems:
+            raise InputError(problems)
+        return cls(
+            columns=tuple((name, said[name]) for name in COLUMNS if name in said),
+            dev=tuple(filter(None, said.get("dev", "").split("+"))),
+            test=tuple(filter(None, said.get("test", "").split("+"))),
+            only=said.get("only"),
+            labels=str(path_of(said["labels"]).resolve()) if said.get("labels") else "",
+            on_error=said.get("on_error", "refuse"),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +119,12 @@ class OwnData:
 
     Attributes:
         kind, num_labels: As in `lingo.data.TaskData`.
-        label_names: Columns of a multi-label task.
+        label_names: Names of a multi-label task's labels, of several targets, and of classes that are not 0 to C-1.
         splits: Rows of train, dev and test.
         digests: What tells the content of each split.
         cut: Splits that were cut from train.
+        notes: What was found of files, columns, labels and letters, one line each.
+        marks: What a reader of results must know, each with the line that says why.
     """
 
     kind: Kind
@@ -64,12 +133,35 @@ class OwnData:
     splits: Mapping[str, Rows]
     digests: Mapping[str, str]
     cut: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    marks: Mapping[str, str]
+
+
+def parted(name: str) -> tuple[Path, Reading]:
+    """A task's name or source: where its file or folder is, and how it is read.
+
+    Raises:
+        InputError: If what follows `?` says nothing.
+    """
+    path, _, text = (name, "", "") if path_of(name).exists() else name.partition("?")
+    return path_of(path), Reading.of(text)
 
 
 def is_own(name: str) -> bool:
     """Whether a task's name means a file or folder."""
+    name = name.partition("?")[0]
     path = path_of(name)
-    return path.suffix.casefold() in SUFFIXES or name.startswith((".", "/", "~")) or path.exists()
+    return _stem(path) != path.name or name.startswith((".", "/", "~")) or path.exists()
+
+
+def _stem(path: Path) -> str:
+    """A file's name without the ending of a table; the whole name of others."""
+    name = path.name
+    for packed in sorted(PACKED_ENDINGS, key=len, reverse=True):
+        for ending in ENDINGS:
+            if name.casefold().endswith(ending + packed):
+                return name[: -len(ending + packed)]
+    return name
 
 
 def own_task(name: str) -> TaskRow:
@@ -78,277 +170,325 @@ def own_task(name: str) -> TaskRow:
     Raises:
         InputError: with every problem of its files, each with its line.
     """
-    path = path_of(name).resolve()
-    data = read_own(path)
-    lengths = [len(sequence) for sequence in data.splits["train"].sequences]
+    given, reading = parted(name)
+    path = given.resolve()
+    source = f"{path}?{reading.text}" if reading.text else str(path)
+    data = read_own(source)
+    sequences = data.splits["train"].sequences
+    lengths = sequences.lengths if isinstance(sequences, Texts) else [len(text) for text in sequences]
+    stem = (_stem(path) if _stem(path) != path.name else path.stem) if path.is_file() else path.name
+    stem = f"{stem}_{reading.only}" if reading.only is not None else stem
     return TaskRow(
-        name=f"own/{re.sub(r'[^A-Za-z0-9._-]+', '_', path.stem if path.is_file() else path.name)}",
+        name=f"own/{re.sub(r'[^A-Za-z0-9._-]+', '_', stem)}",
         family="own",
         num_labels=data.num_labels,
         length=int(np.median(lengths)),
         domain="DNA",
         kind=data.kind,
         metric=METRICS[data.kind],
-        source=str(path),
+        source=source,
     )
 
 
-def read_own(path: Path | str) -> OwnData:
+def read_own(source: Path | str) -> OwnData:
     """Read and check a file or folder, and cut the splits that it lacks.
+
+    Args:
+        source: A path, with how it is read behind `?` where its columns do not say it.
 
     Raises:
         InputError: with every problem, each with file and line.
     """
-    files = _files(Path(path))
-    digests = {split: file_digest(file) for split, file in files.items()}
-    return _read(tuple(files.items()), tuple(digests.items()))
+    path, reading = parted(str(source))
+    files = _files(path)
+    further = () if not reading.labels else ((Path(reading.labels), file_digest(Path(reading.labels))),)
+    digests = {split: _joint_digest(some) for split, some in files.items()}
+    return _read(tuple(files.items()), tuple(digests.items()), reading, further)
 
 
-def own_places(path: Path | str) -> dict[str, str]:
+def _joint_digest(files: Sequence[Path]) -> str:
+    each = [file_digest(file) for file in files]
+    return each[0] if len(each) == 1 else hashlib.sha256(" ".join(each).encode()).hexdigest()
+
+
+def own_places(source: Path | str) -> dict[str, str]:
     """For each split the file that its rows come from."""
-    files = _files(Path(path))
+    files = _files(parted(str(source))[0])
+    told = {split: str(some[0]) + (", …" if len(some) > 1 else "") for split, some in files.items()}
+    data = read_own(source)
     return {
-        split: str(files[split]) if split in files else f"{split}, which is cut from {files['train']},"
+        split: told.get(split)
+        or (
+            f"{split}, which is cut from {told['train']},"
+            if split in data.cut
+            else f"{split} of {told['train']}"
+        )
         for split in SPLITS
     }
 
 
-def _files(path: Path) -> dict[str, Path]:
+def own_files(source: Path | str) -> list[Path]:
+    """The files of a task, those of its splits and that of its labels."""
+    path, reading = parted(str(source))
+    return [file for some in _files(path).values() for file in some] + (
+        [Path(reading.labels)] if reading.labels else []
+    )
+
+
+def _files(path: Path) -> dict[str, tuple[Path, ...]]:
     if path.is_file():
-        if path.suffix.casefold() not in SUFFIXES:
-            raise InputError(f"{path}: must be a .csv or .parquet file.")
-        return {"train": path}
+        return {"train": (path,)}
     if not path.is_dir():
         raise InputError(f"`--tasks` must name known tasks, files or folders, but there is no {path}.")
     files, problems = {}, []
     for split, names in NAMES.items():
-        found = [file for name in names for suffix in SUFFIXES if (file := path / (name + suffix)).is_file()]
-        if len(found) > 1:
-            both = ", ".join(file.name for file in found)
-            problems.append(f"{path}: must hold one file for {split}, but has {both}.")
+        found = _split_files(path, names) or _split_files(path / "data", names)
+        if len(found) > 1 and not all(re.search(r"[-_]\d+(-of-\d+)?$", _stem(file)) for file in found):
+            problems.append(
+                f"{path}: must hold one file for {split}, but has {', '.join(f.name for f in found)}."
+            )
         if found:
-            files[split] = found[0]
+            files[split] = tuple(found)
     if "train" not in files:
-        problems.append(f"{path}: must hold train.csv or train.parquet, but has neither.")
+        problems.append(
+            f"{path}: must hold train.csv or train.parquet (or another kind of table), but has neither."
+        )
     if problems:
         raise InputError(problems)
     return files
 
 
+def _split_files(folder: Path, names: Sequence[str]) -> list[Path]:
+    """Files `train.csv` of a split, or its parts `train-00000-of-00002.parquet`, in order."""
+    if not folder.is_dir():
+        return []
+    found = {}
+    for file in folder.iterdir():
+        if (stem := _stem(file)) != file.name and file.is_file():
+            name, parts = re.sub(r"[-_]\d+(-of-\d+)?$", "", stem).casefold(), stem.casefold()
+            if name in names or parts in names:
+                found[file] = (names.index(name if name in names else parts), file.name)
+    return sorted(found, key=lambda file: found[file])
+
+
 @lru_cache(maxsize=4)
-def _read(files: tuple[tuple[str, Path], ...], digests: tuple[tuple[str, str], ...]) -> OwnData:
+def _read(
+    files: tuple[tuple[str, tuple[Path, ...]], ...],
+    digested: tuple[tuple[str, str], ...],
+    reading: Reading,
+    further: tuple[tuple[Path, str], ...],
+) -> OwnData:
     """As `read_own`; a file is read again when its content has changed."""
-    tables = {split: _Table(path) for split, path in files}
-    problems = [line for table in tables.values() for line in table.problems]
-    schemas = {tuple(sorted(table.columns)) for table in tables.values()}
-    if not problems and len(schemas) > 1:
-        given = "; ".join(f"{table.path.name} has {', '.join(table.columns)}" for table in tables.values())
-        problems.append(f"{tables['train'].path.parent}: all splits must have the same columns, but {given}.")
-    for (first, one), (split, other) in combinations(digests, 2):
+    digests = dict(digested)
+    asked, columns, problems = dict(reading.columns), list[Column](), list[str]()
+    joined = Joined.read(Path(reading.labels), asked) if reading.labels else None
+    if joined is not None:
+        asked = {name: value for name, value in asked.items() if name not in ("label", "target")}
+    tables = {
+        split: LabelledTable.read(paths, columns, asked, only=reading.only, joined=joined)
+        for split, paths in files
+    }
+    problems += [
+        line for table in tables.values() for line in table.problems if table.roles is None or not table.bad
+    ]
+    problems += _layout_problems(tables, reading)
+    for (_, one), (split, other) in combinations(digested, 2):
         if one == other:
-            problems.append(f"{dict(files)[split]}: must differ from the other splits, but is the same file.")
-        elif not problems and tables[first].same_sequences(tables[split]):
+            path = tables[split].paths[0]
+            problems.append(f"{path}: must differ from the other splits, but is the same file.")
+    found = None if problems else _meaning(tables, columns)
+    if isinstance(found, str):
+        problems.append(f"{tables['train'].paths[0]}: {found}")
+    splits: dict[str, Rows] = {}
+    kept: dict[str, NDArray[np.bool_]] = {}
+    for split, table in tables.items():
+        if isinstance(found, Meaning):
+            splits[split], kept[split] = table.rows(found, columns)
+        table.settle()
+        if reading.on_error == "refuse" and (table.bad or not isinstance(found, Meaning)):
+            problems += [line for line in table.problems if line not in problems]
+    marks = {}
+    if reading.on_error == "skip" and (some := sum(table.bad for table in tables.values())):
+        example = next(line for table in tables.values() for line in table.problems)
+        marks["skipped rows"] = (
+            f"{tables['train'].paths[0]}: {some:,} bad rows are left out, such as {example}"
+        )
+        if any(not len(rows.labels) for rows in splits.values()):
+            problems.append(f"{tables['train'].paths[0]}: has no good row; the first problem is {example}")
+    if not problems and reading.text:
+        digests = {
+            split: hashlib.sha256(
+                f"{one} {_content(reading)} {further[0][1] if further else ''}".encode()
+            ).hexdigest()
+            for split, one in digests.items()
+        }
+    if not problems and isinstance(found, Meaning):
+        splits, digests, more = _by_column(tables["train"], splits, digests, kept, reading)
+        problems += more
+    for (first, rows), (split, others) in combinations(splits.items(), 2):
+        if not problems and set(rows.sequences) == set(others.sequences):
             problems.append(
-                f"{dict(files)[split]}: must differ from {dict(files)[first].name}, but holds the same sequences."
+                f"{_place(tables, split)}: must differ from {_name(tables, first)}, but holds the same sequences."
             )
-    if not problems:
-        problems += _class_problems(tables)
-    if problems:
+    if not problems and isinstance(found, Meaning):
+        problems += _class_problems(_place(tables, "train"), splits, found, tables["train"])
+    if problems or not isinstance(found, Meaning):
         raise InputError(problems)
-    train = tables["train"]
-    splits = {split: table.rows() for split, table in tables.items()}
-    known = dict(digests)
     cut = tuple(split for split in SPLITS if split not in splits)
     if cut:
-        splits, known = _cut(train.path, train.kind, splits, known, cut)
-    highest = int(max(split.labels.max() for split in splits.values()))
-    outputs = {"classification": highest + 1, "multilabel": len(train.names), "regression": 1}
+        splits, digests, staying = _cut(tables["train"].paths[0], found.kind, splits, digests, cut)
+        marks["cut split"] = _told_cut(splits, cut, staying)
     return OwnData(
-        kind=train.kind,
-        num_labels=outputs[train.kind],
-        label_names=tuple(train.names) if train.kind == "multilabel" else (),
+        kind=found.kind,
+        num_labels=found.outputs,
+        label_names=found.names,
         splits={split: splits[split] for split in SPLITS},
-        digests=known,
+        digests=digests,
         cut=cut,
+        notes=tuple(_notes(tables, found, splits)),
+        marks=marks,
     )
 
 
-class _Table:
-    """One file: its columns, its good rows, and what is wrong with the others.
-
-    Attributes:
-        kind: What its columns say is predicted.
-        names: The columns with labels, in their order.
-        problems: One line each, at most `SHOWN` of bad rows.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.kind: Kind = "classification"
-        self.columns: list[str] = []
-        self.names: list[str] = []
-        self.problems: list[str] = []
-        self._sequences: list[str] = []
-        self._values: list[Any] = []
-        self._read()
-
-    def rows(self) -> Rows:
-        """The good rows."""
-        kinds = {"classification": np.int64, "multilabel": np.uint8, "regression": np.float64}
-        return Rows(self._sequences, np.array(self._values, dtype=kinds[self.kind]))
-
-    def same_sequences(self, other: "_Table") -> bool:
-        """Whether two files have the same good sequences, in any order and number."""
-        return set(self._sequences) == set(other._sequences)
-
-    def _read(self) -> None:
-        lines = _parquet_lines(self.path) if self.path.suffix.casefold() == ".parquet" else _lines(self.path)
-        bad: list[str] = []
-        try:
-            place, header = next(lines)
-            self.columns = [name.strip().casefold() for name in header]
-            problem = self._schema()
-            if problem:
-                self.problems.append(f"{self.path}, {place}: {problem}")
-                return
-            for place, fields in lines:
-                problem = self._take(fields)
-                if problem:
-                    bad.append(f"{self.path}, {place}: {problem}")
-        except _UnreadableError as error:
-            bad.append(f"{self.path}{error}")
-        except StopIteration:
-            bad.append(f"{self.path}: is empty; expected the columns {EXPECTED}.")
-        if not self._sequences and not bad:
-            bad.append(f"{self.path}: must have at least one row below the header, but got none.")
-        if len(bad) > SHOWN:
-            bad[SHOWN:] = [f"{self.path}: {len(bad) - SHOWN:,} more bad lines."]
-        self.problems += bad
-
-    def _schema(self) -> str | None:
-        others = [name for name in self.columns if name != "sequence"]
-        numbered = sorted(others, key=lambda name: (len(name), name))
-        if self.columns.count("sequence") != 1 or not others:
-            return f"the columns must be {EXPECTED}, but are {', '.join(self.columns) or 'none'}."
-        if others == ["label"]:
-            self.kind = "classification"
-        elif others == ["target"]:
-            self.kind = "regression"
-        elif numbered == [f"label_{i}" for i in range(len(numbered))]:
-            self.kind = "multilabel"
-        else:
-            return f"the columns must be {EXPECTED}, but are {', '.join(self.columns)}."
-        self.names = numbered
-        return None
-
-    def _take(self, fields: Sequence[str]) -> str | None:
-        if len(fields) != len(self.columns):
-            return f"a row must have {len(self.columns)} fields, but has {len(fields)}."
-        row = {name: value.strip() for name, value in zip(self.columns, fields, strict=True)}
-        problem = sequence_problem(row["sequence"])
-        if problem:
-            return problem
-        values = []
-        for name in self.names:
-            value = PARSERS[self.kind](row[name])
-            if value is None:
-                return f"`{name}` must be {RULES[self.kind]}, but got {row[name][:40]!r}."
-            values.append(value)
-        self._sequences.append(row["sequence"].translate(UNIFORM))
-        self._values.append(values if self.kind == "multilabel" else values[0])
-        return None
+def _content(reading: Reading) -> str:
+    """What of a reading decides on rows and labels; the file of labels counts by its content."""
+    return "&".join(word for word in reading.text.split("&") if not word.startswith("labels="))
 
 
-def _class(text: str) -> int | None:
-    text = WHOLE.get(text) or re.sub(r"\.0+$", "", text)  # 1.0 is how tables with gaps write 1
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 6 else None
+def _place(tables: Mapping[str, LabelledTable], split: str) -> str:
+    return str(tables[split].paths[0]) if split in tables else f"{split} of {tables['train'].paths[0]}"
 
 
-def _bit(text: str) -> int | None:
-    return {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "False": 0, "True": 1}.get(text)
+def _name(tables: Mapping[str, LabelledTable], split: str) -> str:
+    return tables[split].paths[0].name if split in tables else split
 
 
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
+def _layout_problems(tables: Mapping[str, LabelledTable], reading: Reading) -> list[str]:
+    """Splits whose columns differ, and several tasks in one file."""
+    known = {split: table.roles for split, table in tables.items() if table.roles is not None}
+    problems = []
+    if len({(roles.say, roles.names) for roles in known.values()}) > 1:
+        given = "; ".join(
+            f"{tables[split].paths[0].name} has {', '.join(['sequence', *roles.names[:8]])}"
+            for split, roles in known.items()
+        )
+        problems.append(
+            f"{tables['train'].paths[0].parent}: all splits must have the same columns, but {given}."
+        )
+    tasks = sorted({task for table in tables.values() for task in table.tasks})
+    if len(tasks) > 1 and reading.only is None:
+        some = ", ".join(shown(task, 30) for task in tasks[:5]) + (", …" if len(tasks) > 5 else "")
+        problems.append(
+            f"{tables['train'].paths[0]}: has {len(tasks)} tasks in its column `task` ({some}); "
+            f"`--columns only={shown(tasks[0], 30)}` takes one of them."
+        )
+    return problems
 
 
-WHOLE = {"False": "0", "True": "1"}
-PARSERS: Mapping[Kind, Callable[[str], Any]] = {
-    "classification": _class,
-    "multilabel": _bit,
-    "regression": _number,
-}
-RULES: Mapping[Kind, str] = {
-    "classification": "a whole number from 0",
-    "multilabel": "0 or 1",
-    "regression": "a finite number",
-}
+def _meaning(tables: Mapping[str, LabelledTable], columns: Sequence[Column]) -> Meaning | str:
+    roles = tables["train"].roles
+    assert roles is not None
+    return meaning(roles.say, roles.names, columns, sum(table.count for table in tables.values()))
 
 
-class _UnreadableError(Exception):
-    """A file that cannot be read on; says where and why."""
+def _by_column(
+    train: LabelledTable,
+    splits: dict[str, Rows],
+    digests: dict[str, str],
+    kept: Mapping[str, NDArray[np.bool_]],
+    reading: Reading,
+) -> tuple[dict[str, Rows], dict[str, str], list[str]]:
+    """The splits that a column of train names."""
+    values = np.array(train.parts_of(), dtype=object)
+    asked = bool(reading.dev or reading.test)
+    if not len(values) or len(splits) > 1:
+        if not asked:
+            return splits, digests, []
+        why = "there are further files" if len(values) else "there is none; `split=NAME` names another column"
+        return (
+            splits,
+            digests,
+            [f"{train.paths[0]}: dev and test must be values of a column `split`, but {why}."],
+        )
+    values = values[kept["train"]]
+    names: Mapping[str, Sequence[str]] = {"dev": reading.dev, "test": reading.test} if asked else NAMES
+    split_of = {name: split for split, some in names.items() for name in some}
+    given = {
+        value: split_of.get(value if asked else value.casefold()) for value in dict.fromkeys(values.tolist())
+    }
+    problems = []
+    if asked:
+        lacking = [name for name in split_of if name not in given]
+        given = {value: split or "train" for value, split in given.items()}
+    else:
+        lacking = [value for value, split in given.items() if split is None]
+    if lacking:
+        what = (
+            "is no value of it" if asked else "is none; `--columns dev=VALUE,test=VALUE` says which they are"
+        )
+        some = ", ".join(shown(value, 20) for value in list(given)[:8])
+        problems.append(
+            f"{train.paths[0]}: the column `split` must name train, dev and test, but {shown(lacking[0], 30)!r} {what} "
+            f"(it has {some})."
+        )
+        return splits, digests, problems
+    rows, place = splits["train"], np.array([given[value] for value in values.tolist()], dtype=object)
+    if "train" not in place:
+        return (
+            splits,
+            digests,
+            [f"{train.paths[0]}: the column `split` must have rows of train, but has none."],
+        )
+    found = {split: np.flatnonzero(place == split) for split in SPLITS}
+    made = {split: rows.take(chosen) for split, chosen in found.items() if len(chosen)}
+    whole = digests["train"]
+    return made, {split: hashlib.sha256(f"{whole} split {split}".encode()).hexdigest() for split in made}, []
 
 
-def _lines(path: Path) -> Iterator[tuple[str, Sequence[str]]]:
-    """The place and the fields of each line of a CSV file, the header first."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise _UnreadableError(f": cannot be read ({error.strerror}).") from None
-    except UnicodeDecodeError:
-        raise _UnreadableError(f": must be a text file in UTF-8 with the columns {EXPECTED}.") from None
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        for fields in reader:
-            if fields:
-                yield f"line {reader.line_num}", fields
-    except csv.Error as error:
-        raise _UnreadableError(f", line {reader.line_num}: is not readable as CSV ({error}).") from None
-
-
-def _parquet_lines(path: Path) -> Iterator[tuple[str, Sequence[str]]]:
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        why = " ".join(str(error).split())[:120]
-        raise _UnreadableError(f": is not readable as Parquet ({why}).") from None
-    yield "columns", table.column_names
-    rows: Iterable[tuple[Any, ...]] = zip(*(column.to_pylist() for column in table.columns), strict=True)
-    for number, row in enumerate(rows, 1):
-        yield f"row {number}", [_text(value) for value in row]
-
-
-def _text(value: object) -> str:
-    """A value of a Parquet file as a CSV file would have it."""
-    if isinstance(value, bytes):
-        return value.decode("utf-8", errors="replace")
-    return "" if value is None else str(value)
-
-
-def _class_problems(tables: Mapping[str, _Table]) -> list[str]:
+def _class_problems(
+    place: str, splits: Mapping[str, Rows], found: Meaning, table: LabelledTable
+) -> list[str]:
     """Classes that no training row has."""
-    train = tables["train"]
-    if train.kind != "classification":
+    if found.kind != "classification":
         return []
-    present = set(train.rows().labels.tolist())
-    highest = max(int(table.rows().labels.max()) for table in tables.values())
-    lacking = [number for number in range(max(highest, 1) + 1) if number not in present]
+    present = set(splits["train"].labels.tolist())
+    lacking = [number for number in range(found.outputs) if number not in present]
     if not lacking:
         return []
-    some = ", ".join(map(str, lacking[:5])) + (", …" if len(lacking) > 5 else "")
-    return [
-        f"{train.path}: `label` must have rows of every class from 0 to {max(highest, 1)}, but has none of {some}."
-    ]
+    names = [found.names[number] if found.names else str(number) for number in lacking[:5]]
+    some = ", ".join(names) + (", …" if len(lacking) > 5 else "")
+    name, least = (
+        table.label_names(1)[0],
+        f"from 0 to {found.outputs - 1}" if not found.names else "that there is",
+    )
+    return [f"{place}: `{shown(name, 30)}` must have rows of every class {least}, but has none of {some}."]
+
+
+def _notes(tables: Mapping[str, LabelledTable], found: Meaning, splits: Mapping[str, Rows]) -> list[str]:
+    train = tables["train"]
+    notes = list(dict.fromkeys(note for table in tables.values() for note in table.notes))
+    told = [found.note] if found.note else []
+    written = sum((table.written for table in tables.values()), start=type(train.written)())
+    told += [line] if (line := letters_note(written)) else []
+    if found.kind == "multilabel":
+        unknown = sum(
+            int(np.isnan(rows.labels).sum()) for rows in splits.values() if rows.labels.dtype.kind == "f"
+        )
+        told += [f"{unknown:,} labels are unknown: neither loss nor metrics count them"] if unknown else []
+    return notes + [f"{train.paths[0].name}: {line}." for line in told]
+
+
+def _told_cut(splits: Mapping[str, Rows], cut: Sequence[str], staying: int) -> str:
+    every = sum(len(splits[split].labels) for split in {"train", *cut})
+    shares = ", ".join(f"{split} {len(splits[split].labels) / every:.1%}" for split in cut)
+    stay = f"; {staying:,} rows of sequences that stand too often stay in train" if staying else ""
+    return f"{' and '.join(cut)} cut from train, {SHARE:.0%} each, by its content ({shares}{stay})."
 
 
 def _cut(
     path: Path, kind: Kind, splits: dict[str, Rows], digests: dict[str, str], cut: Sequence[str]
-) -> tuple[dict[str, Rows], dict[str, str]]:
-    """`SHARE` of the rows of train for each split in `cut`."""
+) -> tuple[dict[str, Rows], dict[str, str], int]:
+    """`SHARE` of the rows of train for each split in `cut`; the last number is that of rows in too large groups."""
     train, digest = splits["train"], digests["train"]
     if len(train.labels) < LEAST:
         raise InputError(
@@ -356,7 +496,7 @@ def _cut(
             f"but has {len(train.labels)}."
         )
     strata = train.labels if kind == "classification" else np.zeros(len(train.labels), dtype=np.int64)
-    place = _places(train.sequences, strata, len(cut), np.random.default_rng(int(digest[:16], 16)))
+    place, staying = _places(train.sequences, strata, len(cut), np.random.default_rng(int(digest[:16], 16)))
     made = {**splits, "train": train.take(np.flatnonzero(place == 0))}
     marks = {"train": f"{digest} without {' '.join(cut)}"}
     for number, split in enumerate(cut, 1):
@@ -364,30 +504,36 @@ def _cut(
         marks[split] = f"{digest} {split} of {' '.join(cut)}"
         if not len(made[split].labels):
             raise InputError(f"{path}: has too few different sequences for {split} to be cut from it.")
-    own = {name: hashlib.sha256(f"{CUT} {SHARE} {text}".encode()).hexdigest() for name, text in marks.items()}
-    return made, {**digests, **own}
+    way = CUT + bool(staying)
+    own = {name: hashlib.sha256(f"{way} {SHARE} {text}".encode()).hexdigest() for name, text in marks.items()}
+    return made, {**digests, **own}, staying
 
 
 def _places(
     sequences: Sequence[str], strata: NDArray[np.int64], parts: int, rng: np.random.Generator
-) -> NDArray[np.int64]:
+) -> tuple[NDArray[np.int64], int]:
     """Where each row goes: 0 for train, 1 to `parts` for the others, `SHARE` of each stratum to each of them.
 
-    Rows of one sequence, or of its other strand, go together, with the stratum of the first.
+    Rows of one sequence, or of its other strand, go together, with the stratum of the first. Groups that would exceed a
+    part's share by more than `MOST` of the stratum stay in train; how many rows these have is told as well.
     """
     groups: dict[str, list[int]] = {}
-    for i, (text, turned) in enumerate(zip(sequences, reverse_complement(sequences), strict=True)):
-        groups.setdefault(min(text, turned), []).append(i)
+    for i, text in enumerate(sequences):
+        groups.setdefault(min(text, reverse_complement([text])[0]), []).append(i)
     shuffled = list(groups.values())
     shuffled = [shuffled[i] for i in rng.permutation(len(shuffled)).tolist()]
-    place = np.zeros(len(sequences), dtype=np.int64)
+    place, staying = np.zeros(len(sequences), dtype=np.int64), 0
     for stratum in np.unique(strata).tolist():
         mine = [rows for rows in shuffled if strata[rows[0]] == stratum]
-        quota = max(1, round(SHARE * sum(map(len, mine))))
+        every = sum(map(len, mine))
+        quota = max(1, round(SHARE * every))
         for part in range(1, parts + 1):
             taken = 0
             while taken < quota and len(mine) > 1:
                 rows = mine.pop()
+                if len(rows) > 1 and taken + len(rows) > quota + MOST * every:
+                    staying += len(rows)
+                    continue
                 place[rows] = part
                 taken += len(rows)
-    return place
+    return place, staying

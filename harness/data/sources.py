@@ -10,10 +10,12 @@ import numpy as np
 from harness.core.errors import InputError, typed
 from harness.data.labelled_files import Rows, file_digest, read_rows
 from harness.data.leakage import kept_for_training
-from harness.data.own_data import SHARE, SUFFIXES, own_places, read_own
+from harness.data.own_data import own_places, read_own
 from harness.data.packed import META, PackedSequences, PackedSplit
 from harness.data.split_checks import look_at_labels
 from harness.data.tasks import SPLITS, Strands, TaskRow
+
+SUFFIXES = (".csv", ".parquet")
 
 
 def find_task_files(row: TaskRow, data_dir: Path | str) -> dict[str, Path]:
@@ -104,7 +106,8 @@ def label_notes(row: TaskRow, data_dir: Path | str) -> list[str]:
     if row.packed:
         return []
     splits, names = read_splits(row, data_dir), label_names(row, data_dir)
-    return list(look_at_labels(row, splits, split_places(row, data_dir), names=names).values())
+    found = [f"{row.name}: {note}" for note in read_own(row.source).notes] if row.source else []
+    return found + list(look_at_labels(row, splits, split_places(row, data_dir), names=names).values())
 
 
 def split_places(row: TaskRow, data_dir: Path | str) -> dict[str, str]:
@@ -156,10 +159,8 @@ def label_names(row: TaskRow, data_dir: Path | str) -> list[str]:
 
 def source_marks(row: TaskRow) -> dict[str, str]:
     """What a reader of results must know of where the rows come from."""
-    cut = read_own(row.source).cut if row.source else ()
-    if not cut:
-        return {}
-    return {"cut split": f"{row.name}: {' and '.join(cut)} cut from train, {SHARE:.0%} each, by its content."}
+    marks = read_own(row.source).marks if row.source else {}
+    return {mark: f"{row.name}: {why}" for mark, why in marks.items()}
 
 
 def _packed(row: TaskRow, data_dir: Path | str) -> dict[str, PackedSplit]:

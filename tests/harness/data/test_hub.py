@@ -61,7 +61,7 @@ def test_two_files_of_one_split_are_refused(tmp_path):
         ((["ACGT", None], [0, 1]), ", row 2: ", "must not be empty"),
         ((["ACGT", "AC"], [0, 2]), ", row 2: ", "from 0 to 1, but got '2'"),
         ((["ACGT"], [0.5]), ", row 1: ", "'0.5'"),
-        ((["ACGT"], [0], ("seq", "label")), ": ", "`sequence,label`, but got `seq,label`"),
+        ((["ACGT"], [0], ("bases", "label")), ": ", "but are bases, label"),
     ],
 )
 def test_each_fault_names_file_and_row(tmp_path, table, where, says):

@@ -96,21 +96,21 @@ def test_parquet(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("x.fa", "", "is empty; expected sequences"),
+        ("x.fa", "", "is empty; expected"),
         ("x.fa", "ACGT\n>a\n", r"line 1: a FASTA file must begin with a header `>name`, but got 'ACGT'"),
         ("x.fa", "\n;\n", "must have at least one record `>name`, but has none in 2 lines"),
         ("x.csv", "sequence\n", "must have at least one row below the header"),
         (
             "x.csv",
-            "seq,label\nA,1\n",
-            "line 1: the header must have one column `sequence`, but got `seq,label`",
+            "bases,label\nA,1\n",
+            "line 1: the columns must be `sequence`, or one of seq, dna and text, but are bases, label",
         ),
-        ("x.csv", "ACGT\nACGT\n", "must have one column `sequence`, but got `ACGT`"),
-        ("x.csv", "sequence,Sequence\nA,C\n", "must have one column `sequence`"),
+        ("x.csv", "ACGT\nACGT\n", "line 1: must be a header such as `sequence,label`, but looks like a row"),
+        ("x.csv", "sequence,Sequence\nA,C\n", "must have one column of sequences, but has sequence, Sequence"),
         ("x.parquet", "PAR1 and then nothing", "is not readable as Parquet"),
-        ("x.parquet", "sequence\nA\n", "must be a Parquet file, but is not readable as one"),
-        ("x.parquet.gz", "PAR1", "is gzipped; Parquet is compressed inside, so unpack it first"),
-        ("x.txt", ">a\nACGT\n", "`--input` must end with .fa, .fasta, .fna, .csv"),
+        ("x.parquet", "sequence\nA\n", "must be a Parquet file, but is not readable as Parquet"),
+        ("x.parquet.gz", "PAR1", "Parquet and Arrow are packed inside, so unpack it first"),
+        ("x.txt", "see there\n", "line 1: the columns must be `sequence`"),
     ],
 )
 def test_files_that_are_something_else(name: str, content: str, message: str, tmp_path: Path) -> None:

@@ -1,0 +1,177 @@
+"""Which column of a table is what: by the names that people give them, or as they were asked for."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+SEQUENCE = ("sequence", "seq", "dna", "dna_sequence", "dna_seq", "text", "sequences")
+LABEL = ("label", "labels", "class")
+TARGET = ("target", "targets")
+ID = ("id", "name", "seq_id", "sequence_id", "seqname")
+SPLIT = ("split", "set", "partition")
+TASK = ("task",)
+PLACES = ("chrom", "chr", "chromosome", "start", "end", "stop", "strand", "pos", "position")
+INDEX = ("", "index", "idx", "level_0")
+ROLES = {"sequence": SEQUENCE, "label": LABEL, "target": TARGET, "id": ID, "split": SPLIT, "task": TASK}
+"""Names of each role, the first ones before the others."""
+
+KNOWN = frozenset(name for names in ROLES.values() for name in names) | {
+    "label_0",
+    "label_1",
+    "target_0",
+    "target_1",
+}
+EXPECTED = "`sequence` and `label`, or `label_0`, `label_1`, …, or `target`"
+CURE = "`--columns sequence=NAME,label=NAME` (or `target=NAME`) says which are which"
+WIDTH = 60
+"""Letters of a file's content in a message."""
+
+
+def shown(text: str, width: int = WIDTH) -> str:
+    """The beginning of a text."""
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names of columns, the first ones of many, for a message."""
+    some = [shown(name, 30) or "(no name)" for name in names[:8]]
+    return ", ".join(some) + (f" and {len(names) - 8} more" if len(names) > 8 else "") or "none"
+
+
+def plain(name: str) -> str:
+    """A column's name as it is compared."""
+    text = name.strip().casefold()
+    return "" if re.fullmatch(r"unnamed: \d+", text) else text
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Which columns are what, as numbers of columns.
+
+    Attributes:
+        sequence: Where the sequence stands.
+        labels: Where the labels or targets stand, in their order; none where they come from another file.
+        names: Their names.
+        say: What the names say of them: `label`, `target`, or `unknown` where the values must.
+        id, split, task: Where these stand, if they do.
+        aside: Names of the columns that are left aside.
+        found: What differs from the plain names, for the reader.
+    """
+
+    sequence: int
+    labels: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
+    say: str = "label"
+    id: int | None = None
+    split: int | None = None
+    task: int | None = None
+    aside: tuple[str, ...] = ()
+    found: str = ""
+
+
+def find_columns(
+    names: Sequence[str], asked: Mapping[str, str], *, labels: bool = True, sequence: bool = True
+) -> Roles | str:
+    """The roles of columns, or what keeps them from having any.
+
+    Args:
+        names: Columns as they are written in the file.
+        asked: Column of each role that was asked for: `sequence`, `label`, `target`, `id`, `split`, `task`; several
+            columns of labels have `+` between them.
+        labels: Whether there must be labels or targets.
+        sequence: Whether there must be a sequence, and not a column `id` by which it is found (`sequence` is -1 then).
+    """
+    known = [plain(name) for name in names]
+    places: dict[str, tuple[int, ...]] = {}
+    for role, wanted in asked.items():
+        found = [_asked(known, name) for name in ([wanted] if wanted in names else wanted.split("+"))]
+        lacking = next((one for one in found if isinstance(one, str)), None)
+        if lacking is not None:
+            return f"`--columns {role}={shown(wanted)}` must name a column, but {lacking}; there are {listed(names)}."
+        places[role] = tuple(one for one in found if isinstance(one, int))
+    taken = {i for found in places.values() for i in found}
+    for role in ("sequence", "id", "split", "task") if sequence else ("id",):
+        if role not in places:
+            here = _by_name(known, ROLES[role], taken)
+            if role == "sequence" and len(here) > 1:
+                return (
+                    f"must have one column of sequences, but has {listed([names[i] for i in here])}; {CURE}."
+                )
+            if here:
+                places[role] = here[:1]
+                taken.add(here[0])
+    if not sequence and "id" not in places:
+        return f"the columns must be `id` and `label` or `target`, but are {listed(names)}; {CURE}."
+    if sequence and "sequence" not in places:
+        what = EXPECTED if labels else "`sequence`, or one of seq, dna and text"
+        return f"the columns must be {what}, but are {listed(names)}; {CURE}."
+    id_, split, task = (places[role][0] if role in places else None for role in ("id", "split", "task"))
+    at = places["sequence"][0] if sequence else -1
+    if not labels:
+        return Roles(at, id=id_, split=split, task=task, found=_found(names, known, at, ()))
+    picked = _label_columns(names, known, places, taken)
+    if isinstance(picked, str):
+        return picked
+    say, columns = picked
+    used = {at, *columns, *(i for i in (id_, split, task) if i is not None)}
+    aside = tuple(name.strip() or "(no name)" for i, name in enumerate(names) if i not in used)
+    named = tuple(names[i].strip() for i in columns)
+    story = _found(names, known, at, columns)
+    return Roles(at, columns, named, say, id=id_, split=split, task=task, aside=aside, found=story)
+
+
+def _found(names: Sequence[str], known: Sequence[str], sequence: int, columns: Sequence[int]) -> str:
+    parts = (
+        [f"sequences are in `{shown(names[sequence], 30)}`"]
+        if sequence >= 0 and known[sequence] != "sequence"
+        else []
+    )
+    usual = {"label", "target", *(f"label_{i}" for i in range(len(columns)))}
+    if any(known[i] not in usual for i in columns):
+        what = "labels" if len(columns) == 1 else f"{len(columns)} outputs"
+        parts.append(f"{what} in {listed([names[i].strip() for i in columns])}")
+    return " and ".join(parts)
+
+
+def _asked(known: Sequence[str], name: str) -> int | str:
+    if known.count(plain(name)) == 1:
+        return known.index(plain(name))
+    return f"{shown(name)!r} is {'there more than once' if plain(name) in known else 'not there'}"
+
+
+def _by_name(known: Sequence[str], names: Sequence[str], taken: set[int]) -> tuple[int, ...]:
+    """Columns of the first name that is there; of the further names of sequences all."""
+    free = [i for i in range(len(known)) if i not in taken]
+    exact = tuple(i for i in free if known[i] == names[0])
+    return exact or tuple(i for i in free if known[i] in names)
+
+
+def _label_columns(
+    names: Sequence[str], known: Sequence[str], places: Mapping[str, tuple[int, ...]], taken: set[int]
+) -> tuple[str, tuple[int, ...]] | str:
+    """What the names of the labels' columns say, and their numbers."""
+    if "label" in places and "target" in places:
+        return f"`--columns` must name labels or targets, but names both; there are {listed(names)}."
+    for role in ("label", "target"):
+        if role in places:
+            return role, places[role]
+    free = [i for i in range(len(known)) if i not in taken]
+    single = {role: tuple(i for i in free if known[i] in ROLES[role]) for role in ("label", "target")}
+    numbered = {role: _numbered(known, free, role) for role in ("label", "target")}
+    found = [(role, held[role]) for held in (single, numbered) for role in held if held[role]]
+    if len(found) == 1 and (found[0][1] == numbered[found[0][0]] or len(found[0][1]) == 1):
+        return found[0]
+    if found:
+        return f"the columns must be {EXPECTED}, but are {listed(names)}; {CURE}."
+    other = [i for i in free if known[i] not in (*INDEX, *PLACES, *ID, *SPLIT, *TASK, *SEQUENCE)]
+    if not other or any(re.fullmatch(r"(label|target)s?_?\d+", known[i]) for i in other):
+        return f"the columns must be {EXPECTED}, but are {listed(names)}; {CURE}."
+    return "unknown", tuple(other)
+
+
+def _numbered(known: Sequence[str], free: Sequence[int], stem: str) -> tuple[int, ...]:
+    """Columns `label_0`, `label_1`, … (also from 1) in the order of their numbers; none where one is missing."""
+    found = {int(m[1]): i for i in free if (m := re.fullmatch(rf"{stem}s?_?(\d+)", known[i]))}
+    numbers = sorted(found)
+    whole = numbers and numbers[0] in (0, 1) and numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    return tuple(found[n] for n in numbers) if whole else ()
