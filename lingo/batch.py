@@ -114,13 +114,15 @@ def _labels(
     found: dict[Kind, tuple[Tensor | None, Tensor]] = {}
     for kind in dict.fromkeys(slot.data.kind for slot in slots):
         members = [i for i, slot in enumerate(slots) if slot.data.kind == kind]
-        shape = (len(members), size, width) if kind == "multilabel" else (len(members), size)
+        wide = any(slots[i].data.train.labels.ndim == 2 for i in members)
+        shape = (len(members), size, width) if wide else (len(members), size)
         block = np.zeros(shape, dtype=np.int64 if kind == "classification" else np.float64)
         for place, i in enumerate(members):
             values = slots[i].data.train.labels[own[i]]
             if kind == "regression":
                 values = slots[i].data.scale.standardised(values)
-            if kind == "multilabel":
+            if wide:
+                values = values.reshape(len(values), -1)
                 block[place, : len(values), : values.shape[1]] = values
             else:
                 block[place, : len(values)] = values

@@ -19,8 +19,8 @@ class Split:
     Attributes:
         ids: Token ids of all sequences, int16 or int32 `[tokens]`; may be memory-mapped.
         offsets: int64 `[n + 1]`; sequence i is `ids[offsets[i]:offsets[i + 1]]`.
-        labels: int64 `[n]` (classification), uint8 or float32 `[n, labels]` of 0 and 1 (multi-label) or
-            float64 or float32 `[n]` (regression), in the user's unit.
+        labels: int64 `[n]` (classification), uint8 or float32 `[n, labels]` of 0 and 1, NaN for what is not known
+            (multi-label), or float64 or float32 `[n]` or `[n, targets]` (regression), in the user's unit.
 
     Raises:
         ValueError: If the shapes do not fit together.
@@ -90,16 +90,20 @@ class Scale:
     """The unit of a regression's targets: training sees them with mean 0 and standard deviation 1.
 
     Attributes:
-        mean, sd: Of the training targets, in the user's unit (`sd` over n); 0 and 1 for other kinds of task.
+        mean, sd: Of the training targets, in the user's unit (`sd` over n), of several targets each; 0 and 1 for other
+            kinds of task.
     """
 
-    mean: float = 0.0
-    sd: float = 1.0
+    mean: float | Sequence[float] = 0.0
+    sd: float | Sequence[float] = 1.0
 
     @classmethod
     def of(cls, targets: NDArray[np.generic]) -> "Scale":
-        """That of targets `[n]`, n ≥ 1. `sd` is 0 where all are equal."""
+        """That of targets `[n]` or `[n, targets]`, n ≥ 1. `sd` is 0 where all are equal."""
         values = np.asarray(targets, dtype=np.float64)
+        if values.ndim == 2:
+            each = [cls.of(column) for column in values.T]
+            return cls(tuple(float(one.mean) for one in each), tuple(float(one.sd) for one in each))  # type: ignore[arg-type]
         if not np.ptp(values):
             return cls(float(values[0]), 0.0)
         mean = float(values.mean())
@@ -109,11 +113,16 @@ class Scale:
 
     def standardised(self, targets: NDArray[np.generic]) -> NDArray[np.float64]:
         """Targets as training sees them, any shape."""
-        return (np.asarray(targets, dtype=np.float64) - self.mean) / self.sd
+        return np.asarray((np.asarray(targets, dtype=np.float64) - self.mean) / self.sd)
 
     def restored(self, outputs: NDArray[np.floating]) -> NDArray[np.float64]:
         """Outputs of a head in the user's unit, any shape: the inverse of `standardised`."""
-        return np.asarray(outputs, dtype=np.float64) * self.sd + self.mean
+        return np.asarray(np.asarray(outputs, dtype=np.float64) * self.sd + self.mean)
+
+    @property
+    def square(self) -> float:
+        """What a squared error of standardised targets is in the user's unit, of several targets on average."""
+        return float(np.mean(np.square(self.sd)))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -123,7 +132,7 @@ class TaskData:
     Attributes:
         name: The task's name, `EMP/H3`.
         kind: `classification`, `multilabel` or `regression`.
-        num_labels: Outputs of the head: classes, labels, or 1 for regression.
+        num_labels: Outputs of the head: classes, labels, or targets of a regression.
         metric: The metric of the dev split that selects a trial, a key of `lingo.metrics.score`.
         pad_id: Token id of padding, as the backbone's tokenizer has it.
         train, dev: The splits.
@@ -149,9 +158,10 @@ class TaskData:
             for name, split in (("train", self.train), ("dev", self.dev))
             for problem in label_problems(self.kind, self.num_labels, split.labels)
         ]
-        if not problems and len(self.train) and not self.scale.sd:
+        if not problems and len(self.train) and not np.all(self.scale.sd):
+            same = np.atleast_1d(self.scale.mean)[np.atleast_1d(self.scale.sd) == 0][0]
             problems.append(
-                f"{self.name}, train: targets must differ, but all {len(self.train):,} are {self.scale.mean:g}."
+                f"{self.name}, train: targets must differ, but all {len(self.train):,} are {same:g}."
             )
         if problems:
             raise ValueError("\n".join(problems))
@@ -168,8 +178,8 @@ class TaskData:
 
         Classification: log(max(n_c, ½) / n) from the n_c of n training rows that have class c, so that a softmax
         gives the classes' shares and two outputs differ by the log-odds. Multi-label: log(p / (1 - p)) with
-        p = min(max(n_1, ½), n - ½) / n from the n_1 rows that have the label. Counting half a row keeps it finite
-        where a class or a label has no rows, or all. Regression: 0, the mean of standardised targets.
+        p = min(max(n_1, ½), n - ½) / n from the n_1 of n rows with a known label that have it. Counting half a
+        row keeps it finite where a class or a label has no rows, or all. Regression: 0, the mean of the targets.
         """
         labels, rows = self.train.labels, max(1, len(self.train))
         if self.kind == "regression":
@@ -177,7 +187,9 @@ class TaskData:
         if self.kind == "classification":
             counts = np.bincount(labels, minlength=self.num_labels)
             return np.asarray(np.log(np.maximum(counts, 0.5) / rows), dtype=np.float64)
-        positive = np.clip(labels.sum(axis=0, dtype=np.float64), 0.5, rows - 0.5)
+        if labels.dtype.kind == "f":
+            rows = np.maximum(1, (~np.isnan(labels)).sum(axis=0))
+        positive = np.clip(np.nansum(labels, axis=0, dtype=np.float64), 0.5, rows - 0.5)
         return np.asarray(np.log(positive / (rows - positive)), dtype=np.float64)
 
 
@@ -192,6 +204,13 @@ def label_problems(kind: str, num_labels: int, labels: NDArray[np.generic]) -> l
             ]
         return []
     expected = "i" if kind == "classification" else "f"
+    if (
+        kind == "regression"
+        and labels.ndim == 2
+        and labels.shape[1] == num_labels
+        and labels.dtype.kind == "f"
+    ):
+        return []
     if labels.ndim != 1 or labels.dtype.kind != expected:
         name = "int64" if kind == "classification" else "float64"
         return [f"labels must be {name} [n], but got {labels.dtype} {list(labels.shape)}."]

@@ -7,7 +7,6 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
 
 from lingo.data import Split, TaskData
@@ -122,12 +121,21 @@ class KmerModel:
 
     def _fit_labels(self, counts: Any, labels: NDArray[Any]) -> None:
         """Labels that are the same in all rows have no boundary: their log-odds are those of their share."""
-        share = np.clip(labels.mean(axis=0, dtype=np.float64), TINY, 1 - TINY)
-        self._constant = np.where(np.ptp(labels, axis=0) == 0, np.log(share / (1 - share)), np.nan)
+        known = ~np.isnan(labels) if labels.dtype.kind == "f" else np.ones(labels.shape, dtype=bool)
+        present = np.nansum(labels, axis=0, dtype=np.float64)
+        share = np.clip(present / np.maximum(1, known.sum(axis=0)), TINY, 1 - TINY)
+        same = (present == 0) | (present == known.sum(axis=0))
+        self._constant = np.where(same, np.log(share / (1 - share)), np.nan)
         varied = np.isnan(self._constant)
         if varied.any():
-            self._model = OneVsRestClassifier(self._logistic()).fit(counts, labels[:, varied])
-            self.iterations = max(int(np.max(one.n_iter_)) for one in self._model.estimators_)
+            chosen = np.flatnonzero(varied)
+            self._model = [self._fit_label(counts, labels[:, i], known[:, i]) for i in chosen.tolist()]
+            self.iterations = max(int(np.max(one.n_iter_)) for one in self._model)
+
+    def _fit_label(self, counts: Any, labels: NDArray[Any], known: NDArray[np.bool_]) -> LogisticRegression:
+        if known.all():
+            return self._logistic().fit(counts, labels)
+        return self._logistic().fit(counts[known], labels[known])
 
     def predict(self, split: Split) -> NDArray[np.float64]:
         """Logits [rows, labels] (values [rows, 1] of a regression, in the user's unit)."""
@@ -140,7 +148,7 @@ class KmerModel:
 
     def _logits(self, counts: Any) -> NDArray[np.float64]:
         if self._data.kind == "regression":
-            return self._data.scale.restored(self._model.predict(counts))[:, None]
+            return self._data.scale.restored(self._model.predict(counts)).reshape(counts.shape[0], -1)
         if self._data.kind == "multilabel":
             return self._label_logits(counts)
         found = np.asarray(self._model.decision_function(counts), dtype=np.float64)
@@ -156,6 +164,5 @@ class KmerModel:
         logits = np.tile(self._constant, (counts.shape[0], 1))
         varied = np.isnan(self._constant)
         if varied.any():
-            found = np.asarray(self._model.decision_function(counts), dtype=np.float64)
-            logits[:, varied] = found.reshape(counts.shape[0], -1)
+            logits[:, varied] = np.stack([one.decision_function(counts) for one in self._model], axis=1)
         return logits

@@ -15,13 +15,16 @@ def cross_entropy(logits: Tensor, labels: Tensor, open_: Tensor) -> Tensor:
 
 
 def binary_cross_entropy(logits: Tensor, labels: Tensor, open_: Tensor) -> Tensor:
-    """[m, B]: mean over the slot's labels, from logits and 0/1 labels [m, B, C]."""
-    each = F.binary_cross_entropy_with_logits(logits, labels, reduction="none") * open_
-    return each.sum(-1) / open_.sum(-1)
+    """[m, B]: mean over the slot's labels that are known, from logits and 0/1 labels, NaN where unknown, [m, B, C]."""
+    known = open_ & ~labels.isnan()
+    each = F.binary_cross_entropy_with_logits(logits, labels.nan_to_num(), reduction="none") * known
+    return each.sum(-1) / known.sum(-1).clamp(min=1)
 
 
 def squared_error(logits: Tensor, labels: Tensor, open_: Tensor) -> Tensor:
-    """[m, B] from the first output [m, B, C] and standardised targets [m, B]."""
+    """[m, B] from the first output [m, B, C] and standardised targets [m, B]; of several targets [m, B, C] the mean."""
+    if labels.dim() == logits.dim():
+        return ((logits - labels).square() * open_).sum(-1) / open_.sum(-1)
     return (logits[..., 0] - labels).square()
 
 

@@ -52,7 +52,8 @@ def constant_scores(
         error = float(np.mean((truth.astype(np.float64) - train.astype(np.float64).mean(axis=0)) ** 2))
         return {"pearson": 0.0, "spearman": 0.0, "mse": error}
     if kind == "multilabel":
-        shares = truth.astype(np.float64).mean(axis=0)
+        known = np.maximum(1, (~np.isnan(truth.astype(np.float64))).sum(axis=0))
+        shares = np.nansum(truth.astype(np.float64), axis=0) / known
         shares = shares[(shares > 0) & (shares < 1)]
         mean, median = (f(shares) if len(shares) else NAN for f in (np.mean, np.median))
         area = 0.5 if len(shares) else NAN
@@ -68,7 +69,8 @@ def score(kind: str, logits: NDArray[np.floating], labels: NDArray[np.generic]) 
 
     Args:
         kind: `classification` (logits `[n, classes]`, labels int `[n]`), `multilabel` (logits `[n, labels]`,
-            labels 0/1 `[n, labels]`) or `regression` (outputs `[n, 1]` or `[n]`, labels float `[n]`).
+            labels 0/1 or NaN for unknown `[n, labels]`) or `regression` (outputs `[n, 1]` or `[n]`, labels float
+            `[n]`; of several targets both `[n, targets]`).
         logits: Outputs of the head, before softmax or sigmoid.
         labels: What is right.
 
@@ -82,7 +84,7 @@ def score(kind: str, logits: NDArray[np.floating], labels: NDArray[np.generic]) 
         positives and negatives; `undefined_labels`, the number left out; `loss` (mean binary cross-entropy);
         `collapsed` (1.0 when every label is predicted the same for all rows).
         regression: `pearson`, `spearman` (NaN when either side is constant), `mse`, `loss` (the same),
-        `collapsed` (1.0 when all outputs are equal).
+        `collapsed` (1.0 when all outputs are equal); of several targets each is the mean over them.
         Without rows, or with logits that are not finite, every score is NaN.
 
     Raises:
@@ -94,7 +96,7 @@ def score(kind: str, logits: NDArray[np.floating], labels: NDArray[np.generic]) 
     if kind == "regression":
         outputs = outputs.reshape(-1) if outputs.ndim == 2 and outputs.shape[1] == 1 else outputs
     fitting = outputs.shape == truth.shape if kind != "classification" else outputs.shape[:1] == truth.shape
-    if not fitting or outputs.ndim != (1 if kind == "regression" else 2):
+    if not fitting or (outputs.ndim != 2 and kind != "regression") or outputs.ndim not in (1, 2):
         given = f"{list(outputs.shape)} and {list(truth.shape)}"
         raise ValueError(f"`logits` and `labels` of a {kind} task must fit together, but got {given}.")
     if not len(truth) or not np.isfinite(outputs).all():
@@ -148,8 +150,13 @@ def _curves(scores: Array, positive: NDArray[np.bool_]) -> tuple[float, float]:
 
 
 def _multilabel(logits: Array, labels: NDArray[np.generic]) -> dict[str, float]:
-    positive = labels.astype(np.float64) > 0.5
-    curves = np.array([_curves(logits[:, label], positive[:, label]) for label in range(logits.shape[1])])
+    known, positive = known_labels(labels), labels.astype(np.float64) > 0.5
+    curves = np.array(
+        [
+            _curves(score[seen], truth[seen])
+            for score, truth, seen in zip(logits.T, positive.T, known.T, strict=True)
+        ]
+    )
     defined = curves[~np.isnan(curves[:, 0])]
     mean, median = (f(defined, axis=0) if len(defined) else (NAN, NAN) for f in (np.mean, np.median))
     return {
@@ -158,14 +165,35 @@ def _multilabel(logits: Array, labels: NDArray[np.generic]) -> dict[str, float]:
         "auroc_median": float(median[0]),
         "auprc_median": float(median[1]),
         "undefined_labels": float(len(curves) - len(defined)),
-        "loss": float((np.logaddexp(0, logits) - logits * positive).mean()),
+        "loss": _mean_known(np.logaddexp(0, logits) - logits * positive, known),
         "collapsed": float((logits > 0).all(axis=0).tolist() == (logits > 0).any(axis=0).tolist()),
     }
+
+
+def known_labels(labels: NDArray[np.generic]) -> NDArray[np.bool_]:
+    """Which cells of a multi-label task are known, in the shape of `labels`."""
+    return (
+        np.asarray(~np.isnan(labels.astype(np.float64)))
+        if labels.dtype.kind == "f"
+        else np.ones(labels.shape, bool)
+    )
+
+
+def _mean_known(losses: Array, known: NDArray[np.bool_]) -> float:
+    """The mean over rows of the mean over each row's known labels, as in training."""
+    if known.all():
+        return float(losses.mean())
+    return float((np.where(known, losses, 0).sum(axis=1) / np.maximum(1, known.sum(axis=1))).mean())
 
 
 def _regression(outputs: Array, labels: NDArray[np.generic]) -> dict[str, float]:
     from scipy import stats
 
+    if outputs.ndim == 2:
+        each = [_regression(*both) for both in zip(outputs.T, labels.T, strict=True)]
+        return {name: float(np.mean([one[name] for one in each])) for name in NAMES["regression"]} | {
+            "collapsed": float(all(one["collapsed"] for one in each))
+        }
     truth = labels.astype(np.float64)
     constant = len(truth) < 2 or not np.ptp(truth) or not np.ptp(outputs)
     mse = float(np.mean((outputs - truth) ** 2))

@@ -406,7 +406,7 @@ class Pack:
     def take_loss(self, slot: Slot) -> float:
         """Sum of a slot's training losses since the last call, without the orthogonality term; squared errors are
         in the square of the user's unit. Waits for the device."""
-        loss = float(self.loss_sum[slot.row]) * slot.data.scale.sd**2
+        loss = float(self.loss_sum[slot.row]) * slot.data.scale.square
         self.loss_sum[slot.row] = self.lost[slot.row] = 0
         return loss
 

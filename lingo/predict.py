@@ -226,11 +226,9 @@ class Predictor:
         """A name for each output: those of the task, or numbers; `value` for a regression."""
         if self.facts.labels:
             return self.facts.labels
-        return (
-            ("value",)
-            if self.facts.kind == "regression"
-            else tuple(str(i) for i in range(self.facts.num_labels))
-        )
+        if self.facts.kind == "regression" and self.facts.num_labels == 1:
+            return ("value",)
+        return tuple(str(i) for i in range(self.facts.num_labels))
 
     def predict(self, sequences: Sequence[str], *, batch_size: int | None = None) -> Array:
         """What is predicted for each sequence.
@@ -242,7 +240,7 @@ class Predictor:
 
         Returns:
             float64 `[n, labels]`: probabilities, which add up to 1 over the classes of a classification; the
-            values themselves, `[n, 1]`, of a regression. NaN where the model's output is not finite.
+            values themselves, `[n, targets]`, of a regression. NaN where the model's output is not finite.
 
         Raises:
             ValueError: If a text is no sequence, or leaves no room beside the prompt.

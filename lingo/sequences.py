@@ -8,6 +8,9 @@ CODES = "ACGTNURYSWKMBDHV"
 UNIFORM = str.maketrans(CODES + CODES.lower(), "ACGTNTNNNNNNNNNN" * 2)
 """To A, C, G, T and N: lower case is raised, U is T, and every other ambiguous code is N."""
 
+NOT_TEXT = "\ufffd"
+"""What a byte becomes that is not UTF-8."""
+
 ACCEPTED = frozenset(CODES + CODES.lower())
 _BYTES = "".join(sorted(ACCEPTED)).encode()
 
@@ -23,7 +26,7 @@ def sequence_problem(sequence: str) -> str | None:
         position, letter = next((i, c) for i, c in enumerate(sequence, 1) if c not in ACCEPTED)
         return (
             f"`sequence` must hold nucleotide codes (A, C, G, T, N; other IUPAC codes count as N), "
-            f"but got {letter!r} at position {position}."
+            f"but got {letter!r} at position {position}{' (a byte that is not UTF-8)' * (letter == NOT_TEXT)}."
         )
     return None
 

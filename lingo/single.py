@@ -156,7 +156,7 @@ class GradientTrial:
     def take_loss(self) -> float:
         loss, self._loss = float(self._loss) / max(1, self._steps), torch.zeros((), device=self.device)
         self._steps = 0
-        return loss * self.data.scale.sd**2
+        return loss * self.data.scale.square
 
     def first_lost(self) -> int | None:
         lost = int(self._lost)

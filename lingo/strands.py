@@ -5,6 +5,8 @@ from numpy.typing import NDArray
 from scipy.special import expit, log_softmax
 from sklearn import metrics
 
+from lingo.metrics import known_labels
+
 Array = NDArray[np.float64]
 TINY = 1e-300
 
@@ -44,10 +46,12 @@ def label_scores(logits: NDArray[np.floating], labels: NDArray[np.generic]) -> d
 
     Args:
         logits: `[n, labels]`.
-        labels: 0 and 1, `[n, labels]`.
+        labels: 0 and 1, or NaN for what is not known, `[n, labels]`.
     """
     found: dict[str, list[float]] = {"auroc": [], "auprc": []}
-    for scores, truth in zip(np.asarray(logits).T, np.asarray(labels).T > 0.5, strict=True):
+    known = known_labels(np.asarray(labels))
+    for every, right, seen in zip(np.asarray(logits).T, np.asarray(labels).T > 0.5, known.T, strict=True):
+        scores, truth = every[seen], right[seen]
         defined = truth.any() and not truth.all() and np.isfinite(scores).all()
         nan = float("nan")
         found["auroc"].append(float(metrics.roc_auc_score(truth, scores)) if defined else nan)

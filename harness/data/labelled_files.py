@@ -325,7 +325,7 @@ def _joined(
 
 def _typed(numbers: NDArray[Any], found: Meaning, unfit: NDArray[np.bool_]) -> NDArray[Any]:
     if found.kind == "regression":
-        return numbers.astype(np.float64)
+        return np.asarray(numbers, dtype=np.float64)
     if found.kind == "multilabel":
         unknown = np.isnan(numbers[~unfit]).any()
         return numbers.astype(np.float32) if unknown else np.nan_to_num(numbers).astype(np.uint8)

@@ -474,7 +474,8 @@ def _notes(tables: Mapping[str, LabelledTable], found: Meaning, splits: Mapping[
         unknown = sum(
             int(np.isnan(rows.labels).sum()) for rows in splits.values() if rows.labels.dtype.kind == "f"
         )
-        told += [f"{unknown:,} labels are unknown: neither loss nor metrics count them"] if unknown else []
+        some = "1 label is" if unknown == 1 else f"{unknown:,} labels are"
+        told += [f"{some} unknown: neither loss nor metrics count them"] if unknown else []
     return notes + [f"{train.paths[0].name}: {line}." for line in told]
 
 

@@ -25,7 +25,7 @@ from harness.data.labelled_files import Rows
 from harness.data.leakage import audited
 from harness.data.packed_leakage import packed_audit
 from harness.data.sources import label_names, read_splits, source_marks, split_digests, split_places
-from harness.data.split_checks import look_at_labels, refuse_same_tokens
+from harness.data.split_checks import constant_outputs, look_at_labels, refuse_same_tokens
 from harness.data.strands import Joined, OtherStrand
 from harness.data.tasks import Strands, TaskRow
 from lingo.data import Kind, Split, TaskData
@@ -55,7 +55,7 @@ class PreparedTask:
         leaks: What the leakage audit counted before `--limit`, see `harness.data.leakage.Leaks.to_dict`.
         undefined_labels: Of a multi-label task, in each split, the labels without positives or without
             negatives: they have no AUROC.
-        label_names: Names of a multi-label task's labels.
+        label_names: Names of a multi-label task's labels, of several targets, and of classes that have names.
         reused: Whether the folder was there already.
     """
 
@@ -143,11 +143,12 @@ def prepare(
     )
     if limit is not None:
         splits = {split: rows.take(_sample(digests[split], rows, limit)) for split, rows in splits.items()}
-    names = label_names(row, data_dir) if row.kind == "multilabel" else []
+    names = label_names(row, data_dir)
     meta["marks"] |= look_at_labels(row, splits, split_places(row, data_dir), limit=limit, names=names)
-    if row.kind == "multilabel":
+    if names:
         meta["label_names"] = names
-        meta["undefined_labels"] = _undefined(splits, meta["label_names"])
+    if row.kind == "multilabel":
+        meta["undefined_labels"] = _undefined(splits, names)
     with _made_at_once(folder) as made:
         encoder = Encoder(tokenizer, prompt, max_length, progress, made)
         for split, part in _stranded(splits, strands).items():
@@ -235,7 +236,7 @@ def open_reverse_dev(folder: Path | str) -> Split | None:
 
 
 def read_label_names(folder: Path | str) -> list[str]:
-    """Names of a multi-label task's labels, in their order."""
+    """Names of a task's outputs in their order; none where they are numbers."""
     names: list[str] = json.loads((Path(folder) / "meta.json").read_text(encoding="utf-8")).get(
         "label_names", []
     )
@@ -294,8 +295,7 @@ def _undefined(splits: Mapping[str, Rows], names: Sequence[str]) -> dict[str, li
     """Names of the labels that are the same in all rows of a split."""
     found = {}
     for split, rows in splits.items():
-        constant = rows.labels.min(axis=0) == rows.labels.max(axis=0)
-        found[split] = [names[i] for i in np.flatnonzero(constant).tolist()]
+        found[split] = [names[i] for i in np.flatnonzero(constant_outputs(rows)).tolist()]
     return found
 
 

@@ -151,7 +151,7 @@ def read_splits(row: TaskRow, data_dir: Path | str) -> dict[str, Rows]:
 
 
 def label_names(row: TaskRow, data_dir: Path | str) -> list[str]:
-    """Names of a multi-label task's labels."""
+    """Names of a multi-label task's labels, of several targets, and of classes that have names."""
     if row.source:
         return list(read_own(row.source).label_names)
     return _packed(row, data_dir)["train"].label_names if row.packed else []

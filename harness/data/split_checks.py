@@ -1,5 +1,6 @@
 """Splits from which nothing could be learnt or chosen: told before anything is trained."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def look_at_labels(
         splits: Train, dev and test, as they will be used.
         places: For each split the file that it comes from.
         limit: Rows kept of each split; it is named as the cause.
-        names: Names of a multi-label task's labels.
+        names: Names of labels, or of classes that have some.
 
     Returns:
         Marks, each with the line that says why: `undefined test score`, `unseen labels`.
@@ -78,7 +79,15 @@ def look_at_labels(
 
 def _constant(rows: Rows) -> bool:
     """Whether every row has the same label, of several labels each the same in all rows."""
-    return not len(rows.labels) or bool((rows.labels.min(axis=0) == rows.labels.max(axis=0)).all())
+    return not len(rows.labels) or bool(constant_outputs(rows).all())
+
+
+def constant_outputs(rows: Rows) -> NDArray[np.bool_]:
+    """For each label or target whether all rows that have it known have the same one."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a label that is never known is NaN on both sides
+        low, high = np.nanmin(rows.labels, axis=0), np.nanmax(rows.labels, axis=0)
+    return np.asarray((low == high) | np.isnan(low))
 
 
 def _alone(rows: Rows, place: str, what: str) -> str:
@@ -108,7 +117,9 @@ def _unseen(row: TaskRow, splits: Mapping[str, Rows], names: Sequence[str]) -> s
 
 def _present(rows: Rows, kind: str) -> set[int]:
     """Classes with a row; of several labels those that a row has."""
-    found = np.unique(rows.labels) if kind == "classification" else np.flatnonzero(rows.labels.any(axis=0))
+    found = (
+        np.unique(rows.labels) if kind == "classification" else np.flatnonzero((rows.labels == 1).any(axis=0))
+    )
     return set(found.tolist())
 
 

@@ -145,7 +145,10 @@ def _predictor(
 
 def _say_what(predictor: Predictor, console: Console) -> None:
     facts = predictor.facts
-    outputs = "a value" if facts.kind == "regression" else f"{facts.num_labels} probabilities"
+    outputs = "values" if facts.kind == "regression" else "probabilities"
+    outputs = (
+        "a value" if (facts.kind, facts.num_labels) == ("regression", 1) else f"{facts.num_labels} {outputs}"
+    )
     strands = ", mean of both strands" if facts.both_strands else ""
     console.print(
         f"{escape(facts.task)}: {outputs} for each sequence{strands}, on {predictor.device}.", soft_wrap=True

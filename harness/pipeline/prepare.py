@@ -194,7 +194,7 @@ def _cell(study: Study, prepared: PreparedTask, tokens: Tokens, benchmark: Bench
 
 
 def _label_facts(prepared: PreparedTask) -> dict[str, Any]:
-    return {"undefined_labels": prepared.undefined_labels} if prepared.label_names else {}
+    return {"undefined_labels": prepared.undefined_labels} if prepared.kind == "multilabel" else {}
 
 
 def refuse_other_inputs(records: Sequence[Record], cells: Sequence[Cell], out: Path) -> None:

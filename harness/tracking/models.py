@@ -44,7 +44,7 @@ def save_model(adapter: Path, target: Path) -> None:
 
     facts = read_facts(adapter)
     names = facts.labels or tuple(map(str, range(facts.num_labels)))
-    labels = ("value",) if facts.kind == "regression" else names
+    labels = ("value",) if facts.kind == "regression" and facts.num_labels == 1 else names
     pyfunc.save_model(
         path=str(target),
         python_model=str(Path(__file__).with_name("pyfunc_model.py")),

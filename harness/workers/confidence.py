@@ -14,7 +14,7 @@ from scipy.special import log_softmax, logsumexp
 from scipy.stats import rankdata
 
 from harness.runs.intervals import EQUAL, usable
-from lingo.metrics import score
+from lingo.metrics import known_labels, score
 
 Array = NDArray[np.float64]
 Weights = NDArray[np.float64]
@@ -111,22 +111,31 @@ class _Resamples:
 class _Areas:
     """AUROC and average precision of one score under resampling; equal scores count half, as in scikit-learn."""
 
-    def __init__(self, scores: Array, positive: NDArray[np.bool_], resamples: _Resamples) -> None:
+    def __init__(
+        self,
+        scores: Array,
+        positive: NDArray[np.bool_],
+        resamples: _Resamples,
+        known: NDArray[np.bool_] | None = None,
+    ) -> None:
+        self._known: Array | None = None
         self._exact = resamples.exact
         if self._exact:
             self._order = np.argsort(scores, kind="stable")
             ordered = scores[self._order]
             self._starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
             self._positive = positive[self._order].astype(np.float64)
+            if known is not None and not known.all():
+                self._known = known[self._order].astype(np.float64)
         else:
             bins = ((rankdata(scores) - 1) * BINS / len(scores)).astype(np.int64)
             self._of_positive = resamples.counts(bins, BINS, positive.astype(np.float64))
-            self._of_all = resamples.counts(bins, BINS)
+            self._of_all = resamples.counts(bins, BINS, None if known is None else known.astype(np.float64))
 
     def __call__(self, weights: Weights) -> tuple[Array, Array]:
         """(AUROC, average precision) of each resample, [b]; NaN where it lacks positives or negatives."""
         if self._exact:
-            drawn = weights[:, self._order]
+            drawn = weights[:, self._order] if self._known is None else weights[:, self._order] * self._known
             right = np.add.reduceat(drawn * self._positive, self._starts, axis=1)
             every = np.add.reduceat(drawn, self._starts, axis=1)
         else:
@@ -181,8 +190,8 @@ def _of_table(table: Array) -> dict[str, Array]:
 
 
 def _multilabel(logits: Array, labels: NDArray[np.generic], draws: _Resamples) -> Iterator[dict[str, Array]]:
-    positive = labels.astype(np.float64) > 0.5
-    areas = [_Areas(logits[:, i], positive[:, i], draws) for i in range(logits.shape[1])]
+    positive, known = labels.astype(np.float64) > 0.5, known_labels(labels)
+    areas = [_Areas(logits[:, i], positive[:, i], draws, known[:, i]) for i in range(logits.shape[1])]
     for weights in draws:
         both = np.array([area(weights) for area in areas])
         auroc, auprc = both[:, 0].T, both[:, 1].T
@@ -203,16 +212,20 @@ def _mean(values: Array, *, median: bool = False) -> Array:
 
 
 def _regression(outputs: Array, labels: NDArray[np.generic], draws: _Resamples) -> Iterator[dict[str, Array]]:
-    guess, truth = outputs.reshape(len(outputs), -1)[:, 0], labels.astype(np.float64)
-    unit = draws.unit
+    targets = list(zip(outputs.reshape(len(outputs), -1).T, labels.reshape(len(labels), -1).T, strict=True))
     for drawn in draws:
-        weights = drawn[:, unit]
-        total = weights.sum(1)
-        yield {
-            "pearson": _correlation(weights, guess, truth),
-            "spearman": _correlation(weights, _ranks(weights, guess), _ranks(weights, truth)),
-            "mse": weights @ (guess - truth) ** 2 / total,
-        }
+        weights = drawn[:, draws.unit]
+        each = [_fit(weights, guess, truth.astype(np.float64)) for guess, truth in targets]
+        yield {name: np.mean([one[name] for one in each], axis=0) for name in each[0]}
+
+
+def _fit(weights: Weights, guess: Array, truth: Array) -> dict[str, Array]:
+    """The metrics of one target in each resample."""
+    return {
+        "pearson": _correlation(weights, guess, truth),
+        "spearman": _correlation(weights, _ranks(weights, guess), _ranks(weights, truth)),
+        "mse": weights @ (guess - truth) ** 2 / weights.sum(1),
+    }
 
 
 def _correlation(weights: Weights, x: Array, y: Array) -> Array:

@@ -14,7 +14,7 @@ from sklearn import metrics
 from harness.data.prepared import open_reverse_dev, open_reverse_test, open_test
 from harness.workers.confidence import intervals
 from lingo.data import Split
-from lingo.metrics import constant_scores, score
+from lingo.metrics import constant_scores, known_labels, score
 from lingo.pack import Pack
 from lingo.slot import Slot
 from lingo.strands import average_strands, label_scores
@@ -75,10 +75,15 @@ def final_facts(
         resamples of rows; without the metrics that have none (`harness.workers.confidence.intervals`). `confusion`:
         counts [truth][predicted] of a classification. `roc`, `pr`: label → {"x", "y"} of at most 200 points; one mean
         curve for tasks of many labels. `test_labels`: names, auroc and auprc of each label of a multi-label task.
+        `test_targets`: names, pearson, spearman and mse of each of several targets of a regression.
     """
     truth = np.asarray(labels)
     scores = score(kind, logits, truth)
     facts: dict[str, Any] = {"collapsed": bool(scores.get("collapsed", 0.0) == 1.0)}
+    if kind == "regression" and truth.ndim == 2:
+        each = [score(kind, *both) for both in zip(logits.T, truth.T, strict=True)]
+        found = {name: [one[name] for one in each] for name in ("pearson", "spearman", "mse")}
+        facts["test_targets"] = {"names": list(names) or [str(i) for i in range(len(each))], **found}
     facts["interval"] = intervals(kind, logits, truth, rng=np.random.default_rng([seed, 95]), scores=scores)
     if train_labels is not None:
         facts["constant"] = constant_scores(kind, train_labels, truth)
@@ -94,7 +99,10 @@ def final_facts(
     if kind == "multilabel":
         facts["test_labels"] = {"names": list(names), **label_scores(logits, truth)}
         titles = list(names) or [str(i) for i in range(logits.shape[1])]
-        facts |= _curves({name: (truth[:, i] > 0.5, logits[:, i]) for i, name in enumerate(titles)})
+        seen = known_labels(truth)
+        facts |= _curves(
+            {name: (truth[seen[:, i], i] > 0.5, logits[seen[:, i], i]) for i, name in enumerate(titles)}
+        )
     return facts
 
 
@@ -130,16 +138,22 @@ def write_predictions(path: Path, kind: str, logits: Array, labels: NDArray[np.g
     """A parquet file with a line for each row of the test split, in its order.
 
     Columns: `row`; of a classification `label` and `score_<class>` (probabilities), of a multi-label task
-    `label_<i>` and `score_<i>` (probabilities), of a regression `label` and `score`.
+    `label_<i>` (null where unknown) and `score_<i>` (probabilities), of a regression `label` and `score`, of several
+    targets `label_<i>` and `score_<i>`.
     """
     columns: dict[str, Any] = {"row": np.arange(len(labels), dtype=np.int64)}
     truth = np.asarray(labels)
     if kind == "multilabel":
-        columns |= {f"label_{i}": truth[:, i].astype(np.int8) for i in range(truth.shape[1])}
+        seen = known_labels(truth)
+        for i in range(truth.shape[1]):
+            columns[f"label_{i}"] = pa.array(np.nan_to_num(truth[:, i]).astype(np.int8), mask=~seen[:, i])
         columns |= {f"score_{i}": expit(logits[:, i]).astype(np.float32) for i in range(logits.shape[1])}
     elif kind == "classification":
         chances = softmax(logits, axis=1)
         columns |= {"label": truth} | {f"score_{c}": chances[:, c] for c in range(logits.shape[1])}
+    elif truth.ndim == 2:
+        columns |= {f"label_{i}": truth[:, i] for i in range(truth.shape[1])}
+        columns |= {f"score_{i}": logits[:, i] for i in range(truth.shape[1])}
     else:
         columns |= {"label": truth, "score": logits.reshape(len(logits), -1)[:, 0]}
     temporary = path.with_name(f".{path.name}.tmp")

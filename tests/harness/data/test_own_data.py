@@ -192,7 +192,12 @@ def test_faults_of_other_files(tmp_path):
     (tmp_path / "a.csv").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "a.txt").write_text("x")
     (tmp_path / "a.xlsx").write_bytes(b"PK\x03\x04")
-    wanted = {"a.parquet": "as Parquet", "a.csv": "UTF-8", "a.txt": "but are x", "a.xlsx": "save its table as CSV"}
+    wanted = {
+        "a.parquet": "as Parquet",
+        "a.csv": "UTF-8",
+        "a.txt": "but are x",
+        "a.xlsx": "save its table as CSV",
+    }
     for name, words in wanted.items():
         with pytest.raises(InputError, match=words):
             find_task(str(tmp_path / name))

@@ -106,7 +106,11 @@ def test_parquet(tmp_path: Path) -> None:
             "line 1: the columns must be `sequence`, or one of seq, dna and text, but are bases, label",
         ),
         ("x.csv", "ACGT\nACGT\n", "line 1: must be a header such as `sequence,label`, but looks like a row"),
-        ("x.csv", "sequence,Sequence\nA,C\n", "must have one column of sequences, but has sequence, Sequence"),
+        (
+            "x.csv",
+            "sequence,Sequence\nA,C\n",
+            "must have one column of sequences, but has sequence, Sequence",
+        ),
         ("x.parquet", "PAR1 and then nothing", "is not readable as Parquet"),
         ("x.parquet", "sequence\nA\n", "must be a Parquet file, but is not readable as Parquet"),
         ("x.parquet.gz", "PAR1", "Parquet and Arrow are packed inside, so unpack it first"),
