@@ -173,13 +173,19 @@ def _tokens(facts: Mapping[str, Any]) -> str:
     )
 
 
-def _unit(scale: Mapping[str, float] | None) -> str:
+def _unit(scale: Mapping[str, float | Sequence[float]] | None) -> str:
     if not scale:
         return ""
+    sd, mean = (_numbers(scale[name]) for name in ("sd", "mean"))
     return (
-        f"It was trained on standardised targets: a value is the output times {scale['sd']:g}, the training targets' "
-        f"standard deviation, plus {scale['mean']:g}, their mean. "
+        f"It was trained on standardised targets: a value is the output times {sd}, the training targets' "
+        f"standard deviation, plus {mean}, their mean. "
     )
+
+
+def _numbers(value: float | Sequence[float]) -> str:
+    """A number, or several, those of each target."""
+    return f"{value:g}" if isinstance(value, int | float) else ", ".join(f"{one:g}" for one in value)
 
 
 def _names(labels: Sequence[str] | None) -> str:

@@ -328,8 +328,8 @@ def _typed(numbers: NDArray[Any], found: Meaning, unfit: NDArray[np.bool_]) -> N
         return np.asarray(numbers, dtype=np.float64)
     if found.kind == "multilabel":
         unknown = np.isnan(numbers[~unfit]).any()
-        return numbers.astype(np.float32) if unknown else np.nan_to_num(numbers).astype(np.uint8)
-    return np.nan_to_num(numbers).astype(np.int64)
+        return np.asarray(numbers if unknown else np.nan_to_num(numbers), np.float32 if unknown else np.uint8)
+    return np.asarray(np.nan_to_num(numbers), np.int64)
 
 
 def cleaned(
