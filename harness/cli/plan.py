@@ -29,13 +29,14 @@ def plan(
         from harness.cluster.file import with_price
         from harness.pipeline.forecast import forecast, planned
         from harness.pipeline.forecast_text import tell
-        from harness.pipeline.forecast_time import machine
         from harness.pipeline.forecast_time import measure as measured
+        from harness.pool.resources import this_machine
 
         found = forecast(with_price(planned(with_store(options, console))))
         with console.status("measuring a few steps"):
             rates, problems = measured(found) if measure else ({}, [])
-        tell(found, rates, problems, machine(found.benchmark), console)
+        shape = this_machine(found.benchmark.workers_per_trial, found.benchmark.max_concurrent)
+        tell(found, rates, problems, shape, console)
         return 0
 
     conduct(work)

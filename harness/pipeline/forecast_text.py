@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from harness.config.benchmark import NO_BACKBONE, Benchmark, seconds_of
 from harness.core.wording import duration
@@ -57,36 +59,35 @@ def _some(values: Sequence[object], what: str) -> str:
     return f"{len(values)} {what}{'' if len(values) == 1 else 's'}"
 
 
-def columns(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> list[str]:
-    """Rows of equal length as lines of text in columns; the first is the header."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rows = [rows[0], ["-" * width for width in widths], *rows[1:]]
-    return [
-        "  ".join(
-            text.rjust(width) if number in right else text.ljust(width)
-            for number, (text, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+def _table(rows: Sequence[Mapping[str, str]], line: Print, right: Sequence[str] = ()) -> None:
+    """Rows with the same keys, which are the header; a row is never folded."""
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for name in rows[0]:
+        table.add_column(escape(name), justify="right" if name in right else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(escape, row.values()))
+    console = Console(width=10_000, color_system=None)
+    with console.capture() as made:
+        console.print(table)
+    line("")
+    for text in made.get().splitlines():
+        line(text.rstrip())
 
 
 def _matrix(found: Forecast, line: Print) -> None:
     """Each task with each backbone: what is here."""
-    line("")
-    header = ["task", "kind", "classes", "train rows", "data", *(_short(model) for model in found.models)]
     rows = [
-        [
-            data.task.name,
-            data.task.kind,
-            str(data.task.num_labels),
-            _rows(data),
-            data.state,
-            *(CELLS[data.state in HERE, model.state in HERE] for model in found.models),
-        ]
+        {
+            "task": data.task.name,
+            "kind": data.task.kind,
+            "classes": str(data.task.num_labels),
+            "train rows": _rows(data),
+            "data": data.state,
+        }
+        | {_short(model): CELLS[data.state in HERE, model.state in HERE] for model in found.models}
         for data in found.data
     ]
-    for text in columns([header, *rows], right=(2, 3)):
-        line(text)
+    _table(rows, line, right=("classes", "train rows"))
     for note in (note for data in found.data for note in data.notes):
         line(note)
     if any(data.published for data in found.data):
@@ -104,12 +105,17 @@ def _short(model: Model) -> str:
 
 
 def _backbones(found: Forecast, line: Print) -> None:
-    if not found.models:
-        return
-    line("")
-    rows = [[_short(model), model.state, model.licence or "-", model.where or "-"] for model in found.models]
-    for text in columns([["backbone", "state", "licence", "where"], *rows]):
-        line(text)
+    rows = [
+        {
+            "backbone": _short(one),
+            "state": one.state,
+            "licence": one.licence or "-",
+            "where": one.where or "-",
+        }
+        for one in found.models
+    ]
+    if rows:
+        _table(rows, line)
 
 
 def _work(found: Forecast, rates: dict[Key, Rate], line: Print) -> None:
@@ -119,37 +125,24 @@ def _work(found: Forecast, rates: dict[Key, Rate], line: Print) -> None:
         groups.setdefault((work.study.source, work.study.method), []).append(work)
     if not groups:
         return
-    line("")
-    header = [
-        "backbone",
-        "method",
-        "studies",
-        "trained",
-        "tokens",
-        "steps",
-        "at most",
-        "PFLOPs",
-        "worker hours",
-    ]
     rows = []
     for (source, method), works in groups.items():
         seconds, unknown = total_seconds(works, rates)
-        flops = sum(work.flops for work in works)
+        flops, trains = sum(work.flops for work in works), source != NO_BACKBONE
         rows.append(
-            [
-                source.rstrip("/").rsplit("/", 1)[-1],
-                method,
-                str(len(works)),
-                _spread([work.trained for work in works]) if source != NO_BACKBONE else "-",
-                _spread([work.tokens for work in works]),
-                f"{sum(work.steps for work in works):,.0f}" if source != NO_BACKBONE else "-",
-                f"{sum(work.most_steps for work in works):,}" if source != NO_BACKBONE else "-",
-                _peta(flops) if flops else "-",
-                "-" if unknown == len(works) else duration(seconds),
-            ]
+            {
+                "backbone": source.rstrip("/").rsplit("/", 1)[-1],
+                "method": method,
+                "studies": str(len(works)),
+                "trained": _spread([work.trained for work in works]) if trains else "-",
+                "tokens": _spread([work.tokens for work in works]),
+                "steps": f"{sum(work.steps for work in works):,.0f}" if trains else "-",
+                "at most": f"{sum(work.most_steps for work in works):,}" if trains else "-",
+                "PFLOPs": _peta(flops) if flops else "-",
+                "worker hours": "-" if unknown == len(works) else duration(seconds),
+            }
         )
-    for text in columns([header, *rows], right=range(2, 9)):
-        line(text)
+    _table(rows, line, right=list(rows[0])[2:])
     line("trained: numbers that a trial trains; those of fmft without embeddings and norms.")
     frozen, why = frozen_here(found.benchmark)
     line(f"Number types: frozen weights {frozen} ({why}); trained ones fp32, also those of full fine-tuning.")

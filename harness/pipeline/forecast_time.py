@@ -8,10 +8,9 @@ from typing import Any
 
 from harness.config.benchmark import TINY_MODEL, Benchmark
 from harness.core.errors import InputError
-from harness.core.host import free_gibibytes, usable_cores
 from harness.pipeline.forecast import Forecast, Work, typical
 from harness.pipeline.forecast_inputs import Data, Model
-from harness.pool.resources import Shape, shape
+from harness.pool.resources import this_machine
 from harness.runs.store import frozen_in
 from harness.workers.calibration import Calibration, calibrate
 from lingo.methods import METHODS
@@ -98,7 +97,8 @@ def _measured(benchmark: Benchmark, model: Model, data: Data, work: Work, full: 
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.set_num_threads(machine(benchmark).cpus)  # as a worker has them
+    shape = this_machine(benchmark.workers_per_trial, benchmark.max_concurrent)
+    torch.set_num_threads(shape.cpus)  # as a worker has them
     with tempfile.TemporaryDirectory(prefix="lingo-plan-") as scratch:
         source, folder = _prepared(benchmark, model, data, work, Path(scratch))
         told = calibrate(
@@ -168,16 +168,3 @@ def total_seconds(works: Sequence[Work], rates: dict[Key, Rate]) -> tuple[float,
         else:
             seconds += rate.seconds(work)
     return seconds, unknown
-
-
-def machine(benchmark: Benchmark) -> Shape:
-    """Worker groups that this machine bears."""
-    import torch
-
-    return shape(
-        cores=usable_cores(),
-        gibibytes=free_gibibytes(),
-        gpus=torch.cuda.device_count(),
-        workers=benchmark.workers_per_trial,
-        at_most=benchmark.max_concurrent,
-    )

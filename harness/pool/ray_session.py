@@ -15,7 +15,6 @@ from typing import Any
 
 from harness.core.cluster_address import joins
 from harness.core.errors import InputError
-from harness.core.host import free_gibibytes, usable_cores
 from harness.core.paths import ROOT
 from harness.pool.files import Files, LocalFiles
 from harness.pool.resources import (
@@ -24,7 +23,7 @@ from harness.pool.resources import (
     coming_nodes,
     lay_out,
     present_nodes,
-    shape,
+    this_machine,
 )
 
 
@@ -66,22 +65,10 @@ def ray_for(cluster: str | None, *, workers: int = 1, at_most: int | None = None
         return
     from harness.pool.local_ray import local_ray
 
-    lay = _here(workers, at_most)
+    lay = this_machine(workers, at_most)
     count = lay.groups * lay.workers
     with local_ray(count * lay.cpus, count * lay.gpus or None) as scratch:
         yield Ground(shape=lay, files=LocalFiles(), where="this machine", scratch=scratch)
-
-
-def _here(workers: int, at_most: int | None) -> Shape:
-    import torch
-
-    return shape(
-        cores=usable_cores(),
-        gibibytes=free_gibibytes(),
-        gpus=torch.cuda.device_count(),
-        workers=workers,
-        at_most=at_most,
-    )
 
 
 @contextmanager

@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from harness.core.host import free_gibibytes, usable_cores
 
 GROUP_GIB = 1.7
 """Memory of a group of one worker beside a small backbone, and of what Ray puts around it (measured: 1.4)."""
@@ -41,27 +43,6 @@ class Shape:
         return f"{some(self.groups, 'worker group')}, {each} each"
 
 
-def shape(*, cores: int, gibibytes: float, gpus: int, workers: int, at_most: int | None = None) -> Shape:
-    """Worker groups for a machine.
-
-    A small model does not fill several cores with one training step, so a machine without GPUs gets as many
-    groups of single-threaded workers as its cores and its memory bear; with GPUs each worker has one.
-
-    Args:
-        cores, gibibytes, gpus: What the machine has to give.
-        workers: Data-parallel workers of each group.
-        at_most: Most groups of use: no more trials than this will run at the same time.
-    """
-    if gpus >= workers:
-        groups = gpus // workers
-    else:
-        gpus, groups = 0, min(cores // workers, int((gibibytes - DRIVER_GIB) / (GROUP_GIB * workers)))
-    groups = max(1, min(groups, at_most or groups))
-    return Shape(
-        groups=groups, workers=workers, cpus=max(1, cores // (groups * workers)), gpus=1 if gpus else 0
-    )
-
-
 @dataclass(frozen=True, kw_only=True)
 class Node:
     """What one machine of a cluster has to give to worker groups; memory of 0 or less is unknown."""
@@ -72,10 +53,11 @@ class Node:
 
 
 def lay_out(nodes: Sequence[Node], *, workers: int, at_most: int | None = None) -> Shape:
-    """Worker groups for the nodes of a cluster. Where one node has GPUs, only GPUs train.
+    """Worker groups for the nodes of a cluster. Where one node has GPUs, only GPUs train, a worker on each.
 
-    Every worker has the same number of threads, that of the node with the fewest for each; so a cluster of
-    unlike nodes leaves some of the larger ones' cores to Ray.
+    A small model does not fill several cores with one training step, so machines without GPUs get as many workers of
+    one thread as their cores and their memory bear. Every worker has the same number of threads, that of the node with
+    the fewest for each; so a cluster of unlike nodes leaves some of the larger ones' cores to Ray.
 
     Args:
         nodes: Machines that are there or that the cluster's autoscaler may start.
@@ -91,6 +73,28 @@ def lay_out(nodes: Sequence[Node], *, workers: int, at_most: int | None = None) 
     groups = max(1, min(count // workers, at_most or count))
     threads = min((each for _, each in seats), default=1)
     return Shape(groups=groups, workers=workers, cpus=threads, gpus=1 if with_gpus else 0)
+
+
+def shape(*, cores: int, gibibytes: float, gpus: int, workers: int, at_most: int | None = None) -> Shape:
+    """Worker groups for this one machine, which share its cores out.
+
+    Args:
+        cores, gibibytes, gpus: What it has to give; fewer GPUs than workers are not used.
+        workers: Data-parallel workers of each group.
+        at_most: Most groups of use: no more trials than this will run at the same time.
+    """
+    memory = max(gibibytes - DRIVER_GIB, GROUP_GIB)
+    node = Node(cpus=cores, gpus=gpus if gpus >= workers else 0, gibibytes=memory)
+    found = lay_out([node], workers=workers, at_most=at_most)
+    return replace(found, cpus=max(1, cores // (found.groups * workers)))
+
+
+def this_machine(workers: int, at_most: int | None) -> Shape:
+    """Worker groups that this machine bears now."""
+    import torch
+
+    has = {"cores": usable_cores(), "gibibytes": free_gibibytes(), "gpus": torch.cuda.device_count()}
+    return shape(**has, workers=workers, at_most=at_most)  # type: ignore[arg-type]
 
 
 def _single(node: Node) -> int:
