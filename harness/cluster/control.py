@@ -12,6 +12,7 @@ from harness.cluster.session import Session, connection, load_session, use_token
 from harness.cluster.spending import spending
 from harness.cluster.ssh import ShellError
 from harness.core.errors import InputError
+from harness.core.wording import words
 
 
 def _running(out: Path) -> Session:
@@ -34,7 +35,7 @@ def _told(work: Callable[[], int]) -> int:
     try:
         return work()
     except (ShellError, RuntimeError, OSError) as error:
-        raise InputError(" ".join(str(error).split())[:300]) from None
+        raise InputError(words(error, 300)) from None
 
 
 def attach_to(out: Path, wishes: Wishes, console: Console) -> int:

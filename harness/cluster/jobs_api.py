@@ -16,6 +16,7 @@ from harness.cluster.ssh import quiet
 from harness.cluster.upload import UNPACK, Sent, add_inputs, program
 from harness.config.benchmark import SETTINGS
 from harness.core.errors import InputError
+from harness.core.wording import words
 from harness.progress.wire import SETTING
 
 ENDED = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
@@ -70,9 +71,8 @@ class Jobs:
         try:
             self._client = JobSubmissionClient(address)
         except Exception as error:  # connection errors of several libraries, RuntimeError for 401
-            line = " ".join(str(error).split())[:200]
             raise InputError(
-                f"no Jobs API that takes this account's token answers at {address} ({line})."
+                f"no Jobs API that takes this account's token answers at {address} ({words(error)})."
             ) from None
 
     def submit(
@@ -102,8 +102,7 @@ class Jobs:
                     metadata={"name": name},
                 )
         except (RuntimeError, OSError, ValueError) as error:
-            line = " ".join(str(error).split())[:300]
-            raise InputError(f"the job could not be submitted ({line}).") from None
+            raise InputError(f"the job could not be submitted ({words(error, 300)}).") from None
         return job
 
     def ending(self, job: str) -> Ending | None:
@@ -190,8 +189,7 @@ class Jobs:
                     return ending
             except _broken() as error:
                 if time.monotonic() - heard > LOST_S:
-                    line = " ".join(str(error).split())[:200]
-                    raise ConnectionError(f"no answer: {line}") from None
+                    raise ConnectionError(f"no answer: {words(error)}") from None
             time.sleep(RETRY_S)
 
     def _tail(self, job: str, on_line: Callable[[str], None], skip: int) -> None:

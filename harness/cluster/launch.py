@@ -15,6 +15,7 @@ from harness.cluster.file_checks import PLACEHOLDER, source_of
 from harness.cluster.session import Session, token_path
 from harness.cluster.ssh import Remote, ShellError, quiet, run, stream
 from harness.core.errors import InputError
+from harness.core.wording import words
 
 Say = Callable[[str], None]
 
@@ -193,10 +194,9 @@ def _cloud_left(config: dict[str, Any], say: Say) -> list[str]:
             _provider(config).terminate_nodes(there)
             there = _wait_until_gone(config)
     except Exception as error:  # every provider's library has kinds of its own
-        line = " ".join(str(error).split())[:200]
         name = config["cluster_name"]
         return [
-            f"what is left cannot be found out ({line}): look for machines of {name} in the provider's console."
+            f"what is left cannot be found out ({words(error)}): look for machines of {name} in the provider's console."
         ]
     return [f"machine {name} is still there: end it in the provider's console." for name in there]
 

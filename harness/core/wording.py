@@ -18,6 +18,11 @@ def one_line(problem: BaseException) -> str:
     return words if words and isinstance(problem, ValueError) else f"{type(problem).__name__}: {words}"
 
 
+def words(problem: BaseException, most: int = 200) -> str:
+    """An exception's words alone, on one line; without any its type."""
+    return " ".join(str(problem).split())[:most] or type(problem).__name__
+
+
 def last_line(text: str, most: int = 200) -> str:
     """The last line of an error with words in it, without colours."""
     lines = [" ".join(line.split()) for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()]

@@ -20,7 +20,7 @@ from harness.core.disk_space import out_place, scratch_place, shortages
 from harness.core.errors import InputError, typed
 from harness.core.host import free_gibibytes, usable_cores
 from harness.core.paths import ROOT
-from harness.core.wording import last_line
+from harness.core.wording import last_line, words
 from harness.data import hub, sources
 from harness.data.find_tasks import find_tasks
 from harness.data.tasks import TASKS, TaskRow
@@ -250,11 +250,10 @@ def _at_the_hub(model: str, hub_id: str) -> Finding:
             raise OSError("HF_HUB_OFFLINE is set")
         HfApi().model_info(hub_id, timeout=hub.TIMEOUT_S)
     except Exception as error:  # the client raises a dozen kinds, and all of them mean the same here
-        line = " ".join(str(error).split())[:120]
         return Finding(
             state="fail",
             about="backbone",
-            text=f"{model}: {hub_id} is neither on this machine nor to be had from the hub ({line})",
+            text=f"{model}: {hub_id} is neither on this machine nor to be had from the hub ({words(error, 120)})",
             advice="copy its folder here from a machine with a network and name that folder in --models.",
         )
     text = f"{model}: {hub_id} is at the hub and is downloaded at its first use"

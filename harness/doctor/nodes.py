@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from harness.core.wording import words
+
 NODE_S = 120.0
 
 
@@ -50,7 +52,7 @@ def examine(expected: int, wait_s: float) -> dict[str, Any]:
         try:
             nodes.append({"address": address, "findings": ray.get(question, timeout=NODE_S)})
         except Exception as error:  # a node that cannot answer is a finding
-            line = " ".join(str(error).split())[:300]
+            line = words(error, 300)
             nodes.append({"address": address, "findings": [], "error": line})
     ray.shutdown()
     return {"expected": expected, "nodes": nodes}

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from harness.core.errors import InputError
+from harness.core.wording import words
 from harness.inference.read_progress import Reading
 from harness.inference.sequences import SequenceFile, SequenceRecord, open_sequences
 from harness.inference.tables import SUFFIXES, Layout, open_table
@@ -131,8 +132,9 @@ def _predictor(
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        line = " ".join(str(error).split())[:160]
-        problems.append(f"`--device` must be cpu, cuda or auto, but {device!r} cannot be used here ({line}).")
+        problems.append(
+            f"`--device` must be cpu, cuda or auto, but {device!r} cannot be used here ({words(error)})."
+        )
         return None
     try:
         return open_adapter(adapter, backbone, device=device, frozen=frozen)

@@ -16,6 +16,7 @@ from typing import Any
 from harness.core.cluster_address import joins
 from harness.core.errors import InputError
 from harness.core.paths import ROOT
+from harness.core.wording import words
 from harness.pool.files import Files, LocalFiles
 from harness.pool.resources import (
     NODE_START_S,
@@ -85,8 +86,9 @@ def _joined(address: str, workers: int, at_most: int | None) -> Iterator[Ground]
             program = {"runtime_env": {"py_modules": [str(ROOT / part) for part in PACKAGES]}}
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **program)
     except Exception as error:  # Ray raises a dozen kinds here; all of them mean the same
-        line = " ".join(str(error).split())[:200]
-        raise InputError(f"`--cluster {address}`: no Ray cluster can be joined there ({line}).") from None
+        raise InputError(
+            f"`--cluster {address}`: no Ray cluster can be joined there ({words(error)})."
+        ) from None
     try:
         nodes, mine = present_nodes(), ray.get_runtime_context().get_node_id()
         ahead = coming_nodes(nodes)

@@ -20,6 +20,7 @@ from filelock import lock_descriptor
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from harness.core.wording import words
 from lingo.text_files import file_digest
 
 BLOCK = 4 * 2**20
@@ -267,8 +268,7 @@ def _answer(question: Any) -> Any:
         cause = error.cause if hasattr(error, "cause") else None
         if isinstance(cause, OSError):
             raise cause from None
-        line = " ".join(str(error).split())[:300]
-        raise OSError(f"the driver's host did not answer: {line}") from error
+        raise OSError(f"the driver's host did not answer: {words(error, 300)}") from error
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from pyarrow import fs as arrow_fs
 from harness.core.errors import InputError
 from harness.core.home import path_of
 from harness.core.store_address import masked, place_without_secret, shown
+from harness.core.wording import words
 from harness.runs.layout import NOT_MIRRORED
 
 MANIFEST = "MANIFEST.json"
@@ -57,7 +58,7 @@ def connect(uri: str) -> tuple[arrow_fs.FileSystem, str]:
         system, path = arrow_fs.FileSystem.from_uri(uri)
         return system, path.rstrip("/")
     except (OSError, ValueError, ArrowException) as error:
-        line = " ".join(str(error).split())[:200]
+        line = words(error)
         raise InputError(f"`--storage-path` {uri}: cannot be used ({masked(line)}).") from None
 
 
@@ -101,7 +102,7 @@ def storage_problems(uri: str) -> list[str]:
 
 def _why(error: Exception) -> str:
     """A storage's refusal in plain words, where its code has some."""
-    line = " ".join(str(error).split())
+    line = words(error, 400)
     code = re.search(r"AWS Error (\w+)", line)
     plain = REFUSALS.get(code[1]) if code else None
     return plain or f"it refuses ({masked(line)[:200]})"

@@ -8,6 +8,7 @@ from harness.cluster.file import ClusterFile
 from harness.cluster.file_checks import rule_problems
 from harness.cluster.providers.aws import BY_NAME, clients, image_id
 from harness.core.errors import InputError, nearest
+from harness.core.wording import words
 
 ORDINARY = ("a", "c", "d", "h", "i", "m", "r", "t", "z")
 QUOTAS = {  # of vCPUs: (on demand, spot), by the first letters of the instance
@@ -98,8 +99,7 @@ def _account(file: ClusterFile, client: Client) -> Iterator[str]:
         cure = "log in again (`aws sso login`)" if code in EXPIRED else "check `aws sts get-caller-identity`"
         yield f"AWS: these credentials are {'expired' if code in EXPIRED else 'refused'} ({code}: {told}): {cure}."
     except (failures.BotoCoreError, ResponseParserError) as error:
-        line = " ".join(str(error).split())[:160]
-        yield f"AWS: {region} does not answer ({line}): is this machine online, and the region's name right?"
+        yield f"AWS: {region} does not answer ({words(error)}): is this machine online, and the region's name right?"
 
 
 def _answered(file: ClusterFile, problems: Iterator[str]) -> Iterator[str]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from harness.cluster.file import ClusterFile
+from harness.core.wording import words
 
 IMAGE = re.compile(r"projects/([^/]+)/global/images/(?:family/)?([^/]+)$")
 GPUS = {"g2": "NVIDIA_L4_GPUS", "a2": "NVIDIA_A100_GPUS", "a3": "NVIDIA_H100_GPUS"}
@@ -23,10 +24,9 @@ def google_problems(file: ClusterFile, note: Callable[[str], None]) -> Iterator[
         compute = discovery.build("compute", "v1", credentials=credentials, cache_discovery=False)
         yield from compute_problems(file, compute, note)
     except GoogleAuthError as error:
-        line = " ".join(str(error).split())[:160]
-        yield f"Google Cloud: no credentials that work ({line}): run `gcloud auth application-default login`."
+        yield f"Google Cloud: no credentials that work ({words(error)}): run `gcloud auth application-default login`."
     except (OSError, HttpLib2Error) as error:
-        yield f"Google Cloud does not answer ({' '.join(str(error).split())[:160]}): is this machine online?"
+        yield f"Google Cloud does not answer ({words(error)}): is this machine online?"
 
 
 def compute_problems(file: ClusterFile, compute: Any, note: Callable[[str], None]) -> Iterator[str]:
