@@ -135,7 +135,6 @@ class AdapterBank:
         """1 where the slot has this rank of this site at all."""
         self._anchor = torch.zeros((), device=self.device, dtype=self.compute_dtype, requires_grad=True)
         self._modules = {site.path: self._replace(site) for site in layout.sites}
-        self._compact: list[Tensor] | None = None
         self._in_place, self._first = False, 0
         self._buffers: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         self.rows = 0
@@ -179,19 +178,16 @@ class AdapterBank:
 
     # --- one step -------------------------------------------------------------------------------------
 
-    def arrange(
-        self, first: int, rows: int, widths: Sequence[int], compact: Sequence[Tensor] | None = None
-    ) -> None:
+    def arrange(self, first: int, rows: int, widths: Sequence[int]) -> None:
         """Point every module at rows [first, first + rows), using the leading `widths[number]` ranks of a site.
 
-        A site of width 0 is the frozen layer alone. With `compact` (per group, indices [rows, M, r_c] of the
-        ranks to use) the factors are gathered into narrower buffers: same outputs, less work. A single row is
-        used in place; several are copied to [M, rows, …], since batched products want each site's factors dense.
+        A site of width 0 is the frozen layer alone. A single row is used in place; several are copied to
+        [M, rows, …], since batched products want each site's factors dense.
         """
         layout, self.rows, self.widths = self.layout, rows, list(widths)
-        self._first, self._compact = first, list(compact) if compact is not None else None
+        self._first = first
         theta, grad = self.theta[first : first + rows], self.grad[first : first + rows]
-        self._in_place = rows == 1 and compact is None and self.compute_dtype == theta.dtype
+        self._in_place = rows == 1 and self.compute_dtype == theta.dtype
         self._buffers = []
         for group in layout:
             rank = max(1, *(widths[site.number] for site in group.sites))
@@ -228,10 +224,6 @@ class AdapterBank:
             p, q, _, _ = self._buffers[g]
             whole_p, whole_q = layout.p(theta, group), layout.q(theta, group)
             weight = layout.of_group(factor, group).unsqueeze(-1)
-            if self._compact is not None:
-                index = self._compact[g]
-                whole_p, whole_q = _take(whole_p, index, 3), _take(whole_q, index, 2)
-                weight = weight.gather(2, index.unsqueeze(-1))
             rank = q.shape[2]
             folded = (whole_q[:, :, :rank].transpose(0, 1), weight[:, :, :rank].transpose(0, 1))
             if self.compute_dtype == theta.dtype:
@@ -258,13 +250,8 @@ class AdapterBank:
         for g, group in enumerate(self.layout):
             _, _, gp, gg = (buffer.transpose(0, 1) for buffer in self._buffers[g])
             p, q = self.layout.p(grad, group), self.layout.q(grad, group)
-            if self._compact is None:
-                p[..., : gp.shape[-1]].copy_(gp)
-                q[:, :, : gg.shape[2]].copy_(gg)
-            else:
-                index = self._compact[g]
-                p.scatter_(3, index.unsqueeze(2).expand(gp.shape), gp.to(p.dtype))
-                q.scatter_(2, index.unsqueeze(-1).expand(gg.shape), gg.to(q.dtype))
+            p[..., : gp.shape[-1]].copy_(gp)
+            q[:, :, : gg.shape[2]].copy_(gg)
         return grad
 
     def drop(self, kept: Tensor | None) -> None:
@@ -300,14 +287,6 @@ class AdapterBank:
             p, q = layout.p(theta, group), layout.q(theta, group)
             layout.p(grad, group).add_(p @ _frobenius_slope(p.transpose(-1, -2) @ p - eye, weight))
             layout.q(grad, group).add_(_frobenius_slope(q @ q.transpose(-1, -2) - eye, weight) @ q)
-
-
-def _take(factors: Tensor, index: Tensor, dim: int) -> Tensor:
-    """The ranks `index` [n, M, r_c] of factors [n, M, d, r] (dim 3) or [n, M, r, d] (dim 2)."""
-    where = index.unsqueeze(2 if dim == 3 else 3)
-    shape = list(factors.shape)
-    shape[dim] = index.shape[-1]
-    return factors.gather(dim, where.expand(shape))
 
 
 def _frobenius_slope(s: Tensor, weight: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from lingo.card import HEAD, ROWS
 from lingo.data import TaskData
 from lingo.embeddings import last_rows
 from lingo.folder import new_folder, write_tensors
-from lingo.heads import pool
+from lingo.heads import pooled_states
 from lingo.packed_bits import numbers_in
 from lingo.quantized import backbone_type
 from lingo.single import GradientTrial, Network
@@ -74,14 +74,10 @@ class PeftNetwork(Network):
         training = generator is not None
         for module in self._tuned:  # the frozen layers stay as they are, without dropout
             module.train(training)
-        mask = None  # as in `lingo.pack`: behind a causal model padding on the right changes nothing
-        if not self.backbone.causal:
-            mask = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
-        model: Any = self.backbone.model
         seed = generator.initial_seed() if generator is not None else 0
         with _drawing(seed, ids.device):
-            hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state
-        logits: Tensor = self.head(pool(hidden, lengths, self.backbone.pooling).to(self.head.weight.dtype))
+            pooled = pooled_states(self.backbone, ids, lengths)
+        logits: Tensor = self.head(pooled.to(self.head.weight.dtype))
         return logits
 
     def facts(self) -> dict[str, Any]:

@@ -68,29 +68,13 @@ class FullBank:
         """Decoupled weight decay of the row theta [1, size] by a factor [1, 1], in place."""
         theta.mul_(torch.where(self._decayed > 0, decay, 1.0))
 
-    def arrange(self, *_: object) -> None:
-        """Nothing to point anywhere: the parameters are the row."""
-
-    def fold(self, scale: Tensor) -> Tensor:
-        """Nothing to fold."""
-        return scale
-
     def zero_grad(self) -> None:
         """Clear the gradient."""
         self.grad.zero_()
 
-    def drop(self, _: Tensor | None) -> None:
-        """No adapter, no adapter dropout."""
-
     def collect(self) -> Tensor:
         """The gradient [1, size + 1], as autograd wrote it."""
         return self.grad
-
-    def finish(self, *_: Tensor) -> None:
-        """Nothing left to derive."""
-
-    def orthogonality(self, *_: Tensor) -> None:
-        """No factors."""
 
     def detach(self) -> None:
         """Give the backbone its pretrained, frozen parameters back."""

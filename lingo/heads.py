@@ -5,6 +5,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from lingo.backbones import Backbone
 from lingo.families import Pooling
 from lingo.layout import Layout
 
@@ -23,6 +24,18 @@ def pool(hidden: Tensor, lengths: Tensor, how: Pooling) -> Tensor:
         return hidden.gather(1, index)[:, 0]
     inside = torch.arange(hidden.shape[1], device=hidden.device) < lengths[:, None]
     return (hidden * inside[..., None]).sum(1) / lengths[:, None].to(hidden.dtype)
+
+
+def pooled_states(backbone: Backbone, ids: Tensor, lengths: Tensor, how: Pooling | None = None) -> Tensor:
+    """[B, H] from ids [B, S] and lengths [B] of a backbone whose modules may be adapted.
+
+    Behind a causal backbone padding on the right changes nothing, so that it needs no mask.
+    """
+    mask = None
+    if not backbone.causal:
+        mask = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
+    hidden = backbone.model(input_ids=ids, attention_mask=mask).last_hidden_state
+    return pool(hidden, lengths, how or backbone.pooling)
 
 
 def apply_head(pooled: Tensor, layout: Layout, bank: _Bank, rows: slice) -> Tensor:

@@ -5,7 +5,6 @@ paper's Algorithm 1; it reads from top to bottom.
 """
 
 from collections.abc import Sequence
-from typing import Any
 from weakref import WeakSet
 
 import numpy as np
@@ -18,15 +17,14 @@ from lingo.backbones import Backbone
 from lingo.batch import Batch, Share, gather
 from lingo.data import Split, TaskData
 from lingo.full import FullBank
-from lingo.heads import apply_head, pool
+from lingo.heads import apply_head, pooled_states
 from lingo.layout import Layout, zeros
 from lingo.losses import LOSSES
 from lingo.metrics import score
 from lingo.ranks import Allocation, Importance, draw
 from lingo.reduce import Reduce, alone
-from lingo.sites import linear_shapes as linear_shapes
-from lingo.sites import target_paths as target_paths
-from lingo.slot import ADAM_BETAS, ADAM_EPS, Numbers, Slot
+from lingo.sites import linear_shapes, target_paths
+from lingo.slot import ADAM_BETAS, ADAM_EPS, Slot, StepNumbers, stacked
 from lingo.streams import stream
 from lingo.trial import TrialConfig
 
@@ -49,8 +47,6 @@ class Pack:
         dtype: Of trained parameters; float32, or float64 for exactness tests. The frozen weights keep theirs.
         share, reduce: This worker's part of each batch, and the sum over workers.
         micro_batches: Parts in which each batch is computed; more parts need less memory.
-        compact: Whether factors are narrowed to the ranks kept once all running slots are past T. With
-            gradient clipping the norm then leaves out singular values that are no longer used.
 
     Raises:
         ValueError: If a full pack is to have several slots, or another pack is open on this backbone.
@@ -68,13 +64,12 @@ class Pack:
         share: Share | None = None,
         reduce: Reduce = alone,
         micro_batches: int = 1,
-        compact: bool = False,
     ) -> None:
         if full and capacity != 1:
             raise ValueError(f"a full fine-tuning pack has one slot, but got capacity={capacity}.")
         self.backbone, self.capacity, self.full, self.dtype = backbone, capacity, full, dtype
         self.share, self.reduce = share or Share(), reduce
-        self.micro_batches, self.compact = micro_batches, compact
+        self.micro_batches = micro_batches
         model, width = backbone.model, backbone.hidden_size
         if model in _IN_USE:
             raise ValueError(
@@ -111,7 +106,8 @@ class Pack:
         """Whether a step was broken off while it changed parameters; until then it can be taken again."""
         self.eval_tokens = EVAL_TOKENS
         """Tokens of a batch in `predict`, padding included."""
-        self._arranged: tuple[Any, ...] | None = None
+        self._arranged: tuple[int, int] | None = None
+        """First row and number of rows at which the modules point."""
 
     # --- admission --------------------------------------------------------------------------------------
 
@@ -200,11 +196,6 @@ class Pack:
             mover.row = slot.row
         self._order_rows()
 
-    def pause(self, slot: Slot) -> None:
-        """Keep a trial's state but leave it out of the next steps."""
-        slot.running = False
-        self._order_rows()
-
     def _order_rows(self) -> None:
         """Running slots first, so that a step works on leading rows without copying."""
         self._arranged = None
@@ -228,14 +219,46 @@ class Pack:
         slots = self.running
         if not slots:
             return
-        n, bank, layout = len(slots), self.bank, self.layout
-        self._arrange(0, n)
-        numbers = Numbers(slots, device=self.device, dtype=self.dtype)
+        numbers = stacked(slots, device=self.device, dtype=self.dtype)
         batch = self._gather(slots)
+        if isinstance(self.bank, AdapterBank):
+            self._adapter_step(self.bank, slots, numbers, batch)
+        else:
+            self._descend(self._gradients(batch, len(slots)), numbers)
+        for slot in slots:
+            slot.step += 1
+            slot.running = not slot.done
+        if any(slot.done for slot in slots):
+            self._order_rows()
+        self.midway = False
 
-        # Losses and gradients; each row of the batch touches its own slot's parameters alone.
-        bank.zero_grad()
+    def _adapter_step(
+        self, bank: AdapterBank, slots: list[Slot], numbers: StepNumbers[Tensor], batch: Batch
+    ) -> None:
+        """Gradients of the factors, AdamW, importance of every weight, and new masks where a slot allocates."""
+        n = len(slots)
+        self._arrange(0, n)
         factor = bank.fold(numbers.scale)
+        grad = self._gradients(batch, n)
+        bank.finish(grad, factor, numbers.scale)
+        if any(slot.svd for slot in slots):
+            bank.orthogonality(grad, numbers.orthogonality[:, :, None, None])
+        self._descend(grad, numbers)
+        if any(slot.schedule and slot.step + 1 < slot.schedule.last for slot in slots):
+            self.importance.update(
+                bank.theta[:n],
+                grad[:, : self.layout.size],
+                numbers.sensitivity_rate,
+                numbers.uncertainty_rate,
+            )
+        if any(slot.allocates() for slot in slots):
+            self._allocate(slots, numbers)
+
+    def _gradients(self, batch: Batch, n: int) -> Tensor:
+        """Gradients [n, size + 1] of the leading n rows, the loss in the last column; each row of the batch touches
+        its own slot's parameters alone."""
+        bank = self.bank
+        bank.zero_grad()
         for part in batch.parts(self.micro_batches):
             losses = self._losses(part, n)
             losses.sum().backward()
@@ -245,35 +268,19 @@ class Pack:
         self.midway = True
         losses = self.loss_sum[:n].add_(grad[:, -1:])
         self.lost[:n] += (losses - losses) != 0  # of what is not finite the difference is not a number
-        bank.finish(grad, factor, numbers.scale)
-        if any(slot.svd for slot in slots):
-            bank.orthogonality(grad, numbers.orthogonality[:, :, None, None])
+        return grad
 
-        # AdamW with each slot's own learning rate, decay and clipping.
-        grad = grad[:, : layout.size]
+    def _descend(self, grad: Tensor, numbers: StepNumbers[Tensor]) -> None:
+        """AdamW with each slot's own learning rate, decay and clipping; clips `grad` in place."""
+        n, grad = len(grad), grad[:, : self.layout.size]
         norm = torch.linalg.vector_norm(grad, dim=1, keepdim=True)
         grad.mul_((numbers.max_norm / (norm + 1e-6)).clamp_(max=1.0))
-        theta, moment, square = bank.theta[:n], self.moment[:n], self.square[:n]
+        theta, moment, square = self.bank.theta[:n], self.moment[:n], self.square[:n]
         moment.lerp_(grad, 1 - ADAM_BETAS[0])
         square.mul_(ADAM_BETAS[1]).addcmul_(grad, grad, value=1 - ADAM_BETAS[1])
-        bank.decay(theta, numbers.decay)
+        self.bank.decay(theta, numbers.decay)
         denominator = square.sqrt().mul_(numbers.inv_sqrt_bias2).add_(ADAM_EPS)
         theta.sub_(torch.div(moment, denominator, out=denominator).mul_(numbers.step_size))
-
-        # Importance of every weight, then new masks where a slot allocates.
-        if any(slot.schedule and slot.step + 1 < slot.schedule.last for slot in slots):
-            self.importance.update(theta, grad, numbers.toward, numbers.toward_u)
-        allocating = any(slot.allocates() for slot in slots)
-        if allocating:
-            self._allocate(slots, numbers)
-        for slot in slots:
-            slot.step += 1
-            slot.running = not slot.done
-        if any(slot.done for slot in slots):
-            self._order_rows()
-        if allocating and self.compact:
-            self._arranged = None
-        self.midway = False
 
     def _gather(self, slots: list[Slot]) -> Batch:
         return gather(
@@ -288,7 +295,8 @@ class Pack:
 
     def _losses(self, batch: Batch, n: int) -> Tensor:
         """Loss of each slot, [n]: the mean over its batch, this worker's share of it."""
-        self.bank.drop(batch.kept)
+        if isinstance(self.bank, AdapterBank):
+            self.bank.drop(batch.kept)
         logits = self._logits(batch.ids.flatten(0, 1), batch.lengths.flatten(), slice(0, n))
         rows = torch.zeros_like(batch.weight)
         for kind, (index, labels) in batch.labels.items():
@@ -301,17 +309,12 @@ class Pack:
 
     def _logits(self, ids: Tensor, lengths: Tensor, rows: slice) -> Tensor:
         """[n, B, labels] from ids [n·B, S] and lengths [n·B], n the slots in `rows`."""
-        mask = None
-        if not self.backbone.causal:
-            mask = torch.arange(ids.shape[1], device=self.device) < lengths[:, None]
-        # With a causal backbone, padding on the right changes nothing before it: no mask is needed.
-        hidden = self.backbone.model(input_ids=ids, attention_mask=mask).last_hidden_state
-        pooled = pool(hidden, lengths, self.backbone.pooling).to(self.dtype)
+        pooled = pooled_states(self.backbone, ids, lengths).to(self.dtype)
         return apply_head(
             pooled.view(rows.stop - rows.start, -1, pooled.shape[-1]), self.layout, self.bank, rows
         )
 
-    def _allocate(self, slots: Sequence[Slot], numbers: Numbers) -> None:
+    def _allocate(self, slots: Sequence[Slot], numbers: StepNumbers[Tensor]) -> None:
         n, bank, layout = len(slots), self.bank, self.layout
         drawn = np.zeros((n, layout.ranks))
         for i, slot in enumerate(slots):
@@ -319,7 +322,7 @@ class Pack:
                 where = slot.positions(layout)
                 drawn[i, where] = draw(slot.config, slot.step + 1, ranks=len(where)).numpy()
         event = Allocation(
-            now=numbers.now,
+            now=numbers.allocates,
             budget=numbers.budget,
             drawn=torch.from_numpy(drawn).to(device=self.device, dtype=self.dtype, non_blocking=True),
             regrow=numbers.regrow,
@@ -328,27 +331,15 @@ class Pack:
         )
         scores = self.importance.scores(n, bank.valid[:n])
         event.apply(scores, lam=layout.lam(bank.theta[:n]), keep=bank.keep[:n], valid=bank.valid[:n])
-        if self.compact:
-            # From its own T on, so that the norm that clips a slot does not depend on its neighbours.
-            for slot in slots:
-                if slot.schedule and slot.step + 1 == slot.schedule.last:
-                    bank.learn[slot.row] *= bank.keep[slot.row]
 
     # --- arrangement of the modules -------------------------------------------------------------------------
 
     def _arrange(self, first: int, rows: int) -> None:
-        """Point the modules at these rows, as wide as their slots need."""
-        slots = [slot for slot in self.slots if first <= slot.row < first + rows]
-        past = all(slot.schedule and slot.step >= slot.schedule.last for slot in slots)
-        compact = self.compact and past
-        key = (first, rows, compact)
-        if self._arranged == key:
-            return
-        widths, index = self._widths(slots), None
-        if compact:
-            widths, index = self._kept(first, rows)
-        self.bank.arrange(first, rows, widths, index)
-        self._arranged = key
+        """Point the adapters' modules at these rows, as wide as their slots need."""
+        if isinstance(self.bank, AdapterBank) and self._arranged != (first, rows):
+            slots = [slot for slot in self.slots if first <= slot.row < first + rows]
+            self.bank.arrange(first, rows, self._widths(slots))
+            self._arranged = (first, rows)
 
     def _widths(self, slots: Sequence[Slot]) -> list[int]:
         widths = [0] * len(self.layout.sites)
@@ -358,17 +349,6 @@ class Pack:
                 widths[number] = max(widths[number], slot.rank)
         return widths
 
-    def _kept(self, first: int, rows: int) -> tuple[list[int], list[Tensor]]:
-        """Widths of the sites and the ranks to gather, from the masks: waits for the device, once."""
-        keep, widths, index = self.bank.keep[first : first + rows], [], []
-        for group in self.layout:
-            kept = self.layout.of_group(keep, group)
-            counts = kept.sum(-1).amax(0).long().tolist()
-            order = torch.argsort(kept, dim=-1, descending=True, stable=True)
-            index.append(order[..., : max(1, *counts)].contiguous())
-            widths += counts
-        return widths, index
-
     # --- evaluation -----------------------------------------------------------------------------------------
 
     @torch.no_grad()
@@ -376,9 +356,10 @@ class Pack:
         """Logits [rows, labels] of one slot over a split, without dropout; of a regression the values [rows, 1] in
         the user's unit. Rows are computed longest first in batches that depend on the split alone, shared between
         the workers."""
-        self._arrange(slot.row, 1)
-        self.bank.fold(torch.full((1, 1), slot.scale, device=self.device, dtype=self.dtype))
-        self.bank.drop(None)
+        if isinstance(self.bank, AdapterBank):
+            self._arrange(slot.row, 1)
+            self.bank.fold(torch.full((1, 1), slot.scale, device=self.device, dtype=self.dtype))
+            self.bank.drop(None)
         order = np.argsort(-split.lengths, kind="stable")
         out = zeros(len(split), self.layout.labels, like=self.bank.theta)
         mine = order[self.share.index :: self.share.of]

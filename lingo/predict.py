@@ -35,7 +35,7 @@ from lingo.card import HEAD, source_of
 from lingo.checkpoint import BackboneError, one_line
 from lingo.data import Split
 from lingo.embeddings import append_rows, rows_of
-from lingo.heads import pool
+from lingo.heads import pooled_states
 from lingo.nucleotides import Units, units_for
 from lingo.quantized import load_frozen
 from lingo.sequences import reverse_complement, sequence_problem, uniform
@@ -300,12 +300,7 @@ class Predictor:
             ids, lengths = (
                 torch.from_numpy(part).to(self.device) for part in split.padded(rows, self.facts.pad_id)
             )
-            # With a causal backbone, padding on the right changes nothing before it: no mask is needed.
-            mask = None
-            if not self.backbone.causal:
-                mask = torch.arange(ids.shape[1], device=self.device) < lengths[:, None]
-            hidden = self.backbone.model(input_ids=ids, attention_mask=mask).last_hidden_state
-            pooled = pool(hidden, lengths, self.facts.pooling).to(self._head.dtype)
+            pooled = pooled_states(self.backbone, ids, lengths, self.facts.pooling).to(self._head.dtype)
             out[torch.from_numpy(rows).to(self.device)] = torch.addmm(self._bias, pooled, self._head)
             start += size
             if progress is not None:

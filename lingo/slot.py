@@ -1,11 +1,14 @@
 """A trial in its slot, seen from the host: where it stands and the numbers of its next step."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from lingo.data import TaskData
 from lingo.layout import Layout
@@ -121,28 +124,28 @@ class Slot:
         left = (self.total_steps - self.step) / max(1, self.total_steps - warmup)
         return self.config.learning_rate * max(0.0, left)
 
-    def numbers(self) -> list[float]:
-        """The next step as the device sees it; the order is that of `Numbers`."""
+    def numbers(self) -> "StepNumbers[float]":
+        """The next step as the device sees it."""
         config, t = self.config, self.step + 1
         rate = self.learning_rate()
         schedule, update = self.schedule, self.rank_update
         counting = schedule is not None and t < schedule.last
         allocating = schedule is not None and schedule.allocates(t)
-        return [
-            rate / (1 - ADAM_BETAS[0] ** t),
-            1 / math.sqrt(1 - ADAM_BETAS[1] ** t),
-            1 - rate * config.weight_decay,
-            config.max_grad_norm if config.max_grad_norm is not None else math.inf,
-            self.scale / (1 - self.dropout),
-            1 - config.beta1 if counting else 0.0,
-            1 - config.beta2 if counting else 0.0,
-            config.orthogonality / (2 * len(self.paths)) if self.svd else 0.0,
-            float(allocating),
-            float(schedule.budget(t)) if schedule is not None else 0.0,
-            float(update != "published_code"),
-            float(update != "held"),
-            float(update == "held" or (schedule is not None and t >= schedule.last)),
-        ]
+        return StepNumbers(
+            step_size=rate / (1 - ADAM_BETAS[0] ** t),
+            inv_sqrt_bias2=1 / math.sqrt(1 - ADAM_BETAS[1] ** t),
+            decay=1 - rate * config.weight_decay,
+            max_norm=config.max_grad_norm if config.max_grad_norm is not None else math.inf,
+            scale=self.scale / (1 - self.dropout),
+            sensitivity_rate=1 - config.beta1 if counting else 0.0,
+            uncertainty_rate=1 - config.beta2 if counting else 0.0,
+            orthogonality=config.orthogonality / (2 * len(self.paths)) if self.svd else 0.0,
+            allocates=float(allocating),
+            budget=float(schedule.budget(t)) if schedule is not None else 0.0,
+            regrow=float(update != "published_code"),
+            zero=float(update != "held"),
+            mask=float(update == "held" or (schedule is not None and t >= schedule.last)),
+        )
 
     def allocates(self) -> bool:
         """Whether the next step ends with an allocation."""
@@ -158,23 +161,43 @@ class Slot:
         return np.array([s * layout.rank + r for s in sites for r in range(self.rank)], dtype=np.int64)
 
 
-class Numbers:
-    """The per-slot numbers of one step on the device, each a column [n, 1]: one copy for all of them."""
+T = TypeVar("T")
 
-    def __init__(self, slots: list[Slot], *, device: torch.device, dtype: torch.dtype) -> None:
-        host = torch.tensor([slot.numbers() for slot in slots], dtype=dtype)
-        (
-            self.step_size,
-            self.inv_sqrt_bias2,
-            self.decay,
-            self.max_norm,
-            self.scale,
-            self.toward,
-            self.toward_u,
-            self.orthogonality,
-            self.now,
-            self.budget,
-            self.regrow,
-            self.zero,
-            self.mask,
-        ) = host.to(device, non_blocking=True).split(1, dim=1)
+
+class StepNumbers(NamedTuple, Generic[T]):
+    """What one step needs to know of a slot (`float`), or of all slots on the device (columns [n, 1]).
+
+    Attributes:
+        step_size: Learning rate over the bias correction of Adam's first moment.
+        inv_sqrt_bias2: One over the root of that of its second moment.
+        decay: Factor of decoupled weight decay.
+        max_norm: Norm to which the gradient is clipped; infinity for no clipping.
+        scale: s of the update s · P Λ Q, over the share of inputs that dropout keeps.
+        sensitivity_rate, uncertainty_rate: 1 - β1 and 1 - β2 (equations 2 and 3); 0 outside the budget phase.
+        orthogonality: Weight of the orthogonality term, over 2M.
+        allocates: 1 where the step ends with an allocation.
+        budget: b_t, in singular values.
+        regrow: 1 where a singular value that was dropped may come back.
+        zero: 1 where dropped singular values are set to 0.
+        mask: 1 where the forward pass leaves dropped singular values out.
+    """
+
+    step_size: T
+    inv_sqrt_bias2: T
+    decay: T
+    max_norm: T
+    scale: T
+    sensitivity_rate: T
+    uncertainty_rate: T
+    orthogonality: T
+    allocates: T
+    budget: T
+    regrow: T
+    zero: T
+    mask: T
+
+
+def stacked(slots: Sequence[Slot], *, device: torch.device, dtype: torch.dtype) -> StepNumbers[Tensor]:
+    """The numbers of all slots, brought to the device in one copy."""
+    host = torch.tensor([slot.numbers() for slot in slots], dtype=dtype)
+    return StepNumbers(*host.to(device, non_blocking=True).split(1, dim=1))

@@ -50,9 +50,6 @@ def results(
     losses: list[list[float]] = [[] for _ in slots]
     reductions = []
     for _ in range(STEPS):
-        for slot in slots:
-            if slot.done and slot.running:
-                pack.pause(slot)
         before = CALLS[0]
         pack.step()
         reductions += [CALLS[0] - before] if pack.running else []

@@ -161,15 +161,6 @@ def test_masked_ranks_are_left_out_once_they_are_final(
         assert config["alpha_pattern"] == config["rank_pattern"] != {}
 
 
-def test_a_compact_pack_exports_the_same(
-    backbones: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    backbone = backbones("opt")
-    pack = Pack(backbone, capacity=2, max_rank=6, compact=True)
-    for i, slot in enumerate(train(pack, task(backbone), TRIALS[1:3], AFTER)):
-        assert_equal(pack, slot, export_adapter(pack, slot, tmp_path / f"{i}", card=CARD), monkeypatch)
-
-
 @pytest.mark.parametrize("name", ["opt", "gpt2"])
 def test_merging_is_exact_in_float64(
     name: str, backbones: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -108,18 +108,6 @@ def test_micro_batches_change_nothing(count: int, alone: dict) -> None:
         assert_same(packed, single, 1e-9)
 
 
-def test_a_paused_slot_waits_unchanged(alone: dict) -> None:
-    pack = Pack(toy.opt_backbone(), capacity=3, max_rank=7, max_labels=5, dtype=torch.float64)
-    slots = [pack.admit(config, data) for config, data, _ in MIXED[:3]]
-    for _ in range(90):
-        for slot in slots:
-            if slot.running and slot.step == min(50, slot.total_steps):
-                pack.pause(slot)
-        pack.step()
-    for slot, single in zip(slots, alone[torch.float64], strict=False):
-        assert_same(outcome(pack, slot), single, 1e-9)
-
-
 def test_closing_restores_the_backbone() -> None:
     backbone = toy.opt_backbone(dtype=torch.float32)
     before = {name: value.clone() for name, value in backbone.model.state_dict().items()}
