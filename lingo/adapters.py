@@ -55,6 +55,13 @@ class PackedLinear(nn.Module):
         """W0ᵀ [d_in, d_out]."""
         return self._dense[1] if self._dense else self.weight.t()
 
+    def mask(self, rows: Tensor) -> Tensor | None:
+        """The dropout mask of rows [n, R, d_in]; positions that hold several vectors (strands) share theirs."""
+        kept = self.kept
+        if kept is None or kept.shape[1] == rows.shape[1]:
+            return kept
+        return kept.repeat_interleave(rows.shape[1] // kept.shape[1], dim=1)
+
     def forward(self, x: Tensor) -> Tensor:
         if self.p is None:
             return F.linear(x, self.weight, self.bias)  # type: ignore[arg-type]
@@ -77,11 +84,12 @@ class _LowRank(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, anchor: Tensor, site: PackedLinear) -> Tensor:
         out = F.linear(x, site.weight, site.bias)  # type: ignore[arg-type]
         rows = x.view(site.slots, -1, x.shape[-1])
-        u = torch.bmm(rows if site.kept is None else rows * site.kept, site.p)  # type: ignore[arg-type]
+        kept = site.mask(rows)
+        u = torch.bmm(rows if kept is None else rows * kept, site.p)  # type: ignore[arg-type]
         out.view(site.slots, -1, out.shape[-1]).baddbmm_(u, site.q)  # type: ignore[arg-type]
         ctx.save_for_backward(x, u)
         # The buffers of this step: a later arrangement must not be mixed in.
-        ctx.site, ctx.kept = site, site.kept
+        ctx.site, ctx.kept = site, kept
         ctx.views = site.views
         return out
 

@@ -18,14 +18,14 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
-from lingo import checkpoint
+from lingo import checkpoint, own_models
 from lingo.checkpoint import BackboneError, one_line
-from lingo.dnabert2 import DnaBert2Config, is_public_config
-from lingo.families import FAMILIES, KNOWN, NT_V2, Family, Known, Pooling
+from lingo.dna_tokenizers import own_tokenizer
+from lingo.families import FAMILIES, KNOWN, Family, Known, Pooling
 
 # Buffers that older checkpoints store and newer code computes, and heads of the pretraining task.
 NOT_WEIGHTS = (".position_ids", ".token_type_ids", ".inv_freq", ".attn.bias", ".attn.masked_bias")
-HEADS = ("lm_head.", "cls.", "pooler.", "contact_head.", "score.", "classifier.")
+HEADS = ("lm_head.", "cls.", "pooler.", "contact_head.", "score.", "classifier.", "standalone_head.")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -90,7 +90,7 @@ def load_backbone(
         family = FAMILIES[config.model_type]
         _compare_shapes(folder, config, family)
         model = _read_model(folder, config, family, dtype)
-    _compare_values(folder, model, dtype)
+    _compare_values(folder, model)
     return Backbone(
         name=str(name_or_path),
         model=model.to(device).eval().requires_grad_(False),
@@ -137,8 +137,6 @@ def _is_folder(name: str) -> bool:
 
 
 def _name_problems(name: str) -> list[str]:
-    if name.startswith("nt-v2") or "nucleotide-transformer-v2" in name:
-        return [f"{name}: {NT_V2}"]
     if name in KNOWN or name.count("/") == 1:
         return []
     near = difflib.get_close_matches(name, KNOWN, n=3, cutoff=0.4) or list(KNOWN)
@@ -204,9 +202,7 @@ def _config_problems(folder: Path) -> None:
     problems = []
     if kind not in FAMILIES:
         problems.append(f"{folder}: `model_type` must be one of {', '.join(FAMILIES)}, but got {kind!r}.")
-    if kind == "esm" and "add_bias_fnn" in config:
-        problems.append(f"{folder}: {NT_V2}")
-    elif config.get("auto_map") and kind != "dnabert2":
+    if config.get("auto_map") and kind not in own_models.MODEL_TYPES:
         problems.append(f"{folder}: needs code of its own ({config['auto_map']}), which is never run.")
     if config.get("is_decoder") and kind in FAMILIES and not FAMILIES[kind].causal:
         problems.append(
@@ -220,15 +216,16 @@ def _config_problems(folder: Path) -> None:
 
 
 def _model_type(fields: dict[str, Any]) -> Any:
-    """`model_type` of a config.json; that of DNABERT-2 has none, or says bert where it was saved again."""
-    return "dnabert2" if is_public_config(fields) else fields.get("model_type")
+    """`model_type` of a config.json, or of the model that this project computes where it is a public one of those."""
+    own = own_models.public_config(fields)
+    return own.model_type if own else fields.get("model_type")
 
 
 def _read_config(folder: Path) -> Any:
     fields = checkpoint.read_config(folder)
     try:
-        if _model_type(fields) == "dnabert2":
-            return DnaBert2Config.from_public(fields)
+        if own := own_models.public_config(fields):
+            return own.from_public(fields)
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # whatever a class makes of odd values, the file is at fault
         raise BackboneError(
@@ -245,6 +242,8 @@ def _read_tokenizer(folder: Path) -> Any:
         )
 
     try:
+        if own := own_tokenizer(folder):
+            return own
         tokenizer = read()
         # The class of ESM appends an end token even where the vocabulary has none (Nucleotide Transformer).
         vocabulary = folder / "vocab.txt"
@@ -258,6 +257,10 @@ def _read_tokenizer(folder: Path) -> Any:
 
 def _read_model(folder: Path, config: Any, family: Family, dtype: torch.dtype) -> nn.Module:
     try:
+        if config.model_type in own_models.MODEL_TYPES and (
+            model := own_models.read_tied(folder, config, dtype)
+        ):
+            return model
         return AutoModel.from_pretrained(
             folder,
             config=config,
@@ -271,9 +274,11 @@ def _read_model(folder: Path, config: Any, family: Family, dtype: torch.dtype) -
         raise BackboneError(f"{folder}: the model cannot be loaded ({one_line(error)}).") from None
 
 
-def _plain(name: str, prefix: str) -> str:
+def _plain(name: str, model: Any) -> str:
     """A checkpoint's tensor name as the headless model spells it."""
-    name = name.removeprefix(f"{prefix}.")
+    if own := own_models.plain_name(model, name):
+        return own
+    name = name.removeprefix(f"{model.base_model_prefix}.")
     for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
         name = name.removesuffix(old) + new if name.endswith(old) else name
     return name
@@ -296,8 +301,7 @@ def _compare_shapes(folder: Path, config: Any, family: Family) -> None:
         ) from None
     wanted = {name: list(tensor.shape) for name, tensor in model.state_dict().items() if not _is_head(name)}
     found = {
-        _plain(name, model.base_model_prefix): list(tensor.shape)
-        for name, tensor in checkpoint.tensors(folder, meta=True)
+        _plain(name, model): list(tensor.shape) for name, tensor in checkpoint.tensors(folder, meta=True)
     }
     missing = [name for name in wanted if name not in found]
     extra = [name for name in found if name not in wanted and not _is_head(name)]
@@ -316,17 +320,17 @@ def _compare_shapes(folder: Path, config: Any, family: Family) -> None:
         raise BackboneError(*problems)
 
 
-def _compare_values(folder: Path, model: Any, dtype: torch.dtype) -> None:
+def _compare_values(folder: Path, model: Any) -> None:
     """Refuse a model that does not hold the checkpoint's values, whatever the library reported."""
     held = model.state_dict()
     other, broken = [], []
     for name, tensor in checkpoint.tensors(folder):
-        plain = _plain(name, model.base_model_prefix)
+        plain = _plain(name, model)
         if plain not in held or _is_head(plain):
             continue
         if not torch.isfinite(tensor).all():
             broken.append(plain)
-        elif not torch.equal(held[plain], tensor.to(dtype)):
+        elif not torch.equal(held[plain], tensor.to(held[plain].dtype)):
             other.append(plain)
     kinds = (("has values that are not finite in", broken), ("was not loaded into", other))
     problems = [f"{folder}: the checkpoint {what}: {_some(names)}." for what, names in kinds if names]

@@ -17,6 +17,9 @@ POOLED = {
     "first": "hidden[:, 0]",
     "mean": "(hidden * inputs.attention_mask[..., None]).sum(1) / inputs.attention_mask.sum(1)[:, None]",
 }
+POOLED["strands"] = (
+    f"{POOLED['mean']}\npooled = (pooled.chunk(2, -1)[0] + pooled.chunk(2, -1)[1].flip(-1)) / 2  # both strands"
+)
 ADD_ROWS = f"""\
 # embeddings of the tokens that the backbone does not have
 rows, old = load_file('{ROWS}')['rows'], model.get_input_embeddings()

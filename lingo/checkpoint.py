@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from lingo.dna_tokenizers import is_built
 from lingo.text_files import file_digest, read_json
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -84,6 +85,8 @@ def tokenizer_files(folder: Path) -> list[Path]:
         if all((folder / name).exists() for name in names):
             extras = [folder / name for name in TOKENIZER_EXTRAS if (folder / name).exists()]
             return _non_empty([folder / name for name in names] + extras)
+    if is_built(folder):
+        return _non_empty([folder / name for name in TOKENIZER_EXTRAS if (folder / name).exists()])
     choices = ", ".join(" + ".join(names) for names in TOKENIZERS)
     raise BackboneError(f"{folder}: a backbone must have a tokenizer (one of {choices}), but there is none.")
 

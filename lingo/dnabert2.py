@@ -16,6 +16,8 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
+from lingo.public_code import names_only
+
 MASKED = -10000.0
 """What a padded key adds to a score: e^-10000 is 0 in every type, and a row without keys is no NaN."""
 
@@ -28,10 +30,7 @@ def is_public_config(fields: Mapping[str, Any]) -> bool:
     """
     if "alibi_starting_size" not in fields or fields.get("model_type") not in (None, "bert"):
         return False
-    code = fields.get("auto_map") or {}
-    # A hub id may stand before the module: owner/model--bert_layers.BertModel.
-    named = [str(path).rpartition("--")[2] for path in code.values()] if isinstance(code, Mapping) else [""]
-    return all(path.startswith(("bert_layers.", "configuration_bert.")) for path in named)
+    return names_only(fields, "bert_layers", "configuration_bert")
 
 
 @strict
@@ -40,6 +39,7 @@ class DnaBert2Config(PreTrainedConfig):
     fixed, biases are computed for any length, and there are no position embeddings."""
 
     model_type = "dnabert2"
+    is_public = staticmethod(is_public_config)
 
     vocab_size: int = 4096
     hidden_size: int = 768

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Pooling = Literal["last", "first", "mean"]
+Pooling = Literal["last", "first", "mean", "strands"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,7 +12,8 @@ class Family:
 
     Attributes:
         causal: Whether a token sees only what stands before it.
-        pooling: Which hidden state the head reads: the last token's, the first's, or the mean of all.
+        pooling: Which hidden state the head reads: the last token's, the first's, the mean of all, or the mean of
+            all on both strands (`lingo.heads.pool`).
         layer: Path of layer i, with `{}` for i.
         matrices: The paper's names (section 4.3.2) to module paths below a layer.
         init: Arguments of the model class, such as no pooler.
@@ -27,7 +28,7 @@ class Family:
     padded_positions: bool = False
 
 
-BERT_MATRICES = {
+BERT_MATRICES: dict[str, tuple[str, ...]] = {
     "W_q": ("attention.self.query",),
     "W_k": ("attention.self.key",),
     "W_v": ("attention.self.value",),
@@ -55,6 +56,17 @@ LIKE_LLAMA = Family(
         "W_f2": ("mlp.down_proj",),
     },
 )
+
+
+def _mamba(mixer: str) -> dict[str, tuple[str, ...]]:
+    """The paper's names in a bidirectional Mamba, which is linear attention and gated MLP in one (arXiv:2312.00752,
+    section 3.4): the vectors C and B of a state are what queries and keys are (arXiv:2405.21060, section 4), and the
+    outer projections those of the values and of the MLP at once."""
+    x_proj = tuple(f"{mixer}.mamba_{way}.x_proj" for way in ("fwd", "rev"))
+    into, out = f"{mixer}.mamba_fwd.in_proj", f"{mixer}.mamba_fwd.out_proj"
+    return {"W_q": x_proj, "W_k": x_proj, "W_v": (into,), "W_o": (out,), "W_f1": (into,), "W_f2": (out,)}
+
+
 FAMILIES: dict[str, Family] = {
     "opt": Family(
         causal=True,
@@ -102,6 +114,28 @@ FAMILIES: dict[str, Family] = {
             "W_f2": ("mlp.wo",),
         },
     ),
+    # Rotary positions do not count from the padding id. One projection makes the gate and what it gates.
+    "ntv2": Family(causal=False, pooling="first", layer="encoder.layer.{}", matrices=BERT_MATRICES),
+    # x0, x1 and v of one projection stand where queries, keys and values do (arXiv:2302.10866, section 3). The model
+    # reads padding like any token; on the right it changes nothing, as the model is causal.
+    "hyenadna": Family(
+        causal=True,
+        pooling="last",
+        layer="layers.{}",
+        matrices={
+            "W_q": ("mixer.in_proj",),
+            "W_k": ("mixer.in_proj",),
+            "W_v": ("mixer.in_proj",),
+            "W_o": ("mixer.out_proj",),
+            "W_f1": ("mlp.fc1",),
+            "W_f2": ("mlp.fc2",),
+        },
+    ),
+    # The public classifiers take means, too.
+    "caduceus_ph": Family(causal=False, pooling="mean", layer="layers.{}", matrices=_mamba("mixer")),
+    "caduceus_ps": Family(
+        causal=False, pooling="strands", layer="layers.{}", matrices=_mamba("mixer.submodule")
+    ),
     "roberta": Family(**ENCODER, padded_positions=True),
     "esm": Family(**ENCODER, padded_positions=True),
 }
@@ -139,15 +173,37 @@ KNOWN: dict[str, Known] = {
     "nt-2.5b-multi-species": Known(
         "InstaDeepAI/nucleotide-transformer-2.5b-multi-species", "CC BY-NC-SA 4.0", bases=6.0, dna=True
     ),
+    **{
+        f"nt-v2-{size}": Known(
+            f"InstaDeepAI/nucleotide-transformer-v2-{size}-multi-species",
+            "CC BY-NC-SA 4.0",
+            bases=6.0,
+            dna=True,
+        )
+        for size in ("50m", "100m", "250m", "500m")
+    },
+    **{
+        f"hyenadna-{size}": Known(f"LongSafari/hyenadna-{hub}-hf", "BSD-3-Clause", bases=1.0, dna=True)
+        for size, hub in {
+            "tiny-1k": "tiny-1k-seqlen",
+            "small-32k": "small-32k-seqlen",
+            "medium-160k": "medium-160k-seqlen",
+            "medium-450k": "medium-450k-seqlen",
+            "large-1m": "large-1m-seqlen",
+        }.items()
+    },
+    **{
+        f"caduceus-{kind}-131k": Known(
+            f"kuleshov-group/caduceus-{kind}_seqlen-131k_d_model-256_n_layer-16",
+            "Apache-2.0",
+            bases=1.0,
+            dna=True,
+        )
+        for kind in ("ph", "ps")
+    },
 }
 
 
 def known_model(name: str) -> Known | None:
     """The public model of a known name or of its hub id; `None` for folders and others."""
     return KNOWN.get(name) or next((row for row in KNOWN.values() if row.hub_id == name), None)
-
-
-NT_V2 = (
-    "Nucleotide Transformer v2 has a gated MLP that only code of its own computes, which is never run; "
-    "take v1 instead (nt-500m-human-ref, nt-500m-1000g, nt-2.5b-1000g, nt-2.5b-multi-species)."
-)

@@ -16,14 +16,22 @@ class _Bank(Protocol):
 
 
 def pool(hidden: Tensor, lengths: Tensor, how: Pooling) -> Tensor:
-    """[B, H] from hidden states [B, S, H]: that of the last token before padding, of the first, or the mean."""
+    """[B, H] from hidden states [B, S, H]: that of the last token before padding, of the first, or the mean.
+
+    `strands` is the mean over positions and both strands, [B, H / 2]: the second half of a state is that of the other
+    strand with its channels in reverse (Caduceus-PS), so that a reverse complement has the same.
+    """
     if how == "first":
         return hidden[:, 0]
     if how == "last":
         index = (lengths - 1)[:, None, None].expand(-1, 1, hidden.shape[-1])
         return hidden.gather(1, index)[:, 0]
     inside = torch.arange(hidden.shape[1], device=hidden.device) < lengths[:, None]
-    return (hidden * inside[..., None]).sum(1) / lengths[:, None].to(hidden.dtype)
+    mean = (hidden * inside[..., None]).sum(1) / lengths[:, None].to(hidden.dtype)
+    if how == "mean":
+        return mean
+    first, second = mean.chunk(2, dim=-1)
+    return (first + second.flip(-1)) / 2
 
 
 def pooled_states(backbone: Backbone, ids: Tensor, lengths: Tensor, how: Pooling | None = None) -> Tensor:

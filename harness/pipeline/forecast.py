@@ -177,10 +177,9 @@ def _rank(trial: TrialConfig) -> float:
 
 def _trained(shape: Shape, trial: TrialConfig, *, full: bool, rank: float) -> float:
     """Numbers of all adapters, or of all matrices, without embeddings, biases and norms."""
-    attention = [*shape.attention_inputs(), (("W_o",), shape.heads * shape.head_dim, shape.hidden)]
-    feed = [(("W_f1",), shape.hidden, width) for width in shape.mlp_inputs()]
-    matrices = [*attention, *feed, (("W_f2",), shape.intermediate, shape.hidden)]
-    chosen = [(d_in, d_out) for names, d_in, d_out in matrices if full or set(names) & set(trial.targets)]
+    chosen = [
+        (d_in, d_out) for names, d_in, d_out in shape.matrices() if full or set(names) & set(trial.targets)
+    ]
     return shape.layers * sum(d_in * d_out if full else rank * (d_in + d_out) for d_in, d_out in chosen)
 
 

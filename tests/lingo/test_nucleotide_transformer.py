@@ -1,4 +1,4 @@
-"""Nucleotide Transformer: v1 against the numbers of the public implementation, v2 refused."""
+"""Nucleotide Transformer: v1 against the numbers of the public implementation, and the tokens of v2."""
 
 import json
 import shutil
@@ -8,14 +8,14 @@ import pytest
 import torch
 import transformers as tr
 
-from lingo.backbones import inspect_backbone, load_backbone
-from lingo.checkpoint import BackboneError
-from lingo.families import FAMILIES, KNOWN, NT_V2
+from lingo.backbones import load_backbone
+from lingo.families import FAMILIES, KNOWN
 from lingo.flops import shape_of
+from lingo.ntv2 import NTv2Config, NTv2Model
 from lingo.pack import Pack
 from lingo.tokenization import tokenize
 from tests.lingo import toy
-from tests.lingo.test_backbones import edit_config, refusal, small_tokenizer
+from tests.lingo.test_backbones import small_tokenizer
 from tests.lingo.test_pack import assert_same, run
 
 CASES = ["A_nopad", "B_rightpad", "C_masktokens", "D_maxlen"]
@@ -140,42 +140,33 @@ def test_packed_equals_alone(tiny):
         assert_same(together, run(pack(1), [(*entry[:2], 0)])[0], 1e-9)
 
 
-# --- version 2 ----------------------------------------------------------------------------------------------
+# --- version 2 (its model: `test_own_models`) ---------------------------------------------------------------
 
 
-def test_transformers_has_no_gated_esm():
-    """What the refusal rests on: once this fails, v2 can have its row."""
-    config = tr.EsmConfig(
-        vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
-    )
-    with torch.device("meta"):
-        config.position_embedding_type, config.add_bias_fnn = "rotary", False
-        layer = tr.EsmModel(config).encoder.layer[0]
-    assert layer.intermediate.dense.out_features == 8 and layer.intermediate.dense.bias is not None
-
-
-@pytest.mark.parametrize("changes", [{}, {"auto_map": {}}])
-def test_version_2_is_refused_in_one_line(oracle, tiny, changes):
-    rows = json.loads((oracle / "configs.json").read_text())["models"]
-    fields = rows["nucleotide-transformer-v2-50m-multi-species"]["fields"]
-    edit_config(tiny, **{name: field["value"] for name, field in fields.items()} | changes)
-    assert refusal(tiny) == f"{tiny}: {NT_V2}"
-    assert inspect_backbone(tiny) == [f"{tiny}: {NT_V2}"]
-
-
-@pytest.mark.parametrize(
-    "name", ["nt-v2-50m", "InstaDeepAI/nucleotide-transformer-v2-500m-multi-species", "nt-v2"]
-)
-def test_names_of_version_2_are_refused_without_a_download(monkeypatch, name):
-    monkeypatch.setattr("lingo.backbones.snapshot_download", lambda *a, **k: pytest.fail("asked the hub"))
-    assert inspect_backbone(name) == [f"{name}: {NT_V2}"]
-    with pytest.raises(BackboneError, match="take v1 instead"):
-        load_backbone(name)
+def test_ids_of_version_2(shared, tmp_path):
+    folder = shared / "oracles/ntv2"
+    if not folder.is_dir():
+        pytest.skip(f"no {folder}")
+    NTv2Model(
+        NTv2Config(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+    ).save_pretrained(tmp_path)
+    shutil.copyfile(shared / "oracles/nt/vocab.txt", tmp_path / "vocab.txt")
+    names = {"tokenizer_class": "EsmTokenizer", "model_max_length": 2048, "eos_token": None}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(names))
+    backbone = load_backbone(tmp_path)
+    for example in json.loads((folder / "tokenizer_examples.json").read_text())["examples"]:
+        found = backbone.tokenizer(example["sequence"])["input_ids"]
+        assert found == example["ids"]
+    assert (backbone.max_length, backbone.pad_id) == (2048, 1)
 
 
 def test_rows():
     rows = {name: row for name, row in KNOWN.items() if name.startswith("nt-")}
-    assert sorted(rows) == ["nt-2.5b-1000g", "nt-2.5b-multi-species", "nt-500m-1000g", "nt-500m-human-ref"]
+    first, second = (
+        {n: r for n, r in rows.items() if n.startswith("nt-v2") == later} for later in (False, True)
+    )
+    assert sorted(first) == ["nt-2.5b-1000g", "nt-2.5b-multi-species", "nt-500m-1000g", "nt-500m-human-ref"]
+    assert sorted(second) == ["nt-v2-100m", "nt-v2-250m", "nt-v2-500m", "nt-v2-50m"]
     assert {row.licence for row in rows.values()} == {"CC BY-NC-SA 4.0"}
-    assert all(row.hub_id.endswith(name.removeprefix("nt-")) for name, row in rows.items())
-    assert all(name in NT_V2 for name in rows) and FAMILIES["esm"].padded_positions
+    assert all(name.removeprefix("nt-") in row.hub_id for name, row in rows.items())
+    assert FAMILIES["esm"].padded_positions and not FAMILIES["ntv2"].padded_positions

@@ -148,7 +148,7 @@ def checkpoints(tmp_path_factory):
     return Checkpoints(tmp_path_factory.mktemp("checkpoints"))
 
 
-@pytest.mark.parametrize("name", CAUSAL | ENCODERS)
+@pytest.mark.parametrize("name", sorted((CAUSAL | ENCODERS).keys() - {"caduceus_ps"}))
 def test_new_rows_leave_the_old_alone_and_are_the_same_every_time(checkpoints, name):
     plain, one, two = (checkpoints(name) for _ in range(3))
     rows = rows_of(plain)
@@ -168,6 +168,11 @@ def test_new_rows_leave_the_old_alone_and_are_the_same_every_time(checkpoints, n
     assert torch.equal(*hidden)
     out = one.model(input_ids=torch.tensor([[rows, rows + 4]]), attention_mask=mask[:, :2]).last_hidden_state
     assert torch.isfinite(out).all()
+
+
+def test_a_model_of_both_strands_refuses_new_rows(checkpoints):
+    with pytest.raises(ValueError, match="every token needs a complement"):
+        add_rows(checkpoints("caduceus_ps"), 5)
 
 
 def test_new_rows_are_as_long_as_old_ones(checkpoints):

@@ -9,8 +9,11 @@ import transformers as tr
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from lingo.backbones import Backbone, load_backbone
+from lingo.caduceus import CaduceusConfig, CaduceusModel, CaduceusPSConfig, CaduceusPSModel
 from lingo.data import TaskData
 from lingo.dnabert2 import DnaBert2Config, DnaBert2Model
+from lingo.hyenadna import HyenaDNAConfig, HyenaDNAModel
+from lingo.ntv2 import NTv2Config, NTv2Model
 from lingo.pack import Pack
 from lingo.slot import Slot
 from lingo.trial import TrialConfig
@@ -26,6 +29,16 @@ SMALL = {
     "initializer_range": 0.3,
 }
 ENCODER = {"intermediate_size": 32}
+MAMBA = {
+    "vocab_size": 40,
+    "d_model": 16,
+    "n_layer": 2,
+    "d_state": 4,
+    "pad_token_id": 1,
+    "initializer_range": 0.3,
+}
+HYENA = {"vocab_size": 40, "d_model": 16, "n_layer": 2, "d_inner": 32, "max_seq_len": 64, "filter_order": 8,
+         "pad_token_id": 1, "initializer_range": 0.3}  # fmt: skip
 CAUSAL: dict[str, Callable[[], tr.PreTrainedModel]] = {
     "opt": lambda: tr.OPTForCausalLM(tr.OPTConfig(**SMALL, ffn_dim=32, word_embed_proj_dim=16)),
     "opt with a projection": lambda: tr.OPTModel(
@@ -34,6 +47,7 @@ CAUSAL: dict[str, Callable[[], tr.PreTrainedModel]] = {
     "llama": lambda: tr.LlamaForCausalLM(
         tr.LlamaConfig(**SMALL, intermediate_size=24, num_key_value_heads=1, tie_word_embeddings=False)
     ),
+    "hyenadna": lambda: _wavy(HyenaDNAModel(HyenaDNAConfig(**HYENA))),
     # Like the real GPT-2, without a padding token.
     "gpt2": lambda: tr.GPT2LMHeadModel(tr.GPT2Config(**SMALL | {"pad_token_id": None})),
 }
@@ -43,8 +57,19 @@ ENCODERS: dict[str, Callable[[], tr.PreTrainedModel]] = {
     "esm": lambda: tr.EsmForMaskedLM(
         tr.EsmConfig(**SMALL, **ENCODER, mask_token_id=2, position_embedding_type="absolute")
     ),
+    "ntv2": lambda: NTv2Model(NTv2Config(**SMALL, **ENCODER)),
+    "caduceus_ph": lambda: CaduceusModel(CaduceusConfig(**MAMBA)),
+    "caduceus_ps": lambda: CaduceusPSModel(CaduceusPSConfig(**MAMBA)),
     "dnabert2": lambda: DnaBert2Model(DnaBert2Config(**SMALL, **ENCODER)),
 }
+
+
+def _wavy(model: HyenaDNAModel) -> HyenaDNAModel:
+    """The model with features of positions and decays of filters, which a checkpoint brings."""
+    for layer in model.layers:
+        layer.mixer.filter_fn.pos_emb.z.normal_()
+        layer.mixer.filter_fn.modulation.deltas.uniform_(1, 10)
+    return model
 
 
 class Checkpoints:
