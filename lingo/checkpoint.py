@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from lingo.dna_tokenizers import is_built
 from lingo.text_files import file_digest, read_json
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -81,6 +80,8 @@ def _non_empty(files: list[Path]) -> list[Path]:
 
 def tokenizer_files(folder: Path) -> list[Path]:
     """The tokenizer's files. Raises `BackboneError` when there is no tokenizer."""
+    from lingo.dna_tokenizers import is_built  # it imports transformers
+
     for names in TOKENIZERS:
         if all((folder / name).exists() for name in names):
             extras = [folder / name for name in TOKENIZER_EXTRAS if (folder / name).exists()]

@@ -5,8 +5,6 @@ from collections.abc import Collection
 from dataclasses import dataclass, fields
 from typing import Any
 
-from scipy.fft import next_fast_len
-
 # Element-wise work of the rank allocation, per adapter parameter: each step sensitivity |w·g| (2), its
 # average (3), its deviation (2) and that one's average (3); at an allocation the product and the mean (2).
 IMPORTANCE_OPS = 10
@@ -122,6 +120,8 @@ class HyenaShape(Shape):
         """The short filters, and the convolution by FFT: 2.5 n log2 n operations a real transform of n points, 3 n a
         product of spectra."""
         short = 2.0 * self.taps * 3 * self.hidden * batch * length
+        from scipy.fft import next_fast_len  # commands that plan nothing start without scipy
+
         size = next_fast_len(2 * length - 1, real=True)
         transform, product = 2.5 * size * math.log2(max(size, 2)) * self.hidden, 3.0 * size * self.hidden
         convolved = batch * (2 * transform + product)
