@@ -24,10 +24,7 @@ COMMANDS = (
     "doctor",
     "export",
     "predict",
-    "attach",
-    "status",
-    "logs",
-    "stop",
+    "cluster",
 )
 """Modules of `harness.cli`."""
 
