@@ -45,8 +45,6 @@ def prepare(
     """
 
     def work(console: Console) -> int:
-        pass
-
         if what != "deepsea":
             raise InputError(f"`prepare` must be given deepsea, the data it converts, but got {what!r}.")
         convert_deepsea(source, out, names=names, order=base_order, console=console)

@@ -234,8 +234,6 @@ def with_price(benchmark: Benchmark) -> Benchmark:
     """
     if benchmark.price_per_hour is not None or benchmark.cluster is None:
         return benchmark
-    pass
-
     try:
         price = read_cluster(Path(benchmark.cluster), filled_in=False).ceiling()
     except (InputError, OSError):
