@@ -4,7 +4,6 @@ docs/troubleshooting.md has the same table for people.
 """
 
 import re
-import resource
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,14 +40,16 @@ class RayTrouble(RunStopped):
         return type(self), (self.cause,)
 
 
-def _limit(kind: int) -> str:
-    soft, _ = resource.getrlimit(kind)
+def _limit(kind: str) -> str:
+    import resource  # Unix has it
+
+    soft, _ = resource.getrlimit(getattr(resource, kind))
     return "no limit" if soft == resource.RLIM_INFINITY else str(soft)
 
 
 def _processes() -> Cause:
     return Cause(
-        f"Ray could not start another process or thread: this account may have {_limit(resource.RLIMIT_NPROC)} "
+        f"Ray could not start another process or thread: this account may have {_limit('RLIMIT_NPROC')} "
         "(`ulimit -u`; in a container also its limit of pids).",
         "Raise it to 4096 or more, or train less at a time with --max-concurrent 1.",
     )
@@ -56,7 +57,7 @@ def _processes() -> Cause:
 
 def _files() -> Cause:
     return Cause(
-        f"A process may not open as many files as Ray needs: the limit is {_limit(resource.RLIMIT_NOFILE)}.",
+        f"A process may not open as many files as Ray needs: the limit is {_limit('RLIMIT_NOFILE')}.",
         "Raise it with `ulimit -n 4096`.",
     )
 

@@ -1,6 +1,5 @@
 """How many trials a pack should hold on a device, and what a step costs: a few steps at K = 1, 2, 4, 8, 16."""
 
-import resource
 import sys
 import time
 from collections.abc import Mapping
@@ -250,5 +249,7 @@ def _peak(device: str) -> int:
     """Bytes at the peak so far: allocated on the device, or resident in this process."""
     if device == "cuda":
         return int(torch.cuda.max_memory_allocated())
+    import resource  # Unix has it
+
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
