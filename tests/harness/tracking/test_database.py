@@ -186,6 +186,8 @@ def test_a_process_that_is_killed_at_any_moment_of_making_a_store(tmp_path, maki
         process.send_signal(signal.SIGKILL)
         process.wait(60)
         states.append(look(out / "mlflow.db")[0])
+        if states.count(states[-1]) > 2:
+            continue  # what follows takes seconds, and goes by the state
         benchmark(out)
         keep(out, *story())
         assert sync(out, say=lambda line: None).written == 6
