@@ -45,9 +45,18 @@ def shared() -> Path:
     return folder
 
 
-FIRST = ("test_repeats.py", "test_driver.py")
-"""Files of many minutes: with two processes they start first, beside short ones, so that neither process waits for
-the other at the end."""
+FIRST = (
+    *("test_repeats.py", "test_driver.py", "test_chaos.py", "test_surroundings.py", "test_survival.py"),
+    *(
+        "test_kinds_and_families.py",
+        "test_two_workers.py",
+        "test_fuzz.py",
+        "test_full_disk.py",
+        "test_hosts.py",
+    ),
+    *("test_run_golden.py", "test_moved.py", "test_quickstart.py", "test_pool.py", "test_database.py"),
+)
+"""The longest files, the longest first: with two processes neither waits long for the other at the end."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
