@@ -65,7 +65,7 @@ class PackedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.p is None:
             return F.linear(x, self.weight, self.bias)  # type: ignore[arg-type]
-        out: Tensor = _LowRank.apply(x, self.anchor, self)
+        out: Tensor = _LowRank.apply(x.contiguous(), self.anchor, self)
         return out
 
     def extra_repr(self) -> str:

@@ -1,27 +1,33 @@
 """Backbones: pretrained models without a head, with every tensor compared to their checkpoint.
 
-Code from a checkpoint never runs. What is known of architectures and models stands in `lingo.families`.
+Code from a checkpoint never runs. What is known of architectures and models stands in `lingo.families`; of every
+other class of transformers `lingo.architectures` derives what it can, and `lingo.probe` tries out the rest.
 """
 
 import contextlib
 import difflib
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from huggingface_hub import constants, snapshot_download
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
+from transformers.core_model_loading import revert_weight_conversion
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
-from lingo import checkpoint, own_models
+from lingo import architectures, checkpoint, own_models
+from lingo.architectures import family_of
 from lingo.checkpoint import BackboneError, one_line
 from lingo.dna_tokenizers import own_tokenizer
 from lingo.families import FAMILIES, KNOWN, Family, Known, Pooling
+from lingo.probe import Behaviour, probe
 
 # Buffers that older checkpoints store and newer code computes, and heads of the pretraining task.
 NOT_WEIGHTS = (".position_ids", ".token_type_ids", ".inv_freq", ".attn.bias", ".attn.masked_bias")
@@ -42,7 +48,8 @@ class Backbone:
         pad_id: Token id for padding.
         pooling: Which hidden state a head reads; `last` is that of the last token before padding.
         matrices: The paper's names W_q, W_k, W_v, W_o, W_f1, W_f2 to module paths in layer order. A fused
-            projection stands under each of its names; a gated MLP has two modules a layer under W_f1.
+            projection stands under each of its names; a gated MLP has two modules a layer under W_f1. A matrix that
+            the paper has no name for stands under its own.
         trained: False when config.json says `"untrained": true` (random weights for demonstrations).
         digest: sha256 of weights, configuration and tokenizer.
         source: Folder as an absolute path, or `hub id@commit`.
@@ -60,6 +67,14 @@ class Backbone:
     trained: bool
     digest: str
     source: str
+
+    def states(self, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Last hidden states [B, S, hidden_size] of ids [B, S], padded on the right behind `lengths` [B]."""
+        mask = None  # behind a causal model, padding on the right changes nothing before it
+        if not self.causal:
+            mask = (torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]).long()
+        states: torch.Tensor = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+        return states
 
 
 def load_backbone(
@@ -79,7 +94,8 @@ def load_backbone(
 
     Raises:
         BackboneError: With one line per problem: an unknown name, files missing, empty or damaged, an
-            architecture without a row, tensors missing, left over, of another shape or value, or not finite.
+            architecture that cannot be a backbone, tensors missing, left over, of another shape or value, or not
+            finite.
     """
     folder, source = _locate(str(name_or_path), revision)
     problems = _folder_problems(folder)
@@ -87,24 +103,70 @@ def load_backbone(
         raise BackboneError(*problems)
     with _quiet():
         config, tokenizer = _read_config(folder), _read_tokenizer(folder)
-        family = FAMILIES[config.model_type]
+        family = _family(folder, config)
         _compare_shapes(folder, config, family)
         model = _read_model(folder, config, family, dtype)
-    _compare_values(folder, model)
+        _compare_values(folder, model, family)
+        model = model.to(device).eval().requires_grad_(False)
+        pad_id = _pad_id(folder, config, family, model, tokenizer)
+        found = _behaviour(folder, config, family, model, tokenizer, pad_id)
     return Backbone(
         name=str(name_or_path),
-        model=model.to(device).eval().requires_grad_(False),
+        model=model,
         tokenizer=tokenizer,
-        hidden_size=getattr(config, "word_embed_proj_dim", config.hidden_size),
-        max_length=_max_length(config, family, tokenizer),
-        causal=family.causal,
-        pad_id=_pad_id(folder, config, family, tokenizer),
-        pooling=family.pooling,
-        matrices=_matrices(model, family, config.num_hidden_layers),
+        hidden_size=found.hidden_size,
+        max_length=_max_length(config, family, model, tokenizer),
+        causal=found.causal,
+        pad_id=pad_id,
+        pooling=found.pooling,
+        matrices=found.matrices,
         trained=not getattr(config, "untrained", False),
         digest=checkpoint.digest(folder),
         source=source,
     )
+
+
+def _family(folder: Path, config: Any) -> Family:
+    """The row, with the settings it makes; refused is code of its own that computes something else."""
+    own = type(config).__module__.startswith("lingo.")
+    try:
+        family = family_of(config)
+    except (ValueError, KeyError) as error:
+        raise BackboneError(f"{folder}: {one_line(error)}.") from None
+    fields = checkpoint.read_config(folder)
+    other = architectures.foreign_fields(fields, config) if fields.get("auto_map") and not own else []
+    if other:
+        raise BackboneError(
+            f"{folder}: has code of its own (`auto_map`), which is never run, and config.json says {_some(other)}, "
+            f"which {type(config).__name__} of transformers does not compute; take a model that it does."
+        )
+    for name, value in family.settings.items():
+        setattr(config, name, value)
+    return family
+
+
+def _behaviour(
+    folder: Path, config: Any, family: Family, model: nn.Module, tokenizer: Any, pad_id: int
+) -> Behaviour:
+    """What the row says, or what the probe finds where there is none."""
+    if family.derived:
+        return probe(str(folder), model, tokenizer, pad_id=pad_id, rows=_rows(folder, model))
+    return Behaviour(
+        causal=family.causal,
+        pooling=family.pooling,
+        hidden_size=getattr(config, "word_embed_proj_dim", config.hidden_size),
+        matrices=_matrices(model, family, config.num_hidden_layers),
+    )
+
+
+def _rows(folder: Path, model: Any) -> int:
+    try:
+        rows: int = model.get_input_embeddings().num_embeddings
+    except (NotImplementedError, AttributeError):
+        raise BackboneError(
+            f"{folder}: {type(model).__name__} has no embedding of token ids; take a model of text."
+        ) from None
+    return rows
 
 
 def read_without_weights(folder: Path) -> tuple[Any, Any]:
@@ -200,10 +262,12 @@ def _config_problems(folder: Path) -> None:
     config = checkpoint.read_config(folder)
     kind = _model_type(config)
     problems = []
-    if kind not in FAMILIES:
-        problems.append(f"{folder}: `model_type` must be one of {', '.join(FAMILIES)}, but got {kind!r}.")
-    if config.get("auto_map") and kind not in own_models.MODEL_TYPES:
-        problems.append(f"{folder}: needs code of its own ({config['auto_map']}), which is never run.")
+    if not architectures.is_native(kind):
+        own = f"; code of its own ({config['auto_map']}) is never run" if config.get("auto_map") else ""
+        problems.append(
+            f"{folder}: `model_type` must be one that transformers {transformers.__version__} computes (bert, llama "
+            f"and some {architectures.COUNT} more), but got {kind!r}{own}."
+        )
     if config.get("is_decoder") and kind in FAMILIES and not FAMILIES[kind].causal:
         problems.append(
             f"{folder}: must read both directions, but config.json says `is_decoder`, and its first token would see "
@@ -258,20 +322,22 @@ def _read_tokenizer(folder: Path) -> Any:
 def _read_model(folder: Path, config: Any, family: Family, dtype: torch.dtype) -> nn.Module:
     try:
         if config.model_type in own_models.MODEL_TYPES and (
-            model := own_models.read_tied(folder, config, dtype)
+            own := own_models.read_tied(folder, config, dtype)
         ):
-            return model
-        return AutoModel.from_pretrained(
+            held: nn.Module = own
+            return held
+        model: nn.Module = getattr(transformers, family.auto).from_pretrained(
             folder,
             config=config,
             dtype=dtype,
-            attn_implementation="sdpa",
+            attn_implementation=family.attention,
             local_files_only=True,
             trust_remote_code=False,
             **family.init,
         )
     except Exception as error:  # shapes and names were checked before: what is left is rare and unnamed
         raise BackboneError(f"{folder}: the model cannot be loaded ({one_line(error)}).") from None
+    return model
 
 
 def _plain(name: str, model: Any) -> str:
@@ -288,23 +354,58 @@ def _is_head(name: str) -> bool:
     return name.startswith(HEADS) or name.endswith(NOT_WEIGHTS)
 
 
+def _tensors(
+    folder: Path, model: Any, family: Family, *, meta: bool = False
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """The checkpoint's tensors by the headless model's names, without those of heads.
+
+    Where a class is not known, heads are what stands beside the headless model in a checkpoint that has both.
+    """
+    inside = f"{model.base_model_prefix}."
+    beside = family.derived and any(
+        name.startswith(inside) for name, _ in checkpoint.tensors(folder, meta=True)
+    )
+    for name, tensor in checkpoint.tensors(folder, meta=meta):
+        plain = _plain(name, model)
+        if not _is_head(plain) and (name.startswith(inside) or not beside):
+            yield plain, tensor
+
+
+def _held(model: Any, family: Family, names: Collection[str]) -> dict[str, torch.Tensor]:
+    """The model's tensors, spelled and cut as the checkpoint has them: transformers fuses some at loading."""
+    held: dict[str, torch.Tensor] = model.state_dict()
+    if family.derived and held.keys() != names:
+        stored = revert_weight_conversion(model, held)
+        stored = {_plain(name, model): tensor for name, tensor in stored.items()}
+        held = min(held, stored, key=lambda one: len(one.keys() ^ names))
+    return {name: tensor for name, tensor in held.items() if not _is_head(name)}
+
+
+def _tied(model: nn.Module, names: Collection[str]) -> set[str]:
+    """Names of parameters that are another one which the checkpoint has."""
+    groups: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        groups.setdefault(id(parameter), []).append(name)
+    return {name for group in groups.values() if any(name in names for name in group) for name in group}
+
+
 def _compare_shapes(folder: Path, config: Any, family: Family) -> None:
     """Refuse a checkpoint whose tensor names or shapes are not exactly those of the model."""
     try:
         with torch.device("meta"):
-            model = AutoModel.from_config(
-                config, attn_implementation="sdpa", trust_remote_code=False, **family.init
+            model = getattr(transformers, family.auto).from_config(
+                config, attn_implementation=family.attention, trust_remote_code=False, **family.init
             )
     except Exception as error:  # the classes refuse impossible sizes with errors of any kind
         raise BackboneError(
             f"{folder / 'config.json'}: does not describe a model ({one_line(error)})."
         ) from None
-    wanted = {name: list(tensor.shape) for name, tensor in model.state_dict().items() if not _is_head(name)}
-    found = {
-        _plain(name, model): list(tensor.shape) for name, tensor in checkpoint.tensors(folder, meta=True)
-    }
-    missing = [name for name in wanted if name not in found]
-    extra = [name for name in found if name not in wanted and not _is_head(name)]
+    found = {name: list(tensor.shape) for name, tensor in _tensors(folder, model, family, meta=True)}
+    wanted = {name: list(tensor.shape) for name, tensor in _held(model, family, found).items()}
+    ignored = re.compile("|".join(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ["(?!)"]))
+    tied = _tied(model, found) if family.derived else ()
+    missing = [name for name in wanted if name not in found and name not in tied]
+    extra = [name for name in found if name not in wanted and not (family.derived and ignored.search(name))]
     shapes = [
         f"{name} (config.json says {wanted[name]}, the checkpoint has {found[name]})"
         for name in wanted
@@ -320,18 +421,18 @@ def _compare_shapes(folder: Path, config: Any, family: Family) -> None:
         raise BackboneError(*problems)
 
 
-def _compare_values(folder: Path, model: Any) -> None:
+def _compare_values(folder: Path, model: Any, family: Family) -> None:
     """Refuse a model that does not hold the checkpoint's values, whatever the library reported."""
-    held = model.state_dict()
+    names = {name for name, _ in _tensors(folder, model, family, meta=True)} if family.derived else ()
+    held = _held(model, family, names)
     other, broken = [], []
-    for name, tensor in checkpoint.tensors(folder):
-        plain = _plain(name, model)
-        if plain not in held or _is_head(plain):
+    for name, tensor in _tensors(folder, model, family):
+        if name not in held:
             continue
         if not torch.isfinite(tensor).all():
-            broken.append(plain)
-        elif not torch.equal(held[plain], tensor.to(held[plain].dtype)):
-            other.append(plain)
+            broken.append(name)
+        elif not torch.equal(held[name], tensor.to(held[name].dtype)):
+            other.append(name)
     kinds = (("has values that are not finite in", broken), ("was not loaded into", other))
     problems = [f"{folder}: the checkpoint {what}: {_some(names)}." for what, names in kinds if names]
     if problems:
@@ -355,10 +456,12 @@ def _matrices(model: nn.Module, family: Family, layers: int) -> dict[str, list[s
     return found
 
 
-def _max_length(config: Any, family: Family, tokenizer: Any) -> int:
-    positions: int = config.max_position_embeddings
-    if family.padded_positions:
-        positions -= config.pad_token_id + 1
+def _max_length(config: Any, family: Family, model: nn.Module, tokenizer: Any) -> int:
+    if family.derived:
+        positions = architectures.positions_of(config, model)
+    else:
+        positions = config.max_position_embeddings
+        positions -= config.pad_token_id + 1 if family.padded_positions else 0
     told = tokenizer.model_max_length
     if not (isinstance(told, int | float) and min(positions, told) >= 1):
         raise BackboneError(
@@ -368,17 +471,19 @@ def _max_length(config: Any, family: Family, tokenizer: Any) -> int:
     return int(min(positions, told))
 
 
-def _pad_id(folder: Path, config: Any, family: Family, tokenizer: Any) -> int:
+def _pad_id(folder: Path, config: Any, family: Family, model: nn.Module, tokenizer: Any) -> int:
     """The padding id. Padding is never attended to nor pooled, so any id serves where none is set."""
-    rows, largest = config.vocab_size, max(tokenizer.get_vocab().values())
+    rows = _rows(folder, model) if family.derived else config.vocab_size
+    largest = max(tokenizer.get_vocab().values())
     if largest >= rows:
         raise BackboneError(
             f"{folder}: token ids must be below {rows} (vocab_size), but the tokenizer has {largest}."
         )
-    choices = [tokenizer.pad_token_id, config.pad_token_id, tokenizer.eos_token_id, 0]
+    wanted = getattr(config, "pad_token_id", None)
+    choices = [tokenizer.pad_token_id, wanted, tokenizer.eos_token_id, 0]
     chosen: int = next(choice for choice in choices if isinstance(choice, int) and 0 <= choice < rows)
-    wanted = config.pad_token_id
-    if family.padded_positions and chosen != wanted:
+    counted = architectures.counts_from_padding(model) if family.derived else family.padded_positions
+    if counted and chosen != wanted:
         raise BackboneError(
             f"{folder}: tokenizer and config.json must have one padding id, but got {chosen} and {wanted}."
         )

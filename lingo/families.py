@@ -18,6 +18,10 @@ class Family:
         matrices: The paper's names (section 4.3.2) to module paths below a layer.
         init: Arguments of the model class, such as no pooler.
         padded_positions: Whether positions count from the padding id + 1, so that the id itself matters.
+        settings: Fields of config.json that are set to these values.
+        auto: Class of transformers that loads it.
+        attention: Implementation of attention.
+        derived: Whether nobody wrote this row (`lingo.architectures`): a probe then finds out what is missing.
     """
 
     causal: bool
@@ -26,6 +30,10 @@ class Family:
     matrices: dict[str, tuple[str, ...]]
     init: dict[str, Any] = field(default_factory=dict)
     padded_positions: bool = False
+    settings: dict[str, Any] = field(default_factory=dict)
+    auto: str = "AutoModel"
+    attention: str = "sdpa"
+    derived: bool = False
 
 
 BERT_MATRICES: dict[str, tuple[str, ...]] = {

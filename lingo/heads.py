@@ -35,15 +35,8 @@ def pool(hidden: Tensor, lengths: Tensor, how: Pooling) -> Tensor:
 
 
 def pooled_states(backbone: Backbone, ids: Tensor, lengths: Tensor, how: Pooling | None = None) -> Tensor:
-    """[B, H] from ids [B, S] and lengths [B] of a backbone whose modules may be adapted.
-
-    Behind a causal backbone padding on the right changes nothing, so that it needs no mask.
-    """
-    mask = None
-    if not backbone.causal:
-        mask = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
-    hidden = backbone.model(input_ids=ids, attention_mask=mask).last_hidden_state
-    return pool(hidden, lengths, how or backbone.pooling)
+    """[B, H] from ids [B, S] and lengths [B] of a backbone whose modules may be adapted."""
+    return pool(backbone.states(ids, lengths), lengths, how or backbone.pooling)
 
 
 def apply_head(pooled: Tensor, layout: Layout, bank: _Bank, rows: slice) -> Tensor:

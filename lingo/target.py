@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from lingo.adapters import PackedLinear
+from lingo.architectures import family_of
 from lingo.backbones import Backbone
 from lingo.data import TaskData
-from lingo.families import FAMILIES
 
 PROBLEM_TYPES = {
     "classification": "single_label_classification",
@@ -25,19 +25,22 @@ class ExportError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """What reads an export: `AutoModel`, and the head from a file of its own.
+    """What reads an export: `AutoModel` (of an encoder-decoder its encoder's class), and the head from a file of its
+    own.
 
     The classification classes of transformers are no place for a head: those of causal models (OPT, Llama, GPT-2)
     have no bias, those of encoders a further layer.
 
     Attributes:
         architecture: The class behind it, `OPTModel`.
+        auto: The class that loads it, `AutoModel`.
         options: Arguments of `from_pretrained` beside the model's name.
         config: The model's configuration with the task's number and kind of outputs.
         own: Whether the class is this project's, which only `load_backbone` knows how to read.
     """
 
     architecture: str
+    auto: str
     options: dict[str, Any]
     config: Any
     own: bool
@@ -45,7 +48,7 @@ class Target:
     @property
     def load(self) -> dict[str, Any]:
         """How the backbone is loaded, for `lingo.json`."""
-        return {"auto": "AutoModel", "options": self.options, "own": self.own}
+        return {"auto": self.auto, "options": self.options, "own": self.own}
 
 
 def target_of(backbone: Backbone, data: TaskData, labels: Sequence[str] = ()) -> Target:
@@ -57,26 +60,29 @@ def target_of(backbone: Backbone, data: TaskData, labels: Sequence[str] = ()) ->
         labels: Names of the outputs, in order; none, or one for each.
     """
     config = _config(backbone, data, labels)
-    family = FAMILIES.get(config.model_type)
+    family = family_of(config)
     return Target(
         architecture=type(backbone.model).__name__,
-        options={"pad_token_id": data.pad_id} | (family.init if family else {}),
+        auto=family.auto,
+        options={"pad_token_id": data.pad_id} | family.init | family.settings,
         config=config,
         own=type(backbone.model).__module__.startswith("lingo."),
     )
 
 
 def backbone_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Weights and buffers by their names in the backbone, the same with or without adapters on it."""
+    """Weights and buffers by their names in the backbone, the same with or without adapters on it; tied ones once."""
     packed = {path for path, module in model.named_modules() if isinstance(module, PackedLinear)}
-    found = {}
+    found: dict[str, Tensor] = {}
+    seen = set()
     for name, tensor in model.state_dict().items():
         path, _, leaf = name.rpartition(".")
         owner, _, last = path.rpartition(".")
-        if last == "base" and owner in packed:
-            found[f"{owner}.{leaf}"] = tensor
-        elif path not in packed:
-            found[name] = tensor
+        place = (tensor.data_ptr(), tensor.shape)
+        if path in packed or (tensor.numel() and place in seen):
+            continue
+        seen.add(place)
+        found[f"{owner}.{leaf}" if last == "base" and owner in packed else name] = tensor
     return found
 
 

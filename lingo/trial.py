@@ -1,5 +1,6 @@
 """The configuration of one trial: what is trained, how, and on which budget of ranks."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
@@ -43,7 +44,8 @@ class TrialConfig:
         final_finetune_ratio: (T_total - T) / T_total: share of all steps after the last allocation.
         rank_update: `in_place`, `held` or `published_code`; `None` takes the method's default.
         orthogonality: Weight of the orthogonality term of the SVD forms.
-        targets: Adapted matrices by the paper's names, see `PAPER_MATRICES`.
+        targets: Adapted matrices by the paper's names, see `PAPER_MATRICES`, or by names of the backbone's own
+            (`Backbone.matrices`), which are checked once it is loaded.
         k: Length of the counted k-mers (`kmer_logreg` only).
         C: Inverse strength of its L2 penalty, as scikit-learn has it (1/C for ridge regression).
         filters, kernel_width: Channels, and bases that the first layer sees (`onehot_cnn` only).
@@ -115,10 +117,10 @@ class TrialConfig:
             for name, value, holds, rule in self._rules()
             if not holds
         ]
-        unknown = [target for target in self.targets if target not in PAPER_MATRICES]
-        if unknown or not self.targets:
+        if not self.targets or not all(map(_may_be_matrix, self.targets)):
             found.append(
-                f"`targets` must be some of {', '.join(PAPER_MATRICES)}, but got {list(self.targets)}."
+                f"`targets` must be some of {', '.join(PAPER_MATRICES)} or names that the backbone has for others of "
+                f"its matrices, but got {list(self.targets)}."
             )
         if self.kind.has_budget:
             found += self._budget_problems(total_steps)
@@ -217,6 +219,12 @@ class TrialConfig:
         first = int(self.initial_warmup_ratio * total_steps)
         last = total_steps - int(self.final_finetune_ratio * total_steps)
         return first, last
+
+
+def _may_be_matrix(target: Any) -> bool:
+    """Whether it is a paper's name, or may be a part of a module's path."""
+    named = isinstance(target, str) and re.fullmatch(r"[A-Za-z]\w*(\.\w+)*", target) is not None
+    return named and (target in PAPER_MATRICES or not target.startswith("W_"))
 
 
 def _single(value: Any) -> float:

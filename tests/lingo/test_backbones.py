@@ -13,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 from lingo import backbones
 from lingo.backbones import inspect_backbone, load_backbone
 from lingo.checkpoint import BackboneError
-from lingo.families import FAMILIES, KNOWN
+from lingo.families import KNOWN
 
 SMALL = {
     "vocab_size": 40,
@@ -295,9 +295,21 @@ def test_another_architecture(stories, saved, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "mamba"}, f"`model_type` must be one of {', '.join(FAMILIES)}, but got 'mamba'."),
+        ({"model_type": "mambo"}, "`model_type` must be one that transformers"),
+        (
+            {"model_type": "bart", "is_encoder_decoder": True},
+            "an encoder with a decoder, and transformers has no",
+        ),
+        ({"model_type": "vit"}, "lacks tensors"),
         ({"model_type": None}, "but got None."),
-        ({"auto_map": {"AutoModel": "bert_layers.BertModel"}}, "which is never run."),
+        (
+            {"model_type": "own", "auto_map": {"AutoModel": "layers.Model"}},
+            "but got 'own'; code of its own ({'AutoModel': 'layers.Model'}) is never run.",
+        ),
+        (
+            {"auto_map": {"AutoModel": "layers.Model"}, "use_rotary_gates": True},
+            "which is never run, and config.json says use_rotary_gates, which LlamaConfig of transformers does not",
+        ),
         ({"quantization_config": {"bits": 4}}, "has a `quantization_config`."),
         ({"hidden_size": "wide"}, "does not describe a model"),
         ({"hidden_size": 48}, "has tensors of another shape"),
@@ -307,6 +319,16 @@ def test_another_architecture(stories, saved, tmp_path):
 def test_config_that_cannot_be_used(stories, changes, message):
     edit_config(stories, **changes)
     assert message in refusal(stories)
+
+
+def test_code_of_its_own_is_no_reason_where_the_native_class_computes_it(stories):
+    """GenomeOcean is a Mistral, DNABERT-1 a BERT: what their code adds is a tokenizer or a head."""
+    before = load_backbone(stories).model.state_dict()
+    edit_config(stories, auto_map={"AutoModel": "layers.Model"}, rnn="lstm", split=10, num_rnn_layer=1)
+    (stories / "layers.py").write_text("raise SystemExit")
+    assert inspect_backbone(stories) == []
+    after = load_backbone(stories).model.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
 @pytest.mark.parametrize("length", [0, -1, "many"])

@@ -185,7 +185,7 @@ def test_tied_tensors_of_two_values_are_refused(public):
     [
         ("ntv2", {"position_embedding_type": "absolute"}, "`position_embedding_type` must be 'rotary'"),
         ("ntv2", {"token_dropout": True}, "`token_dropout` must be False"),
-        ("ntv2", {"auto_map": {"AutoModel": "owner/model--other.Model"}}, "needs code of its own"),
+        ("ntv2", {"auto_map": {"AutoModel": "owner/model--other.Model"}}, "lacks tensors"),
         ("hyenadna", {"hyena_order": 3}, "`hyena_order` must be 2"),
         ("caduceus_ph", {"auto_map": {"AutoModel": "other.Model"}}, "got None"),
         ("caduceus_ph", {"bidirectional_weight_tie": False}, "`bidirectional_weight_tie` must be True"),
