@@ -13,11 +13,10 @@ from torch import Tensor
 from lingo import text_files
 from lingo.about import FORMAT
 from lingo.card import FACTS, HEAD, ROWS, source_of
-from lingo.checkpoint import one_line
 from lingo.data import Kind, Scale
 from lingo.families import Pooling
 from lingo.prompts import Prompt
-from lingo.text_files import file_digest
+from lingo.text_files import file_digest, one_line
 
 WEIGHTS = "adapter_model.safetensors"
 BEFORE = "base_model.model."

@@ -24,10 +24,11 @@ from transformers.utils import logging as transformers_logging
 
 from lingo import architectures, checkpoint, own_models
 from lingo.architectures import family_of
-from lingo.checkpoint import BackboneError, one_line
+from lingo.checkpoint import BackboneError
 from lingo.dna_tokenizers import own_tokenizer
 from lingo.families import FAMILIES, KNOWN, Family, Known, Pooling
 from lingo.probe import Behaviour, probe
+from lingo.text_files import one_line
 
 # Buffers that older checkpoints store and newer code computes, and heads of the pretraining task.
 NOT_WEIGHTS = (".position_ids", ".token_type_ids", ".inv_freq", ".attn.bias", ".attn.masked_bias")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from lingo.text_files import file_digest, read_json
+from lingo.text_files import file_digest, one_line, read_json
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 TOKENIZERS = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"), ("vocab.txt",))
@@ -137,9 +137,3 @@ def _safetensors(file: Path, meta: bool) -> Iterator[tuple[str, torch.Tensor]]:
                 yield name, torch.empty(checkpoint.get_slice(name).get_shape(), device="meta")
             else:
                 yield name, checkpoint.get_tensor(name)
-
-
-def one_line(error: BaseException, limit: int = 160) -> str:
-    """An exception's message on one line of at most `limit` characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"

@@ -32,7 +32,7 @@ from lingo.adapter_folder import (
 from lingo.adapters import PackedLinear
 from lingo.backbones import Backbone, load_backbone
 from lingo.card import HEAD, source_of
-from lingo.checkpoint import BackboneError, one_line
+from lingo.checkpoint import BackboneError
 from lingo.data import Split
 from lingo.embeddings import append_rows, rows_of
 from lingo.heads import pooled_states
@@ -40,6 +40,7 @@ from lingo.nucleotides import Units, units_for
 from lingo.quantized import load_frozen
 from lingo.sequences import reverse_complement, sequence_problem, uniform
 from lingo.strands import average_strands
+from lingo.text_files import one_line
 from lingo.tokenization import tokenize
 from lingo.trial import Frozen
 

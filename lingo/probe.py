@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from lingo.architectures import group_by_name
-from lingo.checkpoint import BackboneError, one_line
+from lingo.checkpoint import BackboneError
 from lingo.families import Pooling
+from lingo.text_files import one_line
 
 ROWS, TOKENS, SHORT = 2, 13, 7
 """Rows of the probe, their tokens, and tokens of a row that is padded: a prime, so that a class which fills up rows

@@ -1,6 +1,5 @@
 """Reading sequences with labels from any table: good rows, and for the others a message that names file and line."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -91,12 +90,6 @@ class Rows:
         take = getattr(self.sequences, "take", None)
         chosen = [self.sequences[i] for i in indices.tolist()] if take is None else take(indices)
         return Rows(chosen, self.labels[indices])
-
-
-def file_digest(path: Path) -> str:
-    """sha256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 from harness.core.errors import InputError
 from harness.core.home import path_of
 from harness.data.columns import shown
-from harness.data.labelled_files import Joined, LabelledTable, Rows, Texts, file_digest, letters_note
+from harness.data.labelled_files import Joined, LabelledTable, Rows, Texts, letters_note
 from harness.data.labels import Column, Meaning, meaning
 from harness.data.table_files import ENDINGS, PACKED_ENDINGS
 from harness.data.tasks import SPLITS, TaskRow
 from lingo.data import Kind
 from lingo.sequences import reverse_complement
+from lingo.text_files import file_digest
 
 NAMES = {
     "train": ("train", "training"),

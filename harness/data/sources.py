@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from harness.core.errors import InputError, typed
-from harness.data.labelled_files import Rows, file_digest, read_rows
+from harness.data.labelled_files import Rows, read_rows
 from harness.data.leakage import kept_for_training
 from harness.data.own_data import own_places, read_own
 from harness.data.packed import META, PackedSequences, PackedSplit
 from harness.data.split_checks import look_at_labels
 from harness.data.tasks import SPLITS, Strands, TaskRow
+from lingo.text_files import file_digest
 
 SUFFIXES = (".csv", ".parquet")
 

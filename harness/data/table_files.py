@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 
 from harness.core.errors import InputError
 from harness.data.columns import EXPECTED, KNOWN, plain, shown
-from lingo.checkpoint import one_line
 from lingo.sequences import sequence_problem
+from lingo.text_files import one_line
 
 BLOCK = 1 << 20
 """Bytes of a text read at once."""
