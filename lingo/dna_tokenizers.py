@@ -4,6 +4,8 @@ Each is built from what its model's vocabulary is by rule, and gives the ids of 
 `tokenizer.json`, which transformers reads by itself, comes first.
 """
 
+import json
+import re
 import string
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
@@ -11,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import PreTrainedTokenizer, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizer, PreTrainedTokenizerFast, Qwen2Tokenizer
 
 from lingo.text_files import read_json, read_text
 
@@ -29,6 +31,13 @@ GENERATOR_SPECIAL = tuple(f"<{name}>" for name in (*_NAMES.split(), *(f"sp{i}" f
 
 DNABERT_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 DNABERT_LENGTH = 512
+
+CARBON_TAGS = ("<dna>", "</dna>")
+CARBON_FIRST = 151_669
+"""Tokens of the language that Carbon's tokenizer begins with."""
+CARBON_ROWS = 155_776
+CARBON_PAD = "<|endoftext|>"
+CARBON_SIGN = "dna:"
 
 
 def kmers(k: int) -> list[str]:
@@ -138,6 +147,90 @@ class DNABert1Tokenizer(PreTrainedTokenizer):
         return (str(path),)
 
 
+class CarbonTokenizer(PreTrainedTokenizer):
+    """Carbon's tokenizer: byte pairs of a language, and 6-mers between `<dna>` and `</dna>`.
+
+    DNA is read in upper case; a last piece of 1 to 5 bases is filled up with A on its right, and a 6-mer with another
+    letter than A, C, G and T is `<oov>`. A missing `</dna>` stands at the end, a missing `<dna>` at the start. No
+    special token is ever added.
+
+    Args:
+        bpe: The language's tokenizer, of ids below `first`.
+        first: Id of `<dna>`, before `</dna>`, `<oov>` and the 6-mers.
+        options: As `PreTrainedTokenizer` takes them.
+    """
+
+    model_input_names = ["input_ids", "attention_mask"]  # noqa: RUF012 (as transformers declares it)
+    dna_tags = CARBON_TAGS
+    """What `lingo.tokenization.tokenize` puts around a sequence."""
+
+    def __init__(self, bpe: Any, first: int = CARBON_FIRST, **options: Any) -> None:
+        self.bpe, self.first = bpe, first
+        # A 6-mer has another id than the same letters of the language: 6-mers are spelt with a sign before them.
+        own = [*CARBON_TAGS, "<oov>", *(f"{CARBON_SIGN}{kmer}" for kmer in kmers(6))]
+        self._own = {word: first + number for number, word in enumerate(own)}
+        self._own_words = own
+        pad = {"pad_token": CARBON_PAD, "eos_token": CARBON_PAD} if CARBON_PAD in bpe.get_vocab() else {}
+        super().__init__(**{"padding_side": "right", "unk_token": "<oov>"} | pad | options)
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids, those that only fill up a multiple of 128 included."""
+        return -(-(self.first + len(self._own)) // 128) * 128
+
+    def get_vocab(self) -> dict[str, int]:
+        """Token to id."""
+        return self.bpe.get_vocab() | self._own
+
+    def _tokenize(self, text: str, **_: Any) -> list[str]:
+        begin, end = CARBON_TAGS
+        found: list[str] = []
+        rest, inside = "", False
+        for piece in re.split(f"({begin}|{end})", text):
+            if piece not in CARBON_TAGS:
+                rest = piece
+                continue
+            found += [*self._piece(rest, dna=inside or piece == end), piece]
+            inside, rest = piece == begin, ""
+        return found + self._piece(rest, dna=inside)
+
+    def _piece(self, text: str, *, dna: bool) -> list[str]:
+        if not dna:
+            return list(self.bpe.tokenize(text)) if text else []
+        text = text.strip().upper()
+        words = [f"{CARBON_SIGN}{text[at : at + 6].ljust(6, 'A')}" for at in range(0, len(text), 6)]
+        return [word if word in self._own else "<oov>" for word in words]
+
+    def _convert_token_to_id(self, token: str) -> int:
+        if token in self._own:
+            return self._own[token]
+        found: int = self.bpe.convert_tokens_to_ids(token)
+        return found
+
+    def _convert_id_to_token(self, index: int) -> str:
+        if 0 <= index - self.first < len(self._own_words):
+            return self._own_words[index - self.first]
+        return str(self.bpe.convert_ids_to_tokens(index))
+
+    def build_inputs_with_special_tokens(
+        self, token_ids_0: list[int], token_ids_1: list[int] | None = None
+    ) -> list[int]:
+        """The ids as they are."""
+        return token_ids_0
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **options: Any) -> Any:
+        """Write the language's files, and settings by which `own_tokenizer` knows this tokenizer."""
+        written = self.bpe.save_pretrained(save_directory, *args, **options)
+        path = Path(save_directory) / "tokenizer_config.json"
+        settings = read_json(path) | {
+            "tokenizer_class": type(self).__name__,
+            "first_dna_id": self.first,
+            "model_max_length": self.model_max_length,
+        }
+        path.write_text(json.dumps(settings, indent=2), encoding="utf-8")
+        return written
+
+
 def own_tokenizer(folder: Path) -> Any:
     """The tokenizer that this module builds for a backbone's folder, or `None` where transformers reads its files."""
     build = _builder(folder)
@@ -146,16 +239,22 @@ def own_tokenizer(folder: Path) -> Any:
 
 def is_built(folder: Path) -> bool:
     """Whether a backbone's tokenizer is built here from no file of its own."""
-    return not (folder / "vocab.txt").exists() and _builder(folder) is not None
+    has_own = any((folder / name).exists() for name in ("vocab.txt", "vocab.json", "tokenizer.json"))
+    return not has_own and _builder(folder) is not None
 
 
 def _builder(folder: Path) -> Callable[[], Any] | None:
-    if (folder / "tokenizer.json").exists():
-        return None
     settings, config = (_fields(folder / name) for name in ("tokenizer_config.json", "config.json"))
     told = settings.get("model_max_length")
     length = told if isinstance(told, int) and told > 0 else NO_LIMIT
     name = _class_name(settings)
+    if name == CarbonTokenizer.__name__ or (
+        config.get("vocab_size") == CARBON_ROWS and "auto_map" in settings
+    ):
+        first = settings.get("first_dna_id", CARBON_FIRST)
+        return lambda: CarbonTokenizer(_language(folder), first, model_max_length=length)
+    if (folder / "tokenizer.json").exists():
+        return None
     if name == "CaduceusTokenizer" or "rcps" in config:
         return lambda: letters(upper=True, max_length=length)
     if name == "HyenaDNATokenizer" or config.get("model_type") == "hyenadna":
@@ -165,6 +264,13 @@ def _builder(folder: Path) -> Callable[[], Any] | None:
     if k := _dnabert_k(folder / "vocab.txt"):
         return lambda: DNABert1Tokenizer(k, model_max_length=min(length, DNABERT_LENGTH))
     return None
+
+
+def _language(folder: Path) -> Any:
+    """The tokenizer of byte pairs in a folder, whatever class its settings name."""
+    if (folder / "tokenizer.json").exists():
+        return PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+    return Qwen2Tokenizer(vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"))
 
 
 def _fields(path: Path) -> Mapping[str, Any]:

@@ -36,6 +36,8 @@ def tokenize(
         ValueError: If `max_length` leaves no room for a single base.
     """
     prompt = prompt or NO_PROMPT
+    if tags := getattr(tokenizer, "dna_tags", None):  # what marks DNA in a text (Carbon)
+        prompt = Prompt(prompt.prefix + tags[0], tags[1] + prompt.suffix)
     dtype = id_dtype(tokenizer)
     parts, lengths = [], []
     for start in range(0, len(sequences), CHUNK):

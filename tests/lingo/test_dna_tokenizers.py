@@ -2,10 +2,24 @@
 
 import json
 
+import numpy as np
 import pytest
+import transformers as tr
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
-from lingo.dna_tokenizers import DNABert1Tokenizer, generator, is_built, kmers, letters, own_tokenizer
+from lingo.backbones import load_backbone
+from lingo.dna_tokenizers import (
+    CarbonTokenizer,
+    DNABert1Tokenizer,
+    generator,
+    is_built,
+    kmers,
+    letters,
+    own_tokenizer,
+)
 from lingo.nucleotides import reads_language, units_for
+from lingo.prompts import Prompt
 from lingo.tokenization import tokenize
 
 
@@ -130,6 +144,63 @@ def test_dnabert_1_is_recognised_by_its_vocabulary(tmp_path, k):
     words = (tmp_path / "vocab.txt").read_text().split()
     (tmp_path / "vocab.txt").write_text("\n".join(reversed(words)))
     assert own_tokenizer(tmp_path) is None
+
+
+@pytest.fixture
+def language():
+    """Stands for the language of Carbon's tokenizer, whose files are not here: single letters."""
+    words = ["<|endoftext|>", *"ACGTN hiexlo!aocs", "Sequence"]
+    inner = Tokenizer(
+        models.WordLevel({word: i for i, word in enumerate(dict.fromkeys(words))}, unk_token="!")
+    )
+    inner.pre_tokenizer = pre_tokenizers.Split(Regex("Sequence|."), "isolated")
+    return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<|endoftext|>", model_max_length=99)
+
+
+def test_carbon(examples, language):
+    found = examples("tokenizers/carbon.json")
+    tokenizer = CarbonTokenizer(language)
+    for row in found["examples"]:
+        expected = []
+        for one in row["ids"]:
+            expected += [one] if isinstance(one, int) else ids(language, one["bpe_text"])
+        text = f"<dna>{row['text']}</dna>" if row["auto_dna_tags"] else row["text"]
+        assert ids(tokenizer, text) == expected, row
+    assert tokenizer.vocab_size == found["vocab_size"]
+    assert tokenizer.convert_ids_to_tokens([151669, 151671, 151672]) == ["<dna>", "<oov>", "dna:AAAAAA"]
+    assert (tokenizer.pad_token_id, tokenizer.eos_token_id) == (0, 0)
+
+
+def test_carbon_is_saved_and_recognised_and_marks_dna_in_a_prompt(language, tmp_path):
+    tokenizer = CarbonTokenizer(language, first=40, model_max_length=99)
+    tokenizer.save_pretrained(tmp_path)
+    again = own_tokenizer(tmp_path)
+    text = "hi <dna>ACGTACGTNA</dna>!"
+    assert ids(again, text) == ids(tokenizer, text) == [*ids(language, "hi "), 40, *ids(again, "ACGTACGTNA</dna>"),
+                                                        *ids(language, "!")]  # fmt: skip
+    assert again.model_max_length == 99 and again.pad_token_id == tokenizer.pad_token_id == 0
+    prompt = Prompt("Sequence ", "!")
+    found, offsets = tokenize(["ACGTAC", "ACGTACGTACGTACGT"], again, prompt, 7)
+    rows = np.split(found, offsets[1:-1])
+    assert rows[0].tolist() == ids(again, "Sequence <dna>ACGTAC</dna>!")
+    assert rows[1].tolist() == ids(again, "Sequence <dna>ACGTACGTACGT</dna>!") and len(rows[1]) == 7
+    (tmp_path / "tokenizer_config.json").write_text(
+        '{"auto_map": {"AutoTokenizer": ["tokenizer.Any", null]}}'
+    )
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "vocab_size": 155776}')
+    assert ids(own_tokenizer(tmp_path), "<dna>AAAAAA") == [151669, 151672]
+
+
+def test_llama_of_generator_is_a_backbone(tmp_path):
+    config = tr.LlamaConfig(vocab_size=4128, hidden_size=8, num_hidden_layers=1, num_attention_heads=1,
+                            intermediate_size=8, max_position_embeddings=64)  # fmt: skip
+    tr.LlamaForCausalLM(config).save_pretrained(tmp_path)
+    settings = {"auto_map": {"AutoTokenizer": ["tokenizer.DNAKmerTokenizer", None]}, "model_max_length": 50}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    (tmp_path / "tokenizer.py").write_text("raise SystemExit")
+    backbone = load_backbone(tmp_path)
+    assert ids(backbone.tokenizer, "AAAAAA") == [1, 32, 2]
+    assert (backbone.max_length, backbone.pad_id) == (50, 3)
 
 
 def test_units_use_the_vocabulary():
