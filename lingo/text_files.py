@@ -58,3 +58,11 @@ def one_line(error: BaseException, limit: int = 160) -> str:
     """An exception's message on one line of at most `limit` characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def read_object(path: Path | str) -> dict[str, Any]:
+    """As `read_json`, of a file that must hold an object. Raises `OSError`, `ValueError`."""
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise ValueError("must hold a JSON object")
+    return found

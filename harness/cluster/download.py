@@ -11,7 +11,7 @@ from harness.cluster.jobs_api import Jobs
 from harness.cluster.results_archive import MOST, unwrap
 from harness.cluster.session import Session
 from harness.core.errors import InputError
-from harness.runs.layout import NOT_DOWNLOADED
+from harness.runs.layout import NOT_DOWNLOADED, RunFolder
 from harness.runs.mlflow_paths import rehome
 from lingo.text_files import file_digest
 
@@ -25,7 +25,7 @@ def bring_home(session: Session) -> int:
     session.remote.pull(session.folder, session.out, exclude=[f"/{name}" for name in NOT_DOWNLOADED])
     there = manifest(session)
     _compare(there, session.out)
-    rehome(session.out / "mlflow.db", session.out.resolve())
+    rehome(RunFolder(session.out).store, session.out.resolve())
     return len(there)
 
 
@@ -41,7 +41,7 @@ def bring_parcel(session: Session, jobs: Jobs) -> int | None:
         return None
     unwrap(text, session.out)
     _compare(told["files"], session.out)
-    rehome(session.out / "mlflow.db", session.out.resolve())
+    rehome(RunFolder(session.out).store, session.out.resolve())
     return len(told["files"])
 
 
@@ -50,14 +50,14 @@ def bring_back(session: Session) -> bool:
 
     A head that has something of this benchmark keeps it.
     """
-    if not (session.out / "benchmark.json").is_file():
+    if not RunFolder(session.out).benchmark.is_file():
         return False
     folder = shlex.quote(session.folder)
     if session.remote.run(f"test -e {folder}/benchmark.json && echo there || true").strip():
         return False
     exclude = [*(f"/{name}" for name in NOT_DOWNLOADED), "/cluster.json", "/mlflow.db*"]
     session.remote.push(session.out, session.folder, exclude=exclude)
-    database = session.out / "mlflow.db"
+    database = RunFolder(session.out).store
     if database.is_file():
         with tempfile.TemporaryDirectory() as scratch:
             copy = Path(scratch) / database.name

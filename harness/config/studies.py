@@ -17,6 +17,7 @@ from harness.core.errors import InputError, nearest
 from harness.core.store_address import opened
 from harness.data.find_tasks import find_task
 from harness.data.tasks import TaskRow, strands_of
+from harness.runs.layout import RunFolder
 from harness.runs.record import config_hash
 from harness.runs.selection import group_of
 from harness.runs.store import frozen_in, refuse_foreign
@@ -91,7 +92,7 @@ class Plan:
 
     def write(self) -> None:
         """Write `plan.json` into the output folder."""
-        write_whole(self.out / "plan.json", json.dumps(self.to_dict(), indent=1) + "\n", mode=0o600)
+        write_whole(RunFolder(self.out).plan, json.dumps(self.to_dict(), indent=1) + "\n", mode=0o600)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings, paths absolute, and the studies: their sizes, and their search spaces as they are used."""

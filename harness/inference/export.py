@@ -9,7 +9,7 @@ from harness.core.errors import InputError, command, nearest
 from harness.data.adapter_copy import copy_adapter
 from harness.data.find_tasks import find_task
 from harness.inference.card import result_of, write_card
-from harness.runs.layout import adapter_folder, file_name
+from harness.runs.layout import RunFolder, adapter_folder, file_name
 from harness.runs.record import Record
 from harness.runs.selection import best_on_dev, dev_score
 from harness.runs.store import load
@@ -62,7 +62,7 @@ def choose(
     Raises:
         InputError: If there is no such run, study, seed or adapter; it says what there is and what to do.
     """
-    if not (run / "records").is_dir():
+    if not RunFolder(run).records.is_dir():
         raise InputError(f"{run}: must be the output folder of a run, but has no records.")
     study = _study(load(run), run, task, method, backbone)
     finals = sorted(
@@ -188,7 +188,7 @@ def _folder(run: Path, record: Record) -> Path:
     """Where the adapter lies; raises `InputError` where there is none."""
     error, written = record.facts.get("adapter_error"), record.facts.get("adapter")
     again = (
-        f"remove {run / 'records' / file_name(record.id)} and let the run go on with "
+        f"remove {RunFolder(run).records / file_name(record.id)} and let the run go on with "
         f"`{command('resume', run)}`: this seed is trained again"
     )
     if written is None:

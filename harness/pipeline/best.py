@@ -10,6 +10,7 @@ from typing import Any
 from harness.core.errors import InputError, nearest
 from harness.runs.info import Setting
 from harness.runs.intervals import is_useful, with_spread
+from harness.runs.layout import RunFolder
 from harness.runs.record import Record
 from harness.runs.selection import group_of_record, joint_winner
 from harness.runs.store import load
@@ -170,7 +171,7 @@ def records_of(out: Path) -> list[Record]:
     Raises:
         InputError: If it has none.
     """
-    records = load(out) if (out / "records").is_dir() else []
+    records = load(out) if RunFolder(out).records.is_dir() else []
     if not records:
         raise InputError(f"RUN must be the output folder of a benchmark, but {out} holds no records.")
     try:

@@ -12,7 +12,7 @@ from harness.config.studies import Cell
 from harness.core.atomic_files import written
 from harness.runs.intervals import NO_BETTER, no_better
 from harness.runs.jobs import Job, Report
-from harness.runs.layout import checkpoint_folder
+from harness.runs.layout import RunFolder, checkpoint_folder
 from harness.runs.open_trials import OpenTrials
 from harness.runs.record import Record, Status, now
 from harness.runs.store import ResultStore
@@ -33,12 +33,12 @@ CUT_MARK = "cut by budget"
 UNREGULARISED_MARK = "no model dropout"
 
 
-def let_go_of_ended(out: Path, checkpoints: Path, records: Iterable[Record]) -> None:
+def let_go_of_ended(out: Path, records: Iterable[Record]) -> None:
     """Remove what a driver that was killed right after a record has left of its trial: the job and its checkpoints.
 
     A trial whose record says that it was killed goes on, and keeps them.
     """
-    opened = OpenTrials(out)
+    opened, checkpoints = OpenTrials(out), RunFolder(out).checkpoints
     for record in records:
         if record.status != "killed":
             opened.drop(record.id)

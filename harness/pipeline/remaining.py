@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.config.scopes import merge, trials_of
 from harness.config.studies import Cell
 from harness.runs.jobs import Job
-from harness.runs.layout import SUPERSEDED
+from harness.runs.layout import SUPERSEDED, RunFolder
 from harness.runs.record import Record, config_hash
 from harness.runs.selection import Scope, group_of, has_ended, joint_winner, trials_by_number
 from harness.runs.store import ResultStore, load_folder
@@ -134,20 +134,20 @@ def outdated(records: Sequence[Record], cells: Sequence[Cell], scope: Scope) -> 
 
 
 def set_aside(store: ResultStore, records: Iterable[Record]) -> list[Record]:
-    """Move records to `superseded/`, marked so.
+    """Take records out of the results, marked as superseded.
 
     Returns:
         The records as they are kept there.
     """
-    kept = [replace(record, marks=[*record.marks, "superseded"]) for record in records]
+    kept = [replace(record, marks=[*record.marks, SUPERSEDED]) for record in records]
     for record in kept:
-        store.move(record, SUPERSEDED)
+        store.set_aside(record)
     return kept
 
 
 def with_new_names(jobs: Iterable[Job], out: Path, best: dict[str, Record]) -> list[Job]:
     """The final jobs; one whose name an outdated run has had gets another, with the winner's number in it."""
-    used = {record.id for record in load_folder(out / SUPERSEDED)}
+    used = {record.id for record in load_folder(RunFolder(out).superseded)}
     return [_renamed(job, best) if job.id in used else job for job in jobs]
 
 

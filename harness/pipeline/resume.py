@@ -11,9 +11,10 @@ from harness.config.search_space import Leaf
 from harness.config.studies import Cell
 from harness.core.errors import InputError, typed
 from harness.core.store_address import default_uri
+from harness.runs.layout import RunFolder
 from harness.runs.record import Record
 from harness.runs.store import ResultStore, frozen_in, load
-from lingo.text_files import read_json
+from lingo.text_files import read_object
 
 
 def stored_benchmark(run: Path, changes: Mapping[str, Any]) -> Benchmark:
@@ -26,9 +27,9 @@ def stored_benchmark(run: Path, changes: Mapping[str, Any]) -> Benchmark:
         InputError: when the folder holds no run, or the changes are no valid settings.
     """
     asked = run / "cluster" / SETTINGS
-    path = asked if changes.get("cluster") and asked.is_file() else run / "plan.json"
+    path = asked if changes.get("cluster") and asked.is_file() else RunFolder(run).plan
     try:
-        settings = read_json(path)["settings"]
+        settings = read_object(path)["settings"]
     except FileNotFoundError:
         raise InputError(
             f"`resume` must be given the output folder of a run, but {run} "

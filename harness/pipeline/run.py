@@ -25,7 +25,7 @@ from harness.pipeline.resume import take_over
 from harness.pipeline.usage import read_usage
 from harness.pool.engine import Engine
 from harness.pool.ray_causes import RayTrouble
-from harness.runs.layout import CHECKPOINTS
+from harness.runs.layout import RunFolder
 from harness.runs.lock import only_driver
 from harness.runs.record import Record
 from harness.runs.store import ResultStore
@@ -94,7 +94,7 @@ def _copied(checked: Plan, console: Console) -> AbstractContextManager[None]:
         return nullcontext()
     if problems := storage_problems(uri):
         raise InputError(problems)
-    if not (checked.out / "benchmark.json").exists() and (count := Copy(checked.out, uri).pull()):
+    if not RunFolder(checked.out).benchmark.exists() and (count := Copy(checked.out, uri).pull()):
         console.print(f"{count} files of this benchmark came from {escape(uri)}.", soft_wrap=True)
     return copied(checked.out, uri, lambda line: console.print(f"[yellow]{escape(line)}[/]", soft_wrap=True))
 
@@ -106,12 +106,16 @@ def _run(checked: Plan, console: Console, make_engine: MakeEngine | None, take_f
     if take_from:
         taken = take_over(take_from, store, cells, benchmark)
         console.print(f"{_some(taken, 'trial')} of {take_from} taken over.")
-    let_go_of_ended(checked.out, checked.out / CHECKPOINTS, store.load())
+    let_go_of_ended(checked.out, store.load())
     interrupted = False
     if _left(store.load(), cells, benchmark):
         from harness.pipeline.stages import train
 
-        interrupted = train(checked, cells, store, console, make_engine)
+        try:
+            interrupted = train(checked, cells, store, console, make_engine)
+        finally:
+            with written(checked.out):
+                store.write_table()
     else:
         console.print("All results of this benchmark are in the output folder already; nothing is trained.")
     seconds = time.monotonic() - begun
@@ -195,7 +199,7 @@ def _conclude(
     from harness.core.store_address import default_uri, ui_command
     from harness.report.leaderboard import print_leaderboard
 
-    benchmark, records = checked.benchmark, store.load()
+    benchmark, records, folder = checked.benchmark, store.load(), RunFolder(checked.out)
     if any(record.stage == "final" for record in records):
         keys = [(cell.study.task.name, cell.study.backbone, cell.study.method) for cell in cells]
         print_leaderboard(records, console, expected=keys, seeds=benchmark.seeds)
@@ -217,9 +221,9 @@ def _conclude(
             soft_wrap=True,
         )
     for name, where in (
-        ("results", checked.out / "results.parquet"),
-        ("records", checked.out / "records"),
-        ("adapters", checked.out / "adapters"),
+        ("results", folder.table),
+        ("records", folder.records),
+        ("adapters", folder.adapters),
         ("MLflow", ui_command(benchmark.tracking_uri or default_uri(checked.out))),
     ):
         console.print(f"{name:8} {escape(str(where))}", soft_wrap=True)

@@ -39,7 +39,7 @@ from harness.progress.live import Progress, StudyGoal
 from harness.runs.environment import capture
 from harness.runs.info import Setting
 from harness.runs.jobs import Job, Report
-from harness.runs.layout import CHECKPOINTS
+from harness.runs.layout import RunFolder
 from harness.runs.record import Record
 from harness.runs.store import ResultStore
 from harness.search.driver import run_finals, run_search
@@ -153,13 +153,13 @@ class _Stages:
             self._store.load(),
             ready,
             benchmark.seeds,
-            self._out / "adapters",
+            RunFolder(self._out).adapters,
             scope=benchmark.scope,
-            checkpoints=self._out / CHECKPOINTS,
+            checkpoints=RunFolder(self._out).checkpoints,
             patience=benchmark.stops_early,
         )
         jobs = with_new_names(jobs, self._out, winners(records, ready, benchmark.scope))
-        predictions = str(self._out / "predictions")
+        predictions = str(RunFolder(self._out).predictions)
         run_finals(
             [replace(job, predictions=predictions) for job in jobs], self._pool, on_report=self._ledger
         )

@@ -9,10 +9,9 @@ from harness.config.benchmark import Benchmark, seconds_of
 from harness.core.atomic_files import write_whole
 from harness.pipeline.budgets import Budgets, Limits, Spent
 from harness.runs.jobs import Job, Report
+from harness.runs.layout import RunFolder
 from harness.runs.record import Record
-from lingo.text_files import read_json
-
-NAME = "search.json"
+from lingo.text_files import read_object
 
 
 def budgets_of(
@@ -83,10 +82,9 @@ def _by_study(records: Sequence[Record]) -> dict[str, list[Record]]:
 def read_usage(out: Path) -> dict[str, Any]:
     """What `search.json` says; nothing where there is none."""
     try:
-        held = read_json(out / NAME)
+        return read_object(RunFolder(out).usage)
     except (OSError, ValueError):
         return {}
-    return held if isinstance(held, dict) else {}
 
 
 def write_usage(
@@ -129,5 +127,5 @@ def write_usage(
         "cost": wall / 3600 * benchmark.price_per_hour if benchmark.price_per_hour else None,
         "wall_s": wall,
     }
-    write_whole(out / NAME, json.dumps(told, indent=1) + "\n")
+    write_whole(RunFolder(out).usage, json.dumps(told, indent=1) + "\n")
     return told

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from harness.runs.jobs import OPEN, Event, Job
-from harness.runs.layout import file_name
+from harness.runs.layout import checkpoint_folder
 
 WITH_CHECKPOINT = frozenset({"finished", "stopped", "failed"})
 """Ends after which a job's checkpoints are of no more use; an interrupted one goes on from them."""
@@ -59,8 +59,7 @@ class Heard:
     def remove_checkpoints(self) -> None:
         """Those of jobs whose end the caller has had before this call."""
         for job in self._done:
-            name = file_name(job.id).removesuffix(".json")
-            shutil.rmtree(Path(str(job.checkpoints)) / name, ignore_errors=True)
+            shutil.rmtree(checkpoint_folder(str(job.checkpoints), job.id), ignore_errors=True)
         self._gone += self._done
         self._done = []
 

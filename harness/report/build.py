@@ -8,7 +8,7 @@ from harness.report.outcomes import Outcomes, outcomes_of
 from harness.report.page import Report, today, write
 from harness.report.paper import claims_table, curves, figures, tables
 from harness.report.paper.published import Published, read_published
-from harness.report.run_folder import RunFolder, read_run
+from harness.report.run_results import RunResults, read_run
 from harness.report.sections import cost, health, hyperparameters, overview, provenance, significance
 
 
@@ -35,7 +35,7 @@ def make_report(
     )
 
 
-def report_of(runs: Sequence[RunFolder], outcomes: Outcomes, published: Published) -> Report:
+def report_of(runs: Sequence[RunResults], outcomes: Outcomes, published: Published) -> Report:
     """The whole report, nothing drawn yet."""
     names = ", ".join(run.folder.resolve().name for run in runs)
     return Report(
@@ -59,7 +59,7 @@ def report_of(runs: Sequence[RunFolder], outcomes: Outcomes, published: Publishe
     )
 
 
-def _subject(run: RunFolder, outcomes: Outcomes) -> str:
+def _subject(run: RunResults, outcomes: Outcomes) -> str:
     """The suite's name; of tasks named one by one, what was run on them."""
     suite = str(run.settings.get("suite") or "custom")
     if suite != "custom" or not outcomes.tasks:

@@ -8,8 +8,9 @@ from typing import Any
 from harness.core.errors import InputError
 from harness.report import naming, stats
 from harness.report.naming import Key
-from harness.report.run_folder import RunFolder, Trial
+from harness.report.run_results import RunResults
 from harness.runs.intervals import Interval, constant_level, is_collapsed, is_useful, range_of, usable
+from harness.runs.record import Record
 from lingo.metrics import merit
 
 INCOMPARABLE = ("smoke", "untrained backbone", "changed split", "generated data", "cut split")
@@ -50,7 +51,7 @@ class Outcome:
     family: str
     metric: str
     scores: Mapping[int, float]
-    finals: Mapping[int, Trial]
+    finals: Mapping[int, Record]
     facts: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     expected: frozenset[int] = frozenset()
     failed: int = 0
@@ -107,7 +108,7 @@ class Outcome:
         return [
             seed
             for seed, trial in sorted(self.finals.items())
-            if self.facts.get(seed, {}).get("collapsed") or trial.test.get("collapsed")
+            if self.facts.get(seed, {}).get("collapsed") or (trial.test or {}).get("collapsed")
         ]
 
     @cached_property
@@ -237,7 +238,7 @@ class Outcomes:
         return [o.mean if o is not None else stats.NAN for o in found]
 
 
-def outcomes_of(runs: Sequence[RunFolder]) -> Outcomes:
+def outcomes_of(runs: Sequence[RunResults]) -> Outcomes:
     """Gather the final runs.
 
     Raises:
@@ -264,11 +265,11 @@ def outcomes_of(runs: Sequence[RunFolder]) -> Outcomes:
     return Outcomes({key: made[key] for key in sorted(made, key=place)})
 
 
-def _of_run(run: RunFolder) -> Iterable[Outcome]:
+def _of_run(run: RunResults) -> Iterable[Outcome]:
     planned = [
         tuple(study["key"].split("|")) for study in run.studies if study.get("key", "").count("|") == 2
     ]
-    studies: dict[tuple[str, ...], list[Trial]] = {key: [] for key in planned}
+    studies: dict[tuple[str, ...], list[Record]] = {key: [] for key in planned}
     for trial in run.trials:
         studies.setdefault((trial.task, trial.backbone, trial.method), []).append(trial)
     seeds = frozenset(run.settings.get("seeds") or {t.seed for t in run.trials if t.stage == "final"})
@@ -278,13 +279,14 @@ def _of_run(run: RunFolder) -> Iterable[Outcome]:
 
 
 def _outcome(
-    study: tuple[str, str, str], trials: list[Trial], seeds: frozenset[int], setting: str
+    study: tuple[str, str, str], trials: list[Record], seeds: frozenset[int], setting: str
 ) -> Outcome:
     finals = {t.seed: t for t in trials if (t.stage, t.status) == ("final", "finished")}
     family = trials[0].family if trials else naming.family_of(study[0])
     selecting = trials[0].metric if trials else "mcc"
     metric = naming.PUBLISHED_METRIC.get(family, selecting)
-    if finals and not any(metric in t.test for t in finals.values()):
+    tests = {seed: t.test or {} for seed, t in sorted(finals.items())}
+    if tests and not any(metric in test for test in tests.values()):
         metric = selecting
     facts = {seed: _small(trial.facts, metric) for seed, trial in finals.items()}
     tokenization = next((f["tokenization"] for f in facts.values() if f.get("tokenization")), setting)
@@ -292,7 +294,7 @@ def _outcome(
         key=Key(*study, tokenization=str(tokenization)),
         family=family,
         metric=metric,
-        scores={seed: t.test[metric] for seed, t in sorted(finals.items()) if metric in t.test},
+        scores={seed: test[metric] for seed, test in tests.items() if metric in test},
         finals=dict(sorted(finals.items())),
         facts=facts,
         expected=seeds,

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lingo.text_files import read_json
+from harness.runs.layout import RunFolder
+from lingo.text_files import read_object
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +43,10 @@ class Setting:
         Raises:
             OSError, ValueError, KeyError: If the folder holds no benchmark.
         """
-        held = read_json(out / "benchmark.json")
+        folder = RunFolder(out)
+        held = read_object(folder.benchmark)
         try:
-            config, planned = held["config"], _planned(out)
+            config, planned = held["config"], _planned(folder)
             studies, now = planned.get("studies", []), planned.get("settings", {})
             read = cls(
                 experiment=config["suite"],
@@ -80,10 +82,9 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and not re.search("[\ud800-\udfff]", value)
 
 
-def _planned(out: Path) -> dict[str, Any]:
+def _planned(folder: RunFolder) -> dict[str, Any]:
     try:
-        found = read_json(out / "plan.json")
-        return found if isinstance(found, dict) else {}
+        return read_object(folder.plan)
     except PermissionError:  # of another account: to go on without it would take another store
         raise
     except (OSError, ValueError):

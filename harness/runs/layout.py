@@ -4,8 +4,43 @@ import hashlib
 import re
 from pathlib import Path
 
-from harness.runs.jobs import Job
 from harness.runs.record import Record
+
+
+class RunFolder:
+    """An output folder by its parts; to name them reads and makes nothing."""
+
+    def __init__(self, out: Path | str) -> None:
+        self.out = out = Path(out)
+        self.benchmark = out / "benchmark.json"
+        """What is measured, and the folder's own name: made once."""
+        self.plan = out / "plan.json"
+        """Settings and studies of the last run, see `harness.config.studies.Plan`."""
+        self.records = out / "records"
+        self.superseded = out / SUPERSEDED
+        self.table = out / "results.parquet"
+        """All records, for readers; made from them."""
+        self.usage = out / "search.json"
+        self.open = out / "open"
+        """Jobs of trials that have begun and not ended."""
+        self.checkpoints = out / "checkpoints"
+        """States from which trials go on."""
+        self.adapters = out / "adapters"
+        self.predictions = out / "predictions"
+        self.store = out / "mlflow.db"
+        self.artifacts = out / ARTIFACTS
+        self.lock = out / "driver.lock"
+
+    def is_run(self) -> bool:
+        """Whether anything in it is what a run leaves."""
+        return any(path.exists() for path in (self.benchmark, self.plan, self.table, self.records))
+
+
+ARTIFACTS = "mlartifacts"
+
+SUPERSEDED = "superseded"
+"""Folder and mark of final runs whose configuration is no longer the winner's: they have cost something, and count no
+more."""
 
 
 def file_name(record_id: str) -> str:
@@ -14,10 +49,10 @@ def file_name(record_id: str) -> str:
     return f"{readable}-{hashlib.sha256(record_id.encode()).hexdigest()[:12]}.json"
 
 
-NOT_MIRRORED = frozenset({"data", "open", "checkpoints", "cluster", "driver.lock"})
+NOT_MIRRORED = ("data", "open", "checkpoints", "cluster", "driver.lock")
 """What can be made again, or belongs to a run under way."""
 
-NOT_DOWNLOADED = ("data", "open", "checkpoints", "cluster", "driver.lock", ".*")
+NOT_DOWNLOADED = (*NOT_MIRRORED, ".*")
 """What is not brought home: prepared data, states of trials under way, files being written."""
 
 
@@ -32,18 +67,6 @@ def adapter_folder(out: Path, record: Record) -> Path | None:
     return next((place for place in (*inside, Path(written)) if (place / "lingo.json").is_file()), None)
 
 
-SUPERSEDED = "superseded"
-"""Beside `records`: what was true before the search went on."""
-
-CHECKPOINTS = "checkpoints"
-"""Folder below the output folder in which trials keep their state."""
-
-
 def checkpoint_folder(checkpoints: Path | str, job_id: str) -> Path:
-    """Where a job keeps the state from which it goes on."""
+    """Where a job keeps the states from which it goes on."""
     return Path(checkpoints) / file_name(job_id).removesuffix(".json")
-
-
-def job_folder(job: Job) -> str:
-    """Where a job's generations lie."""
-    return str(checkpoint_folder(job.checkpoints or "", job.id))

@@ -11,10 +11,9 @@ from typing import IO
 from filelock import lock_descriptor
 
 from harness.core.errors import InputError
+from harness.runs.layout import RunFolder
 from harness.runs.record import now
 from lingo.text_files import read_json
-
-NAME = "driver.lock"
 
 
 @contextmanager
@@ -28,7 +27,8 @@ def only_driver(out: Path | str) -> Iterator[None]:
         InputError: when another driver that is alive holds the folder, or it cannot be written.
     """
     out = Path(out)
-    path, new = out / NAME, [folder for folder in (out / NAME, out, *out.parents) if not folder.exists()]
+    path = RunFolder(out).lock
+    new = [folder for folder in (path, out, *out.parents) if not folder.exists()]
     with _opened(path, new) as file:
         if not lock_descriptor(file.fileno(), blocking=False):
             raise InputError(
@@ -41,7 +41,7 @@ def only_driver(out: Path | str) -> Iterator[None]:
         try:
             yield
         except InputError:
-            _take_back(out, new)
+            _take_back(path, new)
             raise
         finally:
             file.truncate(0)
@@ -53,19 +53,20 @@ def _opened(path: Path, new: Sequence[Path]) -> IO[str]:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.open("a+")
     except OSError as error:
-        _take_back(path.parent, new)
+        _take_back(path, new)
         raise InputError(
             f"`--out` must be a folder that can be written, but {path.parent} cannot ({error.strerror})."
         ) from None
 
 
-def _take_back(out: Path, new: Sequence[Path]) -> None:
+def _take_back(lock: Path, new: Sequence[Path]) -> None:
     """Remove what was new: the lock, and folders that are empty."""
-    if out / NAME in new:
+    out = lock.parent
+    if lock in new:
         with suppress(OSError):  # it was never made
-            (out / NAME).unlink()
+            lock.unlink()
     inner = sorted((path for path in out.rglob("*") if path.is_dir()), reverse=True) if out in new else []
-    for folder in [*inner, *(folder for folder in new if folder != out / NAME)]:
+    for folder in [*inner, *(folder for folder in new if folder != lock)]:
         with suppress(OSError):  # it holds something
             folder.rmdir()
 

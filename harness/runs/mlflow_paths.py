@@ -4,7 +4,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-ARTIFACTS = "mlartifacts"
+from harness.runs.layout import ARTIFACTS, RunFolder
 
 PLACES = {
     "experiments": ("artifact_location",),
@@ -27,7 +27,7 @@ def rehome(database: Path, out: Path | str) -> int:
     Returns:
         How many places changed.
     """
-    home = (Path(out) / ARTIFACTS).as_uri()
+    home = RunFolder(out).artifacts.as_uri()
     if not database.is_file():
         return 0
     changed = 0

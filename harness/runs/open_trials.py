@@ -6,7 +6,7 @@ from pathlib import Path
 
 from harness.core.atomic_files import write_whole
 from harness.runs.jobs import Job
-from harness.runs.layout import file_name
+from harness.runs.layout import RunFolder, file_name
 from lingo.text_files import read_json
 
 
@@ -14,7 +14,7 @@ class OpenTrials:
     """The folder `<out>/open`: the job of every trial from its proposal until its record is written."""
 
     def __init__(self, out: Path | str) -> None:
-        self._folder = Path(out) / "open"
+        self._folder = RunFolder(out).open
         self._there = {job.id for job in self.load()}
 
     def keep(self, job: Job) -> None:

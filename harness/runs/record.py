@@ -135,7 +135,7 @@ class Record:
             or not {"id", "study", "status"} <= set(values)
         ):
             raise ValueError("is no record of a trial")
-        read = {name: _numbers(value) if name in NUMERIC else value for name, value in values.items()}
+        read = {name: numbers(value) if name in NUMERIC else value for name, value in values.items()}
         if wrong := [name for name, value in read.items() if not _fits(name, value)]:
             raise ValueError(f"`{wrong[0]}` must not be {str(json.dumps(values[wrong[0]]))[:60]}")
         return cls(**read)
@@ -206,11 +206,12 @@ def plain_data(value: Any) -> Any:
     return value
 
 
-def _numbers(value: Any) -> Any:
+def numbers(value: Any) -> Any:
+    """The inverse of `plain_data` for numbers that are not finite."""
     if isinstance(value, dict):
-        return {key: _numbers(item) for key, item in value.items()}
+        return {key: numbers(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_numbers(item) for item in value]
+        return [numbers(item) for item in value]
     return float(value) if value in ("NaN", "Infinity", "-Infinity") else value
 
 

@@ -1,13 +1,15 @@
 """The truth of a benchmark: the store of its records, and the table of all of them.
 
-A record is a JSON file under `records/`, complete or absent. `results.parquet` is rebuilt from the records
-and may be deleted at any time. MLflow and reports are views of them.
+A record is a JSON file under `records/`, complete or absent. `results.parquet` is made from the records: while a run
+is under way it may lack the last ones, and it may be deleted at any time. MLflow and reports are views of them.
 """
 
 import json
+import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,9 @@ import pyarrow.parquet as pq
 
 from harness.core.atomic_files import write_whole
 from harness.core.errors import InputError, typed
-from harness.runs.layout import file_name
-from harness.runs.record import Record, config_hash, now, plain_data
-from lingo.text_files import read_json, read_text
+from harness.runs.layout import RunFolder, file_name
+from harness.runs.record import Record, config_hash, now, numbers, plain_data
+from lingo.text_files import read_object, read_text
 
 
 class ResultStore:
@@ -33,61 +35,67 @@ class ResultStore:
         Raises:
             InputError: If the folder holds another benchmark; it names the settings that differ.
         """
-        self.out = Path(out)
+        self._folder = RunFolder(out)
+        self.out, path = self._folder.out, self._folder.benchmark
         refuse_foreign(self.out, benchmark)
-        self.folder = self.out / "records"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.out / "benchmark.json"
+        self._folder.records.mkdir(parents=True, exist_ok=True)
         if not path.exists():
             made = {"digest": config_hash(benchmark), "identity": uuid.uuid4().hex, "created": now()}
             write_whole(path, json.dumps(made | {"config": plain_data(benchmark)}, indent=1) + "\n")
-        self.identity: str = json.loads(path.read_text(encoding="utf-8"))["identity"]
+        self.identity: str = read_object(path)["identity"]
         """Name of this folder's benchmark that no other folder has."""
-        self._rows = {record.id: _row(record) for record in load(self.out)}
-        self._rebuild()
+        self._records = {record.id: record for record in load(self.out)}
+        self._rows = {record.id: _row(record) for record in self._records.values()}
+        self.write_table()
 
     def hold(self, frozen: str) -> None:
         """Make the number type of the frozen weights a part of what this folder is: all later runs have it too."""
-        path = self.out / "benchmark.json"
-        write_whole(
-            path,
-            json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"frozen": frozen}, indent=1) + "\n",
-        )
+        path = self._folder.benchmark
+        write_whole(path, json.dumps(read_object(path) | {"frozen": frozen}, indent=1) + "\n")
 
     def append(self, record: Record, *, replace: bool = False) -> bool:
-        """Write a record and the table. A second record of the same id changes nothing unless `replace`.
+        """Write a record. A second one of the same id changes nothing unless `replace`.
 
         Returns:
             Whether the record was written.
         """
-        path = self.folder / file_name(record.id)
+        path, text = self._folder.records / file_name(record.id), record.to_json()
         if path.exists() and not replace:
             return False
-        write_whole(path, record.to_json())
+        write_whole(path, text)
+        self._records[record.id] = record = Record.from_json(text)  # as whoever reads the file has it
         self._rows[record.id] = _row(record)
-        self._rebuild()
+        self._write_table_if_due()
         return True
 
-    def move(self, record: Record, folder: str) -> None:
-        """Write a record to another folder beside `records`, and take it out of the results."""
-        (self.out / folder).mkdir(exist_ok=True)
-        write_whole(self.out / folder / file_name(record.id), record.to_json())
-        (self.folder / file_name(record.id)).unlink(missing_ok=True)
+    def set_aside(self, record: Record) -> None:
+        """Write a record to `superseded/`, and take it out of the results."""
+        self._folder.superseded.mkdir(exist_ok=True)
+        write_whole(self._folder.superseded / file_name(record.id), record.to_json())
+        (self._folder.records / file_name(record.id)).unlink(missing_ok=True)
+        self._records.pop(record.id, None)
         self._rows.pop(record.id, None)
-        self._rebuild()
-
-    def ids(self) -> set[str]:
-        """Ids of all records."""
-        return set(self._rows)
+        self._write_table_if_due()
 
     def load(self) -> list[Record]:
-        """All records, sorted by id."""
-        return load(self.out)
+        """All records, sorted by id. Nothing is read again."""
+        return sorted(self._records.values(), key=lambda record: record.id)
 
-    def _rebuild(self) -> None:
+    def write_table(self) -> None:
+        """Write `results.parquet`; for the end of a run, and where a reader must have the last record in it."""
+        begun = time.monotonic()
         temporary = self.out / ".results.parquet"
         pq.write_table(_table(list(self._rows.values())), temporary)
-        temporary.replace(self.out / "results.parquet")
+        temporary.replace(self._folder.table)
+        self._due = (end := time.monotonic()) + (end - begun) / TABLE_SHARE
+
+    def _write_table_if_due(self) -> None:
+        if time.monotonic() >= self._due:
+            self.write_table()
+
+
+TABLE_SHARE = 0.02
+"""Share of the time of a run that goes into `results.parquet` at most: it is always written whole."""
 
 
 def load(out: Path | str) -> list[Record]:
@@ -96,7 +104,7 @@ def load(out: Path | str) -> list[Record]:
     Raises:
         InputError: with one line for each file that is no record.
     """
-    return load_folder(Path(out) / "records")
+    return load_folder(RunFolder(out).records)
 
 
 def load_folder(folder: Path) -> list[Record]:
@@ -116,8 +124,8 @@ def frozen_in(out: Path | str) -> str | None:
     """The number type of the frozen weights of an output folder's results; `None` where none was recorded: in a new
     folder, and in those of version 0.1.0."""
     try:
-        found = read_json(Path(out) / "benchmark.json").get("frozen")
-    except (OSError, ValueError, AttributeError):
+        found = read_object(RunFolder(out).benchmark).get("frozen")
+    except (OSError, ValueError):
         return None
     return found if isinstance(found, str) else None
 
@@ -132,18 +140,18 @@ def refuse_foreign(out: Path | str, benchmark: Mapping[str, Any]) -> None:
     Raises:
         InputError: If it does not; it names the settings that differ.
     """
-    out = Path(out)
+    folder = RunFolder(out)
+    path, out = folder.benchmark, folder.out
     if out.exists() and not out.is_dir():
         raise InputError(f"`--out` must be a folder, but {out} is a file.")
-    path = out / "benchmark.json"
     if not path.exists():
-        if (out / "records").exists() or (out / "results.parquet").exists():
+        if folder.records.exists() or folder.table.exists():
             raise InputError(
                 f"`--out` must be a new folder, but {out} holds results without a benchmark.json."
             )
         return
     try:
-        held = read_json(path)
+        held = read_object(path)
         digest, config = held["digest"], held["config"]
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{path}: is not readable; use another `--out` or remove the folder.") from None
@@ -180,6 +188,9 @@ def _fork_advice(out: Path) -> str:
 
 
 DATA = ("config", "history", "facts", "environment")
+"""Fields with nested data, JSON text in the table."""
+
+COLUMNS = tuple(item.name for item in fields(Record) if item.name not in ("dev", "test"))
 
 
 def _row(record: Record) -> dict[str, Any]:
@@ -199,9 +210,74 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
         "seconds": pa.float64(),
     }
     types["marks"] = pa.list_(pa.string())
-    named = [item.name for item in fields(Record) if item.name not in ("dev", "test")]
-    metrics = sorted({name for row in rows for name in row} - set(named))
+    metrics = sorted({name for row in rows for name in row} - set(COLUMNS))
     schema = pa.schema(
-        [(name, types.get(name, pa.string())) for name in named] + [(name, pa.float64()) for name in metrics]
+        [(name, types.get(name, pa.string())) for name in COLUMNS]
+        + [(name, pa.float64()) for name in metrics]
     )
     return pa.Table.from_pylist(sorted(rows, key=lambda row: row["id"]), schema=schema)
+
+
+def records_of(table: Path) -> Iterator[Record]:
+    """The records of a `results.parquet`. Their nested data are parsed when somebody asks for them, so that a hundred
+    thousand trials are a table and not a hundred thousand trees.
+
+    Raises:
+        OSError, ArrowException, ValueError, TypeError: If it is none.
+    """
+    for batch in pq.read_table(table).to_batches(max_chunksize=1000):
+        for row in batch.to_pylist():
+            dev, test = (
+                {
+                    name[len(part) :]: value
+                    for name, value in row.items()
+                    if name.startswith(part) and value is not None
+                }
+                for part in ("dev_", "test_")
+            )
+            known = {name: row[name] for name in COLUMNS if row.get(name) is not None}
+            nested = {
+                name: (_Items if name == "history" else _Fields)(known[name])
+                for name in DATA
+                if name in known
+            }
+            yield Record(**{"trial": None, **known, **nested, "dev": dev, "test": test or None})
+
+
+def text_of(nested: Mapping[str, Any]) -> str:
+    """Nested data of a record as JSON, its keys sorted."""
+    return nested.text if isinstance(nested, _Fields) else json.dumps(nested, sort_keys=True)
+
+
+@lru_cache(maxsize=16)
+def _parsed(text: str) -> Any:
+    return numbers(json.loads(text))
+
+
+class _Fields(Mapping[str, Any]):
+    """An object that is JSON text until it is asked."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __getitem__(self, name: str) -> Any:
+        return _parsed(self.text)[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_parsed(self.text))
+
+    def __len__(self) -> int:
+        return len(_parsed(self.text))
+
+
+class _Items(Sequence[Any]):
+    """A list that is JSON text until it is asked."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __getitem__(self, index: Any) -> Any:
+        return _parsed(self.text)[index]
+
+    def __len__(self) -> int:
+        return len(_parsed(self.text))

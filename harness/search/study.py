@@ -11,7 +11,7 @@ from harness.config.scopes import siblings_of
 from harness.config.search_space import SearchSpace
 from harness.config.studies import Cell
 from harness.runs.jobs import Job, Report
-from harness.runs.layout import CHECKPOINTS
+from harness.runs.layout import RunFolder
 from harness.runs.open_trials import OpenTrials
 from harness.runs.record import Record
 from harness.runs.selection import group_of
@@ -210,5 +210,5 @@ def _plan(
         history=tuple(Past.of(record, study.space.leaves) for record in ended),
         open=opened,
         work=cell.work,
-        checkpoints=str(out / CHECKPOINTS),
+        checkpoints=str(RunFolder(out).checkpoints),
     )

@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 from harness.core.errors import InputError, command, typed
 from harness.core.store_address import default_uri
-from harness.runs.mlflow_paths import ARTIFACTS, BUSY_S, rehome
+from harness.runs.layout import RunFolder
+from harness.runs.mlflow_paths import BUSY_S, rehome
 
 State = Literal["absent", "whole", "half", "damaged", "older", "newer"]
 
@@ -47,7 +48,7 @@ def prepare(
     if path is None:
         return
     own = out is not None and uri == default_uri(out)
-    artifacts = Path(out).resolve() / ARTIFACTS if own and out is not None else None
+    artifacts = RunFolder(Path(out).resolve()).artifacts if own and out is not None else None
     try:
         state, revision = look(path)
         if own and writer and state in ("half", "damaged"):
@@ -189,7 +190,7 @@ def make(path: Path, artifacts: Path | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=path.parent, ignore_cleanup_errors=True) as scratch:
         made = Path(scratch).resolve() / "new.db"
         build: Any = SqlAlchemyStore  # untyped
-        store = build(f"sqlite:///{made}", str(artifacts or path.resolve().parent / ARTIFACTS))
+        store = build(f"sqlite:///{made}", str(artifacts or RunFolder(path.resolve().parent).artifacts))
         store.engine.dispose()
         if path.exists() and not path.stat().st_size:
             path.unlink()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import lock_descriptor
 
-from harness.runs.layout import SUPERSEDED as superseded
+from harness.runs.layout import RunFolder
 from harness.runs.record import Record
 from harness.runs.store import load, load_folder
 from lingo.text_files import read_text
@@ -54,7 +54,7 @@ def all_records(out: Path) -> list[Record]:
     Raises:
         InputError: with one line for each file that is no record.
     """
-    return load(out) + load_folder(out / superseded)
+    return load(out) + load_folder(RunFolder(out).superseded)
 
 
 def _state(record: Record) -> str:

@@ -8,12 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.runs.intervals import is_useful, why_none
+from harness.runs.layout import SUPERSEDED
 from harness.runs.record import Record
 from harness.runs.selection import best_on_dev, joint_winner
 from harness.tracking.tags import gpu_hours
-
-SUPERSEDED = "superseded"
-"""Mark of a final run whose configuration is no longer the winner's: it has cost something and counts no more."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.core.errors import InputError
 from harness.core.store_address import default_uri, login_cure, one_line, opened, shown
 from harness.runs.info import Setting
-from harness.runs.mlflow_paths import ARTIFACTS
+from harness.runs.layout import RunFolder
 from harness.runs.record import Record
 from harness.tracking.database import prepare
 from harness.tracking.mirror import Mirror
@@ -68,7 +68,7 @@ def open_store(
         InputError: If it does not answer, or its experiment has been deleted.
     """
     prepare(out, uri, writer=writer, say=say)
-    artifacts = out / ARTIFACTS if uri == default_uri(out) else None
+    artifacts = RunFolder(out).artifacts if uri == default_uri(out) else None
     try:
         store = Store(uri, experiment=setting.experiment, identity=setting.identity, artifacts=artifacts)
         find_experiment(store.client, setting.experiment, uri)

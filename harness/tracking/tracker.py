@@ -15,7 +15,7 @@ from harness.core.errors import command
 from harness.core.store_address import default_uri, login_cure, one_line, opened, shown, ui_command
 from harness.runs.info import Setting
 from harness.runs.jobs import Job, Report
-from harness.runs.mlflow_paths import ARTIFACTS
+from harness.runs.layout import RunFolder
 from harness.runs.record import Record
 from harness.tracking.database import prepare
 from harness.tracking.mirror import Mirror
@@ -138,7 +138,7 @@ class Tracker:
 
     def _open(self, _: object = None) -> None:
         if self._mirror is None:
-            artifacts = self._out / ARTIFACTS if self._address == default_uri(self._out) else None
+            artifacts = RunFolder(self._out).artifacts if self._address == default_uri(self._out) else None
             setting = self._setting
             self._whole = opened(self._address)
             prepare(self._out, self._whole, writer=True, say=self._warn)

@@ -16,7 +16,7 @@ from typing import Any
 from harness.core.atomic_files import write_whole
 from harness.pool.files import Files
 from harness.runs.jobs import Job
-from harness.runs.layout import job_folder
+from harness.runs.layout import checkpoint_folder
 from lingo.pack import Pack
 from lingo.slot import Slot
 from lingo.state import StateError, read_state, save_slot
@@ -49,7 +49,7 @@ class Checkpoints:
     @classmethod
     def of(cls, job: Job, files: Files) -> "Checkpoints | None":
         """Those of a job; `None` where it keeps none."""
-        return cls(files, job_folder(job)) if job.checkpoints else None
+        return cls(files, str(checkpoint_folder(job.checkpoints, job.id))) if job.checkpoints else None
 
     def save(
         self, pack: Pack, slot: Slot, progress: dict[str, Any], *, keep: Collection[str] = ()

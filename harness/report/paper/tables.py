@@ -1,6 +1,6 @@
 """The paper's tables from these results: S2 and S3 (scores), 1 (tokenisations), S1 (hyper-parameters)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.report import naming, stats
@@ -336,7 +336,7 @@ def _printed(row: Any) -> Iterator[tuple[str, Any]]:
             yield name, sorted(text.split(";")) if name == "targets" else float(text)
 
 
-def _config_line(outcome: Outcome, config: dict[str, Any], paper: dict[str, Any]) -> list[Field]:
+def _config_line(outcome: Outcome, config: Mapping[str, Any], paper: dict[str, Any]) -> list[Field]:
     rate = config.get("learning_rate")
     rank = config.get("rank") if outcome.key.method == "lora" else None
     paper_rank = ("paper 8",) if rank not in (None, 8) else ()
@@ -367,7 +367,7 @@ def _shown_value(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) and not value.is_integer() else f"{value:.0f}"
 
 
-def _config_record(outcome: Outcome, config: dict[str, Any], paper: dict[str, Any]) -> dict[str, Any]:
+def _config_record(outcome: Outcome, config: Mapping[str, Any], paper: dict[str, Any]) -> Mapping[str, Any]:
     record: dict[str, Any] = dict(zip(("task", "backbone", "method"), _study(outcome), strict=True))
     record["learning_rate"] = config.get("learning_rate")
     record["rank"] = config.get("rank")

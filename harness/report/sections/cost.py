@@ -16,14 +16,14 @@ from harness.report.aggregates import baselines
 from harness.report.content import Block, Field, Missing, Picture, Section, Table, amount, count
 from harness.report.drawing import FAINT, count_axis, draw_front
 from harness.report.outcomes import Outcome, Outcomes
-from harness.report.run_folder import RunFolder
+from harness.report.run_results import RunResults
 from harness.runs.rank_trajectories import to_the_end
 
 MOST_PANELS = 8
 """Datasets that are drawn; beyond them one a family."""
 
 
-def section(runs: Sequence[RunFolder], outcomes: Outcomes) -> Section:
+def section(runs: Sequence[RunResults], outcomes: Outcomes) -> Section:
     """Costs and ranks."""
     return Section(
         anchor="cost",
@@ -130,7 +130,7 @@ def _cost_legend(panel: Axes, outcomes: Outcomes, several: bool) -> None:
         panel.plot([], [], marker, color=FAINT, label=naming.backbone_title(backbone))
 
 
-def _costs(runs: Sequence[RunFolder]) -> Table:
+def _costs(runs: Sequence[RunResults]) -> Table:
     """Trials, time and operations by backbone and method, searches included."""
     sums: dict[tuple[str, str], dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for run in runs:

@@ -10,8 +10,9 @@ from typing import Any
 from harness.report import naming
 from harness.report.content import Block, Cell, Field, Missing, Note, Section, Table, count
 from harness.report.outcomes import Outcome, Outcomes
-from harness.report.run_folder import RunFolder, Trial
+from harness.report.run_results import RunResults
 from harness.report.sections.marks import meaning
+from harness.runs.record import Record
 
 EDGE = 0.02
 """A winner within this share of a range's end stands at its edge."""
@@ -20,7 +21,7 @@ BOUND = frozenset({"delta_T"})
 """Ranges that end where training does: no wider one could help."""
 
 
-def section(runs: Sequence[RunFolder], outcomes: Outcomes) -> Section:
+def section(runs: Sequence[RunResults], outcomes: Outcomes) -> Section:
     """All of it."""
     return Section(
         anchor="health",
@@ -41,7 +42,7 @@ def section(runs: Sequence[RunFolder], outcomes: Outcomes) -> Section:
 # --- marks ------------------------------------------------------------------------------------------------
 
 
-def mark_counts(runs: Sequence[RunFolder]) -> dict[str, Counter[str]]:
+def mark_counts(runs: Sequence[RunResults]) -> dict[str, Counter[str]]:
     """Records of each stage that carry each mark."""
     found: dict[str, Counter[str]] = {}
     for run in runs:
@@ -51,7 +52,7 @@ def mark_counts(runs: Sequence[RunFolder]) -> dict[str, Counter[str]]:
     return found
 
 
-def _marks(runs: Sequence[RunFolder]) -> Block:
+def _marks(runs: Sequence[RunResults]) -> Block:
     found = mark_counts(runs)
     if not found:
         return Note(
@@ -106,16 +107,16 @@ def _incomplete(outcomes: Outcomes) -> Block:
     )
 
 
-def failures(runs: Sequence[RunFolder]) -> list[Trial]:
+def failures(runs: Sequence[RunResults]) -> list[Record]:
     """Trials and final runs that failed."""
     return [trial for run in runs for trial in run.trials if trial.status == "failed"]
 
 
-def _failures(runs: Sequence[RunFolder]) -> Block:
+def _failures(runs: Sequence[RunResults]) -> Block:
     held = failures(runs)
     if not held:
         return Note(text="Failures: none.")
-    kinds: dict[str, list[Trial]] = {}
+    kinds: dict[str, list[Record]] = {}
     for trial in held:
         kinds.setdefault((trial.error or "no error was recorded").split("(")[0].strip(), []).append(trial)
     rows: list[list[Field]] = [
@@ -135,7 +136,13 @@ def _failures(runs: Sequence[RunFolder]) -> Block:
         text_columns=3,
         caption="A failed trial counts for its search as a bad configuration; a failed final run is a missing seed.",
         data=[
-            {"id": t.id, "stage": t.stage, "seed": t.seed, "error": t.error, "config": json.dumps(t.config)}
+            {
+                "id": t.id,
+                "stage": t.stage,
+                "seed": t.seed,
+                "error": t.error,
+                "config": json.dumps(dict(t.config)),
+            }
             for t in held
         ],
     )
@@ -180,7 +187,7 @@ class Edge:
     high: float
 
 
-def edges(runs: Sequence[RunFolder], outcomes: Outcomes) -> list[Edge]:
+def edges(runs: Sequence[RunResults], outcomes: Outcomes) -> list[Edge]:
     """Winners at the end of a range: the best may lie beyond it."""
     leaves = {study["key"]: study.get("space", {}).get("leaves", {}) for run in runs for study in run.studies}
     found = []
@@ -208,7 +215,7 @@ def _at_edge(value: Any, leaf: Mapping[str, Any]) -> bool:
     return (place <= EDGE and leaf["low"] != 0) or place >= 1 - EDGE  # below 0 there is nothing
 
 
-def _edges(runs: Sequence[RunFolder], outcomes: Outcomes) -> Block:
+def _edges(runs: Sequence[RunResults], outcomes: Outcomes) -> Block:
     held = edges(runs, outcomes)
     if not held:
         return Note(text="Winners at the edge of their search space: none.")
@@ -281,6 +288,6 @@ def _shared(found: Mapping[str, Any] | None) -> Cell:
     return Cell(f"{found['shared']:,} ({share:.1%})", "bad" if share > 0.01 else "")
 
 
-def _unread(runs: Sequence[RunFolder]) -> list[Block]:
+def _unread(runs: Sequence[RunResults]) -> list[Block]:
     problems = [problem for run in runs for problem in run.problems]
     return [Note(text="Files that could not be read:", points=problems)] if problems else []

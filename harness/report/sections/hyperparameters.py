@@ -18,7 +18,8 @@ from scipy import stats as scipy_stats
 from harness.report import drawing, naming
 from harness.report.content import Block, Missing, Picture, Section
 from harness.report.drawing import FAINT, INK
-from harness.report.run_folder import RunFolder, Trial
+from harness.report.run_results import RunResults
+from harness.runs.record import Record
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ class Searched:
     total: int
 
 
-def section(runs: Sequence[RunFolder]) -> Section:
+def section(runs: Sequence[RunResults]) -> Section:
     """Importance, parallel coordinates."""
     found = {method: gathered for method, gathered in searched(runs).items() if len(gathered.configs) >= 2}
     blocks: list[Block] = [_importance(found), _parallel(found)]
@@ -109,15 +110,15 @@ def section(runs: Sequence[RunFolder]) -> Section:
     )
 
 
-def searched(runs: Sequence[RunFolder]) -> dict[str, Searched]:
+def searched(runs: Sequence[RunResults]) -> dict[str, Searched]:
     """Gather the search trials of each method."""
-    studies: dict[tuple[str, str], list[tuple[Trial, float]]] = {}
+    studies: dict[tuple[str, str], list[tuple[Record, float]]] = {}
     for run in runs:
         for trial in run.trials:
             score = trial.dev.get(trial.metric, math.nan)
             if trial.stage == "search" and math.isfinite(score):
                 studies.setdefault((trial.method, f"{run.folder}|{trial.study}"), []).append((trial, score))
-    standing: dict[str, list[tuple[Trial, float]]] = {}
+    standing: dict[str, list[tuple[Record, float]]] = {}
     for (method, _), held in studies.items():
         if len(held) > 1:
             ranks = scipy_stats.rankdata([score for _, score in held])
@@ -132,7 +133,7 @@ def searched(runs: Sequence[RunFolder]) -> dict[str, Searched]:
     }
 
 
-def _leaves(runs: Sequence[RunFolder]) -> dict[str, dict[str, bool]]:
+def _leaves(runs: Sequence[RunResults]) -> dict[str, dict[str, bool]]:
     """For each method its searched numbers, and whether they are drawn on a logarithmic scale."""
     found: dict[str, dict[str, bool]] = {}
     for run in runs:
@@ -143,7 +144,7 @@ def _leaves(runs: Sequence[RunFolder]) -> dict[str, dict[str, bool]]:
     return found
 
 
-def _searched(trials: Sequence[tuple[Trial, float]], log: Mapping[str, bool]) -> Searched:
+def _searched(trials: Sequence[tuple[Record, float]], log: Mapping[str, bool]) -> Searched:
     thinned = trials[:: max(1, -(-len(trials) // MOST))]
     read = [(trial.config, place) for trial, place in thinned]
     names = [name for name in log if read and all(_is_number(config.get(name)) for config, _ in read)]

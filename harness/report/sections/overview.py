@@ -11,7 +11,7 @@ from harness.report.outcomes import Outcome, Outcomes
 from harness.report.paper import claims_table
 from harness.report.paper.figures import means_picture
 from harness.report.paper.published import Published
-from harness.report.run_folder import RunFolder
+from harness.report.run_results import RunResults
 from harness.report.sections import health, marks, provenance
 from harness.report.sections.cost import device_seconds, on_gpus
 from harness.report.sections.significance import ALPHA, method_ranking, within_datasets
@@ -21,7 +21,7 @@ FEW_TRIALS = 10
 """A search of fewer trials a study is called short."""
 
 
-def section(runs: Sequence[RunFolder], outcomes: Outcomes, published: Published) -> Section:
+def section(runs: Sequence[RunResults], outcomes: Outcomes, published: Published) -> Section:
     """All of it."""
     blocks: list[Block] = [Facts(items=_facts(runs, outcomes))]
     found = [
@@ -44,7 +44,7 @@ def section(runs: Sequence[RunFolder], outcomes: Outcomes, published: Published)
 # --- the lead ---------------------------------------------------------------------------------------------
 
 
-def lead(runs: Sequence[RunFolder], outcomes: Outcomes) -> str:
+def lead(runs: Sequence[RunResults], outcomes: Outcomes) -> str:
     """The answer in a sentence or two."""
     done, wanted = finals(outcomes)
     if not any(run.trials for run in runs):
@@ -260,7 +260,7 @@ def finals(outcomes: Outcomes) -> tuple[int, int]:
 # --- numbers ----------------------------------------------------------------------------------------------
 
 
-def _facts(runs: Sequence[RunFolder], outcomes: Outcomes) -> list[tuple[str, str, str]]:
+def _facts(runs: Sequence[RunResults], outcomes: Outcomes) -> list[tuple[str, str, str]]:
     trials = [trial for run in runs for trial in run.trials]
     done, wanted = finals(outcomes)
     failed = len(health.failures(runs))
@@ -285,7 +285,7 @@ def _seeds(outcomes: Outcomes) -> str:
     return f"{count(most, 'seed')} for each winner" if most else "no seeds planned"
 
 
-def _cost(runs: Sequence[RunFolder], outcomes: Outcomes) -> tuple[str, str, str]:
+def _cost(runs: Sequence[RunResults], outcomes: Outcomes) -> tuple[str, str, str]:
     """Device hours as the runs add them up themselves, else as the sum over trials."""
     told = [run.search.get("gpu_hours") for run in runs]
     used = sum(device_seconds(t.facts, t.seconds) for run in runs for t in run.trials)
@@ -332,7 +332,7 @@ def _certainty(outcomes: Outcomes, published: Published) -> list[str]:
     return points or ["Nothing can be said yet."]
 
 
-def distrust(runs: Sequence[RunFolder], outcomes: Outcomes) -> list[str]:
+def distrust(runs: Sequence[RunResults], outcomes: Outcomes) -> list[str]:
     """One line for each kind of trouble."""
     points = [
         f"Mark “{mark}” on {count(counts.total(), 'record')}: {marks.meaning(mark)}"

@@ -9,10 +9,12 @@ from typing import Any
 from harness.report import naming
 from harness.report.content import Block, Field, Note, Section, Table, count
 from harness.report.outcomes import Outcome, Outcomes
-from harness.report.run_folder import RunFolder, Trial
+from harness.report.run_results import RunResults
+from harness.runs.record import Record
+from harness.runs.store import text_of
 
 
-def section(runs: Sequence[RunFolder], outcomes: Outcomes) -> Section:
+def section(runs: Sequence[RunResults], outcomes: Outcomes) -> Section:
     """Versions, commit, devices, number types, settings."""
     trials = [trial for run in runs for trial in run.trials]
     settings = [(name, value) for run in runs for name, value in run.settings.items() if name != "spaces"]
@@ -42,7 +44,7 @@ def section(runs: Sequence[RunFolder], outcomes: Outcomes) -> Section:
     )
 
 
-def _repeats(runs: Sequence[RunFolder]) -> str:
+def _repeats(runs: Sequence[RunResults]) -> str:
     """What of these results the same command would give again on the same machine."""
     trials = [trial for run in runs for trial in run.trials]
     finals = [trial for trial in trials if trial.stage == "final" and trial.status == "finished"]
@@ -62,7 +64,7 @@ def _repeats(runs: Sequence[RunFolder]) -> str:
     return f"{told}. Search: trials and winners depend on the load; --deterministic makes them repeat."
 
 
-def _weights(trials: Sequence[Trial]) -> list[Block]:
+def _weights(trials: Sequence[Record]) -> list[Block]:
     """By which rule the final runs chose the weights that they tested."""
     finals = [trial for trial in trials if (trial.stage, trial.status) == ("final", "finished")]
     rules = Counter(
@@ -131,16 +133,13 @@ def _types(outcomes: Outcomes) -> list[Block]:
     ]
 
 
-def environments(trials: Sequence[Trial]) -> list[tuple[dict[str, Any], int]]:
+def environments(trials: Sequence[Record]) -> list[tuple[dict[str, Any], int]]:
     """Distinct environments and how many records each has."""
-    texts = Counter(
-        text if isinstance(text := trial.nested.get("environment"), str) else json.dumps(text, sort_keys=True)
-        for trial in trials
-    )
+    texts = Counter(text_of(trial.environment) for trial in trials)
     return [(json.loads(text) or {}, number) for text, number in texts.most_common()]
 
 
-def _environments(trials: Sequence[Trial]) -> list[Block]:
+def _environments(trials: Sequence[Record]) -> list[Block]:
     found = [(env, number) for env, number in environments(trials) if env]
     if not found:
         return [Note(text="The records carry no environment.")]

@@ -18,7 +18,7 @@ from harness.pipeline.resume import stored_benchmark, take_over
 from harness.pool.resources import Shape
 from harness.report.content import Table
 from harness.report.outcomes import outcomes_of
-from harness.report.run_folder import RunFolder
+from harness.report.run_results import RunResults
 from harness.report.sections import overview, provenance
 from harness.runs.info import Setting
 from harness.runs.jobs import Report
@@ -31,7 +31,6 @@ from harness.workers.packs import Room
 from lingo.quantized import native_bf16, usual_type
 from tests.support import engine_runs
 from tests.support.paper_like import records
-from tests.support.report_runs import trial_of
 
 CPU = Shape(groups=1, workers=1, cpus=1, gpus=0)
 GPU = replace(CPU, gpus=1)
@@ -224,7 +223,7 @@ def paper_run(tmp_path, types):
         for record in records(["EMP/H3"], {"opt-125m": "OPT-125M"}, seeds=3, trials=1)
         if record.stage == "final" and record.method in types
     ]
-    return RunFolder(folder=tmp_path, trials=[trial_of(record) for record in finals])
+    return RunResults(folder=tmp_path, trials=list(finals))
 
 
 FP32, BF16 = ({"backbone_type": name, "trained_type": "fp32"} for name in ("fp32", "bf16"))

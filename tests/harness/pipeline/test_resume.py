@@ -143,10 +143,10 @@ def test_what_a_driver_killed_right_after_a_record_has_left_of_its_trial_goes(le
     ledger(jobs[0], news(jobs[0], 1, "finished"), "finished")
     ledger(jobs[1], news(jobs[1]), "interrupted")
     records = ResultStore(out, {"a": 1}).load()
-    let_go_of_ended(out, folder, records)
+    let_go_of_ended(out, records)
     assert OpenTrials(out).load() == jobs[1:]
     assert [checkpoint_folder(folder, one.id).is_dir() for one in jobs] == [False, True, True]
-    let_go_of_ended(out, folder, [replace(drawn(cell(tmp_path), n), id=jobs[n].id) for n in range(3)])
+    let_go_of_ended(out, [replace(drawn(cell(tmp_path), n), id=jobs[n].id) for n in range(3)])
     assert not folder.exists() and OpenTrials(out).load() == []
 
 

@@ -9,7 +9,7 @@ import pytest
 from harness.pool.driver_events import Heard
 from harness.pool.job_queue import JobSource
 from harness.runs.jobs import Event, News, Report
-from harness.runs.layout import job_folder
+from harness.runs.layout import checkpoint_folder
 from tests.harness.pool.test_job_queue import World, job, names, report, run
 
 
@@ -201,7 +201,7 @@ def test_the_driver_hears_nothing_twice_and_knows_its_own_open_jobs() -> None:
 @pytest.mark.parametrize("end", ["finished", "interrupted"])
 def test_checkpoints_go_with_their_jobs_and_prefixes_at_the_end(end: Any, tmp_path: Path) -> None:
     one = replace(job("x"), checkpoints=str(tmp_path / "checkpoints"))
-    folder, prefix = Path(job_folder(one)), tmp_path / "checkpoints" / "prefixes" / "key"
+    folder, prefix = checkpoint_folder(one.checkpoints, one.id), tmp_path / "checkpoints" / "prefixes" / "key"
     folder.mkdir(parents=True)
     prefix.mkdir(parents=True)
     heard = Heard()

@@ -10,9 +10,8 @@ from harness.report.paper import claims
 from harness.report.paper.evidence import Evidence, of_paper, of_results
 from harness.report.paper.published import read_published
 from harness.report.paper.verdicts import Finding, Item, all_above, difference, significant, top_two, value
-from harness.report.run_folder import RunFolder
+from harness.report.run_results import RunResults
 from tests.support.paper_like import records
-from tests.support.report_runs import trial_of
 
 PUBLISHED = read_published()
 
@@ -118,7 +117,7 @@ def test_a_test_needs_all_of_its_datasets():
 
 
 def results(made):
-    return outcomes_of([RunFolder(folder=None, trials=[trial_of(record) for record in made])])
+    return outcomes_of([RunResults(folder=None, trials=list(made))])
 
 
 def test_results_that_repeat_the_paper_agree_with_its_tables():

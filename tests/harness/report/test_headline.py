@@ -13,10 +13,9 @@ from harness.report.outcomes import outcomes_of
 from harness.report.paper import figures
 from harness.report.paper import tables as paper_tables
 from harness.report.paper.published import read_published
-from harness.report.run_folder import RunFolder
+from harness.report.run_results import RunResults
 from harness.report.sections import overview, significance
 from tests.support.paper_like import record
-from tests.support.report_runs import trial_of
 
 RNG = np.random.default_rng(0)
 H3, H4 = "EMP/H3", "EMP/H4"
@@ -43,10 +42,8 @@ class Seen:
 
     def __init__(self, *studies):
         self.records = [run for runs in studies for run in runs]
-        self.outcomes = outcomes_of([RunFolder(folder="run", trials=[trial_of(r) for r in self.records])])
-        self.lead = overview.lead(
-            [RunFolder(folder="run", trials=[trial_of(r) for r in self.records])], self.outcomes
-        )
+        self.outcomes = outcomes_of([RunResults(folder="run", trials=self.records)])
+        self.lead = overview.lead([RunResults(folder="run", trials=self.records)], self.outcomes)
         self.rows = leaderboard(self.records)
         self.starred = sorted(row.method for row in self.rows if row.best)
         found = best_pairs.best_of(self.outcomes, "EMP")
@@ -182,12 +179,12 @@ def test_undefined_scores_are_named_and_never_best():
     assert "1 study (LoRA on H3) has no defined test score" in seen.lead
     assert seen.starred == ["ars"] and seen.best == ["ars"] and seen.second == ["adalora"]
     every = [run for method in ("lora", "ars") for run in study(method, [math.nan] * 3)]
-    outcomes = outcomes_of([RunFolder(folder="run", trials=[trial_of(run) for run in every])])
-    lead = overview.lead([RunFolder(folder="run", trials=[trial_of(run) for run in every])], outcomes)
+    outcomes = outcomes_of([RunResults(folder="run", trials=list(every))])
+    lead = overview.lead([RunResults(folder="run", trials=list(every))], outcomes)
     assert lead.startswith("No method has a defined test score, though 6 of 6 final runs are there.")
     marked = [replace(run, marks=("undefined test score",)) for run in every]
-    outcomes = outcomes_of([RunFolder(folder="run", trials=[trial_of(run) for run in marked])])
-    lead = overview.lead([RunFolder(folder="run", trials=[trial_of(run) for run in marked])], outcomes)
+    outcomes = outcomes_of([RunResults(folder="run", trials=list(marked))])
+    lead = overview.lead([RunResults(folder="run", trials=list(marked))], outcomes)
     assert "are there (mark “undefined test score”: every row of the test split has the same label" in lead
     assert "undefined" in plain(leaderboard(every)) and "nan" not in plain(leaderboard(every))
 
@@ -241,7 +238,7 @@ def test_an_error_is_better_when_lower():
         for run in study(method, [0.5] * 3, constant={"mse": 0.8})
     ]
     assert [row.method for row in leaderboard(made) if row.best] == ["lora"]
-    outcomes = outcomes_of([RunFolder(folder="run", trials=[trial_of(run) for run in made])])
+    outcomes = outcomes_of([RunResults(folder="run", trials=list(made))])
     best = best_pairs.best_of(outcomes, "own")
     assert [m for _, m in best.pairs] == ["lora"] and [m for _, m in best.second] == ["ars"]
     assert [m for _, m in best.left_out] == ["adalora"]

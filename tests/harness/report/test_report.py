@@ -21,11 +21,10 @@ from harness.report import best_pairs, drawing
 from harness.report.build import make_report
 from harness.report.outcomes import outcomes_of
 from harness.report.paper.curves import correlation, curve_of, label_scores
-from harness.report.run_folder import RunFolder, read_run
+from harness.report.run_results import RunResults, read_run
 from harness.report.sections import cost, health, overview, significance
 from lingo.flops import flops_adjusted_step
 from tests.support.paper_like import plan_of, records, with_flaws, write_run, write_table
-from tests.support.report_runs import trial_of
 
 BACKBONES = {"nt-500m-1000g": "NT-500M", "opt-125m": "OPT-125M"}
 TASKS = ("EMP/H3", "EMP/H4", "EMP/H4ac", "prom/prom_300_tata", "deepsea/histone")
@@ -38,7 +37,7 @@ def made():
 
 @pytest.fixture(scope="module")
 def outcomes(made):
-    return outcomes_of([RunFolder(folder=Path("run"), trials=[trial_of(record) for record in made])])
+    return outcomes_of([RunResults(folder=Path("run"), trials=list(made))])
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +226,7 @@ def test_undefined_scores_are_not_averaged_away(tmp_path, made):
         if r.task == "EMP/H3"
     ]
     rows = [r for r in rows if r.backbone == "opt-125m" and r.method in ("lora", "ars")]
-    outcome = outcomes_of([RunFolder(folder=tmp_path, trials=[trial_of(r) for r in rows])])
+    outcome = outcomes_of([RunResults(folder=tmp_path, trials=list(rows))])
     assert [o.mean == o.mean for o in outcome] == [False, True]
     page_of(write_run(tmp_path / "run", rows, seeds=3))
 
@@ -355,7 +354,7 @@ def test_winners_at_the_edge_are_found(made):
         if r.study == "EMP/H3|opt-125m|lora"
     ]
     plan = plan_of(low, 3)
-    run = RunFolder(folder=Path("run"), trials=[trial_of(r) for r in low], studies=plan["studies"])
+    run = RunResults(folder=Path("run"), trials=list(low), studies=plan["studies"])
     found = health.edges([run], outcomes_of([run]))
     assert [(edge.name, edge.value) for edge in found] == [("learning_rate", 1.02e-5)]
 

@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 from harness.report import stats
 from harness.report.leaderboard import leaderboard, plain
 from harness.report.outcomes import outcomes_of
-from harness.report.run_folder import RunFolder
+from harness.report.run_results import RunResults
 from harness.runs.intervals import LEAST_SEEDS, brackets, is_useful, no_better, range_of, usable, with_spread
 from harness.tracking.study import Summary
 from harness.workers.confidence import intervals
 from lingo.metrics import NAMES, RANGES, constant_scores, score
 from tests.support.paper_like import record
-from tests.support.report_runs import trial_of
 
 METRICS = sorted(RANGES)
 
@@ -145,7 +144,7 @@ def test_no_table_shows_an_interval_that_is_none(scores, limits, words):
     ]
     text = plain(leaderboard(made))
     assert words in text and "nan" not in text
-    (outcome,) = outcomes_of([RunFolder(folder="run", trials=[trial_of(r) for r in made])])
+    (outcome,) = outcomes_of([RunResults(folder="run", trials=list(made))])
     assert math.isnan(outcome.interval[0])
     assert math.isnan(outcome.bootstrap[0]) == (limits[0] != 0.5)
     assert ("no [ ]: a seed has no interval" in text) == (limits[0] != 0.5)

@@ -110,6 +110,7 @@ def test_the_table_has_every_record_and_metrics_as_columns(tmp_path):
     store = ResultStore(tmp_path, BENCHMARK)
     store.append(record(1, marks=("smoke",)))
     store.append(record(0, status="failed", error="out of memory", dev={}))
+    store.write_table()
     table = pq.read_table(tmp_path / "results.parquet").to_pylist()
     assert [row["trial"] for row in table] == [0, 1]
     assert (table[0]["status"], table[0]["error"], table[0]["dev_mcc"]) == ("failed", "out of memory", None)
@@ -131,7 +132,8 @@ def test_a_record_is_written_once(tmp_path):
     assert [found.status for found in store.load()] == ["finished"]
     assert store.append(record(status="failed"), replace=True)
     assert [found.status for found in store.load()] == ["failed"]
-    assert store.ids() == {record().id}
+    assert [found.id for found in store.load()] == [record().id]
+    assert store.load() == load(tmp_path)
 
 
 def test_a_store_opened_again_goes_on(tmp_path):
@@ -141,8 +143,27 @@ def test_a_store_opened_again_goes_on(tmp_path):
     second = ResultStore(tmp_path, {key: BENCHMARK[key] for key in reversed(BENCHMARK)})
     assert second.identity == first.identity
     assert not second.append(record(0))
+    assert pq.read_table(tmp_path / "results.parquet").num_rows == 1
     assert second.append(record(1))
+    second.write_table()
     assert pq.read_table(tmp_path / "results.parquet").num_rows == 2
+
+
+def test_the_table_takes_a_small_share_of_the_time(tmp_path, monkeypatch):
+    clock, written = [0.0], []
+    monkeypatch.setattr("harness.runs.store.time.monotonic", lambda: clock[0])
+
+    def slow(table, path):
+        clock[0] += 0.5
+        written.append(table.num_rows)
+        path.touch()
+
+    monkeypatch.setattr("harness.runs.store.pq.write_table", slow)
+    store = ResultStore(tmp_path, BENCHMARK)
+    for number in range(100):
+        store.append(record(number))
+        clock[0] += 1.0
+    assert written[0] == 0 and written[1] >= 25 and len(written) <= 1 + 100 / 25
 
 
 def test_half_written_files_are_passed_over_and_foreign_ones_named(tmp_path):
@@ -237,4 +258,4 @@ def test_a_killed_writer_leaves_only_whole_records(tmp_path):
     survived = {found.id for found in load(out)}
     assert {f"trial-{number}" for number in range(12)} <= survived
     store = ResultStore(out, {"tasks": ["t"]})
-    assert pq.read_table(out / "results.parquet").num_rows == len(survived) == len(store.ids())
+    assert pq.read_table(out / "results.parquet").num_rows == len(survived) == len(store.load())

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from harness.runs.jobs import Job, Report
-from harness.runs.layout import job_folder
+from harness.runs.layout import checkpoint_folder
 from harness.workers import checkpoints
 from harness.workers import packed_engine as engine_module
 from harness.workers.engines import Dispatch
@@ -30,7 +30,7 @@ def job(made: tuple[Path, Path], tmp_path: Path) -> Callable[..., Job]:
 
 
 def generations(job: Job) -> list[Path]:
-    return sorted(Path(job_folder(job)).iterdir())
+    return sorted(checkpoint_folder(job.checkpoints, job.id).iterdir())
 
 
 @pytest.mark.parametrize("method", ["ars", "lora", "fmft"])
