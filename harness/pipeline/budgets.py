@@ -86,7 +86,7 @@ class Budgets:
         self._told: dict[str, str] = {}
 
     def update(self, job: Job, report: Report, status: str) -> None:
-        """Take one event of the pool; the signature is that of a watcher of the ledger."""
+        """Take one event of the pool; the signature is that of a watcher of the recorder."""
         now = self.clock()
         self._started = now if self._started is None else self._started
         self._studies.add(job.study)

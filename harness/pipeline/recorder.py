@@ -2,16 +2,16 @@
 
 import logging
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from harness.config.studies import Cell
 from harness.core.atomic_files import written
 from harness.runs.intervals import NO_BETTER, no_better
-from harness.runs.jobs import Job, Report
+from harness.runs.jobs import Event, Job, Report
 from harness.runs.layout import RunFolder, checkpoint_folder
 from harness.runs.open_trials import OpenTrials
 from harness.runs.record import Record, Status, now
@@ -59,17 +59,11 @@ def above_budget(record: Record) -> str | None:
     return f"the mean kept rank must be at most bT = {most}, but is {mean:.2f}: its scores are not of that budget."
 
 
-class Watcher(Protocol):
-    """Who else is told of every event: progress, tracking."""
-
-    def update(self, job: Job, report: Report, status: str) -> None:
-        """Take one event."""
-
-    def ended(self, record: Record) -> None:
-        """Take the record of a job that has ended."""
+Watch = Callable[[Job, Report, str], None]
+"""Takes a job, its latest report and its status."""
 
 
-class Ledger:
+class Recorder:
     """Writes one record for each job that was started and has ended, and keeps those that have not.
 
     A job that was interrupted, or that has lost its driver, stays among the open ones, and goes on later.
@@ -79,7 +73,8 @@ class Ledger:
         cells: The studies, by their keys.
         benchmark: Name of the benchmark.
         environment: Versions and code state, the same for all records.
-        watchers: Told of every event, and of every record after it was written.
+        watchers: Told of every event.
+        on_record: Told of every record after it was written.
     """
 
     def __init__(
@@ -89,32 +84,27 @@ class Ledger:
         *,
         benchmark: str,
         environment: Mapping[str, Any],
-        watchers: Sequence[Watcher] = (),
+        watchers: Sequence[Watch] = (),
+        on_record: Callable[[Record], None] = lambda record: None,
     ) -> None:
         self._store, self._benchmark, self._environment = store, benchmark, environment
         self._cells = {cell.study.key: cell for cell in cells}
-        self._watchers, self._open = watchers, OpenTrials(store.out)
-        self._reports: dict[str, list[Report]] = {}
+        self._watchers, self._on_record, self._open = watchers, on_record, OpenTrials(store.out)
         self._started: dict[str, str] = {}
 
-    def __call__(self, job: Job, report: Report, status: str) -> None:
+    def __call__(self, event: Event) -> None:
         """Take one event of the pool, in order per job."""
-        reports = self._reports.setdefault(job.id, [])
-        if report.number > (reports[-1].number if reports else 0):
-            reports.append(report)
-        elif status in KEPT and report.facts:  # the last one again, with what is known of its end
-            reports[-1:] = [report]
+        job, status = event.job, event.status
         if status == "queued":
             with written(self._store.out):
                 self._open.keep(job)
         if status == "started":
             self._started.setdefault(job.id, now())
         for watcher in self._watchers:
-            watcher.update(job, report, status)
+            watcher(job, event.report, status)
         if status in KEPT:
-            self._reports.pop(job.id)
             if job.id in self._started or status == "failed":
-                self._write(job, reports, KEPT[status])
+                self._write(job, event.reports, KEPT[status])
             if status != "interrupted":
                 self._let_go(job)
 
@@ -149,8 +139,7 @@ class Ledger:
         record = replace(record, facts=facts, marks=[*record.marks, *_own_marks(record, facts)])
         with written(self._store.out):
             self._store.append(record, replace=True)
-        for watcher in self._watchers:
-            watcher.ended(record)
+        self._on_record(record)
 
 
 def _own_marks(record: Record, facts: Mapping[str, Any]) -> list[str]:

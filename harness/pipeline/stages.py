@@ -3,8 +3,8 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 
@@ -19,7 +19,7 @@ from harness.pipeline.budgets import Budgets
 from harness.pipeline.forecast import typical
 from harness.pipeline.interrupts import ctrl_c, outlived
 from harness.pipeline.number_types import settle
-from harness.pipeline.recorder import Ledger, Watcher
+from harness.pipeline.recorder import Recorder
 from harness.pipeline.remaining import (
     final_jobs,
     groups,
@@ -29,7 +29,7 @@ from harness.pipeline.remaining import (
     winners,
     with_new_names,
 )
-from harness.pipeline.usage import Meter, budgets_of, write_usage
+from harness.pipeline.usage import budgets_of, write_usage
 from harness.pool.engine import Engine
 from harness.pool.local_ray import full_disk, ray_processes, troubles_told
 from harness.pool.pool import Pool
@@ -38,7 +38,6 @@ from harness.pool.ray_session import Ground, ray_for
 from harness.progress.live import Progress, StudyGoal
 from harness.runs.environment import capture
 from harness.runs.info import Setting
-from harness.runs.jobs import Job, Report
 from harness.runs.layout import RunFolder
 from harness.runs.record import Record
 from harness.runs.store import ResultStore
@@ -80,7 +79,14 @@ def train(
         ) as ground,
         troubles_told(ground.scratch),
         outlived(ray_processes(), console, checked.out, full=partial(full_disk, ground.scratch)),
-        _tracking(checked, console) as tracked,
+        closing(
+            Tracker(  # at its end every study's run ends as the study then stands
+                checked.out,
+                Setting.read(checked.out),
+                uri=benchmark.tracking_uri,
+                warn=lambda line: console.print(f"[yellow]{escape(line)}[/]"),
+            )
+        ) as tracker,
     ):
         pressed.take()
         checked, cells = _settled(checked, cells, store, ground, console)
@@ -94,12 +100,15 @@ def train(
         budgets = _budgets(benchmark, ground, store)
         with _pool(cells, benchmark, ground, slots, make_engine) as pool, progress:
             pressed.ends(pool)
-            watchers: list[Watcher] = [progress, tracked, Meter(budgets)]
-            environment = capture().to_dict()
-            ledger = Ledger(
-                store, cells, benchmark=benchmark.suite, environment=environment, watchers=watchers
+            recorder = Recorder(
+                store,
+                cells,
+                benchmark=benchmark.suite,
+                environment=capture().to_dict(),
+                watchers=[progress.update, tracker.update, budgets.update],
+                on_record=tracker.ended,
             )
-            stages = _Stages(checked, cells, store, pool, ledger, budgets, tracked)
+            stages = _Stages(checked, cells, store, pool, recorder, budgets, tracker)
             try:
                 progress.stage("search")
                 stages.search(todo)
@@ -121,13 +130,13 @@ class _Stages:
         cells: Sequence[Cell],
         store: ResultStore,
         pool: Pool,
-        ledger: Ledger,
+        recorder: Recorder,
         budgets: Budgets,
-        tracked: "_Tracked",
+        tracker: Tracker,
     ) -> None:
         self._out, self._benchmark, self._cells = checked.out, checked.benchmark, cells
-        self._store, self._pool, self._ledger = store, pool, ledger
-        self._budgets, self._tracked = budgets, tracked
+        self._store, self._pool, self._recorder = store, pool, recorder
+        self._budgets, self._tracker = budgets, tracker
         self._keys = [cell.study.key for cell in cells]
 
     def search(self, todo: Sequence[Cell]) -> None:
@@ -137,7 +146,7 @@ class _Stages:
                 study_plans(todo, self._benchmark, self._store.load(), self._out),
                 self._pool,
                 max_concurrent=self._benchmark.max_concurrent,
-                on_report=self._ledger,
+                on_event=self._recorder,
                 cut=lambda: self._budgets.cut(self._keys).keys(),
             )
 
@@ -148,7 +157,7 @@ class _Stages:
         ready = [cell for cell in self._cells if cell not in unfinished] + self._cut(unfinished)
         with written(self._out):
             for record in set_aside(self._store, outdated(records, ready, benchmark.scope)):
-                self._tracked.ended(record)
+                self._tracker.ended(record)
         jobs = final_jobs(
             self._store.load(),
             ready,
@@ -161,7 +170,7 @@ class _Stages:
         jobs = with_new_names(jobs, self._out, winners(records, ready, benchmark.scope))
         predictions = str(RunFolder(self._out).predictions)
         run_finals(
-            [replace(job, predictions=predictions) for job in jobs], self._pool, on_report=self._ledger
+            [replace(job, predictions=predictions) for job in jobs], self._pool, on_event=self._recorder
         )
 
     def tell_usage(self, seconds: float) -> None:
@@ -181,37 +190,6 @@ class _Stages:
 
     def _unfinished(self, records: Sequence[Record]) -> list[Cell]:
         return unsearched(records, self._cells, self._benchmark.num_samples, **options_of(self._benchmark))
-
-
-class _Tracked:
-    """Passes the ledger's events on to the tracker."""
-
-    def __init__(self, tracker: Tracker) -> None:
-        self._tracker = tracker
-
-    def update(self, job: Job, report: Report, status: str) -> None:
-        """Mirror an evaluation; the last one comes with the record."""
-        if status == "running":
-            self._tracker.trial_report(job, report)
-
-    def ended(self, record: Record) -> None:
-        """Mirror a whole record."""
-        self._tracker.trial_ended(record)
-
-
-@contextmanager
-def _tracking(checked: Plan, console: Console) -> Iterator[_Tracked]:
-    """A tracker, which ends every study's run as the study then stands."""
-    tracker = Tracker(
-        checked.out,
-        Setting.read(checked.out),
-        uri=checked.benchmark.tracking_uri,
-        warn=lambda line: console.print(f"[yellow]{escape(line)}[/]"),
-    )
-    try:
-        yield _Tracked(tracker)
-    finally:
-        tracker.close()
 
 
 def _settled(

@@ -8,7 +8,6 @@ from typing import Any
 from harness.config.benchmark import Benchmark, seconds_of
 from harness.core.atomic_files import write_whole
 from harness.pipeline.budgets import Budgets, Limits, Spent
-from harness.runs.jobs import Job, Report
 from harness.runs.layout import RunFolder
 from harness.runs.record import Record
 from lingo.text_files import read_object
@@ -46,20 +45,6 @@ def budgets_of(
 
 def _limits(span: str | None, gpu_hours: float | None, cost: float | None) -> Limits:
     return Limits(seconds=seconds_of(span) if span else None, gpu_hours=gpu_hours, cost=cost)
-
-
-class Meter:
-    """Passes the ledger's events on to the budgets."""
-
-    def __init__(self, budgets: Budgets) -> None:
-        self._budgets = budgets
-
-    def update(self, job: Job, report: Report, status: str) -> None:
-        """Count an event."""
-        self._budgets.update(job, report, status)
-
-    def ended(self, record: Record) -> None:
-        """Its last event told all."""
 
 
 def gpu_seconds(records: Sequence[Record]) -> float:

@@ -17,8 +17,8 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from harness.pool.driver_events import Heard
 from harness.pool.engine import Engine
+from harness.pool.job_log import JobLog
 from harness.pool.job_queue import JobSource
 from harness.pool.local_ray import local_ray, ray_processes
 from harness.pool.ray_causes import PoolError
@@ -52,7 +52,7 @@ class Pool:
         self.capacity = len(groups) * slots
         self.interrupted = False
         self._read = self._warned = 0
-        self._heard = Heard()
+        self._log = JobLog()
         self._limit: int | None = None
         self._incarnation: str | None = None
         self._temporary = False
@@ -141,6 +141,11 @@ class Pool:
         """Worker groups, those that are not up (yet) included."""
         return len(self._groups)
 
+    @property
+    def open(self) -> dict[str, Event]:
+        """The last event of each job that has not ended, by its id."""
+        return self._log.open
+
     def begin(self, limit: int | None = None) -> None:
         """Open a round of jobs, of which at most `limit` train at once."""
         self.interrupted, self._limit = False, limit
@@ -148,7 +153,7 @@ class Pool:
 
     def submit(self, job: Job) -> None:
         """Queue a job whose news the caller reads from `events`."""
-        self._heard.submitted(job)
+        self._log.submitted(job)
         self._call("submit", job, followed=False)
 
     def events(self, wait_s: float = 0.5) -> list[Event]:
@@ -158,7 +163,7 @@ class Pool:
         is repeated to the caller. Checkpoints of jobs whose end an earlier call gave are removed.
         """
         events: list[Event]
-        self._heard.remove_checkpoints()
+        self._log.remove_checkpoints()
         self._restore_source()
         events, warnings = self._call("events", self._read, wait_s)
         for line in warnings[self._warned :]:
@@ -166,7 +171,7 @@ class Pool:
         self._warned = len(warnings)
         if events:
             self._read = events[-1].number
-        return self._heard.take(events)
+        return self._log.take(events)
 
     def interrupt(self) -> None:
         """End every open job as interrupted."""
@@ -206,7 +211,7 @@ class Pool:
                 log.warning("%s did not end within %.0f s and was stopped", supervisor.name, CLOSE_S)
         ray.kill(self._source)
         sweep([supervisor.shape for supervisor in self._supervisors], self._before)
-        self._heard.sweep()
+        self._log.sweep()
         if self._temporary:
             shutil.rmtree(self.scratch, ignore_errors=True)
 
@@ -234,7 +239,7 @@ class Pool:
             self._call("begin", self._limit)
             if self.interrupted:
                 self._call("interrupt")
-            for job in self._heard.open():
+            for job in self._log.own():
                 self._call("submit", job, followed=False)
         self._incarnation = incarnation
 

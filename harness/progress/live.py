@@ -179,9 +179,6 @@ class Progress:
             else:
                 self._console.print(self.line(), soft_wrap=True)
 
-    def ended(self, record: object) -> None:
-        """Nothing more to show of a record than its last event told."""
-
     def line(self) -> str:
         """Everything in one line."""
         return f"{self._time()}  {self.board().line()}"

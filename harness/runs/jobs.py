@@ -91,12 +91,20 @@ class Report:
 
 @dataclass(frozen=True)
 class Event:
-    """One change of a job. `report` is its latest news: number 0, empty, before the first evaluation."""
+    """One change of a job.
+
+    Attributes:
+        number: 1, 2, … of all events of the job source.
+        report: The job's latest: number 0, empty, before the first evaluation.
+        status: `queued`, `started` (again after a lost worker), `running` after an evaluation, or how it ended.
+        reports: All of the job so far, each once; at the driver, see `harness.pool.job_log`.
+    """
 
     number: int
     job: Job
     report: Report
     status: Status
+    reports: Sequence[Report] = ()
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from harness.core.host import free_gibibytes
 from harness.pool.pool import Pool
 from harness.pool.ray_causes import PoolError
 from harness.pool.supervisor import placement_groups
-from harness.runs.jobs import OPEN, Event, Job, Report
+from harness.runs.jobs import OPEN, Event, Job
 from harness.search.study import CUT, Past, StudyPlan, TrialOutcome, members_of
 from harness.search.tuner import AT_HOME, CLIENT, CLIENT_GIB, Tuner
 
@@ -33,7 +33,7 @@ __all__ = ["Past", "StudyPlan", "TrialOutcome", "run_finals", "run_search"]
 
 log = logging.getLogger(__name__)
 
-OnReport = Callable[[Job, Report, str], None]
+OnEvent = Callable[[Event], None]
 STOP_S = 60.0
 RESTARTS, WITHIN_S = 5, 300.0  # of a Tuner that died again and again
 POLL_S = 0.25
@@ -45,7 +45,7 @@ def run_search(
     pool: Pool,
     *,
     max_concurrent: int | None = None,
-    on_report: OnReport,
+    on_event: OnEvent,
     cut: Callable[[], Collection[str]] | None = None,
     scratch: Path | None = None,
 ) -> dict[str, list[TrialOutcome]]:
@@ -53,13 +53,10 @@ def run_search(
 
     Args:
         max_concurrent: Trials that train at once over all studies (`None`: as many as the pool takes).
-        on_report: Called here, in this thread, in order per job, with the job, its latest report and its
-            status: `queued`, `started` (again after a lost worker), `running` after an evaluation, then one
-            of `finished`, `stopped`, `failed`, `interrupted`. Before the first evaluation the report has
-            number 0 and no metrics.
+        on_event: Called here, in this thread, in order per job.
         cut: Asked again and again; the keys of studies that have used up a budget (`harness.pipeline.budgets`): none of
             their trials starts any more, running ones end as `stopped` after their next evaluation, with the
-            fact `cut` = `budget` in the report that `on_report` gets. The other studies of the same search
+            fact `cut` = `budget` in their last report. The other studies of the same search
             group end with them.
         scratch: Folder for Tune's own files; the pool's scratch folder by default.
 
@@ -72,20 +69,20 @@ def run_search(
         PoolError: when the Tuner died again and again; what has ended was told.
     """
     _check(plans)
-    ledger = _Ledger(on_report, {plan.key: plan.search_group for plan in plans})
+    trials = _Trials(pool, on_event, {plan.key: plan.search_group for plan in plans})
     pool.begin(max_concurrent)
-    tuning = _Tuning(plans, pool, max_concurrent, scratch or pool.scratch / "tune", ledger)
-    cutter = _Cutter(members_of(plans), pool, tuning, ledger)
+    tuning = _Tuning(plans, pool, max_concurrent, scratch or pool.scratch / "tune", trials)
+    cutter = _Cutter(members_of(plans), pool, tuning, trials)
     try:
         tuning.start()
         while tuning.goes_on() and not pool.interrupted:
             if cut is not None:
                 cutter.close(cut())
-            cutter.take(ledger.take(pool.events(POLL_S)))
+            cutter.take(trials.take(POLL_S))
         if pool.interrupted:  # from another thread
             tuning.wait(STOP_S)
         else:
-            _settle(pool, ledger)
+            _settle(pool, trials)
     except KeyboardInterrupt:
         pool.interrupt()
         tuning.wait(STOP_S)
@@ -95,28 +92,27 @@ def run_search(
         raise
     finally:
         tuning.end()
-    ledger.take(pool.events(0.0))
-    return {plan.key: ledger.of_study(plan.key) for plan in plans}
+    trials.take(0.0)
+    return {plan.key: trials.of_study(plan.key) for plan in plans}
 
 
-def run_finals(jobs: Sequence[Job], pool: Pool, *, on_report: OnReport) -> dict[str, TrialOutcome]:
+def run_finals(jobs: Sequence[Job], pool: Pool, *, on_event: OnEvent) -> dict[str, TrialOutcome]:
     """Train `jobs` to their ends; the outcome of each by its id. Interrupts as `run_search` does."""
-    ledger = _Ledger(on_report)
+    trials = _Trials(pool, on_event)
     pool.begin(None)
     try:
         for job in jobs:
             pool.submit(job)
         left = {job.id for job in jobs}
         while left:
-            ledger.take(pool.events(1.0))
-            left -= set(ledger.ended)
+            left -= {event.job.id for event in trials.take(1.0) if event.status not in OPEN}
     except KeyboardInterrupt:
         pool.interrupt()
-        ledger.take(pool.events(0.0))
+        trials.take(0.0)
     except BaseException:
         pool.interrupt()
         raise
-    return {job.id: ledger.outcomes[job.id] for job in jobs if job.id in ledger.outcomes}
+    return {job.id: trials.outcomes[job.id] for job in jobs if job.id in trials.outcomes}
 
 
 def _check(plans: Sequence[StudyPlan]) -> None:
@@ -127,41 +123,32 @@ def _check(plans: Sequence[StudyPlan]) -> None:
             grid(space, seed=0)
 
 
-class _Ledger:
-    """What the driver knows of every job, from the pool's events.
+class _Trials:
+    """How jobs end, from the pool's events.
 
     Args:
         group_of: The search group of each study, of which one's failure ends a trial of all.
     """
 
-    def __init__(self, on_report: OnReport, group_of: Mapping[str, str] | None = None) -> None:
-        self._on_report, self._group_of = on_report, group_of or {}
+    def __init__(self, pool: Pool, on_event: OnEvent, group_of: Mapping[str, str] | None = None) -> None:
+        self._pool, self._on_event, self._group_of = pool, on_event, group_of or {}
         self._failed: dict[tuple[str, int], str] = {}
-        self._reports: dict[str, list[Report]] = {}
         self.outcomes: dict[str, TrialOutcome] = {}
-        self.ended: dict[str, str] = {}
-        self.open: dict[str, tuple[Job, str]] = {}
         self.cut: set[str] = set()
 
-    def take(self, events: Sequence[Event]) -> Sequence[Event]:
-        for event in events:
-            job, report, status = event.job, event.report, event.status
-            reports = self._reports.setdefault(job.id, [])
-            if report.number > (reports[-1].number if reports else 0):
-                reports.append(report)
-            self.open[job.id] = (job, status)
-            if status not in OPEN:
-                self.ended[job.id] = job.study
-                self._reports.pop(job.id)
-                self.open.pop(job.id)
-            why = self._why_stopped(job, status)
-            if why is not None:
-                report = replace(report, facts={**report.facts, CUT: why})
-                reports[-1:] = [report] if reports else []
-            if status in ("finished", "stopped", "failed"):
-                self.outcomes[job.id] = TrialOutcome(job, status, reports, report.error)
-            self._on_report(job, report, status)
-        return events
+    def take(self, wait_s: float) -> list[Event]:
+        """What happened since the last call, at the latest after so many seconds."""
+        return [self._noted(event) for event in self._pool.events(wait_s)]
+
+    def _noted(self, event: Event) -> Event:
+        job, status = event.job, event.status
+        if (why := self._why_stopped(job, status)) is not None:
+            report = replace(event.report, facts={**event.report.facts, CUT: why})
+            event = replace(event, report=report, reports=(*event.reports[:-1], report))
+        if status in ("finished", "stopped", "failed"):
+            self.outcomes[job.id] = TrialOutcome(job, status, list(event.reports), event.report.error)
+        self._on_event(event)
+        return event
 
     def _why_stopped(self, job: Job, status: str) -> str | None:
         """What ended a job that its scheduler did not: a budget, or the failure of another task of its trial."""
@@ -183,7 +170,7 @@ class _Ledger:
         history = {past.number: past for past in plan.history}
         history |= {_number(found.job): _past(plan, found) for found in self.of_study(plan.key)}
         begun = dict(plan.open)
-        begun |= {_number(job): job.config for job, _ in self.open.values() if job.study == plan.key}
+        begun |= {_number(e.job): e.job.config for e in self._pool.open.values() if e.job.study == plan.key}
         return replace(
             plan,
             history=tuple(history[number] for number in sorted(history)),
@@ -191,14 +178,14 @@ class _Ledger:
         )
 
 
-def _settle(pool: Pool, ledger: _Ledger) -> None:
+def _settle(pool: Pool, trials: _Trials) -> None:
     """The Tuner has ended, and so have its jobs: wait until the last ones are told."""
-    ledger.take(pool.events(0.0))
-    for job, _ in list(ledger.open.values()):
-        pool.handle.release.remote(job.id)
+    trials.take(0.0)
+    for name in pool.open:
+        pool.handle.release.remote(name)
     deadline = time.monotonic() + SETTLE_S
-    while ledger.open and time.monotonic() < deadline:
-        ledger.take(pool.events(POLL_S))
+    while pool.open and time.monotonic() < deadline:
+        trials.take(POLL_S)
 
 
 def _number(job: Job) -> int:
@@ -227,10 +214,10 @@ class _Cutter:
     """Ends the studies that have used up a budget."""
 
     def __init__(
-        self, members: Mapping[str, list[StudyPlan]], pool: Pool, tuning: "_Tuning", ledger: _Ledger
+        self, members: Mapping[str, list[StudyPlan]], pool: Pool, tuning: "_Tuning", trials: _Trials
     ) -> None:
         self._group_of = {plan.key: key for key, plans in members.items() for plan in plans}
-        self._pool, self._tuning, self._ledger = pool, tuning, ledger
+        self._pool, self._tuning, self._trials = pool, tuning, trials
         self._closed: set[str] = set()
 
     def close(self, studies: Collection[str]) -> None:
@@ -240,9 +227,9 @@ class _Cutter:
             return
         self._closed |= groups
         self._tuning.close(self._closed)
-        for job, status in list(self._ledger.open.values()):
-            if status == "queued":
-                self._end(job)
+        for event in self._pool.open.values():
+            if event.status == "queued":
+                self._end(event.job)
 
     def take(self, events: Sequence[Event]) -> None:
         """What was under way ends with its next evaluation."""
@@ -252,7 +239,7 @@ class _Cutter:
 
     def _end(self, job: Job) -> None:
         if self._group_of.get(job.study) in self._closed:
-            self._ledger.cut.add(job.id)
+            self._trials.cut.add(job.id)
             self._pool.handle.release.remote(job.id)
 
 
@@ -265,9 +252,9 @@ class _Tuning:
         pool: Pool,
         max_concurrent: int | None,
         scratch: Path,
-        ledger: _Ledger,
+        trials: _Trials,
     ) -> None:
-        self._plans, self._pool, self._ledger, self._scratch = plans, pool, ledger, scratch
+        self._plans, self._pool, self._trials, self._scratch = plans, pool, trials, scratch
         slots = max(1, pool.capacity // pool.groups)
         at_once = min(pool.capacity, max_concurrent or pool.capacity)
         spare = 0 if at_once == 1 and max_concurrent == 1 else max(1, -(-at_once // 4))
@@ -289,7 +276,7 @@ class _Tuning:
         now = time.monotonic()
         self._starts = [start for start in self._starts if now - start < WITHIN_S] + [now]
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        plans = [self._ledger.continued(plan) for plan in self._plans]
+        plans = [self._trials.continued(plan) for plan in self._plans]
         actor: Any = ray.remote(Tuner)
         self._tuner = actor.options(num_cpus=0, max_concurrency=2, scheduling_strategy=here).remote(
             plans, self._rules
@@ -310,7 +297,7 @@ class _Tuning:
                 raise PoolError(f"The search's process died {len(self._starts)} times: {line}") from error
             log.warning("The search's process died and is started again: %s", line)
             self.end()
-            self._ledger.take(self._pool.events(0.0))
+            self._trials.take(0.0)
             self.start()
             return True
 

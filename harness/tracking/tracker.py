@@ -69,13 +69,13 @@ class Tracker:
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._thread.start()
 
-    def trial_report(self, job: Job, report: Report) -> None:
-        """An evaluation of a trial or a final run."""
-        if report.dev and self._news.qsize() < QUEUED:
+    def update(self, job: Job, report: Report, status: str) -> None:
+        """Mirror an evaluation of a trial or a final run; the last one comes with the record."""
+        if status == "running" and report.dev and self._news.qsize() < QUEUED:
             self._news.put((job, report))
 
-    def trial_ended(self, record: Record) -> None:
-        """A trial of the search, or a final run, has ended; its record is in the output folder."""
+    def ended(self, record: Record) -> None:
+        """Mirror the record, which is in the output folder, of a trial or a final run that has ended."""
         if self._news.qsize() < QUEUED:
             self._news.put(record)
         else:

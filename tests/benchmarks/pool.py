@@ -32,7 +32,7 @@ sys.path.insert(0, str(ROOT))
 from harness.config.search_space import Leaf, SearchSpace  # noqa: E402
 from harness.pool.local_ray import local_ray  # noqa: E402
 from harness.pool.pool import Pool  # noqa: E402
-from harness.runs.jobs import Job, Report  # noqa: E402
+from harness.runs.jobs import Event  # noqa: E402
 from harness.search.driver import run_search  # noqa: E402
 from harness.search.study import StudyPlan  # noqa: E402
 from harness.workers.packed_engine import make_engine  # noqa: E402
@@ -131,7 +131,7 @@ def pool_seconds(pool: Pool, trials: int) -> tuple[float, float]:
     """Seconds a trial: of the whole search, and from the first trial's arrival to the last one's end."""
     times: list[float] = []
     start = time.perf_counter()
-    found = run_search([toy_study(trials)], pool, on_report=lambda *_: times.append(time.perf_counter()))
+    found = run_search([toy_study(trials)], pool, on_event=lambda *_: times.append(time.perf_counter()))
     whole = time.perf_counter() - start
     assert [outcome.status for outcome in found["overhead"]] == ["finished"] * trials
     return whole / trials, (times[-1] - times[0]) / trials
@@ -144,8 +144,9 @@ def memory_rows(pool: Pool, plan: StudyPlan, first: int = 10) -> list[Row]:
     seen: dict[str, list[float]] = {"driver": [], "worker": []}
     ended = 0
 
-    def on_report(job: Job, report: Report, status: str) -> None:
+    def on_event(event: Event) -> None:
         nonlocal ended
+        status = event.status
         if status != "finished":
             return
         ended += 1
@@ -154,7 +155,7 @@ def memory_rows(pool: Pool, plan: StudyPlan, first: int = 10) -> list[Row]:
             seen["driver"].append(resident(os.getpid()))
             seen["worker"].append(resident(worker))
 
-    run_search([plan], pool, on_report=on_report)
+    run_search([plan], pool, on_event=on_event)
     rows = []
     for who, (before, after) in seen.items():
         growth = 100 * (after / before - 1)

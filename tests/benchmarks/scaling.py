@@ -34,7 +34,7 @@ from harness.pool import pool as pools  # noqa: E402
 from harness.pool import supervisor  # noqa: E402
 from harness.pool.local_ray import local_ray  # noqa: E402
 from harness.pool.pool import Pool  # noqa: E402
-from harness.runs.jobs import Job, Report  # noqa: E402
+from harness.runs.jobs import Event  # noqa: E402
 from harness.search.driver import run_search  # noqa: E402
 from harness.search.study import StudyPlan  # noqa: E402
 from tests.benchmarks.search_rows import Row, tell  # noqa: E402
@@ -68,10 +68,10 @@ class Clock:
     starts: list[float] = field(default_factory=list)
     ends: list[float] = field(default_factory=list)
 
-    def __call__(self, job: Job, report: Report, status: str) -> None:
-        if status == "started":
+    def __call__(self, event: Event) -> None:
+        if event.status == "started":
             self.starts.append(time.perf_counter())
-        if status == "finished":
+        if event.status == "finished":
             self.ends.append(time.perf_counter())
             if not self.ended % 200:
                 print(f"{self.ended} trials ended after {self.wall:.0f} s", file=sys.stderr)
@@ -99,7 +99,7 @@ def searched(pool: Pool, trials: int, seconds: float) -> Clock:
         assert time.monotonic() < deadline, "not all groups came up"
         time.sleep(0.2)
     clock = Clock()
-    run_search([study(trials, seconds)], pool, on_report=clock)
+    run_search([study(trials, seconds)], pool, on_event=clock)
     assert clock.ended == trials, f"{clock.ended} of {trials} trials ended"
     return clock
 

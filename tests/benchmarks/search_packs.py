@@ -104,7 +104,7 @@ def search_seconds(source: str, data: str, trials: int, pack: int) -> tuple[floa
     engine = partial(make_engine, pack=pack, max_rank=TOY.b0)
     with local_ray(CPUS), Pool.start(engine, slots=pack) as pool:
         begun = time.perf_counter()
-        (outcomes,) = run_search([plan], pool, on_report=quiet).values()
+        (outcomes,) = run_search([plan], pool, on_event=quiet).values()
         seconds = time.perf_counter() - begun
         assert [outcome.status for outcome in outcomes] == ["finished"] * trials, outcomes
         return seconds, pool.usage()

@@ -10,7 +10,7 @@ import ray
 
 from harness.pool.local_ray import local_ray
 from harness.pool.pool import Pool
-from harness.runs.jobs import Job, Report
+from harness.runs.jobs import Event
 from harness.search.driver import run_search
 from tests.benchmarks.search_rows import Row, Say, child, resident, toy_study
 from tests.support import toy_engine
@@ -37,7 +37,8 @@ def queue_rows(say: Say, trials: int = 1000) -> list[Row]:
     ends: list[float] = []
     memory: dict[str, list[float]] = {"driver": [], "Tuner": [], "job source": []}
 
-    def on_report(job: Job, report: Report, status: str) -> None:
+    def on_event(event: Event) -> None:
+        status = event.status
         if status != "finished":
             return
         ends.append(time.perf_counter())
@@ -48,7 +49,7 @@ def queue_rows(say: Say, trials: int = 1000) -> list[Row]:
 
     with toy_pool(CLIENTS - 2) as pool:
         start = time.perf_counter()
-        run_search([toy_study("queue", trials, scheduler="none")], pool, on_report=on_report)
+        run_search([toy_study("queue", trials, scheduler="none")], pool, on_event=on_event)
         whole = time.perf_counter() - start
     rate = (trials - 1) / (ends[-1] - ends[0])
     rows = [
@@ -71,7 +72,8 @@ def idle_rows(say: Say, trials: int = 96, slots: int = 8, seconds: float = 0.5, 
     begun: dict[str, float] = {}
     ended: dict[str, float] = {}
 
-    def on_report(job: Job, report: Report, status: str) -> None:
+    def on_event(event: Event) -> None:
+        job, status = event.job, event.status
         if status == "started":
             begun[job.id] = time.perf_counter()
         elif status == "finished":
@@ -83,7 +85,7 @@ def idle_rows(say: Say, trials: int = 96, slots: int = 8, seconds: float = 0.5, 
             for n in range(2)
         ]
 
-        run_search(plans, pool, on_report=on_report)
+        run_search(plans, pool, on_event=on_event)
     first, last = min(begun.values()), max(begun.values())  # from then on nothing is queued
     after = sorted(begun.values())[slots - 1]  # the clients of the first trials are still being started
     shares = [_idle(begun, ended, slots, epochs * seconds, at, last) for at in (first, after)]

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.config.search_space import Leaf, SearchSpace
-from harness.runs.jobs import Job, Report
+from harness.runs.jobs import Event
 from harness.search.study import StudyPlan
 
 Say = Callable[[str], None]
@@ -57,7 +57,7 @@ def toy_study(key: str, trials: int, *, epochs: int = 1, seconds: float = 0.0, *
     )
 
 
-def quiet(job: Job, report: Report, status: str) -> None:
+def quiet(event: Event) -> None:
     """Nothing to tell."""
 
 

@@ -121,22 +121,23 @@ def main():
         told |= {"shape": str(ground.shape), "where": ground.where, "before": workers()}
         most = 0
 
-        def on_report(job, report, status):
+        def on_event(event):
             nonlocal most
+            status = event.status
             most = max(most, workers()) if status == "finished" else most
 
         lay = ground.shape
         with Pool.start(
             partial(toy_engine.make, 1), groups=lay.groups, cpus_per_worker=lay.cpus, start_s=300
         ) as pool:
-            found = run_search([plan], pool, on_report=on_report)
+            found = run_search([plan], pool, on_event=on_event)
             told["ended"] = [outcome.status for outcome in found[plan.key]]
             told["most"] = most
             begun = time.monotonic()
             while workers() > 1 and time.monotonic() - begun < 120:
                 time.sleep(1)
             told["idle"] = workers()  # the pool is still open
-            again = run_search([replace(plan, key="again|none|lora")], pool, on_report=on_report)
+            again = run_search([replace(plan, key="again|none|lora")], pool, on_event=on_event)
             told["again"] = [outcome.status for outcome in again["again|none|lora"]]
         begun = time.monotonic()
         while workers() and time.monotonic() - begun < 120:

@@ -68,7 +68,7 @@ FINAL = job("final/seed-1", "final", 1)
 
 
 def keep(out, *records):
-    """Records on disk, as the ledger leaves them before it tells anybody."""
+    """Records on disk, as the recorder leaves them before it tells anybody."""
     (out / "records").mkdir(parents=True, exist_ok=True)
     for each in records:
         write_whole(out / "records" / file_name(each.id), each.to_json())
@@ -105,7 +105,7 @@ def story():
 
 
 def follow(tracker, out, records=None):
-    """Tell a tracker of a whole study, as the ledger does."""
+    """Tell a tracker of a whole study, as the recorder does."""
     for each in records if records is not None else story():
         told = Job(
             id=each.id,
@@ -125,9 +125,9 @@ def follow(tracker, out, records=None):
                 dev=entry["dev"],
                 seconds=entry["seconds"],
             )
-            tracker.trial_report(told, report)
+            tracker.update(told, report, "running")
         keep(out, each)
-        tracker.trial_ended(each)
+        tracker.ended(each)
 
 
 def runs(uri, text="") -> list[Run]:

@@ -13,7 +13,6 @@ from harness.config.studies import Cell, plan
 from harness.core.errors import InputError, RunStopped
 from harness.pipeline import forecast_time, number_types
 from harness.pipeline.number_types import settle
-from harness.pipeline.recorder import Ledger
 from harness.pipeline.resume import stored_benchmark, take_over
 from harness.pool.resources import Shape
 from harness.report.content import Table
@@ -30,6 +29,7 @@ from harness.workers.packed_engine import LingoEngine
 from harness.workers.packs import Room
 from lingo.quantized import native_bf16, usual_type
 from tests.support import engine_runs
+from tests.support.cells import recording
 from tests.support.paper_like import records
 
 CPU = Shape(groups=1, workers=1, cpus=1, gpus=0)
@@ -205,13 +205,13 @@ def test_a_record_has_the_type_even_of_a_trial_that_never_reported(begin, tmp_pa
         study=study, data=tmp_path, data_digest="d", backbone_digest="b", marks=[], tokens=9, source="m"
     )
     store = ResultStore(tmp_path / "out", held.identity)
-    ledger = Ledger(store, [cell], benchmark="quickstart", environment={})
+    take = recording(store, [cell])
     job = replace(
         engine_runs.make_job((tmp_path, tmp_path), tmp_path, f"{study.key}/trial-0000", "lora"),
         study=study.key,
         checkpoints=None,
     )
-    ledger(job, Report(job=job.id, number=1, status="failed", error="out of memory"), "failed")
+    take(job, Report(job=job.id, number=1, status="failed", error="out of memory"), "failed")
     (record,) = load(tmp_path / "out")
     assert record.facts["backbone_type"] == "bf16"
 

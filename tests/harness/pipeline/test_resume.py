@@ -19,7 +19,7 @@ from harness.config.studies import plan
 from harness.core.atomic_files import Unwritable
 from harness.core.errors import InputError, RunStopped
 from harness.pipeline.interrupts import ctrl_c, outlived
-from harness.pipeline.recorder import Ledger, let_go_of_ended
+from harness.pipeline.recorder import Recorder, let_go_of_ended
 from harness.pipeline.remaining import final_jobs, outdated, set_aside, winners, with_new_names
 from harness.pipeline.resume import stored_benchmark, take_over
 from harness.pipeline.run import run_benchmark
@@ -31,7 +31,7 @@ from harness.runs.open_trials import OpenTrials
 from harness.runs.record import Record
 from harness.runs.store import ResultStore
 from harness.search.study import study_plans
-from tests.support.cells import cell
+from tests.support.cells import cell, recording
 from tests.support.task_files import listing, write_task
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -90,9 +90,9 @@ def test_a_damaged_file_costs_its_own_trial_alone(tmp_path):
 
 
 @pytest.fixture
-def ledger(tmp_path):
+def take(tmp_path):
     store = ResultStore(tmp_path / "out", {"a": 1})
-    return Ledger(store, [cell(tmp_path)], benchmark="custom", environment={})
+    return recording(store, [cell(tmp_path)])
 
 
 @pytest.mark.parametrize(
@@ -105,26 +105,26 @@ def ledger(tmp_path):
         (None, None, False),
     ],
 )
-def test_a_final_run_that_a_constant_prediction_equals_is_marked(ledger, tmp_path, test, constant, marked):
+def test_a_final_run_that_a_constant_prediction_equals_is_marked(take, tmp_path, test, constant, marked):
     one = job(0, stage="final" if test else "search")
     facts = {"constant": constant} if constant else {}
     for status in ("queued", "started"):
-        ledger(one, news(one), status)
-    ledger(one, news(one, 1, "finished", test=test, facts=facts), "finished")
+        take(one, news(one), status)
+    take(one, news(one, 1, "finished", test=test, facts=facts), "finished")
     (kept,) = ResultStore(tmp_path / "out", {"a": 1}).load()
     assert ("no better than a constant" in kept.marks) == marked
 
 
-def test_the_ledger_keeps_what_has_not_ended(ledger, tmp_path):
+def test_the_recorder_keeps_what_has_not_ended(take, tmp_path):
     out = tmp_path / "out"
     jobs = [job(n, checkpoints=str(out / "checkpoints")) for n in range(4)]
     for one in jobs:
         checkpoint_folder(one.checkpoints, one.id).mkdir(parents=True)
         for status in ("queued", "started"):
-            ledger(one, news(one), status)
-    ledger(jobs[0], news(jobs[0], 1, "finished"), "finished")
-    ledger(jobs[1], news(jobs[1]), "interrupted")
-    ledger(jobs[2], news(jobs[2], 1, "failed", error="x"), "failed")
+            take(one, news(one), status)
+    take(jobs[0], news(jobs[0], 1, "finished"), "finished")
+    take(jobs[1], news(jobs[1]), "interrupted")
+    take(jobs[2], news(jobs[2], 1, "failed", error="x"), "failed")
     kept = [jobs[1], jobs[3]]
     assert OpenTrials(out).load() == kept
     assert [checkpoint_folder(one.checkpoints, one.id).is_dir() for one in jobs] == [
@@ -132,16 +132,16 @@ def test_the_ledger_keeps_what_has_not_ended(ledger, tmp_path):
     ]
 
 
-def test_what_a_driver_killed_right_after_a_record_has_left_of_its_trial_goes(ledger, tmp_path, monkeypatch):
+def test_what_a_driver_killed_right_after_a_record_has_left_of_its_trial_goes(take, tmp_path, monkeypatch):
     out, folder = tmp_path / "out", tmp_path / "out" / "checkpoints"
     jobs = [job(n, checkpoints=str(folder)) for n in range(3)]
     for one in jobs:
         checkpoint_folder(folder, one.id).mkdir(parents=True)
         for status in ("queued", "started"):
-            ledger(one, news(one), status)
-    monkeypatch.setattr(Ledger, "_let_go", lambda *_: None)
-    ledger(jobs[0], news(jobs[0], 1, "finished"), "finished")
-    ledger(jobs[1], news(jobs[1]), "interrupted")
+            take(one, news(one), status)
+    monkeypatch.setattr(Recorder, "_let_go", lambda *_: None)
+    take(jobs[0], news(jobs[0], 1, "finished"), "finished")
+    take(jobs[1], news(jobs[1]), "interrupted")
     records = ResultStore(out, {"a": 1}).load()
     let_go_of_ended(out, records)
     assert OpenTrials(out).load() == jobs[1:]
@@ -150,28 +150,28 @@ def test_what_a_driver_killed_right_after_a_record_has_left_of_its_trial_goes(le
     assert not folder.exists() and OpenTrials(out).load() == []
 
 
-def test_a_trial_that_a_budget_ended_is_marked(ledger, tmp_path):
+def test_a_trial_that_a_budget_ended_is_marked(take, tmp_path):
     for number, evaluations in enumerate((0, 1)):
         one = job(number)
-        ledger(one, news(one), "started")
+        take(one, news(one), "started")
         if evaluations:
-            ledger(one, news(one, 1, facts={"samples": 8}), "running")
-        ledger(one, news(one, evaluations, facts={"samples": 8, "cut": "budget"}), "stopped")
+            take(one, news(one, 1, facts={"samples": 8}), "running")
+        take(one, news(one, evaluations, facts={"samples": 8, "cut": "budget"}), "stopped")
     for record in ResultStore(tmp_path / "out", {"a": 1}).load():
         assert record.status == "stopped" and record.marks == ["smoke", "cut by budget"]
         assert len(record.history) == record.trial
 
 
-def test_a_disk_that_refuses_is_told_with_its_words(ledger, tmp_path, monkeypatch):
+def test_a_disk_that_refuses_is_told_with_its_words(take, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
     one = job()
-    ledger(one, news(one), "queued")
-    ledger(one, news(one), "started")
+    take(one, news(one), "queued")
+    take(one, news(one), "started")
     monkeypatch.setattr("harness.runs.store.write_whole", full)
     with pytest.raises(Unwritable, match="No space left on device") as caught:
-        ledger(one, news(one, 1, "finished"), "finished")
+        take(one, news(one, 1, "finished"), "finished")
     assert caught.value.out == tmp_path / "out"
     assert OpenTrials(tmp_path / "out").load() == [one], "it goes on later"
 
@@ -323,7 +323,9 @@ def test_final_runs_of_a_past_winner_are_set_aside_and_done_again_under_another_
     store.append(drawn(mine, 1, mcc=0.9, rank=4))
     (old,) = outdated(store.load(), [mine], "task")
     (kept,) = set_aside(store, [old])
-    assert kept.marks == ["superseded"] and store.ids() == {drawn(mine, n).id for n in (0, 1)}
+    assert kept.marks == ["superseded"] and {record.id for record in store.load()} == {
+        drawn(mine, n).id for n in (0, 1)
+    }
     jobs = final_jobs(store.load(), [mine], (7, 8))
     named = with_new_names(jobs, tmp_path / "out", winners(store.load(), [mine]))
     assert [one.id for one in named] == [f"{STUDY}/final/trial-0001/seed-7", f"{STUDY}/final/seed-8"]

@@ -7,7 +7,6 @@ import pytest
 from rich.console import Console
 
 from harness.core.wording import duration
-from harness.pipeline.recorder import Ledger
 from harness.pipeline.remaining import final_jobs, missing, unsearched
 from harness.pool.resources import shape
 from harness.progress.live import Progress, StudyGoal
@@ -16,7 +15,7 @@ from harness.runs.jobs import Job, Report
 from harness.runs.record import Record
 from harness.runs.selection import joint_winner
 from harness.runs.store import ResultStore
-from tests.support.cells import cell
+from tests.support.cells import cell, recording
 
 NAN = float("nan")
 
@@ -82,41 +81,31 @@ def report(job, number, status="running", **values):
     return Report(job=job.id, number=number, status=status, epoch=number, dev={"mcc": number / 10}, **values)
 
 
-class Heard:
-    def __init__(self):
-        self.records, self.events = [], []
-
-    def update(self, job, report, status):
-        self.events.append(status)
-
-    def ended(self, record):
-        self.records.append(record)
-
-
 @pytest.fixture
 def told(tmp_path):
-    heard = Heard()
-    store = ResultStore(tmp_path / "out", {"a": 1})
-    ledger = Ledger(
-        store, [cell(tmp_path)], benchmark="custom", environment={"git_sha": "x"}, watchers=[heard]
+    records, store = [], ResultStore(tmp_path / "out", {"a": 1})
+    environment = {"git_sha": "x"}
+    return (
+        recording(store, [cell(tmp_path)], environment=environment, on_record=records.append),
+        store,
+        records,
     )
-    return ledger, store, heard
 
 
 def test_a_record_for_every_end(told):
-    ledger, store, heard = told
+    take, store, told_of = told
     first, lost, queued = job(0), job(1), job(2)
     nothing = Report(job=first.id, number=0, status="running")
     for status in ("queued", "started"):
-        ledger(first, nothing, status)
-    ledger(first, report(first, 1), "running")
-    ledger(first, report(first, 1), "running")
+        take(first, nothing, status)
+    take(first, report(first, 1), "running")
+    take(first, report(first, 1), "running")
     last = report(first, 2, "finished", facts={"trained_parameters": 7, "samples": 80}, seconds=3.0)
-    ledger(first, last, "finished")
-    ledger(lost, nothing, "started")
-    ledger(lost, replace(nothing, number=1, status="failed", error="out of memory"), "failed")
-    ledger(queued, nothing, "queued")
-    ledger(queued, nothing, "interrupted")
+    take(first, last, "finished")
+    take(lost, nothing, "started")
+    take(lost, replace(nothing, number=1, status="failed", error="out of memory"), "failed")
+    take(queued, nothing, "queued")
+    take(queued, nothing, "interrupted")
     records = {record.id: record for record in store.load()}
     assert set(records) == {first.id, lost.id}
     one = records[first.id]
@@ -127,18 +116,18 @@ def test_a_record_for_every_end(told):
     assert one.facts == {"leaks": {"dropped": 3}, "samples": 80}
     assert records[lost.id].facts == {"leaks": {"dropped": 3}, "samples": 1}
     assert (records[lost.id].status, records[lost.id].error) == ("failed", "out of memory")
-    assert [record.id for record in heard.records] == [first.id, lost.id]
+    assert [record.id for record in told_of] == [first.id, lost.id]
 
 
 def test_a_final_run_that_kept_more_ranks_than_its_budget_is_a_failure(told, tmp_path, caplog):
     """Its scores are of weights that the budget does not allow."""
     _, store, _ = told
-    ledger = Ledger(store, [cell(tmp_path, "adalora")], benchmark="custom", environment={})
+    take = recording(store, [cell(tmp_path, "adalora")])
     for seed, kept in enumerate([{"q": 3, "v": 1}, {"q": 7, "v": 2}]):
         config = {"method": "adalora", "seed": seed, "b0": 8, "bT": 2}
         one = replace(job(seed, "final"), study="mouse/2|toy|adalora", config=config)
-        ledger(one, Report(job=one.id, number=0, status="running"), "started")
-        ledger(one, report(one, 1, "finished", test={"mcc": 0.9}, facts={"kept_ranks": kept}), "finished")
+        take(one, Report(job=one.id, number=0, status="running"), "started")
+        take(one, report(one, 1, "finished", test={"mcc": 0.9}, facts={"kept_ranks": kept}), "finished")
     good, bad = store.load()
     assert (good.status, good.test) == ("finished", {"mcc": 0.9})
     assert (bad.status, bad.test) == ("failed", None)
@@ -150,23 +139,24 @@ def test_a_final_run_that_kept_more_ranks_than_its_budget_is_a_failure(told, tmp
 
 
 def test_full_fine_tuning_without_the_models_dropout_is_marked(told):
-    ledger, store, _ = told
+    take, store, _ = told
     one = job()
-    ledger(one, Report(job=one.id, number=0, status="running"), "started")
+    take(one, Report(job=one.id, number=0, status="running"), "started")
     off = {"model_dropout": {"configured": 0.1, "used": 0.0}}
-    ledger(one, report(one, 1, "finished", facts=off), "finished")
+    take(one, report(one, 1, "finished", facts=off), "finished")
     (record,) = store.load()
     assert record.marks == ["smoke", "no model dropout"] and "dropout" in meaning("no model dropout")
 
 
-def test_an_interrupted_trial_is_recorded_as_killed_and_replaced_when_run_again(told):
-    ledger, store, _ = told
+def test_an_interrupted_trial_is_recorded_as_killed_and_replaced_when_run_again(told, tmp_path):
+    take, store, _ = told
     one = job(0)
     for status in ("started", "interrupted"):
-        ledger(one, Report(job=one.id, number=0, status="running"), status)
+        take(one, Report(job=one.id, number=0, status="running"), status)
     assert [record.status for record in store.load()] == ["killed"]
-    ledger(one, Report(job=one.id, number=0, status="running"), "started")
-    ledger(one, report(one, 1, "finished"), "finished")
+    take = recording(store, [cell(tmp_path)])  # of another run
+    take(one, Report(job=one.id, number=0, status="running"), "started")
+    take(one, report(one, 1, "finished"), "finished")
     assert [record.status for record in store.load()] == ["finished"]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from harness.pool.driver_events import Heard
+from harness.pool.job_log import JobLog
 from harness.pool.job_queue import JobSource
 from harness.runs.jobs import Event, News, Report
 from harness.runs.layout import checkpoint_folder
@@ -184,18 +184,20 @@ def event(number: int, name: str, status: Any, reported: int = 0) -> Event:
 
 
 def test_the_driver_hears_nothing_twice_and_knows_its_own_open_jobs() -> None:
-    heard = Heard()
-    heard.submitted(job("mine"))
+    log = JobLog()
+    log.submitted(job("mine"))
     first = [event(1, "mine", "queued"), event(2, "mine", "started"), event(3, "mine", "running", 1)]
-    assert heard.take([*first, event(4, "other", "finished", 2)]) == [
-        *first,
-        event(4, "other", "finished", 2),
-    ]
-    assert [one.id for one in heard.open()] == ["mine"]
+    first.append(event(4, "other", "finished", 2))
+    taken = log.take(first)
+    assert [replace(one, reports=()) for one in taken] == first
+    assert [[report.number for report in one.reports] for one in taken] == [[], [], [1], [2]]
+    assert [one.id for one in log.own()] == ["mine"]
     again = [event(11, "mine", "queued"), event(12, "mine", "running", 1), event(13, "other", "queued")]
-    assert heard.take(again) == again[:1]
+    assert [one.number for one in log.take(again)] == [11]
     last = [event(14, "mine", "running", 2), event(15, "mine", "finished", 3)]
-    assert heard.take(last) == last and heard.open() == []
+    (_, end) = log.take(last)
+    assert [report.number for report in end.reports] == [1, 2, 3]
+    assert log.own() == [] and log.open == {}
 
 
 @pytest.mark.parametrize("end", ["finished", "interrupted"])
@@ -204,13 +206,13 @@ def test_checkpoints_go_with_their_jobs_and_prefixes_at_the_end(end: Any, tmp_pa
     folder, prefix = checkpoint_folder(one.checkpoints, one.id), tmp_path / "checkpoints" / "prefixes" / "key"
     folder.mkdir(parents=True)
     prefix.mkdir(parents=True)
-    heard = Heard()
-    heard.take([Event(1, one, Report(job="x", number=1, status="running"), end)])
+    log = JobLog()
+    log.take([Event(1, one, Report(job="x", number=1, status="running"), end)])
     assert folder.exists()  # until the caller has had the event
-    heard.remove_checkpoints()
+    log.remove_checkpoints()
     assert folder.exists() == (end == "interrupted")
     folder.mkdir(exist_ok=True)  # a late write
-    heard.sweep()
+    log.sweep()
     assert (tmp_path / "checkpoints").exists() == folder.exists() == prefix.exists() == (end == "interrupted")
 
 

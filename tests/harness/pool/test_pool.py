@@ -17,7 +17,7 @@ import ray
 from harness.pool.local_ray import local_ray
 from harness.pool.pool import Pool
 from harness.pool.ray_causes import PoolError
-from harness.runs.jobs import Job
+from harness.runs.jobs import Event, Job
 from harness.search.driver import run_finals
 from harness.search.study import TrialOutcome
 from tests.support import toy_engine, toy_model
@@ -48,7 +48,7 @@ def job(name: str, **config: Any) -> Job:
 
 
 def finals(pool: Pool, jobs: Sequence[Job]) -> dict[str, TrialOutcome]:
-    return run_finals(jobs, pool, on_report=lambda job, report, status: None)
+    return run_finals(jobs, pool, on_event=lambda event: None)
 
 
 def wait_for(condition: Any, seconds: float = 60) -> None:
@@ -62,12 +62,13 @@ def test_groups_work_side_by_side_and_reports_arrive_in_order(pool: Pool) -> Non
     wait_for(lambda: len(pool.state()["up"]) == 2)
     seen: dict[str, list[tuple[int, str]]] = {}
 
-    def on_report(job: Job, report: Any, status: str) -> None:
+    def on_event(event: Event) -> None:
+        job, report, status = event.job, event.report, event.status
         assert threading.current_thread() is threading.main_thread()
         seen.setdefault(job.id, []).append((report.number, status))
 
     jobs = [job(f"side/{number}", seconds=0.2) for number in range(8)]
-    outcomes = run_finals(jobs, pool, on_report=on_report)
+    outcomes = run_finals(jobs, pool, on_event=on_event)
     assert {outcome.status for outcome in outcomes.values()} == {"finished"}
     assert len({outcome.reports[-1].facts["pid"] for outcome in outcomes.values()}) == 2
     expected = [(0, "queued"), (0, "started"), (1, "running"), (2, "running"), (3, "finished")]

@@ -253,7 +253,7 @@ def test_the_table_and_the_records_say_the_same(tmp_path, made):
     assert [t.id for t in from_table] == [t.id for t in from_records] == sorted(r.id for r in rows)
     for a, b in zip(from_table, from_records, strict=True):
         assert (a.dev, a.test, a.config, a.marks) == (b.dev, b.test, b.config, b.marks)
-        assert (a.trial, a.seed, a.facts, a.history) == (b.trial, b.seed, b.facts, b.history)
+        assert (a.trial, a.seed, a.facts, list(a.history)) == (b.trial, b.seed, b.facts, list(b.history))
 
 
 def test_records_that_the_table_lacks_are_read(tmp_path, made):

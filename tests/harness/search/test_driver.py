@@ -16,7 +16,7 @@ import ray
 from harness.config.search_space import Leaf, SearchSpace
 from harness.pool.local_ray import local_ray
 from harness.pool.pool import Pool
-from harness.runs.jobs import Job, Report
+from harness.runs.jobs import Event, Job, Report
 from harness.search.driver import run_search
 from harness.search.proposals import Proposals
 from harness.search.study import Past, StudyPlan, TrialOutcome
@@ -109,7 +109,7 @@ def left_over(before: set[str]) -> list[str]:
     return [key for key, row in table.items() if row["state"] != "REMOVED" and key not in before]
 
 
-def quiet(job: Job, report: Report, status: str) -> None:
+def quiet(event: Event) -> None:
     """Nothing to tell."""
 
 
@@ -124,7 +124,7 @@ def test_thirty_trials_of_three_studies_on_two_groups(pool: Pool, capfd: pytest.
     plans[1] = study("thirty/1", num_samples=10, fixed={"refuse": True})
     told: dict[str, list[str]] = {}
     found = run_search(
-        plans, pool, on_report=lambda job, report, status: told.setdefault(job.id, []).append(status)
+        plans, pool, on_event=lambda event: told.setdefault(event.job.id, []).append(event.status)
     )
     assert sorted(found) == [plan.key for plan in plans]
     assert statuses(found["thirty/1"]) == ["failed"] * 10  # rows, not the end of the study
@@ -143,7 +143,7 @@ def test_asha_stops_most_of_twenty_trials_and_leaves_nothing(pool: Pool) -> None
     before = set(left_over(set()))
     points = [{"quality": 1 - number / 20} for number in range(20)]
     plan = study("asha", num_samples=20, epochs=8, first_points=points, fixed={"linger_below": 0.92})
-    (outcomes,) = run_search([plan], pool, on_report=quiet).values()
+    (outcomes,) = run_search([plan], pool, on_event=quiet).values()
     assert len(outcomes) == 20
     assert statuses(outcomes).count("stopped") > 10
     assert all(len(outcome.reports) < 8 for outcome in outcomes if outcome.status == "stopped")
@@ -156,7 +156,7 @@ def test_asha_stops_most_of_twenty_trials_and_leaves_nothing(pool: Pool) -> None
 @pytest.mark.ray
 def test_a_worker_that_dies_does_not_end_the_study(pool: Pool, tmp_path: Path) -> None:
     plan = study("dies", num_samples=4, seconds=0.05, fixed={"die_once": str(tmp_path / "died")})
-    (outcomes,) = run_search([plan], pool, on_report=quiet).values()
+    (outcomes,) = run_search([plan], pool, on_event=quiet).values()
     assert (tmp_path / "died").exists()
     assert len(outcomes) == 4 and "failed" not in statuses(outcomes)
 
@@ -166,18 +166,19 @@ def test_an_interrupt_returns_what_has_ended_and_the_pool_lives_on(pool: Pool) -
     before = set(left_over(set()))
     ended: list[str] = []
 
-    def interrupt(job: Job, report: Report, status: str) -> None:
+    def interrupt(event: Event) -> None:
+        job, status = event.job, event.status
         if status in ("finished", "stopped"):
             ended.append(job.id)
             if len(ended) == 2:
                 raise KeyboardInterrupt
 
-    found = run_search([study("cut", num_samples=500, seconds=0.05)], pool, on_report=interrupt)
+    found = run_search([study("cut", num_samples=500, seconds=0.05)], pool, on_event=interrupt)
     assert pool.interrupted
     assert {outcome.job.id for outcome in found["cut"]} >= set(ended)
     assert len(found["cut"]) < 20
     assert left_over(before) == []
-    again = run_search([study("after", num_samples=2)], pool, max_concurrent=1, on_report=quiet)
+    again = run_search([study("after", num_samples=2)], pool, max_concurrent=1, on_event=quiet)
     assert len(again["after"]) == 2 and not pool.interrupted
 
 
@@ -197,7 +198,7 @@ def test_a_wide_trial_is_one_configuration_on_all_tasks_and_falls_by_its_mean(ow
         )
         for task in "xy"
     ]
-    found = run_search(plans, own_pool, on_report=quiet)
+    found = run_search(plans, own_pool, on_event=quiet)
     for index, status in enumerate(("stopped", "finished")):
         jobs = [found[plan.key][index].job for plan in plans]
         assert [job.id for job in jobs] == [f"{plan.key}/trial-{index + 1:04d}" for plan in plans]
@@ -227,11 +228,12 @@ def test_a_wide_trial_falls_after_its_first_epochs_where_its_tasks_share_a_slot(
     ]
     told: list[tuple[str, int]] = []
 
-    def note(job: Job, report: Report, status: str) -> None:
+    def note(event: Event) -> None:
+        job, report, status = event.job, event.report, event.status
         if status == "running":
             told.append((job.study[6], report.epoch))
 
-    found = run_search(plans, pool, max_concurrent=1, on_report=note)
+    found = run_search(plans, pool, max_concurrent=1, on_event=note)
     assert [statuses(found[plan.key]) for plan in plans] == [["stopped"]] * 3
     assert sorted(told[:3]) == [("x", 1), ("y", 1), ("z", 1)]
     assert len(told) <= 5  # what was under way while the mean was compared
@@ -249,7 +251,7 @@ def test_a_task_that_fails_ends_the_trial_on_all_and_more_samples_run_the_differ
     ]
     told: dict[str, tuple[str, Report]] = {}
     found = run_search(
-        first, pool, on_report=lambda job, report, status: told.update({job.id: (status, report)})
+        first, pool, on_event=lambda event: told.update({event.job.id: (event.status, event.report)})
     )
     assert statuses(found[first[1].key]) == ["failed"] * 2
     for number, outcome in enumerate(found[first[0].key]):
@@ -264,7 +266,7 @@ def test_a_task_that_fails_ends_the_trial_on_all_and_more_samples_run_the_differ
         wide("x", num_samples=4, history=(*ended[first[0].key], half)),
         wide("y", num_samples=4, history=ended[first[1].key], open=((2, {"quality": 0.7, "epochs": 3}),)),
     ]
-    more = run_search(again, pool, on_report=quiet)
+    more = run_search(again, pool, on_event=quiet)
     numbers = [[int(outcome.job.id[-4:]) for outcome in more[plan.key]] for plan in again]
     assert numbers == [[3], [2, 3]]  # of trial 2 only what was left
     assert [statuses(more[plan.key]) for plan in again] == [["finished"], ["finished"] * 2]
@@ -286,14 +288,15 @@ def test_a_tuner_that_is_killed_goes_on_with_the_same_trials(pool: Pool) -> None
     told: dict[str, list[str]] = {}
     pids: list[int] = []
 
-    def kill(job: Job, report: Report, status: str) -> None:
+    def kill(event: Event) -> None:
+        job, status = event.job, event.status
         told.setdefault(job.id, []).append(status)
         if not pids and sum("finished" in news for news in told.values()) == 3:
             pids.extend(process.pid for process in tuners())
             os.kill(pids[0], signal.SIGKILL)
 
     plan = study("killed", num_samples=12, epochs=3, seconds=0.1, seed=4, scheduler="none")
-    (outcomes,) = run_search([plan], pool, on_report=kill).values()
+    (outcomes,) = run_search([plan], pool, on_event=kill).values()
     assert len(pids) == 1
     assert [outcome.job.id for outcome in outcomes] == [f"killed/trial-{n:04d}" for n in range(12)]
     assert statuses(outcomes) == ["finished"] * 12
@@ -312,7 +315,8 @@ def test_a_budget_ends_its_study_after_the_next_evaluations_and_leaves_the_other
     told: dict[str, list[tuple[str, Report]]] = {}
     over: set[str] = set()
 
-    def watch(job: Job, report: Report, status: str) -> None:
+    def watch(event: Event) -> None:
+        job, report, status = event.job, event.report, event.status
         told.setdefault(job.id, []).append((status, report))
         if sum(news[-1][0] == "finished" for name, news in told.items() if name.startswith("dear")) == 2:
             over.add("dear")
@@ -321,7 +325,7 @@ def test_a_budget_ends_its_study_after_the_next_evaluations_and_leaves_the_other
         study("dear", num_samples=200, epochs=3, seconds=0.1, scheduler="none"),
         study("cheap", num_samples=8, epochs=3, seconds=0.01, scheduler="none"),
     ]
-    found = run_search(plans, own_pool, on_report=watch, cut=lambda: over)
+    found = run_search(plans, own_pool, on_event=watch, cut=lambda: over)
     assert statuses(found["cheap"]) == ["finished"] * 8
     assert 2 <= statuses(found["dear"]).count("finished") < 60
     stopped = [outcome for outcome in found["dear"] if outcome.status == "stopped"]

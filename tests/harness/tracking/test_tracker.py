@@ -56,7 +56,7 @@ def test_a_study_in_a_real_store(tmp_path, uri, caplog, capfd):
     with caplog.at_level(logging.WARNING):
         follow(tracker, tmp_path)
         vanished = job("trial-0009")
-        tracker.trial_report(vanished, reports(vanished)[0])
+        tracker.update(vanished, reports(vanished)[0], "running")
         assert tracker.close(60)
     assert (warnings, caplog.records, capfd.readouterr()) == ([], [], ("", ""))
 
@@ -264,8 +264,8 @@ def test_late_news_of_an_ended_trial_does_not_revive_it(tmp_path, uri):
     tracker = tracker_of(tmp_path)
     trial = job()
     keep(tmp_path, record(trial))
-    tracker.trial_ended(record(trial))
-    tracker.trial_report(trial, reports(trial)[-1])
+    tracker.ended(record(trial))
+    tracker.update(trial, reports(trial)[-1], "running")
     assert tracker.close(60)
     assert by_name(uri)["trial-0000"].info.status == "FINISHED"
 
@@ -385,8 +385,8 @@ def test_one_bad_record_does_not_hold_up_the_others(tmp_path, uri):
     bad = replace(record(job()), dev={}, history=[{"step": "no step"}])
     follow(tracker, tmp_path, [record(FINAL, test={"mcc": 0.4})])
     keep(tmp_path, bad)
-    tracker.trial_ended(bad)
-    tracker.trial_ended(record(job("trial-0001")))
+    tracker.ended(bad)
+    tracker.ended(record(job("trial-0001")))
     assert not tracker.close(60)
     assert len(warnings) == 2
     found = by_name(uri)
