@@ -27,7 +27,7 @@ from harness.pool.ray_causes import PoolError
 from harness.pool.supervisor import placement_groups
 from harness.runs.jobs import OPEN, Event, Job
 from harness.search.study import CUT, Past, StudyPlan, TrialOutcome, members_of
-from harness.search.tuner import AT_HOME, CLIENT, CLIENT_GIB, Tuner
+from harness.search.tuner import AT_HOME, CLIENT, CLIENT_GIB, CONTROLLER_RAY, Tuner, knows_ray
 
 __all__ = ["Past", "StudyPlan", "TrialOutcome", "run_finals", "run_search"]
 
@@ -265,6 +265,12 @@ class _Tuning:
             "limit": max_concurrent,
         }
         self._client = _place_of(at_once + spare)
+        if not knows_ray():
+            log.warning(
+                "The search was made for Ray %sx, but another is installed: Tune's own controller is used, under which "
+                "slots may stand empty where trials are short and many.",
+                CONTROLLER_RAY,
+            )
         self._closed: set[str] = set()
         self._tuner: Any = None
         self._fit: Any = None

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,23 @@ CLIENT_GIB = 0.12
 CLIENT_LOSSES = 50
 """How often a trial may lose its client, mostly with a spot machine; its jobs train on meanwhile, and the pool counts
 what speaks against them."""
+
+
+CONTROLLER_RAY = "2.60."
+"""Versions of Ray whose internals `harness.search.tune_controller` relies on."""
+
+
+def knows_ray() -> bool:
+    """Whether the installed Ray is one for which this search has its own controller of Tune."""
+    return metadata.version("ray").startswith(CONTROLLER_RAY)
+
+
+def install_controller() -> None:
+    """Let Tune in this process use `harness.search.tune_controller`; with another version of Ray it keeps its own."""
+    if knows_ray():
+        from harness.search import tune_controller
+
+        tune_controller.install()
 
 
 class Tuner:
@@ -74,12 +92,11 @@ class Tuner:
         from ray import tune
 
         self._searcher.release = lambda name: source.release.remote(name)
-        from harness.search import tune_controller
         from harness.search.ordered_halving import InOrder
         from harness.search.schedulers import GroupSchedulers
         from harness.search.trial_client import METRIC, Client, StopWhenInterrupted
 
-        tune_controller.install()
+        install_controller()
         logging.getLogger("ray.tune").setLevel(logging.ERROR)
         members = self._searcher.members
         history = {key: proposals.history for key, proposals in self._searcher.proposals.items()}

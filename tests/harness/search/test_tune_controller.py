@@ -4,10 +4,11 @@ from collections import defaultdict
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from ray.tune import tune
 from ray.tune.utils.object_cache import _ObjectCache
 
-from harness.search import tune_controller
+from harness.search import tune_controller, tuner
 
 
 class Trial:
@@ -90,10 +91,13 @@ def test_with_no_new_trial_a_free_client_takes_the_one_that_waits() -> None:
     assert control._trial_to_actor == {first: "free"} and control.killed == ["starting"]
 
 
-def test_tune_uses_it() -> None:
+def test_tune_uses_it_with_the_version_of_ray_that_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
     before = tune.TuneController
-    try:
-        tune_controller.install()
-        assert tune.TuneController is tune_controller.Controller
-    finally:
-        tune.TuneController = before
+    monkeypatch.setattr(tune, "TuneController", before)  # as it was, at the end
+    monkeypatch.setattr(tuner.metadata, "version", lambda name: "2.61.0")
+    tuner.install_controller()
+    assert not tuner.knows_ray() and tune.TuneController is before
+    monkeypatch.undo()
+    monkeypatch.setattr(tune, "TuneController", before)
+    tuner.install_controller()
+    assert tuner.knows_ray() and tune.TuneController is tune_controller.Controller
