@@ -16,7 +16,7 @@ from harness.core.errors import InputError
 from harness.core.store_address import ADDRESS
 
 if TYPE_CHECKING:
-    from harness.pipeline.best import Best
+    from harness.pipeline.best import BestConfiguration
 
 FORMATS = ("table", "yaml", "json")
 
@@ -110,7 +110,7 @@ def _check(
         raise InputError(problems)
 
 
-def _print(found: Sequence["Best"], form: str, console: Console) -> None:
+def _print(found: Sequence["BestConfiguration"], form: str, console: Console) -> None:
     if form == "table":
         console.print(_table(found))
         for best in found:
@@ -129,7 +129,7 @@ def _print(found: Sequence["Best"], form: str, console: Console) -> None:
         typer.echo(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), nl=False)
 
 
-def _table(found: Sequence["Best"]) -> object:
+def _table(found: Sequence["BestConfiguration"]) -> object:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
@@ -158,7 +158,7 @@ def _short(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _register(out: Path, best: "Best", name: str, uri: str | None) -> None:
+def _register(out: Path, best: "BestConfiguration", name: str, uri: str | None) -> None:
     from harness.tracking.registry import register_best
     from harness.tracking.sync import read_setting
 

@@ -112,7 +112,7 @@ def plan(benchmark: Benchmark) -> Plan:
     files = check_settings(benchmark, problems)
     rows = {name: train_rows(find_task(name), benchmark, problems) for name in benchmark.tasks}
     problems += _store_problems(benchmark)
-    studies = lay_out(benchmark, files, rows, problems)
+    studies = build_studies(benchmark, files, rows, problems)
     problems += search_problems_of(studies, benchmark)
     identity = _identity(benchmark, files)
     out = benchmark.out or Path("results") / f"{benchmark.suite}-{config_hash(identity)[:8]}"
@@ -289,7 +289,7 @@ def pairs(models: tuple[str, ...], methods: Iterable[str]) -> list[tuple[str, st
     return pairs + [(NO_BACKBONE, name) for name in methods if not METHODS[name].needs_backbone]
 
 
-def lay_out(
+def build_studies(
     benchmark: Benchmark,
     files: Mapping[str, SpaceFile],
     rows: Mapping[str, int | None],
@@ -334,7 +334,7 @@ def lay_out(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class PreparedStudy:
     """A study with its prepared data.
 
     Attributes:

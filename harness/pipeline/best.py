@@ -19,7 +19,7 @@ from lingo.metrics import merit
 
 
 @dataclass(frozen=True, kw_only=True)
-class Best:
+class BestConfiguration:
     """A study's best configuration.
 
     Attributes:
@@ -70,7 +70,7 @@ class Best:
         return f"{with_spread(scores)} ({len(scores)})"
 
 
-def best_of(records: Iterable[Record], metric: str | None = None) -> list[Best]:
+def best_of(records: Iterable[Record], metric: str | None = None) -> list[BestConfiguration]:
     """The best configuration of each study that has one, by task and then by score.
 
     Where studies share their configurations it is that of the best mean, which the final stage trains.
@@ -103,17 +103,17 @@ def best_of(records: Iterable[Record], metric: str | None = None) -> list[Best]:
     )
 
 
-def _best(group: Sequence[Record], metric: str | None) -> Iterator[Best]:
+def _best(group: Sequence[Record], metric: str | None) -> Iterator[BestConfiguration]:
     """Those of the studies of one search group."""
     metrics = {record.study: metric or record.metric for record in group}
     for study, won in joint_winner(group, metrics).items():
         yield _shown([record for record in group if record.study == study], won, metrics[study])
 
 
-def _shown(group: Sequence[Record], won: Record, metric: str) -> Best:
+def _shown(group: Sequence[Record], won: Record, metric: str) -> BestConfiguration:
     trials = [record for record in group if record.stage == "search" and record.status != "killed"]
     shown = {name: {json.dumps(record.config.get(name)) for record in trials} for name in won.config}
-    return Best(
+    return BestConfiguration(
         task=won.task,
         backbone=won.backbone,
         method=won.method,

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.config.benchmark import NO_BACKBONE, TINY_MODEL, Benchmark, build
-from harness.config.studies import Study, lay_out, pairs, search_problems_of, space_files, steps_per_epoch
+from harness.config.studies import (
+    Study,
+    build_studies,
+    pairs,
+    search_problems_of,
+    space_files,
+    steps_per_epoch,
+)
 from harness.core.errors import InputError
 from harness.data.find_tasks import find_task
 from harness.pipeline.forecast_inputs import Data, Model, find_model, look_at
@@ -104,7 +111,7 @@ def forecast(benchmark: Benchmark) -> Forecast:
     models = tuple(find_model(name) for name in benchmark.models if name != NO_BACKBONE)
     problems = [line for found in data for line in found.problems]
     problems += [line for model in models for line in model.problems]
-    studies = lay_out(
+    studies = build_studies(
         benchmark,
         files,
         {name: found.rows for name, found in zip(benchmark.tasks, data, strict=True)},

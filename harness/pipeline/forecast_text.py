@@ -12,7 +12,7 @@ from harness.core.wording import duration
 from harness.pipeline.forecast import Forecast, Work, disk_bytes
 from harness.pipeline.forecast_inputs import Data, Model, splits_text
 from harness.pipeline.forecast_time import Key, Rate, frozen_here, total_seconds
-from harness.pool.resources import Shape
+from harness.pool.resources import WorkerLayout
 from lingo.methods import METHODS
 
 Print = Callable[[str], None]
@@ -28,7 +28,7 @@ HERE = ("here", "generated", "made here")
 
 
 def tell(
-    found: Forecast, rates: Mapping[Key, Rate], problems: Sequence[str], shape: Shape, console: Console
+    found: Forecast, rates: Mapping[Key, Rate], problems: Sequence[str], shape: WorkerLayout, console: Console
 ) -> None:
     """Print the forecast.
 
@@ -153,7 +153,7 @@ def _spread(values: Sequence[int]) -> str:
     return f"{low:,}" if low == high else f"{low:,}-{high:,}"
 
 
-def _totals(found: Forecast, rates: dict[Key, Rate], shape: Shape, line: Print) -> None:
+def _totals(found: Forecast, rates: dict[Key, Rate], shape: WorkerLayout, line: Print) -> None:
     benchmark, works = found.benchmark, found.works
     line("")
     without = [data.task.name for data in found.data if data.rows is None]
@@ -171,7 +171,7 @@ def _totals(found: Forecast, rates: dict[Key, Rate], shape: Shape, line: Print) 
     line(f"Disk: about {_size(sum(disk.values()))} ({parts}).")
 
 
-def _time(found: Forecast, rates: dict[Key, Rate], shape: Shape, line: Print) -> None:
+def _time(found: Forecast, rates: dict[Key, Rate], shape: WorkerLayout, line: Print) -> None:
     benchmark = found.benchmark
     trained = [work for work in found.works if METHODS[work.study.method].needs_backbone]
     seconds, unknown = total_seconds(trained, rates)

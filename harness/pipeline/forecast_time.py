@@ -143,7 +143,7 @@ def _rate(told: Calibration, model: Model, work: Work, full: bool, frozen: str) 
 def _prepared(benchmark: Benchmark, model: Model, data: Data, work: Work, scratch: Path) -> tuple[str, Path]:
     """(backbone to load, prepared folder) of a few rows."""
     from harness.config.studies import Plan
-    from harness.pipeline.prepare import prepare_cells, read_backbones
+    from harness.pipeline.prepare import prepare_studies, read_backbones
 
     source = model.name
     small = benchmark.model_copy(update={"limit": max(ROWS, benchmark.batch_size), "drop_leaks": False})
@@ -153,7 +153,7 @@ def _prepared(benchmark: Benchmark, model: Model, data: Data, work: Work, scratc
         source = str(make_backbone(scratch / "model"))
     tokens = read_backbones([source])[source]
     checked = Plan(benchmark=small, identity={}, studies=(work.study,), out=scratch)
-    (cell,) = prepare_cells(checked, {work.study.source: tokens}, lambda _: None)
+    (cell,) = prepare_studies(checked, {work.study.source: tokens}, lambda _: None)
     return source, cell.data
 
 

@@ -7,18 +7,18 @@ all use the type that was chosen, as results of two types do not compare.
 from collections.abc import Callable
 
 from harness.config.studies import Plan
-from harness.pool.resources import Shape
+from harness.pool.resources import WorkerLayout
 from harness.runs.store import ResultStore, frozen_in
 from harness.workers.number_types import asked, look
 from lingo.methods import METHODS
 
 
-def settle(checked: Plan, store: ResultStore, shape: Shape, say: Callable[[str], None]) -> Plan:
+def settle(checked: Plan, store: ResultStore, layout: WorkerLayout, say: Callable[[str], None]) -> Plan:
     """The plan with the number type of frozen weights: the one asked for, the folder's, or the one that suits the
     device of a worker, which then is the folder's. Ray must be up.
 
     Args:
-        shape: Worker groups, for what a worker has.
+        layout: Worker groups, for what a worker has.
         say: Takes a line for the user.
 
     Raises:
@@ -27,13 +27,13 @@ def settle(checked: Plan, store: ResultStore, shape: Shape, say: Callable[[str],
     rows = [METHODS[study.method] for study in checked.studies]
     if not any(row.needs_backbone and not row.trains_all for row in rows):
         return checked.holding(checked.frozen)
-    device, native = asked(shape.cpus, shape.gpus) if shape.gpus else look()
+    device, native = asked(layout.cpus, layout.gpus) if layout.gpus else look()
     known = checked.frozen or frozen_in(checked.out)
     frozen = known or ("bf16" if native else "fp32")
     store.hold(frozen)
     why = "as asked for" if checked.benchmark.frozen else "as this folder has them" if known else device
     say(f"Frozen weights are {frozen} ({why}), trained ones fp32.")
-    if frozen == "bf16" and shape.gpus and not native:
+    if frozen == "bf16" and layout.gpus and not native:
         say(
             f"{device} has no bf16 of its own and emulates it: slower than --frozen fp32, in a folder of its own."
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.benchmark import NO_BACKBONE, Benchmark
-from harness.config.studies import Cell, Plan, Study
+from harness.config.studies import Plan, PreparedStudy, Study
 from harness.core.errors import InputError
 from harness.data.hub import task_folder
 from harness.data.leakage import summary
@@ -87,7 +87,7 @@ def read_backbones(sources: Sequence[str]) -> dict[str, Tokens]:
     return found
 
 
-def prepare_cells(checked: Plan, backbones: dict[str, Tokens], say: Say) -> list[Cell]:
+def prepare_studies(checked: Plan, backbones: dict[str, Tokens], say: Say) -> list[PreparedStudy]:
     """Tokenise the data of every study below `<out>/data`, or find it there."""
     from harness.data.quickstart import make_data
 
@@ -178,10 +178,12 @@ def _once(say: Say) -> Say:
     return speak
 
 
-def _cell(study: Study, prepared: PreparedTask, tokens: Tokens, benchmark: Benchmark, prompted: bool) -> Cell:
+def _cell(
+    study: Study, prepared: PreparedTask, tokens: Tokens, benchmark: Benchmark, prompted: bool
+) -> PreparedStudy:
     own = [] if tokens.trained else ["untrained backbone"]
     scheme = "bases" if tokens is BARE else benchmark.tokenization
-    return Cell(
+    return PreparedStudy(
         study=study,
         data=prepared.folder,
         data_digest=prepared.digest,
@@ -197,7 +199,7 @@ def _label_facts(prepared: PreparedTask) -> dict[str, Any]:
     return {"undefined_labels": prepared.undefined_labels} if prepared.kind == "multilabel" else {}
 
 
-def refuse_other_inputs(records: Sequence[Record], cells: Sequence[Cell], out: Path) -> None:
+def refuse_other_inputs(records: Sequence[Record], cells: Sequence[PreparedStudy], out: Path) -> None:
     """Refuse to continue results that were made from other data or another backbone of the same name.
 
     Raises:

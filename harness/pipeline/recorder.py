@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.config.studies import Cell
+from harness.config.studies import PreparedStudy
 from harness.core.atomic_files import written
 from harness.runs.intervals import NO_BETTER, no_better
 from harness.runs.jobs import Event, Job, Report
@@ -80,7 +80,7 @@ class Recorder:
     def __init__(
         self,
         store: ResultStore,
-        cells: Sequence[Cell],
+        cells: Sequence[PreparedStudy],
         *,
         benchmark: str,
         environment: Mapping[str, Any],

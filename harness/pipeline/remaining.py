@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.config.scopes import merge, trials_of
-from harness.config.studies import Cell
+from harness.config.studies import PreparedStudy
 from harness.runs.jobs import Job
 from harness.runs.layout import SUPERSEDED, RunFolder
 from harness.runs.record import Record, config_hash
@@ -15,7 +15,9 @@ from harness.runs.store import ResultStore, load_folder
 from lingo.methods import METHODS
 
 
-def winners(records: Iterable[Record], cells: Sequence[Cell], scope: Scope = "task") -> dict[str, Record]:
+def winners(
+    records: Iterable[Record], cells: Sequence[PreparedStudy], scope: Scope = "task"
+) -> dict[str, Record]:
     """For each study the record of its search group's winning trial; studies of a group without one are left out.
 
     See `joint_winner`.
@@ -28,9 +30,9 @@ def winners(records: Iterable[Record], cells: Sequence[Cell], scope: Scope = "ta
     return found
 
 
-def groups(cells: Sequence[Cell], scope: Scope) -> list[list[Cell]]:
+def groups(cells: Sequence[PreparedStudy], scope: Scope) -> list[list[PreparedStudy]]:
     """The cells of each search group, see `harness.runs.selection.group_of`."""
-    found: dict[str, list[Cell]] = {}
+    found: dict[str, list[PreparedStudy]] = {}
     for cell in cells:
         task, backbone, method = cell.study.task, cell.study.backbone, cell.study.method
         key = group_of(scope, task=task.name, family=task.family, backbone=backbone, method=method)
@@ -40,18 +42,18 @@ def groups(cells: Sequence[Cell], scope: Scope) -> list[list[Cell]]:
 
 def unsearched(
     records: Sequence[Record],
-    cells: Sequence[Cell],
+    cells: Sequence[PreparedStudy],
     num_samples: int,
     *,
     scope: Scope = "task",
     searcher: str = "tpe",
-) -> list[Cell]:
+) -> list[PreparedStudy]:
     """The studies of search groups without `num_samples` ended trials (a grid: without all of its points).
 
     A trial has ended when every member's has, or when one failed or was stopped; one that was killed from
     outside has not.
     """
-    left: list[Cell] = []
+    left: list[PreparedStudy] = []
     for members in groups(cells, scope):
         keys = {cell.study.key for cell in members}
         ended = sum(
@@ -64,7 +66,9 @@ def unsearched(
     return left
 
 
-def missing(records: Sequence[Record], cells: Sequence[Cell], seeds: Sequence[int]) -> list[tuple[Cell, int]]:
+def missing(
+    records: Sequence[Record], cells: Sequence[PreparedStudy], seeds: Sequence[int]
+) -> list[tuple[PreparedStudy, int]]:
     """The (study, seed) pairs without a finished final run."""
     have = {
         (record.study, record.seed)
@@ -76,7 +80,7 @@ def missing(records: Sequence[Record], cells: Sequence[Cell], seeds: Sequence[in
 
 def final_jobs(
     records: Sequence[Record],
-    cells: Sequence[Cell],
+    cells: Sequence[PreparedStudy],
     seeds: Sequence[int],
     adapters: Path | None = None,
     *,
@@ -112,7 +116,7 @@ def final_jobs(
     return jobs
 
 
-def _adapter_folder(adapters: Path | None, cell: Cell, seed: int) -> str | None:
+def _adapter_folder(adapters: Path | None, cell: PreparedStudy, seed: int) -> str | None:
     """`<task>/<backbone>/<method>/seed-<n>`; none for full fine-tuning, whose result is a whole model."""
     study = cell.study
     if adapters is None or METHODS[study.method].trains_all:
@@ -121,7 +125,7 @@ def _adapter_folder(adapters: Path | None, cell: Cell, seed: int) -> str | None:
     return str(adapters.joinpath(*names, f"seed-{seed}"))
 
 
-def outdated(records: Sequence[Record], cells: Sequence[Cell], scope: Scope) -> list[Record]:
+def outdated(records: Sequence[Record], cells: Sequence[PreparedStudy], scope: Scope) -> list[Record]:
     """The final records whose configuration is not, or no longer, that of their study's winner."""
     best = winners(records, cells, scope)
     return [

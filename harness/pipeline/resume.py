@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.config.benchmark import SETTINGS, Benchmark, restore
 from harness.config.search_space import Leaf
-from harness.config.studies import Cell
+from harness.config.studies import PreparedStudy
 from harness.core.errors import InputError, typed
 from harness.core.store_address import default_uri
 from harness.runs.layout import RunFolder
@@ -62,7 +62,9 @@ def _at_home(settings: Mapping[str, Any], home: Path) -> dict[str, Any]:
     return found | ({"tracking_uri": None} if own else {})
 
 
-def take_over(source: Path, store: ResultStore, cells: Sequence[Cell], benchmark: Benchmark) -> list[Record]:
+def take_over(
+    source: Path, store: ResultStore, cells: Sequence[PreparedStudy], benchmark: Benchmark
+) -> list[Record]:
     """Copy into a new folder the ended trials of another whose configurations lie in the new search spaces.
 
     They get numbers from 0 on in each study, and the fact `taken_from`. A study that has records is left alone.
@@ -88,7 +90,7 @@ def take_over(source: Path, store: ResultStore, cells: Sequence[Cell], benchmark
     return taken
 
 
-def _fits(record: Record, cell: Cell, benchmark: Benchmark) -> bool:
+def _fits(record: Record, cell: PreparedStudy, benchmark: Benchmark) -> bool:
     """Whether a record is a trial that the new study could have drawn, on the same data and backbone."""
     ended = record.stage == "search" and record.status in ("finished", "stopped")
     same = (record.data_digest, record.backbone_digest) == (cell.data_digest, cell.backbone_digest)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from harness.config.benchmark import TINY_MODEL, Benchmark
-from harness.config.studies import Cell, Plan, plan
+from harness.config.studies import Plan, PreparedStudy, plan
 from harness.core.atomic_files import Unwritable, written
 from harness.core.disk_space import out_place, ray_place, scratch_place, shortages
 from harness.core.errors import InputError, RunStopped
@@ -18,7 +18,7 @@ from harness.core.exit_codes import COMPLETE, INCOMPLETE, INTERRUPTED, resume_co
 from harness.core.home import temporary_folders
 from harness.core.wording import duration
 from harness.data.sources import forget_rows
-from harness.pipeline.prepare import prepare_cells, read_backbones, refuse_other_inputs
+from harness.pipeline.prepare import prepare_studies, read_backbones, refuse_other_inputs
 from harness.pipeline.recorder import let_go_of_ended
 from harness.pipeline.remaining import missing, outdated, unsearched, winners
 from harness.pipeline.resume import take_over
@@ -122,7 +122,7 @@ def _run(checked: Plan, console: Console, make_engine: MakeEngine | None, take_f
     return _conclude(checked, cells, store, console, interrupted=interrupted, seconds=seconds)
 
 
-def _left(records: Sequence[Record], cells: Sequence[Cell], benchmark: Benchmark) -> bool:
+def _left(records: Sequence[Record], cells: Sequence[PreparedStudy], benchmark: Benchmark) -> bool:
     """Whether anything is to be searched or trained."""
     return bool(
         unsearched(records, cells, benchmark.num_samples, **options_of(benchmark))
@@ -166,7 +166,7 @@ def _some(values: Sequence[object], what: str) -> str:
     return f"{len(values)} {what if len(values) == 1 else many}"
 
 
-def _prepare(checked: Plan, console: Console) -> tuple[ResultStore, list[Cell]]:
+def _prepare(checked: Plan, console: Console) -> tuple[ResultStore, list[PreparedStudy]]:
     """Backbones are checked before anything is written, data before the folder becomes this benchmark's."""
     from harness.data.quickstart import make_backbone
 
@@ -177,7 +177,7 @@ def _prepare(checked: Plan, console: Console) -> tuple[ResultStore, list[Cell]]:
         folder = make_backbone(checked.out.resolve() / "quickstart" / "model")
         backbones[TINY_MODEL] = read_backbones([str(folder)])[str(folder)]
     with console.status("preparing data"):
-        cells = prepare_cells(checked, backbones, lambda line: console.print(f"[dim]{escape(line)}[/]"))
+        cells = prepare_studies(checked, backbones, lambda line: console.print(f"[dim]{escape(line)}[/]"))
     forget_rows()
     store = ResultStore(checked.out, checked.identity)
     refuse_other_inputs(store.load(), cells, checked.out)
@@ -188,7 +188,7 @@ def _prepare(checked: Plan, console: Console) -> tuple[ResultStore, list[Cell]]:
 
 def _conclude(
     checked: Plan,
-    cells: Sequence[Cell],
+    cells: Sequence[PreparedStudy],
     store: ResultStore,
     console: Console,
     *,
@@ -239,7 +239,7 @@ def _say_failures(records: Sequence[Record], console: Console, shown: int = 5) -
 
 
 def _say_without_winner(
-    records: Sequence[Record], cells: Sequence[Cell], benchmark: Benchmark, console: Console
+    records: Sequence[Record], cells: Sequence[PreparedStudy], benchmark: Benchmark, console: Console
 ) -> None:
     """Why a search that is complete has nothing to train on the seeds: going on would not help it."""
     chosen = winners(records, cells, benchmark.scope)

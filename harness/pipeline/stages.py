@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from harness.config.benchmark import Benchmark
 from harness.config.search_space import largest
-from harness.config.studies import Cell, Plan
+from harness.config.studies import Plan, PreparedStudy
 from harness.core.atomic_files import written
 from harness.pipeline.budgets import Budgets
 from harness.pipeline.forecast import typical
@@ -34,7 +34,7 @@ from harness.pool.engine import Engine
 from harness.pool.local_ray import full_disk, ray_processes, troubles_told
 from harness.pool.pool import Pool
 from harness.pool.ray_causes import PoolError
-from harness.pool.ray_session import Ground, ray_for
+from harness.pool.ray_session import ClusterResources, ray_for
 from harness.progress.live import Progress, StudyGoal
 from harness.runs.environment import capture
 from harness.runs.info import Setting
@@ -56,7 +56,7 @@ MOST_IN_A_PACK = 16
 
 def train(
     checked: Plan,
-    cells: Sequence[Cell],
+    cells: Sequence[PreparedStudy],
     store: ResultStore,
     console: Console,
     make_engine: MakeEngine | None,
@@ -76,9 +76,9 @@ def train(
         ctrl_c(console, checked.out) as pressed,
         ray_for(
             benchmark.cluster, workers=benchmark.workers_per_trial, at_most=benchmark.max_concurrent
-        ) as ground,
-        troubles_told(ground.scratch),
-        outlived(ray_processes(), console, checked.out, full=partial(full_disk, ground.scratch)),
+        ) as resources,
+        troubles_told(resources.scratch),
+        outlived(ray_processes(), console, checked.out, full=partial(full_disk, resources.scratch)),
         closing(
             Tracker(  # at its end every study's run ends as the study then stands
                 checked.out,
@@ -89,16 +89,18 @@ def train(
         ) as tracker,
     ):
         pressed.take()
-        checked, cells = _settled(checked, cells, store, ground, console)
+        checked, cells = _settled(checked, cells, store, resources, console)
         benchmark = benchmark.model_copy(update={"frozen": checked.frozen})
-        slots = _slots(todo, benchmark, ground, console, make_engine)
-        console.print(f"Training on {ground.where}: {ground.shape}, {_some_trials(slots)} at once in each.")
-        if not ground.shape.gpus and (benchmark.max_gpu_hours or benchmark.study_max_gpu_hours):
+        slots = _slots(todo, benchmark, resources, console, make_engine)
+        console.print(
+            f"Training on {resources.where}: {resources.layout}, {_some_trials(slots)} at once in each."
+        )
+        if not resources.layout.gpus and (benchmark.max_gpu_hours or benchmark.study_max_gpu_hours):
             console.print(
                 "[yellow]Hours of GPUs limit nothing here, where no GPU trains; --time-budget does.[/]"
             )
-        budgets = _budgets(benchmark, ground, store)
-        with _pool(cells, benchmark, ground, slots, make_engine) as pool, progress:
+        budgets = _budgets(benchmark, resources, store)
+        with _pool(cells, benchmark, resources, slots, make_engine) as pool, progress:
             pressed.ends(pool)
             recorder = Recorder(
                 store,
@@ -127,7 +129,7 @@ class _Stages:
     def __init__(
         self,
         checked: Plan,
-        cells: Sequence[Cell],
+        cells: Sequence[PreparedStudy],
         store: ResultStore,
         pool: Pool,
         recorder: Recorder,
@@ -139,7 +141,7 @@ class _Stages:
         self._budgets, self._tracker = budgets, tracker
         self._keys = [cell.study.key for cell in cells]
 
-    def search(self, todo: Sequence[Cell]) -> None:
+    def search(self, todo: Sequence[PreparedStudy]) -> None:
         """Run the searches that are not complete."""
         if todo:
             run_search(
@@ -182,21 +184,25 @@ class _Stages:
         pool = self._pool.usage()
         write_usage(self._out, self._benchmark, records, cut=cut, pool=pool, seconds=seconds)
 
-    def _cut(self, unfinished: Sequence[Cell]) -> list[Cell]:
+    def _cut(self, unfinished: Sequence[PreparedStudy]) -> list[PreparedStudy]:
         """Those whose search a budget has ended, their own or that of another study of their search group."""
         cut = self._budgets.cut(self._keys)
         found = groups(unfinished, self._benchmark.scope)
         return [cell for members in found if any(c.study.key in cut for c in members) for cell in members]
 
-    def _unfinished(self, records: Sequence[Record]) -> list[Cell]:
+    def _unfinished(self, records: Sequence[Record]) -> list[PreparedStudy]:
         return unsearched(records, self._cells, self._benchmark.num_samples, **options_of(self._benchmark))
 
 
 def _settled(
-    checked: Plan, cells: Sequence[Cell], store: ResultStore, ground: Ground, console: Console
-) -> tuple[Plan, list[Cell]]:
+    checked: Plan,
+    cells: Sequence[PreparedStudy],
+    store: ResultStore,
+    resources: ClusterResources,
+    console: Console,
+) -> tuple[Plan, list[PreparedStudy]]:
     """The plan and its cells with the number type of the backbones' weights, which plan.json gets as well."""
-    held = settle(checked, store, ground.shape, lambda line: console.print(escape(line), soft_wrap=True))
+    held = settle(checked, store, resources.layout, lambda line: console.print(escape(line), soft_wrap=True))
     types = {study.key: study.backbone_type for study in held.studies}
     with written(checked.out):
         held.write()
@@ -206,16 +212,20 @@ def _settled(
 
 
 def _pool(
-    cells: Sequence[Cell], benchmark: Benchmark, ground: Ground, slots: int, make_engine: MakeEngine | None
+    cells: Sequence[PreparedStudy],
+    benchmark: Benchmark,
+    resources: ClusterResources,
+    slots: int,
+    make_engine: MakeEngine | None,
 ) -> Pool:
-    lay = ground.shape
+    lay = resources.layout
     if make_engine is None:
         from harness.workers.engines import make_engine as engine
 
         studies = [cell.study for cell in cells]
         room = largest([study.space for study in studies], [study.task.num_labels for study in studies])
         make_engine = partial(
-            engine, pack=slots, files=ground.files, frozen=benchmark.frozen, gpus=lay.gpus, **room
+            engine, pack=slots, files=resources.files, frozen=benchmark.frozen, gpus=lay.gpus, **room
         )
     return Pool.start(
         make_engine,
@@ -224,45 +234,45 @@ def _pool(
         cpus_per_worker=lay.cpus,
         gpus_per_worker=lay.gpus,
         slots=slots,
-        scratch=ground.scratch,
+        scratch=resources.scratch,
         max_failures=benchmark.max_failures,
     )
 
 
-def _budgets(benchmark: Benchmark, ground: Ground, store: ResultStore) -> Budgets:
-    lay = ground.shape
+def _budgets(benchmark: Benchmark, resources: ClusterResources, store: ResultStore) -> Budgets:
+    lay = resources.layout
     return budgets_of(
         benchmark, groups=lay.groups, gpus=lay.workers * lay.gpus, records=store.load(), out=store.out
     )
 
 
 def _slots(
-    cells: Sequence[Cell],
+    cells: Sequence[PreparedStudy],
     benchmark: Benchmark,
-    ground: Ground,
+    resources: ClusterResources,
     console: Console,
     make_engine: MakeEngine | None,
 ) -> int:
     """Trials at once in a worker group: as asked, or what a few steps with each backbone say is best for all."""
     packed = [cell for cell in cells if _goes_into_packs(cell)]
     runs = len(packed) * benchmark.num_samples  # final runs train alone
-    each = -(-min(runs, benchmark.max_concurrent or runs) // ground.shape.groups)
+    each = -(-min(runs, benchmark.max_concurrent or runs) // resources.layout.groups)
     if benchmark.deterministic:
         return 1
     if benchmark.pack or make_engine or each <= 1:
         return benchmark.pack or 1
     longest = {cell.source: cell for cell in sorted(packed, key=lambda cell: cell.work)}
     with console.status("measuring how many trials go together best"):
-        return min(_best_pack(cell, benchmark, ground, each) for cell in longest.values())
+        return min(_best_pack(cell, benchmark, resources, each) for cell in longest.values())
 
 
-def _goes_into_packs(cell: Cell) -> bool:
+def _goes_into_packs(cell: PreparedStudy) -> bool:
     return METHODS[cell.study.method].packs
 
 
-def _best_pack(cell: Cell, benchmark: Benchmark, ground: Ground, most: int) -> int:
+def _best_pack(cell: PreparedStudy, benchmark: Benchmark, resources: ClusterResources, most: int) -> int:
     """What serves best for this study's trials; one where it cannot be measured."""
-    lay, study = ground.shape, cell.study
+    lay, study = resources.layout, cell.study
     try:
         told = calibrate_remotely(
             cell.source,
@@ -273,7 +283,7 @@ def _best_pack(cell: Cell, benchmark: Benchmark, ground: Ground, most: int) -> i
             most=min(most, MOST_IN_A_PACK),
             frozen=benchmark.frozen or "fp32",
             max_labels=study.task.num_labels,
-            files=ground.files,
+            files=resources.files,
         )
     except ValueError as error:
         log.warning("packs of one trial: %s", error)
@@ -285,7 +295,9 @@ def _some_trials(count: int) -> str:
     return f"{count} trial{'' if count == 1 else 's'}"
 
 
-def _goal(cell: Cell, benchmark: Benchmark, todo: Sequence[Cell], records: Sequence[Record]) -> StudyGoal:
+def _goal(
+    cell: PreparedStudy, benchmark: Benchmark, todo: Sequence[PreparedStudy], records: Sequence[Record]
+) -> StudyGoal:
     """What a study has to do, and what its records have of it."""
     study = cell.study
     backbone = f" {study.backbone}" if len(benchmark.models) > 1 else ""

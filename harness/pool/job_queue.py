@@ -3,14 +3,14 @@
 Plain asyncio, no Ray: `harness.pool.pool` runs a `JobSource` as an actor. Three parties call it:
 
 - clients `submit` a job, `follow` it to its end and `release` it when they want no more;
-- worker groups say `hello` once and `exchange` news for orders from then on;
-- the driver reads every `events` entry in order, and may `interrupt` or `close`.
+- worker groups `register` once and `exchange` status updates for commands from then on;
+- the driver reads every entry of `events` in order, and may `interrupt` or `close`.
 
-A job is held by one life of one group. Losing that life puts its jobs back at the head of the queue, to go on
-from their checkpoints; a report that repeats a number is dropped, so nobody sees the repetition. A job that
+A job is held by one incarnation of one group. Losing that incarnation puts its jobs back at the head of the queue, to
+go on from their checkpoints; a report that repeats a number is dropped, so nobody sees the repetition. A job that
 fails is tried again, on another group where there is one.
 
-A source whose process died starts anew with nothing. Groups then say hello again with the jobs that they hold,
+A source whose process died starts anew with nothing. Groups then register again with the jobs that they hold,
 and train on meanwhile; clients and the driver submit the others again.
 """
 
@@ -20,8 +20,8 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from harness.pool.queue_state import Entry, GroupState, JobState
-from harness.runs.jobs import OPEN, Event, Job, News, Orders, Report, Status
+from harness.pool.queue_state import JobRow, JobState, WorkerGroup
+from harness.runs.jobs import OPEN, Commands, Event, Job, Report, Status, StatusUpdate
 
 MAX_WARNINGS = 100
 
@@ -31,7 +31,7 @@ class JobSource(JobState):
 
     Args:
         client_s: Seconds without a `follow` after which a followed job's client counts as gone.
-        lease_s: Seconds without a sign of life (`beat`, `exchange`) after which a group counts as lost. A host
+        lease_s: Seconds without a sign of life (`heartbeat`, `exchange`) after which a group counts as lost. A host
             cut off the network is noticed by Ray after about a minute; this comes soon after.
         stuck_s: Seconds without an `exchange`, signs of life or not, after which it does so too.
         max_losses: How often in a row a job may lose its worker without a new evaluation before it fails.
@@ -87,48 +87,49 @@ class JobSource(JobState):
         priority: int = 0,
         followed: bool = True,
         trial: str = "",
-        turns: Collection[int] = (),
+        sync_epochs: Collection[int] = (),
     ) -> None:
         """Queue a job: lower priorities first, then first come. A known id changes nothing.
 
         Args:
             followed: Whether a client will ask for it again and again, without whom it is given up.
-            trial, turns: After these epochs it makes room for jobs of the same trial that have not come as far and
-                wait for a slot; it must keep checkpoints, from which it goes on.
+            trial, sync_epochs: After these epochs it makes room for jobs of the same trial that have not come as far
+                and wait for a slot; it must keep checkpoints, from which it goes on.
         """
-        if job.id in self._entries:
-            known = self._entries[job.id]
+        if job.id in self._rows:
+            known = self._rows[job.id]
             known.followed |= followed
             known.seen = self._clock()
-            known.trial, known.turns = known.trial or trial, known.turns or turns  # one that a group told of
+            known.trial = known.trial or trial  # of one that a group told of
+            known.sync_epochs = known.sync_epochs or sync_epochs
             return
         self._count_time()
         self._submitted += 1
         order = (priority, self._submitted)
-        entry = Entry(job, order, followed, self._clock(), trial=trial, turns=turns)
-        self._entries[job.id] = entry
+        row = JobRow(job, order, followed, self._clock(), trial=trial, sync_epochs=sync_epochs)
+        self._rows[job.id] = row
         self._open.add(job.id)
         self._queue.append(job.id)
-        self._queue.sort(key=lambda name: self._entries[name].place)
-        self._log(entry, "queued")
+        self._queue.sort(key=lambda name: self._rows[name].place)
+        self._log(row, "queued")
         if self._interrupted or self._closed:
-            self._end(entry, "interrupted")
+            self._end(row, "interrupted")
         elif self._all_broken():
-            self._fail(entry, self._broken_line())
+            self._fail(row, self._broken_line())
         await self._notify()
 
     async def follow(self, job_id: str, after: int, wait_s: float) -> tuple[list[Report], Status]:
         """Reports above number `after`, once there are any or the job has ended, or after `wait_s`. `unknown` for
         a job that must be submitted again."""
-        if job_id not in self._entries:
+        if job_id not in self._rows:
             return [], "unknown"
-        entry = self._entries[job_id]
+        row = self._rows[job_id]
         deadline = self._clock() + wait_s
         while True:
-            entry.seen = self._clock()
-            fresh = [report for report in entry.reports if report.number > after]
-            if fresh or entry.status not in OPEN or not await self._wait(deadline):
-                return fresh, entry.status
+            row.seen = self._clock()
+            fresh = [report for report in row.reports if report.number > after]
+            if fresh or row.status not in OPEN or not await self._wait(deadline):
+                return fresh, row.status
 
     async def proceed(self, epochs: Mapping[str, int]) -> None:
         """Jobs that wait at a rung go on. Saying it again changes nothing.
@@ -137,19 +138,19 @@ class JobSource(JobState):
             epochs: By job the last rung that it may pass.
         """
         for name, epoch in epochs.items():
-            if name in self._entries:
-                self._entries[name].go = max(self._entries[name].go, epoch)
+            if name in self._rows:
+                self._rows[name].go = max(self._rows[name].go, epoch)
         await self._notify()
 
     async def release(self, job_id: str) -> None:
         """The client is done with this job: an open one is stopped, an ended one's reports are forgotten."""
-        entry = self._entries.get(job_id)
-        if entry is None:
+        row = self._rows.get(job_id)
+        if row is None:
             return
-        if entry.status in OPEN:
-            self._end(entry, "stopped")
+        if row.status in OPEN:
+            self._end(row, "stopped")
             await self._notify()
-        entry.reports.clear()
+        row.reports.clear()
 
     # ---- worker groups
 
@@ -161,28 +162,28 @@ class JobSource(JobState):
         """Name the groups that are being started, so that a job fails once none of them can come up."""
         self._expected |= set(groups)
 
-    async def hello(
+    async def register(
         self,
         group: str,
-        life: str,
+        incarnation: str,
         placement_group: str | None,
         pid: int = 0,
         held: Sequence[Job] = (),
         nodes: Sequence[str] = (),
     ) -> bool:
-        """A group (re)started: its last life's jobs go back to the queue. False if it must end instead.
+        """A group (re)started: its last incarnation's jobs go back to the queue. False if it must end instead.
 
         Args:
             held: Jobs that it trains already, where this source is the one that was started anew.
             nodes: Those that its workers lie on.
         """
         known = self._groups.get(group)
-        silent = known.silent_lives + (not self._gone(known.nodes)) if known else 0
+        silent = known.silent_incarnations + (not self._gone(known.nodes)) if known else 0
         await self.lost(group)
         self._failures.pop(group, None)
         now = self._clock()
-        self._groups[group] = GroupState(
-            life, placement_group, now, pid, exchanged=now, silent_lives=silent, nodes=nodes
+        self._groups[group] = WorkerGroup(
+            incarnation, placement_group, now, pid, exchanged=now, silent_incarnations=silent, nodes=nodes
         )  # fmt: skip
         for job in held:
             self._adopt(job, group)
@@ -195,41 +196,41 @@ class JobSource(JobState):
         await self._notify()
         return not (self._closed or group in self._broken)
 
-    async def exchange(self, news: News, wait_s: float) -> Orders:
-        """Take a group's news; answer with orders at once, or as soon as there are any within `wait_s`."""
-        group = self._groups.get(news.group)
+    async def exchange(self, update: StatusUpdate, wait_s: float) -> Commands:
+        """Take a group's status; answer with commands at once, or as soon as there are any within `wait_s`."""
+        group = self._groups.get(update.group)
         if group is None and not self._closed:
-            return Orders(hello=True)
-        if group is None or group.life != news.life:
-            return Orders(close=True)
+            return Commands(register=True)
+        if group is None or group.incarnation != update.incarnation:
+            return Commands(close=True)
         self._count_time()
-        self._take_news(news.group, group, news)
+        self._take_update(update.group, group, update)
         await self._notify()
         deadline = self._clock() + wait_s
         while True:
             group.seen = group.exchanged = self._clock()
             self._expire()
-            if self._closed or self._groups.get(news.group) is not group:
-                return Orders(close=True)
-            if self._may_go(news.group, group):
-                del self._groups[news.group]
-                return Orders(close=True)
+            if self._closed or self._groups.get(update.group) is not group:
+                return Commands(close=True)
+            if self._may_go(update.group, group):
+                del self._groups[update.group]
+                return Commands(close=True)
             self._make_room(group)
-            release = [name for name in news.held if name not in group.held]
-            admit = self._take_jobs(news.group, group, news.room)
+            release = [name for name in update.held if name not in group.held]
+            admit = self._take_jobs(update.group, group, update.capacity)
             if release or admit:
                 await self._notify()
             proceed = [
                 name
-                for name, epoch in news.waiting.items()
-                if name in group.held and self._entries[name].go >= epoch
+                for name, epoch in update.waiting.items()
+                if name in group.held and self._rows[name].go >= epoch
             ]
             woken = not (release or admit or proceed) and await self._wait(deadline)
             group.waited += 0.0 if group.held else self._clock() - group.exchanged
             if not woken:
-                return Orders(release, admit, proceed=proceed)
+                return Commands(release, admit, proceed=proceed)
 
-    def _may_go(self, name: str, group: GroupState) -> bool:
+    def _may_go(self, name: str, group: WorkerGroup) -> bool:
         """Whether a group has been without work for long, nothing waits, and another one is there."""
         if group.held or self._queue or self._idle_s is None:
             self._idle.pop(name, None)
@@ -244,43 +245,43 @@ class JobSource(JobState):
         """Whether jobs wait for a group."""
         return bool(self._queue) and not self._closed
 
-    async def beat(self, group_name: str, life: str) -> None:
+    async def heartbeat(self, group_name: str, incarnation: str) -> None:
         """A sign of life of a group that may be busy for long (an evaluation)."""
         group = self._groups.get(group_name)
-        if group is not None and group.life == life:
+        if group is not None and group.incarnation == incarnation:
             group.seen = self._clock()
 
-    async def crashed(self, group_name: str, life: str, error: str) -> None:
+    async def crashed(self, group_name: str, incarnation: str, error: str) -> None:
         """A group's engine raised in training. One job: it failed. Several: each is tried again alone."""
         group = self._groups.get(group_name)
-        if group is None or group.life != life:
+        if group is None or group.incarnation != incarnation:
             return
         self._count_time()
         names = sorted(group.held)
         for name in names:
-            entry = self._entries[name]
+            row = self._rows[name]
             if len(names) == 1:
-                self._retry(entry, Report(job=name, number=entry.last + 1, status="failed", error=error))
+                self._retry(row, Report(job=name, number=row.last + 1, status="failed", error=error))
             else:
-                entry.alone = True
-                self._requeue(entry)
+                row.alone = True
+                self._requeue(row)
         await self._notify()
 
-    async def leave(self, news: News) -> None:
-        """A group's last news before it leaves its machine: what it holds goes on elsewhere, as if never begun
+    async def leave(self, update: StatusUpdate) -> None:
+        """A group's last update before it leaves its machine: what it holds goes on elsewhere, as if never begun
         there."""
-        group = self._groups.get(news.group)
-        if group is None or group.life != news.life:
+        group = self._groups.get(update.group)
+        if group is None or group.incarnation != update.incarnation:
             return
         self._count_time()
-        self._take_news(news.group, group, news)
+        self._take_update(update.group, group, update)
         for name in sorted(group.held):
-            self._requeue(self._entries[name])
-        del self._groups[news.group]
+            self._requeue(self._rows[name])
+        del self._groups[update.group]
         await self._notify()
 
     async def suspect(self, group: str, error: str) -> None:
-        """What to name as the reason if this life of the group ends now."""
+        """What to name as the reason if this incarnation of the group ends now."""
         if group in self._groups:
             self._groups[group].suspicion = error
 
@@ -297,25 +298,25 @@ class JobSource(JobState):
         return group not in self._broken
 
     async def lost(self, group_name: str) -> str | None:
-        """A life of a group is over: requeue its jobs. Returns the id of the placement group it lay in."""
+        """An incarnation of a group is over: requeue its jobs. Returns the id of the placement group it lay in."""
         group = self._groups.get(group_name)
         if group is None:
             return None
         self._count_time()
-        group.life = ""
+        group.incarnation = ""
         with_machine = self._gone(group.nodes)
         for name in sorted(group.held):
-            entry = self._entries[name]
+            row = self._rows[name]
             if with_machine:
-                self._requeue(entry)
+                self._requeue(row)
                 continue
-            entry.losses += 1
-            entry.alone |= group.suspicion is not None or entry.losses > 1
+            row.losses += 1
+            row.alone |= group.suspicion is not None or row.losses > 1
             reason = group.suspicion or "killed from outside or out of memory?"
-            if entry.losses >= self._max_losses:
-                self._fail(entry, f"lost its worker {entry.losses} times ({reason}).")
+            if row.losses >= self._max_losses:
+                self._fail(row, f"lost its worker {row.losses} times ({reason}).")
             else:
-                self._requeue(entry)
+                self._requeue(row)
         await self._notify()
         return group.placement_group
 
@@ -352,8 +353,8 @@ class JobSource(JobState):
         """End every open job, and every job submitted before the next `begin`."""
         self._count_time()
         self._interrupted = True
-        for entry in self._open_entries():
-            self._end(entry, "interrupted")
+        for row in self._open_rows():
+            self._end(row, "interrupted")
         await self._notify()
 
     async def close(self) -> None:
@@ -378,8 +379,8 @@ class JobSource(JobState):
     async def _give_up(self, group: str, line: str) -> None:
         self._broken[group] = line
         if self._all_broken():
-            for entry in self._open_entries():
-                self._fail(entry, self._broken_line())
+            for row in self._open_rows():
+                self._fail(row, self._broken_line())
         await self._notify()
 
     async def _notify(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from harness.runs.jobs import OPEN, Event, Job, News, Report, Status
+from harness.runs.jobs import OPEN, Event, Job, Report, Status, StatusUpdate
 
 Kind = tuple[str, str]
 """What a group refuses as a whole while it trains something else: a backbone and a method."""
@@ -18,7 +18,7 @@ def kind_of(job: Job) -> Kind:
 
 
 @dataclass
-class Entry:
+class JobRow:
     """A job, from its submission on.
 
     Attributes:
@@ -26,9 +26,9 @@ class Entry:
         followed: Whether a client asks for it; one that stops asking counts as gone.
         losses: Lost workers in a row without a new evaluation.
         failures: One line for each attempt that failed.
-        avoid: Groups on which it failed.
+        excluded: Groups on which it failed.
         alone: Whether it is to be trained without neighbours, to tell which of several is at fault.
-        trial, turns: Jobs of one `trial` take turns: after the epochs of `turns` they wait for those behind.
+        trial, sync_epochs: Jobs of one `trial` take turns: after these epochs they wait for those behind.
         turn: The epoch after which it last waited.
         go: The last rung that it may pass.
     """
@@ -42,10 +42,10 @@ class Entry:
     group: str | None = None
     losses: int = 0
     failures: list[str] = field(default_factory=list)
-    avoid: set[str] = field(default_factory=set)
+    excluded: set[str] = field(default_factory=set)
     alone: bool = False
     trial: str = ""
-    turns: Collection[int] = ()
+    sync_epochs: Collection[int] = ()
     turn: int = 0
     go: int = 0
 
@@ -76,11 +76,11 @@ class Entry:
 
 
 @dataclass
-class GroupState:
-    """One life of a worker group.
+class WorkerGroup:
+    """One incarnation of a worker group.
 
     Attributes:
-        seen, exchanged: When it last gave a sign of life, and when it last asked for orders.
+        seen, exchanged: When it last gave a sign of life, and when it last asked for commands.
         held: Jobs that it was given and that it has not ended.
         refused, kinds: Jobs, and kinds of jobs, that it cannot take as long as it holds the same others.
         slots: Jobs that it could hold, as it last said.
@@ -88,7 +88,7 @@ class GroupState:
         waited: Seconds that it waited here because there was nothing for it, since it last had a job.
     """
 
-    life: str
+    incarnation: str
     placement_group: str | None
     seen: float
     pid: int
@@ -98,7 +98,7 @@ class GroupState:
     kinds: set[Kind] = field(default_factory=set)
     slots: int = 1
     waited: float = 0.0
-    silent_lives: int = 0
+    silent_incarnations: int = 0
     suspicion: str | None = None
     nodes: Sequence[str] = ()
 
@@ -115,7 +115,7 @@ class Usage:
         self._at = now
         self.busy = self.idle = self.filled = self.empty = 0.0
 
-    def passed(self, now: float, groups: Iterable[GroupState], *, queued: bool) -> None:
+    def passed(self, now: float, groups: Iterable[WorkerGroup], *, queued: bool) -> None:
         """Count the time since the last call, in which nothing changed."""
         seconds, self._at = max(0.0, now - self._at), now
         for group in groups:
@@ -124,7 +124,7 @@ class Usage:
                 self.filled += seconds * len(group.held)
                 self.empty += seconds * max(0, group.slots - len(group.held)) * queued
 
-    def gap(self, group: GroupState, seconds: float) -> None:
+    def gap(self, group: WorkerGroup, seconds: float) -> None:
         """A group was without a job for so long, by its own clock."""
         self.idle += max(0.0, seconds - group.waited)
         group.waited = 0.0
@@ -160,10 +160,10 @@ class JobState:
     ) -> None:
         self._client_s, self._lease_s, self._stuck_s, self._clock = client_s, lease_s, stuck_s, clock
         self._max_failures = max_failures
-        self._entries: dict[str, Entry] = {}
+        self._rows: dict[str, JobRow] = {}
         self._open: set[str] = set()
         self._queue: list[str] = []
-        self._groups: dict[str, GroupState] = {}
+        self._groups: dict[str, WorkerGroup] = {}
         self._broken: dict[str, str] = {}
         self._expected: set[str] = set()
         self._events: deque[Event] = deque()
@@ -171,8 +171,8 @@ class JobState:
         self._limit: int | None = None
         self._usage = Usage(clock())
 
-    def _open_entries(self) -> list[Entry]:
-        return [self._entries[name] for name in sorted(self._open)]
+    def _open_rows(self) -> list[JobRow]:
+        return [self._rows[name] for name in sorted(self._open)]
 
     def _count_time(self) -> None:
         queued = bool(self._queue) and not self._at_limit()
@@ -180,149 +180,149 @@ class JobState:
 
     def _adopt(self, job: Job, group: str) -> None:
         """A job that a group trained before this source was started."""
-        if job.id not in self._entries:
+        if job.id not in self._rows:
             self._submitted += 1
-            self._entries[job.id] = Entry(job, (0, self._submitted), False, self._clock())
+            self._rows[job.id] = JobRow(job, (0, self._submitted), False, self._clock())
             self._open.add(job.id)
-        entry = self._entries[job.id]
-        if entry.status in OPEN and entry.group is None:
+        row = self._rows[job.id]
+        if row.status in OPEN and row.group is None:
             if job.id in self._queue:
                 self._queue.remove(job.id)
-            entry.group = group
+            row.group = group
             self._groups[group].held.add(job.id)
-            self._log(entry, "started")
+            self._log(row, "started")
 
-    def _take_news(self, name: str, group: GroupState, news: News) -> None:
-        group.slots = news.room + len(news.held)
-        if news.idle:
-            self._usage.gap(group, news.idle)
-        for report in news.reports:
-            entry = self._entries.get(report.job)
-            group.silent_lives = 0
-            if entry is not None and report.job in group.held:
-                self._confirm(entry)
-                self._record(entry, report)
-        for job_id in [job_id for job_id in news.held if job_id in group.held]:
-            self._confirm(self._entries[job_id])
-        refused = [job_id for job_id in news.refused if job_id in group.held]
+    def _take_update(self, name: str, group: WorkerGroup, update: StatusUpdate) -> None:
+        group.slots = update.capacity + len(update.held)
+        if update.idle:
+            self._usage.gap(group, update.idle)
+        for report in update.reports:
+            row = self._rows.get(report.job)
+            group.silent_incarnations = 0
+            if row is not None and report.job in group.held:
+                self._confirm(row)
+                self._record(row, report)
+        for job_id in [job_id for job_id in update.held if job_id in group.held]:
+            self._confirm(self._rows[job_id])
+        refused = [job_id for job_id in update.refused if job_id in group.held]
         for job_id in refused:
-            if news.held or news.reports:
-                self._requeue(self._entries[job_id])
+            if update.held or update.reports:
+                self._requeue(self._rows[job_id])
             else:
-                self._fail(self._entries[job_id], "does not fit on an empty worker.")
+                self._fail(self._rows[job_id], "does not fit on an empty worker.")
         if group.held:  # else nothing will end any more that stood in their way
             group.refused |= set(refused)
-            group.kinds |= {kind_of(self._entries[job_id].job) for job_id in refused}
+            group.kinds |= {kind_of(self._rows[job_id].job) for job_id in refused}
 
-    def _confirm(self, entry: Entry) -> None:
+    def _confirm(self, row: JobRow) -> None:
         """A job has started once its group says so: one that is refused never did."""
-        if entry.status == "queued":
-            self._log(entry, "started")
+        if row.status == "queued":
+            self._log(row, "started")
 
-    def _record(self, entry: Entry, report: Report) -> None:
+    def _record(self, row: JobRow, report: Report) -> None:
         if report.status == "running":
-            if report.number > entry.last:
-                entry.losses, entry.alone = 0, False
-                entry.reports.append(report)
-                self._log(entry, "running")
-                self._take_turns(entry)
+            if report.number > row.last:
+                row.losses, row.alone = 0, False
+                row.reports.append(report)
+                self._log(row, "running")
+                self._synchronise(row)
         elif report.status == "failed":
-            self._retry(entry, report)
+            self._retry(row, report)
         else:
-            self._finish(entry, report)
+            self._finish(row, report)
 
-    def _take_turns(self, entry: Entry) -> None:
+    def _synchronise(self, row: JobRow) -> None:
         """A job that is ahead of others of its trial, which wait for a slot, makes room and goes on later, from its
         checkpoint: the trial can be judged as soon as all of them have come as far."""
-        waiting = [self._entries[name] for name in self._queue]
-        behind = any(other.trial == entry.trial and other.epoch < entry.epoch for other in waiting)
-        if entry.epoch in entry.turns and behind:
-            entry.turn = entry.epoch
-            self._requeue(entry)
+        waiting = [self._rows[name] for name in self._queue]
+        behind = any(other.trial == row.trial and other.epoch < row.epoch for other in waiting)
+        if row.epoch in row.sync_epochs and behind:
+            row.turn = row.epoch
+            self._requeue(row)
 
-    def _make_room(self, group: GroupState) -> None:
+    def _make_room(self, group: WorkerGroup) -> None:
         """A job that waits at a rung for one that has no slot gives its own up; it goes on from its checkpoint."""
         for name in sorted(group.held):
-            entry = self._entries[name]
-            if entry.waits and any(_waits_for(entry, self._entries[other]) for other in self._queue):
-                self._requeue(entry)
+            row = self._rows[name]
+            if row.waits and any(_waits_for(row, self._rows[other]) for other in self._queue):
+                self._requeue(row)
 
-    def _retry(self, entry: Entry, report: Report) -> None:
+    def _retry(self, row: JobRow, report: Report) -> None:
         """A failed attempt: another one, elsewhere where there is another group, or the end."""
-        where = entry.group or "no group"
-        entry.failures.append(f"{where}: {report.error}")
-        if report.hopeless or len(entry.failures) > self._max_failures:
-            self._finish(entry, report)
+        where = row.group or "no group"
+        row.failures.append(f"{where}: {report.error}")
+        if report.hopeless or len(row.failures) > self._max_failures:
+            self._finish(row, report)
             return
-        entry.avoid.add(where)
-        self._requeue(entry)
+        row.excluded.add(where)
+        self._requeue(row)
 
-    def _finish(self, entry: Entry, report: Report) -> None:
+    def _finish(self, row: JobRow, report: Report) -> None:
         """The job's last report, with one line for each attempt that failed."""
-        facts = report.facts | ({"failures": entry.failures} if entry.failures else {})
-        entry.reports.append(replace(report, number=max(report.number, entry.last + 1), facts=facts))
-        self._end(entry, "finished" if report.status == "finished" else "failed")
+        facts = report.facts | ({"failures": row.failures} if row.failures else {})
+        row.reports.append(replace(report, number=max(report.number, row.last + 1), facts=facts))
+        self._end(row, "finished" if report.status == "finished" else "failed")
 
-    def _take_jobs(self, name: str, group: GroupState, room: int) -> list[Job]:
+    def _take_jobs(self, name: str, group: WorkerGroup, capacity: int) -> list[Job]:
         taken: list[Job] = []
         for job_id in list(self._queue):
             if (
-                len(taken) >= room
+                len(taken) >= capacity
                 or self._at_limit()
-                or any(self._entries[held].separate for held in group.held)
+                or any(self._rows[held].separate for held in group.held)
             ):
                 break
-            entry = self._entries[job_id]
-            unfit = job_id in group.refused or kind_of(entry.job) in group.kinds or entry.waits
-            if unfit or (entry.separate and group.held) or self._better_elsewhere(name, entry):
+            row = self._rows[job_id]
+            unfit = job_id in group.refused or kind_of(row.job) in group.kinds or row.waits
+            if unfit or (row.separate and group.held) or self._better_elsewhere(name, row):
                 continue
             self._queue.remove(job_id)
             group.held.add(job_id)
-            entry.group = name
-            taken.append(entry.job)
+            row.group = name
+            taken.append(row.job)
         return taken
 
-    def _better_elsewhere(self, name: str, entry: Entry) -> bool:
+    def _better_elsewhere(self, name: str, row: JobRow) -> bool:
         """Whether a job that failed here has another group to go to."""
-        return name in entry.avoid and any(
-            other not in entry.avoid and other not in self._broken and self._alive(group)
+        return name in row.excluded and any(
+            other not in row.excluded and other not in self._broken and self._alive(group)
             for other, group in self._groups.items()
         )
 
-    def _alive(self, group: GroupState) -> bool:
+    def _alive(self, group: WorkerGroup) -> bool:
         now = self._clock()
         heard = now - group.seen <= self._lease_s and now - group.exchanged <= self._stuck_s
-        return bool(group.life) and heard
+        return bool(group.incarnation) and heard
 
     def _at_limit(self) -> bool:
         return (
             self._limit is not None and sum(len(group.held) for group in self._groups.values()) >= self._limit
         )
 
-    def _requeue(self, entry: Entry) -> None:
-        self._leave(entry)
-        if entry.status != "queued":
-            self._log(entry, "queued")
-        self._queue.insert(0, entry.job.id)
-        self._queue.sort(key=lambda name: self._entries[name].place)
+    def _requeue(self, row: JobRow) -> None:
+        self._leave(row)
+        if row.status != "queued":
+            self._log(row, "queued")
+        self._queue.insert(0, row.job.id)
+        self._queue.sort(key=lambda name: self._rows[name].place)
 
-    def _leave(self, entry: Entry) -> None:
-        group = self._groups.get(entry.group) if entry.group else None
+    def _leave(self, row: JobRow) -> None:
+        group = self._groups.get(row.group) if row.group else None
         if group is not None:
-            group.held.discard(entry.job.id)
+            group.held.discard(row.job.id)
             group.refused.clear()
             group.kinds.clear()
-        entry.group = None
+        row.group = None
 
-    def _end(self, entry: Entry, status: Status) -> None:
-        self._leave(entry)
-        self._open.discard(entry.job.id)
-        if entry.job.id in self._queue:
-            self._queue.remove(entry.job.id)
-        self._log(entry, status)
+    def _end(self, row: JobRow, status: Status) -> None:
+        self._leave(row)
+        self._open.discard(row.job.id)
+        if row.job.id in self._queue:
+            self._queue.remove(row.job.id)
+        self._log(row, status)
 
-    def _fail(self, entry: Entry, error: str) -> None:
-        self._finish(entry, Report(job=entry.job.id, number=entry.last + 1, status="failed", error=error))
+    def _fail(self, row: JobRow, error: str) -> None:
+        self._finish(row, Report(job=row.job.id, number=row.last + 1, status="failed", error=error))
 
     def _all_broken(self) -> bool:
         return bool(self._broken) and (self._expected | set(self._groups)) <= set(self._broken)
@@ -335,21 +335,21 @@ class JobState:
         for group in [group for group in self._groups.values() if group.held and not self._alive(group)]:
             self._count_time()
             for job_id in sorted(group.held):
-                self._requeue(self._entries[job_id])
-        for entry in self._open_entries():
-            if entry.followed and now - entry.seen > self._client_s:
-                self._fail(entry, f"its search client has not asked for it for {self._client_s:.0f} s.")
+                self._requeue(self._rows[job_id])
+        for row in self._open_rows():
+            if row.followed and now - row.seen > self._client_s:
+                self._fail(row, f"its search client has not asked for it for {self._client_s:.0f} s.")
 
-    def _log(self, entry: Entry, status: Status) -> None:
-        entry.status = status
+    def _log(self, row: JobRow, status: Status) -> None:
+        row.status = status
         self._event_count += 1
-        report = entry.reports[-1] if entry.reports else Report(job=entry.job.id, number=0, status="running")
-        self._events.append(Event(self._event_count, entry.job, report, status))
+        report = row.reports[-1] if row.reports else Report(job=row.job.id, number=0, status="running")
+        self._events.append(Event(self._event_count, row.job, report, status))
 
 
-def _waits_for(entry: Entry, queued: Entry) -> bool:
+def _waits_for(row: JobRow, queued: JobRow) -> bool:
     """Whether the decision on a job may need the scores of one in the queue: of its own trial, or of an earlier one
     of its search group."""
-    group, _, number = entry.trial.rpartition("/")
+    group, _, number = row.trial.rpartition("/")
     other, _, earlier = queued.trial.rpartition("/")
     return bool(group) and not queued.waits and group == other and int(earlier) <= int(number)

@@ -1,6 +1,6 @@
 """Where a benchmark trains: this machine, or the running Ray cluster of which this process is a part.
 
-`ray_for` is the only entry point. `harness.cluster` starts clusters and sends a benchmark there: it submits this same
+`ray_for` is the only row point. `harness.cluster` starts clusters and sends a benchmark there: it submits this same
 program with `--cluster auto` to the head.
 """
 
@@ -20,33 +20,35 @@ from harness.core.wording import words
 from harness.pool.files import Files, LocalFiles
 from harness.pool.resources import (
     NODE_START_S,
-    Shape,
+    WorkerLayout,
     coming_nodes,
-    lay_out,
+    layout_on,
     present_nodes,
     this_machine,
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ground:
+class ClusterResources:
     """What a benchmark stands on while `ray_for` lasts.
 
     Attributes:
-        shape: Worker groups that lie on it.
+        layout: Worker groups that lie on it.
         files: How workers get at the driver's files.
         where: A few words for the user.
         scratch: Folder for Ray's own files, where Ray was started here.
     """
 
-    shape: Shape
+    layout: WorkerLayout
     files: Files
     where: str
     scratch: Path | None = None
 
 
 @contextmanager
-def ray_for(cluster: str | None, *, workers: int = 1, at_most: int | None = None) -> Iterator[Ground]:
+def ray_for(
+    cluster: str | None, *, workers: int = 1, at_most: int | None = None
+) -> Iterator[ClusterResources]:
     """Ray for a benchmark, for as long as the block lasts: started here, or joined where it runs.
 
     Args:
@@ -61,19 +63,19 @@ def ray_for(cluster: str | None, *, workers: int = 1, at_most: int | None = None
     if not joins(cluster):
         raise InputError(f"`--cluster` must be auto or ray://HOST:PORT here, but got {cluster}.")
     if cluster is not None:
-        with _joined(cluster, workers, at_most) as ground:
-            yield ground
+        with _joined(cluster, workers, at_most) as resources:
+            yield resources
         return
     from harness.pool.local_ray import local_ray
 
     lay = this_machine(workers, at_most)
     count = lay.groups * lay.workers
     with local_ray(count * lay.cpus, count * lay.gpus or None) as scratch:
-        yield Ground(shape=lay, files=LocalFiles(), where="this machine", scratch=scratch)
+        yield ClusterResources(layout=lay, files=LocalFiles(), where="this machine", scratch=scratch)
 
 
 @contextmanager
-def _joined(address: str, workers: int, at_most: int | None) -> Iterator[Ground]:
+def _joined(address: str, workers: int, at_most: int | None) -> Iterator[ClusterResources]:
     import ray
 
     from harness.pool.local_ray import PACKAGES, OwnModulesFirst, own_modules
@@ -92,7 +94,7 @@ def _joined(address: str, workers: int, at_most: int | None) -> Iterator[Ground]
     try:
         nodes, mine = present_nodes(), ray.get_runtime_context().get_node_id()
         ahead = coming_nodes(nodes)
-        lay = lay_out([*nodes, *ahead], workers=workers, at_most=at_most)
+        lay = layout_on([*nodes, *ahead], workers=workers, at_most=at_most)
         many = len(nodes) + len(ahead) > 1
         if remote and (many or not _is_here()):
             raise InputError(
@@ -102,7 +104,7 @@ def _joined(address: str, workers: int, at_most: int | None) -> Iterator[Ground]
         where = f"a cluster of {len(nodes)} node{'s' if len(nodes) > 1 else ''}"
         if ahead:
             where += f", up to {len(nodes) + len(ahead)}"
-        yield Ground(shape=lay, files=_files(mine) if many else LocalFiles(), where=where)
+        yield ClusterResources(layout=lay, files=_files(mine) if many else LocalFiles(), where=where)
     finally:
         ray.shutdown()
 

@@ -18,7 +18,7 @@ DRIVER_GIB = 2.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shape:
+class WorkerLayout:
     """Worker groups of the pool.
 
     Attributes:
@@ -44,7 +44,7 @@ class Shape:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Node:
+class NodeResources:
     """What one machine of a cluster has to give to worker groups; memory of 0 or less is unknown."""
 
     cpus: int
@@ -52,7 +52,7 @@ class Node:
     gibibytes: float = 0.0
 
 
-def lay_out(nodes: Sequence[Node], *, workers: int, at_most: int | None = None) -> Shape:
+def layout_on(nodes: Sequence[NodeResources], *, workers: int, at_most: int | None = None) -> WorkerLayout:
     """Worker groups for the nodes of a cluster. Where one node has GPUs, only GPUs train, a worker on each.
 
     A small model does not fill several cores with one training step, so machines without GPUs get as many workers of
@@ -72,10 +72,12 @@ def lay_out(nodes: Sequence[Node], *, workers: int, at_most: int | None = None) 
     count = sum(number for number, _ in seats)
     groups = max(1, min(count // workers, at_most or count))
     threads = min((each for _, each in seats), default=1)
-    return Shape(groups=groups, workers=workers, cpus=threads, gpus=1 if with_gpus else 0)
+    return WorkerLayout(groups=groups, workers=workers, cpus=threads, gpus=1 if with_gpus else 0)
 
 
-def shape(*, cores: int, gibibytes: float, gpus: int, workers: int, at_most: int | None = None) -> Shape:
+def local_layout(
+    *, cores: int, gibibytes: float, gpus: int, workers: int, at_most: int | None = None
+) -> WorkerLayout:
     """Worker groups for this one machine, which share its cores out.
 
     Args:
@@ -84,26 +86,26 @@ def shape(*, cores: int, gibibytes: float, gpus: int, workers: int, at_most: int
         at_most: Most groups of use: no more trials than this will run at the same time.
     """
     memory = max(gibibytes - DRIVER_GIB, GROUP_GIB)
-    node = Node(cpus=cores, gpus=gpus if gpus >= workers else 0, gibibytes=memory)
-    found = lay_out([node], workers=workers, at_most=at_most)
+    node = NodeResources(cpus=cores, gpus=gpus if gpus >= workers else 0, gibibytes=memory)
+    found = layout_on([node], workers=workers, at_most=at_most)
     return replace(found, cpus=max(1, cores // (found.groups * workers)))
 
 
-def this_machine(workers: int, at_most: int | None) -> Shape:
+def this_machine(workers: int, at_most: int | None) -> WorkerLayout:
     """Worker groups that this machine bears now."""
     import torch
 
     has = {"cores": usable_cores(), "gibibytes": free_gibibytes(), "gpus": torch.cuda.device_count()}
-    return shape(**has, workers=workers, at_most=at_most)  # type: ignore[arg-type]
+    return local_layout(**has, workers=workers, at_most=at_most)  # type: ignore[arg-type]
 
 
-def _single(node: Node) -> int:
+def _single(node: NodeResources) -> int:
     """Single-threaded workers that a machine without GPUs bears."""
     by_memory = int(node.gibibytes / GROUP_GIB) if node.gibibytes > 0 else node.cpus
     return max(1, min(node.cpus, by_memory))
 
 
-def present_nodes() -> list[Node]:
+def present_nodes() -> list[NodeResources]:
     """Nodes that are alive now. The driver's own gives up memory for the driver and the search."""
     import ray
 
@@ -115,15 +117,15 @@ def present_nodes() -> list[Node]:
     return found
 
 
-def _node(resources: dict[str, Any], taken: float) -> Node:
-    return Node(
+def _node(resources: dict[str, Any], taken: float) -> NodeResources:
+    return NodeResources(
         cpus=int(resources.get("CPU", 0)),
         gpus=int(resources.get("GPU", 0)),
         gibibytes=resources.get("memory", 0.0) / 2**30 - taken,
     )
 
 
-def coming_nodes(present: list[Node], config: Path | None = None) -> list[Node]:
+def coming_nodes(present: list[NodeResources], config: Path | None = None) -> list[NodeResources]:
     """Worker nodes that the cluster's autoscaler may still start, from the file that `ray up` left on the head.
 
     A node type that says nothing of its GPUs or CPUs is left out: nothing can be planned on it.
@@ -136,7 +138,7 @@ def coming_nodes(present: list[Node], config: Path | None = None) -> list[Node]:
         return []
     most = described.get("max_workers", 0) - (len(present) - 1)
     workers = [kind for name, kind in types.items() if name != head and kind.get("resources")]
-    found: list[Node] = []
+    found: list[NodeResources] = []
     for kind in workers:
         room = min(kind.get("max_workers", 0), most - len(found))
         found += [_node(kind["resources"], 0.0)] * max(0, room)

@@ -1,7 +1,7 @@
-"""What one worker of a group does all its life: take orders from the job source, train, tell the news.
+"""What one worker of a group does all its life: take commands from the job source, train, tell it what came.
 
 `harness.pool.pool` runs `serve` as the training function of a Ray Train run. Rank 0 alone talks to the job source
-and shares its orders, so that every rank makes the same calls to its engine in the same order.
+and shares its commands, so that every rank makes the same calls to its engine in the same order.
 """
 
 import logging
@@ -21,16 +21,18 @@ from ray.exceptions import ActorUnavailableError, RayActorError
 from harness.core.errors import InputError
 from harness.core.wording import one_line
 from harness.pool.engine import AGREE, Engine, WorkerFailed
-from harness.runs.jobs import Job, News, Orders, Report
+from harness.runs.jobs import Commands, Job, Report, StatusUpdate
 
 log = logging.getLogger(__name__)
 
-BUSY_S = 0.05  # a busy group asks for orders this often for a while after news, and at once when it has news
+BUSY_S = (
+    0.05  # a busy group asks for commands this often for a while after reports, and at once when it has some
+)
 QUIET_S = 0.5  # this often later on, since hundreds of groups ask one source
-AFTER_NEWS_S = 1.0
+AFTER_REPORTS_S = 1.0
 IDLE_S = 2.0  # an idle group waits this long in one question
-BEAT_S = 10.0  # between two signs of life
-WAITING_S = 0.02  # between two looks at the orders of a group whose job waits at a rung
+HEARTBEAT_S = 10.0  # between two signs of life
+WAITING_S = 0.02  # between two looks at the commands of a group whose job waits at a rung
 LOOK_S = 3.0  # between two looks whether a machine is about to be taken away
 ENDED = 100  # jobs whose last report may not have been heard
 MAX_CRASHES = 4  # in a row without a report: the process itself may be damaged
@@ -43,8 +45,8 @@ class EngineCrashed(RuntimeError):
 class Shared(Protocol):
     """How the ranks of a group agree. Every rank calls the same methods in the same order."""
 
-    def turn(self, mine: Orders | None, error: str | None) -> tuple[Orders, list[str]]:
-        """Rank 0's orders and the errors of all ranks, on every rank."""
+    def turn(self, mine: Commands | None, error: str | None) -> tuple[Commands, list[str]]:
+        """Rank 0's commands and the errors of all ranks, on every rank."""
 
     def nodes(self, mine: str) -> list[str]:
         """Every rank's node."""
@@ -53,8 +55,8 @@ class Shared(Protocol):
 class Alone:
     """A group of one worker."""
 
-    def turn(self, mine: Orders | None, error: str | None) -> tuple[Orders, list[str]]:
-        return mine or Orders(), [error] if error else []
+    def turn(self, mine: Commands | None, error: str | None) -> tuple[Commands, list[str]]:
+        return mine or Commands(), [error] if error else []
 
     def nodes(self, mine: str) -> list[str]:
         return [mine]
@@ -70,17 +72,17 @@ class Together:
         self._torch, self._dist = torch, dist
         self._group = dist.new_group(backend="gloo", timeout=AGREE)
 
-    def turn(self, mine: Orders | None, error: str | None) -> tuple[Orders, list[str]]:
-        flags = self._torch.tensor([mine is not None and mine != Orders(), error is not None]).int()
+    def turn(self, mine: Commands | None, error: str | None) -> tuple[Commands, list[str]]:
+        flags = self._torch.tensor([mine is not None and mine != Commands(), error is not None]).int()
         self._dist.all_reduce(flags, group=self._group)
-        any_orders, any_error = flags.tolist()
-        box: list[Orders | None] = [mine]
-        if any_orders:
+        any_commands, any_error = flags.tolist()
+        box: list[Commands | None] = [mine]
+        if any_commands:
             self._dist.broadcast_object_list(box, 0, group=self._group)
         errors: list[str | None] = [None] * self._dist.get_world_size(self._group)
         if any_error:
             self._dist.all_gather_object(errors, error, group=self._group)
-        return (any_orders and box[0]) or Orders(), [line for line in errors if line]
+        return (any_commands and box[0]) or Commands(), [line for line in errors if line]
 
     def nodes(self, mine: str) -> list[str]:
         found = [mine] * self._dist.get_world_size(self._group)
@@ -91,10 +93,10 @@ class Together:
 class Link:
     """Rank 0's line to the job source: at most one question under way, which never holds up training.
 
-    News are kept until the source has answered: one that was started anew meanwhile is told again.
+    Reports are kept until the source has answered: one that was started anew meanwhile is told again.
 
     Args:
-        hello: Says hello to the source with the jobs that the group holds; whether it may go on.
+        register: Registers at the source with the jobs that the group holds; whether it may go on.
         doomed: Whether a machine of the group is about to be taken away.
     """
 
@@ -102,74 +104,76 @@ class Link:
         self,
         source: Any,
         group: str,
-        life: str,
+        incarnation: str,
         slots: int,
-        hello: Callable[[Sequence[Job]], bool],
+        register: Callable[[Sequence[Job]], bool],
         doomed: Callable[[], bool],
     ) -> None:
-        self._source, self._group, self._life, self._slots = source, group, life, slots
-        self._hello, self._doomed = hello, doomed
-        self._ended = not hello(())
+        self._source, self._group, self._incarnation, self._slots = source, group, incarnation, slots
+        self._register, self._doomed = register, doomed
+        self._ended = not register(())
         self._reports: list[Report] = []
         self._refused: list[str] = []
         self._waiting: dict[str, int] = {}
         self._told: tuple[list[Report], list[str]] = ([], [])
         self._question: Any = None
-        self._next = self._news = 0.0
+        self._next = self._updates = 0.0
         self._looked = time.monotonic()
         self._idle_since: float | None = time.monotonic()
         self._idle = 0.0
 
     def tell(self, reports: Sequence[Report], refused: Sequence[str]) -> None:
-        """Keep news for the next question."""
+        """Keep reports for the next question."""
         self._reports += reports
         self._refused += refused
 
-    def orders(self, held: Mapping[str, Job], ended: Sequence[Job], waiting: Mapping[str, int]) -> Orders:
-        """Orders that have arrived, if any; an idle group waits. A dead source is an order to end, and a machine
+    def commands(self, held: Mapping[str, Job], ended: Sequence[Job], waiting: Mapping[str, int]) -> Commands:
+        """Commands that have arrived, if any; an idle group waits. A dead source is an command to end, and a machine
         that is about to go is one to leave.
 
         Args:
             held: Jobs of the group.
-            ended: Jobs that ended lately, of which there may be news that the source has not heard.
+            ended: Jobs that ended lately, of which there may be reports that the source has not heard.
             waiting: Those of the held ones that wait at a rung, and its epoch.
         """
         self._waiting = dict(waiting)
-        orders = Orders(close=True) if self._ended else self._asked(held, ended)
-        if time.monotonic() - self._looked < LOOK_S or orders.close:
-            return orders
+        commands = Commands(close=True) if self._ended else self._asked(held, ended)
+        if time.monotonic() - self._looked < LOOK_S or commands.close:
+            return commands
         self._looked = time.monotonic()
-        return replace(orders, leave=self._doomed())
+        return replace(commands, leave=self._doomed())
 
     def leave(self, held: Mapping[str, Job]) -> None:
         """Tell what is not told yet, and hand the jobs back."""
         self._lost_question()
-        news = News(self._group, self._life, self._reports, list(held), self._refused, 0, self._idle)
-        ray.get(self._source.leave.remote(news))
+        update = StatusUpdate(
+            self._group, self._incarnation, self._reports, list(held), self._refused, 0, self._idle
+        )
+        ray.get(self._source.leave.remote(update))
 
-    def _asked(self, held: Mapping[str, Job], ended: Sequence[Job]) -> Orders:
+    def _asked(self, held: Mapping[str, Job], ended: Sequence[Job]) -> Commands:
         if not held and self._idle_since is None:
             self._idle_since = time.monotonic()
         try:
-            orders = self._ask(list(held))
-            if orders.hello:
+            commands = self._ask(list(held))
+            if commands.register:
                 self._again(held, ended)
-                return Orders()
+                return Commands()
         except ActorUnavailableError:
             self._lost_question()
             time.sleep(BUSY_S)
-            return Orders()
+            return Commands()
         except RayActorError:
-            return Orders(close=True)
-        if orders.admit and self._idle_since is not None:
+            return Commands(close=True)
+        if commands.admit and self._idle_since is not None:
             self._idle, self._idle_since = time.monotonic() - self._idle_since, None
-        return orders
+        return commands
 
     def _again(self, held: Mapping[str, Job], ended: Sequence[Job]) -> None:
         """The source is another one: it hears of our jobs, and what the last one may have missed."""
         self._lost_question()
         wanted = {report.job for report in self._reports}
-        self._ended = not self._hello([*held.values(), *(job for job in ended if job.id in wanted)])
+        self._ended = not self._register([*held.values(), *(job for job in ended if job.id in wanted)])
 
     def _lost_question(self) -> None:
         """Nobody knows whether the last question was heard: what it told is told again."""
@@ -177,33 +181,33 @@ class Link:
         self._reports, self._refused = reports + self._reports, refused + self._refused
         self._told, self._question = ([], []), None
 
-    def _ask(self, held: Sequence[str]) -> Orders:
+    def _ask(self, held: Sequence[str]) -> Commands:
         urgent = self._reports or self._refused or not held
         if self._question is None and (urgent or time.monotonic() >= self._next):
-            room = self._slots - len(held)
-            news = News(
+            capacity = self._slots - len(held)
+            update = StatusUpdate(
                 self._group,
-                self._life,
+                self._incarnation,
                 self._reports,
                 list(held),
                 self._refused,
-                room,
+                capacity,
                 self._idle,
                 self._waiting,
             )
-            self._question = self._source.exchange.remote(news, 0.0 if held else IDLE_S)
+            self._question = self._source.exchange.remote(update, 0.0 if held else IDLE_S)
             self._told = (self._reports, self._refused)
             if urgent:
-                self._news = time.monotonic()
+                self._updates = time.monotonic()
             self._reports, self._refused, self._idle = [], [], 0.0
         if self._question is None or (held and not ray.wait([self._question], timeout=0)[0]):
-            return Orders()
-        orders: Orders = ray.get(self._question)
+            return Commands()
+        commands: Commands = ray.get(self._question)
         self._question = None
         now = time.monotonic()
-        pause = BUSY_S if orders.admit or now - self._news < AFTER_NEWS_S else QUIET_S
-        self._next = now + (0.0 if orders.release else pause)
-        return orders
+        pause = BUSY_S if commands.admit or now - self._updates < AFTER_REPORTS_S else QUIET_S
+        self._next = now + (0.0 if commands.release else pause)
+        return commands
 
 
 class Group:
@@ -211,7 +215,7 @@ class Group:
 
     Args:
         crashed: Tells the job source, once for all ranks, that training raised; `None` on ranks above 0.
-        suspect: Tells the job source what may be the reason if this life ends now.
+        suspect: Tells the job source what may be the reason if this incarnation ends now.
     """
 
     def __init__(
@@ -233,21 +237,21 @@ class Group:
         """Serve until the job source closes the group, or until it must leave its machine."""
         while True:
             error = self._advance() if set(self._held) - set(self._waiting) else None
-            mine = self._link.orders(self._held, self._ended, self._waiting) if self._link else None
-            orders, errors = self._shared.turn(mine, error)
-            if orders.close:
+            mine = self._link.commands(self._held, self._ended, self._waiting) if self._link else None
+            commands, errors = self._shared.turn(mine, error)
+            if commands.close:
                 return
             if errors:
                 self._crash(errors[0])
-            for name in orders.release:
+            for name in commands.release:
                 self._drop(name)
-            for job in orders.admit:
+            for job in commands.admit:
                 self._admit(job)
-            for name in orders.proceed:
+            for name in commands.proceed:
                 self._waiting.pop(name, None)
             if self._waiting:
                 time.sleep(WAITING_S)
-            if orders.leave:
+            if commands.leave:
                 self._leave()
                 return
 
@@ -322,7 +326,7 @@ def serve(config: dict[str, Any]) -> None:
     """Training function of a worker group's Ray Train run. Returns when the source closes or dies."""
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
-    source, name, life = config["source"], config["group"], uuid.uuid4().hex
+    source, name, incarnation = config["source"], config["group"], uuid.uuid4().hex
     _use_threads(config["threads"])
     _pass_warnings_on(source, name)
     try:
@@ -334,14 +338,16 @@ def serve(config: dict[str, Any]) -> None:
                 raise
             return
         try:
-            _serve(engine, source, name, life, rank, world, config["slots"])
+            _serve(engine, source, name, incarnation, rank, world, config["slots"])
         finally:
             engine.close()
     except RayActorError:
         return
 
 
-def _serve(engine: Engine, source: Any, name: str, life: str, rank: int, world: int, slots: int) -> None:
+def _serve(
+    engine: Engine, source: Any, name: str, incarnation: str, rank: int, world: int, slots: int
+) -> None:
     shared: Shared = Together() if world > 1 else Alone()
     link = crashed = None
     stop = threading.Event()
@@ -354,15 +360,19 @@ def _serve(engine: Engine, source: Any, name: str, life: str, rank: int, world: 
         placement = ray.util.get_current_placement_group()
         lies_in = placement.id.hex() if placement else None
 
-        def hello(held: Sequence[Job]) -> bool:
-            welcome: bool = ray.get(source.hello.remote(name, life, lies_in, os.getpid(), list(held), nodes))
+        def register(held: Sequence[Job]) -> bool:
+            welcome: bool = ray.get(
+                source.register.remote(name, incarnation, lies_in, os.getpid(), list(held), nodes)
+            )
             return welcome
 
         def crashed(line: str) -> None:
-            ray.get(source.crashed.remote(name, life, line))
+            ray.get(source.crashed.remote(name, incarnation, line))
 
-        link = Link(source, name, life, slots, hello, lambda: doomed(nodes))
-        threading.Thread(target=_beat, args=(source, name, life, stop), name="beat", daemon=True).start()
+        link = Link(source, name, incarnation, slots, register, lambda: doomed(nodes))
+        threading.Thread(
+            target=_heartbeat, args=(source, name, incarnation, stop), name="heartbeat", daemon=True
+        ).start()
     try:
         Group(engine, shared, link, crashed, suspect).run()
     finally:
@@ -377,10 +387,10 @@ def doomed(nodes: Sequence[str]) -> bool:
     return not set(nodes).isdisjoint(ray._private.state.state.get_draining_nodes())
 
 
-def _beat(source: Any, name: str, life: str, stop: threading.Event) -> None:
+def _heartbeat(source: Any, name: str, incarnation: str, stop: threading.Event) -> None:
     """Signs of life, also while the loop is in a long evaluation."""
-    while not stop.wait(BEAT_S):
-        source.beat.remote(name, life)
+    while not stop.wait(HEARTBEAT_S):
+        source.heartbeat.remote(name, incarnation)
 
 
 def _use_threads(threads: int) -> None:

@@ -17,7 +17,7 @@ SPARE = 6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class StudyRow:
     """A study at a moment.
 
     Attributes:
@@ -66,7 +66,7 @@ class Board:
     done: float = 0.0
     left_s: float | None = None
     over: bool = False
-    rows: dict[int, Row] = field(default_factory=dict)
+    rows: dict[int, StudyRow] = field(default_factory=dict)
 
     def update(self, news: Mapping[str, Any]) -> None:
         """Take what `harness.progress.wire` tells of a board elsewhere; what makes no sense is left out."""
@@ -78,13 +78,13 @@ class Board:
         self.done = float(news.get("done", self.done))
         self.left_s = news.get("left_s")
         self.over = bool(news.get("over", False))
-        found = {int(place): Row(**row) for place, row in news.get("rows", {}).items()}
+        found = {int(place): StudyRow(**row) for place, row in news.get("rows", {}).items()}
         self.rows = {**self.rows, **found}  # another one: a screen may be in the middle of the last
 
-    def shown(self, most: int) -> list[Row]:
+    def shown(self, most: int) -> list[StudyRow]:
         """At most so many studies, in the order of the table: those at work before those begun, before the rest."""
 
-        def place_of(item: tuple[int, Row]) -> tuple[bool, bool, bool, int]:
+        def place_of(item: tuple[int, StudyRow]) -> tuple[bool, bool, bool, int]:
             place, row = item
             return not row.running, row.over, not row.begun, place
 

@@ -11,7 +11,7 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 
 from harness.core.wording import duration
-from harness.progress.board import Board, Row
+from harness.progress.board import Board, StudyRow
 from harness.progress.wire import SETTING, Sender
 from harness.runs.jobs import Job, Report
 
@@ -71,10 +71,10 @@ class _Study:
     def count(self, stage: str, *statuses: str) -> int:
         return sum(trial.stage == stage and trial.status in statuses for trial in self.jobs.values())
 
-    def row(self) -> Row:
+    def row(self) -> StudyRow:
         """The study at this moment."""
         goal, both = self.goal, ("search", "final")
-        return Row(
+        return StudyRow(
             title=goal.title,
             metric=goal.metric,
             trials=goal.trials,

@@ -8,7 +8,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from harness.progress.board import Board, Row
+from harness.progress.board import Board, StudyRow
 
 PREFIX = "#progress "
 SETTING = "LINGO_PROGRESS_LINES"
@@ -19,7 +19,7 @@ class Sender:
     """Makes the lines."""
 
     def __init__(self) -> None:
-        self._rows: dict[int, Row] = {}
+        self._rows: dict[int, StudyRow] = {}
         self._last: dict[str, Any] = {}
 
     def line(self, board: Board, say: str = "") -> str | None:

@@ -18,7 +18,7 @@ UNKNOWN = stats.Estimate(stats.NAN)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Best:
+class BestPairs:
     """The best pair of a family.
 
     Attributes:
@@ -48,7 +48,7 @@ class Best:
     ahead: float = stats.NAN
 
 
-def best_of(outcomes: Outcomes, family: str) -> Best | None:
+def best_of(outcomes: Outcomes, family: str) -> BestPairs | None:
     """The pair of backbone and method with the best mean over all datasets of a family; `None` if none has them all.
 
     A pair is of no use, and never best or next best, when at least half of its studies are collapsed or not above a
@@ -67,7 +67,7 @@ def best_of(outcomes: Outcomes, family: str) -> Best | None:
     lines = mean_baselines(outcomes, tasks, of_use=True)
     baseline = max(lines, key=lambda line: merit(metric, line[1]), default=None)
     fallen = {pair: _fallen(_held(outcomes, tasks, pair)) for pair in able}
-    made = Best(family=family, tasks=tuple(tasks), fallen=fallen, left_out=left_out, baseline=baseline)
+    made = BestPairs(family=family, tasks=tuple(tasks), fallen=fallen, left_out=left_out, baseline=baseline)
     if not able:
         return made
     means = {pair: merit(metric, family_estimate(outcomes, tasks, *pair).mean) for pair in able}
@@ -120,7 +120,7 @@ def _seed_differences(outcomes: Outcomes, task: str, first: Pair, second: Pair) 
     return [a.scores[seed] - b.scores[seed] for seed in common] or [a.mean - b.mean]
 
 
-def table(outcomes: Outcomes, found: Sequence[Best]) -> Table:
+def table(outcomes: Outcomes, found: Sequence[BestPairs]) -> Table:
     """A line for each family: its best and next best method, and the best simple baseline."""
     return Table(
         name="winners",
@@ -143,7 +143,7 @@ def table(outcomes: Outcomes, found: Sequence[Best]) -> Table:
     )
 
 
-def _row(outcomes: Outcomes, best: Best) -> list[Field]:
+def _row(outcomes: Outcomes, best: BestPairs) -> list[Field]:
     first = Cell(naming.family_title(best.family), lines=(_which(best.tasks),))
     if not best.pairs:
         nothing = Cell("none", "bad", ("no method is above a constant prediction",))
@@ -173,7 +173,7 @@ def pair_title(pair: Pair) -> str:
     return f"{naming.backbone_title(pair[0])} · {naming.method_title(pair[1])}"
 
 
-def _pairs(best: Best, pairs: Sequence[Pair]) -> Field:
+def _pairs(best: BestPairs, pairs: Sequence[Pair]) -> Field:
     """The pair, or the pairs that tie, and on how many datasets it fails."""
     if not pairs:
         return "–"
@@ -192,7 +192,7 @@ def _pairs(best: Best, pairs: Sequence[Pair]) -> Field:
     return Cell(f"tie of {len(pairs)}", lines=tuple(lines))
 
 
-def _lead(best: Best) -> Field:
+def _lead(best: BestPairs) -> Field:
     if not best.second:
         return "–"
     text = interval(best.lead.low, best.lead.high) or points(best.lead.points)
@@ -202,7 +202,7 @@ def _lead(best: Best) -> Field:
     return Cell(signed(best.lead.mean), lines=tuple(lines))
 
 
-def _sure(best: Best) -> Field:
+def _sure(best: BestPairs) -> Field:
     """Whether the lead holds over seeds."""
     if len(best.pairs) > 1:
         return Cell("tie", "muted")
@@ -214,7 +214,7 @@ def _sure(best: Best) -> Field:
     return Cell("yes", "good") if resolved else Cell("not sure", "bad")
 
 
-def _baseline(best: Best) -> Cell:
+def _baseline(best: BestPairs) -> Cell:
     assert best.baseline is not None
     title, score = best.baseline
     return Cell(signed(best.ahead), "" if best.ahead > 0 else "bad", (f"{title} {number(score)}",))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from harness.report import naming
 from harness.report.outcomes import Outcomes, outcomes_of
-from harness.report.page import Report, today, write
+from harness.report.page import Page, today, write
 from harness.report.paper import claims_table, curves, figures, tables
 from harness.report.paper.published import Published, read_published
 from harness.report.run_results import RunResults, read_run
@@ -35,10 +35,10 @@ def make_report(
     )
 
 
-def report_of(runs: Sequence[RunResults], outcomes: Outcomes, published: Published) -> Report:
+def report_of(runs: Sequence[RunResults], outcomes: Outcomes, published: Published) -> Page:
     """The whole report, nothing drawn yet."""
     names = ", ".join(run.folder.resolve().name for run in runs)
-    return Report(
+    return Page(
         title=f"Benchmark report: {_subject(runs[0], outcomes)}",
         kicker=f"lingo-bench · {names} · written {today()}",
         lead=overview.lead(runs, outcomes),

@@ -47,7 +47,7 @@ class Spread:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class LeaderboardRow:
     """One line of the leaderboard.
 
     Attributes:
@@ -95,7 +95,7 @@ class Row:
 
 def leaderboard(
     records: Iterable[Record], *, expected: Sequence[Key] = (), seeds: Sequence[int] = ()
-) -> list[Row]:
+) -> list[LeaderboardRow]:
     """The rows of a benchmark, in the order of `expected`, then of the names.
 
     Args:
@@ -111,7 +111,7 @@ def leaderboard(
     return [replace(row, best=_is_best(row, rows)) for row in rows]
 
 
-def _row(key: Key, records: Sequence[Record], seeds: set[int]) -> Row:
+def _row(key: Key, records: Sequence[Record], seeds: set[int]) -> LeaderboardRow:
     finals = [r for r in records if r.stage == "final" and r.status == "finished" and r.seed in seeds]
     finals.sort(key=lambda record: record.seed)
     metric = records[0].metric if records else "mcc"
@@ -121,7 +121,7 @@ def _row(key: Key, records: Sequence[Record], seeds: set[int]) -> Row:
     test = _spread((record.test or {}).get(metric) for record in finals)
     collapsed = sum(bool(record.facts.get("collapsed")) for record in finals)
     constants = [r.facts["constant"] for r in finals if r.facts.get("constant")]
-    return Row(
+    return LeaderboardRow(
         task=key[0],
         backbone=key[1],
         method=key[2],
@@ -159,7 +159,7 @@ def _spread(values: Iterable[float | None]) -> Spread:
     return Spread(tuple(value for value in values if value is not None))
 
 
-def _is_best(row: Row, rows: Sequence[Row]) -> bool:
+def _is_best(row: LeaderboardRow, rows: Sequence[LeaderboardRow]) -> bool:
     """Of the complete rows of a task: useful ones with the best mean, unless all rows have that mean."""
     rivals = [other for other in rows if other.task == row.task and other.complete and other.test.values]
     if not (row.complete and row.useful):
@@ -176,7 +176,7 @@ NUMBERS = slice(3, 8)
 """The columns that stand on the right."""
 
 
-def _lines(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
+def _lines(rows: Sequence[LeaderboardRow]) -> tuple[list[str], list[list[str]], list[str]]:
     """Header, cells, and the legend of the marks, which are letters in the cells."""
     single, second = _only(row.metric for row in rows), _only(row.second for row in rows)
     letters = {mark: _letter(i) for i, mark in enumerate(dict.fromkeys(m for row in rows for m in row.marks))}
@@ -222,7 +222,7 @@ def _lines(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
     return header, cells, legend
 
 
-def _between(row: Row) -> str:
+def _between(row: LeaderboardRow) -> str:
     return f" {brackets(*row.limits)}" if row.limits else ""
 
 
@@ -244,7 +244,7 @@ def _cell(spread: Spread, metric: str, single: str) -> str:
     return str(spread) if single or not spread.values else f"{metric} {spread}"
 
 
-def plain(rows: Sequence[Row]) -> str:
+def plain(rows: Sequence[LeaderboardRow]) -> str:
     """The leaderboard as text in columns, with a legend of the marks below."""
     header, cells, legend = _lines(rows)
     widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
@@ -259,7 +259,7 @@ def plain(rows: Sequence[Row]) -> str:
     return "\n".join([*lines, *legend]) + "\n"
 
 
-def table(rows: Sequence[Row]) -> Table:
+def table(rows: Sequence[LeaderboardRow]) -> Table:
     """The leaderboard for a terminal."""
     header, cells, legend = _lines(rows)
     made = Table(title="Leaderboard", caption="\n".join(legend), caption_justify="left")

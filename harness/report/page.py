@@ -22,7 +22,7 @@ from harness.report.content import Block, Facts, Field, Missing, Note, Picture, 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class Page:
     """A finished report.
 
     Attributes:
@@ -45,7 +45,7 @@ class Report:
         return [block for section in self.sections for block in section.blocks]
 
 
-def write(report: Report, out: Path) -> list[Path]:
+def write(report: Page, out: Path) -> list[Path]:
     """Write `report.html`, `report.md`, `tables/` and `figures/` below `out`; files of the same names are replaced.
 
     Returns:
@@ -106,7 +106,7 @@ def _column(values: list[Any]) -> pa.Array:
     return pa.array([None if value is None else str(value) for value in values], pa.string())
 
 
-def html(report: Report, pictures: Mapping[str, str]) -> str:
+def html(report: Page, pictures: Mapping[str, str]) -> str:
     """The page; `pictures` are SVG by name. All other text is escaped."""
     templates = resources.files("harness.report").joinpath("templates")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
@@ -122,7 +122,7 @@ def html(report: Report, pictures: Mapping[str, str]) -> str:
     )
 
 
-def markdown(report: Report) -> str:
+def markdown(report: Page) -> str:
     """The report for a repository or a chat; pictures are links into `figures/`."""
     parts = [f"# {report.title}", report.kicker, report.lead]
     for section in report.sections:

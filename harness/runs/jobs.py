@@ -108,34 +108,34 @@ class Event:
 
 
 @dataclass(frozen=True)
-class News:
+class StatusUpdate:
     """What a worker group tells the job source.
 
     Attributes:
-        group, life: Name of the group, and of its present life (another after every restart).
+        group, incarnation: Name of the group, and of its present incarnation (another after every restart).
         reports: Since the last exchange.
         held: Ids of the jobs that it trains.
         refused: Ids of the jobs that it was given and cannot take now.
-        room: How many more jobs it could hold.
+        capacity: How many more jobs it could hold.
         idle: Seconds that it was without a job before it got those that it holds, told once.
         waiting: Those of the held jobs that wait at a rung, and its epoch.
     """
 
     group: str
-    life: str
+    incarnation: str
     reports: Sequence[Report]
     held: Sequence[str]
     refused: Sequence[str]
-    room: int
+    capacity: int
     idle: float = 0.0
     waiting: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Orders:
+class Commands:
     """What a worker group must do next, on every rank and in this order: end; or release, then admit.
 
-    `hello`: the source does not know it (any more) and asks it to say hello again, with the jobs that it holds.
+    `register`: the source does not know it (any more) and asks it to register again, with the jobs that it holds.
     `leave`: a machine of the group is about to be taken away: save, hand the jobs back, end.
     `proceed`: jobs that need not wait at their rung any longer.
     """
@@ -143,6 +143,6 @@ class Orders:
     release: Sequence[str] = ()
     admit: Sequence[Job] = ()
     close: bool = False
-    hello: bool = False
+    register: bool = False
     leave: bool = False
     proceed: Sequence[str] = ()

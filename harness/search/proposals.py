@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from harness.config.scopes import SHARED_START, grid, merge, siblings_of
 from harness.runs.jobs import Job
 from harness.runs.selection import has_ended
-from harness.search.sampling import Even, PerTrial, sampler_of, startup_trials
+from harness.search.sampling import LatinHypercube, PerTrial, sampler_of, startup_trials
 from harness.search.schedulers import rungs_of
 from harness.search.study import Ended, Past, StudyPlan
 from harness.search.trial_client import objective
@@ -176,7 +176,9 @@ class Proposals:
             return self._points[number]
         start, index = startup_trials(self._plan.num_samples), number - len(self._points)
         if self._plan.searcher == "tpe" and index < start:
-            return self._space.suggest(Even(index, start, f"{self._plan.seed}|{self._plan.search_group}"))
+            return self._space.suggest(
+                LatinHypercube(index, start, f"{self._plan.seed}|{self._plan.search_group}")
+            )
         return self._next_sibling()
 
     def _next_sibling(self) -> Mapping[str, Any]:

@@ -62,7 +62,7 @@ class PerTrial(BaseSampler):
         return self._inner.sample_independent(study, trial, param_name, param_distribution)
 
 
-class Even:
+class LatinHypercube:
     """Stands for an Optuna trial and answers with one of `count` points of a Latin hypercube: each setting's range
     falls into so many equal parts, and every point has a part of its own.
 

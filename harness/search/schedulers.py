@@ -166,7 +166,7 @@ def first_rungs(plan: StudyPlan) -> list[int]:
     return [math.ceil(plan.reduction_factor**index) for index in range(count)]
 
 
-def turns(members: Sequence[StudyPlan]) -> list[int]:
+def sync_epochs(members: Sequence[StudyPlan]) -> list[int]:
     """Epochs after which a group's scheduler may stop a trial, and its jobs therefore wait for each other.
 
     None where they cannot: without checkpoints, or with an engine that makes none, they would begin anew.

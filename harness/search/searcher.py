@@ -5,9 +5,9 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from harness.search.fair_share import Claim, next_claim
+from harness.search.fair_share import Request, next_request
 from harness.search.proposals import Proposals, as_config, job_id
-from harness.search.schedulers import turns
+from harness.search.schedulers import sync_epochs
 from harness.search.study import StudyPlan, members_of
 from harness.search.trial_client import EPOCH, METRIC, STATE
 from lingo.methods import METHODS
@@ -34,11 +34,11 @@ class GroupSearcher(Searcher):
         self, plans: Sequence[StudyPlan], *, groups: int, slots: int, spare: int, limit: int | None = None
     ) -> None:
         super().__init__(metric=METRIC, mode="max")
-        room = min(groups * slots, limit or groups * slots) + spare
-        self._rules = {"groups": groups, "slots": slots, "spare": spare, "room": room}
+        capacity = min(groups * slots, limit or groups * slots) + spare
+        self._rules = {"groups": groups, "slots": slots, "spare": spare, "capacity": capacity}
         self.members = members_of(plans)
         self.proposals = {key: Proposals(members) for key, members in self.members.items()}
-        self._claims = {key: self._claim(key, members) for key, members in self.members.items()}
+        self._requests = {key: self._request(key, members) for key, members in self.members.items()}
         self._running: dict[str, tuple[str, int]] = {}
         self._closed: set[str] = set()
         self._count = 0
@@ -56,25 +56,25 @@ class GroupSearcher(Searcher):
     def suggest(self, trial_id: str) -> Any:
         """The configuration of the next trial, `None` while enough are under way, `FINISHED` after the last."""
         for key in self._closed:
-            self._claims[key].total = self._claims[key].begun
-        for key in self._claims:
-            self._claims[key].ready = not self._claims[key].left or self.proposals[key].ready
-        claims = list(self._claims.values())
-        if not any(claim.left for claim in claims):
+            self._requests[key].total = self._requests[key].begun
+        for key in self._requests:
+            self._requests[key].ready = not self._requests[key].left or self.proposals[key].ready
+        requests = list(self._requests.values())
+        if not any(request.left for request in requests):
             return Searcher.FINISHED
-        claim = next_claim(claims, **self._rules)
-        if claim is None:
+        request = next_request(requests, **self._rules)
+        if request is None:
             return None
-        proposal = self.proposals[claim.key].next()
-        claim.begun += 1
-        claim.running += 1
-        self._running[trial_id] = (claim.key, proposal.number)
+        proposal = self.proposals[request.key].next()
+        request.begun += 1
+        request.running += 1
+        self._running[trial_id] = (request.key, proposal.number)
         self._count += 1
-        members = self.members[claim.key]
+        members = self.members[request.key]
         order = (
-            [] if members[0].deterministic else turns(members)
+            [] if members[0].deterministic else sync_epochs(members)
         )  # there jobs wait for each other at every rung
-        return as_config(claim.key, members, proposal) | {"order": self._count, "turns": order}
+        return as_config(request.key, members, proposal) | {"order": self._count, "sync_epochs": order}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """An evaluation."""
@@ -97,7 +97,7 @@ class GroupSearcher(Searcher):
         if state != "finished":  # its client only lets go of its jobs when the next trial comes
             for plan in self.members[key]:
                 self.release(job_id(plan, number))
-        self._claims[key].running -= 1
+        self._requests[key].running -= 1
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: a new Tuner is told what has happened."""
@@ -105,13 +105,13 @@ class GroupSearcher(Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """See `save`."""
 
-    def _claim(self, key: str, members: Sequence[StudyPlan]) -> Claim:
+    def _request(self, key: str, members: Sequence[StudyPlan]) -> Request:
         method = METHODS[members[0].method]
         single = not method.packs or members[0].deterministic
-        return Claim(
+        return Request(
             key=key,
-            lane=(members[0].backbone, f"{method.engine} {method.name}" if single else "pack"),
-            work=sum(plan.work for plan in members),
+            queue=(members[0].backbone, f"{method.engine} {method.name}" if single else "pack"),
+            cost=sum(plan.work for plan in members),
             jobs=len(members),
             single=single,
             total=self.proposals[key].total,

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from harness.config.benchmark import Benchmark
 from harness.config.scopes import siblings_of
 from harness.config.search_space import SearchSpace
-from harness.config.studies import Cell
+from harness.config.studies import PreparedStudy
 from harness.runs.jobs import Job, Report
 from harness.runs.layout import RunFolder
 from harness.runs.open_trials import OpenTrials
@@ -141,7 +141,7 @@ class TrialOutcome:
 
 
 def study_plans(
-    cells: Sequence[Cell], benchmark: Benchmark, records: Sequence[Record], out: Path
+    cells: Sequence[PreparedStudy], benchmark: Benchmark, records: Sequence[Record], out: Path
 ) -> list[StudyPlan]:
     """The plans of the studies in `cells`, with the past that records and open trials tell of."""
     opened = OpenTrials(out).load()
@@ -155,7 +155,7 @@ def options_of(benchmark: Benchmark) -> dict[str, Any]:
     return {"scope": benchmark.scope, "searcher": benchmark.searcher}
 
 
-def _ended(records: Sequence[Record], cell: Cell) -> list[Record]:
+def _ended(records: Sequence[Record], cell: PreparedStudy) -> list[Record]:
     return [
         record
         for record in records
@@ -164,7 +164,7 @@ def _ended(records: Sequence[Record], cell: Cell) -> list[Record]:
 
 
 def _open(
-    records: Sequence[Record], opened: Sequence[Job], cell: Cell
+    records: Sequence[Record], opened: Sequence[Job], cell: PreparedStudy
 ) -> tuple[tuple[int, dict[str, Any]], ...]:
     """Numbers and configurations of trials that have begun and not ended; of those without a file from their
     records, which say that they were killed."""
@@ -181,7 +181,7 @@ def number_of(job_id: str) -> int:
 
 
 def _plan(
-    cell: Cell,
+    cell: PreparedStudy,
     benchmark: Benchmark,
     ended: Sequence[Record],
     opened: tuple[tuple[int, dict[str, Any]], ...],

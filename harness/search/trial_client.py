@@ -53,7 +53,7 @@ class Client(Trainable):
     Config: `group` and `number` name the trial; `jobs` holds the fields of a `harness.runs.jobs.Job` for each study
     of the group, `metrics` and `modes` theirs; `seen` the evaluations of studies whose jobs had ended before;
     `order` counts the proposals, for clients do not start in the order in which Tune asks for them; after the
-    epochs of `turns` the jobs wait for each other where they do not all have a slot.
+    epochs of `sync_epochs` the jobs wait for each other where they do not all have a slot.
 
     A result is the mean of the studies' metrics after the first epoch that all have evaluated and that was not
     told yet. Its `state` is `running`, `finished` after the last one, or, without an evaluation, how a job
@@ -108,7 +108,7 @@ class Client(Trainable):
         self._place = {
             "priority": config["order"],
             "trial": f"{config['group']}/{config['number']}",
-            "turns": config["turns"],
+            "sync_epochs": config["sync_epochs"],
         }
         self._questions: dict[Any, _Member] = {}
         self._members = []

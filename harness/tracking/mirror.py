@@ -37,7 +37,7 @@ RUN_STATUS = {"finished": "FINISHED", "stopped": "FINISHED", "failed": "FAILED",
 
 
 @dataclass(frozen=True)
-class Sent:
+class SendResult:
     """A record that was tried, and why the store did not take it."""
 
     record: Record
@@ -62,7 +62,7 @@ class Mirror:
         self.problems: list[str] = []
         """Adapters that could not be kept as models, one line each."""
 
-    def send(self, records: Iterable[Record], spool: Spool) -> Iterator["Sent"]:
+    def send(self, records: Iterable[Record], spool: Spool) -> Iterator["SendResult"]:
         """Write what the store lacks of these records, in the order in which they ended; yields each one tried."""
         ordered = sorted(records, key=lambda record: (record.ended, record.id))
         for record in ordered:
@@ -76,10 +76,10 @@ class Mirror:
             try:
                 self.write(record)
             except Exception as error:  # the caller finds out whether it is the record or the store
-                yield Sent(record, error)
+                yield SendResult(record, error)
                 continue
             spool.note(record)
-            yield Sent(record)
+            yield SendResult(record)
 
     def report(self, job: Job, report: Report) -> None:
         """Dev metrics of one evaluation; all else waits for the record. Late news is passed over."""

@@ -67,7 +67,7 @@ class Trajectory:
 
 
 @dataclass
-class Best:
+class BestEvaluation:
     """The best evaluation that counts: its weights, and the generation that should hold them on disk."""
 
     epoch: int
@@ -108,7 +108,7 @@ class Training:
     counted: int = 0
     device_seconds: float = 0.0
     shared: int = 0
-    best: Best | None = None
+    best: BestEvaluation | None = None
     trajectory: Trajectory = field(default_factory=Trajectory)
 
     @property
@@ -138,7 +138,7 @@ class Training:
             return
         if self.best is not None and not better(dev, self.best.dev, self.job.metric):
             return
-        self.best = Best(
+        self.best = BestEvaluation(
             epoch=self.slot.epoch,
             number=len(self.reports) + 1,
             dev=dict(dev),
@@ -216,7 +216,7 @@ class Training:
             generation = self.checkpoints.read(saved["generation"])
         _, blob = read_state(generation.folder)
         kept = {name: saved[name] for name in ("epoch", "number", "dev", "generation")}
-        self.best = Best(**kept, weights=load_tensors(blob))
+        self.best = BestEvaluation(**kept, weights=load_tensors(blob))
 
     def follow(self, leader: "Training") -> None:
         """Stand where the trial stands whose prefix this one shares."""

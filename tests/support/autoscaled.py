@@ -117,8 +117,8 @@ def main():
     )
     told = {}
     pools.IDLE_GROUP_S = 5.0
-    with ray_for("auto") as ground:
-        told |= {"shape": str(ground.shape), "where": ground.where, "before": workers()}
+    with ray_for("auto") as resources:
+        told |= {"shape": str(resources.layout), "where": resources.where, "before": workers()}
         most = 0
 
         def on_event(event):
@@ -126,7 +126,7 @@ def main():
             status = event.status
             most = max(most, workers()) if status == "finished" else most
 
-        lay = ground.shape
+        lay = resources.layout
         with Pool.start(
             partial(toy_engine.make, 1), groups=lay.groups, cpus_per_worker=lay.cpus, start_s=300
         ) as pool:

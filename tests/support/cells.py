@@ -1,7 +1,7 @@
 """A study with its prepared data, and a recorder of its events, for tests that train nothing."""
 
 from harness.config.search_space_file import load_space
-from harness.config.studies import Cell, Study
+from harness.config.studies import PreparedStudy, Study
 from harness.data.tasks import TASKS
 from harness.pipeline.recorder import Recorder
 from harness.pool.job_log import JobLog
@@ -18,7 +18,7 @@ def cell(tmp_path, method="lora"):
         total_steps=30,
         space=load_space(method, "mouse/2"),
     )
-    return Cell(
+    return PreparedStudy(
         study=study,
         data=tmp_path,
         data_digest="d" * 64,

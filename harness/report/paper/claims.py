@@ -10,7 +10,7 @@ from harness.report.content import amount
 from harness.report.paper import verdicts
 from harness.report.paper.curves import Curve, curve_of
 from harness.report.paper.evidence import DNA, HUMAN, OPTS, PROMOTER, YEAST, Evidence, NotMeasured, Study
-from harness.report.paper.verdicts import Check, Finding, Item
+from harness.report.paper.verdicts import Check, ClaimResult, Item
 
 DATASETS = (*YEAST, *PROMOTER)
 FOUR = (*DNA, *OPTS)
@@ -76,7 +76,7 @@ def _lingo(backbone: str, datasets: Sequence[str]) -> list[Study]:
     return [(backbone, "lingo", dataset) for dataset in datasets]
 
 
-def _adapter_shares(evidence: Evidence) -> Finding:
+def _adapter_shares(evidence: Evidence) -> ClaimResult:
     """The largest share of parameters that an adapter trains."""
     shares = {
         (b, m): n / evidence.totals[b]
@@ -87,7 +87,7 @@ def _adapter_shares(evidence: Evidence) -> Finding:
         raise NotMeasured("needs an adapted method on one of the paper's backbones")
     (backbone, method), most = max(shares.items(), key=lambda item: item[1])
     text = f"at most {most:.2%} ({backbone}, {naming.method_title(method)})"
-    return Finding(text, "agrees" if most < 0.02 else "disagrees")
+    return ClaimResult(text, "agrees" if most < 0.02 else "disagrees")
 
 
 def _share(backbone: str, method: str, evidence: Evidence) -> float:
@@ -98,7 +98,7 @@ def _fewer(backbone: str, evidence: Evidence) -> float:
     return evidence.parameters(backbone, "lora") - evidence.parameters(backbone, "ars")
 
 
-def _ars_front(evidence: Evidence) -> Finding:
+def _ars_front(evidence: Evidence) -> ClaimResult:
     """On how many datasets ARS is on the front of methods of each DNA backbone."""
     methods, on, off, sure = ("fmft", "lora", "adalora", "ars"), 0, [], False
     for b in evidence.held(DNA, methods, DATASETS):
@@ -115,7 +115,7 @@ def _ars_front(evidence: Evidence) -> Finding:
             ]
             sure |= any(verdicts.clearly_below(evidence, (b, "ars", d), (b, m, d)) for m in beating)
     why = f"not: {', '.join(off[:4])}" if off else ""
-    return Finding(
+    return ClaimResult(
         f"{on} of {on + len(off)}", "agrees" if not off else "disagrees" if sure else "cannot tell", why
     )
 
@@ -138,7 +138,7 @@ def _flops_ratio(evidence: Evidence) -> float:
     return found["NT-500M"] / found["OPT-125M"]
 
 
-def _order(evidence: Evidence) -> Finding:
+def _order(evidence: Evidence) -> ClaimResult:
     """Macro AUROC of the three curves at the largest FLOPs-adjusted step that all of them reach."""
     wanted = {"OPT-350M": "lingo", "OPT-125M": "lingo", "NT-500M": "ars"}
     curves: dict[str, Curve] = {}
@@ -163,7 +163,7 @@ def _order(evidence: Evidence) -> Finding:
     order = sorted(at, key=lambda name: -at[name])
     text = " > ".join(f"{name} {at[name]:.3f}" for name in order)
     fits = order == ["OPT-350M", "OPT-125M", "NT-500M"]
-    return Finding(
+    return ClaimResult(
         text, "agrees" if fits else "disagrees", f"dev scores at {amount(step)} adjusted steps, by means"
     )
 
@@ -243,9 +243,9 @@ CHECKS: dict[str, Check] = {
 backbones (ARS for Lingo), since the paper does not say."""
 
 
-def check(name: str, evidence: Evidence) -> Finding:
+def check(name: str, evidence: Evidence) -> ClaimResult:
     """What the evidence says of one claim."""
     try:
         return CHECKS[name](evidence)
     except NotMeasured as reason:
-        return Finding("–", "not measured", str(reason))
+        return ClaimResult("–", "not measured", str(reason))

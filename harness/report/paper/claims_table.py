@@ -8,7 +8,7 @@ from harness.report.outcomes import Outcomes
 from harness.report.paper.claims import CHECKS, check
 from harness.report.paper.evidence import of_paper, of_results
 from harness.report.paper.published import Published
-from harness.report.paper.verdicts import Finding, Verdict
+from harness.report.paper.verdicts import ClaimResult, Verdict
 
 LOOKS: Mapping[Verdict, Look] = {
     "agrees": "good",
@@ -67,7 +67,7 @@ def _summary(measured: int, total: int, said: str) -> str:
     )
 
 
-Row = tuple[Mapping[str, str], Finding, Finding]
+Row = tuple[Mapping[str, str], ClaimResult, ClaimResult]
 
 
 def _table(name: str, title: str, items: Sequence[Row], *, folded: bool) -> Table:
@@ -94,13 +94,13 @@ def _table(name: str, title: str, items: Sequence[Row], *, folded: bool) -> Tabl
     )
 
 
-def _finding(found: Finding) -> Cell:
+def _finding(found: ClaimResult) -> Cell:
     if found.verdict == "not measured":
         return Cell("no table", "muted")
     return Cell(found.ours, "" if found.verdict == "agrees" else "bad", (found.why,) if found.why else ())
 
 
-def _record(row: Mapping[str, str], tables: Finding, ours: Finding) -> dict[str, str]:
+def _record(row: Mapping[str, str], tables: ClaimResult, ours: ClaimResult) -> dict[str, str]:
     return {
         "id": row["id"],
         "section": row["section"],

@@ -22,7 +22,7 @@ DRAWS = 2000
 
 
 @dataclass(frozen=True)
-class Finding:
+class ClaimResult:
     """What the evidence says of a claim.
 
     Attributes:
@@ -36,23 +36,25 @@ class Finding:
     why: str = ""
 
 
-Check = Callable[[Evidence], Finding]
+Check = Callable[[Evidence], ClaimResult]
 
 
 def value(claimed: float, study: Study, tokenization: str = "bbpe") -> Check:
     """A printed score: does it lie where 95 % of single runs like ours lie?"""
 
-    def check(evidence: Evidence) -> Finding:
+    def check(evidence: Evidence) -> ClaimResult:
         values = list(evidence.values(study, tokenization).values())
         found = stats.estimate([values], range_of(_metric(study)))
         if evidence.exact:
-            return Finding(number(found.mean), "agrees" if abs(found.mean - claimed) <= CELL else "disagrees")
+            return ClaimResult(
+                number(found.mean), "agrees" if abs(found.mean - claimed) <= CELL else "disagrees"
+            )
         text = f"{number(found.mean)} {interval(found.low, found.high)}".strip()
         if found.why:
-            return Finding(text, "cannot tell", found.why)
+            return ClaimResult(text, "cannot tell", found.why)
         inside = found.single_low - CELL <= claimed <= found.single_high + CELL
         where = f"single runs: {interval(found.single_low, found.single_high)}"
-        return Finding(text, "agrees" if inside else "disagrees", where)
+        return ClaimResult(text, "agrees" if inside else "disagrees", where)
 
     return check
 
@@ -60,7 +62,7 @@ def value(claimed: float, study: Study, tokenization: str = "bbpe") -> Check:
 def difference(points: float, digits: int, pairs: Sequence[tuple[Study, Study]]) -> Check:
     """A mean difference over datasets in points (1 point is 0.01), printed with so many digits."""
 
-    def check(evidence: Evidence) -> Finding:
+    def check(evidence: Evidence) -> ClaimResult:
         evidence.need([study for pair in pairs for study in pair])
         bounds = stats.difference_range(
             max(_metric(a) for a, _ in pairs)
@@ -70,11 +72,11 @@ def difference(points: float, digits: int, pairs: Sequence[tuple[Study, Study]])
         claimed = points / 100
         if evidence.exact:
             fits = abs(found.mean - claimed) <= tolerance
-            return Finding(_points(found.mean), "agrees" if fits else "disagrees")
+            return ClaimResult(_points(found.mean), "agrees" if fits else "disagrees")
         text = f"{_points(found.mean)} {_points_interval(found.low, found.high)}".strip()
         if found.why:
-            return Finding(text, "cannot tell", found.why)
-        return Finding(text, *_sized(found, claimed, tolerance))
+            return ClaimResult(text, "cannot tell", found.why)
+        return ClaimResult(text, *_sized(found, claimed, tolerance))
 
     return check
 
@@ -119,7 +121,7 @@ def all_above(items: Callable[[Evidence], Sequence[Item]], *, ties: bool = False
     """A claim that something is better everywhere: it holds if every mean says so, and fails if one item is below by
     more than the seeds explain (one-sided, corrected by Holm); in between it cannot be told."""
 
-    def check(evidence: Evidence) -> Finding:
+    def check(evidence: Evidence) -> ClaimResult:
         wanted = items(evidence)
         groups = [[evidence.differences(a, b, item.tokenizations) for a, b in item.pairs] for item in wanted]
         found = [stats.estimate(group) for group in groups]
@@ -129,16 +131,16 @@ def all_above(items: Callable[[Evidence], Sequence[Item]], *, ties: bool = False
             f" and {len(below) - 4} more" if len(below) > 4 else ""
         )
         if not below:
-            return Finding(text, "agrees")
+            return ClaimResult(text, "agrees")
         if evidence.exact:
-            return Finding(text, "disagrees", f"not: {names}")
+            return ClaimResult(text, "disagrees", f"not: {names}")
         adjusted = stats.holm([_below_p(group) for group in groups])
         sure = [item.label for item, p in zip(wanted, adjusted, strict=True) if p < ALPHA]
         if sure:
-            return Finding(
+            return ClaimResult(
                 text, "disagrees", f"clearly not: {', '.join(sure[:4])}" + (" …" if len(sure) > 4 else "")
             )
-        return Finding(text, "cannot tell", f"not: {names}; within the spread of seeds")
+        return ClaimResult(text, "cannot tell", f"not: {names}; within the spread of seeds")
 
     return check
 
@@ -156,15 +158,15 @@ def _below_p(groups: Sequence[Sequence[float]]) -> float:
 def significant(pairs: Sequence[tuple[Study, Study]]) -> Check:
     """A one-sided paired t-test over datasets that the paper calls significant."""
 
-    def check(evidence: Evidence) -> Finding:
+    def check(evidence: Evidence) -> ClaimResult:
         evidence.need([study for pair in pairs for study in pair])
         a, b = [evidence.mean(x) for x, _ in pairs], [evidence.mean(y) for _, y in pairs]
         found = stats.paired_t(a, b, "greater")
         text = f"p = {found.p:.4f} (t = {number(found.t, 2)}, {_points(found.difference)})"
         if found.p < ALPHA:
-            return Finding(text, "agrees")
+            return ClaimResult(text, "agrees")
         verdict: Verdict = "disagrees" if found.difference <= 0 else "cannot tell"
-        return Finding(text, verdict, f"not significant at {ALPHA:g}")
+        return ClaimResult(text, verdict, f"not significant at {ALPHA:g}")
 
     return check
 
@@ -172,7 +174,7 @@ def significant(pairs: Sequence[tuple[Study, Study]]) -> Check:
 def top_two(claimed: int, studies: Sequence[Study], rivals: Callable[[Study], Sequence[Study]]) -> Check:
     """A Top-2 count; for our results beside the counts that single runs would give (one seed drawn a study)."""
 
-    def check(evidence: Evidence) -> Finding:
+    def check(evidence: Evidence) -> ClaimResult:
         evidence.need([s for study in studies for s in (study, *rivals(study))])
         hits = sum(
             sum(evidence.mean(rival) > evidence.mean(study) for rival in rivals(study)) < 2
@@ -180,14 +182,14 @@ def top_two(claimed: int, studies: Sequence[Study], rivals: Callable[[Study], Se
         )
         text = f"{hits} of {len(studies)}"
         if evidence.exact:
-            return Finding(text, "agrees" if hits == claimed else "disagrees")
+            return ClaimResult(text, "agrees" if hits == claimed else "disagrees")
         fewest = min((evidence.values(s) for study in studies for s in (study, *rivals(study))), key=len)
         if len(fewest) < LEAST_SEEDS:
-            return Finding(text, "cannot tell", why_none(list(fewest.values())))
+            return ClaimResult(text, "cannot tell", why_none(list(fewest.values())))
         low, high = _single_counts(evidence, studies, rivals)
         inside = low <= claimed <= high
         where = f"single runs: {low} to {high}" if low < high else f"single runs: always {low}"
-        return Finding(text, "agrees" if inside else "disagrees", where)
+        return ClaimResult(text, "agrees" if inside else "disagrees", where)
 
     return check
 
@@ -213,7 +215,7 @@ def _single_counts(
 def on_front(candidates: Sequence[str], method: str, dataset: str, wanted: Sequence[str]) -> Check:
     """That backbones lie on the Pareto front of size and score among those that are there."""
 
-    def check(evidence: Evidence) -> Finding:
+    def check(evidence: Evidence) -> ClaimResult:
         evidence.need([(name, method, dataset) for name in wanted])
         names = [name for name in candidates if evidence.has((name, method, dataset))]
         if len(names) < 2:
@@ -230,8 +232,8 @@ def on_front(candidates: Sequence[str], method: str, dataset: str, wanted: Seque
             if other != name and place[other][0] <= place[name][0] and place[other][1] >= place[name][1]
         ]
         if not off:
-            return Finding(text, "agrees", among)
-        return Finding(text, "disagrees" if any(beaten) else "cannot tell", among)
+            return ClaimResult(text, "agrees", among)
+        return ClaimResult(text, "disagrees" if any(beaten) else "cannot tell", among)
 
     return check
 
@@ -246,8 +248,10 @@ def quantity(
 ) -> Check:
     """A count or ratio without a spread; it agrees within the relative tolerance `rel` of its printing."""
 
-    def check(evidence: Evidence) -> Finding:
+    def check(evidence: Evidence) -> ClaimResult:
         found = compute(evidence)
-        return Finding(show(found), "agrees" if abs(found - claimed) <= rel * abs(claimed) else "disagrees")
+        return ClaimResult(
+            show(found), "agrees" if abs(found - claimed) <= rel * abs(claimed) else "disagrees"
+        )
 
     return check

@@ -19,7 +19,7 @@ from harness.cluster.upload import PROGRAM, program, program_problems, shipment
 from harness.config.benchmark import build
 from harness.core.cluster_address import joins
 from harness.core.errors import InputError
-from harness.pool.resources import GROUP_GIB, Node, coming_nodes, lay_out
+from harness.pool.resources import GROUP_GIB, NodeResources, coming_nodes, layout_on
 from harness.runs.environment import git_state
 
 CLUSTERS = Path(__file__).resolve().parents[3] / "clusters"
@@ -318,12 +318,14 @@ def test_who_drives(cluster, driven_here):
 
 
 def test_groups_on_the_nodes_of_a_cluster():
-    head, gpus = Node(cpus=0, gpus=0), Node(cpus=8, gpus=2)
-    lay = lay_out([head, gpus, gpus], workers=1)
+    head, gpus = NodeResources(cpus=0, gpus=0), NodeResources(cpus=8, gpus=2)
+    lay = layout_on([head, gpus, gpus], workers=1)
     assert (lay.groups, lay.cpus, lay.gpus) == (4, 4, 1)
-    assert lay_out([gpus, gpus], workers=2).groups == 2
-    assert lay_out([gpus, gpus], workers=1, at_most=3).groups == 3
-    plain = lay_out([Node(cpus=4, gpus=0), Node(cpus=4, gpus=0, gibibytes=2 * GROUP_GIB)], workers=1)
+    assert layout_on([gpus, gpus], workers=2).groups == 2
+    assert layout_on([gpus, gpus], workers=1, at_most=3).groups == 3
+    plain = layout_on(
+        [NodeResources(cpus=4, gpus=0), NodeResources(cpus=4, gpus=0, gibibytes=2 * GROUP_GIB)], workers=1
+    )
     assert (plain.groups, plain.cpus, plain.gpus) == (6, 1, 0)
 
 
@@ -331,9 +333,9 @@ def test_nodes_that_the_autoscaler_may_still_start(tmp_path):
     config = yaml.safe_load((CLUSTERS / "aws.yaml").read_text())
     path = tmp_path / "ray_bootstrap_config.yaml"
     path.write_text(yaml.safe_dump(config))
-    head, worker = Node(cpus=0, gpus=0), Node(cpus=8, gpus=1)
+    head, worker = NodeResources(cpus=0, gpus=0), NodeResources(cpus=8, gpus=1)
     assert len(coming_nodes([head], path)) == 8
-    assert coming_nodes([head, worker, worker], path) == [Node(cpus=8, gpus=1)] * 6
+    assert coming_nodes([head, worker, worker], path) == [NodeResources(cpus=8, gpus=1)] * 6
     assert coming_nodes([head], tmp_path / "none.yaml") == []
 
 

@@ -16,7 +16,7 @@ from harness.cluster.jobs_api import Ending, JobLost, Jobs
 from harness.cluster.session import Session
 from harness.cluster.ssh import ShellError
 from harness.core.errors import InputError
-from harness.progress.board import Board, Row
+from harness.progress.board import Board, StudyRow
 from harness.progress.live import Progress, StudyGoal
 from harness.progress.wire import PREFIX, Sender, read
 from harness.runs.jobs import Job, Report
@@ -28,7 +28,7 @@ def rows():
     counts = st.integers(0, 9)
     best = st.none() | st.floats(-1, 1)
     row = st.builds(
-        Row,
+        StudyRow,
         title=st.text(max_size=8),
         metric=st.just("mcc"),
         trials=counts,
@@ -53,10 +53,10 @@ def test_lines_from_the_first_on_hold_the_whole_board(boards):
 
 
 def test_a_line_grows_with_what_changed_alone():
-    board = Board(rows={n: Row(title=f"task {n}", metric="mcc", trials=8, finals=3) for n in range(98)})
+    board = Board(rows={n: StudyRow(title=f"task {n}", metric="mcc", trials=8, finals=3) for n in range(98)})
     sender = Sender()
     first = sender.line(board)
-    board.rows[5] = Row(title="task 5", metric="mcc", trials=8, finals=3, ended=1)
+    board.rows[5] = StudyRow(title="task 5", metric="mcc", trials=8, finals=3, ended=1)
     assert len(sender.line(board)) < len(first) / 50
 
 
@@ -188,7 +188,7 @@ def test_a_job_is_told_to_send_progress():
 def test_a_terminal_that_is_too_low_shows_what_is_at_work():
     def row(place):
         how = {"running": 1} if place % 10 == 7 else {"ended": 4, "tested": 2} if place < 30 else {}
-        return Row(title=f"task {place:02}", metric="mcc", trials=4, finals=2, **how)
+        return StudyRow(title=f"task {place:02}", metric="mcc", trials=4, finals=2, **how)
 
     board = Board(stage="search", done=0.4, rows={place: row(place) for place in range(91)})
     text = io.StringIO()

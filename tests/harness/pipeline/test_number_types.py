@@ -9,12 +9,12 @@ from typer.testing import CliRunner
 
 from harness.cli.main import app
 from harness.config.benchmark import build
-from harness.config.studies import Cell, plan
+from harness.config.studies import PreparedStudy, plan
 from harness.core.errors import InputError, RunStopped
 from harness.pipeline import forecast_time, number_types
 from harness.pipeline.number_types import settle
 from harness.pipeline.resume import stored_benchmark, take_over
-from harness.pool.resources import Shape
+from harness.pool.resources import WorkerLayout
 from harness.report.content import Table
 from harness.report.outcomes import outcomes_of
 from harness.report.run_results import RunResults
@@ -32,7 +32,7 @@ from tests.support import engine_runs
 from tests.support.cells import recording
 from tests.support.paper_like import records
 
-CPU = Shape(groups=1, workers=1, cpus=1, gpus=0)
+CPU = WorkerLayout(groups=1, workers=1, cpus=1, gpus=0)
 GPU = replace(CPU, gpus=1)
 T4, A100 = ("Tesla T4", False), ("NVIDIA A100", True)
 
@@ -201,7 +201,7 @@ def test_methods_of_peft_say_their_types(made, tmp_path):
 def test_a_record_has_the_type_even_of_a_trial_that_never_reported(begin, tmp_path):
     held, _ = begin(A100)
     study = next(study for study in held.studies if study.method == "lora")
-    cell = Cell(
+    cell = PreparedStudy(
         study=study, data=tmp_path, data_digest="d", backbone_digest="b", marks=[], tokens=9, source="m"
     )
     store = ResultStore(tmp_path / "out", held.identity)

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from harness.core.wording import duration
 from harness.pipeline.remaining import final_jobs, missing, unsearched
-from harness.pool.resources import shape
+from harness.pool.resources import local_layout
 from harness.progress.live import Progress, StudyGoal
 from harness.report.sections.marks import meaning
 from harness.runs.jobs import Job, Report
@@ -174,7 +174,7 @@ def test_an_interrupted_trial_is_recorded_as_killed_and_replaced_when_run_again(
     ],
 )
 def test_worker_groups_fit_the_machine(machine, groups, cpus):
-    lay = shape(**{"gpus": 0, "workers": 1} | machine)
+    lay = local_layout(**{"gpus": 0, "workers": 1} | machine)
     assert (lay.groups, lay.cpus) == (groups, cpus)
     assert lay.gpus == (1 if machine.get("gpus") else 0)
 

@@ -8,7 +8,7 @@ import pytest
 
 from harness.pool.job_log import JobLog
 from harness.pool.job_queue import JobSource
-from harness.runs.jobs import Event, News, Report
+from harness.runs.jobs import Event, Report, StatusUpdate
 from harness.runs.layout import checkpoint_folder
 from tests.harness.pool.test_job_queue import World, job, names, report, run
 
@@ -18,8 +18,8 @@ def failed(name: str, error: str = "diverged.", *, hopeless: bool = False) -> Re
 
 
 async def two_groups(world: World) -> None:
-    await world.source.hello("g", "a", None)
-    await world.source.hello("h", "z", None)
+    await world.source.register("g", "a", None)
+    await world.source.register("h", "z", None)
 
 
 def test_a_failed_job_is_tried_on_another_group_and_then_fails_with_all_reasons() -> None:
@@ -28,7 +28,7 @@ def test_a_failed_job_is_tried_on_another_group_and_then_fails_with_all_reasons(
         await two_groups(world)
         await world.submit("x")
         assert names(await world.exchange()) == ["x"]
-        assert names(await world.exchange(reports=[failed("x", "one.")], room=1)) == []  # h is there
+        assert names(await world.exchange(reports=[failed("x", "one.")], capacity=1)) == []  # h is there
         assert names(await world.exchange("z", group="h")) == ["x"]
         assert names(await world.exchange("z", group="h", reports=[failed("x", "two.")])) == [
             "x"
@@ -46,7 +46,7 @@ def test_a_failed_job_is_tried_on_another_group_and_then_fails_with_all_reasons(
 def test_a_job_that_recovers_names_its_earlier_attempts() -> None:
     async def test() -> None:
         world = World()
-        await world.source.hello("g", "a", None)
+        await world.source.register("g", "a", None)
         await world.submit("x")
         await world.exchange()
         await world.exchange(reports=[report("x", 1), failed("x", "diverged.")])  # the only group: here again
@@ -90,10 +90,10 @@ def test_progress_forgives_lost_workers() -> None:
     async def test() -> None:
         world = World(max_losses=2)
         await world.submit("x")
-        for number, life in enumerate("abcdef", 1):
-            await world.source.hello("g", life, None)
-            assert names(await world.exchange(life)) == ["x"]
-            await world.exchange(life, reports=[report("x", number)], held=["x"])
+        for number, incarnation in enumerate("abcdef", 1):
+            await world.source.register("g", incarnation, None)
+            assert names(await world.exchange(incarnation)) == ["x"]
+            await world.exchange(incarnation, reports=[report("x", number)], held=["x"])
         assert (await world.source.follow("x", 5, 0.0))[1] == "running"
 
     run(test())
@@ -102,13 +102,13 @@ def test_progress_forgives_lost_workers() -> None:
 def test_a_refused_kind_is_not_offered_again_and_never_started() -> None:
     async def test() -> None:
         world = World()
-        await world.source.hello("g", "a", None)
+        await world.source.register("g", "a", None)
         await world.submit("x")
         assert names(await world.exchange()) == ["x"]
         for number in range(3):
             await world.submit(f"kind {number}")
         for name in ("kind 0", "kind 1", "kind 2"):
-            world.source._entries[name].job.config["method"] = "fmft"
+            world.source._rows[name].job.config["method"] = "fmft"
         await world.submit("y")
         assert names(await world.exchange(held=["x"])) == ["kind 0"]
         assert names(await world.exchange(held=["x"], refused=["kind 0"])) == ["y"]
@@ -120,10 +120,10 @@ def test_a_refused_kind_is_not_offered_again_and_never_started() -> None:
 def test_jobs_handed_back_with_the_last_report_of_their_neighbour_are_not_lost() -> None:
     async def test() -> None:
         world = World()
-        await world.source.hello("g", "a", None)
+        await world.source.register("g", "a", None)
         await world.submit("x", "y")
-        await world.exchange(room=2)
-        orders = await world.exchange(reports=[report("x", 1, "finished")], refused=["y"], room=2)
+        await world.exchange(capacity=2)
+        orders = await world.exchange(reports=[report("x", 1, "finished")], refused=["y"], capacity=2)
         assert (await world.source.follow("y", 0, 0.0))[1] == "queued" and names(orders) == ["y"]
 
     run(test())
@@ -137,7 +137,7 @@ def test_signs_of_life_keep_a_busy_group_and_their_end_frees_its_jobs() -> None:
         await world.exchange()
         for now in range(60, 900, 60):  # a long evaluation: no questions, but signs of life
             world.clock.now = now
-            await world.source.beat("g", "a")
+            await world.source.heartbeat("g", "a")
             assert names(await world.exchange("z", group="h")) == []
         world.clock.now = 990
         assert names(await world.exchange("z", group="h")) == ["x"]
@@ -152,7 +152,7 @@ def test_a_group_that_lives_but_never_asks_is_stuck() -> None:
         await world.submit("x", followed=False)
         await world.exchange()
         world.clock.now = 1001
-        await world.source.beat("g", "a")
+        await world.source.heartbeat("g", "a")
         assert names(await world.exchange("z", group="h")) == ["x"]
 
     run(test())
@@ -161,17 +161,17 @@ def test_a_group_that_lives_but_never_asks_is_stuck() -> None:
 def test_a_source_that_starts_anew_adopts_what_groups_train_and_asks_for_the_rest() -> None:
     async def test() -> None:
         source = JobSource(restartable=True)
-        assert (await source.exchange(News("g", "a", [], ["x"], [], 0), 0.0)).hello
+        assert (await source.exchange(StatusUpdate("g", "a", [], ["x"], [], 0), 0.0)).register
         assert await source.follow("x", 0, 0.0) == ([], "unknown")
-        assert await source.hello("g", "a", None, 1, [job("x"), job("y")])
-        news = News("g", "a", [report("x", 3), report("y", 2, "finished")], ["x"], [], 1)
+        assert await source.register("g", "a", None, 1, [job("x"), job("y")])
+        news = StatusUpdate("g", "a", [report("x", 3), report("y", 2, "finished")], ["x"], [], 1)
         assert not (await source.exchange(news, 0.0)).release
         await source.submit(job("x"))  # its client, who was told `unknown`
         reports, status = await source.follow("x", 2, 0.0)
         assert status == "running" and [one.number for one in reports] == [3]
         assert (await source.follow("y", 0, 0.0))[1] == "finished"
         await source.submit(job("z"))
-        assert names(await source.exchange(News("g", "a", [], ["x"], [], 1), 0.0)) == ["z"]
+        assert names(await source.exchange(StatusUpdate("g", "a", [], ["x"], [], 1), 0.0)) == ["z"]
         events, _ = await source.events(10, 0.0)
         assert events[0].number > 1_000_000  # above all numbers of any earlier source
         assert await source.incarnation() != await JobSource().incarnation()
@@ -219,18 +219,18 @@ def test_checkpoints_go_with_their_jobs_and_prefixes_at_the_end(end: Any, tmp_pa
 def test_idle_time_is_counted_while_jobs_wait_and_not_otherwise() -> None:
     async def test() -> None:
         world = World()
-        await world.source.hello("g", "a", None)
+        await world.source.register("g", "a", None)
         world.clock.now = 100  # nothing to do
         await world.submit("x", "y", followed=False)
-        await world.exchange(room=2)
+        await world.exchange(capacity=2)
         world.clock.now = 190  # 90 s with two jobs in two slots
-        await world.exchange(held=["x", "y"], room=0)
+        await world.exchange(held=["x", "y"], capacity=0)
         await world.submit("z", followed=False)
         world.clock.now = 200
-        await world.exchange(reports=[report("x", 1, "finished"), report("y", 1, "finished")], room=2)
+        await world.exchange(reports=[report("x", 1, "finished"), report("y", 1, "finished")], capacity=2)
         usage = await world.source.usage()
         assert (usage["busy_s"], usage["idle_s"], usage["empty_slots_share"]) == (100, 0, 0)
-        news = News("g", "a", [], ["z"], [], 1, idle=25.0)
+        news = StatusUpdate("g", "a", [], ["z"], [], 1, idle=25.0)
         world.clock.now = 210
         await world.source.exchange(news, 0.0)
         usage = await world.source.usage()

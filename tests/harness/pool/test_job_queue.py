@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness.pool.job_queue import JobSource
-from harness.runs.jobs import Job, News, Orders, Report
+from harness.runs.jobs import Commands, Job, Report, StatusUpdate
 
 
 class Clock:
@@ -35,15 +35,17 @@ class World:
 
     async def exchange(
         self,
-        life: str = "a",
+        incarnation: str = "a",
         *,
         reports: Sequence[Report] = (),
         held: Sequence[str] = (),
         refused: Sequence[str] = (),
-        room: int = 1,
+        capacity: int = 1,
         group: str = "g",
-    ) -> Orders:
-        return await self.source.exchange(News(group, life, reports, held, refused, room), 0.0)
+    ) -> Commands:
+        return await self.source.exchange(
+            StatusUpdate(group, incarnation, reports, held, refused, capacity), 0.0
+        )
 
     async def statuses(self) -> list[tuple[str, str]]:
         events, _ = await self.source.events(self.read, 0.0)
@@ -60,7 +62,7 @@ def report(name: str, number: int, status: Any = "running") -> Report:
     return Report(job=name, number=number, status=status, epoch=number, dev={"mcc": number / 10})
 
 
-def names(orders: Orders) -> list[str]:
+def names(orders: Commands) -> list[str]:
     return [job.id for job in orders.admit]
 
 
@@ -73,12 +75,12 @@ def test_jobs_go_out_by_priority_then_age_and_within_the_room_and_the_limit() ->
         world = World()
         await world.submit("late", priority=2)
         await world.submit("first", "second", priority=1)
-        await world.source.hello("g", "a", None)
-        assert names(await world.exchange(room=2)) == ["first", "second"]
+        await world.source.register("g", "a", None)
+        assert names(await world.exchange(capacity=2)) == ["first", "second"]
         await world.source.begin(2)
-        assert names(await world.exchange(held=["first", "second"], room=5)) == []
+        assert names(await world.exchange(held=["first", "second"], capacity=5)) == []
         await world.source.begin(3)
-        assert names(await world.exchange(held=["first", "second"], room=5)) == ["late"]
+        assert names(await world.exchange(held=["first", "second"], capacity=5)) == ["late"]
 
     run(test())
 
@@ -86,10 +88,10 @@ def test_jobs_go_out_by_priority_then_age_and_within_the_room_and_the_limit() ->
 def test_members_of_a_trial_wait_for_those_behind_after_the_epochs_of_their_turns() -> None:
     async def test() -> None:
         world = World()
-        turns = {"trial": "t", "turns": (1, 2)}
+        turns = {"trial": "t", "sync_epochs": (1, 2)}
         await world.submit("x", "y", priority=1, **turns)
-        await world.submit("other", priority=2, trial="u", turns=(1, 2))
-        await world.source.hello("g", "a", None)
+        await world.submit("other", priority=2, trial="u", sync_epochs=(1, 2))
+        await world.source.register("g", "a", None)
         assert names(await world.exchange()) == ["x"]
         order, held, done = [], "x", {"x": 0, "y": 0, "other": 0}
         while held:
@@ -97,7 +99,7 @@ def test_members_of_a_trial_wait_for_those_behind_after_the_epochs_of_their_turn
             order.append((held, done[held]))
             last = report(held, done[held], "finished" if done[held] == 4 else "running")
             still = [held] if done[held] < 4 else []
-            orders = await world.exchange(reports=[last], held=still, room=1 - len(still))
+            orders = await world.exchange(reports=[last], held=still, capacity=1 - len(still))
             if orders.release:
                 assert list(orders.release) == [held] and not orders.admit
                 orders = await world.exchange()
@@ -111,11 +113,11 @@ def test_members_of_a_trial_wait_for_those_behind_after_the_epochs_of_their_turn
 def test_nobody_waits_for_a_job_that_has_a_slot_or_is_of_another_trial() -> None:
     async def test() -> None:
         world = World()
-        await world.submit("x", "y", trial="t", turns=(1,))
-        await world.submit("other", priority=1, trial="u", turns=(1,))
-        await world.source.hello("g", "a", None)
-        assert names(await world.exchange(room=2)) == ["x", "y"]
-        orders = await world.exchange(reports=[report("x", 1)], held=["x", "y"], room=0)
+        await world.submit("x", "y", trial="t", sync_epochs=(1,))
+        await world.submit("other", priority=1, trial="u", sync_epochs=(1,))
+        await world.source.register("g", "a", None)
+        assert names(await world.exchange(capacity=2)) == ["x", "y"]
+        orders = await world.exchange(reports=[report("x", 1)], held=["x", "y"], capacity=0)
         assert not orders.release and not orders.admit
 
     run(test())
@@ -125,11 +127,11 @@ def test_a_known_id_is_not_queued_again() -> None:
     async def test() -> None:
         world = World()
         await world.submit("x", "x")
-        await world.source.hello("g", "a", None)
-        assert names(await world.exchange(room=5)) == ["x"]
+        await world.source.register("g", "a", None)
+        assert names(await world.exchange(capacity=5)) == ["x"]
         await world.exchange(reports=[report("x", 1, "finished")])
         await world.submit("x")
-        assert names(await world.exchange(room=5)) == []
+        assert names(await world.exchange(capacity=5)) == []
         assert [status for _, status in await world.statuses()] == ["queued", "started", "finished"]
 
     run(test())
@@ -139,11 +141,11 @@ def test_a_lost_life_requeues_its_jobs_and_their_repeated_reports_are_dropped() 
     async def test() -> None:
         world = World()
         await world.submit("x")
-        await world.source.hello("g", "a", "placement")
+        await world.source.register("g", "a", "placement")
         await world.exchange()
         await world.exchange(reports=[report("x", 1), report("x", 2)], held=["x"])
-        await world.source.hello("g", "b", None)
-        assert (await world.exchange("a", held=["x"])).close  # the dead life is told nothing else
+        await world.source.register("g", "b", None)
+        assert (await world.exchange("a", held=["x"])).close  # the dead incarnation is told nothing else
         assert names(await world.exchange("b")) == ["x"]
         await world.exchange("b", reports=[report("x", 1), report("x", 2), report("x", 3, "finished")])
         reports, status = await world.source.follow("x", 0, 0.0)
@@ -159,9 +161,9 @@ def test_a_job_that_loses_its_worker_too_often_fails_with_one_line() -> None:
     async def test() -> None:
         world = World(max_losses=2)
         await world.submit("x")
-        for life in "abc":
-            await world.source.hello("g", life, None)
-            await world.exchange(life)
+        for incarnation in "abc":
+            await world.source.register("g", incarnation, None)
+            await world.exchange(incarnation)
         reports, status = await world.source.follow("x", 0, 0.0)
         assert status == "failed" and "lost its worker 2 times" in str(reports[-1].error)
 
@@ -173,14 +175,14 @@ def test_what_is_lost_with_its_machine_counts_against_nobody() -> None:
         gone: set[str] = set()
         world = World(max_losses=1, max_silent_lives=1, gone=lambda nodes: bool(gone & set(nodes)))
         await world.submit("x")
-        for life in ("a", "b", "c", "d"):
-            assert await world.source.hello("g", life, None, nodes=[f"spot-{life}"])
-            assert names(await world.exchange(life)) == ["x"]
-            gone.add(f"spot-{life}")
-        await world.source.hello("g", "e", None, nodes=["stays"])
+        for incarnation in ("a", "b", "c", "d"):
+            assert await world.source.register("g", incarnation, None, nodes=[f"spot-{incarnation}"])
+            assert names(await world.exchange(incarnation)) == ["x"]
+            gone.add(f"spot-{incarnation}")
+        await world.source.register("g", "e", None, nodes=["stays"])
         await world.exchange("e")
         await world.exchange("e", reports=[report("x", 1)], held=["x"])
-        await world.source.hello("g", "f", None, nodes=["stays"])  # this time the worker died by itself
+        await world.source.register("g", "f", None, nodes=["stays"])  # this time the worker died by itself
         assert (await world.statuses())[-1] == ("x", "failed")
 
     run(test())
@@ -190,14 +192,14 @@ def test_a_group_that_leaves_its_machine_hands_its_jobs_on_and_is_heard_to_the_e
     async def test() -> None:
         world = World(max_losses=1)
         await world.submit("x", "y")
-        await world.source.hello("g", "a", None)
-        await world.source.hello("h", "b", None, nodes=["other"])
-        assert names(await world.exchange(room=2)) == ["x", "y"]
+        await world.source.register("g", "a", None)
+        await world.source.register("h", "b", None, nodes=["other"])
+        assert names(await world.exchange(capacity=2)) == ["x", "y"]
         last = [report("x", 1), report("y", 1, "finished")]
-        await world.source.leave(News("g", "a", last, ["x"], (), 0))
-        assert (await world.exchange(held=["x"])).hello and await world.source.wanted()
+        await world.source.leave(StatusUpdate("g", "a", last, ["x"], (), 0))
+        assert (await world.exchange(held=["x"])).register and await world.source.wanted()
         assert names(await world.exchange("b", group="h")) == ["x"]
-        await world.source.leave(News("g", "a", [], ["x"], (), 0))  # said twice, it changes nothing
+        await world.source.leave(StatusUpdate("g", "a", [], ["x"], (), 0))  # said twice, it changes nothing
         await world.exchange("b", group="h", reports=[report("x", 1), report("x", 2, "finished")])
         told = await world.statuses()
         assert [status for name, status in told if name == "y"] == ["queued", "started", "finished"]
@@ -212,10 +214,10 @@ def test_a_failure_earlier_than_the_first_attempt_got_still_ends_the_job() -> No
     async def test() -> None:
         world = World(max_failures=0)
         await world.submit("x")
-        await world.source.hello("g", "a", None)
+        await world.source.register("g", "a", None)
         await world.exchange()
         await world.exchange(reports=[report("x", 1), report("x", 2)], held=["x"])
-        await world.source.hello("g", "b", None)
+        await world.source.register("g", "b", None)
         await world.exchange("b")
         await world.exchange("b", reports=[report("x", 1, "failed")])
         reports, status = await world.source.follow("x", 2, 0.0)
@@ -228,12 +230,12 @@ def test_a_refused_job_waits_until_the_group_has_changed() -> None:
     async def test() -> None:
         world = World()
         await world.submit("x", "other kind", "y")
-        await world.source.hello("g", "a", None)
-        assert names(await world.exchange(room=2)) == ["x", "other kind"]
-        orders = await world.exchange(held=["x"], refused=["other kind"], room=1)
+        await world.source.register("g", "a", None)
+        assert names(await world.exchange(capacity=2)) == ["x", "other kind"]
+        orders = await world.exchange(held=["x"], refused=["other kind"], capacity=1)
         assert names(orders) == ["y"]
-        assert names(await world.exchange(held=["x", "y"], room=1)) == []
-        orders = await world.exchange(reports=[report("x", 1, "finished")], held=["y"], room=1)
+        assert names(await world.exchange(held=["x", "y"], capacity=1)) == []
+        orders = await world.exchange(reports=[report("x", 1, "finished")], held=["y"], capacity=1)
         assert names(orders) == ["other kind"]
 
     run(test())
@@ -243,8 +245,8 @@ def test_a_job_refused_in_the_last_words_of_the_others_is_offered_again() -> Non
     async def test() -> None:
         world = World()
         await world.submit("x", "other kind")
-        await world.source.hello("g", "a", None)
-        assert names(await world.exchange(room=2)) == ["x", "other kind"]
+        await world.source.register("g", "a", None)
+        assert names(await world.exchange(capacity=2)) == ["x", "other kind"]
         orders = await world.exchange(reports=[report("x", 1, "finished")], refused=["other kind"])
         assert names(orders) == ["other kind"]
 
@@ -255,10 +257,10 @@ def test_a_job_refused_beside_one_that_its_client_just_stopped_is_offered_again(
     async def test() -> None:
         world = World()
         await world.submit("x", "other kind")
-        await world.source.hello("g", "a", None)
-        await world.exchange(room=2)
+        await world.source.register("g", "a", None)
+        await world.exchange(capacity=2)
         await world.source.release("x")
-        orders = await world.exchange(held=["x"], refused=["other kind"], room=1)
+        orders = await world.exchange(held=["x"], refused=["other kind"], capacity=1)
         assert list(orders.release) == ["x"] and names(orders) == ["other kind"]
 
     run(test())
@@ -268,7 +270,7 @@ def test_a_job_refused_by_an_empty_group_fails() -> None:
     async def test() -> None:
         world = World()
         await world.submit("huge")
-        await world.source.hello("g", "a", None)
+        await world.source.register("g", "a", None)
         await world.exchange()
         await world.exchange(refused=["huge"])
         assert (await world.statuses())[-1] == ("huge", "failed")
@@ -280,14 +282,14 @@ def test_a_crash_fails_a_lone_job_and_separates_several() -> None:
     async def test() -> None:
         world = World(max_failures=0)
         await world.submit("bad", "good", "next")
-        await world.source.hello("g", "a", None)
-        assert names(await world.exchange(room=2)) == ["bad", "good"]
+        await world.source.register("g", "a", None)
+        assert names(await world.exchange(capacity=2)) == ["bad", "good"]
         await world.source.crashed("g", "a", "boom")
-        assert names(await world.exchange(room=2)) == ["bad"]  # alone: no neighbour beside it
-        assert names(await world.exchange(held=["bad"], room=1)) == []
+        assert names(await world.exchange(capacity=2)) == ["bad"]  # alone: no neighbour beside it
+        assert names(await world.exchange(held=["bad"], capacity=1)) == []
         await world.source.crashed("g", "a", "boom")
         assert ("bad", "failed") in await world.statuses()
-        assert names(await world.exchange(room=2)) == ["good"]
+        assert names(await world.exchange(capacity=2)) == ["good"]
 
     run(test())
 
@@ -296,13 +298,13 @@ def test_a_release_reaches_the_group_and_frees_the_slot() -> None:
     async def test() -> None:
         world = World()
         await world.submit("x", "y")
-        await world.source.hello("g", "a", None)
-        await world.exchange(room=1)
+        await world.source.register("g", "a", None)
+        await world.exchange(capacity=1)
         await world.source.release("x")
-        orders = await world.exchange(held=["x"], room=0)
+        orders = await world.exchange(held=["x"], capacity=0)
         assert list(orders.release) == ["x"]
-        assert names(await world.exchange(room=1)) == ["y"]
-        await world.exchange(reports=[report("x", 1)], held=["y"], room=0)  # too late: nobody wants it
+        assert names(await world.exchange(capacity=1)) == ["y"]
+        await world.exchange(reports=[report("x", 1)], held=["y"], capacity=0)  # too late: nobody wants it
         assert [event for event in await world.statuses() if event[0] == "x"][-1] == ("x", "stopped")
 
     run(test())
@@ -314,16 +316,16 @@ def test_the_slot_of_a_vanished_client_expires(state: str) -> None:
         world = World(client_s=60)
         await world.submit("x")
         await world.submit("final", followed=False)
-        await world.source.hello("g", "a", None)
+        await world.source.register("g", "a", None)
         held = ["x"] if state == "held" else []
-        await world.exchange(room=len(held))
+        await world.exchange(capacity=len(held))
         world.clock.now = 59
         await world.source.follow("x", 0, 0.0)
         world.clock.now = 100
-        await world.exchange(held=held, room=0)
+        await world.exchange(held=held, capacity=0)
         assert (await world.source.follow("x", 0, 0.0))[1] in ("queued", "started")
         world.clock.now = 161
-        orders = await world.exchange(held=held, room=0)
+        orders = await world.exchange(held=held, capacity=0)
         assert list(orders.release) == held
         _, status = await world.source.follow("x", 0, 0.0)
         assert status == "failed"
@@ -336,12 +338,12 @@ def test_a_group_that_stays_silent_loses_its_jobs_to_another() -> None:
     async def test() -> None:
         world = World(lease_s=600)
         await world.submit("x", followed=False)
-        await world.source.hello("g", "a", None)
-        await world.source.hello("h", "z", None)
+        await world.source.register("g", "a", None)
+        await world.source.register("h", "z", None)
         await world.exchange()
         world.clock.now = 601
         assert names(await world.exchange("z", group="h")) == ["x"]
-        assert list((await world.exchange("a", held=["x"], room=0)).release) == ["x"]
+        assert list((await world.exchange("a", held=["x"], capacity=0)).release) == ["x"]
 
     run(test())
 
@@ -367,7 +369,7 @@ def test_an_interrupt_ends_what_is_open_and_what_comes_until_the_next_round() ->
     async def test() -> None:
         world = World()
         await world.submit("x", "y")
-        await world.source.hello("g", "a", None)
+        await world.source.register("g", "a", None)
         await world.exchange()
         await world.source.interrupt()
         await world.submit("z")
@@ -395,8 +397,8 @@ def test_events_are_kept_until_they_are_acknowledged() -> None:
 def test_a_question_is_answered_when_something_happens_and_closing_ends_it() -> None:
     async def test() -> None:
         source = JobSource()
-        await source.hello("g", "a", None)
-        question = asyncio.create_task(source.exchange(News("g", "a", [], [], [], 1), 15.0))
+        await source.register("g", "a", None)
+        question = asyncio.create_task(source.exchange(StatusUpdate("g", "a", [], [], [], 1), 15.0))
         await asyncio.sleep(0.05)
         assert not question.done()
         await source.submit(job("x"))
@@ -405,7 +407,7 @@ def test_a_question_is_answered_when_something_happens_and_closing_ends_it() -> 
         await asyncio.sleep(0.05)
         await source.close()
         assert (await question)[1] == "interrupted"
-        assert (await source.exchange(News("g", "a", [], ["x"], [], 0), 15.0)).close
+        assert (await source.exchange(StatusUpdate("g", "a", [], ["x"], [], 0), 15.0)).close
 
     run(test())
 
@@ -414,7 +416,7 @@ def test_idle_groups_of_an_autoscaled_cluster_go_and_the_last_stays() -> None:
     async def test() -> None:
         world = World(idle_s=60.0)
         for group in ("g", "h"):
-            await world.source.hello(group, group, None)
+            await world.source.register(group, group, None)
             assert not (await world.exchange(group, group=group)).close
         world.clock.now = 59.0
         assert not (await world.exchange("g", group="g")).close
@@ -425,7 +427,7 @@ def test_idle_groups_of_an_autoscaled_cluster_go_and_the_last_stays() -> None:
         await world.submit("x", "y")
         assert names(await world.exchange("h", group="h")) == ["x"]
         assert await world.source.wanted()  # the other comes back for what waits
-        await world.source.hello("g", "new", None)
+        await world.source.register("g", "new", None)
         assert names(await world.exchange("new", group="g")) == ["y"]
         assert not await world.source.wanted()
 
@@ -441,11 +443,11 @@ def test_a_job_at_a_rung_keeps_its_slot_until_it_may_go_on() -> None:
         world = World()
         first, trial = waiting("a", "g/0")
         await world.source.submit(first, trial=trial)
-        await world.source.hello("g", "a", None)
+        await world.source.register("g", "a", None)
         assert names(await world.exchange()) == ["a"]
 
         async def ask(waits: int) -> Sequence[str]:
-            news = News("g", "a", [report("a", waits)], ["a"], [], 0, waiting={"a": waits})
+            news = StatusUpdate("g", "a", [report("a", waits)], ["a"], [], 0, waiting={"a": waits})
             return (await world.source.exchange(news, 0.0)).proceed
 
         assert await ask(1) == []
@@ -465,13 +467,13 @@ def test_a_job_at_a_rung_makes_room_for_one_that_it_waits_for_and_waits_in_the_q
         for name, trial in (("late", "g/1"), ("early", "g/0"), ("other", "h/0")):
             one, trial = waiting(name, trial)
             await world.source.submit(one, trial=trial, priority=1 if name == "other" else 0)
-        await world.source.hello("g", "a", None)
-        assert names(await world.exchange(room=5)) == ["late"]  # it trains alone
-        news = News("g", "a", [report("late", 1)], ["late"], [], 0, waiting={"late": 1})
+        await world.source.register("g", "a", None)
+        assert names(await world.exchange(capacity=5)) == ["late"]  # it trains alone
+        news = StatusUpdate("g", "a", [report("late", 1)], ["late"], [], 0, waiting={"late": 1})
         orders = await world.source.exchange(news, 0.0)
         assert (orders.release, names(orders)) == (["late"], [])
         assert names(await world.exchange()) == ["early"]
-        early = News("g", "a", [report("early", 1)], ["early"], [], 0, waiting={"early": 1})
+        early = StatusUpdate("g", "a", [report("early", 1)], ["early"], [], 0, waiting={"early": 1})
         assert (
             await world.source.exchange(early, 0.0)
         ).release == []  # nobody that it waits for is in the queue
@@ -488,8 +490,8 @@ def test_a_source_that_was_started_anew_lets_nobody_pass_a_rung_unasked() -> Non
     async def test() -> None:
         world = World()
         one, trial = waiting("a", "g/3")
-        await world.source.hello("g", "a", None, held=[one])
-        news = News("g", "a", [], ["a"], [], 0, waiting={"a": 1})
+        await world.source.register("g", "a", None, held=[one])
+        news = StatusUpdate("g", "a", [], ["a"], [], 0, waiting={"a": 1})
         assert (await world.source.exchange(news, 0.0)).proceed == []
         await world.source.submit(one, trial=trial)
         await world.source.proceed({"a": 1})
@@ -504,12 +506,12 @@ def test_a_job_that_is_trained_alone_gets_no_neighbour_and_becomes_none() -> Non
         await world.submit("first")
         await world.source.submit(replace(job("alone"), alone=True), priority=1)
         await world.submit("third", priority=2)
-        await world.source.hello("g", "a", None)
-        await world.source.hello("h", "b", None)
-        assert names(await world.exchange(room=5)) == ["first", "third"]
-        assert names(await world.exchange("b", group="h", room=5)) == ["alone"]
+        await world.source.register("g", "a", None)
+        await world.source.register("h", "b", None)
+        assert names(await world.exchange(capacity=5)) == ["first", "third"]
+        assert names(await world.exchange("b", group="h", capacity=5)) == ["alone"]
         await world.submit("fourth", priority=3)
-        assert names(await world.exchange("b", group="h", held=["alone"], room=4)) == []
-        assert names(await world.exchange(held=["first", "third"], room=3)) == ["fourth"]
+        assert names(await world.exchange("b", group="h", held=["alone"], capacity=4)) == []
+        assert names(await world.exchange(held=["first", "third"], capacity=3)) == ["fourth"]
 
     run(test())

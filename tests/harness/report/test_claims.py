@@ -9,7 +9,15 @@ from harness.report.outcomes import Outcomes, outcomes_of
 from harness.report.paper import claims
 from harness.report.paper.evidence import Evidence, of_paper, of_results
 from harness.report.paper.published import read_published
-from harness.report.paper.verdicts import Finding, Item, all_above, difference, significant, top_two, value
+from harness.report.paper.verdicts import (
+    ClaimResult,
+    Item,
+    all_above,
+    difference,
+    significant,
+    top_two,
+    value,
+)
 from harness.report.run_results import RunResults
 from tests.support.paper_like import records
 
@@ -107,7 +115,7 @@ def test_always_better_fails_only_beyond_the_spread(lingo, ars, verdict):
 
 def test_what_is_missing_is_named():
     found = claims.check("C047", evidence(lingo=[0.7]))
-    assert found == Finding("–", "not measured", "needs OPT-125M, Lingo, H4")
+    assert found == ClaimResult("–", "not measured", "needs OPT-125M, Lingo, H4")
 
 
 def test_a_test_needs_all_of_its_datasets():

@@ -19,7 +19,7 @@ from harness.search.schedulers import (
     brackets,
     first_rungs,
     rungs,
-    turns,
+    sync_epochs,
 )
 from harness.search.searcher import GroupSearcher
 from harness.search.study import Past, StudyPlan
@@ -434,13 +434,13 @@ def test_the_first_rung_lies_behind_the_warm_up_of_the_learning_rate():
 def test_tasks_take_turns_where_their_scheduler_compares_and_can_go_on_later():
     def of(scheduler, method="ars", **more):
         made = {"epochs": 8, "scheduler": scheduler, "group": "suite", "checkpoints": "kept", **more}
-        return turns([replace(plan(f"{task}|b|{method}", **made), method=method) for task in "xy"])
+        return sync_epochs([replace(plan(f"{task}|b|{method}", **made), method=method) for task in "xy"])
 
     assert of("asha") == [2, 3, 4, 5, 6, 7]
     assert of("hyperband", reduction_factor=2) == [1, 2, 4]
     assert of("median", epochs=3) == [1, 2]
     assert of("none") == of("asha", checkpoints=None) == of("asha", method="kmer_logreg") == []
-    assert turns([plan("x|b|ars", checkpoints="kept")]) == []
+    assert sync_epochs([plan("x|b|ars", checkpoints="kept")]) == []
 
 
 def test_hyperbands_brackets_start_later_and_later_and_follow_the_seed():

@@ -44,7 +44,7 @@ def config(number: int, studies: Sequence[str] = ("x", "y"), **more: Any) -> dic
         "metrics": ["mcc"] * len(studies),
         "modes": ["max"] * len(studies),
         "seen": {},
-        "turns": [1, 2],
+        "sync_epochs": [1, 2],
         **more,
     }
 
@@ -69,7 +69,7 @@ def test_a_client_submits_with_its_first_step_and_releases_when_it_goes_on() -> 
     client, source = begun(7, seen={"x": [[1, 0.5]]})  # x had ended in an earlier run
     client._submit()
     assert source.calls == [("submit", "y/trial-0007")]
-    assert source.places == [{"priority": 7, "trial": "suite/7", "turns": [1, 2]}]
+    assert source.places == [{"priority": 7, "trial": "suite/7", "sync_epochs": [1, 2]}]
     source.calls.clear()
     client.reset_config(config(8))
     assert source.calls == [("release", "x/trial-0007"), ("release", "y/trial-0007")]
