@@ -356,6 +356,6 @@ class PreparedStudy:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def work(self) -> float:
+    def cost(self) -> float:
         """Work of one epoch, in a unit that is the same for all studies of one backbone."""
         return float(self.study.train_rows * self.tokens)

@@ -39,10 +39,11 @@ from harness.progress.live import Progress, StudyGoal
 from harness.runs.environment import capture
 from harness.runs.info import Setting
 from harness.runs.layout import RunFolder
+from harness.runs.open_trials import OpenTrials
 from harness.runs.record import Record
 from harness.runs.store import ResultStore
 from harness.search.driver import run_finals, run_search
-from harness.search.study import options_of, study_plans
+from harness.search.study import SearchStudy, options_of
 from harness.tracking.tracker import Tracker
 from harness.workers.calibration import calibrate_remotely
 from lingo.methods import METHODS
@@ -144,8 +145,9 @@ class _Stages:
     def search(self, todo: Sequence[PreparedStudy]) -> None:
         """Run the searches that are not complete."""
         if todo:
+            known = self._store.load(), OpenTrials(self._out).load()
             run_search(
-                study_plans(todo, self._benchmark, self._store.load(), self._out),
+                [SearchStudy.of(study, self._benchmark, *known, self._out) for study in todo],
                 self._pool,
                 max_concurrent=self._benchmark.max_concurrent,
                 on_event=self._recorder,
@@ -261,7 +263,7 @@ def _slots(
         return 1
     if benchmark.pack or make_engine or each <= 1:
         return benchmark.pack or 1
-    longest = {cell.source: cell for cell in sorted(packed, key=lambda cell: cell.work)}
+    longest = {cell.source: cell for cell in sorted(packed, key=lambda cell: cell.cost)}
     with console.status("measuring how many trials go together best"):
         return min(_best_pack(cell, benchmark, resources, each) for cell in longest.values())
 
@@ -314,7 +316,7 @@ def _goal(
         trials=max(len(trials), benchmark.num_samples) if cell in todo else len(trials),
         finals=len(set(benchmark.seeds)),
         epochs=benchmark.epochs,
-        work=cell.work,
+        cost=cell.cost,
         ended=len(trials),
         stopped=sum(record.status == "stopped" for record in trials),
         failed=sum(record.status == "failed" for record in trials),

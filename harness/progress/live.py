@@ -35,7 +35,7 @@ class StudyGoal:
         tested: Final runs that ended before.
         best: Best dev value before; NaN where there is none.
         epochs: Epochs of each.
-        work: Work of one epoch in any unit that is the same for all studies.
+        cost: Work of one epoch in any unit that is the same for all studies.
     """
 
     key: str
@@ -44,7 +44,7 @@ class StudyGoal:
     trials: int
     finals: int
     epochs: int
-    work: float
+    cost: float
     ended: int = 0
     stopped: int = 0
     failed: int = 0
@@ -97,7 +97,7 @@ class _Study:
             seen = [trial for trial in self.jobs.values() if trial.stage == stage]
             left += (planned - len(seen)) * goal.epochs
             left += sum(goal.epochs - trial.epoch for trial in seen if trial.status not in ENDED)
-        return max(left, 0.0) * goal.work
+        return max(left, 0.0) * goal.cost
 
 
 class Progress:
@@ -122,7 +122,7 @@ class Progress:
     ) -> None:
         self._console, self._every, self._clock = console, every, clock
         self._studies = {goal.key: _Study(goal) for goal in goals}
-        self._total = sum((goal.trials + goal.finals) * goal.epochs * goal.work for goal in goals)
+        self._total = sum((goal.trials + goal.finals) * goal.epochs * goal.cost for goal in goals)
         self._todo = sum(study.left() for study in self._studies.values())
         self._begun = self._said = clock()
         self._first: float | None = None

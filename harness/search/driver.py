@@ -26,10 +26,10 @@ from harness.pool.pool import Pool
 from harness.pool.ray_causes import PoolError
 from harness.pool.supervisor import placement_groups
 from harness.runs.jobs import OPEN, Event, Job
-from harness.search.study import CUT, Past, StudyPlan, TrialOutcome, members_of
+from harness.search.study import CUT, Past, SearchStudy, TrialOutcome, members_of
 from harness.search.tuner import AT_HOME, CLIENT, CLIENT_GIB, CONTROLLER_RAY, Tuner, knows_ray
 
-__all__ = ["Past", "StudyPlan", "TrialOutcome", "run_finals", "run_search"]
+__all__ = ["Past", "SearchStudy", "TrialOutcome", "run_finals", "run_search"]
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ SETTLE_S = 30.0
 
 
 def run_search(
-    plans: Sequence[StudyPlan],
+    plans: Sequence[SearchStudy],
     pool: Pool,
     *,
     max_concurrent: int | None = None,
@@ -115,7 +115,7 @@ def run_finals(jobs: Sequence[Job], pool: Pool, *, on_event: OnEvent) -> dict[st
     return {job.id: trials.outcomes[job.id] for job in jobs if job.id in trials.outcomes}
 
 
-def _check(plans: Sequence[StudyPlan]) -> None:
+def _check(plans: Sequence[SearchStudy]) -> None:
     """Whether the spaces of each group go together; before anything starts."""
     for members in members_of(plans).values():
         space = merge([plan.space for plan in members])
@@ -165,7 +165,7 @@ class _Trials:
     def of_study(self, key: str) -> list[TrialOutcome]:
         return [self.outcomes[name] for name in sorted(self.outcomes) if self.outcomes[name].job.study == key]
 
-    def continued(self, plan: StudyPlan) -> StudyPlan:
+    def continued(self, plan: SearchStudy) -> SearchStudy:
         """The plan with what has happened since: ended trials in its history, begun ones open."""
         history = {past.number: past for past in plan.history}
         history |= {_number(found.job): _past(plan, found) for found in self.of_study(plan.key)}
@@ -192,7 +192,7 @@ def _number(job: Job) -> int:
     return int(job.id.rsplit("-", 1)[1])
 
 
-def _past(plan: StudyPlan, found: TrialOutcome) -> Past:
+def _past(plan: SearchStudy, found: TrialOutcome) -> Past:
     return Past(
         number=_number(found.job),
         values={name: found.job.config[name] for name in plan.space.leaves if name in found.job.config},
@@ -214,7 +214,7 @@ class _Cutter:
     """Ends the studies that have used up a budget."""
 
     def __init__(
-        self, members: Mapping[str, list[StudyPlan]], pool: Pool, tuning: "_Tuning", trials: _Trials
+        self, members: Mapping[str, list[SearchStudy]], pool: Pool, tuning: "_Tuning", trials: _Trials
     ) -> None:
         self._group_of = {plan.key: key for key, plans in members.items() for plan in plans}
         self._pool, self._tuning, self._trials = pool, tuning, trials
@@ -248,7 +248,7 @@ class _Tuning:
 
     def __init__(
         self,
-        plans: Sequence[StudyPlan],
+        plans: Sequence[SearchStudy],
         pool: Pool,
         max_concurrent: int | None,
         scratch: Path,

@@ -15,7 +15,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from harness.search.proposals import job_id
 from harness.search.schedulers import bracket, rungs_of
-from harness.search.study import Past, StudyPlan
+from harness.search.study import Past, SearchStudy
 from harness.search.trial_client import EPOCH, METRIC, STATE
 
 LOCK = threading.RLock()
@@ -32,7 +32,7 @@ class Halving:
         plan: The group's first member.
     """
 
-    def __init__(self, plan: StudyPlan) -> None:
+    def __init__(self, plan: SearchStudy) -> None:
         self._plan = plan
         self._scores: dict[int, dict[int, float]] = {}
         self._ended: set[int] = set()
@@ -85,7 +85,7 @@ class InOrder(TrialScheduler):
 
     def __init__(
         self,
-        members: Mapping[str, Sequence[StudyPlan]],
+        members: Mapping[str, Sequence[SearchStudy]],
         history: Mapping[str, Sequence[Past]],
         proceed: Callable[[Mapping[str, int]], object],
         release: Callable[[str], object],

@@ -18,7 +18,7 @@ from harness.runs.jobs import Job
 from harness.runs.selection import has_ended
 from harness.search.sampling import LatinHypercube, PerTrial, sampler_of, startup_trials
 from harness.search.schedulers import rungs_of
-from harness.search.study import Ended, Past, StudyPlan
+from harness.search.study import Ended, Past, SearchStudy
 from harness.search.trial_client import objective
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -53,12 +53,12 @@ class Proposals:
         InputError: when the members' search spaces have no common values.
     """
 
-    def __init__(self, members: Sequence[StudyPlan]) -> None:
+    def __init__(self, members: Sequence[SearchStudy]) -> None:
         self._members, self._plan = members, members[0]
         self._space = merge([plan.space for plan in members])
         self._siblings = siblings_of(self._space, self._plan.siblings)
         self._scores: dict[int, float] = {}  # last scores of the trials that were not stopped
-        points = [self._in_space(point) for point in self._plan.first_points or self._space.first_points]
+        points = [dict(point) for point in self._space.first_points]
         self._grid = self._plan.searcher == "grid"
         self._points = grid(self._space, points, seed=self._plan.seed) if self._grid else points
         self._values: dict[int, Mapping[str, Any]] = {}
@@ -163,12 +163,6 @@ class Proposals:
         else:
             self._study.tell(trial, state=TrialState.FAIL)
 
-    def _in_space(self, point: Mapping[str, Any]) -> dict[str, Any]:
-        """A first point as every member can have it."""
-        if len(self._members) == 1:
-            return dict(point)
-        return {name: self._space.leaves[name].clip(value) for name, value in point.items()}
-
     def _settled(self, number: int) -> Mapping[str, Any]:
         """The settings of a trial that are not drawn: all of a first point and of the even start, a sibling's
         shared ones."""
@@ -200,7 +194,7 @@ class Proposals:
 
     def _job(
         self,
-        plan: StudyPlan,
+        plan: SearchStudy,
         number: int,
         values: Mapping[str, Any],
         config: Mapping[str, Any] | None = None,
@@ -262,10 +256,10 @@ class OpenTrial:
     seen: dict[str, tuple[tuple[int, float], ...]] = field(default_factory=dict)
 
 
-def group_history(members: Sequence[StudyPlan]) -> tuple[list[Past], list[OpenTrial]]:
+def group_history(members: Sequence[SearchStudy]) -> tuple[list[Past], list[OpenTrial]]:
     """The group's ended trials with the means of the members' evaluations, and its open ones, by number.
 
-    Evaluations are turned so that higher is better, and undefined ones get their value.
+    Undefined evaluations get their value.
     """
     ended: dict[int, dict[str, Past]] = {}
     opened: dict[int, OpenTrial] = {}
@@ -296,17 +290,16 @@ def group_history(members: Sequence[StudyPlan]) -> tuple[list[Past], list[OpenTr
     return whole, [opened[number] for number in sorted(opened)]
 
 
-def mean_evaluations(members: Sequence[StudyPlan], pasts: Mapping[str, Past]) -> Iterator[tuple[int, float]]:
+def mean_evaluations(
+    members: Sequence[SearchStudy], pasts: Mapping[str, Past]
+) -> Iterator[tuple[int, float]]:
     """Pairs of an epoch and the group's objective, for the epochs that every member has evaluated."""
-    signed = [
-        {epoch: objective(value, plan.mode) for epoch, value in pasts[plan.key].evaluations}
-        for plan in members
-    ]
+    signed = [{epoch: objective(value) for epoch, value in pasts[plan.key].evaluations} for plan in members]
     for epoch in sorted(set.intersection(*(set(values) for values in signed))):
         yield epoch, math.fsum(values[epoch] for values in signed) / len(signed)
 
 
-def job_id(plan: StudyPlan, number: int) -> str:
+def job_id(plan: SearchStudy, number: int) -> str:
     """A study's part of a trial."""
     return f"{plan.key}/trial-{number:04d}"
 
@@ -320,13 +313,12 @@ def _plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def as_config(group: str, plans: Sequence[StudyPlan], proposal: Proposal) -> dict[str, Any]:
+def as_config(group: str, plans: Sequence[SearchStudy], proposal: Proposal) -> dict[str, Any]:
     """A proposal as the configuration of a Tune trial, see `harness.search.trial_client`."""
     return {
         "group": group,
         "number": proposal.number,
         "jobs": [asdict(job) for job in proposal.jobs],
         "metrics": [plan.metric for plan in plans],
-        "modes": [plan.mode for plan in plans],
         "seen": {key: [list(pair) for pair in pairs] for key, pairs in proposal.seen.items()},
     }

@@ -9,7 +9,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 
-from harness.search.study import StudyPlan
+from harness.search.study import SearchStudy
 
 
 def startup_trials(num_samples: int) -> int:
@@ -17,7 +17,7 @@ def startup_trials(num_samples: int) -> int:
     return max(3, min(8, num_samples // 3))
 
 
-def sampler_of(plan: StudyPlan) -> Callable[[int], BaseSampler]:
+def sampler_of(plan: SearchStudy) -> Callable[[int], BaseSampler]:
     """Makes the sampler of one trial from its seed."""
     start = startup_trials(plan.num_samples)
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
-from harness.search.study import Past, StudyPlan
+from harness.search.study import Past, SearchStudy
 from harness.search.trial_client import EPOCH, METRIC, STATE
 from lingo.methods import METHODS
 from lingo.trial import TrialConfig
@@ -36,7 +36,7 @@ class GroupSchedulers(TrialScheduler):
         history: By search group its ended trials, which its scheduler gets to know first.
     """
 
-    def __init__(self, plans: Mapping[str, StudyPlan], history: Mapping[str, Sequence[Past]]) -> None:
+    def __init__(self, plans: Mapping[str, SearchStudy], history: Mapping[str, Sequence[Past]]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._metric = METRIC
         self._plans = plans
@@ -148,7 +148,7 @@ class SuccessiveHalving(TrialScheduler):
         self._settled.pop(trial.trial_id, None)
 
 
-def rungs(plan: StudyPlan) -> list[int]:
+def rungs(plan: SearchStudy) -> list[int]:
     """The epochs at which `asha` compares, all before the last: the first one when twice the warm-up of the learning
     rate is over (before, scores tell little of the learning rate), the others η, η² … times as far."""
     settings = {**plan.space.fixed, **plan.fixed}
@@ -160,13 +160,13 @@ def rungs(plan: StudyPlan) -> list[int]:
     return [math.ceil(first * plan.reduction_factor**index - 1e-9) for index in range(count)]
 
 
-def first_rungs(plan: StudyPlan) -> list[int]:
+def first_rungs(plan: SearchStudy) -> list[int]:
     """The epochs of Hyperband's brackets' first rungs: 1, η, η² …, up to the last epoch."""
     count = int(math.log(plan.epochs) / math.log(plan.reduction_factor) + 1e-9) + 1
     return [math.ceil(plan.reduction_factor**index) for index in range(count)]
 
 
-def sync_epochs(members: Sequence[StudyPlan]) -> list[int]:
+def sync_epochs(members: Sequence[SearchStudy]) -> list[int]:
     """Epochs after which a group's scheduler may stop a trial, and its jobs therefore wait for each other.
 
     None where they cannot: without checkpoints, or with an engine that makes none, they would begin anew.
@@ -181,7 +181,7 @@ def sync_epochs(members: Sequence[StudyPlan]) -> list[int]:
     return list(range(begin, first.epochs))  # asha looks at early decisions again after every epoch
 
 
-def brackets(plan: StudyPlan) -> list[TrialScheduler]:
+def brackets(plan: SearchStudy) -> list[TrialScheduler]:
     """The schedulers among which a group's trials are divided; one, but for `hyperband`."""
     if plan.scheduler == "none":
         return [FIFOScheduler()]  # type: ignore[no-untyped-call]
@@ -195,7 +195,7 @@ def brackets(plan: StudyPlan) -> list[TrialScheduler]:
     return [AsyncHyperBandScheduler(**common, grace_period=first) for first in first_rungs(plan)]
 
 
-def rungs_of(plan: StudyPlan, number: int) -> list[int]:
+def rungs_of(plan: SearchStudy, number: int) -> list[int]:
     """The epochs after which a trial may be stopped in a deterministic search, by `asha` or `hyperband`."""
     if plan.scheduler == "none":
         return []
@@ -205,7 +205,7 @@ def rungs_of(plan: StudyPlan, number: int) -> list[int]:
     return [epoch for epoch in first[bracket(plan, number) :] if epoch < plan.epochs]
 
 
-def bracket(plan: StudyPlan, number: int) -> int:
+def bracket(plan: SearchStudy, number: int) -> int:
     """The bracket of a trial. As in Hyperband, bracket b gets (s_max + 1) / (s + 1) · η^s trials, s = s_max - b."""
     if plan.scheduler != "hyperband":
         return 0

@@ -8,7 +8,7 @@ from ray.tune.search import Searcher
 from harness.search.fair_share import Request, next_request
 from harness.search.proposals import Proposals, as_config, job_id
 from harness.search.schedulers import sync_epochs
-from harness.search.study import StudyPlan, members_of
+from harness.search.study import SearchStudy, members_of
 from harness.search.trial_client import EPOCH, METRIC, STATE
 from lingo.methods import METHODS
 
@@ -31,7 +31,7 @@ class GroupSearcher(Searcher):
     """
 
     def __init__(
-        self, plans: Sequence[StudyPlan], *, groups: int, slots: int, spare: int, limit: int | None = None
+        self, plans: Sequence[SearchStudy], *, groups: int, slots: int, spare: int, limit: int | None = None
     ) -> None:
         super().__init__(metric=METRIC, mode="max")
         capacity = min(groups * slots, limit or groups * slots) + spare
@@ -105,13 +105,13 @@ class GroupSearcher(Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """See `save`."""
 
-    def _request(self, key: str, members: Sequence[StudyPlan]) -> Request:
+    def _request(self, key: str, members: Sequence[SearchStudy]) -> Request:
         method = METHODS[members[0].method]
         single = not method.packs or members[0].deterministic
         return Request(
             key=key,
             queue=(members[0].backbone, f"{method.engine} {method.name}" if single else "pack"),
-            cost=sum(plan.work for plan in members),
+            cost=sum(plan.cost for plan in members),
             jobs=len(members),
             single=single,
             total=self.proposals[key].total,

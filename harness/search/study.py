@@ -12,7 +12,6 @@ from harness.config.search_space import SearchSpace
 from harness.config.studies import PreparedStudy
 from harness.runs.jobs import Job, Report
 from harness.runs.layout import RunFolder
-from harness.runs.open_trials import OpenTrials
 from harness.runs.record import Record
 from harness.runs.selection import group_of
 
@@ -61,7 +60,7 @@ class Past:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyPlan:
+class SearchStudy:
     """One study to search.
 
     Attributes:
@@ -69,10 +68,9 @@ class StudyPlan:
         data: Folder of the prepared task.
         fixed: `TrialConfig` fields that are the same in every trial (seed, epochs, batch size …).
         space: The searched settings, already restricted to the study's steps.
-        first_points: Configurations of the searched settings to try first, in this order.
-        num_samples: Trials, first points and `history` included: only the difference is run.
+        num_samples: Trials, the space's first points and `history` included: only the difference is run.
         seed: Seed of the sampler; of the trials too where `fixed` names none.
-        metric, mode: Name of a dev metric, and whether `max` or `min` is better.
+        metric: Name of a dev metric of which more is better.
         epochs: Reports of a trial that is not stopped; ASHA's `max_t`.
         reduction_factor: ASHA keeps one trial in this many at each rung, see `harness.search.schedulers.rungs`.
         group: Key of the search group, see `harness.runs.selection.group_of`; empty for a study of its own. The studies
@@ -87,22 +85,19 @@ class StudyPlan:
         open: Numbers and whole configurations of trials that have begun and not ended: they go on first.
         deterministic: Whether trials, decisions and scores are to be the same whatever the load: trials train
             alone, and nothing depends on which of them reports first, see `harness.search.ordered_halving`.
-        work: Expected work of one trial in any unit that is the same for all studies: the longest go first.
+        cost: Expected work of one trial in any unit that is the same for all studies: the longest go first.
         checkpoints: Folder in which the trials keep their state to go on from; `None` keeps none.
     """
 
     key: str
-    task: str
     backbone: str
     method: str
     data: str
     fixed: Mapping[str, Any]
     space: SearchSpace
-    first_points: Sequence[Mapping[str, Any]] = ()
     num_samples: int
     seed: int
     metric: str = "mcc"
-    mode: Literal["max", "min"] = "max"
     epochs: int
     reduction_factor: float = 2
     group: str = ""
@@ -112,8 +107,49 @@ class StudyPlan:
     deterministic: bool = False
     history: tuple[Past, ...] = ()
     open: tuple[tuple[int, Mapping[str, Any]], ...] = ()
-    work: float = 1.0
+    cost: float = 1.0
     checkpoints: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        prepared: PreparedStudy,
+        benchmark: Benchmark,
+        records: Iterable[Record],
+        opened: Iterable[Job],
+        out: Path,
+    ) -> "SearchStudy":
+        """A prepared study with the past that its records and the open jobs in the folder `out` tell of.
+
+        Of trials that have begun and not ended without a file, the records say that they were killed.
+        """
+        study = prepared.study
+        mine = [record for record in records if (record.study, record.stage) == (study.key, "search")]
+        ended = {record.id: record for record in mine if record.status != "killed"}
+        begun = {record.id: dict(record.config) for record in mine if record.status == "killed"}
+        begun |= {job.id: job.config for job in opened if (job.study, job.stage) == (study.key, "search")}
+        names = {"task": study.task.name, "backbone": study.backbone, "method": study.method}
+        return cls(
+            key=study.key,
+            backbone=prepared.source,
+            method=study.method,
+            data=str(prepared.data),
+            fixed=benchmark.of_trials,
+            space=study.space,
+            num_samples=benchmark.num_samples,
+            seed=benchmark.seed,
+            metric=study.task.metric,
+            epochs=benchmark.epochs,
+            group=group_of(benchmark.scope, family=study.task.family, **names),
+            searcher=benchmark.searcher,
+            scheduler=benchmark.scheduler,
+            siblings=siblings_of(study.space, benchmark.siblings),
+            deterministic=benchmark.deterministic,
+            history=tuple(Past.of(record, study.space.leaves) for record in ended.values()),
+            open=tuple((number_of(name), begun[name]) for name in sorted(begun.keys() - ended.keys())),
+            cost=prepared.cost,
+            checkpoints=str(RunFolder(out).checkpoints),
+        )
 
     @property
     def search_group(self) -> str:
@@ -121,9 +157,9 @@ class StudyPlan:
         return self.group or self.key
 
 
-def members_of(plans: Sequence[StudyPlan]) -> Mapping[str, list[StudyPlan]]:
+def members_of(plans: Sequence[SearchStudy]) -> Mapping[str, list[SearchStudy]]:
     """The plans of each search group, in their order."""
-    found: dict[str, list[StudyPlan]] = {}
+    found: dict[str, list[SearchStudy]] = {}
     for plan in plans:
         found.setdefault(plan.search_group, []).append(plan)
     return found
@@ -140,75 +176,11 @@ class TrialOutcome:
     error: str | None = None
 
 
-def study_plans(
-    cells: Sequence[PreparedStudy], benchmark: Benchmark, records: Sequence[Record], out: Path
-) -> list[StudyPlan]:
-    """The plans of the studies in `cells`, with the past that records and open trials tell of."""
-    opened = OpenTrials(out).load()
-    return [
-        _plan(cell, benchmark, _ended(records, cell), _open(records, opened, cell), out) for cell in cells
-    ]
-
-
 def options_of(benchmark: Benchmark) -> dict[str, Any]:
     """Settings that say how far a search goes, as `harness.pipeline.remaining.unsearched` takes them."""
     return {"scope": benchmark.scope, "searcher": benchmark.searcher}
 
 
-def _ended(records: Sequence[Record], cell: PreparedStudy) -> list[Record]:
-    return [
-        record
-        for record in records
-        if (record.study, record.stage) == (cell.study.key, "search") and record.status != "killed"
-    ]
-
-
-def _open(
-    records: Sequence[Record], opened: Sequence[Job], cell: PreparedStudy
-) -> tuple[tuple[int, dict[str, Any]], ...]:
-    """Numbers and configurations of trials that have begun and not ended; of those without a file from their
-    records, which say that they were killed."""
-    mine = [record for record in records if (record.study, record.stage) == (cell.study.key, "search")]
-    ended = {record.id for record in mine if record.status != "killed"}
-    found = {record.id: dict(record.config) for record in mine if record.status == "killed"}
-    found |= {job.id: job.config for job in opened if (job.study, job.stage) == (cell.study.key, "search")}
-    return tuple((number_of(name), config) for name, config in sorted(found.items()) if name not in ended)
-
-
 def number_of(job_id: str) -> int:
     """7 of `…/trial-0007`."""
     return int(job_id.rsplit("-", 1)[1])
-
-
-def _plan(
-    cell: PreparedStudy,
-    benchmark: Benchmark,
-    ended: Sequence[Record],
-    opened: tuple[tuple[int, dict[str, Any]], ...],
-    out: Path,
-) -> StudyPlan:
-    study = cell.study
-    names = {"task": study.task.name, "backbone": study.backbone, "method": study.method}
-    return StudyPlan(
-        key=study.key,
-        task=study.task.name,
-        backbone=cell.source,
-        method=study.method,
-        data=str(cell.data),
-        fixed=benchmark.of_trials,
-        space=study.space,
-        first_points=study.space.first_points,
-        num_samples=benchmark.num_samples,
-        seed=benchmark.seed,
-        metric=study.task.metric,
-        epochs=benchmark.epochs,
-        group=group_of(benchmark.scope, family=study.task.family, **names),
-        searcher=benchmark.searcher,
-        scheduler=benchmark.scheduler,
-        siblings=siblings_of(study.space, benchmark.siblings),
-        deterministic=benchmark.deterministic,
-        history=tuple(Past.of(record, study.space.leaves) for record in ended),
-        open=opened,
-        work=cell.work,
-        checkpoints=str(RunFolder(out).checkpoints),
-    )

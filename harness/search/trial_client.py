@@ -16,15 +16,13 @@ from harness.runs.jobs import OPEN, Job, Report
 
 WAIT_S = 10.0
 METRIC, EPOCH, STATE = "objective", "epoch", "state"
-UNDEFINED, UNDEFINED_MIN = -1.0, -1e6
-"""What an undefined evaluation counts as: below any correlation, accuracy or area; above any loss."""
+UNDEFINED, NONE = -1.0, -1e6
+"""What an undefined evaluation counts as, below any correlation, accuracy or area; and the result of no evaluation."""
 
 
-def objective(value: float, mode: str) -> float:
+def objective(value: float) -> float:
     """A metric as the search maximises it."""
-    if not math.isfinite(value):
-        return UNDEFINED if mode == "max" else UNDEFINED_MIN
-    return value if mode == "max" else -value
+    return value if math.isfinite(value) else UNDEFINED
 
 
 @dataclass
@@ -33,7 +31,6 @@ class _Member:
 
     job: Job
     metric: str
-    mode: str
     values: dict[int, float] = field(default_factory=dict)
     number: int = 0
     ended: str | None = None
@@ -42,7 +39,7 @@ class _Member:
         for report in reports:
             self.number = report.number
             if report.status != "failed":
-                self.values[report.epoch] = objective(report.dev.get(self.metric, math.nan), self.mode)
+                self.values[report.epoch] = objective(report.dev.get(self.metric, math.nan))
         if status not in OPEN:
             self.ended = status
 
@@ -51,7 +48,7 @@ class Client(Trainable):
     """One trial. With `reuse_actors`, one client serves many trials, one after the other.
 
     Config: `group` and `number` name the trial; `jobs` holds the fields of a `harness.runs.jobs.Job` for each study
-    of the group, `metrics` and `modes` theirs; `seen` the evaluations of studies whose jobs had ended before;
+    of the group, `metrics` theirs; `seen` the evaluations of studies whose jobs had ended before;
     `order` counts the proposals, for clients do not start in the order in which Tune asks for them; after the
     epochs of `sync_epochs` the jobs wait for each other where they do not all have a slot.
 
@@ -112,13 +109,12 @@ class Client(Trainable):
         }
         self._questions: dict[Any, _Member] = {}
         self._members = []
-        settings = zip(config["jobs"], config["metrics"], config["modes"], strict=True)
-        for job, metric, mode in settings:
-            member = _Member(Job(**job), metric, mode)
+        for job, metric in zip(config["jobs"], config["metrics"], strict=True):
+            member = _Member(Job(**job), metric)
             self._members.append(member)
             if member.job.study in config["seen"]:
                 pairs = config["seen"][member.job.study]
-                member.values = {epoch: objective(value, mode) for epoch, value in pairs}
+                member.values = {epoch: objective(value) for epoch, value in pairs}
                 member.ended = "finished"
 
     def _submit(self) -> None:
@@ -152,7 +148,7 @@ class Client(Trainable):
         ends = [member.ended for member in self._members]
         for state in ("interrupted", "failed"):
             if state in ends:
-                return {METRIC: UNDEFINED_MIN, EPOCH: 0, STATE: state, "done": True}
+                return {METRIC: NONE, EPOCH: 0, STATE: state, "done": True}
         common = set.intersection(*(set(member.values) for member in self._members))
         ahead = sorted(epoch for epoch in common if epoch > self._told)
         last = len(ahead) <= 1
@@ -160,7 +156,7 @@ class Client(Trainable):
             if "stopped" not in ends and None in ends:
                 return None
             ended = "stopped" if "stopped" in ends else "finished"
-            return {METRIC: UNDEFINED_MIN, EPOCH: 0, STATE: ended, "done": True}
+            return {METRIC: NONE, EPOCH: 0, STATE: ended, "done": True}
         self._told = ahead[0]
         mean = math.fsum(member.values[self._told] for member in self._members) / len(self._members)
         done = last and all(end == "finished" for end in ends)

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harness.search.study import StudyPlan
+from harness.search.study import SearchStudy
 
 TUNE_SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -66,7 +66,7 @@ class Tuner:
         rules: Arguments of `harness.search.searcher.GroupSearcher`.
     """
 
-    def __init__(self, plans: Sequence[StudyPlan], rules: dict[str, Any]) -> None:
+    def __init__(self, plans: Sequence[SearchStudy], rules: dict[str, Any]) -> None:
         os.environ.update(TUNE_SETTINGS)
         for name in SECRETS:
             os.environ.pop(name, None)

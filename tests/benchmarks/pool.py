@@ -34,7 +34,7 @@ from harness.pool.local_ray import local_ray  # noqa: E402
 from harness.pool.pool import Pool  # noqa: E402
 from harness.runs.jobs import Event  # noqa: E402
 from harness.search.driver import run_search  # noqa: E402
-from harness.search.study import StudyPlan  # noqa: E402
+from harness.search.study import SearchStudy  # noqa: E402
 from harness.workers.packed_engine import make_engine  # noqa: E402
 from tests.benchmarks.search_rows import Row, tell  # noqa: E402
 from tests.support import toy_engine  # noqa: E402
@@ -42,20 +42,20 @@ from tests.support import toy_engine  # noqa: E402
 CPUS = 2
 
 
-def study(key: str, space: SearchSpace, trials: int, **more: Any) -> StudyPlan:
+def study(key: str, space: SearchSpace, trials: int, **more: Any) -> SearchStudy:
     """Trials of one epoch, so that the scheduler has nothing to stop."""
-    return StudyPlan(
-        key=key, task="toy", method=space.method, space=space, num_samples=trials, seed=0, epochs=1, **more
+    return SearchStudy(
+        key=key, method=space.method, space=space, num_samples=trials, seed=0, epochs=1, **more
     )
 
 
-def toy_study(trials: int) -> StudyPlan:
+def toy_study(trials: int) -> SearchStudy:
     """Trials that do nothing."""
     space = SearchSpace(method="lora", leaves={"quality": Leaf(type="float", low=0, high=1)})
     return study("overhead", space, trials, backbone="none", data="nowhere", fixed={"epochs": 1})
 
 
-def real_study(folder: Path, trials: int) -> StudyPlan:
+def real_study(folder: Path, trials: int) -> SearchStudy:
     """Trials of four steps on a tiny backbone."""
     from harness.data.prepared import prepare
     from harness.data.quickstart import make_backbone, make_data
@@ -137,7 +137,7 @@ def pool_seconds(pool: Pool, trials: int) -> tuple[float, float]:
     return whole / trials, (times[-1] - times[0]) / trials
 
 
-def memory_rows(pool: Pool, plan: StudyPlan, first: int = 10) -> list[Row]:
+def memory_rows(pool: Pool, plan: SearchStudy, first: int = 10) -> list[Row]:
     """Resident set of the driver and of the worker at trial `first` and at the last trial."""
     trials = plan.num_samples
     (worker,) = pool.state()["workers"].values()

@@ -36,19 +36,18 @@ from harness.pool.local_ray import local_ray  # noqa: E402
 from harness.pool.pool import Pool  # noqa: E402
 from harness.runs.jobs import Event  # noqa: E402
 from harness.search.driver import run_search  # noqa: E402
-from harness.search.study import StudyPlan  # noqa: E402
+from harness.search.study import SearchStudy  # noqa: E402
 from tests.benchmarks.search_rows import Row, tell  # noqa: E402
 from tests.support import toy_engine  # noqa: E402
 
 EPOCHS = 4
 
 
-def study(trials: int, seconds: float) -> StudyPlan:
+def study(trials: int, seconds: float) -> SearchStudy:
     """Trials of four epochs that sleep `seconds` in all; none is stopped early."""
     space = SearchSpace(method="lora", leaves={"quality": Leaf(type="float", low=0, high=1)})
-    return StudyPlan(
+    return SearchStudy(
         key="toy|none|lora",
-        task="toy",
         backbone="none",
         method="lora",
         data="nowhere",

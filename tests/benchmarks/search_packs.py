@@ -27,7 +27,7 @@ from harness.config.search_space import Leaf, SearchSpace
 from harness.pool.local_ray import local_ray
 from harness.pool.pool import Pool
 from harness.search.driver import run_search
-from harness.search.study import StudyPlan
+from harness.search.study import SearchStudy
 from harness.workers.packed_engine import make_engine
 from tests.benchmarks.models import TOY
 from tests.benchmarks.search_rows import Row, Say, quiet, tell
@@ -87,9 +87,8 @@ def prepared(folder: Path, source: str, rows: int) -> str:
 def search_seconds(source: str, data: str, trials: int, pack: int) -> tuple[float, dict[str, float]]:
     """(wall seconds of a search in packs of so many, how the worker group's time was used)."""
     rate = Leaf(type="float", low=1e-5, high=1e-3, log=True)
-    plan = StudyPlan(
+    plan = SearchStudy(
         key=f"packs/{pack}",
-        task="quickstart",
         backbone=source,
         method="adalora",
         data=data,

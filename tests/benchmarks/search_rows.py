@@ -13,7 +13,7 @@ from rich.table import Table
 
 from harness.config.search_space import Leaf, SearchSpace
 from harness.runs.jobs import Event
-from harness.search.study import StudyPlan
+from harness.search.study import SearchStudy
 
 Say = Callable[[str], None]
 
@@ -40,11 +40,10 @@ def tell(rows: Sequence[Row], file: Path | None) -> None:
         file.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
 
 
-def toy_study(key: str, trials: int, *, epochs: int = 1, seconds: float = 0.0, **more: Any) -> StudyPlan:
+def toy_study(key: str, trials: int, *, epochs: int = 1, seconds: float = 0.0, **more: Any) -> SearchStudy:
     """Trials of `epochs` reports, each after so many seconds without any work."""
-    return StudyPlan(
+    return SearchStudy(
         key=key,
-        task="toy",
         backbone="none",
         method="lora",
         data="nowhere",

@@ -31,7 +31,7 @@ from harness.data.tasks import TASKS
 from harness.runs.jobs import Job, Report
 from harness.search.schedulers import GroupSchedulers
 from harness.search.searcher import GroupSearcher
-from harness.search.study import StudyPlan
+from harness.search.study import SearchStudy
 from harness.search.trial_client import EPOCH, METRIC, STATE, objective
 from harness.workers.engines import make_engine
 from lingo.backbones import load_backbone
@@ -89,7 +89,7 @@ class Search:
         at_once: Trials that train at a time; a quarter more, at least one, are drawn ahead, as in the product.
     """
 
-    def __init__(self, plan: StudyPlan, counter: Counter, at_once: int) -> None:
+    def __init__(self, plan: SearchStudy, counter: Counter, at_once: int) -> None:
         self._counter, self._at_once = counter, at_once
         spare = max(1, -(-at_once // 4))
         self._searcher = GroupSearcher([plan], groups=1, slots=at_once, spare=spare, limit=at_once)
@@ -126,7 +126,7 @@ class Search:
         self._counter.take(report)
         trial = self._running[report.job]
         result = {
-            METRIC: objective(report.dev.get("mcc", math.nan), "max"),
+            METRIC: objective(report.dev.get("mcc", math.nan)),
             EPOCH: report.epoch,
             STATE: report.status,
         }
@@ -139,11 +139,10 @@ class Search:
         self._engine.release(report.job)
 
 
-def study(setting: Setting, name: str, seed: int, **more: Any) -> StudyPlan:
+def study(setting: Setting, name: str, seed: int, **more: Any) -> SearchStudy:
     """The study that both sides search; the pool knows the jobs of all sides, so each has a name."""
-    return StudyPlan(
+    return SearchStudy(
         key=f"{name}|{TASK}|quickstart-opt|ars",
-        task=TASK,
         backbone=setting.backbone,
         method="ars",
         data=setting.data,
@@ -183,7 +182,7 @@ def _needed(setting: Setting, seed: int, whole: Counter, first: bool, say: Say) 
     quick = Counter(whole.best, whole.samples)
     name = "tpe-first" if first else "tpe"
     plan = study(setting, name, seed, num_samples=TRIALS, siblings=SIBLINGS)
-    plan = replace(plan, first_points=_space().first_points) if first else plan
+    plan = replace(plan, space=_space()) if first else plan
     Search(plan, quick, setting.at_once).run()
     say(
         f"seed {seed}, {'' if first else 'no '}first points: {whole.best:.3f} "

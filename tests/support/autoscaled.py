@@ -97,14 +97,13 @@ def main():
     from harness.pool.pool import Pool
     from harness.pool.ray_session import ray_for
     from harness.search.driver import run_search
-    from harness.search.study import StudyPlan
+    from harness.search.study import SearchStudy
     from tests.support import toy_engine
 
     ray.cloudpickle.register_pickle_by_value(toy_engine)
     space = SearchSpace(method="lora", leaves={"quality": Leaf(type="float", low=0, high=1)})
-    plan = StudyPlan(
+    plan = SearchStudy(
         key="toy|none|lora",
-        task="toy",
         backbone="none",
         method="lora",
         data="nowhere",

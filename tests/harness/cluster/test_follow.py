@@ -75,7 +75,7 @@ def test_news_that_make_no_sense_change_nothing_and_end_nothing(news):
 def played(terminal):
     """A small benchmark's output as its follower's screen shows it, and that output."""
     out, shown = io.StringIO(), io.StringIO()
-    goals = [StudyGoal(key="a|b|c", title="a c", metric="mcc", trials=1, finals=1, epochs=1, work=1.0)]
+    goals = [StudyGoal(key="a|b|c", title="a c", metric="mcc", trials=1, finals=1, epochs=1, cost=1.0)]
     job = Job(id="a/trial-0000", study="a|b|c", stage="search", backbone="b", data="d", config={})
     with Progress(goals, Console(file=out, width=80), every=0.0, wire=True) as progress:
         progress.stage("search")

@@ -30,7 +30,7 @@ from harness.runs.lock import only_driver
 from harness.runs.open_trials import OpenTrials
 from harness.runs.record import Record
 from harness.runs.store import ResultStore
-from harness.search.study import study_plans
+from harness.search.study import SearchStudy
 from tests.support.cells import cell, recording
 from tests.support.task_files import listing, write_task
 
@@ -297,7 +297,10 @@ def test_a_fork_takes_over_the_trials_that_lie_in_its_space(tmp_path):
     found = new.load()
     assert [record.trial for record in found] == [0, 1] and found[1].status == "stopped"
     assert take_over(tmp_path / "old", new, [mine], asked) == [], "once"
-    assert [past.number for past in study_plans([mine], asked, found, tmp_path / "new")[0].history] == [0, 1]
+    assert [past.number for past in SearchStudy.of(mine, asked, found, [], tmp_path / "new").history] == [
+        0,
+        1,
+    ]
 
 
 def test_the_search_is_told_what_ended_and_what_goes_on(tmp_path):
@@ -306,7 +309,7 @@ def test_the_search_is_told_what_ended_and_what_goes_on(tmp_path):
     trials = OpenTrials(tmp_path)
     for number in (0, 3):  # the driver died between the record of 0 and the end of its file
         trials.keep(job(number))
-    (told,) = study_plans([mine], asked, records, tmp_path)
+    told = SearchStudy.of(mine, asked, records, OpenTrials(tmp_path).load(), tmp_path)
     assert [(past.number, past.status) for past in told.history] == [(0, "finished"), (2, "failed")]
     assert [number for number, _ in told.open] == [1, 3]
     assert dict(told.open)[1] == records[1].config and dict(told.open)[3] == job(3).config

@@ -181,7 +181,7 @@ def test_worker_groups_fit_the_machine(machine, groups, cpus):
 
 def goal(**changed):
     values = {"key": "mouse/2|toy|lora", "title": "mouse/2 lora", "metric": "mcc", "trials": 2, "finals": 1}
-    return StudyGoal(**(values | {"epochs": 2, "work": 1.0} | changed))
+    return StudyGoal(**(values | {"epochs": 2, "cost": 1.0} | changed))
 
 
 def test_progress_lines_count_and_estimate():
@@ -232,7 +232,7 @@ def test_the_goal_of_a_run_that_goes_on_counts_its_records():
         method="lora",
         task=SimpleNamespace(name="mouse/2", metric="mcc"),
     )
-    cell = SimpleNamespace(study=study, work=1.0)
+    cell = SimpleNamespace(study=study, cost=1.0)
     benchmark = SimpleNamespace(models=("toy",), num_samples=4, seeds=(0, 1), epochs=2)
 
     def kept(stage, status, seed, *scores):

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from harness.pool.pool import Pool
 from harness.runs.jobs import Event, Job, Report
 from harness.search.driver import run_search
 from harness.search.proposals import Proposals
-from harness.search.study import Past, StudyPlan, TrialOutcome
+from harness.search.study import Past, SearchStudy, TrialOutcome
 from tests.support import toy_engine
 
 QUALITY = SearchSpace(method="lora", leaves={"quality": Leaf(type="float", low=0, high=1)})
@@ -27,18 +28,16 @@ QUALITY = SearchSpace(method="lora", leaves={"quality": Leaf(type="float", low=0
 
 def study(
     key: str, *, space: SearchSpace = QUALITY, num_samples: int = 6, epochs: int = 4, **more: Any
-) -> StudyPlan:
+) -> SearchStudy:
     seconds = more.pop("seconds", 0.0)
     points: Sequence[Mapping[str, Any]] = more.pop("first_points", ())
-    return StudyPlan(
+    return SearchStudy(
         key=key,
-        task="toy",
         backbone="none",
         method=space.method,
         data="nowhere",
         fixed={"epochs": epochs, "seconds": seconds, "warmup_ratio": 0.0, **more.pop("fixed", {})},
-        space=space,
-        first_points=points,
+        space=replace(space, first_points=tuple(points)),
         num_samples=num_samples,
         seed=more.pop("seed", 0),
         epochs=epochs,
@@ -46,7 +45,7 @@ def study(
     )
 
 
-def proposals(*plans: StudyPlan) -> list[Job]:
+def proposals(*plans: SearchStudy) -> list[Job]:
     """The first member's jobs of a group whose every trial gets the same result at once."""
     drawn = Proposals(plans)
     found = []
@@ -241,7 +240,7 @@ def test_a_wide_trial_falls_after_its_first_epochs_where_its_tasks_share_a_slot(
 
 @pytest.mark.ray
 def test_a_task_that_fails_ends_the_trial_on_all_and_more_samples_run_the_difference(pool: Pool) -> None:
-    def wide(task: str, **more: Any) -> StudyPlan:
+    def wide(task: str, **more: Any) -> SearchStudy:
         key = f"fails {task}|b|lora"
         return study(key, epochs=3, scheduler="none", group="fails|b|lora", **more)
 

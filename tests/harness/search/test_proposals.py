@@ -22,7 +22,7 @@ from harness.search.schedulers import (
     sync_epochs,
 )
 from harness.search.searcher import GroupSearcher
-from harness.search.study import Past, StudyPlan
+from harness.search.study import Past, SearchStudy
 from harness.search.trial_client import EPOCH, METRIC, STATE, Client, _Member
 
 RATE = Leaf(type="float", low=1e-5, high=1e-2, log=True)
@@ -45,9 +45,9 @@ COARSE = SearchSpace(
 
 
 def plan(key="t|b|ars", space=ARS, num_samples=8, **more):
-    return StudyPlan(
+    space = replace(space, first_points=tuple(more.pop("first_points", space.first_points)))
+    return SearchStudy(
         key=key,
-        task=key.split("|")[0],
         backbone=more.pop("backbone", "b"),
         method=space.method,
         data="d",
@@ -290,7 +290,7 @@ def client_of(*members):
 
 def member(name, epochs=(), ended=None, status="running"):
     job = Job(id=name, study=name, stage="search", backbone="b", data="d", config={})
-    made = _Member(job, "mcc", "max")
+    made = _Member(job, "mcc")
     reports = [
         Report(job=name, number=epoch, status="running", epoch=epoch, dev={"mcc": value})
         for epoch, value in enumerate(epochs, 1)

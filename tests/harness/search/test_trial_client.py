@@ -42,7 +42,6 @@ def config(number: int, studies: Sequence[str] = ("x", "y"), **more: Any) -> dic
         "order": number,
         "jobs": [asdict(job(study, number)) for study in studies],
         "metrics": ["mcc"] * len(studies),
-        "modes": ["max"] * len(studies),
         "seen": {},
         "sync_epochs": [1, 2],
         **more,
