@@ -52,7 +52,6 @@ METHOD_LOOK = {
 
 OTHERS = [(PURPLE, "P"), (VERMILION, "X"), (FAINT, "*")]
 MARKERS = "osD^vP*X<>"
-HATCHES = ("", "//", "..", "xx", "\\\\", "++", "--")
 LINES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 4)))
 
 DASHES: tuple[Any, ...] = ("--", "-.", (0, (8, 3)), (0, (5, 1, 1, 1, 1, 1)))

@@ -1,7 +1,6 @@
 """What MLflow shows of a whole study: best configuration as it improved, counts, costs, and how it ended."""
 
 import json
-import math
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -105,10 +104,6 @@ def champion(records: Iterable[Record]) -> Record | None:
         for record in records
         if record.stage == "final" and record.status == "finished" and record.facts.get("adapter")
     )
-
-
-def _defined(value: float | None) -> float:
-    return -math.inf if value is None or math.isnan(value) else value
 
 
 def _of(scores: Mapping[str, float], metric: str) -> dict[str, float]:

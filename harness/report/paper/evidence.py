@@ -15,8 +15,6 @@ YEAST = tuple(name for task, name in PAPER_DATASETS.items() if task.startswith("
 PROMOTER = tuple(name for task, name in PAPER_DATASETS.items() if task.startswith("prom/"))
 HUMAN = "Histone"
 OPTS, DNA = ("OPT-125M", "OPT-350M"), ("DNABERT-2", "NT-500M")
-NOMINAL = {"DNABERT-2": 117e6, "NT-500M": 500e6, "OPT-125M": 125e6, "OPT-350M": 350e6}
-"""Sizes that the paper prints for full fine-tuning."""
 
 
 class NotMeasured(Exception):
