@@ -30,7 +30,9 @@ def attach(
 
     Exit code: the benchmark's own, 2 for bad input, 130 when left again.
     """
-    _conduct(lambda control, console: control.attach_to(run, control.Wishes(teardown=teardown), console))
+    _conduct(
+        lambda control, console: control.attach_to(run, control.TeardownOptions(teardown=teardown), console)
+    )
 
 
 @app.command()

@@ -46,10 +46,10 @@ def resume(
                 raise InputError(
                     "`--fork` must be used on this machine or the cluster's head, without --cluster."
                 )
-            from harness.cluster.finish import Wishes
+            from harness.cluster.finish import TeardownOptions
             from harness.cluster.run import run_on_cluster
 
-            return run_on_cluster(benchmark, Wishes(), console)
+            return run_on_cluster(benchmark, TeardownOptions(), console)
         return run_benchmark(benchmark, console, take_from=run if fork else None)
 
     conduct(work, interrupted="Interrupted; what has ended is kept, and the same command goes on from there.")

@@ -47,11 +47,11 @@ def run(
             found = [*error.problems, *_of_the_cluster(options, dry_run)]
             raise InputError(dict.fromkeys(found)) from None
         if not joins(benchmark.cluster):
-            from harness.cluster.finish import Wishes
+            from harness.cluster.finish import TeardownOptions
             from harness.cluster.run import run_on_cluster
 
-            wishes = Wishes(dry_run=dry_run, yes=yes, teardown=teardown)
-            return run_on_cluster(benchmark, wishes, console)
+            asked = TeardownOptions(dry_run=dry_run, yes=yes, teardown=teardown)
+            return run_on_cluster(benchmark, asked, console)
         if dry_run:
             raise InputError(
                 "`--dry-run` goes with a `--cluster` that is started; here `plan` says what would run."
@@ -70,9 +70,9 @@ def _of_the_cluster(options: dict[str, Any], dry_run: bool) -> list[str]:
     cluster = options.get("cluster")
     if cluster is None or joins(cluster):
         return []
-    from harness.cluster.preview import look_at
+    from harness.cluster.preview import inspect_cluster
 
-    place = look_at(
+    place = inspect_cluster(
         cluster,
         storage_path=options.get("storage_path"),
         dry_run=dry_run or "://" in cluster,  # whoever shows no token yet is not asked

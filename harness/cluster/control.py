@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from harness.cluster.finish import DETACHED, Wishes, conclude, teardown
+from harness.cluster.finish import DETACHED, TeardownOptions, conclude, teardown
 from harness.cluster.follow import attach, board_of, plain
 from harness.cluster.session import Session, connection, load_session, use_token
 from harness.cluster.spending import spending
@@ -38,9 +38,9 @@ def _told(work: Callable[[], int]) -> int:
         raise InputError(words(error, 300)) from None
 
 
-def attach_to(out: Path, wishes: Wishes, console: Console) -> int:
+def attach_to(out: Path, options: TeardownOptions, console: Console) -> int:
     """`attach`, by the output folder."""
-    return _told(lambda: attach(_running(out), wishes, console))
+    return _told(lambda: attach(_running(out), options, console))
 
 
 def show_status(out: Path, console: Console) -> int:
@@ -97,7 +97,7 @@ def stop_run(out: Path, wish: bool | None, console: Console) -> int:
                     console.print("Stopping the benchmark; what has ended is kept.")
                     jobs.stop(session.job)
                     ending = jobs.wait(session.job)
-            code = conclude(session, ending, Wishes(teardown=wish), console, all_the_same=True)
+            code = conclude(session, ending, TeardownOptions(teardown=wish), console, all_the_same=True)
             return 0 if code in (0, DETACHED) else code
     except (InputError, ShellError, RuntimeError, OSError) as error:
         console.print(f"[yellow]{escape(str(error))}[/]", soft_wrap=True)

@@ -20,7 +20,7 @@ DETACHED = 130
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wishes:
+class TeardownOptions:
     """What the user wants done without being asked.
 
     Attributes:
@@ -36,7 +36,12 @@ class Wishes:
 
 
 def conclude(
-    session: Session, ending: Ending, wishes: Wishes, console: Console, *, all_the_same: bool = False
+    session: Session,
+    ending: Ending,
+    options: TeardownOptions,
+    console: Console,
+    *,
+    all_the_same: bool = False,
 ) -> int:
     """Bring results home, say what was spent, and take the cluster down if that is wished; the exit code.
 
@@ -51,7 +56,7 @@ def conclude(
     if session.file:
         console.print(spent(session), soft_wrap=True)
         if home or all_the_same:
-            return teardown(session, wishes.teardown, console, home=home) or (code if home else 1)
+            return teardown(session, options.teardown, console, home=home) or (code if home else 1)
         console.print("The cluster is not taken down: only it has the results. Once it can be reached again:")
         for what, line in (
             ("try again", command("attach", session.out)),

@@ -8,7 +8,7 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.markup import escape
 
-from harness.cluster.finish import DETACHED, Wishes, conclude
+from harness.cluster.finish import DETACHED, TeardownOptions, conclude
 from harness.cluster.jobs_api import Ending, JobLost
 from harness.cluster.session import DASHBOARD, MLFLOW, Session, connection, token_path
 from harness.cluster.ssh import ShellError
@@ -22,7 +22,7 @@ AWAY_S = 900.0
 AGAIN_S = 5.0
 
 
-def attach(session: Session, wishes: Wishes, console: Console) -> int:
+def attach(session: Session, options: TeardownOptions, console: Console) -> int:
     """Follow a submitted benchmark to its end, then bring it home. Ctrl-C leaves it running.
 
     Returns:
@@ -35,7 +35,7 @@ def attach(session: Session, wishes: Wishes, console: Console) -> int:
             console.print(f"[yellow]{escape(str(reason))}[/]", soft_wrap=True)
         say_how_to_come_back(session, console)
         return DETACHED
-    return conclude(session, ending, wishes, console)
+    return conclude(session, ending, options, console)
 
 
 def say_how_to_come_back(session: Session, console: Console) -> None:

@@ -36,7 +36,7 @@ def ray_up(cluster: ClusterFile, config: dict[str, Any], session: Session, say: 
     """Start the cluster, or bring a running one of the same name up to date.
 
     Args:
-        config: Of `settled`.
+        config: Of `resolve`.
 
     Raises:
         InputError: with the launcher's last words, when it fails; machines may have been started by then.
@@ -77,7 +77,7 @@ def environment(provider: str) -> dict[str, str]:
     return own | ({"RAY_UP_enable_autoscaler_v2": "0"} if provider == "local" else {})
 
 
-def settled(cluster: ClusterFile, say: Say) -> dict[str, Any]:
+def resolve(cluster: ClusterFile, say: Say) -> dict[str, Any]:
     """The file's configuration with paths that mean the same everywhere, and its provider prepared.
 
     Raises:

@@ -51,7 +51,7 @@ def check(benchmark: Benchmark, *, dry_run: bool) -> Checked:
     Raises:
         InputError: with every problem.
     """
-    place = look_at(
+    place = inspect_cluster(
         benchmark.cluster or "",
         storage_path=benchmark.storage_path,
         dry_run=dry_run,
@@ -88,7 +88,7 @@ class Place:
     notes: list[str]
 
 
-def look_at(
+def inspect_cluster(
     cluster: str,
     *,
     storage_path: str | None = None,

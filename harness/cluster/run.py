@@ -12,10 +12,10 @@ from rich.markup import escape
 
 from harness.cluster.download import bring_back
 from harness.cluster.file import ClusterFile, with_price
-from harness.cluster.finish import Wishes, agreed, still_up, teardown
+from harness.cluster.finish import TeardownOptions, agreed, still_up, teardown
 from harness.cluster.follow import attach
 from harness.cluster.jobs_api import Jobs
-from harness.cluster.launch import Say, ray_up, settled, started_with
+from harness.cluster.launch import Say, ray_up, resolve, started_with
 from harness.cluster.preview import check, folder_name, show_plan
 from harness.cluster.session import FILE, Session, connection, load_session, use_token
 from harness.cluster.ssh import ShellError
@@ -31,7 +31,7 @@ NODES_S = 600.0
 """How long the machines that a file always keeps may take until they are part of the cluster."""
 
 
-def run_on_cluster(benchmark: Benchmark, wishes: Wishes, console: Console) -> int:
+def run_on_cluster(benchmark: Benchmark, options: TeardownOptions, console: Console) -> int:
     """Run a benchmark on the cluster that its `cluster` names, from the checks to the results here.
 
     Returns:
@@ -41,35 +41,37 @@ def run_on_cluster(benchmark: Benchmark, wishes: Wishes, console: Console) -> in
         InputError: with every problem, before any machine is started.
     """
     assert benchmark.cluster is not None
-    if not wishes.dry_run:
+    if not options.dry_run:
         use_token(of_its_own=JOBS.fullmatch(benchmark.cluster) is not None)
     with suppress(InputError):  # a price that is missing is told with all other problems
         benchmark = with_price(benchmark)
-    checked = check(benchmark, dry_run=wishes.dry_run)
+    checked = check(benchmark, dry_run=options.dry_run)
     show_plan(checked, benchmark, console)
-    if wishes.dry_run:
+    if options.dry_run:
         return 0
     if (checked.out / FILE).is_file() and load_session(checked.out).job:
         session = _again(checked.out, console)
         if session is not None:
-            return attach(session, wishes, console)
-    if not wishes.yes and not agreed("Start?", console):
+            return attach(session, options, console)
+    if not options.yes and not agreed("Start?", console):
         console.print("Nothing was started; --yes starts without asking.")
         return NOT_STARTED
     if checked.file is None:
         session = Session(out=checked.out, address=str(benchmark.cluster), folder=checked.folder).save()
-        return attach(_submit(session, benchmark, console), wishes, console)
-    return _start(checked.file, checked.out, benchmark, wishes, console)
+        return attach(_submit(session, benchmark, console), options, console)
+    return _start(checked.file, checked.out, benchmark, options, console)
 
 
-def _start(file: ClusterFile, out: Path, benchmark: Benchmark, wishes: Wishes, console: Console) -> int:
+def _start(
+    file: ClusterFile, out: Path, benchmark: Benchmark, options: TeardownOptions, console: Console
+) -> int:
     """From the first machine on a failure says that machines may be running, and offers to end them."""
     begun = time.monotonic()
 
     def say(line: str) -> None:
         console.print(f"{duration(time.monotonic() - begun):>8}  {escape(line)}", soft_wrap=True)
 
-    config = settled(file, say)
+    config = resolve(file, say)
     before = load_session(out) if (out / FILE).is_file() else None
     session, fresh = _session(file, before, out, benchmark)
     try:
@@ -79,12 +81,12 @@ def _start(file: ClusterFile, out: Path, benchmark: Benchmark, wishes: Wishes, c
         for line in error.problems if isinstance(error, InputError) else [str(error)]:
             console.print(f"[bold red]{escape(line)}[/]", soft_wrap=True)
         # what was up before may hold results of an earlier run, so nobody there means to leave it
-        undone = teardown(load_session(out), wishes.teardown, console, nobody=fresh)
+        undone = teardown(load_session(out), options.teardown, console, nobody=fresh)
         return max(1, undone)
     except BaseException:
         console.print(still_up(out), soft_wrap=True)
         raise
-    return attach(session, wishes, console)
+    return attach(session, options, console)
 
 
 def _again(out: Path, console: Console) -> Session | None:

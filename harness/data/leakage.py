@@ -107,10 +107,10 @@ def audited(
     Raises:
         InputError: If no training row would be left.
     """
-    return settled(name, splits, marks, audit(splits), kept_for_training(splits) if drop else None)
+    return resolve(name, splits, marks, audit(splits), kept_for_training(splits) if drop else None)
 
 
-def settled(
+def resolve(
     name: str,
     splits: Mapping[str, Rows],
     marks: dict[str, str],

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.data.labelled_files import Rows
-from harness.data.leakage import Across, Leaks, Within, settled
+from harness.data.leakage import Across, Leaks, Within, resolve
 from harness.data.packed import PackedSequences
 from harness.data.two_bit import Bytes
 
@@ -40,7 +40,7 @@ def packed_audit(
         held = np.concatenate([hashes[split][0] for split in splits if split != "train"])
         own, turned = hashes["train"]
         kept = np.flatnonzero(~(np.isin(own, held) | np.isin(turned, held)))
-    return settled(name, splits, marks, Leaks(within=within, across=across), kept)
+    return resolve(name, splits, marks, Leaks(within=within, across=across), kept)
 
 
 def _hashes(rows: Rows) -> tuple[Hashes, Hashes]:

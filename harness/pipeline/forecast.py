@@ -19,7 +19,7 @@ from harness.config.studies import (
 )
 from harness.core.errors import InputError
 from harness.data.find_tasks import find_task
-from harness.pipeline.forecast_inputs import Data, Model, find_model, look_at
+from harness.pipeline.forecast_inputs import Data, Model, find_model, inspect_data
 from lingo.families import known_model
 from lingo.flops import Shape, step_flops
 from lingo.methods import METHODS
@@ -107,7 +107,7 @@ def forecast(benchmark: Benchmark) -> Forecast:
     files = space_files(benchmark, refused)
     if refused:
         raise InputError(refused)
-    data = tuple(look_at(find_task(name), benchmark) for name in benchmark.tasks)
+    data = tuple(inspect_data(find_task(name), benchmark) for name in benchmark.tasks)
     models = tuple(find_model(name) for name in benchmark.models if name != NO_BACKBONE)
     problems = [line for found in data for line in found.problems]
     problems += [line for model in models for line in model.problems]

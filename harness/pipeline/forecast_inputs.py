@@ -62,7 +62,7 @@ class Model:
     problems: tuple[str, ...] = ()
 
 
-def look_at(row: TaskRow, benchmark: Benchmark) -> Data:
+def inspect_data(row: TaskRow, benchmark: Benchmark) -> Data:
     """A task's data: here, missing (then with the published counts) or bad."""
     if row.generated:
         from harness.data.quickstart import ROWS

@@ -280,7 +280,7 @@ class JobSource(JobState):
         del self._groups[update.group]
         await self._notify()
 
-    async def suspect(self, group: str, error: str) -> None:
+    async def probable_cause(self, group: str, error: str) -> None:
         """What to name as the reason if this incarnation of the group ends now."""
         if group in self._groups:
             self._groups[group].suspicion = error

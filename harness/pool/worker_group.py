@@ -215,7 +215,7 @@ class Group:
 
     Args:
         crashed: Tells the job source, once for all ranks, that training raised; `None` on ranks above 0.
-        suspect: Tells the job source what may be the reason if this incarnation ends now.
+        probable_cause: Tells the job source what may be the reason if this incarnation ends now.
     """
 
     def __init__(
@@ -224,10 +224,10 @@ class Group:
         shared: Shared,
         link: Link | None,
         crashed: Callable[[str], None] | None,
-        suspect: Callable[[str], None],
+        probable_cause: Callable[[str], None],
     ) -> None:
         self._engine, self._shared, self._link = engine, shared, link
-        self._crashed, self._suspect = crashed, suspect
+        self._crashed, self._probable_cause = crashed, probable_cause
         self._held: dict[str, Job] = {}
         self._waiting: dict[str, int] = {}
         self._ended: deque[Job] = deque(maxlen=ENDED)
@@ -294,7 +294,7 @@ class Group:
         except Exception as problem:
             line = one_line(problem)
             if isinstance(self._shared, Together) and not isinstance(problem, WorkerFailed):
-                self._suspect(line)
+                self._probable_cause(line)
                 if "OutOfMemory" in type(problem).__name__:
                     raise EngineCrashed(line) from problem  # the other ranks wait in a reduction
             return line
@@ -352,8 +352,8 @@ def _serve(
     link = crashed = None
     stop = threading.Event()
 
-    def suspect(line: str) -> None:
-        source.suspect.remote(name, line)
+    def probable_cause(line: str) -> None:
+        source.probable_cause.remote(name, line)
 
     nodes = shared.nodes(ray.get_runtime_context().get_node_id())
     if rank == 0:
@@ -374,7 +374,7 @@ def _serve(
             target=_heartbeat, args=(source, name, incarnation, stop), name="heartbeat", daemon=True
         ).start()
     try:
-        Group(engine, shared, link, crashed, suspect).run()
+        Group(engine, shared, link, crashed, probable_cause).run()
     finally:
         stop.set()
 

@@ -87,7 +87,7 @@ class Proposals:
     def ready(self) -> bool:
         """Whether the next trial can be proposed. In a deterministic search one that is drawn from the scores of
         others waits until all that are to enter have ended: those up to `LAG` trials before it."""
-        if not self._plan.deterministic or self._next_is_open() or self._settled_alone(self._fresh[0]):
+        if not self._plan.deterministic or self._next_is_open() or self._fixed_by_number(self._fresh[0]):
             return True
         return all(number in self._pasts for number in range(self._fresh[0] - LAG + 1))
 
@@ -105,7 +105,7 @@ class Proposals:
         number = self._fresh.pop(0)
         if self._plan.deterministic:
             self._forget_after(number - LAG)
-        values = self._ask(number, self._settled(number))
+        values = self._ask(number, self._fixed(number))
         return Proposal(number=number, jobs=[self._job(plan, number, values) for plan in self._members])
 
     def _next_is_open(self) -> bool:
@@ -114,7 +114,7 @@ class Proposals:
             return bool(self._open)
         return self._open[0].number < self._fresh[0]
 
-    def _settled_alone(self, number: int) -> bool:
+    def _fixed_by_number(self, number: int) -> bool:
         """Whether a trial's settings follow from its number alone."""
         return self._plan.searcher != "tpe" or number < len(self._points) + startup_trials(
             self._plan.num_samples
@@ -163,7 +163,7 @@ class Proposals:
         else:
             self._study.tell(trial, state=TrialState.FAIL)
 
-    def _settled(self, number: int) -> Mapping[str, Any]:
+    def _fixed(self, number: int) -> Mapping[str, Any]:
         """The settings of a trial that are not drawn: all of a first point and of the even start, a sibling's
         shared ones."""
         if number < len(self._points):
@@ -184,9 +184,9 @@ class Proposals:
         family = [values for values in self._values.values() if _shared(values) == shared]
         return shared if len(family) < self._siblings else {}
 
-    def _ask(self, number: int, settled: Mapping[str, Any]) -> Mapping[str, Any]:
-        if settled:
-            self._study.enqueue_trial(dict(settled))
+    def _ask(self, number: int, fixed: Mapping[str, Any]) -> Mapping[str, Any]:
+        if fixed:
+            self._study.enqueue_trial(dict(fixed))
         self._sampler.begin(self._plan.seed, f"{self._plan.search_group}|{number}")
         self._asked[number] = trial = self._study.ask()
         self._values[number] = self._space.suggest(trial)

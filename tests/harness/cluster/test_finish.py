@@ -15,7 +15,7 @@ from rich.console import Console
 
 from harness.cluster import finish, launch, results_archive, spending
 from harness.cluster.download import bring_back, differing
-from harness.cluster.finish import Wishes, agreed, conclude, teardown
+from harness.cluster.finish import TeardownOptions, agreed, conclude, teardown
 from harness.cluster.jobs_api import Ending, NodeRow
 from harness.cluster.session import Session, load_session
 from harness.core.errors import InputError
@@ -94,7 +94,7 @@ def test_who_is_asked(answer, text, terminal, default, nobody, agrees):
 def test_with_nobody_to_ask_the_cluster_goes_once_the_results_are_home(cloud, answer):
     answer("")
     there = cloud()
-    assert conclude(there.session, DONE, Wishes(), there.console) == 0
+    assert conclude(there.session, DONE, TeardownOptions(), there.console) == 0
     assert there.downs == 1 and "12 files are home" in there.said and "nothing of it is left" in there.said
     assert "at most $" in there.said
     assert load_session(there.session.out).host == "" and load_session(there.session.out).file == ""
@@ -104,7 +104,7 @@ def test_with_nobody_to_ask_the_cluster_goes_once_the_results_are_home(cloud, an
 def test_results_that_are_not_home_are_not_taken_down_with_it(cloud, answer, wish):
     answer("y\n")
     there = cloud(lost=True)
-    assert conclude(there.session, DONE, Wishes(teardown=wish), there.console) == 1
+    assert conclude(there.session, DONE, TeardownOptions(teardown=wish), there.console) == 1
     assert there.downs == 0 and "the line is down" in there.said and "only it has the results" in there.said
     assert (
         f"attach {there.session.out}" in there.said and f"stop {there.session.out} --teardown" in there.said
@@ -115,21 +115,23 @@ def test_results_that_are_not_home_are_not_taken_down_with_it(cloud, answer, wis
 def test_stop_takes_them_down_if_the_user_says_so(cloud, answer, wish, text, downs):
     answer(text)
     there = cloud(lost=True)
-    assert conclude(there.session, DONE, Wishes(teardown=wish), there.console, all_the_same=True) == 1
+    assert (
+        conclude(there.session, DONE, TeardownOptions(teardown=wish), there.console, all_the_same=True) == 1
+    )
     assert there.downs == downs
 
 
 def test_kept_when_told_so_with_the_way_to_end_it(cloud, answer):
     answer("")
     there = cloud()
-    assert conclude(there.session, DONE, Wishes(teardown=False), there.console) == 0
+    assert conclude(there.session, DONE, TeardownOptions(teardown=False), there.console) == 0
     assert there.downs == 0 and f"stop {there.session.out} --teardown" in there.said
     assert load_session(there.session.out).host == "10.0.0.1"
 
 
 def test_what_is_left_is_named_and_remembered(cloud):
     there = cloud(left=["machine i-1 is still there: end it in the provider's console."])
-    assert conclude(there.session, DONE, Wishes(teardown=True), there.console) == 1
+    assert conclude(there.session, DONE, TeardownOptions(teardown=True), there.console) == 1
     assert "machine i-1" in there.said and "stop" in there.said and "nothing of it is left" not in there.said
     assert load_session(there.session.out).file == "c.yaml"
 
@@ -143,7 +145,9 @@ def test_ctrl_c_while_it_is_taken_down(cloud):
 
 def test_a_failed_job_keeps_its_exit_code_through_the_teardown(cloud):
     there = cloud()
-    assert conclude(there.session, Ending("FAILED", 3, ""), Wishes(teardown=True), there.console) == 3
+    assert (
+        conclude(there.session, Ending("FAILED", 3, ""), TeardownOptions(teardown=True), there.console) == 3
+    )
     assert "The job ended as FAILED" in there.said and there.downs == 1
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from harness.cluster import follow as following
-from harness.cluster.finish import Wishes
+from harness.cluster.finish import TeardownOptions
 from harness.cluster.follow import Screen, board_of, plain
 from harness.cluster.jobs_api import Ending, JobLost, Jobs
 from harness.cluster.session import Session
@@ -153,7 +153,7 @@ def test_a_cluster_that_stays_away_is_left_with_how_to_come_back(monkeypatch, tm
     Broken(monkeypatch, *[ShellError("no tunnel")] * 1000)
     text = io.StringIO()
     session = Session(out=tmp_path / "my run", job="j", provider="aws", file="c.yaml")
-    code = following.attach(session, Wishes(), Console(file=text, width=200))
+    code = following.attach(session, TeardownOptions(), Console(file=text, width=200))
     assert code == 130 and "does not answer any more (no tunnel)" in text.getvalue()
     assert f"python run_benchmark.py attach '{tmp_path}/my run'" in text.getvalue()
     assert "cost money" in text.getvalue()

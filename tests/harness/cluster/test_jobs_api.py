@@ -12,7 +12,7 @@ from rich.console import Console
 from harness.cluster import control
 from harness.cluster.file import read_cluster
 from harness.cluster.jobs_api import refuse_open, word
-from harness.cluster.launch import settled
+from harness.cluster.launch import resolve
 from harness.cluster.run import failures
 from harness.cluster.session import Session, load_session, use_token
 from harness.cluster.spending import spending
@@ -144,7 +144,7 @@ def test_machines_get_the_token_that_this_account_shows(tmp_path, monkeypatch):
     assert os.environ["RAY_AUTH_TOKEN"] == "2" * 64  # of a cluster that was there already
     use_token()
     assert "RAY_AUTH_TOKEN" not in os.environ and os.environ["RAY_AUTH_MODE"] == "token"
-    mounts = settled(file, lambda line: None)["file_mounts"]
+    mounts = resolve(file, lambda line: None)["file_mounts"]
     assert mounts["~/.ray/auth_token"] == str(tmp_path / "token")
     assert (tmp_path / "token").stat().st_mode & 0o777 == 0o600
 

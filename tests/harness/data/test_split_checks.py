@@ -18,8 +18,8 @@ from harness.data.own_data import read_own
 from harness.data.prepared import prepare
 from harness.data.sources import label_notes, training_rows
 from harness.data.split_checks import look_at_labels
-from harness.pipeline.forecast_inputs import look_at
-from harness.pipeline.prepare import Tokens, prepare_cells
+from harness.pipeline.forecast_inputs import inspect_data
+from harness.pipeline.prepare import Tokens, prepare_studies
 from harness.pipeline.run import _say_what
 from tests.harness.data.test_own_data import classes, dna, numbers, several, write
 from tests.harness.data.test_prepared import ROW, letters_tokenizer, make, write_task
@@ -178,7 +178,7 @@ def test_the_backbone_with_such_a_tokenizer_is_named(tmp_path):
         language=False,
     )
     with pytest.raises(InputError, match="the tokenizer of quickstart-opt must tell sequences apart"):
-        prepare_cells(plan(benchmark), {"quickstart-opt": tokens}, lambda line: None)
+        prepare_studies(plan(benchmark), {"quickstart-opt": tokens}, lambda line: None)
 
 
 @pytest.mark.parametrize(
@@ -261,4 +261,4 @@ def test_the_plan_tells_of_a_test_split_of_one_class(tmp_path):
     )
     checked = plan(asked)
     assert len(checked.notes) == 1 and "mcc will be undefined on test" in checked.notes[0]
-    assert look_at(find_task(str(tmp_path)), asked).notes == checked.warnings
+    assert inspect_data(find_task(str(tmp_path)), asked).notes == checked.warnings

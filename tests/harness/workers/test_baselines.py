@@ -11,7 +11,7 @@ from harness.config.studies import plan
 from harness.core.errors import InputError
 from harness.data.prepared import open_prepared
 from harness.data.quickstart import make_backbone
-from harness.pipeline.prepare import BARE, Tokens, _prompted, prepare_cells, read_backbones
+from harness.pipeline.prepare import BARE, Tokens, _prompted, prepare_studies, read_backbones
 from lingo.methods import DEFAULT_METHODS, METHODS
 from lingo.nucleotides import reads_language
 
@@ -57,7 +57,7 @@ def test_a_baseline_reads_bases_whatever_the_benchmark_asks_of_tokens(tmp_path: 
     )
     folder = make_backbone(tmp_path / "model")
     backbones = {TINY_MODEL: read_backbones([str(folder)])[str(folder)]}
-    lora, cnn, counts = prepare_cells(found, backbones, lambda line: None)
+    lora, cnn, counts = prepare_studies(found, backbones, lambda line: None)
     assert cnn.data == counts.data != lora.data
     assert [cell.facts["tokenization"] for cell in (lora, cnn, counts)] == ["kmer", "bases", "bases"]
     assert lora.tokens <= 16 < 60 == cnn.tokens
