@@ -109,7 +109,7 @@ def _load(
             raise
         raise AdapterError(
             f"{facts.folder}: its backbone {facts.backbone} (digest {facts.digest[:12]}) cannot be loaded from "
-            f"{facts.source}; say where it is with --backbone FOLDER ({'; '.join(error.problems)})"
+            f"{facts.source}; give its location with --backbone FOLDER ({'; '.join(error.problems)})"
         ) from None
     except ValueError as error:
         raise AdapterError(

@@ -1,1 +1,1 @@
-"""A benchmark on a cluster: machines up, the job there, results back."""
+"""A benchmark on a cluster: starting machines, running the job there, downloading results."""

@@ -1,4 +1,4 @@
-"""Back to a benchmark on a cluster: attach, status, logs, stop."""
+"""Commands on a benchmark running on a cluster: attach, status, logs, stop."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,22 +16,22 @@ from harness.core.wording import words
 
 
 def _running(out: Path) -> Session:
-    """The session of a benchmark that was submitted.
+    """The session of a submitted benchmark.
 
     Raises:
-        InputError: If there is none, or its cluster is down.
+        InputError: If there is none, or its cluster is terminated.
     """
     session = load_session(out)
     use_token(of_its_own=bool(session.address))
     if not session.job:
         raise InputError(f"{out}: was not submitted to its cluster: run the same command again.")
     if not session.host and not session.address:
-        raise InputError(f"{out}: its cluster was taken down; its results are in this folder.")
+        raise InputError(f"{out}: its cluster was terminated; its results are in this folder.")
     return session
 
 
 def _told(work: Callable[[], int]) -> int:
-    """What other hosts refuse is told as bad input is: in one line."""
+    """Report errors of other hosts like invalid input, in one line."""
     try:
         return work()
     except (ShellError, RuntimeError, OSError) as error:
@@ -44,7 +44,7 @@ def attach_to(out: Path, options: TeardownOptions, console: Console) -> int:
 
 
 def show_status(out: Path, console: Console) -> int:
-    """Print a benchmark's state; 1 when it failed."""
+    """Print the state of a benchmark; returns 1 if it failed."""
 
     def look() -> int:
         session = _running(out)
@@ -68,7 +68,7 @@ def show_status(out: Path, console: Console) -> int:
 
 
 def show_logs(out: Path, last: int, console: Console) -> int:
-    """Print what a benchmark has printed."""
+    """Print the log of a benchmark."""
 
     def look() -> int:
         session = _running(out)
@@ -82,19 +82,19 @@ def show_logs(out: Path, last: int, console: Console) -> int:
 
 
 def stop_run(out: Path, wish: bool | None, console: Console) -> int:
-    """End the benchmark if it runs, bring home what there is, take the cluster down if that is wished."""
+    """Stop the benchmark if it is running, download its results, and terminate the cluster if requested."""
     session = load_session(out)
     use_token(of_its_own=bool(session.address))
     if not session.host and not session.address:
-        if session.file:  # machines were asked for, and the head never answered
+        if session.file:  # machines were requested, but the head never answered
             return teardown(session, wish, console)
-        raise InputError(f"{out}: its cluster was taken down already.")
+        raise InputError(f"{out}: its cluster is already terminated.")
     try:
         if session.job:
             with connection(session) as (jobs, _):
                 ending = jobs.ending(session.job)
                 if ending is None:
-                    console.print("Stopping the benchmark; what has ended is kept.")
+                    console.print("Stopping the benchmark; finished trials are kept.")
                     jobs.stop(session.job)
                     ending = jobs.wait(session.job)
             code = conclude(session, ending, TeardownOptions(teardown=wish), console, all_the_same=True)

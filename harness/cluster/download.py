@@ -1,4 +1,4 @@
-"""The way home: an output folder from the head to here, every file compared by its digest."""
+"""Download of the output folder from the head, with every file verified by its digest."""
 
 import shlex
 import sqlite3
@@ -17,10 +17,10 @@ from lingo.text_files import file_digest
 
 
 def bring_home(session: Session) -> int:
-    """Copy the output folder of the head into the session's; how many files it has.
+    """Copy the output folder from the head into the session's; returns the number of files.
 
     Raises:
-        InputError: If a file did not arrive as it is there; the head still has it.
+        InputError: If a file differs from the head's copy, which still exists.
     """
     session.remote.pull(session.folder, session.out, exclude=[f"/{name}" for name in NOT_DOWNLOADED])
     there = manifest(session)
@@ -30,10 +30,10 @@ def bring_home(session: Session) -> int:
 
 
 def bring_parcel(session: Session, jobs: Jobs) -> int | None:
-    """The same from a cluster that was there already, through its Jobs API; `None` where that is too much for it.
+    """The same from an existing cluster, through its Jobs API; `None` if the results are too large for it.
 
     Raises:
-        InputError: If a file did not arrive as it is there.
+        InputError: If a file differs from the head's copy.
     """
     arguments = ["-m", "harness.cluster.results_archive", session.folder]
     told, text = jobs.answer(arguments, name="results", timeout=600)
@@ -46,9 +46,10 @@ def bring_parcel(session: Session, jobs: Jobs) -> int | None:
 
 
 def bring_back(session: Session) -> bool:
-    """Give a new head what an earlier one has sent home, so that the benchmark goes on from there; whether it did.
+    """Upload the results downloaded from an earlier head, so that the benchmark continues from them; returns whether it
+    did.
 
-    A head that has something of this benchmark keeps it.
+    A head that already has files of this benchmark keeps them.
     """
     if not RunFolder(session.out).benchmark.is_file():
         return False
@@ -69,7 +70,7 @@ def bring_back(session: Session) -> bool:
 
 
 def manifest(session: Session) -> dict[str, str]:
-    """sha256 of every file on the head that comes home, by its path."""
+    """sha256 of every file to be downloaded from the head, by path."""
     skip = " ".join(f"-path {shlex.quote('./' + name)} -prune -o" for name in NOT_DOWNLOADED)
     line = f"cd {shlex.quote(session.folder)} && find . {skip} -type f -exec sha256sum {{}} +"
     rows = (row.split("  ", 1) for row in session.remote.run(line, timeout=1800).splitlines())
@@ -79,12 +80,12 @@ def manifest(session: Session) -> dict[str, str]:
 def _compare(there: Mapping[str, str], folder: Path) -> None:
     if wrong := differing(there, folder):
         raise InputError(
-            [f"{folder / name}: differs from the head's copy; bring it home again." for name in wrong[:20]]
+            [f"{folder / name}: differs from the copy on the head; download it again." for name in wrong[:20]]
         )
 
 
 def differing(there: Mapping[str, str], folder: Path) -> list[str]:
-    """Files that are not here as they are there."""
+    """Files that differ from the copies on the head."""
     wrong = []
     for name, digest in sorted(there.items()):
         try:

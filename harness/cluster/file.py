@@ -1,4 +1,4 @@
-"""Cluster files: read, checked against Ray's own schema and this project's rules of safety, priced."""
+"""Cluster files: reading, checks against Ray's schema and this project's security rules, prices."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from harness.core.paths import ROOT
 from lingo.text_files import read_text
 
 MOST_WORKERS = 2
-"""Workers that Ray allows where a file says nothing."""
+"""Ray's default number of workers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +30,10 @@ class NodeKind:
     """One node type of a cluster file.
 
     Attributes:
-        most: How many of them the file allows.
-        instance: The provider's name of the machine; empty for machines of one's own.
-        spot: Whether it can be taken away at any time, at a lower price.
-        price: Of an hour, in US dollars; `None` when it is not in `prices.yaml`.
+        most: Maximum number in the file.
+        instance: The provider's name of the machine type; empty for your own machines.
+        spot: Whether it is a spot machine, which can be reclaimed at any time.
+        price: US dollars per hour; `None` if not in `prices.yaml`.
     """
 
     name: str
@@ -45,10 +45,10 @@ class NodeKind:
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterFile:
-    """A cluster file that Ray takes.
+    """A valid cluster file.
 
     Attributes:
-        config: The file as it is written.
+        config: Contents of the file.
         kinds: Its node types, the head's first.
     """
 
@@ -66,21 +66,21 @@ class ClusterFile:
 
     @property
     def workers(self) -> int:
-        """Most workers at a time."""
+        """Maximum number of workers."""
         if self.provider == "local":
             return len(self.config["provider"].get("worker_ips", ()))
         return int(self.config.get("max_workers", MOST_WORKERS))
 
     @property
     def always(self) -> int:
-        """Machines that run even without work: the head, and the least number of each kind of worker."""
+        """Machines that run even when idle: the head, and the minimum number of each worker type."""
         if self.provider == "local":
             return self.workers + 1
         types: dict[str, Any] = self.config["available_node_types"]
         return 1 + sum(int(row.get("min_workers", 0)) for row in types.values())
 
     def unpriced(self) -> list[str]:
-        """Machines that `prices.yaml` does not price, as it would name them."""
+        """Machine types without a price in `prices.yaml`, under the names used there."""
         names = [
             f"{kind.instance} spot" if kind.spot else kind.instance
             for kind in self.kinds
@@ -89,7 +89,7 @@ class ClusterFile:
         return list(dict.fromkeys(names))
 
     def ceiling(self) -> float | None:
-        """Most that an hour can cost: the head and as many of the dearest workers as may run."""
+        """Maximum cost per hour: the head and the maximum number of the most expensive workers."""
         if self.provider == "local":
             return 0.0
         head, *others = [kind.price for kind in self.kinds]
@@ -105,19 +105,19 @@ def inspect(path: Path, *, filled_in: bool = True) -> tuple[ClusterFile | None, 
     """Read and check a cluster file.
 
     Args:
-        filled_in: Refuse a file that still has words which stand for something of the user's.
+        filled_in: Reject a file that still contains placeholders.
 
     Returns:
-        The file, or `None` if its form does not allow to ask more about it, and every problem found.
+        The file, or `None` if its structure does not allow further checks, and all problems found.
     """
     try:
         config = yaml.safe_load(read_text(path))
     except OSError as error:
         return None, [f"`--cluster`: cannot read {path} ({error.strerror})."]
     except UnicodeDecodeError:
-        return None, [f"{path}: must be a text file in YAML, but is none."]
+        return None, [f"{path}: must be a text file in YAML, but is not."]
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        return None, [f"{path}{_where(error)}: is no YAML ({_why(error)}).{_other(path)}"]
+        return None, [f"{path}{_where(error)}: is not valid YAML ({_why(error)}).{_other(path)}"]
     if not isinstance(config, dict) or not isinstance(config.get("provider"), dict):
         return None, [f"{path}: must be a Ray cluster file with a `provider`.{_other(path)}"]
     problems = list(form_problems(path, config))
@@ -136,10 +136,10 @@ def inspect(path: Path, *, filled_in: bool = True) -> tuple[ClusterFile | None, 
 
 
 def read_cluster(path: Path, *, filled_in: bool = True) -> ClusterFile:
-    """`inspect`, for those who need a file without problems.
+    """Like `inspect`, for callers that need a file without problems.
 
     Raises:
-        InputError: with every problem of the file, each naming it.
+        InputError: With all problems of the file.
     """
     file, problems = inspect(path, filled_in=filled_in)
     if file is None or problems:
@@ -154,14 +154,14 @@ def _where(error: Exception) -> str:
 
 def _why(error: Exception) -> str:
     words = " ".join(str(getattr(error, "problem", None) or error).split())
-    return "a tab, where YAML wants spaces" if "'\\t'" in words else words[:200]
+    return "a tab, where YAML requires spaces" if "'\\t'" in words else words[:200]
 
 
 def _other(path: Path) -> str:
-    """What a file is for that is none of Ray's launcher."""
+    """Hint for a file that is not meant for Ray's launcher."""
     if "kuberay" in path.name:
-        return " A RayJob is for kubectl, see clusters/README.md."
-    return f" A script for Slurm is for sbatch: {typed('sbatch', path)}" if path.suffix == ".sbatch" else ""
+        return " Use kubectl for a RayJob, see clusters/README.md."
+    return f" Use sbatch for a Slurm script: {typed('sbatch', path)}" if path.suffix == ".sbatch" else ""
 
 
 def _kinds(config: dict[str, Any]) -> Iterator[NodeKind]:
@@ -192,21 +192,21 @@ def _kinds(config: dict[str, Any]) -> Iterator[NodeKind]:
 
 
 def _taken_away(row: dict[str, Any]) -> bool:
-    """Whether Google's `scheduling` asks for the spot price, by its new word or its old one."""
+    """Whether Google's `scheduling` requests the spot price, by its current or its former name."""
     return row.get("provisioningModel") == "SPOT" or bool(row.get("preemptible"))
 
 
 def _rows(value: Any) -> list[dict[str, Any]]:
-    """A list of blocks, or one block alone: Google's files may have either."""
+    """A list of blocks, from a list or a single block; Google's files may have either."""
     rows = value if isinstance(value, list) else [value]
     return [row for row in rows if isinstance(row, dict)]
 
 
 def read_prices(path: Path = ROOT / "clusters" / "prices.yaml") -> dict[str, float]:
-    """Prices of an hour by instance, spot ones with ` spot` behind; none where there is no such file.
+    """Prices per hour by machine type, with the suffix ` spot` for spot machines; empty if the file does not exist.
 
     Raises:
-        InputError: If the file is no mapping of names to numbers.
+        InputError: If the file is not a mapping of names to numbers.
     """
     if not path.is_file():
         return {}
@@ -226,11 +226,10 @@ def read_prices(path: Path = ROOT / "clusters" / "prices.yaml") -> dict[str, flo
 
 
 def with_price(benchmark: Benchmark) -> Benchmark:
-    """The benchmark with the most that an hour of its cluster can cost, unless it names a price itself.
+    """The benchmark with the maximum cost per hour of its cluster, unless it sets a price itself.
 
     Raises:
-        InputError: when a budget of money has no price; a cluster file with problems of its own is left to its
-            checks.
+        InputError: If there is a cost limit but no price; other problems of a cluster file are left to its checks.
     """
     if benchmark.price_per_hour is not None or benchmark.cluster is None:
         return benchmark
@@ -242,7 +241,7 @@ def with_price(benchmark: Benchmark) -> Benchmark:
         return benchmark.model_copy(update={"price_per_hour": round(price, 4)})
     if benchmark.max_cost is not None or benchmark.study_max_cost is not None:
         raise InputError(
-            f"`--price-per-hour` is needed with a budget of money: clusters/prices.yaml does not price all of "
+            f"`--price-per-hour` is required with a cost limit: clusters/prices.yaml lacks prices of machines in "
             f"{benchmark.cluster}."
         )
     return benchmark

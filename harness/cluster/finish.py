@@ -1,4 +1,4 @@
-"""A benchmark on a cluster, the way home: results here and compared, what was spent, the cluster taken down."""
+"""End of a benchmark on a cluster: download and verification of results, cost, termination of the cluster."""
 
 import sys
 from dataclasses import dataclass
@@ -24,10 +24,10 @@ class TeardownOptions:
     """What the user wants done without being asked.
 
     Attributes:
-        dry_run: Only say what would be done.
-        yes: Start without asking.
-        teardown: Whether the cluster is taken down at the end; `None` asks, and where nobody can answer takes it
-            down once the results are home: no machine goes on costing money unasked.
+        dry_run: Only print what would be done.
+        yes: Start without confirmation.
+        teardown: Whether to terminate the cluster at the end; `None` asks, and without a terminal terminates it once
+            the results are downloaded, so that no machine keeps costing money unnoticed.
     """
 
     dry_run: bool = False
@@ -43,10 +43,10 @@ def conclude(
     *,
     all_the_same: bool = False,
 ) -> int:
-    """Bring results home, say what was spent, and take the cluster down if that is wished; the exit code.
+    """Download results, print the cost, and terminate the cluster if requested; returns the exit code.
 
     Args:
-        all_the_same: Take the cluster down as wished even if results could not be brought home.
+        all_the_same: Terminate the cluster as requested even if the results could not be downloaded.
     """
     code = {"SUCCEEDED": 0, "STOPPED": DETACHED}.get(ending.status, ending.code or 1)
     if ending.status != "SUCCEEDED":
@@ -60,22 +60,22 @@ def conclude(
         console.print("The cluster is not taken down: only it has the results. Once it can be reached again:")
         for what, line in (
             ("try again", command("attach", session.out)),
-            ("give them up", command("stop", session.out, "--teardown")),
+            ("discard them", command("stop", session.out, "--teardown")),
         ):
             console.print(f"  {what + ':':14}{escape(line)}", soft_wrap=True)
     return code if home else 1
 
 
 def _home(session: Session, console: Console) -> bool:
-    """Whether every file is here as it is on the head."""
+    """Download the results; returns whether every file matches the head's copy."""
     try:
         if session.address:
             with connection(session) as (jobs, _):
                 found = bring_parcel(session, jobs)
             if found is None:
                 console.print(
-                    f"Results are on the cluster, in {escape(session.folder)}: too much for its Jobs API. "
-                    "--storage-path keeps a copy where you can get at it.",
+                    f"Results are on the cluster, in {escape(session.folder)}: too large for its Jobs API. "
+                    "--storage-path keeps a copy that you can access.",
                     soft_wrap=True,
                 )
                 return True
@@ -86,23 +86,27 @@ def _home(session: Session, console: Console) -> bool:
         for line in error.problems if isinstance(error, InputError) else [str(error)]:
             console.print(f"[bold red]{escape(line)}[/]", soft_wrap=True)
         return False
-    console.print(f"{count} files are home in {escape(str(session.out))}, digests compared.", soft_wrap=True)
+    console.print(
+        f"{count} files downloaded to {escape(str(session.out))}, digests verified.", soft_wrap=True
+    )
     return True
 
 
 def teardown(
     session: Session, wish: bool | None, console: Console, *, home: bool = True, nobody: bool = True
 ) -> int:
-    """Take the cluster down, asking first unless told. 0, or 1 when something may be left that costs money.
+    """Terminate the cluster, after confirmation unless decided.
+
+    Returns 0, or 1 if machines that cost money may be left.
 
     Args:
-        wish: What the user has said; `None` asks.
-        home: Whether the results are here; if not, Return keeps the cluster.
-        nobody: What is done where nobody can be asked.
+        wish: The user's decision; `None` asks.
+        home: Whether the results are downloaded; if not, Return keeps the cluster.
+        nobody: Decision without a terminal to ask.
     """
     if wish is None:
         question = (
-            "Take the cluster down?" if home else "Results are not home. Take the cluster down all the same?"
+            "Terminate the cluster?" if home else "Results are not downloaded. Terminate the cluster anyway?"
         )
         wish = agreed(question, console, default=home, nobody=home and nobody)
     if not wish:
@@ -111,7 +115,7 @@ def teardown(
     try:
         left = ray_down(session, lambda line: console.print(escape(line), soft_wrap=True))
     except KeyboardInterrupt:
-        console.print("Interrupted while the cluster was taken down: some of it may be left.")
+        console.print("Interrupted while the cluster was being terminated: machines may be left.")
         console.print(still_up(session.out), soft_wrap=True)
         return 1
     for line in left:
@@ -119,17 +123,17 @@ def teardown(
     if left:
         console.print(still_up(session.out), soft_wrap=True)
         return 1
-    console.print("The cluster is down; nothing of it is left.")
+    console.print("The cluster is terminated; nothing is left running.")
     session.save(host="", file="")
     return 0
 
 
 def agreed(question: str, console: Console, *, default: bool = False, nobody: bool = False) -> bool:
-    """Ask the user.
+    """Ask the user for confirmation.
 
     Args:
-        default: What Return means.
-        nobody: The answer where nobody can be asked: no terminal, and nothing to read. Ctrl-C is a no.
+        default: Answer for Return.
+        nobody: Answer without a terminal or input. Ctrl-C means no.
     """
     try:
         return bool(typer.confirm(question, default=default))
@@ -139,8 +143,8 @@ def agreed(question: str, console: Console, *, default: bool = False, nobody: bo
 
 
 def still_up(out: Path) -> str:
-    """What is said wherever machines may go on running."""
+    """Message when machines may keep running."""
     return (
-        "[yellow]Machines may be running and cost money.[/] To end them: "
+        "[yellow]Machines may be running and cost money.[/] To terminate them: "
         f"{escape(command('stop', out, '--teardown'))}"
     )

@@ -1,4 +1,4 @@
-"""A benchmark on a cluster, the way along: tunnels, the live view, and back to it after any break."""
+"""Following a benchmark on a cluster: tunnels, the live table, and reconnection."""
 
 import shlex
 import time
@@ -17,7 +17,7 @@ from harness.progress.board import Board
 from harness.progress.wire import read
 
 AWAY_S = 900.0
-"""How long the cluster may be silent, a lid closed or a line down, before the view is given up."""
+"""Seconds without an answer from the cluster (laptop asleep, network down) before following is given up."""
 
 AGAIN_S = 5.0
 
@@ -26,7 +26,7 @@ def attach(session: Session, options: TeardownOptions, console: Console) -> int:
     """Follow a submitted benchmark to its end, then bring it home. Ctrl-C leaves it running.
 
     Returns:
-        The benchmark's exit code; 130 when left.
+        The exit code of the benchmark; 130 when detached.
     """
     try:
         ending = _follow(session, console)
@@ -39,18 +39,18 @@ def attach(session: Session, options: TeardownOptions, console: Console) -> int:
 
 
 def say_how_to_come_back(session: Session, console: Console) -> None:
-    """What a user needs who has left."""
-    cost = ", and machines that run cost money" if session.file else ""
-    console.print(f"Left; the benchmark goes on without this terminal{cost}.", soft_wrap=True)
-    for what, name in (("come back", "attach"), ("look", "status"), ("end it", "stop")):
+    """Commands to print after detaching."""
+    cost = ", and running machines cost money" if session.file else ""
+    console.print(f"Detached; the benchmark keeps running{cost}.", soft_wrap=True)
+    for what, name in (("reconnect", "attach"), ("status", "status"), ("stop it", "stop")):
         console.print(f"  {what + ':':11}{escape(command(name, session.out))}", soft_wrap=True)
 
 
 def _follow(session: Session, console: Console) -> Ending:
-    """Watch the job to its end; a connection that breaks is made again, and nothing is shown twice.
+    """Follow the job to its end; lost connections are restored, and no line is shown twice.
 
     Raises:
-        ConnectionError: When the cluster has been silent for `AWAY_S`.
+        ConnectionError: If the cluster does not answer for `AWAY_S`.
     """
     screen, heard, first = Screen(console), time.monotonic(), True
     with screen:
@@ -69,7 +69,7 @@ def _follow(session: Session, console: Console) -> Ending:
                 now = time.monotonic()
                 heard = max(heard, screen.heard)
                 if now - heard > AWAY_S:
-                    raise ConnectionError(f"the cluster does not answer any more ({error})") from None
+                    raise ConnectionError(f"the cluster no longer answers ({error})") from None
                 screen.away()
                 time.sleep(AGAIN_S)
 
@@ -81,13 +81,13 @@ def _say_doors(session: Session, ports: dict[int, int], console: Console) -> Non
             f"Ray dashboard  http://127.0.0.1:{ports[DASHBOARD]}  (its token: {token_path()})", soft_wrap=True
         )
         console.print(f"MLflow         http://127.0.0.1:{ports[MLFLOW]}  (once the first trial has ended)")
-    console.print("Ctrl-C leaves this view and not the benchmark.")
+    console.print("Ctrl-C detaches; the benchmark keeps running.")
 
 
 def _serve_mlflow(session: Session, port: int, console: Console) -> None:
-    """MLflow's pages on the head's loopback, as soon as there is a store; the driver alone migrates it."""
+    """The MLflow UI on the head's loopback, as soon as there is a store; only the driver migrates it."""
     folder = shlex.quote(session.folder)
-    # Without the first, seven processes wait for jobs that nobody submits.
+    # Without the first setting, seven processes wait for jobs that are never submitted.
     quiet = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true"
     serve = (
         f"env {quiet} python -m mlflow ui --workers 1 --host 127.0.0.1 --port {MLFLOW} "
@@ -104,18 +104,18 @@ def _serve_mlflow(session: Session, port: int, console: Console) -> None:
     try:
         session.remote.run(line, timeout=60)
     except ShellError as error:
-        console.print(f"[yellow]MLflow's pages are not served: {escape(str(error))}[/]", soft_wrap=True)
+        console.print(f"[yellow]The MLflow UI is not available: {escape(str(error))}[/]", soft_wrap=True)
 
 
 NOISE = "(raylet)"
-"""Ray on its own affairs; `logs` has them."""
+"""Ray's own log lines, shown by `logs` only."""
 
 
 class Screen:
-    """Takes the lines of a job. Use as a context manager.
+    """Shows the lines of a job. Use as a context manager.
 
     Args:
-        console: Where to show them; a live table only if it is a terminal.
+        console: Output; the live table requires a terminal.
     """
 
     def __init__(self, console: Console) -> None:
@@ -124,9 +124,9 @@ class Screen:
         self._live: Live | None = None
         self._told_away = False
         self.seen = 0
-        """Lines taken so far."""
+        """Number of lines shown so far."""
         self.heard = 0.0
-        """When the last one came, in seconds of the monotonic clock."""
+        """Time of the last one, in seconds of the monotonic clock."""
 
     def __enter__(self) -> "Screen":
         return self
@@ -161,9 +161,9 @@ class Screen:
         return self._board.table(self._console.size.height)
 
     def away(self) -> None:
-        """Say, once, that the cluster is not heard."""
+        """Print, once, that the cluster does not answer."""
         if not self._told_away:
-            self._console.print("[yellow]The cluster is not heard; trying again …[/]")
+            self._console.print("[yellow]No answer from the cluster; retrying …[/]")
         self._told_away = True
 
     def _hide(self) -> None:
@@ -173,7 +173,7 @@ class Screen:
 
 
 def plain(lines: list[str]) -> list[str]:
-    """A job's output as it reads without a terminal."""
+    """A job's output as printed without a terminal."""
     told = [(line, read(line)) for line in lines]
     return [
         line if news is None else str(news["say"]) for line, news in told if news is None or news.get("say")
@@ -181,7 +181,7 @@ def plain(lines: list[str]) -> list[str]:
 
 
 def board_of(lines: list[str]) -> Board | None:
-    """How far a job is, from all that it has printed; `None` before its first trial and after its last."""
+    """Progress of a job from its complete output; `None` before its first trial and after its last."""
     board = Board()
     for news in filter(None, map(read, lines)):
         board.update(news)

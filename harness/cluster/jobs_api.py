@@ -1,4 +1,4 @@
-"""The benchmark as a job of a cluster: submitted, followed, stopped. Through Ray's Jobs API and its token."""
+"""The benchmark as a job of a cluster: submitting, following and stopping it through Ray's Jobs API with its token."""
 
 import asyncio
 import json
@@ -23,19 +23,19 @@ ENDED = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 JOB_SETTINGS = {
     "PYTHONUNBUFFERED": "1",
     "COLUMNS": "110",
-    SETTING: "1",  # progress for the follower's own live table
-    "RAY_JOB_STOP_WAIT_TIME_S": "120",  # a stopped benchmark ends its trials and writes what it has
+    SETTING: "1",  # progress messages for the live table of the follower
+    "RAY_JOB_STOP_WAIT_TIME_S": "120",  # time for a stopped benchmark to end its trials and save its state
 }
-"""Environment of the job. Everybody who may list jobs sees it: no secrets.
+"""Environment of the job, visible to everyone who can list jobs: no secrets.
 """
 RETRY_S = 3.0
 LOST_S = 20.0
-"""How long a Jobs API may be silent until the connection to it counts as broken; the job goes on."""
+"""Seconds without an answer of the Jobs API until the connection counts as lost; the job keeps running."""
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How a job ended: Ray's word, the program's exit code if it had one, Ray's message."""
+    """End of a job: Ray's status, the exit code of the program if any, Ray's message."""
 
     status: str
     code: int | None
@@ -44,7 +44,7 @@ class Ending:
 
 @dataclass(frozen=True)
 class NodeRow:
-    """One machine of a cluster: whether it is the head, and from when to when, in seconds since 1970, it was there."""
+    """One machine of a cluster: whether it is the head, and when it started and ended, in seconds since 1970."""
 
     address: str
     head: bool
@@ -53,14 +53,14 @@ class NodeRow:
 
 
 class JobLost(InputError):
-    """The cluster is there, and the job is not."""
+    """The cluster exists, but the job does not."""
 
 
 class Jobs:
-    """The Jobs API at an address on loopback, or of a cluster that was there already.
+    """The Jobs API at an address on loopback, or of an existing cluster.
 
     Raises:
-        InputError: If nothing answers there, or it answers without asking for a token.
+        InputError: If there is no answer, or if it answers without requiring a token.
     """
 
     def __init__(self, address: str) -> None:
@@ -84,8 +84,8 @@ class Jobs:
         sent: Sequence[Sent] = (),
         settings: Mapping[str, Any] | None = None,
     ) -> str:
-        """Submit `python <arguments>` with a copy of the program, of what is `sent` with it, and a file of settings;
-        the job's id."""
+        """Submit `python <arguments>` with a copy of the program, of the `sent` files, and a file of settings; returns
+        the job id."""
         try:
             with tempfile.TemporaryDirectory(prefix="lingo-program-") as folder, quiet():
                 add_inputs(Path(folder), sent)
@@ -109,15 +109,15 @@ class Jobs:
         """How a job ended; `None` while it runs.
 
         Raises:
-            JobLost: If the cluster does not know it.
+            JobLost: If the cluster does not have it.
         """
         try:
             info = self._client.get_job_info(job)
         except RuntimeError as error:
             if "404" in str(error):
                 raise JobLost(
-                    f"the cluster does not know the job {job} any more, since Ray was started anew there: run the same "
-                    "command again, and it goes on from what is on the head."
+                    f"the cluster no longer has the job {job}, because Ray was restarted there: run the same "
+                    "command again to continue from the files on the head."
                 ) from None
             raise
         status = str(getattr(info.status, "value", info.status))
@@ -126,16 +126,16 @@ class Jobs:
         return Ending(status, info.driver_exit_code, info.message or "")
 
     def status(self, job: str) -> str:
-        """Ray's word for the job's state."""
+        """Ray's status of the job."""
         return str(self._client.get_job_status(job).value)
 
     def logs(self, job: str) -> str:
-        """All that a job has printed."""
+        """The complete output of a job."""
         text: str = self._client.get_job_logs(job)
         return text
 
     def nodes(self) -> list[NodeRow]:
-        """Every node that the cluster has had, those that are gone too."""
+        """All nodes of the cluster, including terminated ones."""
         answer = self._client._do_request("GET", "/api/v0/nodes?detail=1&limit=1000")
         answer.raise_for_status()
         rows = answer.json()["data"]["result"]["result"]
@@ -150,11 +150,11 @@ class Jobs:
         ]
 
     def stop(self, job: str) -> None:
-        """Ask a job to end as Ctrl-C would; Ray kills it where that takes too long."""
+        """Stop a job like Ctrl-C; Ray kills it if that takes too long."""
         self._client.stop_job(job)
 
     def wait(self, job: str, seconds: float = 180.0) -> Ending:
-        """How a job that was told to stop ended; Ray's kill, where it takes longer than `seconds`."""
+        """End of a stopped job; reported as killed by Ray if it takes longer than `seconds`."""
         deadline = time.monotonic() + seconds
         while (ending := self.ending(job)) is None:
             if time.monotonic() > deadline:
@@ -163,13 +163,13 @@ class Jobs:
         return ending
 
     def follow(self, job: str, on_line: Callable[[str], None], *, seen: int = 0) -> Ending:
-        """Pass on what a job prints until it ends.
+        """Pass on the output of a job until it ends.
 
         Args:
-            seen: Lines that were passed on before.
+            seen: Number of lines passed on before.
 
         Raises:
-            ConnectionError: If the Jobs API is silent for `LOST_S`.
+            ConnectionError: If the Jobs API does not answer for `LOST_S`.
         """
         heard, passed = time.monotonic(), seen
 
@@ -193,7 +193,7 @@ class Jobs:
             time.sleep(RETRY_S)
 
     def _tail(self, job: str, on_line: Callable[[str], None], skip: int) -> None:
-        """Pass on whole lines after the first `skip`, until the stream ends."""
+        """Pass on complete lines after the first `skip`, until the stream ends."""
 
         async def read() -> None:
             number, rest = 0, ""
@@ -208,7 +208,7 @@ class Jobs:
             asyncio.run(read())
 
     def answer(self, arguments: Sequence[str], *, name: str, timeout: float) -> tuple[Any, str]:
-        """Run a small job and return the JSON of its last line that is some, and all that it printed.
+        """Run a small job and return the JSON of its last JSON line, and its complete output.
 
         Raises:
             InputError: If it prints none in time.
@@ -224,28 +224,28 @@ class Jobs:
         last = (
             text.strip().splitlines() or [ending.message if ending else f"no end within {timeout:.0f} s"]
         )[-1]
-        raise InputError(f"{name} did not end well on the cluster: {last[:300]}")
+        raise InputError(f"{name} failed on the cluster: {last[:300]}")
 
 
 def _broken() -> tuple[type[Exception], ...]:
-    """What a connection to a Jobs API breaks with; 401 and 404 of a stream have a kind of their own."""
+    """Exceptions of a lost connection to a Jobs API; 401 and 404 of a stream have a separate type."""
     from aiohttp import ClientError
 
     return OSError, RuntimeError, ClientError
 
 
 def word(argument: str) -> str:
-    """An argument for the shell of the head, whose home folder `~/` stands for."""
+    """An argument for the shell of the head; `~/` is its home folder."""
     if argument.startswith("~/"):
         return f"~/{shlex.quote(argument[2:])}"
     return shlex.quote(argument)
 
 
 def refuse_open(address: str) -> None:
-    """Refuse a dashboard that lets in whoever comes: with it, anybody who reaches it runs programs there.
+    """Reject a dashboard without a token: anyone who can reach it can run programs there.
 
     Raises:
-        InputError: If the Jobs API lists its jobs without a token, or is not reached.
+        InputError: If the Jobs API lists its jobs without a token, or cannot be reached.
     """
     import urllib.error
     import urllib.request
@@ -256,10 +256,11 @@ def refuse_open(address: str) -> None:
     except urllib.error.HTTPError as error:
         if error.code in (401, 403):
             return
-        raise InputError(f"{address}: is no Jobs API of Ray (HTTP {error.code}).") from None
+        raise InputError(f"{address}: is not a Jobs API of Ray (HTTP {error.code}).") from None
     except OSError as error:
-        raise InputError(f"{address}: nothing answers there ({error}).") from None
+        raise InputError(f"{address}: there is no answer ({error}).") from None
     raise InputError(
-        f"{address}: refused, since this Ray dashboard asks for no token: whoever reaches it can run programs on the "
-        "cluster (CVE-2023-48022). Start Ray with RAY_AUTH_MODE=token on every node, see clusters/README.md."
+        f"{address}: rejected, because this Ray dashboard requires no token: anyone who can reach it can run "
+        "programs on "
+        "the cluster (CVE-2023-48022). Start Ray with RAY_AUTH_MODE=token on every node, see clusters/README.md."
     )

@@ -1,4 +1,4 @@
-"""Machines up and down: Ray's own launcher, with what it leaves open or behind taken care of."""
+"""Starting and terminating machines with Ray's launcher, and handling of what it leaves open or behind."""
 
 import copy
 import sys
@@ -22,28 +22,28 @@ Say = Callable[[str], None]
 RAY = str(Path(sys.executable).parent / "ray")
 
 NOWHERE = Path("/dev/null")
-"""Where a first look at hosts keeps their keys: nothing is written before the user has agreed."""
+"""Host keys of the first check: nothing is written before confirmation."""
 
 GONE_S = 180.0
-"""How long machines may take to go away before they count as left."""
+"""Seconds that machines may take to terminate before they count as left."""
 
 POLL_S = 5.0
 DISKS_S = 60.0
-"""How long their disks may."""
+"""The same for their disks."""
 
 
 def ray_up(cluster: ClusterFile, config: dict[str, Any], session: Session, say: Say) -> Session:
-    """Start the cluster, or bring a running one of the same name up to date.
+    """Start the cluster, or update a running one of the same name.
 
     Args:
         config: Of `resolve`.
 
     Raises:
-        InputError: with the launcher's last words, when it fails; machines may have been started by then.
+        InputError: With the last output of the launcher, if it fails; machines may already be running.
     """
     folder = session.out / "cluster"
     folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o700)  # a cluster file may hold keys, and the launcher's output may quote it
+    folder.chmod(0o700)  # a cluster file may contain keys, and the launcher's output may quote it
     file = folder / cluster.path.name
     file.write_text(_text(config), encoding="utf-8")
     session = session.save(file=str(file), source=str(cluster.path), name=cluster.name)
@@ -57,12 +57,12 @@ def ray_up(cluster: ClusterFile, config: dict[str, Any], session: Session, say: 
 
     command = [RAY, "up", "--yes", "--no-config-cache", str(file)]
     if stream(command, log, environment(cluster.provider), on_line):
-        raise InputError(f"`ray up` failed: {last_words(last)} All that it said is in {log}.")
+        raise InputError(f"`ray up` failed: {last_words(last)} Its complete output is in {log}.")
     return with_head(session)
 
 
 def started_with(cluster: ClusterFile, config: dict[str, Any], session: Session) -> bool:
-    """Whether this very configuration was the last that machines were started with in this session."""
+    """Whether machines were last started with exactly this configuration in this session."""
     file = session.out / "cluster" / cluster.path.name
     return file.is_file() and file.read_text(encoding="utf-8") == _text(config)
 
@@ -72,7 +72,7 @@ def _text(config: dict[str, Any]) -> str:
 
 
 def environment(provider: str) -> dict[str, str]:
-    """Variables for Ray's launcher. With its second autoscaler one of two listed hosts never came up (measured)."""
+    """Variables for Ray's launcher. With autoscaler v2, one of two listed hosts never started (measured)."""
     own = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0", "CLICOLOR": "0"}
     return own | ({"RAY_UP_enable_autoscaler_v2": "0"} if provider == "local" else {})
 
@@ -81,7 +81,7 @@ def resolve(cluster: ClusterFile, say: Say) -> dict[str, Any]:
     """The file's configuration with paths that mean the same everywhere, and its provider prepared.
 
     Raises:
-        InputError: If the provider refuses; no machine has been asked for by then.
+        InputError: If the provider refuses; no machine has been requested at this point.
     """
     config = copy.deepcopy(cluster.config)
     base = cluster.path.resolve().parent
@@ -98,13 +98,13 @@ def resolve(cluster: ClusterFile, say: Say) -> dict[str, Any]:
 
 
 def step(line: str) -> str:
-    """One of the launcher's lines in plain words; empty for the many that say nothing to a user."""
+    """Message for a line of the launcher; empty for the many that are irrelevant to users."""
     for sign, said in (
-        ("Launched a new head node", "the head's machine is started"),
+        ("Launched a new head node", "starting the head"),
         ("Waiting for SSH to become available", "waiting for SSH on the head"),
-        ("Running initialization commands", "the head is prepared"),
-        ("Running setup commands", "packages are installed on the head (minutes, the first time)"),
-        ("Starting the Ray runtime", "Ray starts on the head"),
+        ("Running initialization commands", "preparing the head"),
+        ("Running setup commands", "installing packages on the head (minutes, the first time)"),
+        ("Starting the Ray runtime", "starting Ray on the head"),
         ("Useful commands", "the head is up"),
     ):
         if sign in line:
@@ -113,14 +113,14 @@ def step(line: str) -> str:
 
 
 def last_words(lines: list[str]) -> str:
-    """The line of the launcher's output that says what went wrong."""
+    """The line of the launcher's output with the error."""
     told = [line.strip() for line in lines if line.strip()]
     errors = [line for line in told if "rror" in line and "Traceback" not in line]
-    return (errors or told or ["it said nothing."])[-1][:400]
+    return (errors or told or ["it printed nothing."])[-1][:400]
 
 
 def with_head(session: Session) -> Session:
-    """The session with how SSH reaches the head, as the provider knows it now."""
+    """The session with the current SSH address of the head."""
     from ray.autoscaler._private.commands import _bootstrap_config, get_head_node_ip
 
     config = yaml.safe_load(Path(session.file).read_text(encoding="utf-8"))
@@ -128,16 +128,16 @@ def with_head(session: Session) -> Session:
         with quiet():
             bootstrapped = _bootstrap_config(config)
             host = get_head_node_ip(session.file)
-    except Exception as error:  # every provider's library has kinds of its own
-        raise InputError(f"the head cannot be found: {' '.join(str(error).split())[:300]}") from None
+    except Exception as error:  # every provider's library has its own exceptions
+        raise InputError(f"the head was not found: {' '.join(str(error).split())[:300]}") from None
     auth = bootstrapped["auth"]
     return session.save(host=host, user=auth["ssh_user"], key=auth.get("ssh_private_key"))
 
 
 def ray_down(session: Session, say: Say) -> list[str]:
-    """Take the cluster down; what is still there afterwards, one line each (nothing is the good answer).
+    """Terminate the cluster; returns one line for each resource that still exists afterwards.
 
-    What `ray down` leaves, because it was cut off or the provider refused, is asked once more to end.
+    Machines left by `ray down`, because it was interrupted or the provider refused, are terminated again.
     """
     log = session.out / "cluster" / "down.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -147,7 +147,7 @@ def ray_down(session: Session, say: Say) -> list[str]:
     command = [RAY, "down", "--yes", session.file]
     code = stream(command, log, environment(session.provider), lines.append)
     if code:
-        say(f"`ray down` ended with exit code {code}: {last_words(lines)} All that it said is in {log}.")
+        say(f"`ray down` ended with exit code {code}: {last_words(lines)} Its complete output is in {log}.")
     if session.provider == "local":
         return _local_left(session, config)
     return [*_cloud_left(config, say), *_disks_left(config, disks)]
@@ -160,7 +160,7 @@ def _disks(config: dict[str, Any]) -> list[str]:
 
 
 def _disks_left(config: dict[str, Any], disks: list[str]) -> list[str]:
-    """Disks of machines that are gone: a file may keep them, and they cost money."""
+    """Disks of terminated machines: a cluster file may keep them, and they cost money."""
     if not disks:
         return []
     from harness.cluster.providers.aws import disks_there
@@ -168,11 +168,11 @@ def _disks_left(config: dict[str, Any], disks: list[str]) -> list[str]:
     deadline = time.monotonic() + DISKS_S
     while (there := disks_there(config, disks)) and time.monotonic() < deadline:
         time.sleep(POLL_S)
-    return [f"disk {name} is still there and costs money: delete it under EC2, Volumes." for name in there]
+    return [f"disk {name} still exists and costs money: delete it under EC2, Volumes." for name in there]
 
 
 def _local_left(session: Session, config: dict[str, Any]) -> list[str]:
-    """Stop Ray on the listed workers as well: `ray down` stops it on the head alone."""
+    """Stop Ray on the listed workers as well: `ray down` stops it on the head only."""
     left = []
     for host in (config["provider"]["head_ip"], *config["provider"].get("worker_ips", ())):
         remote = Remote(host=host, user=session.user, key=session.key, known_hosts=session.remote.known_hosts)
@@ -181,7 +181,7 @@ def _local_left(session: Session, config: dict[str, Any]) -> list[str]:
                 "ray stop --grace-period 20 >/dev/null 2>&1; ! pgrep -x raylet >/dev/null", timeout=120
             )
         except ShellError as error:
-            left.append(f"{host}: Ray may still run there ({error}).")
+            left.append(f"{host}: Ray may still be running there ({error}).")
     return left
 
 
@@ -190,15 +190,15 @@ def _cloud_left(config: dict[str, Any], say: Say) -> list[str]:
     try:
         there = _wait_until_gone(config)
         if there:
-            say(f"{len(there)} machines are still there; they are asked once more to end.")
+            say(f"{len(there)} machines still exist; terminating them again.")
             _provider(config).terminate_nodes(there)
             there = _wait_until_gone(config)
-    except Exception as error:  # every provider's library has kinds of its own
+    except Exception as error:  # every provider's library has its own exceptions
         name = config["cluster_name"]
         return [
             f"what is left cannot be found out ({words(error)}): look for machines of {name} in the provider's console."
         ]
-    return [f"machine {name} is still there: end it in the provider's console." for name in there]
+    return [f"machine {name} still exists: terminate it in the provider's console." for name in there]
 
 
 def _wait_until_gone(config: dict[str, Any]) -> list[str]:
@@ -219,13 +219,13 @@ def _provider(config: dict[str, Any]) -> Any:
     from ray.autoscaler._private.commands import _bootstrap_config
     from ray.autoscaler._private.providers import _get_node_provider
 
-    if config["provider"]["type"] != "aws":  # which needs nothing but its region to list and end machines
+    if config["provider"]["type"] != "aws":  # which needs only its region to list and terminate machines
         config = _bootstrap_config(copy.deepcopy(config))
     return _get_node_provider(config["provider"], config["cluster_name"])
 
 
 def reachable(cluster: ClusterFile) -> list[str]:
-    """Listed machines that SSH does not reach, or that lack what a cluster needs; one line each, in their order."""
+    """One line for each listed machine that SSH cannot reach, or that lacks a requirement, in order."""
     provider, auth = cluster.config["provider"], cluster.config.get("auth") or {}
     listed = [str(host) for host in (provider.get("head_ip"), *provider.get("worker_ips", ())) if host]
     hosts = [host for host in listed if not PLACEHOLDER.search(host)]
@@ -248,12 +248,12 @@ def reachable(cluster: ClusterFile) -> list[str]:
 
 
 def tools() -> list[str]:
-    """Programs of this machine that the launcher needs and does not find."""
+    """Programs required by the launcher that are missing on this machine."""
     needed = {"ssh": ["ssh", "-V"], "rsync": ["rsync", "--version"], "ray": [RAY, "--version"]}
     problems = []
     for name, command in needed.items():
         try:
             run(command, timeout=60)
         except ShellError:
-            problems.append(f"`{name}` is needed on this machine and does not run: install it.")
+            problems.append(f"`{name}` is required on this machine and does not run: install it.")
     return problems

@@ -1,4 +1,5 @@
-"""What a cluster run would do, cost and need: checked as far as can be before any machine is started."""
+"""Preview of a cluster run: actions, cost and requirements, checked as far as possible before any machine is "
+"started."""
 
 import hashlib
 import json
@@ -28,11 +29,11 @@ class Checked:
     """A benchmark that may be started on a cluster.
 
     Attributes:
-        file: The cluster file; `None` for a cluster that is there.
-        out: Output folder here.
+        file: The cluster file; `None` for an existing cluster.
+        out: Local output folder.
         folder: Output folder on the head, `~` standing for its account's home.
-        shipment: What is sent there and run there.
-        notes: What could not be checked here.
+        shipment: Files and command sent to the head.
+        notes: Limits, and what could not be checked.
     """
 
     file: ClusterFile | None
@@ -43,13 +44,13 @@ class Checked:
 
 
 def check(benchmark: Benchmark, *, dry_run: bool) -> Checked:
-    """Check options, data, backbones, the cluster file and the account, everything in one go.
+    """Check options, data, backbones, the cluster file and the account, and report all problems together.
 
     Args:
-        dry_run: Leave out what needs credentials or other hosts.
+        dry_run: Omit checks that need credentials or other hosts.
 
     Raises:
-        InputError: with every problem.
+        InputError: With all problems.
     """
     place = inspect_cluster(
         benchmark.cluster or "",
@@ -119,12 +120,12 @@ def inspect_cluster(
         file, found = inspect(Path(cluster), filled_in=not dry_run)
         problems += found
         problems += _price_problems(file, price) if file else ()
-        notes += [f"To be done first: {line}" for line in placeholders(Path(cluster))] if file else ()
+        notes += [f"To do first: {line}" for line in placeholders(Path(cluster))] if file else ()
     if file is not None:
         problems += form_of_provider(file)
         if dry_run:
             notes.append(
-                "A dry run asks nobody: credentials, quota, image and hosts are checked by the real one."
+                "A dry run contacts no provider: credentials, quota, image and hosts are checked by the real run."
             )
         else:
             problems += account_problems(file, notes.append)
@@ -157,8 +158,8 @@ def _price_problems(file: ClusterFile, price: float | None) -> Iterator[str]:
         return
     for name in file.unpriced():
         yield (
-            f"{file.path}: clusters/prices.yaml has no price for {name}, so nobody knows what this can cost: add it "
-            "there, or give --price-per-hour for all machines together."
+            f"{file.path}: clusters/prices.yaml has no price for {name}, so the cost ceiling is unknown: add it, or "
+            "set --price-per-hour for all machines together."
         )
 
 
@@ -182,7 +183,7 @@ def _identity(benchmark: Benchmark, problems: list[str], notes: list[str]) -> di
 
     if benchmark.data_dir is None and not all(task.startswith("quickstart/") for task in benchmark.tasks):
         check_settings(benchmark, problems)
-        notes.append("Data comes from the hub, on the head: it is checked there, before anything is trained.")
+        notes.append("Data is downloaded from the hub on the head and checked there, before training.")
         return dict(benchmark.identity())
     nowhere = Path("results") / ".none"  # the folder here may hold what came home, under other paths
     try:
@@ -211,16 +212,17 @@ def account_problems(file: ClusterFile, note: Callable[[str], None]) -> Iterator
 
 OPENS = {
     "aws": (
-        "Opens      SSH to this machine's address alone: security group {group}, made if it is not there",
-        "Makes      an SSH key and the role ray-autoscaler-v1, if they are not there; both are free of charge",
+        "Opens      SSH from this machine's address only: security group {group}, created if it does not exist",
+        "Creates    an SSH key and the role ray-autoscaler-v1, if they do not exist; both are free of charge",
     ),
     "gcp": (
-        "Opens      nothing; the default network lets in SSH from everywhere (clusters/README.md, Safe, says how not)",
-        "Makes      an SSH key and a service account, if they are not there; both are free of charge",
+        "Opens      nothing; the default network allows SSH from anywhere (to restrict it: clusters/README.md, "
+        "Security)",
+        "Creates    an SSH key and a service account, if they do not exist; both are free of charge",
     ),
     "azure": (
-        "Opens      SSH to everywhere, by Ray's own template (clusters/README.md, Safe, says how not)",
-        "Makes      an SSH key, a network and an identity in the resource group; all are free of charge",
+        "Opens      SSH from anywhere, by Ray's own template (to restrict it: clusters/README.md, Security)",
+        "Creates    an SSH key, a network and an identity in the resource group; all are free of charge",
     ),
     "local": (),
 }
@@ -237,7 +239,7 @@ def plan_lines(checked: Checked, benchmark: Benchmark) -> Iterator[str]:
     """The plan, line by line."""
     file, settings = checked.file, checked.shipment.settings
     if file is None:
-        yield f"Cluster    {benchmark.cluster} (there already; it is neither started nor ended)"
+        yield f"Cluster    {benchmark.cluster} (existing; neither started nor terminated)"
     else:
         used = checked.out / "cluster" / file.path.name
         yield f"Cluster    {file.name} ({file.provider}, {file.path})"
@@ -249,22 +251,22 @@ def plan_lines(checked: Checked, benchmark: Benchmark) -> Iterator[str]:
         for there, here in (file.config.get("file_mounts") or {}).items():
             yield f"Copies     {here} -> every machine, {there}"
         yield f"Installs   {len(file.config.get('setup_commands') or ())} setup_commands of the file on every machine"
-    yield f"Token      {token_path()}" + ("" if token_path().is_file() else " (made at the start)")
+    yield f"Token      {token_path()}" + ("" if token_path().is_file() else " (created at the start)")
     for item in checked.shipment.sent:
         yield f"Sends      {item.local} -> {'head' if file is not None else 'with the job'}, {item.folder}"
-    yield f"Program    {', '.join(PROGRAM)} (results, data, tests and environments stay here)"
+    yield f"Program    {', '.join(PROGRAM)} (results, data, tests and environments are not sent)"
     if file is not None:
-        yield "Checks     python -m harness.doctor.nodes, a look at every machine that is up"
+        yield "Checks     python -m harness.doctor.nodes on every machine that is up"
     said = {name: value for name, value in settings.items() if value not in (None, [])}
     yield f"Settings   {json.dumps(said)}"
     yield f"Runs       {typed('python', *checked.shipment.arguments)} (a file with these settings)"
     if file is not None:
         yield "Tunnels    Ray dashboard (8265) and MLflow (5000) on 127.0.0.1, through SSH"
-        yield f"Home       head, {checked.folder} -> {checked.out}, digests compared"
-        yield f"Ends       {typed('ray', 'down', '--yes', used)}, then looks what is left"
-        yield "Asks       before the first machine (not with --yes) and before the end (not with --teardown)"
+        yield f"Downloads  head, {checked.folder} -> {checked.out}, digests verified"
+        yield f"Terminates {typed('ray', 'down', '--yes', used)}, then checks what is left"
+        yield "Confirms   before the first machine (not with --yes) and before termination (not with --teardown)"
     if file is None:
-        yield f"Home       head, {checked.folder} -> {checked.out}, through the Jobs API (up to {MOST / 1e6:.0f} MB)"
+        yield f"Downloads  head, {checked.folder} -> {checked.out}, through the Jobs API (up to {MOST / 1e6:.0f} MB)"
     if benchmark.storage_path:
         yield f"Keeps      a copy of the results in {benchmark.storage_path}, every two minutes and at the end"
     for note in checked.notes:
@@ -289,13 +291,15 @@ def cost_line(file: ClusterFile, benchmark: Benchmark) -> str:
     """The most that the machines can cost; discs and traffic come on top."""
     hourly = file.ceiling()
     if file.provider == "local":
-        return "machines of your own"
+        return "your own machines"
     if hourly is None:
-        return "not known: put the prices into clusters/prices.yaml"
+        return "unknown: add the prices to clusters/prices.yaml"
     if benchmark.time_budget:
         hours = seconds_of(benchmark.time_budget) / 3600
         return (
             f"at most ${hourly:.2f} an hour; ${hourly * hours:.2f} for the search's {benchmark.time_budget}, "
-            "the final stage and disks on top"
+            "plus the final stage and disks"
         )
-    return f"at most ${hourly:.2f} an hour, ${hourly * 24:.2f} a day (set --time-budget for a limit); disks on top"
+    return (
+        f"at most ${hourly:.2f} an hour, ${hourly * 24:.2f} a day (set --time-budget for a limit), plus disks"
+    )

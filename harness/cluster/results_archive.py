@@ -1,4 +1,4 @@
-"""Results of a cluster that was there already: no SSH leads to it, so a job of it prints them, packed.
+"""Results of an existing cluster: without SSH access, a job prints them as an archive.
 
 Run on its head as `python -m harness.cluster.results_archive FOLDER`.
 """
@@ -17,21 +17,21 @@ from harness.core.errors import InputError
 
 PREFIX = "#parcel "
 MOST = 64_000_000
-"""Bytes of a parcel; a job's output is text that Ray keeps."""
+"""Maximum bytes of an archive; the output of a job is text that Ray stores."""
 
 LINE = 60_000
-"""Bytes of a line."""
+"""Bytes per line."""
 
 
 def wrap(folder: Path, most: int, stays: tuple[str, ...]) -> tuple[bytes, dict[str, Any]]:
-    """The files of an output folder as a compressed archive, and what is in it.
+    """The files of an output folder as a compressed archive, and its contents.
 
     Args:
-        most: Bytes of the archive; a larger one is not made.
-        stays: Names in the folder that are left out; hidden ones are too.
+        most: Maximum bytes of the archive.
+        stays: Names in the folder to be omitted; hidden files are omitted too.
 
     Returns:
-        The archive, empty where it would be too large; `folder`, `files` (sha256 by name) and `bytes`.
+        The archive, empty if it would be too large; `folder`, `files` (sha256 by name) and `bytes`.
     """
     names = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     inside = [path.relative_to(folder) for path in names]
@@ -50,10 +50,10 @@ def wrap(folder: Path, most: int, stays: tuple[str, ...]) -> tuple[bytes, dict[s
 
 
 def unwrap(text: str, folder: Path) -> None:
-    """Put what `main` printed into a folder here; nothing lands outside it.
+    """Extract the output of `main` into a local folder; nothing is written outside of it.
 
     Raises:
-        InputError: If it is no whole archive, or holds what does not belong there.
+        InputError: If the archive is incomplete, or contains files that do not belong there.
     """
     lines = [line.removeprefix(PREFIX) for line in text.splitlines() if line.startswith(PREFIX)]
     folder.mkdir(parents=True, exist_ok=True)

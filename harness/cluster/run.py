@@ -1,4 +1,4 @@
-"""A benchmark on a cluster, the way up: checked, shown, asked for, started, looked at, handed over."""
+"""Start of a benchmark on a cluster: checks, preview, confirmation, start, node checks, submission."""
 
 import json
 import time
@@ -28,22 +28,22 @@ from harness.core.wording import duration
 
 NOT_STARTED = 1
 NODES_S = 600.0
-"""How long the machines that a file always keeps may take until they are part of the cluster."""
+"""Seconds until the permanent machines of a file must have joined the cluster."""
 
 
 def run_on_cluster(benchmark: Benchmark, options: TeardownOptions, console: Console) -> int:
     """Run a benchmark on the cluster that its `cluster` names, from the checks to the results here.
 
     Returns:
-        The benchmark's own exit code; 130 after Ctrl-C, which leaves it running; 1 where the user did not agree.
+        The exit code of the benchmark; 130 after Ctrl-C, which leaves it running; 1 without confirmation.
 
     Raises:
-        InputError: with every problem, before any machine is started.
+        InputError: With all problems, before any machine is started.
     """
     assert benchmark.cluster is not None
     if not options.dry_run:
         use_token(of_its_own=JOBS.fullmatch(benchmark.cluster) is not None)
-    with suppress(InputError):  # a price that is missing is told with all other problems
+    with suppress(InputError):  # a missing price is reported with all other problems
         benchmark = with_price(benchmark)
     checked = check(benchmark, dry_run=options.dry_run)
     show_plan(checked, benchmark, console)
@@ -95,7 +95,7 @@ def _again(out: Path, console: Console) -> Session | None:
     try:
         with connection(session) as (jobs, _):
             if jobs.ending(session.job) is None:
-                console.print(f"This benchmark runs on the cluster already, as {session.job}.")
+                console.print(f"This benchmark is already running on the cluster, as {session.job}.")
                 return session
     except (InputError, ShellError, RuntimeError, OSError):
         pass
@@ -105,8 +105,8 @@ def _again(out: Path, console: Console) -> Session | None:
 def _as_it_is(
     file: ClusterFile, config: dict[str, Any], before: Session | None, session: Session, say: Say
 ) -> Session | None:
-    """The session on the machines of an earlier start, where they answer and the file has not changed: Ray goes on
-    there, and so does what else runs on it. `None` where they must be started."""
+    """The session on the machines of an earlier start, if they answer and the file is unchanged: Ray keeps running
+    there, with its other jobs. `None` if machines must be started."""
     if (
         before is None
         or before.name != file.name
@@ -119,7 +119,7 @@ def _as_it_is(
     )
     try:
         with connection(kept):
-            say("the cluster is up already, as the file wants it")
+            say("the cluster is already up and matches the file")
     except (InputError, ShellError):
         return None
     return kept.save()
@@ -128,7 +128,7 @@ def _as_it_is(
 def _session(
     cluster: ClusterFile, earlier: Session | None, out: Path, benchmark: Benchmark
 ) -> tuple[Session, bool]:
-    """The session of a start, and whether no machine of its cluster was up before, as far as is known here."""
+    """The session of a start, and whether, as far as is known, no machine of its cluster was up before."""
     still = earlier is not None and earlier.name == cluster.name and bool(earlier.host)
     hourly = cluster.ceiling()
     session = Session(
@@ -147,7 +147,7 @@ def _session(
 
 
 def _submit(session: Session, benchmark: Benchmark, console: Console) -> Session:
-    """Send what is needed, look at the nodes, hand the benchmark over; the session with its job."""
+    """Send the files, check the nodes, submit the benchmark; returns the session with its job."""
     sent = _ship(session, benchmark, console)
     asked = {"settings": benchmark.stored(session.out)}
     (session.out / "cluster").mkdir(exist_ok=True)
@@ -164,13 +164,13 @@ def _submit(session: Session, benchmark: Benchmark, console: Console) -> Session
 
 
 def _ship(session: Session, benchmark: Benchmark, console: Console) -> Shipment:
-    """Send what the options name; data is prepared on the head, once."""
+    """Send the files named by options; data is prepared once, on the head."""
     if session.address:
         return shipment(benchmark, INPUTS, session.folder)
     home = session.remote.run("echo $HOME").strip()
     folder = f"{home}/lingo/runs/{folder_name(session.out)}"
     if bring_back(replace(session, folder=folder)):
-        console.print("[dim]sending what an earlier start has brought home[/]", soft_wrap=True)
+        console.print("[dim]sending results of an earlier start[/]", soft_wrap=True)
     sent = shipment(benchmark, INPUTS.replace("~", home), folder)
     for item in sent.sent:
         console.print(f"[dim]sending {escape(str(item.local))}[/]", soft_wrap=True)
@@ -179,10 +179,10 @@ def _ship(session: Session, benchmark: Benchmark, console: Console) -> Shipment:
 
 
 def _doctor(session: Session, jobs: Jobs, console: Console) -> None:
-    """Look at every node that is up; where a run cannot work it does not begin.
+    """Check every node that is up; a run that cannot work is not started.
 
     Raises:
-        InputError: with every failure.
+        InputError: With all failures.
     """
     arguments = ["-m", "harness.doctor.nodes", "--nodes", str(session.always), "--wait", str(NODES_S)]
     found, _ = jobs.answer(arguments, name="doctor", timeout=NODES_S + 300)
@@ -195,7 +195,7 @@ def _doctor(session: Session, jobs: Jobs, console: Console) -> None:
 
 
 def failures(found: dict[str, Any]) -> list[str]:
-    """What stops a run, from the answer of `harness.doctor.nodes`."""
+    """Problems that prevent a run, from the output of `harness.doctor.nodes`."""
     problems = []
     for node in found["nodes"]:
         if "error" in node:
@@ -207,5 +207,5 @@ def failures(found: dict[str, Any]) -> list[str]:
         ]
     if len(found["nodes"]) < found["expected"]:
         there = ", ".join(node["address"] for node in found["nodes"])
-        problems.append(f"{found['expected']} nodes were expected, but only these came: {there}.")
+        problems.append(f"{found['expected']} nodes were expected, but only these are up: {there}.")
     return problems

@@ -1,4 +1,4 @@
-"""What is remembered of a benchmark on a cluster, in its output folder here: no secret, enough to come back."""
+"""Session of a benchmark on a cluster, stored in its local output folder: enough to reconnect, without secrets."""
 
 import json
 import os
@@ -22,19 +22,19 @@ class Session:
     """A benchmark on a cluster.
 
     Attributes:
-        out: Its output folder here.
-        address: Of the Jobs API, for a cluster that was there already; empty for one that was started.
-        file: The cluster file as it is used, in the output folder; empty for a cluster that was there already.
-        source: The cluster file that was named.
+        out: Its local output folder.
+        address: Of the Jobs API of an existing cluster; empty for a started one.
+        file: The cluster file as used, in the output folder; empty for an existing cluster.
+        source: The cluster file given by the user.
         name, provider: Of the cluster.
-        nodes: Most nodes it may have, the head included.
-        always: Nodes that it has even without work.
-        hourly: Most that an hour costs, in US dollars; `None` when not known.
-        head_price, worker_price: Of an hour of the head, and of the dearest kind of other machine.
-        started: When the first machine was asked for, seconds since 1970.
-        host, user, key: How SSH reaches the head; empty before it is up.
+        nodes: Maximum number of nodes, including the head.
+        always: Number of nodes when idle.
+        hourly: Maximum cost per hour, in US dollars; `None` if unknown.
+        head_price, worker_price: Price per hour of the head, and of the most expensive other machine type.
+        started: When the first machine was requested, in seconds since 1970.
+        host, user, key: SSH access to the head; empty before it is up.
         folder: Output folder on the head.
-        job: Id of the job; empty before it was submitted.
+        job: Job id; empty before submission.
     """
 
     out: Path
@@ -63,7 +63,7 @@ class Session:
         )
 
     def save(self, **changes: Any) -> "Session":
-        """This session with changes, written down."""
+        """This session with changes, saved."""
         changed = replace(self, **changes)
         self.out.mkdir(parents=True, exist_ok=True)
         text = json.dumps({**asdict(changed), "out": str(self.out)}, indent=1) + "\n"
@@ -86,17 +86,17 @@ def load_session(out: Path) -> Session:
             f"{out}: is not the output folder of a benchmark on a cluster (no {FILE})."
         ) from None
     except (ValueError, TypeError):
-        raise InputError(f"{path}: is not readable.") from None
+        raise InputError(f"{path}: cannot be read.") from None
 
 
 def use_token(*, of_its_own: bool = False) -> None:
-    """Let this process, and those it starts, show the token; make one if this account has none.
+    """Let this process and its children use the token; create one if this account has none.
 
-    Ray reads these settings when it is imported, so this comes first.
+    Ray reads these settings when it is imported, so this must come first.
 
     Args:
-        of_its_own: Of a cluster that was there already, whose token the user may have in `RAY_AUTH_TOKEN`; machines
-            that are started here get that in the file.
+        of_its_own: For an existing cluster, whose token may be in `RAY_AUTH_TOKEN`; machines started here receive the
+            token of the file.
     """
     os.environ["RAY_AUTH_MODE"] = "token"
     if not of_its_own:
@@ -112,7 +112,7 @@ def use_token(*, of_its_own: bool = False) -> None:
 
 
 def token_path() -> Path:
-    """Where Ray looks for the token."""
+    """Path where Ray looks for the token."""
     return Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
 
 

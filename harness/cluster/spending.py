@@ -1,4 +1,4 @@
-"""What a cluster has cost: from above at any time, and from the hours of its machines as long as it can be asked."""
+"""Cost of a cluster: an upper bound at any time, and the hours of its machines while it can be queried."""
 
 import time
 from contextlib import suppress
@@ -11,7 +11,7 @@ from harness.core.wording import duration
 
 
 def spending(session: Session) -> str:
-    """What the cluster has cost so far, from above."""
+    """Upper bound of the cost so far."""
     hours = (time.time() - session.started) / 3600
     up = f"Up for {duration(hours * 3600)}"
     if session.provider == "local" or session.hourly is None:
@@ -20,7 +20,7 @@ def spending(session: Session) -> str:
 
 
 def spent(session: Session) -> str:
-    """The summary at the end: what was used, what it cost at the list prices, and the bound above it."""
+    """Summary at the end: usage, its cost at list prices, and the upper bound."""
     rows: list[NodeRow] = []
     with (
         suppress(InputError, ShellError, OSError, RuntimeError, ValueError),
@@ -31,10 +31,10 @@ def spent(session: Session) -> str:
 
 
 def used(session: Session, rows: list[NodeRow], now: float) -> str:
-    """Hours of machines that were really there, and their price.
+    """Actual hours of machines, and their price.
 
     Args:
-        rows: Every node that the cluster has had.
+        rows: All nodes that the cluster has had.
         now: Seconds since 1970.
 
     Returns:

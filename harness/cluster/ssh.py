@@ -1,4 +1,4 @@
-"""Programs of other hosts and of this one: SSH to a cluster's head, tunnels on loopback, rsync."""
+"""Running programs locally and on other hosts: SSH to a cluster's head, tunnels on loopback, rsync."""
 
 import io
 import logging
@@ -33,9 +33,9 @@ class Remote:
     """An account on another host.
 
     Attributes:
-        key: File of the private key; `None` leaves it to ssh.
-        known_hosts: File of host keys; the first key seen is kept and must stay the same.
-        prefix: Commands that every shell there begins with.
+        key: File of the private key; with `None` ssh selects it.
+        known_hosts: File of host keys; the first key of a host is stored and must not change.
+        prefix: Commands at the start of every remote shell.
     """
 
     host: str
@@ -46,7 +46,7 @@ class Remote:
 
     @property
     def ssh(self) -> list[str]:
-        """The ssh command up to the name of the host."""
+        """The ssh command, up to the host name."""
         options = [*OPTIONS, f"-oUserKnownHostsFile={self.known_hosts}"]
         return ["ssh", *options, *(["-i", str(Path(self.key).expanduser())] if self.key else [])]
 
@@ -55,14 +55,14 @@ class Remote:
         return f"{self.user}@{self.host}"
 
     def command(self, line: str) -> list[str]:
-        """The command that runs `line` in a login shell there."""
+        """The command that runs `line` in a remote login shell."""
         return [*self.ssh, self.name, f"bash --login -c {shlex.quote(self.prefix + line)}"]
 
     def run(self, line: str, *, timeout: float = 300, what: str | None = None) -> str:
-        """Run a line there and return what it printed.
+        """Run a command line there and return its output.
 
         Args:
-            what: Words for the line in a complaint; the line itself by default.
+            what: Description of the line for error messages; by default the line itself.
 
         Raises:
             ShellError: If it fails or takes longer than `timeout` seconds.
@@ -70,14 +70,14 @@ class Remote:
         return run(self.command(line), timeout=timeout, what=what or f"{self.host}: {line}")
 
     def push(self, local: Path, folder: str, *, exclude: Sequence[str] = ()) -> None:
-        """Make `folder` there a copy of a local folder, or put a file into it."""
+        """Make the remote `folder` a copy of a local folder, or copy a file into it."""
         source = f"{local}/" if local.is_dir() else str(local)
         self.run(f"mkdir -p {shlex.quote(folder)}")
         skip = [f"--exclude={pattern}" for pattern in exclude]
         self._rsync([*skip, source, f"{self.name}:{folder}/"])
 
     def pull(self, folder: str, local: Path, *, exclude: Sequence[str] = ()) -> None:
-        """Bring what `folder` there holds into a local folder; files here that it lacks stay."""
+        """Copy the contents of the remote `folder` into a local folder; additional local files are kept."""
         local.mkdir(parents=True, exist_ok=True)
         skip = [f"--exclude={pattern}" for pattern in exclude]
         self._rsync([*skip, f"{self.name}:{folder}/", f"{local}/"])
@@ -94,10 +94,10 @@ def run(
     what: str = "",
     environment: Mapping[str, str] | None = None,
 ) -> str:
-    """Run a program here and return what it printed.
+    """Run a program locally and return its output.
 
     Raises:
-        ShellError: If it is not there, fails, or takes longer than `timeout` seconds.
+        ShellError: If it does not exist, fails, or takes longer than `timeout` seconds.
     """
     what = what or shlex.join(command[:2])
     try:
@@ -124,7 +124,7 @@ def run(
 def stream(
     command: Sequence[str], log: Path, environment: Mapping[str, str], on_line: Callable[[str], None]
 ) -> int:
-    """Run a program whose output goes to a file and, line by line, to `on_line`; its exit code."""
+    """Run a program, writing its output to a file and, line by line, to `on_line`; returns its exit code."""
     with log.open("a", encoding="utf-8") as file:
         process = subprocess.Popen(
             command,
@@ -145,7 +145,7 @@ def stream(
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Ray's launcher logs and prints what it does; here that is no business of the user's."""
+    """Suppress the logs and output of Ray's launcher, which are irrelevant to users here."""
     logging.disable(logging.CRITICAL)
     try:
         with redirect_stdout(io.StringIO()):
@@ -156,7 +156,7 @@ def quiet() -> Iterator[None]:
 
 @dataclass
 class Tunnels:
-    """Ports of a remote host's loopback on this one's. Use as a context manager.
+    """Forwards ports of a remote host's loopback to the local one. Use as a context manager.
 
     Attributes:
         ports: Remote port to local port, once entered.
@@ -176,7 +176,7 @@ class Tunnels:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for this program, which ends the tunnel itself
+            start_new_session=True,  # Ctrl-C reaches only this program, which ends the tunnel itself
         )
         self._wait()
         return self
@@ -188,7 +188,7 @@ class Tunnels:
                 self._process.wait(5)
 
     def alive(self) -> bool:
-        """Whether the tunnel stands."""
+        """Whether the tunnel is open."""
         return self._process is not None and self._process.poll() is None
 
     def _wait(self) -> None:

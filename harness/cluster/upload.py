@@ -1,4 +1,4 @@
-"""What a cluster needs of this machine: the program, and the folders that its options name."""
+"""Files sent to a cluster: the program, and the folders named by options."""
 
 import hashlib
 import json
@@ -18,10 +18,10 @@ from harness.data.sources import folder_names
 from harness.runs.environment import COMMIT, git_state
 
 PROGRAM = ("run_benchmark.py", "lingo", "harness", "search_spaces", "pyproject.toml")
-"""All that the head needs of the checkout: no results, no data, no environments, no history."""
+"""Parts of the checkout that the head needs: no results, data, environments or history."""
 
 INPUTS = "~/lingo/inputs"
-"""Folder on a head for what is sent to it."""
+"""Folder on the head for the files sent to it."""
 
 WITH_THE_JOB = "inputs"
 """The same in the job's own working directory, on a cluster to which nothing but jobs can be sent. The job puts it into
@@ -36,7 +36,7 @@ MOST_WITH_A_JOB = 200_000_000
 
 @dataclass(frozen=True)
 class Sent:
-    """A folder or file of this machine and the folder on the head that it goes to."""
+    """A local folder or file and its target folder on the head."""
 
     local: Path
     folder: str
@@ -44,7 +44,7 @@ class Sent:
 
 @dataclass(frozen=True)
 class Shipment:
-    """What goes to the head, and the settings of the benchmark that is run there."""
+    """The files sent to the head, and the settings of the benchmark to be run there."""
 
     sent: tuple[Sent, ...]
     settings: Mapping[str, Any]
@@ -56,15 +56,15 @@ class Shipment:
 
 
 def shipment(benchmark: Benchmark, inputs: str, out: str) -> Shipment:
-    """Plan what is sent for a benchmark.
+    """Determine the files to be sent for a benchmark.
 
     Args:
-        inputs: Folder on the head for what the options name.
+        inputs: Folder on the head for the files named by options.
         out: Output folder there.
 
     Raises:
-        InputError: If a setting holds a password, which others could read there, or is none that the head, which is
-            this same program, would take.
+        InputError: If a setting contains a password, which others could read there, or would be rejected by the
+            head, which runs the same program.
     """
     _refuse_passwords(benchmark)
     there = benchmark.model_copy(update={"cluster": "auto", "out": Path(out)})
@@ -106,7 +106,7 @@ def _file(file: Path, inputs: str, sent: list[Sent]) -> str:
 
 
 def _model(model: str, inputs: str, sent: list[Sent]) -> str:
-    """A folder under its own name, which results are called by; other names as they are."""
+    """A folder under its own name, which identifies results; other names unchanged."""
     path = path_of(model)
     if model == TINY_MODEL or not path.is_dir():
         return model
@@ -125,7 +125,7 @@ def _refuse_passwords(benchmark: Benchmark) -> None:
 
 
 def size_problems(sent: Sequence[Sent]) -> list[str]:
-    """What is too large to go with a job to a cluster that was there already: there is no SSH to send it by."""
+    """Files too large to be sent with a job to an existing cluster, to which there is no SSH access."""
     sizes = {item.local: _size(item.local) for item in sent}
     if sum(sizes.values()) <= MOST_WITH_A_JOB:
         return []
@@ -143,7 +143,7 @@ def _size(path: Path) -> int:
 
 
 def add_inputs(folder: Path, sent: Sequence[Sent]) -> None:
-    """Put what is sent with a job into its copy of the program, for `UNPACK`."""
+    """Add the files sent with a job to its copy of the program, for `UNPACK`."""
     for item in sent:
         there = folder / WITH_THE_JOB / Path(item.folder).relative_to(INPUTS)
         if item.local.is_dir():
@@ -154,7 +154,7 @@ def add_inputs(folder: Path, sent: Sequence[Sent]) -> None:
 
 
 def program_problems(root: Path = ROOT, parts: Sequence[str] = PROGRAM) -> list[str]:
-    """What of the program that is sent to a cluster is not there: an installed package has not all of it."""
+    """Parts of the program to be sent that are missing: an installed package does not contain all of them."""
     if not (lacking := [part for part in parts if not (root / part).exists()]):
         return []
     return [
@@ -164,7 +164,7 @@ def program_problems(root: Path = ROOT, parts: Sequence[str] = PROGRAM) -> list[
 
 
 def program(folder: Path, parts: Sequence[str] = PROGRAM) -> Path:
-    """A copy of the program alone, small enough to be sent with every job."""
+    """A copy of only the program, small enough to be sent with every job."""
     skip = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
     for part in parts:
         if (ROOT / part).is_dir():

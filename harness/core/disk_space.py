@@ -47,7 +47,7 @@ def ray_place(folder: Path) -> Place:
     in_memory = free(SHM)[0] >= STORE_NEEDS if SHM.is_dir() else False
     needs = RAY_NEEDS + (0 if in_memory else STORE_NEEDS)
     return Place(
-        name="Ray's temporary folder", folder=folder, needs=needs, cure="name another one with RAY_TMPDIR"
+        name="Ray's temporary folder", folder=folder, needs=needs, cure="set another folder with RAY_TMPDIR"
     )
 
 
@@ -67,13 +67,15 @@ def scratch_place(folder: Path) -> Place:
         name="the folder for temporary files",
         folder=folder,
         needs=SCRATCH_NEEDS,
-        cure="name another one with TMPDIR",
+        cure="set another folder with TMPDIR",
     )
 
 
 def out_place(folder: Path) -> Place:
     """The output folder."""
-    return Place(name="the output folder", folder=folder, needs=OUT_NEEDS, cure="name another one with --out")
+    return Place(
+        name="the output folder", folder=folder, needs=OUT_NEEDS, cure="choose another folder with --out"
+    )
 
 
 def shortages(places: Iterable[Place]) -> list[str]:
@@ -112,14 +114,14 @@ def _shortage(place: Place, there: Path) -> str:
 
 def _line(place: Place, left: int, files: int | None) -> str:
     if files == 0:
-        lacks = "has no room for another file (0 inodes free)"
+        lacks = "cannot hold another file (0 inodes free)"
     elif left >= max(place.needs, FULL):
-        lacks = f"takes nothing more, though its disk has {size(left)} free: this account's quota is used up"
+        lacks = f"accepts no more data although its disk has {size(left)} free: the quota of this account is used up"
     elif place.needs:
         lacks = f"has {size(left)} free and needs {size(place.needs)}"
     else:
         lacks = f"is full: {size(left)} free"
-    return f"{place.name}, {place.folder}, {lacks}; make room there, or {place.cure}."
+    return f"{place.name}, {place.folder}, {lacks}; free some space there, or {place.cure}."
 
 
 def _takes(folder: Path) -> bool:

@@ -25,11 +25,11 @@ def trouble() -> str:
     """Why the home folder cannot be used; empty when it can."""
     folder = os.path.expanduser("~") if os.environ.get("HOME") != "" else "~"  # noqa: PTH111 - never raises
     if folder == "~":
-        return "there is no home folder (HOME is not set, and this account has no entry)"
+        return "there is no home folder (HOME is not set, and this account has no entry in the user database)"
     if not os.path.isdir(folder):  # noqa: PTH112 - never raises
         return f"the home folder {folder} does not exist"
     if not os.access(folder, os.W_OK | os.X_OK):
-        return f"the home folder {folder} cannot be written to"
+        return f"the home folder {folder} is not writable"
     return ""
 
 
@@ -48,7 +48,7 @@ def provide() -> str:
     except OSError:
         return ""  # who needs a temporary folder says so
     usual = Path(os.path.expanduser("~"), ".cache", "huggingface")  # noqa: PTH111 - never raises
-    if "cannot be written to" not in found:
+    if "is not writable" not in found:
         os.environ["HOME"] = str(ours)
     for name, folder in FOLDERS.items():
         os.environ.setdefault(name, str(ours / folder))
@@ -60,7 +60,7 @@ def provide() -> str:
     if not any(os.environ.get(name) for name in NAMES):
         os.environ["LOGNAME"] = f"uid-{os.geteuid()}"
     found = found[0].upper() + found[1:]
-    return f"{found}: caches of libraries go to {ours}. Set HOME to a folder of yours to keep them there."
+    return f"{found}: caches of libraries are stored in {ours}. Set HOME to a folder of yours to keep them."
 
 
 def path_of(name: str | Path) -> Path:
@@ -87,7 +87,7 @@ def private_folder() -> Path:
 def named(folder: str) -> str:
     """The absolute path of a folder that was asked for. Raises `OSError` where it cannot be written to."""
     if not _usable(folder):
-        raise OSError(f"RAY_TMPDIR must be a folder that can be written to, but {folder} is none.")
+        raise OSError(f"RAY_TMPDIR must be a writable folder, but {folder} is not.")
     return str(Path(folder).absolute())
 
 
@@ -101,7 +101,7 @@ def temporary_folders() -> list[str]:
     asked = [str(Path(wish).absolute()) for wish in wishes if wish]
     found = [name for name in dict.fromkeys([*asked, "/tmp", "/var/tmp", "/dev/shm"]) if _usable(name)]
     if not found:
-        raise OSError("no folder for temporary files can be written to: name one with TMPDIR.")
+        raise OSError("no writable folder for temporary files found: set one with TMPDIR.")
     return found
 
 

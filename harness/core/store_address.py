@@ -57,19 +57,19 @@ WORD = re.compile(
 WRONG_HOST = "Invalid Host header"
 
 ANSWERS = (
-    (WRONG_HOST, "it does not take this name of its host: its option --allowed-hosts must have it"),
-    (r"too many (\d{3}) error responses", r"it answers with status \1 again and again; its own log says why"),
-    (r"error code (40[13]) != 200", r"it answers with status \1, which refuses who asks"),
-    (r"error code (\d{3}) != 200", r"it answers with status \1, as no MLflow server does"),
-    (r"not in a valid JSON format|as none does", "it answers, but not as an MLflow server does"),
+    (WRONG_HOST, "it rejects this host name: add it to its option --allowed-hosts"),
+    (r"too many (\d{3}) error responses", r"it repeatedly answers with status \1; see its log"),
+    (r"error code (40[13]) != 200", r"it answers with status \1, access denied"),
+    (r"error code (\d{3}) != 200", r"it answers with status \1, which an MLflow server never does"),
+    (r"not in a valid JSON format|as none does", "it answers, but is not an MLflow server"),
     (r"read timeout=(\d+)", r"no answer within \1 s"),
-    (r"Connection\w* timed out|connect timeout=", "no connection in time; a firewall may drop it"),
-    (r"Connection refused", "no server listens there"),
-    (r"NameResolutionError|getaddrinfo failed", "this name is not known here"),
-    (r"Network is unreachable|No route to host", "no network leads there"),
-    (r"Connection aborted|Connection reset|RemoteDisconnected", "it ends the connection without an answer"),
-    (r"CERTIFICATE_VERIFY_FAILED", "its certificate is not one that this machine trusts"),
-    (r"WRONG_VERSION_NUMBER|record layer failure", "it does not speak https"),
+    (r"Connection\w* timed out|connect timeout=", "connection timed out; a firewall may block it"),
+    (r"Connection refused", "no server listens at this address"),
+    (r"NameResolutionError|getaddrinfo failed", "unknown host name"),
+    (r"Network is unreachable|No route to host", "network unreachable"),
+    (r"Connection aborted|Connection reset|RemoteDisconnected", "it closes the connection without an answer"),
+    (r"CERTIFICATE_VERIFY_FAILED", "its certificate is not trusted by this machine"),
+    (r"WRONG_VERSION_NUMBER|record layer failure", "it does not support https"),
 )
 """Signs in what MLflow's client raises of a server, and what they mean: the client's own first line names a class of a
 library, and the reason behind it is cut off."""
@@ -166,7 +166,7 @@ def one_line(error: Exception, address: str = "") -> str:
 def login_cure(error: Exception, address: str) -> str:
     """What to set where a server refuses who asks."""
     if address.startswith(HTTP) and re.search(r"\b40[13]\b", str(error)) and WRONG_HOST not in str(error):
-        return f" Set {USER} and {PASSWORD} to an account that is allowed to do this."
+        return f" Set {USER} and {PASSWORD} to an account that has permission."
     return ""
 
 
@@ -206,7 +206,7 @@ def opened(address: str, environment: MutableMapping[str, str] = os.environ) -> 
         name = _variable(address)
         if not environment.get(name):
             raise ValueError(
-                f"must name a variable that is set, but {name} is not: set it to the store's address."
+                f"must name a variable that is set, but {name} is not set: set it to the address of the store."
             )
         address = environment[name]
     _check(address)
@@ -217,8 +217,8 @@ def opened(address: str, environment: MutableMapping[str, str] = os.environ) -> 
     whole = environment.get(ADDRESS, "")
     if not whole or _lacks(whole) or shown(whole) != address:
         raise ValueError(
-            f"must be given again: the output folder keeps no password, but {address} needs one: set {ADDRESS} to "
-            "the whole address."
+            f"must be given again: passwords are not stored in the output folder, but {address} needs one: set "
+            f"{ADDRESS} to the full address."
         )
     return whole
 
@@ -229,13 +229,13 @@ def _without_login(address: str, environment: MutableMapping[str, str]) -> str:
     user, _, password = login.partition(":")
     if login == MASK and not (environment.get(USER) and environment.get(PASSWORD)):
         raise ValueError(
-            f"needs a login, which the output folder does not keep: set {USER} and {PASSWORD} for {shown(address)}."
+            f"needs a login, which is not stored in the output folder: set {USER} and {PASSWORD} for {shown(address)}."
         )
     if at and login != MASK:
         if not (user and password):
             raise ValueError(
-                f"must name both user and password or neither, but got {shown(address)}; "
-                f"they may stand in {USER} and {PASSWORD} instead."
+                f"must contain both user and password or neither, but got {shown(address)}; "
+                f"alternatively set {USER} and {PASSWORD}."
             )
         environment[USER], environment[PASSWORD] = unquote(user), unquote(password)
     return f"{parts.scheme}://{place}{parts.path}"
@@ -243,7 +243,7 @@ def _without_login(address: str, environment: MutableMapping[str, str]) -> str:
 
 def _variable(address: str) -> str:
     if (found := REFERENCE.fullmatch(address)) is None:
-        raise ValueError("must have the name of an environment variable behind `env:`.")
+        raise ValueError("must have the name of an environment variable after `env:`.")
     return found[1]
 
 
@@ -260,22 +260,22 @@ def _check(address: str) -> None:
     if not STORES.match(address):
         raise ValueError(
             "must be an address of an MLflow store (http://, https://, sqlite:///FILE, postgresql://, mysql://, "
-            f"mssql://, databricks, or env:NAME for that in a variable), but got {shown(address)!r}."
+            f"mssql://, databricks, or env:NAME for an address in a variable), but got {shown(address)!r}."
         )
     if address.startswith("sqlite:") and ("?" in address or shown(address) != address):
         raise ValueError(
-            "must be sqlite:///FILE, in whose path there can be no `?`, which would begin a query, but got "
+            "must be sqlite:///FILE with a path without `?`, which would start a query, but got "
             f"{shown(address)}."
         )
     if address.startswith(HTTP) and not _readable(address):
         raise ValueError(
-            "must be http://HOST:PORT without `?` or `#`; in a user or password `/`, `?`, `#`, `@` and spaces are "
-            f"written %2F, %3F, %23, %40 and %20, but got {shown(address)}."
+            "must be http://HOST:PORT without `?` or `#`; in a user name or password, write `/`, `?`, `#`, `@` and "
+            f"spaces as %2F, %3F, %23, %40 and %20, but got {shown(address)}."
         )
     if not address.startswith((*HTTP, "sqlite:")) and not _lacks(address) and not _database(address):
         raise ValueError(
-            "must be DIALECT://USER:PASSWORD@HOST:PORT/DATABASE; in a user or password `@`, `:` and `/` are written "
-            f"%40, %3A and %2F, but got {shown(address)}."
+            "must be DIALECT://USER:PASSWORD@HOST:PORT/DATABASE; in a user name or password, write `@`, `:` and "
+            f"`/` as %40, %3A and %2F, but got {shown(address)}."
         )
 
 
@@ -314,8 +314,8 @@ def place_without_secret(address: str) -> str:
     found = BUCKET.fullmatch(address)
     if found is None or not _harmless(found["query"] or ""):
         raise ValueError(
-            "must hold no key and no password, as it is kept and shown: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
-            "GOOGLE_APPLICATION_CREDENTIALS or RAY_AUTH_TOKEN of the environment hold them; `@`, `?`, `#` "
+            "must not contain a key or password, because it is stored and shown: set AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS or RAY_AUTH_TOKEN in the environment; `@`, `?`, `#` "
             f"and `;` are not allowed in it, but got {shown(address)}."
         )
     return address
@@ -326,11 +326,11 @@ def cluster_problems(address: str | None) -> list[str]:
     if address is None or not (_lacks(address) or shown(address) != address):
         return []
     if address.startswith(HTTP):
-        cure = f"Give it without the login, and put {USER} and {PASSWORD} into the head's ~/.bashrc."
+        cure = f"Omit the login, and set {USER} and {PASSWORD} in the head's ~/.bashrc."
     else:
-        cure = f"Put it into the head's ~/.bashrc as {ADDRESS}, and give `--tracking-uri env:{ADDRESS}`."
+        cure = f"Set {ADDRESS} to it in the head's ~/.bashrc, and use `--tracking-uri env:{ADDRESS}`."
     return [
-        "`--tracking-uri` must not hold a password, which the cluster's list of jobs would show, but got "
+        "`--tracking-uri` must not contain a password, which the cluster's job list would show, but got "
         f"{shown(address)}. {cure}"
     ]
 

@@ -1,4 +1,4 @@
-"""What a benchmark needs of this machine, checked one thing after another, with advice for each failure."""
+"""Checks of the requirements of a benchmark on this machine, with advice for each failure."""
 
 import json
 import shutil
@@ -30,18 +30,17 @@ from lingo.methods import METHODS
 HEALTHY, SICK = 0, 1
 
 ENOUGH_GIB = 4.0
-"""Memory of a driver and one worker group with a small backbone, see `harness.pool.resources`."""
+"""GiB of a driver and one worker group with a small backbone, see `harness.pool.resources`."""
 
 ENOUGH_DISK_GB = 2.0
 RAY_PROGRAM = (
     f"import sys; sys.path.insert(0, {str(ROOT)!r}); import harness, lingo; sys.path.append(sys.path.pop(0)); "
     "from harness.pool.local_ray import tell_trial; tell_trial()"
 )
-"""Runs in a process of its own, whose crash or silence is a finding; with this program, and else nothing from its
-folder."""
+"""Run in a separate process, whose crash or timeout is a finding; only this program is imported from its folder."""
 
 RAY_S = 400.0
-"""Longer than two starts that are given up."""
+"""Longer than two aborted starts."""
 
 State = Literal["ok", "note", "fail"]
 COLOURS: dict[State, str] = {"ok": "green", "note": "yellow", "fail": "bold red"}
@@ -49,12 +48,12 @@ COLOURS: dict[State, str] = {"ok": "green", "note": "yellow", "fail": "bold red"
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that was checked.
+    """Result of one check.
 
     Attributes:
-        state: `ok`; `note` for what limits but does not stop a run; `fail` for what stops it.
-        about: What it is about, a word.
-        text: What was found.
+        state: `ok`; `note` for a limit that does not prevent a run; `fail` for a problem that does.
+        about: Subject, one word.
+        text: Finding.
         advice: What to do; empty for `ok`.
     """
 
@@ -76,17 +75,17 @@ def examine(
     out: Path = Path("results"),
     ray: bool = True,
 ) -> int:
-    """Check everything and print each finding as it comes.
+    """Run all checks and print each finding immediately.
 
     Args:
-        models: Backbones as `--models` takes them; folders are loaded and compared tensor by tensor.
-        data_dir: Data folder; the hub's copies are looked for when `None`.
-        tasks: Tasks that must be there; every task that is there is checked when empty.
-        out: Folder that results would be written to.
-        ray: Whether to start Ray for a moment.
+        models: Backbones as in `--models`; folders are loaded and verified tensor by tensor.
+        data_dir: Data folder; `None` for the hub cache.
+        tasks: Required tasks; if empty, all available tasks are checked.
+        out: Output folder.
+        ray: Whether to start Ray briefly.
 
     Returns:
-        0 when nothing fails, 1 otherwise.
+        0 if no check fails, 1 otherwise.
 
     Raises:
         InputError: If `tasks` has an unknown name.
@@ -106,7 +105,7 @@ def examine(
         for finding in check():
             failed += finding.state == "fail"
             _show(finding, console)
-    word = f"{failed} problem{'s' if failed != 1 else ''} found." if failed else "Everything needed is there."
+    word = f"{failed} problem{'s' if failed != 1 else ''} found." if failed else "All requirements are met."
     console.print(word)
     return SICK if failed else HEALTHY
 
@@ -123,7 +122,7 @@ def _show(finding: Finding, console: Console) -> None:
 
 
 def versions() -> Findings:
-    """Python and every dependency, against what this project asks for."""
+    """Python and all dependencies, compared with the versions that this project requires."""
     from packaging.specifiers import SpecifierSet
 
     python, asked = ".".join(map(str, sys.version_info[:3])), SpecifierSet(">=3.11,<3.13")
@@ -152,7 +151,7 @@ def versions() -> Findings:
 
 
 def _requirements() -> list[tuple[str, str]]:
-    """(name, versions) of each dependency, as the checkout or the installed package says."""
+    """(name, versions) of each dependency, from the checkout or the installed package."""
     from packaging.requirements import Requirement
 
     file = ROOT / "pyproject.toml"
@@ -175,29 +174,29 @@ def devices() -> Findings:
         state="ok" if enough else "note",
         about="machine",
         text=f"{here.device['processor'] or here.device['machine']}, {cores} cores, {memory:.1f} GiB of memory free",
-        advice="" if enough else f"a run takes at least {ENOUGH_GIB:.0f} GiB: close other programs.",
+        advice="" if enough else f"a run needs at least {ENOUGH_GIB:.0f} GiB: close other programs.",
     )
     names = here.device["accelerators"]
     if names:
         yield Finding(state="ok", about="device", text=f"{', '.join(names)} (CUDA {torch.version.cuda})")
     else:
-        text, advice = "no CUDA device: training runs on the processor", "fine for small backbones."
+        text, advice = "no CUDA device: training runs on the CPU", "fine for small backbones."
         if shutil.which("nvidia-smi"):
-            advice = "nvidia-smi is there: install the torch build and the driver that go together."
+            advice = "nvidia-smi is present: install a torch build that matches the driver."
         yield Finding(state="note", about="device", text=text, advice=advice)
 
 
 def extras() -> Findings:
-    """What only some methods and settings need."""
+    """Optional dependencies of some methods and settings."""
     from lingo.foreign import peft_problem
     from lingo.quantized import four_bit_problem
 
     foreign = ", ".join(name for name, row in METHODS.items() if row.engine == "peft")
     for what, problem in ((f"methods {foreign}", peft_problem()), ("--frozen 4bit", four_bit_problem())):
         if problem is None:
-            yield Finding(state="ok", about="extra", text=f"{what}: can be used here")
+            yield Finding(state="ok", about="extra", text=f"{what}: available")
         else:
-            advice = "only needed for these; nothing else misses it."
+            advice = "only needed for these."
             yield Finding(state="note", about="extra", text=f"{what}: {problem}", advice=advice)
 
 
@@ -205,10 +204,10 @@ def extras() -> Findings:
 
 
 def backbones(models: Sequence[str]) -> Findings:
-    """Each backbone: files whole, every tensor where it belongs; for hub names whether a copy can be had."""
+    """Each backbone: complete files, all tensors verified; for hub names, availability."""
     if not models:
-        text = "none named: only the quickstart, which makes its own, can run"
-        yield Finding(state="note", about="backbone", text=text, advice="name some with --models.")
+        text = "none given: only the quickstart, which generates its own, can run"
+        yield Finding(state="note", about="backbone", text=text, advice="choose some with --models.")
     for model in models:
         yield _backbone(model)
 
@@ -220,7 +219,7 @@ def _backbone(model: str) -> Finding:
 
     problems = inspect_backbone(model)
     if problems:
-        advice = "download it again, or name another folder in the hub's layout."
+        advice = "download it again, or choose another folder in the hub's layout."
         return Finding(state="fail", about="backbone", text=" ".join(problems), advice=advice)
     hub_id = KNOWN[model].hub_id if model in KNOWN else model
     if not home.path_of(model).is_dir() and not _kept(hub_id):
@@ -228,10 +227,10 @@ def _backbone(model: str) -> Finding:
     try:
         loaded = load_backbone(model)
     except BackboneError as error:
-        advice = "the checkpoint does not hold what its config.json says: download it again."
+        advice = "the checkpoint does not match its config.json: download it again."
         return Finding(state="fail", about="backbone", text=" ".join(error.problems), advice=advice)
     count = sum(parameter.numel() for parameter in loaded.model.parameters())
-    text = f"{model}: {count:,} parameters, every tensor compared; up to {loaded.max_length:,} tokens"
+    text = f"{model}: {count:,} parameters, all tensors verified; up to {loaded.max_length:,} tokens"
     return Finding(state="ok", about="backbone", text=text + ("" if loaded.trained else "; untrained"))
 
 
@@ -249,14 +248,14 @@ def _at_the_hub(model: str, hub_id: str) -> Finding:
         if constants.HF_HUB_OFFLINE:
             raise OSError("HF_HUB_OFFLINE is set")
         HfApi().model_info(hub_id, timeout=hub.TIMEOUT_S)
-    except Exception as error:  # the client raises a dozen kinds, and all of them mean the same here
+    except Exception as error:  # the client raises many types, all with the same meaning here
         return Finding(
             state="fail",
             about="backbone",
             text=f"{model}: {hub_id} is neither on this machine nor to be had from the hub ({words(error, 120)})",
-            advice="copy its folder here from a machine with a network and name that folder in --models.",
+            advice="copy its folder from a machine with network access, and pass the folder to --models.",
         )
-    text = f"{model}: {hub_id} is at the hub and is downloaded at its first use"
+    text = f"{model}: {hub_id} is on the hub and is downloaded at first use"
     return Finding(state="ok", about="backbone", text=text)
 
 
@@ -264,7 +263,7 @@ def _at_the_hub(model: str, hub_id: str) -> Finding:
 
 
 def data(data_dir: Path | None, wanted: Sequence[TaskRow]) -> Findings:
-    """Every wanted task, or every one that is there: files, letters, labels, row counts."""
+    """Every required task, or every available one: files, letters, labels, row counts."""
     rows = wanted or [row for row in TASKS.values() if not row.generated]
     missing: list[str] = []
     for row in rows:
@@ -272,7 +271,7 @@ def data(data_dir: Path | None, wanted: Sequence[TaskRow]) -> Findings:
         if finding is not None:
             yield finding
     if missing and not wanted:
-        where = f"in {data_dir}" if data_dir is not None else "kept from the hub (--data-dir not given)"
+        where = f"in {data_dir}" if data_dir is not None else "in the hub cache (--data-dir not given)"
         yield Finding(
             state="fail" if len(missing) == len(rows) and data_dir is not None else "note",
             about="data",
@@ -283,7 +282,7 @@ def data(data_dir: Path | None, wanted: Sequence[TaskRow]) -> Findings:
 
 
 def _task(row: TaskRow, data_dir: Path | None, wanted: bool, missing: list[str]) -> Finding | None:
-    """`None`, and the name in `missing`, for a task that nobody named and that is not there at all."""
+    """`None`, and the name in `missing`, for an absent task that was not requested."""
     if row.generated:
         return Finding(state="ok", about="data", text=f"{row.name} is generated on this machine")
     folder = data_dir if data_dir is not None else hub.kept(row)
@@ -297,7 +296,7 @@ def _task(row: TaskRow, data_dir: Path | None, wanted: bool, missing: list[str])
     except InputError as error:
         problems = error.problems
     if problems:
-        advice = "mend or replace these files, or name other tasks."
+        advice = "correct or replace these files, or choose other tasks."
         return Finding(state="fail", about="data", text="; ".join(problems), advice=advice)
     return Finding(state="ok", about="data", text=f"{row.name} in {folder}")
 
@@ -310,12 +309,14 @@ def folders(out: Path) -> Findings:
     from huggingface_hub import constants
 
     if line := home.provide() or home.trouble():
-        advice = "set HOME to a folder that can be written to, or leave it so: a run needs nothing there."
+        advice = "optional: set HOME to a writable folder; a run does not need it."
         yield Finding(state="note", about="folder", text=f"home: {line}", advice=advice)
     try:
         scratch = Path(home.temporary_folders()[0])
     except OSError as error:
-        yield Finding(state="fail", about="folder", text=f"scratch: {error}", advice="nothing runs without.")
+        yield Finding(
+            state="fail", about="folder", text=f"scratch: {error}", advice="required for every run."
+        )
         return
     for name, folder, option in (
         ("results", out, "--out"),
@@ -335,21 +336,21 @@ def _folder(name: str, folder: Path, option: str) -> Finding:
         with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
-        text = f"{name}: {folder} cannot be written to ({error.strerror})"
-        return Finding(state="fail", about="folder", text=text, advice=f"name another with {option}.")
+        text = f"{name}: {folder} is not writable ({error.strerror})"
+        return Finding(state="fail", about="folder", text=text, advice=f"choose another with {option}.")
     free = shutil.disk_usage(there).free / 1e9
     enough = free >= ENOUGH_DISK_GB
     return Finding(
         state="ok" if enough else "note",
         about="folder",
         text=f"{name}: {folder}, {free:,.0f} GB free",
-        advice="" if enough else f"make room, or name another with {option}.",
+        advice="" if enough else f"free some space, or choose another with {option}.",
     )
 
 
 def ray_starts() -> Findings:
-    """Ray starts on this machine and runs a task; in a process of its own, which may hang or die."""
-    what, advice = "", "docs/troubleshooting.md has what is known to keep Ray from starting."
+    """Start Ray on this machine and run a task, in a separate process, which may hang or crash."""
+    what, advice = "", "docs/troubleshooting.md lists known reasons why Ray does not start."
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-c", RAY_PROGRAM],
@@ -363,9 +364,9 @@ def ray_starts() -> Findings:
             try:
                 what, advice = json.loads(done.stdout.splitlines()[-1])
             except (ValueError, IndexError):
-                what = f"does not start here: {last_line(done.stderr or f'exit code {done.returncode}')}"
+                what = f"does not start: {last_line(done.stderr or f'exit code {done.returncode}')}"
     except subprocess.TimeoutExpired:
-        what = f"does not start here: no answer within {RAY_S:.0f} s"
+        what = f"does not start: no answer within {RAY_S:.0f} s"
     if what:
         yield Finding(state="fail", about="ray", text=what, advice=advice)
     else:

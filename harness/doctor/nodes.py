@@ -14,7 +14,7 @@ NODE_S = 120.0
 
 
 def findings() -> list[dict[str, Any]]:
-    """What `doctor` finds on this node: versions, devices, folders."""
+    """Findings of `doctor` on this node: versions, devices, folders."""
     from harness.doctor import checks as doctor
 
     checks = (doctor.versions, doctor.devices, lambda: doctor.folders(Path.home() / "lingo"))
@@ -22,11 +22,11 @@ def findings() -> list[dict[str, Any]]:
 
 
 def examine(expected: int, wait_s: float) -> dict[str, Any]:
-    """Wait for nodes, then look at each that is there.
+    """Wait for nodes, then check each of them.
 
     Args:
-        expected: Nodes to wait for.
-        wait_s: Seconds after which those that are there must do.
+        expected: Number of nodes to wait for.
+        wait_s: Seconds after which only the available nodes are checked.
 
     Returns:
         `expected`, and `nodes`: address, findings or an error, of each.

@@ -49,7 +49,7 @@ def write_card(folder: Path, facts: Mapping[str, Any], record: Record, finals: S
         "Run": _run(record, finals, result["chosen"]),
         "Versions": record.environment.get("versions", {}),
     }
-    marks = [f"Marked: {mark}." for mark in record.marks]
+    marks = [f"Caveat: {mark}." for mark in record.marks]
     text = card_text(facts, tables, marks=marks, results=_evaluations(record))
     (folder / "README.md").write_text(text, encoding="utf-8")
 
@@ -80,7 +80,7 @@ def _run(record: Record, finals: Sequence[Record], chosen: str) -> dict[str, Any
         "task": record.task,
         "benchmark": record.benchmark,
         "this adapter": chosen,
-        "selected by": f"{record.metric} on the {record.selection} split; the test split was opened once, at the end",
+        "selected by": f"{record.metric} on the {record.selection} split; the test split was read once, at the end",
         "seeds": [final.seed for final in finals],
         "trained": record.ended.partition("T")[0],
         "configuration": record.config_hash[:12],

@@ -43,10 +43,13 @@ class Choice:
         record = self.record
         value = f"dev {record.metric} {dev_score(record):.4f}"
         if self.asked:
-            return f"seed {record.seed}, as asked ({value})"
+            return f"seed {record.seed}, as requested ({value})"
         equal = sum(dev_score(final) == dev_score(record) for final in self.finals)
         which = f"the first of {equal} that are the best" if equal > 1 else "the best"
-        return f"seed {record.seed} of {len(self.finals)}, {which} on the dev split ({value}); test was not looked at"
+        return (
+            f"seed {record.seed} of {len(self.finals)}, {which} on the dev split ({value}); test scores were not "
+            "used"
+        )
 
 
 def choose(
@@ -72,7 +75,7 @@ def choose(
     _refuse_without_adapter(name, study[0].method)
     if not finals:
         raise InputError(
-            f"{name}: has no finished final run yet ({_states(study)}); let the run go on with "
+            f"{name}: has no finished final run yet ({_states(study)}); continue the run with "
             f"`{command('resume', run)}`, and export again."
         )
     record = _of_seed(finals, seed) if seed is not None else best_on_dev(finals) or finals[0]
@@ -133,8 +136,8 @@ def _study(
         ("--backbone", backbone, {r.backbone for r in records if (r.task, r.method) == (wanted, method)}),
     ):
         if value is not None and value not in known:
-            there = nearest(value, known) or f" There are: {', '.join(sorted(known)) or 'none yet'}."
-            raise InputError(f"`{option}` must be one that {run} has results of, but got {value!r}.{there}")
+            there = nearest(value, known) or f" Available: {', '.join(sorted(known)) or 'none yet'}."
+            raise InputError(f"`{option}` must be one of the results in {run}, but got {value!r}.{there}")
     found = [r for r in records if (r.task, r.method) == (wanted, method) and backbone in (None, r.backbone)]
     backbones = sorted({record.backbone for record in found})
     if len(backbones) > 1:
@@ -161,7 +164,8 @@ def _refuse_without_adapter(study: str, method: str) -> None:
     others = ", ".join(name for name, other in METHODS.items() if not other.trains_all)
     if row.needs_backbone:
         raise InputError(
-            f"{study}: full fine-tuning has no adapter, and a run keeps no whole models, for their size. Export "
+            f"{study}: full fine-tuning has no adapter, and a run does not keep complete models because of their "
+            "size. Export "
             f"another method ({others}), or train its configuration again in Python and keep the model with "
             "`lingo.merge.merge_adapter`."
         )
@@ -195,7 +199,7 @@ def _folder(run: Path, record: Record) -> Path:
         raise InputError(f"{record.id}: has no adapter ({error or 'it was not kept'}); {again}.")
     found = adapter_folder(run, record)
     if found is None:
-        raise InputError(f"{record.id}: its adapter is not in {run / 'adapters'} any more; {again}.")
+        raise InputError(f"{record.id}: its adapter is no longer in {run / 'adapters'}; {again}.")
     return found
 
 

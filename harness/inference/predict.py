@@ -109,13 +109,13 @@ def _check_output(source: Path, output: Path, problems: list[str]) -> None:
     if output.is_dir():
         problems.append(f"`--output` must be a file, but {output} is a folder.")
     elif output.exists() and source.exists() and output.samefile(source):
-        problems.append(f"`--output` must be another file than `--input`, but both are {output}.")
+        problems.append(f"`--output` must be different from `--input`, but both are {output}.")
     elif not output.absolute().parent.is_dir():
         problems.append(
-            f"`--output` must lie in a folder that is there, but {output.absolute().parent} is not."
+            f"`--output` must be in an existing folder, but {output.absolute().parent} does not exist."
         )
     elif not os.access(output.absolute().parent, os.W_OK):
-        problems.append(f"`--output` must lie in a folder that can be written, but {output} does not.")
+        problems.append(f"`--output` must be in a writable folder, but {output} is not.")
 
 
 def _predictor(
@@ -169,9 +169,9 @@ def _check(source: Path, sequences: SequenceFile, console: Console) -> None:
             if number % WINDOW == 0:
                 reading.seen(number)
     if bad > SHOWN:
-        shown.append(f"{source}: {bad - SHOWN:,} more bad records; `--on-error skip` leaves bad records out.")
+        shown.append(f"{source}: {bad - SHOWN:,} more bad records; `--on-error skip` skips bad records.")
     elif bad:
-        shown[-1] += " `--on-error skip` leaves bad records out."
+        shown[-1] += " `--on-error skip` skips bad records."
     if bad:
         raise InputError(shown)
 

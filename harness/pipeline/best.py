@@ -55,11 +55,11 @@ class BestConfiguration:
     def notes(self) -> list[str]:
         """What a reader must know, in words: scores that a constant prediction reaches, and the marks."""
         low = [
-            f"its {split} score is not above a constant prediction's"
+            f"its {split} score is not above that of a constant prediction"
             for split, scores in (("dev", [self.score]), ("test", list(self.test.values())))
             if scores and not any(map(math.isnan, scores)) and not is_useful(self.metric, scores)
         ]
-        return low + ([f"marked {', '.join(self.marks)}"] if self.marks else [])
+        return low + ([f"caveats: {', '.join(self.marks)}"] if self.marks else [])
 
     @property
     def tested(self) -> str:
@@ -173,7 +173,7 @@ def records_of(out: Path) -> list[Record]:
     """
     records = load(out) if RunFolder(out).records.is_dir() else []
     if not records:
-        raise InputError(f"RUN must be the output folder of a benchmark, but {out} holds no records.")
+        raise InputError(f"RUN must be the output folder of a benchmark, but {out} contains no records.")
     try:
         scope = Setting.read(out).scope
     except PermissionError:

@@ -68,7 +68,7 @@ def inspect_data(row: TaskRow, benchmark: Benchmark) -> Data:
         from harness.data.quickstart import ROWS
 
         rows = _trained_rows(ROWS["train"], row, benchmark)
-        return Data(task=row, state="generated", where="made on this machine", rows=rows)
+        return Data(task=row, state="generated", where="generated on this machine", rows=rows)
     folder = _folder_of(row, benchmark)
     if isinstance(folder, str):
         published = row.published.get("train")
@@ -99,7 +99,7 @@ def _folder_of(row: TaskRow, benchmark: Benchmark) -> Path | str:
         return f"{folder / row.name}: {how}"
     if row.packed:
         return f"`prepare {row.family} --source FOLDER`, then --data-dir"
-    return hub.kept(row) or f"fetched from the hub ({hub.MIRROR}) at the first run, or --data-dir"
+    return hub.kept(row) or f"downloaded from the hub ({hub.MIRROR}) by the first run, or --data-dir"
 
 
 def _trained_rows(rows: int, row: TaskRow, benchmark: Benchmark) -> int:

@@ -46,7 +46,7 @@ def tell(
         f"{found.studies:,} studies: {_some(benchmark.tasks, 'task')}, {_some(found.models, 'backbone')}, "
         f"{_some(benchmark.methods, 'method')}. {found.trials:,} trials of up to {benchmark.epochs} epochs "
         f"(scope {benchmark.scope}, {benchmark.searcher}, {benchmark.scheduler}), then "
-        f"{found.studies * len(benchmark.seeds):,} final runs ({len(benchmark.seeds)} seeds a study)."
+        f"{found.studies * len(benchmark.seeds):,} final runs ({len(benchmark.seeds)} seeds per study)."
     )
     _matrix(found, line)
     _backbones(found, line)
@@ -91,7 +91,7 @@ def _matrix(found: Forecast, line: Print) -> None:
     for note in (note for data in found.data for note in data.notes):
         line(note)
     if any(data.published for data in found.data):
-        line("~: published count of train rows; ?: not known before the data is here.")
+        line("~: published number of train rows; ?: unknown until the data is available.")
 
 
 def _rows(data: Data) -> str:
@@ -143,9 +143,9 @@ def _work(found: Forecast, rates: dict[Key, Rate], line: Print) -> None:
             }
         )
     _table(rows, line, right=list(rows[0])[2:])
-    line("trained: numbers that a trial trains; those of fmft without embeddings and norms.")
+    line("trained: parameters that a trial trains; those of fmft without embeddings and norms.")
     frozen, why = frozen_here(found.benchmark)
-    line(f"Number types: frozen weights {frozen} ({why}); trained ones fp32, also those of full fine-tuning.")
+    line(f"Number types: frozen weights {frozen} ({why}); trained weights fp32, also with full fine-tuning.")
 
 
 def _spread(values: Sequence[int]) -> str:
@@ -176,14 +176,14 @@ def _time(found: Forecast, rates: dict[Key, Rate], shape: WorkerLayout, line: Pr
     trained = [work for work in found.works if METHODS[work.study.method].needs_backbone]
     seconds, unknown = total_seconds(trained, rates)
     if unknown == len(trained):
-        line("Time: not known, since no backbone could be measured here.")
+        line("Time: unknown, since no backbone could be measured on this machine.")
         _cost(benchmark, None, line)
         return
     device = next(iter(rates.values())).device
     types = "/".join(dict.fromkeys(rate.frozen for rate in rates.values()))
     what = "GPU-hours" if device == "cuda" else "hours of one worker"
     wall = seconds / shape.groups
-    rest = f", without {unknown:,} studies whose backbone or data is not here" if unknown else ""
+    rest = f", without {unknown:,} studies whose backbone or data is missing" if unknown else ""
     packs = ", ".join(
         f"{name.rsplit('/', 1)[-1]} {rate.pack}" for (name, full), rate in rates.items() if not full
     )
@@ -192,7 +192,7 @@ def _time(found: Forecast, rates: dict[Key, Rate], shape: WorkerLayout, line: Pr
         f"{seconds / 3600:,.2f} {what}, about {duration(wall)} on {shape}{rest}."
     )
     if packs:
-        line(f"Trials at once that serve best in a worker group: {packs}.")
+        line(f"Trials per worker group (pack size): {packs}.")
     _cost(benchmark, wall if not unknown else None, line)
 
 
@@ -206,7 +206,7 @@ def _cost(benchmark: Benchmark, wall: float | None, line: Print) -> None:
     if price and wall is not None:
         line(f"Cost: about {price * wall / 3600:,.2f} at {price:g} an hour.")
     if limits:
-        line(f"Cost ceiling of the search: {min(limits):,.2f}; the final runs come on top.")
+        line(f"Cost ceiling of the search: {min(limits):,.2f}, plus the final runs.")
     elif price:
         line("Cost ceiling: none; set --max-cost or --time-budget.")
 

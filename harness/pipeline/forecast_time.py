@@ -117,13 +117,13 @@ def frozen_here(benchmark: Benchmark) -> tuple[Frozen, str]:
     """Number type of the frozen weights, and why, as far as it is known before a worker was asked."""
     held: Any = frozen_in(benchmark.out) if benchmark.out else None
     if benchmark.frozen:
-        return benchmark.frozen, "as asked for"
+        return benchmark.frozen, "--frozen"
     if held:
-        return held, f"as {benchmark.out} has them"
+        return held, f"as in {benchmark.out}"
     import torch
 
     usual = usual_type("cuda" if torch.cuda.is_available() else "cpu")
-    return usual, "by this machine's device; a run asks one of its workers, once"
+    return usual, "for the device of this machine; a run determines it once, on a worker"
 
 
 def _rate(told: Calibration, model: Model, work: Work, full: bool, frozen: str) -> Rate:

@@ -55,7 +55,7 @@ class Pressed:
         if self.once:
             self._console.show_cursor(True)
             self._console.print(
-                f"Left at once. To go on: {escape(resume_command(self._out))}", soft_wrap=True
+                f"Stopped immediately. To continue: {escape(resume_command(self._out))}", soft_wrap=True
             )
             os._exit(INTERRUPTED)
         self.once = True
@@ -63,7 +63,7 @@ class Pressed:
             raise KeyboardInterrupt
         threading.Thread(target=self._pool.interrupt, name="interrupt", daemon=True).start()
         self._console.print(
-            "Stopping: no new trial starts, open ones keep their state. Ctrl-C again leaves at once."
+            "Stopping: no new trial starts, open trials keep their state. Press Ctrl-C again to stop immediately."
         )
 
 
@@ -128,7 +128,7 @@ def outlived(
             if (gone or looks >= FULL_LOOKS) and not done.is_set():
                 why = f"Ray's process {gone[0]} has ended unexpectedly" if gone else line
                 if gone:
-                    why += f": {line}" if line else " (a lack of memory, or somebody ended it)."
+                    why += f": {line}" if line else " (out of memory, or killed)."
                 _left_by(why, processes, console, out)
                 return
 
@@ -147,8 +147,8 @@ def _left_by(why: str, processes: Mapping[str, Process], console: Console, out: 
         process.kill()
     console.show_cursor(True)
     console.print(
-        f"[red]Stopped[/]: {escape(why)} What has ended before is kept, and open trials keep their last checkpoint. "
-        f"Go on with: {escape(resume_command(out))}",
+        f"[red]Stopped[/]: {escape(why)} Finished trials are kept, and open trials keep their last checkpoint. "
+        f"Continue with: {escape(resume_command(out))}",
         soft_wrap=True,
     )
     os._exit(INCOMPLETE)

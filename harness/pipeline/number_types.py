@@ -35,6 +35,7 @@ def settle(checked: Plan, store: ResultStore, layout: WorkerLayout, say: Callabl
     say(f"Frozen weights are {frozen} ({why}), trained ones fp32.")
     if frozen == "bf16" and layout.gpus and not native:
         say(
-            f"{device} has no bf16 of its own and emulates it: slower than --frozen fp32, in a folder of its own."
+            f"{device} does not support bf16 natively and emulates it: slower than --frozen fp32 (which needs a new "
+            "--out)."
         )
     return checked.holding(frozen)

@@ -124,7 +124,7 @@ def _refuse_prompts(checked: Plan, backbones: Mapping[str, Tokens]) -> None:
     sources = dict.fromkeys(study.source for study in checked.studies if study.source != NO_BACKBONE)
     if checked.benchmark.prompt == "on" and (wrong := [s for s in sources if not backbones[s].language]):
         raise InputError(
-            f"`--prompt on` must be used with language models, but the vocabulary of {source} is DNA alone; use "
+            f"`--prompt on` requires a language model, but the vocabulary of {source} is DNA only; use "
             "`--prompt auto`."
             for source in wrong
         )
@@ -162,7 +162,7 @@ def _prepared(
     if leaks := summary(prepared.leaks):
         say(f"  leakage audit: {leaks}")
     for mark, why in prepared.marks.items():
-        say(f"  marked {mark}: {why}")
+        say(f"  caveat {mark}: {why}")
     return prepared
 
 
@@ -214,7 +214,7 @@ def refuse_other_inputs(records: Sequence[Record], cells: Sequence[PreparedStudy
         ):
             for other in sorted(others - {digest}):
                 problems.append(
-                    f"`--out` must not hold results of another {what}, but {out} has some of "
+                    f"`--out` must not contain results of another {what}, but {out} has some of "
                     f"{cell.study.key} with digest {other[:12]} and it is now {digest[:12]}."
                 )
     if problems:

@@ -56,7 +56,10 @@ def above_budget(record: Record) -> str | None:
     mean, most = sum(kept.values()) / len(kept), record.config.get("bT", TrialConfig.bT)
     if mean <= most:
         return None
-    return f"the mean kept rank must be at most bT = {most}, but is {mean:.2f}: its scores are not of that budget."
+    return (
+        f"the mean kept rank must be at most bT = {most}, but is {mean:.2f}: its scores do not belong to that "
+        "budget."
+    )
 
 
 Watch = Callable[[Job, Report, str], None]

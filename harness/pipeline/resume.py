@@ -32,12 +32,13 @@ def stored_benchmark(run: Path, changes: Mapping[str, Any]) -> Benchmark:
         settings = read_object(path)["settings"]
     except FileNotFoundError:
         raise InputError(
-            f"`resume` must be given the output folder of a run, but {run} "
-            f"{'has no plan.json' if run.is_dir() else 'is no folder'}."
+            f"`resume` needs the output folder of a run, but {run} "
+            f"{'has no plan.json' if run.is_dir() else 'is not a folder'}."
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{path}: cannot be read ({error}); give the run's own options to `run` with `{typed('--out', run)}` "
+            f"{path}: cannot be read ({error}); repeat the original `run` command with its options and "
+            f"`{typed('--out', run)}` "
             "instead."
         ) from None
     settings = {**settings, **_at_home(settings, run.resolve())}

@@ -117,7 +117,7 @@ def _run(checked: Plan, console: Console, make_engine: MakeEngine | None, take_f
             with written(checked.out):
                 store.write_table()
     else:
-        console.print("All results of this benchmark are in the output folder already; nothing is trained.")
+        console.print("All results of this benchmark are already in the output folder; nothing is trained.")
     seconds = time.monotonic() - begun
     return _conclude(checked, cells, store, console, interrupted=interrupted, seconds=seconds)
 
@@ -132,9 +132,9 @@ def _left(records: Sequence[Record], cells: Sequence[PreparedStudy], benchmark: 
 
 
 def _stopped(error: RunStopped, out: Path, console: Console) -> int:
-    cure = "Make room there, then go on" if isinstance(error, Unwritable) else "Go on"
+    cure = "Free some space there, then continue" if isinstance(error, Unwritable) else "Continue"
     console.print(
-        f"[red]Stopped[/]: {escape(str(error))} What has ended before is kept, and open trials keep their last "
+        f"[red]Stopped[/]: {escape(str(error))} Finished trials are kept, and open trials keep their last "
         f"checkpoint. {cure} with: {escape(resume_command(out))}",
         soft_wrap=True,
     )
@@ -144,11 +144,11 @@ def _stopped(error: RunStopped, out: Path, console: Console) -> int:
 def _say_what(checked: Plan, console: Console) -> None:
     benchmark, studies = checked.benchmark, checked.studies
     made = ["small generated DNA with planted motifs"] * any(study.task.generated for study in studies)
-    made += ["a tiny OPT with random weights made on this machine"] * (TINY_MODEL in benchmark.models)
+    made += ["a tiny OPT with random weights generated on this machine"] * (TINY_MODEL in benchmark.models)
     if made:
         console.print(
             f"[bold]Quickstart[/]: {', and '.join(made)}. {'' if len(made) == 1 else 'Nothing is downloaded. '}It "
-            "shows how the harness works; its scores say nothing of methods."
+            "shows how the harness works; its scores do not compare methods."
         )
     console.print(
         f"{_some(studies, 'study')} ({_some(benchmark.tasks, 'task')} x {_some(benchmark.models, 'backbone')} x "
@@ -156,7 +156,7 @@ def _say_what(checked: Plan, console: Console) -> None:
         f"{_some(range(benchmark.epochs), 'epoch')} each, then {_some(benchmark.seeds, 'seed')} of each winner."
     )
     if benchmark.limit:
-        console.print(f"[yellow]Marked smoke: at most {benchmark.limit} rows of each split are used.[/]")
+        console.print(f"[yellow]Caveat smoke: at most {benchmark.limit} rows of each split are used.[/]")
     for note in checked.notes:
         console.print(f"[dim]{escape(note)}[/]")
 
@@ -217,7 +217,7 @@ def _conclude(
     )
     if lacking:
         console.print(
-            f"To go on from here: {escape(resume_command(checked.out))} (or the same command again).",
+            f"To continue: {escape(resume_command(checked.out))} (or the same command again).",
             soft_wrap=True,
         )
     for name, where in (
@@ -254,7 +254,7 @@ def _say_without_winner(
         )
         more = benchmark.num_samples + max(1, benchmark.num_samples // 2)
         console.print(
-            f"[yellow]no winner[/] {escape(study.key)}: {why}, so there is nothing to test; more trials "
+            f"[yellow]no winner[/] {escape(study.key)}: {why}, so nothing is tested; more trials "
             f"(--num-samples {more}) or another search space may find one.",
             soft_wrap=True,
         )

@@ -1,1 +1,1 @@
-"""Resident worker groups on Ray that train jobs; they know no DNA and no model."""
+"""Resident worker groups on Ray that train jobs; independent of DNA and models."""

@@ -1,4 +1,4 @@
-"""How a worker gets at the files of the output folder, on whatever host it runs."""
+"""Access of a worker, on any host, to the files of the output folder."""
 
 import shutil
 from pathlib import Path
@@ -6,35 +6,35 @@ from typing import Protocol
 
 
 class Files(Protocol):
-    """Files of the driver's host, as a worker sees them. Picklable; every method may be called from any thread."""
+    """Files of the driver's host as accessed by a worker. Picklable; methods may be called from any thread."""
 
     def fetch(self, folder: str) -> Path:
-        """A local copy of a folder that does not change any more (prepared data, a backbone, one generation of a
-        checkpoint), fetched once. Raises `OSError` when it is not there."""
+        """A local copy of an immutable folder (prepared data, a backbone, one generation of a checkpoint),
+        fetched once. Raises `OSError` if it does not exist."""
 
     def send(self, local: Path, folder: str) -> None:
-        """Bring a finished local folder, or file, to `folder` on the driver's host, whole or not at all. Raises
-        `OSError` when that host's disk refuses."""
+        """Move a finished local folder or file to `folder` on the driver's host, atomically. Raises `OSError` if it
+        cannot be written there."""
 
     def place(self, folder: str) -> Path:
-        """Where a worker writes what will be sent to `folder`; the folder above it is there."""
+        """Path at which a worker writes what will be sent to `folder`; its parent exists."""
 
     def names(self, folder: str) -> list[str]:
-        """Names of what `folder` on the driver's host holds now, sorted; none when it is not there."""
+        """Sorted names of the entries of `folder` on the driver's host; empty if it does not exist."""
 
     def remove(self, folder: str) -> None:
-        """Remove a folder or file of the driver's host and its local copies; what is not there is no error."""
+        """Remove a folder or file of the driver's host and its local copies, if they exist."""
 
 
 class LocalFiles:
-    """Workers on the driver's host, or on a file system that all hosts share: paths are what they are."""
+    """Workers on the driver's host, or on a shared file system: paths are used unchanged."""
 
     def fetch(self, folder: str) -> Path:
         return Path(folder)
 
     def send(self, local: Path, folder: str) -> None:
         if local != Path(folder):
-            raise ValueError(f"{local} must be {folder} where all hosts share their files.")
+            raise ValueError(f"{local} must be {folder} when all hosts share their files.")
 
     def place(self, folder: str) -> Path:
         path = Path(folder)

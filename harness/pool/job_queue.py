@@ -1,4 +1,4 @@
-"""Where jobs wait, who trains them and what they reported: the state behind the pool's one named actor.
+"""The job queue, the groups that hold jobs and their reports: the state of the pool's named actor.
 
 Plain asyncio, no Ray: `harness.pool.pool` runs a `JobSource` as an actor. Three parties call it:
 
@@ -89,7 +89,7 @@ class JobSource(JobState):
         trial: str = "",
         sync_epochs: Collection[int] = (),
     ) -> None:
-        """Queue a job: lower priorities first, then first come. A known id changes nothing.
+        """Queue a job: lower priorities first, then in order of submission. A known id has no effect.
 
         Args:
             followed: Whether a client will ask for it again and again, without whom it is given up.
@@ -132,7 +132,7 @@ class JobSource(JobState):
                 return fresh, row.status
 
     async def proceed(self, epochs: Mapping[str, int]) -> None:
-        """Jobs that wait at a rung go on. Saying it again changes nothing.
+        """Let jobs that wait at a rung continue. Idempotent.
 
         Args:
             epochs: By job the last rung that it may pass.
@@ -159,7 +159,7 @@ class JobSource(JobState):
         self._supervisors[group] = pid
 
     async def expect(self, groups: Sequence[str]) -> None:
-        """Name the groups that are being started, so that a job fails once none of them can come up."""
+        """Register the groups that are being started, so that jobs fail once none of them can start."""
         self._expected |= set(groups)
 
     async def register(
@@ -174,8 +174,8 @@ class JobSource(JobState):
         """A group (re)started: its last incarnation's jobs go back to the queue. False if it must end instead.
 
         Args:
-            held: Jobs that it trains already, where this source is the one that was started anew.
-            nodes: Those that its workers lie on.
+            held: Jobs that it already trains, if this source was restarted.
+            nodes: Nodes of its workers.
         """
         known = self._groups.get(group)
         silent = known.silent_incarnations + (not self._gone(known.nodes)) if known else 0
@@ -286,12 +286,12 @@ class JobSource(JobState):
             self._groups[group].suspicion = error
 
     async def warn(self, line: str) -> None:
-        """A worker's warning for the user; each is kept once."""
+        """Warning of a worker for the user; duplicates are dropped."""
         if line not in self._warnings and len(self._warnings) < MAX_WARNINGS:
             self._warnings.append(line)
 
     async def could_not_start(self, group: str, error: str, *, tries: int) -> bool:
-        """A group's engine could not be made. True if it should try again, up to `tries` times in all."""
+        """The engine of a group could not be created. True if it should try again, up to `tries` times in total."""
         self._failures[group] = self._failures.get(group, 0) + 1
         if self._failures[group] >= tries:
             await self._give_up(group, f"worker group {group} could not start: {error}")
@@ -323,12 +323,12 @@ class JobSource(JobState):
     # ---- the driver
 
     async def begin(self, limit: int | None) -> None:
-        """Open for a new round of jobs, of which at most `limit` train at once (`None`: as many as fit)."""
+        """Accept a new round of jobs, of which at most `limit` train at once (`None`: as many as fit)."""
         self._limit, self._interrupted = limit, False
         await self._notify()
 
     async def events(self, after: int, wait_s: float) -> tuple[list[Event], list[str]]:
-        """What happened after event `after`, which is thereby acknowledged; and all warnings so far."""
+        """Events after number `after`, which is thereby acknowledged, and all warnings so far."""
         while self._events and self._events[0].number <= after:
             self._events.popleft()
         deadline = self._clock() + wait_s
@@ -337,7 +337,7 @@ class JobSource(JobState):
         return list(self._events), self._warnings
 
     async def incarnation(self) -> str:
-        """Another one after every new start of this source."""
+        """Identifies this start of the source."""
         return self._incarnation
 
     async def pid(self) -> int:
@@ -345,7 +345,7 @@ class JobSource(JobState):
         return os.getpid()
 
     async def usage(self) -> dict[str, float]:
-        """How the groups' time was used, see `harness.pool.queue_state.Usage.to_dict`."""
+        """Use of the groups' time, see `harness.pool.queue_state.Usage.to_dict`."""
         self._count_time()
         return self._usage.to_dict()
 
@@ -358,7 +358,7 @@ class JobSource(JobState):
         await self._notify()
 
     async def close(self) -> None:
-        """End every open job and send all worker groups home."""
+        """End every open job and release all worker groups."""
         self._closed = True
         await self.interrupt()
 
@@ -388,7 +388,7 @@ class JobSource(JobState):
             self._changed.notify_all()
 
     async def _wait(self, deadline: float) -> bool:
-        """Sleep until something changed (True) or the deadline has passed (False)."""
+        """Wait until something changes (True) or the deadline has passed (False)."""
         left = deadline - self._clock()
         if left <= 0:
             return False

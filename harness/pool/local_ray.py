@@ -1,6 +1,6 @@
-"""Ray on this machine alone: what it needs is given to it, and what keeps it from starting is told in one line.
+"""A Ray instance on this machine only; reasons why it does not start are reported in one line.
 
-It needs nothing of the home folder: its token and all of its files lie in a private folder, which goes with it.
+It needs nothing in the home folder: its token and all its files are in a private folder, which is removed with it.
 """
 
 import json
@@ -32,10 +32,10 @@ from harness.core.wording import last_line
 from harness.pool.ray_causes import SLOW_START, Cause, PoolError, RayTrouble, cause_of, tails
 
 START_S = 150.0
-"""Seconds after which a start of Ray is given up; Ray itself gives up after about 30 in most cases."""
+"""Seconds after which a start of Ray is aborted; Ray itself usually gives up after about 30."""
 
 MOST_BYTES = 40
-"""Length of the path of Ray's folder: its sockets' names have 66 bytes more, and may have 107 in all."""
+"""Maximum length of the path of Ray's folder: socket names add 66 bytes, with a limit of 107."""
 
 PACKAGES = ("harness", "lingo")
 """What workers import."""
@@ -45,17 +45,17 @@ PREFIX, OWNER = "lingo-ray-", "owner"
 SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_worker_maximum_startup_concurrency": "16",  # else Ray warns of our many small processes
-    # Beside other work a process may take longer to start than Ray's 60 s; it would be killed and begun anew.
+    "RAY_worker_maximum_startup_concurrency": "16",  # otherwise Ray warns about the many small processes
+    # Under load a process may take longer to start than Ray's 60 s; it would be killed and restarted.
     "RAY_worker_register_timeout_seconds": "300",
 }
 
 
 class OwnModulesFirst(JobConfig):
-    """Workers import this program and its libraries from where the driver has them.
+    """Let workers import this program and its libraries from the same paths as the driver.
 
-    Ray would put the driver's working folder before everything else, so that a `data.py` or `random.py` of the user's
-    is what libraries import; it does so unless the job brings a working folder of its own.
+    By default Ray puts the driver's working directory first, so that libraries would import the user's `data.py` or
+    `random.py`; it does not if the job has a working directory of its own.
     """
 
     def __init__(self, first: Sequence[str]) -> None:
@@ -66,12 +66,12 @@ class OwnModulesFirst(JobConfig):
 
 
 def own_modules(links: Path | None = None) -> list[str]:
-    """What must be in front of a worker's path so that it imports this program as this process does: its folder, or
-    nothing where it is installed.
+    """First entry of a worker's path, with which it imports the same program as this process: the program's folder, or
+    nothing if it is installed.
 
     Args:
-        links: Folder for links to the program, for a process that has the program's folder last: other things may lie
-            in it.
+        links: Folder for links to the program, for a process that has the program's folder last, because it may contain
+            other modules.
     """
     here = [Path(entry or ".").resolve() for entry in sys.path]
     if ROOT not in here or ROOT.name in ("site-packages", "dist-packages"):
@@ -87,13 +87,13 @@ def own_modules(links: Path | None = None) -> list[str]:
 
 @contextmanager
 def local_ray(num_cpus: int, num_gpus: int | None = None) -> Iterator[Path]:
-    """A quiet Ray instance on this machine alone, for as long as the block lasts.
+    """A Ray instance on this machine for the duration of the block, without log output.
 
     Yields:
-        A folder for the files of Ray's libraries; it goes with the block.
+        A folder for the files of Ray's libraries, removed at the end.
 
     Raises:
-        RayTrouble: When it does not start, with the cause and its cure.
+        RayTrouble: If it does not start, with cause and remedy.
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -109,35 +109,35 @@ def local_ray(num_cpus: int, num_gpus: int | None = None) -> Iterator[Path]:
 
 
 def places(folder: Path) -> list[Place]:
-    """Disks of a run whose Ray has `folder`, or a folder in it."""
+    """Disks of a run whose Ray instance uses `folder` or a folder in it."""
     base = next((each.parent for each in folder.parents if each.name.startswith(PREFIX)), folder)
     return [ray_place(base), *shared_memory()]
 
 
 def full_disk(folder: Path | None) -> str:
-    """A line for a disk of the run that has become full; empty if there is none.
+    """Message about a disk of the run that has become full; empty if none.
 
     Args:
-        folder: What `local_ray` gave; `None` where Ray was not started here.
+        folder: Yielded by `local_ray`; `None` if Ray was not started here.
     """
     return full(places(folder or Path(temporary_folders()[0])))
 
 
 @contextmanager
 def troubles_told(folder: Path | None) -> Iterator[None]:
-    """What the pool or Ray cannot go on from, as `RayTrouble` with its cause.
+    """Re-raise fatal errors of the pool or Ray as `RayTrouble` with their cause.
 
     Args:
-        folder: What `local_ray` gave; `None` where Ray was not started here.
+        folder: Yielded by `local_ray`; `None` if Ray was not started here.
     """
     try:
         yield
     except InputError:
-        raise  # from a task, it is a RayError too
+        raise  # raised in a task, it is also a RayError
     except (PoolError, RayError) as error:
         here = places(folder) if folder else []
         logged = tails(folder.parent) if folder else ""
-        what = str(error) if isinstance(error, PoolError) else f"Ray cannot go on: {last_line(str(error))}"
+        what = str(error) if isinstance(error, PoolError) else f"Ray cannot continue: {last_line(str(error))}"
         known = cause_of(str(error), logged, here)
         if known in (None, SLOW_START):
             known = Cause(what if what.endswith(".") else f"{what}.", known.cure if known else "")
@@ -145,10 +145,10 @@ def troubles_told(folder: Path | None) -> Iterator[None]:
 
 
 def ray_folder() -> Path:
-    """The folder in which Ray's own is made: `RAY_TMPDIR`, or else the first temporary folder of use to Ray.
+    """Parent of Ray's folder: `RAY_TMPDIR`, or else the first temporary folder that Ray can use.
 
     Raises:
-        RayTrouble: when there is none.
+        RayTrouble: If there is none.
     """
     wish = os.environ.get("RAY_TMPDIR", "")
     with suppress(OSError):
@@ -162,19 +162,19 @@ def ray_folder() -> Path:
     if not fitting:
         raise RayTrouble(
             Cause(
-                f"The path of Ray's temporary folder may have {longest} bytes, but {bases[0]} has more, and no other "
-                "can be written to.",
-                "Name a short one with RAY_TMPDIR.",
+                f"The path of Ray's temporary folder is limited to {longest} bytes, but {bases[0]} is longer, and no "
+                "other folder is writable.",
+                "Set a short one with RAY_TMPDIR.",
             )
         )
     return Path(fitting[0])
 
 
 def refuse_without_loopback() -> None:
-    """Ray's processes talk to each other over this machine's own addresses, and would wait for ever.
+    """Check that this machine can reach its own addresses, which Ray's processes use; they would wait forever.
 
     Raises:
-        RayTrouble: when they cannot be reached.
+        RayTrouble: If they cannot be reached.
     """
     _reach("127.0.0.1")
     _reach(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
@@ -190,17 +190,17 @@ def _reach(address: str) -> None:
         raise RayTrouble(
             Cause(
                 f"This machine cannot reach itself at {address} ({error.strerror or error}).",
-                "Bring the loopback interface up (`ip link set lo up`), and let a firewall or VPN leave "
-                "connections of the machine to itself alone.",
+                "Bring the loopback interface up (`ip link set lo up`), and allow connections of the machine "
+                "to itself in the firewall or VPN.",
             )
         ) from None
 
 
 @contextmanager
 def _private_folder() -> Iterator[Path]:
-    """A folder that no other account can enter, removed afterwards; what killed runs have left is removed before.
+    """A folder that no other account can enter, removed afterwards; folders of killed runs are removed first.
 
-    Ray opens its own folder to everybody, so that it lies inside.
+    Ray makes its own folder accessible to everyone, so it is created inside this one.
     """
     base = ray_folder()
     _sweep(base)
@@ -211,17 +211,17 @@ def _private_folder() -> Iterator[Path]:
         owner = (made / OWNER).open("w")
     except OSError as error:
         raise RayTrouble(
-            Cause(f"{base} takes no folder ({error.strerror}).", "Name another with RAY_TMPDIR.")
+            Cause(f"No folder can be created in {base} ({error.strerror}).", "Set another with RAY_TMPDIR.")
         ) from None
     with owner:
-        with suppress(OSError):  # file systems without locks: nobody's folder is swept there
+        with suppress(OSError):  # file systems without locks: no folder is removed there
             lock_descriptor(owner.fileno())
         outer = made.rename(base / f"{PREFIX}{made.name[-8:]}")
         (outer / "r").mkdir()
         try:
             yield outer / "r"
         except RayTrouble as error:
-            if str(outer) not in str(error):  # its logs are named to the user
+            if str(outer) not in str(error):  # the user is told the path of its logs
                 shutil.rmtree(outer, ignore_errors=True)
             raise
         except BaseException:
@@ -232,7 +232,7 @@ def _private_folder() -> Iterator[Path]:
 
 
 def _sweep(base: Path) -> None:
-    """Remove folders whose process is gone: nobody holds their lock any more."""
+    """Remove folders of dead processes, whose lock is released."""
     for folder in base.glob(f"{PREFIX}*"):
         with suppress(OSError):
             if folder.lstat().st_uid != os.geteuid() or folder.is_symlink():
@@ -244,8 +244,9 @@ def _sweep(base: Path) -> None:
 
 @contextmanager
 def _environment(folder: Path) -> Iterator[None]:
-    """This instance's own token, and Python's own folders first in every process, as long as Ray is up. Without a mode
-    Ray takes tokens; one that was set for clusters (or `disabled`) is put back."""
+    """Set this instance's token, and put Python's own folders first in every process, while Ray is up.
+
+    By default Ray uses tokens; a mode that was set for clusters (or `disabled`) is restored afterwards."""
     token = folder.parent / "token"
     handle = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "w") as file:
@@ -265,7 +266,7 @@ def _environment(folder: Path) -> Iterator[None]:
 
 
 def _set(values: dict[str, str | None]) -> None:
-    """Set environment variables, and let Ray in this process, which remembers them, read them again."""
+    """Set environment variables, and make Ray, which caches them in this process, read them again."""
     for name, value in values.items():
         if value is None:
             os.environ.pop(name, None)
@@ -276,7 +277,7 @@ def _set(values: dict[str, str | None]) -> None:
 
 
 def _start(folder: Path, num_cpus: int, num_gpus: int | None) -> None:
-    """Start Ray; a start that was too slow is tried once more."""
+    """Start Ray; a slow start is tried once more."""
     for last in (False, True):
         try:
             with _limited(folder):
@@ -291,7 +292,7 @@ def _start(folder: Path, num_cpus: int, num_gpus: int | None) -> None:
                     _temp_dir=str(folder),
                 )
             return
-        except Exception as error:  # Ray raises a dozen kinds
+        except Exception as error:  # Ray raises many types
             said, logged = f"{type(error).__name__}: {error}", tails(folder)
             _end(folder)
             cause = cause_of(said, logged, places(folder))
@@ -305,14 +306,14 @@ def _start(folder: Path, num_cpus: int, num_gpus: int | None) -> None:
 
 def _unknown(said: str, folder: Path) -> Cause:
     return Cause(
-        f"Ray does not start here: {last_line(said)}.",
+        f"Ray does not start on this machine: {last_line(said)}.",
         f"Its logs are in {folder}/session_latest/logs until the next run.",
     )
 
 
 @contextmanager
 def _limited(folder: Path) -> Iterator[None]:
-    """An end for a start that hangs: Ray's processes are ended, upon which it raises; else this process ends."""
+    """Abort a hanging start: end Ray's processes, which makes it raise; otherwise end this process."""
     done = threading.Event()
 
     def watch() -> None:
@@ -332,14 +333,14 @@ def _limited(folder: Path) -> Iterator[None]:
 
 
 def _end(folder: Path) -> None:
-    """End what a start that failed has left."""
+    """Clean up after a failed start."""
     with suppress(Exception):
         ray.shutdown()
     _kill(folder)
 
 
 def _kill(folder: Path) -> None:
-    """End the processes that have this instance's folder in their command line: Ray's own, and nobody else's."""
+    """End the processes with this instance's folder in their command line, that is, only those of this Ray instance."""
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             if os.fsencode(folder) in (entry / "cmdline").read_bytes():
@@ -347,7 +348,7 @@ def _kill(folder: Path) -> None:
 
 
 def ray_processes() -> dict[str, Any]:
-    """Ray's processes that this one has started, by their kind; none where it has joined a cluster."""
+    """Ray processes started by this process, by type; none if it has joined a cluster."""
     node = getattr(ray._private.worker, "_global_node", None)
     started = getattr(node, "all_processes", {}) if node is not None else {}
     return {kind: infos[0].process for kind, infos in started.items() if infos}
@@ -360,7 +361,7 @@ def try_ray(seconds: float = 60.0) -> str:
         Address of the node that ran the task.
 
     Raises:
-        RayTrouble: When Ray does not start, or its task does not end in time.
+        RayTrouble: If Ray does not start, or its task does not end in time.
     """
     with local_ray(1) as folder:
         try:
@@ -368,13 +369,13 @@ def try_ray(seconds: float = 60.0) -> str:
         except Exception as error:
             said = f"{type(error).__name__}: {error}"
             raise RayTrouble(
-                cause_of(said, "", places(folder)) or Cause(f"Ray runs no task: {last_line(said)}.", "")
+                cause_of(said, "", places(folder)) or Cause(f"Ray does not run tasks: {last_line(said)}.", "")
             ) from error
     return answer
 
 
 def tell_trial() -> None:
-    """`try_ray` for a process of its own, as the doctor starts it: what is wrong as JSON, and exit code 1."""
+    """`try_ray` as a separate process, for the doctor: prints the problem as JSON and exits with code 1."""
     try:
         try_ray()
     except RayTrouble as error:

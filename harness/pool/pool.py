@@ -1,7 +1,7 @@
-"""The pool: resident worker groups that train jobs until it is closed, each a Ray Train run that stays up.
+"""The pool: resident worker groups that train jobs until it is closed, each a long-running Ray Train run.
 
-A group costs one start-up (about ten seconds); after that a job costs one message. The driver supervises: Ray
-Train restarts dead workers by itself, a run whose controller died is started again from here.
+A group has one start-up (about ten seconds); after that, each job costs one message. The driver supervises: Ray Train
+restarts dead workers itself, and a run whose controller died is restarted by the driver.
 """
 
 import logging
@@ -39,11 +39,11 @@ log = logging.getLogger(__name__)
 
 CLOSE_S = 30.0
 IDLE_GROUP_S = 60.0
-"""How long a group of an autoscaled cluster waits for work before it goes, and its machine with it."""
+"""Seconds that a group of an autoscaled cluster waits for work before it ends and its machine is released."""
 
 
 class Pool:
-    """Worker groups and the job source between them and their clients. Make one with `Pool.start`."""
+    """Worker groups, and the job source between them and their clients. Create with `Pool.start`."""
 
     def __init__(
         self, source: Any, groups: Sequence[str], slots: int, run: dict[str, Any], scratch: Path
@@ -75,19 +75,19 @@ class Pool:
         client_s: float = 60.0,
         max_failures: int = 2,
     ) -> "Pool":
-        """Start the groups and wait until one of them serves; the others come up beside it.
+        """Start the groups and wait until one of them serves; the others continue to start.
 
         Args:
             make_engine: `(rank, world) -> Engine`, called in every worker process, again after a restart.
-            slots: Jobs that one group may hold at once; the engine decides what fits together.
-            scratch: Folder for Ray's own files; by default a temporary one that goes with the pool.
+            slots: Jobs that one group may hold at once; the engine decides which fit together.
+            scratch: Folder for Ray's files; by default a temporary one that is removed with the pool.
             start_s: Seconds to wait for the first group.
-            client_s: Seconds after which the slot of a search client that vanished is free again.
-            max_failures: How often a job that failed is tried again, on another group where there is one.
+            client_s: Seconds after which the slot of a vanished search client is released.
+            max_failures: Number of further attempts for a failed job, on another group if there is one.
 
         Raises:
-            ValueError: when the groups do not fit on the machine.
-            PoolError: when no group could start.
+            ValueError: If the groups do not fit on the machine.
+            PoolError: If no group could start.
         """
         from harness.pool.resources import autoscaled, check_fit
 
@@ -114,7 +114,9 @@ class Pool:
             )
         )
         run = {
-            "make_engine": ray.put(make_engine),  # pickled once, here: workers need not import its module
+            "make_engine": ray.put(
+                make_engine
+            ),  # pickled once here, so that workers need not import its module
             "workers": workers_per_group,
             "cpus": cpus_per_worker,
             "gpus": gpus_per_worker,
@@ -208,7 +210,7 @@ class Pool:
             supervisor.join(max(0.0, deadline - time.monotonic()))
         for supervisor in self._supervisors:
             if supervisor.stop():
-                log.warning("%s did not end within %.0f s and was stopped", supervisor.name, CLOSE_S)
+                log.warning("%s did not end within %.0f s and was killed", supervisor.name, CLOSE_S)
         ray.kill(self._source)
         sweep([supervisor.shape for supervisor in self._supervisors], self._before)
         self._log.sweep()
@@ -233,7 +235,7 @@ class Pool:
         if incarnation == self._incarnation:
             return
         if self._incarnation is not None:
-            log.warning("the job source died and was started anew; its jobs are queued again")
+            log.warning("the job source died and was restarted; its jobs are queued again")
             self._warned = 0
             self._call("expect", self._groups)
             self._call("begin", self._limit)
@@ -253,5 +255,5 @@ class Pool:
             if len(state["broken"]) == len(self._groups):
                 raise PoolError(next(iter(state["broken"].values())))
             if time.monotonic() > deadline:
-                raise PoolError(f"No worker group came up within {start_s:.0f} s.")
+                raise PoolError(f"No worker group started within {start_s:.0f} s.")
             time.sleep(0.1)

@@ -1,6 +1,6 @@
-"""Why Ray does not start, or has ended: from what it says and logs to one line with the cure.
+"""Causes of Ray not starting or ending, from its errors and logs, as one line with the remedy.
 
-docs/troubleshooting.md has the same table for people.
+The table for users is in docs/troubleshooting.md.
 """
 
 import re
@@ -16,7 +16,7 @@ SLOW = "Ray's processes did not start in time"
 
 @dataclass(frozen=True)
 class Cause:
-    """What is wrong, and what to do about it; both end with a full stop."""
+    """A cause and its remedy; both end with a full stop."""
 
     what: str
     cure: str
@@ -26,11 +26,11 @@ class Cause:
 
 
 class PoolError(RuntimeError):
-    """The pool cannot work (any more); the message is one line for the user."""
+    """The pool cannot continue; the message is one line for the user."""
 
 
 class RayTrouble(RunStopped):
-    """Ray does not start on this machine, or has ended there."""
+    """Ray does not start on this machine, or has ended."""
 
     def __init__(self, cause: Cause) -> None:
         self.cause = cause
@@ -63,28 +63,28 @@ def _files() -> Cause:
 
 
 MEMORY = Cause(
-    "The memory of this machine, or of its control group, is used up.",
-    "Close other programs, ask for more memory, or train less at a time with --max-concurrent 1.",
+    "The memory of this machine, or of its control group, is exhausted.",
+    "Close other programs, request more memory, or train fewer trials at a time with --max-concurrent 1.",
 )
 STORE = Cause(
-    "There is not enough memory for Ray's object store, which takes at least 75 MiB.",
-    "Close other programs, or ask for more memory.",
+    "There is not enough memory for Ray's object store, which needs at least 75 MiB.",
+    "Close other programs, or request more memory.",
 )
 PATH = Cause(
-    "The path of Ray's temporary folder is longer than its sockets bear.",
-    "Name a short one with RAY_TMPDIR, such as /tmp.",
+    "The path of Ray's temporary folder is too long for its sockets.",
+    "Set a short one with RAY_TMPDIR, such as /tmp.",
 )
 HOME = Cause(
-    "A library needs a home folder and this account has none.",
-    "Set HOME to a folder that can be written to.",
+    "A library needs a home folder, but this account has none.",
+    "Set HOME to a writable folder.",
 )
 EXECUTE = Cause(
     "Ray's programs cannot be executed here.",
-    "Install ray for this machine's processor and C library, on a disk that is not mounted with noexec.",
+    "Install ray for this machine's processor and C library, on a disk mounted without noexec.",
 )
 SLOW_START = Cause(
-    f"{SLOW}, twice: this machine is very busy, or stops new processes.",
-    "Wait until other programs have ended, or close them, and try again.",
+    f"{SLOW}, twice: this machine is overloaded, or blocks new processes.",
+    "Wait for other programs to end, or close them, and try again.",
 )
 
 Rule = tuple[str, Callable[[], Cause]]
@@ -98,9 +98,9 @@ RULES: Sequence[Rule] = (
     (r"cap object store memory|object store and redis memory", lambda: STORE),
     (r"Exec format error|GLIBC\w*_|Illegal instruction", lambda: EXECUTE),
 )
-"""Signs of what is wrong, in Ray's errors and logs, and what they mean: the first that is found counts."""
+"""Patterns in Ray's errors and logs, and their causes; the first match counts."""
 
-SLOW_SIGN = re.compile(r"timed out|time-?out|did not start|deadline exceeded|No worker group came up", re.I)
+SLOW_SIGN = re.compile(r"timed out|time-?out|did not start|deadline exceeded|No worker group started", re.I)
 
 NO_SPACE = re.compile(r"No space left on device|Disk quota exceeded|OutOfDisk|ENOSPC", re.I)
 
@@ -108,24 +108,26 @@ REFUSED = re.compile(r"\[Errno (?:1|13|30)\] (?P<why>[^:]+): '(?P<path>[^']+)'")
 
 
 def cause_of(said: str, logged: str = "", places: Sequence[Place] = ()) -> Cause | None:
-    """The cause of a failure; `None` for one that is not known.
+    """Cause of a failure; `None` if unknown.
 
     Args:
-        said: The error's text.
-        logged: The ends of Ray's logs.
-        places: Where it writes: a full one is the cause of whatever else went wrong.
+        said: Text of the error.
+        logged: Last lines of Ray's logs.
+        places: Disks that it writes to; a full one takes precedence over all other causes.
     """
     if line := full(places):
         return Cause(f"{line[0].upper()}{line[1:]}", "")
     if found := NO_SPACE.search(said) or NO_SPACE.search(logged):
         names = ", ".join(f"{place.name} ({place.folder})" for place in places)
         return Cause(
-            f"Ray was told that there is no room: {found[0]}.",
-            f"Make room on the disks of {names or 'its temporary folder'}; RAY_TMPDIR names another one.",
+            f"Ray reports a full disk: {found[0]}.",
+            f"Free some space on the disks of {names or 'its temporary folder'}, or set another folder with "
+            "RAY_TMPDIR.",
         )
     if refused := REFUSED.search(said):
         return Cause(
-            f"Ray may not use {refused['path']} ({refused['why']}).", "Mend its permissions, or name another."
+            f"Ray cannot use {refused['path']} ({refused['why']}).",
+            "Correct its permissions, or choose another.",
         )
     for text in (said, logged):
         for sign, cause in RULES:
@@ -135,7 +137,7 @@ def cause_of(said: str, logged: str = "", places: Sequence[Place] = ()) -> Cause
 
 
 def tails(folder: Path, most: int = 4000) -> str:
-    """The ends of the logs of Ray's own processes."""
+    """Last lines of the logs of Ray's processes."""
     found = []
     for pattern in ("gcs_server*", "raylet*", "*agent*.err", "*agent*.log", "dashboard.log"):
         for file in sorted(folder.glob(f"session_latest/logs/{pattern}")):

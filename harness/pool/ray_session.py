@@ -1,4 +1,4 @@
-"""Where a benchmark trains: this machine, or the running Ray cluster of which this process is a part.
+"""The place where a benchmark trains: this machine, or the running Ray cluster of which this process is a part.
 
 `ray_for` is the only row point. `harness.cluster` starts clusters and sends a benchmark there: it submits this same
 program with `--cluster auto` to the head.
@@ -54,10 +54,10 @@ def ray_for(
     Args:
         cluster: Value of `--cluster`; `None` for this machine.
         workers: Data-parallel workers of each group.
-        at_most: Most groups of use.
+        at_most: Maximum number of useful groups.
 
     Raises:
-        InputError: If `cluster` names a Ray cluster that cannot be joined.
+        InputError: If the Ray cluster `cluster` cannot be joined.
         RayTrouble: If Ray does not start here.
     """
     if not joins(cluster):
@@ -87,7 +87,7 @@ def _joined(address: str, workers: int, at_most: int | None) -> Iterator[Cluster
         if remote:
             program = {"runtime_env": {"py_modules": [str(ROOT / part) for part in PACKAGES]}}
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **program)
-    except Exception as error:  # Ray raises a dozen kinds here; all of them mean the same
+    except Exception as error:  # Ray raises many types here; all of them mean the same
         raise InputError(
             f"`--cluster {address}`: no Ray cluster can be joined there ({words(error)})."
         ) from None
@@ -98,8 +98,8 @@ def _joined(address: str, workers: int, at_most: int | None) -> Iterator[Cluster
         many = len(nodes) + len(ahead) > 1
         if remote and (many or not _is_here()):
             raise InputError(
-                f"`--cluster {address}` must be a cluster of one node on this machine, since others do not see its "
-                "files: give the head's Jobs address instead (http://HOST:8265)."
+                f"`--cluster {address}` must be a cluster of one node on this machine, because other nodes cannot "
+                "read its files: use the address of the head's Jobs API instead (http://HOST:8265)."
             )
         where = f"a cluster of {len(nodes)} node{'s' if len(nodes) > 1 else ''}"
         if ahead:
@@ -110,7 +110,7 @@ def _joined(address: str, workers: int, at_most: int | None) -> Iterator[Cluster
 
 
 def _is_here() -> bool:
-    """Whether the one node of the cluster is this machine."""
+    """Whether the only node of the cluster is this machine."""
     import ray
 
     names = [row["NodeManagerHostname"] for row in ray.nodes() if row["Alive"]]  # type: ignore[no-untyped-call]

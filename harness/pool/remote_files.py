@@ -1,7 +1,7 @@
-"""Files between the driver's host and workers on hosts that share no file system with it, through Ray's objects.
+"""File transfer through Ray objects between the driver's host and workers on hosts without a shared file system.
 
-An actor on the driver's host reads and writes there; workers hold its handle. Folders travel in blocks of a few
-MB, are compared by digest and renamed when whole, so that what is there is complete.
+An actor on the driver's host reads and writes files; workers hold its handle. Folders are sent in blocks of a few MB,
+verified by digest and renamed when complete, so that existing folders are always complete.
 """
 
 import hashlib
@@ -24,15 +24,15 @@ from harness.core.wording import words
 from lingo.text_files import file_digest
 
 BLOCK = 4 * 2**20
-"""Bytes of one message."""
+"""Bytes per message."""
 
 AHEAD = 4
-"""Blocks asked for before the first one is there."""
+"""Blocks requested before the first one has arrived."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A file of a folder (or the file itself, with an empty name): where, how long, its sha256."""
+    """A file of a folder (or the file itself, with an empty name): path, size, sha256."""
 
     name: str
     size: int
@@ -40,7 +40,7 @@ class Entry:
 
 
 def entries(path: Path) -> list[Entry]:
-    """Every file below a folder, or the one file that `path` is, by name. Raises `OSError` where there is none."""
+    """All files below a folder, or the file `path`, by name. Raises `OSError` if it does not exist."""
     if path.is_file():
         return [Entry("", path.stat().st_size, file_digest(path))]
     if not path.is_dir():
@@ -55,7 +55,7 @@ class FileHost:
     """The actor on the driver's host.
 
     Args:
-        home: The driver's working directory, to which relative paths belong.
+        home: The driver's working directory, base of relative paths.
     """
 
     def __init__(self, home: str) -> None:
@@ -63,7 +63,7 @@ class FileHost:
         self._known: dict[str, list[Entry]] = {}
 
     def entries(self, name: str) -> list[Entry] | None:
-        """Files of a folder that does not change any more; `None` for a name that is no path on this host."""
+        """Files of an immutable folder; `None` for a name that is not a path on this host."""
         path = self._home / name
         if not path.exists() and not Path(name).is_absolute():
             return None
@@ -78,7 +78,7 @@ class FileHost:
             return stream.read(BLOCK)
 
     def write(self, name: str, token: str, file: str, start: int, block: bytes) -> None:
-        """Write one block beside where `name` will be. The same block twice does no harm."""
+        """Write one block to a temporary file next to `name`. Idempotent."""
         path = self._staged(name, token)
         path = path / file if file else path
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,19 +89,19 @@ class FileHost:
             os.close(handle)
 
     def finish(self, name: str, token: str, wanted: list[Entry]) -> None:
-        """Compare what was written with what was sent, then put it in its place. Repeating it does no harm."""
+        """Verify the written files, then move them into place. Idempotent."""
         staged, path = self._staged(name, token), self._home / name
         if not staged.exists() and path.exists() and entries(path) == wanted:
             return
         if not wanted:
             staged.mkdir(parents=True, exist_ok=True)
         if entries(staged) != wanted:
-            raise OSError(f"{name} did not arrive whole.")
+            raise OSError(f"{name} was not transferred completely.")
         _replace(staged, path)
         self._known.pop(name, None)
 
     def names(self, name: str) -> list[str]:
-        """What a folder holds now."""
+        """Current entries of a folder."""
         path = self._home / name
         return sorted(found.name for found in path.iterdir()) if path.is_dir() else []
 
@@ -120,7 +120,7 @@ class FileHost:
 
 
 def _replace(new: Path, path: Path) -> None:
-    """Rename, an older folder out of the way first."""
+    """Rename, replacing an existing folder."""
     old = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.old"
     if path.is_dir():
         path.replace(old)
@@ -139,7 +139,7 @@ def serve_files(node: str) -> "ShippedFiles":
     """Start the actor on the node of this process; it ends with the driver.
 
     Args:
-        node: Id of the node that this process is on.
+        node: Id of the node of this process.
     """
     here = NodeAffinitySchedulingStrategy(node, soft=False)
     host = (
@@ -153,7 +153,7 @@ def serve_files(node: str) -> "ShippedFiles":
 
 
 class ShippedFiles:
-    """`harness.pool.files.Files` for workers on any host. On the driver's own host paths are what they are.
+    """`harness.pool.files.Files` for workers on any host. On the driver's host paths are used unchanged.
 
     Args:
         host: Handle of a `FileHost`.
@@ -165,7 +165,7 @@ class ShippedFiles:
         self._host, self._node, self._run = host, node, run
 
     def fetch(self, folder: str) -> Path:
-        """A copy on this host, whole and compared, shared by its workers. Raises `OSError` without one."""
+        """A complete, verified copy on this host, shared by its workers. Raises `OSError` if it cannot be made."""
         if self._at_home():
             return Path(folder)
         copy = self._copies() / hashlib.sha256(folder.encode()).hexdigest()[:24] / Path(folder).name
@@ -187,7 +187,7 @@ class ShippedFiles:
         return copy
 
     def send(self, local: Path, folder: str) -> None:
-        """Bring a folder or file to the driver's host, whole or not at all, and remove it here."""
+        """Move a folder or file to the driver's host, atomically."""
         if self._at_home():
             if local != Path(folder):
                 raise ValueError(f"{local} must be {folder} on the driver's host.")
@@ -207,7 +207,7 @@ class ShippedFiles:
         _remove(local)
 
     def place(self, folder: str) -> Path:
-        """A path of this host alone, in a folder of its own."""
+        """A path local to this host, in a separate folder."""
         if self._at_home():
             path = Path(folder)
         else:
@@ -220,7 +220,7 @@ class ShippedFiles:
         return found
 
     def remove(self, folder: str) -> None:
-        """Remove it on the driver's host, and this host's copy."""
+        """Remove it on the driver's host and the copy on this host."""
         self._ask("remove", folder)
         _remove(self._copies() / hashlib.sha256(folder.encode()).hexdigest()[:24])
 
@@ -228,7 +228,7 @@ class ShippedFiles:
         return bool(ray.get_runtime_context().get_node_id() == self._node)
 
     def _copies(self) -> Path:
-        # a simulated cluster has several nodes on one host: each its own copies
+        # a simulated cluster has several nodes on one host, each with its own copies
         node = ray.get_runtime_context().get_node_id()[:12]
         return Path(tempfile.gettempdir()) / f"lingo-files-{self._run}" / node
 
@@ -246,11 +246,11 @@ class ShippedFiles:
                 for block in _in_order(self._host.read, folder, entry.name, starts):
                     stream.write(block)
             if file_digest(path) != entry.digest:
-                raise OSError(f"{folder}/{entry.name} did not arrive whole.")
+                raise OSError(f"{folder}/{entry.name} was not transferred completely.")
 
 
 def _in_order(read: Any, folder: str, file: str, starts: range) -> Iterator[bytes]:
-    """Blocks in order, a few of them under way at a time."""
+    """Blocks in order, a few requested at a time."""
     ahead: list[Any] = []
     for start in starts:
         ahead.append(read.remote(folder, file, start))
@@ -261,7 +261,7 @@ def _in_order(read: Any, folder: str, file: str, starts: range) -> Iterator[byte
 
 
 def _answer(question: Any) -> Any:
-    """Ray's answer; what went wrong on the other host, or on the way, as an `OSError`."""
+    """Ray's answer; errors on the other host or in transfer as `OSError`."""
     try:
         return ray.get(question)
     except RayError as error:
@@ -273,7 +273,7 @@ def _answer(question: Any) -> Any:
 
 @contextmanager
 def _alone(lock: Path) -> Iterator[None]:
-    """One process of this host at a time."""
+    """Lock held by one process of this host at a time."""
     with lock.open("w") as file:
         lock_descriptor(file.fileno())
         yield

@@ -1,4 +1,4 @@
-"""What this machine or the nodes of a cluster have, and how the pool's worker groups best lie on them."""
+"""Resources of this machine or of the nodes of a cluster, and the layout of worker groups on them."""
 
 import os
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import yaml
 from harness.core.host import free_gibibytes, usable_cores
 
 GROUP_GIB = 1.7
-"""Memory of a group of one worker beside a small backbone, and of what Ray puts around it (measured: 1.4)."""
+"""GiB of a group of one worker, without the backbone, including Ray's helper processes (measured: 1.4)."""
 
 DRIVER_GIB = 2.5
 """Memory of the driver, the search and its clients."""
@@ -22,7 +22,7 @@ class WorkerLayout:
     """Worker groups of the pool.
 
     Attributes:
-        groups: Groups that train side by side.
+        groups: Groups that train concurrently.
         workers: Data-parallel workers of each.
         cpus: Threads of each worker.
         gpus: GPUs of each worker.
@@ -60,9 +60,9 @@ def layout_on(nodes: Sequence[NodeResources], *, workers: int, at_most: int | No
     the fewest for each; so a cluster of unlike nodes leaves some of the larger ones' cores to Ray.
 
     Args:
-        nodes: Machines that are there or that the cluster's autoscaler may start.
-        workers: Data-parallel workers of each group; they may lie on several nodes.
-        at_most: Most groups of use.
+        nodes: Existing machines, and those that the cluster's autoscaler may start.
+        workers: Data-parallel workers of each group; they may be on several nodes.
+        at_most: Maximum number of useful groups.
     """
     with_gpus = [node for node in nodes if node.gpus]
     if with_gpus:
@@ -83,7 +83,7 @@ def local_layout(
     Args:
         cores, gibibytes, gpus: What it has to give; fewer GPUs than workers are not used.
         workers: Data-parallel workers of each group.
-        at_most: Most groups of use: no more trials than this will run at the same time.
+        at_most: Maximum number of useful groups: no more trials than this run at the same time.
     """
     memory = max(gibibytes - DRIVER_GIB, GROUP_GIB)
     node = NodeResources(cpus=cores, gpus=gpus if gpus >= workers else 0, gibibytes=memory)
@@ -128,7 +128,7 @@ def _node(resources: dict[str, Any], taken: float) -> NodeResources:
 def coming_nodes(present: list[NodeResources], config: Path | None = None) -> list[NodeResources]:
     """Worker nodes that the cluster's autoscaler may still start, from the file that `ray up` left on the head.
 
-    A node type that says nothing of its GPUs or CPUs is left out: nothing can be planned on it.
+    A node type that does not specify its GPUs or CPUs is ignored.
     """
     path = config or Path(os.path.expanduser("~/ray_bootstrap_config.yaml"))  # noqa: PTH111 - never raises
     try:
@@ -146,15 +146,15 @@ def coming_nodes(present: list[NodeResources], config: Path | None = None) -> li
 
 
 def autoscaled() -> bool:
-    """Whether machines come with work and go without it."""
+    """Whether the cluster has an autoscaler."""
     return bool(coming_nodes(present_nodes()))
 
 
 def check_fit(groups: int, workers: int, cpus: float, gpus: float) -> None:
-    """Refuse worker groups that the cluster cannot hold, machines counted that may still come.
+    """Reject worker groups that exceed the cluster, including machines that may still be started.
 
     Raises:
-        ValueError: with what they need and what there is.
+        ValueError: With the required and the available resources.
     """
     import ray
 
@@ -171,4 +171,4 @@ def check_fit(groups: int, workers: int, cpus: float, gpus: float) -> None:
 
 
 NODE_START_S = "3600"
-"""How long a worker group may wait for machines that an autoscaler has yet to start."""
+"""Seconds that a worker group may wait for machines to be started by an autoscaler."""

@@ -1,4 +1,4 @@
-"""Who keeps a worker group up: each is a Ray Train run, started again when it ends before the pool does."""
+"""Supervision of worker groups: each is a Ray Train run, restarted if it ends before the pool."""
 
 import logging
 import os
@@ -17,9 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 log = logging.getLogger(__name__)
 
-HEADROOM = (
-    0.95  # of a worker's CPUs are asked of Ray: Tune's clients (0.001 each) need room beside full groups
-)
+HEADROOM = 0.95  # share of a worker's CPUs requested from Ray: Tune's clients (0.001 each) must fit beside full groups
 RESTARTS = 3  # of a whole Ray Train run, each within a minute of the last
 RAY_SETTINGS = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths mean the same everywhere
@@ -33,17 +31,17 @@ RAY_SETTINGS = {
 
 
 def run_settings() -> dict[str, str]:
-    """Ray's settings in the processes of a run; what the user's environment says counts more."""
+    """Ray's settings in the processes of a run; the user's environment takes precedence."""
     return {name: os.environ.get(name, value) for name, value in RAY_SETTINGS.items()}
 
 
 class Supervisor:
-    """Keeps one group's run up, in a thread, until the pool closes.
+    """Keeps the run of one group alive, in a thread, until the pool closes.
 
     Args:
         name: Of the group: `group-<number>`.
         source: The job source's handle.
-        run: What every run of the pool is made of: make_engine, workers, cpus, gpus, slots, settings, before.
+        run: Arguments of every run of the pool: make_engine, workers, cpus, gpus, slots, settings, before.
         scratch: Folder for Ray's own files.
         closing: Set when the pool closes.
     """
@@ -66,7 +64,7 @@ class Supervisor:
             self._thread.join(seconds)
 
     def stop(self) -> bool:
-        """Stop a run that did not end by itself; whether there was one."""
+        """Stop a run that did not end by itself; returns whether there was one."""
         if self._task is None or ray.wait([self._task], timeout=0)[0]:
             return False
         ray.cancel(self._task, force=True)
@@ -86,12 +84,12 @@ class Supervisor:
             except Exception as error:
                 if self._closing.is_set():
                     return
-                log.warning("%s ended and is started again: %s", self.name, short(error))
+                log.warning("%s ended and is restarted: %s", self.name, short(error))
                 if not self._clear(len(starts) > RESTARTS, short(error)):
                     return
 
     def _wanted_again(self) -> bool:
-        """After a group was sent home: wait until jobs queue. False when the pool closes first."""
+        """After a group was released: wait until jobs are queued. False if the pool closes first."""
         while not self._closing.wait(1.0):
             if ray.get(self._source.wanted.remote()):
                 return True
@@ -111,7 +109,7 @@ class Supervisor:
 
 @ray.remote(num_cpus=0, max_retries=0)
 def fit(source: Any, name: str, run: dict[str, Any], scratch: str) -> None:
-    """One Ray Train run, in a process of its own; returns when its workers were sent home."""
+    """One Ray Train run, in a separate process; returns when its workers were released."""
     os.environ.update(run["settings"])
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig
@@ -120,7 +118,7 @@ def fit(source: Any, name: str, run: dict[str, Any], scratch: str) -> None:
     from harness.pool.worker_group import serve
 
     ray.get(source.started_by.remote(name, os.getpid()))
-    # The controller of a run that was killed outlives it by a moment, in which it may reserve places again.
+    # The controller of a killed run outlives it briefly and may reserve resources again.
     sweep([bundle(run, name)], run["before"])
     GroupTrainer(
         serve,
@@ -144,25 +142,25 @@ def fit(source: Any, name: str, run: dict[str, Any], scratch: str) -> None:
 
 
 def beside_the_driver() -> NodeAffinitySchedulingStrategy:
-    """What holds the run together lies where the driver does: worker nodes may be taken away at any time."""
+    """Controllers run on the driver's node, because worker nodes may be reclaimed at any time."""
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
 def gone(nodes: Collection[str]) -> bool:
-    """Whether one of these nodes is no part of the cluster any more."""
+    """Whether one of these nodes has left the cluster."""
     there = {row["NodeID"] for row in ray.nodes() if row["Alive"]}  # type: ignore[no-untyped-call]
     return bool(set(nodes) - there)
 
 
 def bundle(run: Mapping[str, Any], name: str) -> dict[str, float]:
-    """What a worker of this group asks of Ray: its CPUs differ from other groups' in the last digits, so that
-    a placement group, which Ray Train gives no name, tells whose it is."""
+    """Resources that a worker of this group requests from Ray: CPUs differ between groups in the last digits, which
+    identifies their placement groups, because Ray Train does not name them."""
     shape = {"CPU": round(run["cpus"] * HEADROOM - int(name.rsplit("-", 1)[1]) * 1e-4, 4)}
     return shape | {"GPU": run["gpus"]} if run["gpus"] else shape
 
 
 def placement_groups() -> dict[str, dict[str, Any]]:
-    """Placement groups of this driver and of what it started: a cluster may serve others."""
+    """Placement groups of this driver and its processes; a cluster may be used by others too."""
     mine = ray.get_runtime_context().get_job_id()  # the last bytes of a placement group's id
     table = placement_group_table().items()
     return {key: row for key, row in table if key.endswith(mine) and row["state"] != "REMOVED"}
@@ -171,8 +169,8 @@ def placement_groups() -> dict[str, dict[str, Any]]:
 def sweep(shapes: Sequence[Mapping[str, float]], before: Collection[str]) -> None:
     """Remove the placement groups of these shapes, except those that were there `before` the pool.
 
-    Told by their bundles, not by what the job source knows: it may have died with them, and a group that is
-    started again would wait for ever for what nobody gives back.
+    They are identified by their bundles, not by the job source, which may have died with them: a restarted group
+    would wait forever for resources that are not released.
     """
     for key, row in placement_groups().items():
         bundles = [{kind: round(n, 4) for kind, n in each.items()} for each in row["bundles"].values()]
@@ -188,6 +186,6 @@ def _remove(key: str) -> None:
 
 
 def short(error: BaseException) -> str:
-    """The last line of an error, where Ray says what it is about."""
+    """Last line of an error, which contains Ray's message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

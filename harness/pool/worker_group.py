@@ -39,11 +39,11 @@ MAX_CRASHES = 4  # in a row without a report: the process itself may be damaged
 
 
 class EngineCrashed(RuntimeError):
-    """Training raised and this worker cannot go on; Ray Train starts it again."""
+    """Training raised an error and this worker cannot continue; Ray Train restarts it."""
 
 
 class Shared(Protocol):
-    """How the ranks of a group agree. Every rank calls the same methods in the same order."""
+    """Communication between the ranks of a group. Every rank calls the same methods in the same order."""
 
     def turn(self, mine: Commands | None, error: str | None) -> tuple[Commands, list[str]]:
         """Rank 0's commands and the errors of all ranks, on every rank."""
@@ -91,7 +91,7 @@ class Together:
 
 
 class Link:
-    """Rank 0's line to the job source: at most one question under way, which never holds up training.
+    """Connection of rank 0 to the job source: at most one pending request, which never delays training.
 
     Reports are kept until the source has answered: one that was started anew meanwhile is told again.
 
@@ -144,7 +144,7 @@ class Link:
         return replace(commands, leave=self._doomed())
 
     def leave(self, held: Mapping[str, Job]) -> None:
-        """Tell what is not told yet, and hand the jobs back."""
+        """Send the remaining reports and return the jobs."""
         self._lost_question()
         update = StatusUpdate(
             self._group, self._incarnation, self._reports, list(held), self._refused, 0, self._idle
@@ -170,13 +170,13 @@ class Link:
         return commands
 
     def _again(self, held: Mapping[str, Job], ended: Sequence[Job]) -> None:
-        """The source is another one: it hears of our jobs, and what the last one may have missed."""
+        """The source was restarted: send our jobs, and reports that the last source may have missed."""
         self._lost_question()
         wanted = {report.job for report in self._reports}
         self._ended = not self._register([*held.values(), *(job for job in ended if job.id in wanted)])
 
     def _lost_question(self) -> None:
-        """Nobody knows whether the last question was heard: what it told is told again."""
+        """The last request may not have been received: its reports are sent again."""
         reports, refused = self._told
         self._reports, self._refused = reports + self._reports, refused + self._refused
         self._told, self._question = ([], []), None
@@ -256,8 +256,8 @@ class Group:
                 return
 
     def _leave(self) -> None:
-        """Before a machine is taken away: checkpoints, and all jobs back to the queue, for other groups."""
-        log.warning("its machine is about to be taken away; its jobs go on elsewhere")
+        """Before a machine is reclaimed: write checkpoints and return all jobs to the queue."""
+        log.warning("its machine is about to be reclaimed; its jobs continue elsewhere")
         self._engine.save()
         if self._link:
             self._link.leave(self._held)
@@ -312,7 +312,7 @@ class Group:
         return None
 
     def _crash(self, line: str) -> None:
-        """An engine reports failures of jobs itself; what it raises may concern any job it holds."""
+        """An engine reports failures of jobs itself; an exception may concern any job it holds."""
         if self._crashed:
             self._crashed(line)
         self._crashes += 1
@@ -380,9 +380,9 @@ def _serve(
 
 
 def doomed(nodes: Sequence[str]) -> bool:
-    """Whether Ray was told that one of these machines is about to be taken away, as a cloud says of spot machines.
+    """Whether Ray was notified that one of these machines is about to be reclaimed, as clouds do for spot machines.
 
-    Ray Train's own watcher is an actor without a place: it would keep any other machine from being idle.
+    Ray Train's own watcher is an actor that may run anywhere and would keep another machine from being idle.
     """
     return not set(nodes).isdisjoint(ray._private.state.state.get_draining_nodes())
 
@@ -401,7 +401,7 @@ def _use_threads(threads: int) -> None:
 
 
 def _pass_warnings_on(source: Any, name: str) -> None:
-    """This project's own warnings and errors reach the driver's log; all else stays in the worker's."""
+    """Warnings and errors of this project are sent to the driver's log; all others stay in the worker's."""
 
     class ToDriver(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:

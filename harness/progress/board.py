@@ -119,7 +119,7 @@ class Board:
                 sum(not r.begun for r in self.rows.values()),
             )
             table.add_row(
-                f"of {len(self.rows)} studies {over} are complete, {waiting} not begun", style="dim"
+                f"of {len(self.rows)} studies {over} are complete, {waiting} not started", style="dim"
             )
         bar = Table.grid(padding=(0, 1))
         bar.add_row(

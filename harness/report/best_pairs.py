@@ -124,22 +124,23 @@ def table(outcomes: Outcomes, found: Sequence[BestPairs]) -> Table:
     """A line for each family: its best and next best method, and the best simple baseline."""
     return Table(
         name="winners",
-        title="What won where",
+        title="Best method per family",
         header=[
             "datasets",
             "best method",
             "mean score",
             "next best method",
             "ahead by",
-            "on other seeds too?",
-            "beside the best simple baseline",
+            "significant over seeds?",
+            "difference from the best baseline",
         ],
         rows=[_row(outcomes, best) for best in found],
         text_columns=2,
-        caption="The pair of backbone and method with the best mean test score over a family, and the next best pair "
-        "of all. Pairs that are collapsed or not above a constant prediction on half of it are never named. In "
-        "brackets 95 % intervals from the seeds, three of each dataset or more, cut to what the metric can be. The "
-        "best of many pairs is partly the luckiest.",
+        caption="The pair of backbone and method with the best mean test score over a family, and the second-best "
+        "pair. "
+        "Pairs that are collapsed or not above a constant prediction on half of the family are excluded. Brackets: "
+        "95 % intervals over at least three seeds of each dataset, clipped to the range of the metric. The best of "
+        "many pairs is partly a result of selection.",
     )
 
 
@@ -211,7 +212,7 @@ def _sure(best: BestPairs) -> Field:
     if best.lead.why:
         return Cell("unknown", "muted", (best.lead.why,))
     resolved = best.lead.low > 0 or best.lead.high < 0
-    return Cell("yes", "good") if resolved else Cell("not sure", "bad")
+    return Cell("yes", "good") if resolved else Cell("no", "bad")
 
 
 def _baseline(best: BestPairs) -> Cell:

@@ -54,8 +54,10 @@ def report_of(runs: Sequence[RunResults], outcomes: Outcomes, published: Publish
             health.section(runs, outcomes),
             provenance.section(runs, outcomes),
         ],
-        footer="Every table is a CSV and a Parquet file in tables/, every picture a PNG and an SVG in figures/, beside "
-        "this page. Published numbers: Zhan, Wu, Zhang, arXiv:2402.08075 (CC BY 4.0).",
+        footer="Every table is also a CSV and a Parquet file in tables/, every figure a PNG and an SVG in figures/. "
+        "The "
+        "glossary is docs/glossary.md of the repository. Published numbers: Zhan, Wu, Zhang, arXiv:2402.08075 (CC BY "
+        "4.0).",
     )
 
 

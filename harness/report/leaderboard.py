@@ -181,7 +181,7 @@ def _lines(rows: Sequence[LeaderboardRow]) -> tuple[list[str], list[list[str]], 
     single, second = _only(row.metric for row in rows), _only(row.second for row in rows)
     letters = {mark: _letter(i) for i, mark in enumerate(dict.fromkeys(m for row in rows for m in row.marks))}
     header = [name.format(single).strip() for name in HEADER]
-    header[HEADER.index("seeds") - 1] = f"test {second}" if second else "beside"
+    header[HEADER.index("seeds") - 1] = f"test {second}" if second else "secondary"
     starred = any(row.best for row in rows)
     cells = [
         [
@@ -199,26 +199,26 @@ def _lines(rows: Sequence[LeaderboardRow]) -> tuple[list[str], list[list[str]], 
     ]
     legend = [f"{letter}: {mark}" for mark, letter in letters.items()]
     legend = [
-        "*: best mean test score of its task; whether other seeds could turn it is in the report"
+        "*: best mean test score of its task; the report tests whether the lead is significant over seeds"
     ] * starred + legend
     crowns = Counter(row.task for row in rows if row.best)
     if any(number > 1 for number in crowns.values()):
-        legend.insert(1, "several * in a task: they tie")
+        legend.insert(1, "several * in a task: tie")
     if any(row.limits for row in rows):
         legend.append("[ ]: 95 % bootstrap interval over the test rows, averaged over the seeds")
     if any(row.limits is None and row.test.values for row in rows):
         legend.append(
-            "no [ ]: a seed has no interval: its score is undefined, the same for all resampled rows, or not resampled"
+            "no [ ]: the score of a seed is undefined, the same in all resamples, or was not resampled"
         )
     if any(len(row.test.values) == 2 and not all_equal(row.test.values) for row in rows):
-        legend.append("( ): the two seeds; a spread is shown from three on")
+        legend.append("( ): the scores of both seeds; a standard deviation requires three")
     for row in rows:
         if row.failed_trials:
             name = " ".join((row.task, row.backbone, row.method))
             some = "1 trial" if row.failed_trials == 1 else f"{row.failed_trials} trials"
             legend.append(f"{name}: {some} of the search failed")
     if any(row.collapsed for row in rows):
-        legend.append("collapsed: seeds whose model predicts one class, or value, for every test row")
+        legend.append("collapsed: seeds whose model predicts the same class or value for every test row")
     return header, cells, legend
 
 

@@ -250,8 +250,8 @@ def outcomes_of(runs: Sequence[RunResults]) -> Outcomes:
             if outcome.key in made:
                 key = outcome.key
                 raise InputError(
-                    f"the runs of one report must differ in what they measured, but two of them hold "
-                    f"{key.task}, {key.backbone}, {key.method} with {key.tokenization}; report them apart."
+                    f"the runs of one report must not contain the same study, but two of them contain "
+                    f"{key.task}, {key.backbone}, {key.method} with {key.tokenization}; report them separately."
                 )
             made[outcome.key] = outcome
     tasks = naming.task_order(key.task for key in made)

@@ -60,7 +60,7 @@ class Setting:
                 out=out,
             )
         except (TypeError, AttributeError) as error:
-            raise ValueError(f"{out}: benchmark.json or plan.json is none ({error})") from None
+            raise ValueError(f"{out}: benchmark.json or plan.json is invalid ({error})") from None
         texts = [
             read.experiment,
             read.identity,
@@ -73,7 +73,7 @@ class Setting:
             or not all(isinstance(name, str) for name in read.sources.values())
             or not all(isinstance(seed, int) for seed in read.seeds)
         ):
-            raise ValueError(f"{out}: benchmark.json or plan.json holds something else than a run's")
+            raise ValueError(f"{out}: benchmark.json or plan.json does not describe a run")
         return read
 
 

@@ -32,7 +32,7 @@ def only_driver(out: Path | str) -> Iterator[None]:
     with _opened(path, new) as file:
         if not lock_descriptor(file.fileno(), blocking=False):
             raise InputError(
-                f"`--out` must not be in use, but another run ({_holder(path)}) writes {out}; wait for its end, "
+                f"`--out` must not be in use, but another run ({_holder(path)}) writes {out}; wait until it ends, "
                 "interrupt it, or use another `--out`."
             )
         file.truncate(0)
@@ -55,7 +55,7 @@ def _opened(path: Path, new: Sequence[Path]) -> IO[str]:
     except OSError as error:
         _take_back(path, new)
         raise InputError(
-            f"`--out` must be a folder that can be written, but {path.parent} cannot ({error.strerror})."
+            f"`--out` must be a writable folder, but {path.parent} is not ({error.strerror})."
         ) from None
 
 
@@ -76,4 +76,4 @@ def _holder(path: Path) -> str:
         held = read_json(path)
         return f"process {held['pid']} on {held['host']} since {held['since'][:19]}Z"
     except (OSError, ValueError, KeyError, TypeError):
-        return "one that has just begun"
+        return "one that has just started"

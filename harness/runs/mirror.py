@@ -26,11 +26,11 @@ MANIFEST = "MANIFEST.json"
 
 SCHEMES = ("s3", "gs", "file")
 REFUSALS = {
-    "NO_SUCH_BUCKET": "there is no such bucket: make it first (`aws s3 mb s3://NAME`)",
-    "ACCESS_DENIED": "these credentials may not write to it, see the permissions in clusters/README.md",
-    "INVALID_ACCESS_KEY_ID": "these credentials are refused: check `aws sts get-caller-identity`",
+    "NO_SUCH_BUCKET": "the bucket does not exist: create it first (`aws s3 mb s3://NAME`)",
+    "ACCESS_DENIED": "these credentials have no write permission, see clusters/README.md",
+    "INVALID_ACCESS_KEY_ID": "these credentials are rejected: check `aws sts get-caller-identity`",
     "EXPIRED_TOKEN": "these credentials are expired: log in again",
-    "NETWORK_CONNECTION": "nothing answers there: is this machine online?",
+    "NETWORK_CONNECTION": "there is no answer: is this machine online?",
 }
 """What S3 says, in plain words, by the names of errors in AWS's C++ library."""
 
@@ -93,11 +93,15 @@ def storage_problems(uri: str) -> list[str]:
         with system.open_input_stream(probe) as stream:
             read = stream.read()
         system.delete_file(probe)
-        return [] if read == b"probe" else [f"`--storage-path` {uri}: what was written is not what is read."]
+        return (
+            []
+            if read == b"probe"
+            else [f"`--storage-path` {uri}: a test file was read back with different contents."]
+        )
     except InputError as error:
         return error.problems
     except (OSError, ArrowException) as error:
-        return [f"`--storage-path` {uri}: must be a place to write to, but {_why(error)}."]
+        return [f"`--storage-path` {uri}: must be writable, but {_why(error)}."]
 
 
 def _why(error: Exception) -> str:
@@ -105,7 +109,7 @@ def _why(error: Exception) -> str:
     line = words(error, 400)
     code = re.search(r"AWS Error (\w+)", line)
     plain = REFUSALS.get(code[1]) if code else None
-    return plain or f"it refuses ({masked(line)[:200]})"
+    return plain or f"access is refused ({masked(line)[:200]})"
 
 
 def files_of(folder: Path) -> Iterator[Path]:
@@ -182,7 +186,7 @@ class Copy:
             with self._system.open_input_stream(f"{self._root}/{name}") as stream:
                 content = stream.read()
             if hashlib.sha256(content).hexdigest() != digest:
-                wrong.append(f"{self._root}/{name}: is not what its manifest says; copy it again.")
+                wrong.append(f"{self._root}/{name}: does not match its manifest; copy it again.")
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
             part = target.parent / f".{target.name}.part"

@@ -114,7 +114,9 @@ def load_folder(folder: Path) -> list[Record]:
         try:
             records.append(Record.from_json(read_text(path)))
         except (ValueError, TypeError) as error:
-            problems.append(f"{path}: is no record ({error}); remove it, and its trial is run again.")
+            problems.append(
+                f"{path}: is not a valid record ({error}); remove it, and its trial is run again."
+            )
     if problems:
         raise InputError(sorted(problems))
     return sorted(records, key=lambda record: record.id)
@@ -147,7 +149,7 @@ def refuse_foreign(out: Path | str, benchmark: Mapping[str, Any]) -> None:
     if not path.exists():
         if folder.records.exists() or folder.table.exists():
             raise InputError(
-                f"`--out` must be a new folder, but {out} holds results without a benchmark.json."
+                f"`--out` must be a new folder, but {out} contains results without a benchmark.json."
             )
         return
     try:
@@ -165,7 +167,7 @@ def refuse_foreign(out: Path | str, benchmark: Mapping[str, Any]) -> None:
         return
     changed = sorted(key for key in {*config, *wanted} if config.get(key) != wanted.get(key))
     raise InputError(
-        f"`--out` must be a new folder or hold this benchmark, but {out} holds another one "
+        f"`--out` must be a new folder or contain this benchmark, but {out} contains another one "
         f"(it differs in {', '.join(_differences(changed, config, wanted))}); use another `--out` or the same "
         f"settings{_fork_advice(out) if changed == ['spaces'] else ''}."
     )
@@ -175,16 +177,18 @@ def _differences(changed: Sequence[str], config: Mapping[str, Any], wanted: Mapp
     """The settings that differ; of search spaces the methods whose space does."""
     held, asked = (values.get("spaces") or {} for values in (config, wanted))
     methods = sorted(name for name in {*held, *asked} if held.get(name) != asked.get(name))
-    types = [values.get("frozen") or "by the device" for values in (config, wanted)]
+    types = [values.get("frozen") or "chosen by the device" for values in (config, wanted)]
     words = {
         "spaces": f"the search space of {' and '.join(methods)}",
-        "frozen": f"frozen: its weights are {types[0]}, and {types[1]} is asked for",
+        "frozen": f"frozen: its weights are {types[0]}, but {types[1]} is requested",
     }
     return [words.get(name, name) for name in changed]
 
 
 def _fork_advice(out: Path) -> str:
-    return f", or `{typed('resume', out, '--fork', 'FOLDER')}` for a new folder that takes over the results that fit"
+    return (
+        f", or `{typed('resume', out, '--fork', 'FOLDER')}` for a new folder that reuses the matching results"
+    )
 
 
 DATA = ("config", "history", "facts", "environment")

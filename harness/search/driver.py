@@ -1,9 +1,9 @@
 """The search: one Tuner for all studies (each search group with its own Optuna study and its own scheduler).
 
-Reproducibility: a proposal is a function of the seed, the search group, the trial's number and the trials that
-had been told when it was drawn. First points and start-up draws are the same in every run. Later proposals, and
-the schedulers' decisions, depend on which reports had arrived by then; with one trial at a time
-(`max_concurrent=1`) a study repeats exactly. A trial's training depends on its configuration alone.
+Reproducibility: a proposal is a function of the seed, the search group, the trial number and the trials reported
+before it was drawn. First points and start-up draws are the same in every run. Later proposals and scheduler decisions
+depend on the reports received by then; with one trial at a time (`max_concurrent=1`) a study is exactly reproducible.
+The training of a trial depends only on its configuration.
 """
 
 import logging
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 OnEvent = Callable[[Event], None]
 STOP_S = 60.0
-RESTARTS, WITHIN_S = 5, 300.0  # of a Tuner that died again and again
+RESTARTS, WITHIN_S = 5, 300.0  # restarts of a dying Tuner, within this time
 POLL_S = 0.25
 SETTLE_S = 30.0
 
@@ -49,7 +49,7 @@ def run_search(
     cut: Callable[[], Collection[str]] | None = None,
     scratch: Path | None = None,
 ) -> dict[str, list[TrialOutcome]]:
-    """Search all studies together: fairly shared, the longest first, see `harness.search.fair_share`.
+    """Search all studies concurrently, with fair shares and the longest first, see `harness.search.fair_share`.
 
     Args:
         max_concurrent: Trials that train at once over all studies (`None`: as many as the pool takes).
@@ -61,12 +61,12 @@ def run_search(
         scratch: Folder for Tune's own files; the pool's scratch folder by default.
 
     Returns:
-        Per study key the trials that ended in this call in the order of their numbers. After Ctrl-C
-        (`pool.interrupted`) those that had ended by then.
+        By study key, the trials that ended in this call, ordered by number. After Ctrl-C (`pool.interrupted`) those
+        that had ended by then.
 
     Raises:
-        InputError: when the spaces of a search group have nothing in common, or a grid is not finite.
-        PoolError: when the Tuner died again and again; what has ended was told.
+        InputError: If the spaces of a search group do not intersect, or a grid is not finite.
+        PoolError: If the Tuner died repeatedly; ended trials were reported.
     """
     _check(plans)
     trials = _Trials(pool, on_event, {plan.key: plan.search_group for plan in plans})
@@ -127,7 +127,7 @@ class _Trials:
     """How jobs end, from the pool's events.
 
     Args:
-        group_of: The search group of each study, of which one's failure ends a trial of all.
+        group_of: The search group of each study; a failure in one study ends the trial in all.
     """
 
     def __init__(self, pool: Pool, on_event: OnEvent, group_of: Mapping[str, str] | None = None) -> None:
@@ -151,7 +151,7 @@ class _Trials:
         return event
 
     def _why_stopped(self, job: Job, status: str) -> str | None:
-        """What ended a job that its scheduler did not: a budget, or the failure of another task of its trial."""
+        """What ended a job other than its scheduler: a limit, or the failure of another task of its trial."""
         if job.study not in self._group_of or status not in ("failed", "stopped"):
             return None
         trial = self._group_of[job.study], _number(job)
@@ -204,14 +204,15 @@ def _past(plan: SearchStudy, found: TrialOutcome) -> Past:
 
 
 def _place_of(clients: int) -> dict[str, float]:
-    """What clients ask for: on the head where machines come and go and its memory bears them, else anywhere."""
+    """Resources requested by clients: on the head if the cluster has an autoscaler and the head enough memory,
+    otherwise anywhere."""
     from harness.pool.resources import autoscaled
 
     return AT_HOME if autoscaled() and clients * CLIENT_GIB < free_gibibytes() / 2 else CLIENT
 
 
 class _Cutter:
-    """Ends the studies that have used up a budget."""
+    """Ends the studies that have reached a limit."""
 
     def __init__(
         self, members: Mapping[str, list[SearchStudy]], pool: Pool, tuning: "_Tuning", trials: _Trials
@@ -221,7 +222,7 @@ class _Cutter:
         self._closed: set[str] = set()
 
     def close(self, studies: Collection[str]) -> None:
-        """No new trial of these; jobs that wait in the queue leave it."""
+        """Start no further trial of these studies, and remove queued jobs."""
         groups = {self._group_of[key] for key in studies if key in self._group_of} - self._closed
         if not groups:
             return
@@ -232,7 +233,7 @@ class _Cutter:
                 self._end(event.job)
 
     def take(self, events: Sequence[Event]) -> None:
-        """What was under way ends with its next evaluation."""
+        """End running trials with their next evaluation."""
         for event in events if self._closed else ():
             if event.status in ("queued", "running"):
                 self._end(event.job)
@@ -244,7 +245,7 @@ class _Cutter:
 
 
 class _Tuning:
-    """The Tuner's process: started, told to close groups, started again when it died."""
+    """The Tuner's process: started, told to close groups, restarted if it dies."""
 
     def __init__(
         self,
@@ -278,7 +279,7 @@ class _Tuning:
         self._before = set(placement_groups())
 
     def start(self) -> None:
-        """Start the Tuner with what is known."""
+        """Start the Tuner with the known state."""
         now = time.monotonic()
         self._starts = [start for start in self._starts if now - start < WITHIN_S] + [now]
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -291,7 +292,7 @@ class _Tuning:
         self.close(self._closed)
 
     def goes_on(self) -> bool:
-        """Whether the search has more to do; a Tuner that died is started again."""
+        """Whether the search is unfinished; restarts a dead Tuner."""
         if not ray.wait([self._fit], timeout=0)[0]:
             return True
         try:
@@ -300,8 +301,8 @@ class _Tuning:
         except RayError as error:
             line = str(error).strip().splitlines()[-1]
             if len(self._starts) > RESTARTS:
-                raise PoolError(f"The search's process died {len(self._starts)} times: {line}") from error
-            log.warning("The search's process died and is started again: %s", line)
+                raise PoolError(f"The search process died {len(self._starts)} times: {line}") from error
+            log.warning("The search process died and is restarted: %s", line)
             self.end()
             self._trials.take(0.0)
             self.start()
@@ -314,12 +315,12 @@ class _Tuning:
             self._tuner.close.remote(self._closed)
 
     def wait(self, seconds: float) -> None:
-        """After an interrupt: give the Tuner time to end."""
+        """After an interruption: give the Tuner time to end."""
         if self._fit is not None:
             ray.wait([self._fit], timeout=seconds)
 
     def end(self) -> None:
-        """End the Tuner's process, and with it its clients; what a killed one has reserved for them is freed."""
+        """End the Tuner's process and with it its clients; resources reserved by a killed Tuner are released."""
         if self._tuner is None:
             return
         ray.kill(self._tuner)

@@ -1,4 +1,4 @@
-"""Whose trial is next: search groups share the worker groups fairly, the longest first."""
+"""Order of trials: search groups share the worker groups fairly, the longest first."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Request:
 
     @property
     def share(self) -> float:
-        """How much of its work has begun, from 0 to 1."""
+        """Share of its work that has started, from 0 to 1."""
         return self.begun / self.total if self.total else 1.0
 
 
@@ -53,7 +53,7 @@ def next_request(
 
     Args:
         groups: Worker groups.
-        slots: Jobs that one of them holds.
+        slots: Jobs per worker group.
         spare: Jobs beyond those that can train, so that no slot waits for the search.
         capacity: Jobs that may be under way in all.
     """

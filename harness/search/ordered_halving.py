@@ -1,9 +1,9 @@
 """Early stopping that does not depend on which trial reports first.
 
-A trial that comes to a rung waits there until every earlier trial of its search group (and bracket) has come to it or
-has ended. It goes on while it is among the best 1/η of those and itself: successive halving in the order of the
-trials' numbers, not of their arrival. The jobs wait in the pool (`harness.runs.jobs.Job.rungs`); what is decided is
-told to it by `proceed` and `release`, and told again every few seconds, since its job source may be started anew.
+A trial that reaches a rung waits there until every earlier trial of its search group (and bracket) has reached it or
+has ended. It continues if it is among the best 1/η of those and itself: successive halving in the order of trial
+numbers, not of arrival. The jobs wait in the pool (`harness.runs.jobs.Job.rungs`); decisions are sent to it by
+`proceed` and `release`, and repeated every few seconds, since its job source may be restarted.
 """
 
 import threading
@@ -19,14 +19,14 @@ from harness.search.study import Past, SearchStudy
 from harness.search.trial_client import EPOCH, METRIC, STATE
 
 LOCK = threading.RLock()
-"""Of Tune's thread and the one that tells again; not part of the scheduler, which Tune pickles."""
+"""Lock of Tune's thread and the repeating one; not part of the scheduler, which Tune pickles."""
 
 AGAIN_S = 2.0
-"""Seconds between two tellings of what was decided."""
+"""Seconds between repetitions of the decisions."""
 
 
 class Halving:
-    """Decisions of one search group. Numbers are those of its trials.
+    """Decisions of one search group, by trial number.
 
     Args:
         plan: The group's first member.
@@ -39,7 +39,7 @@ class Halving:
         self._due: dict[int, int] = {}
 
     def score(self, number: int, epoch: int, value: float) -> None:
-        """An evaluation; a repeated epoch changes nothing."""
+        """Record an evaluation; a repeated epoch has no effect."""
         scores = self._scores.setdefault(number, {})
         if epoch not in scores:
             scores[epoch] = value
@@ -47,16 +47,16 @@ class Halving:
                 self._due[number] = epoch
 
     def begin(self, number: int) -> None:
-        """A trial goes on that seemed to have ended."""
+        """A trial that seemed to have ended continues."""
         self._ended.discard(number)
 
     def end(self, number: int) -> None:
-        """A trial has ended, in whatever way."""
+        """A trial has ended, with any status."""
         self._ended.add(number)
         self._due.pop(number, None)
 
     def decide(self) -> list[tuple[int, int, bool]]:
-        """Trial, rung and whether it goes on, of each that could be decided now."""
+        """Trial, rung and whether it continues, for all decisions that can be made now."""
         decided = []
         for number in sorted(self._due):
             rung = self._due[number]
@@ -74,13 +74,13 @@ class Halving:
 
 
 class InOrder(TrialScheduler):
-    """Tells the pool, and not Tune, which trials go on: for Tune every trial does, until its jobs have ended.
+    """Tells the pool, and not Tune, which trials continue: for Tune every trial does, until its jobs have ended.
 
     Args:
         members: By search group the plans of its members.
         history: By search group its ended trials.
-        proceed: Takes, by job, the last rung that it may pass.
-        release: Takes the id of a job that is to stop.
+        proceed: Receives, by job, the last rung that it may pass.
+        release: Receives the id of a job to be stopped.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class InOrder(TrialScheduler):
             self._settle(trial.config["group"])
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        """Nothing is decided yet: a trial that has lost its client is added again at once."""
+        """No decision yet: a trial that lost its client is added again immediately."""
         with LOCK:
             self._ended(trial)
 
@@ -138,7 +138,7 @@ class InOrder(TrialScheduler):
         return f"{len(self._groups)} search groups, each halved in the order of its trials."
 
     def tell_until(self, ended: threading.Event) -> None:
-        """Tell again and again what was decided of trials that have not ended."""
+        """Repeat the decisions on trials that have not ended."""
         while not ended.wait(AGAIN_S):
             with LOCK:
                 for key in self._groups:

@@ -1,7 +1,7 @@
-"""The proposals of one search group: its Optuna study, its trial numbers, the trials it has had before.
+"""Proposals of one search group: its Optuna study, trial numbers and earlier trials.
 
-A proposal is a function of the seed, the group, the trial's number and the history: for every trial the sampler
-is made anew, with a seed of its own.
+A proposal is a function of the seed, the group, the trial number and the history: the sampler is created anew for
+every trial, with its own seed.
 """
 
 import math
@@ -25,7 +25,7 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 LAG = 4
 """A trial of a deterministic search is drawn from the scores of all trials up to this many before it, so that this
-many train at the same time in each search group. Another number would be another search."""
+many can train at the same time in each search group. A different number gives a different search."""
 
 
 @dataclass(kw_only=True)
@@ -35,7 +35,7 @@ class Proposal:
     Attributes:
         number: Its number in the group, and in each study.
         jobs: By member, in the members' order.
-        seen: Evaluations of members that had ended before, by study.
+        seen: Evaluations of members that had already ended, by study.
     """
 
     number: int
@@ -44,13 +44,13 @@ class Proposal:
 
 
 class Proposals:
-    """Draws one group's trials, open ones first, then the numbers that are missing, in order.
+    """Draws the trials of one group: open ones first, then missing numbers in order.
 
     Args:
         members: The plans of the group's studies; the first one's settings are the group's.
 
     Raises:
-        InputError: when the members' search spaces have no common values.
+        InputError: If the members' search spaces do not intersect.
     """
 
     def __init__(self, members: Sequence[SearchStudy]) -> None:
@@ -92,7 +92,7 @@ class Proposals:
         return all(number in self._pasts for number in range(self._fresh[0] - LAG + 1))
 
     def next(self) -> Proposal:
-        """The next trial. Raises `IndexError` when none is left."""
+        """The next trial. Raises `IndexError` if none is left."""
         self.begun += 1
         if self._next_is_open():
             trial = self._open.pop(0)
@@ -109,7 +109,7 @@ class Proposals:
         return Proposal(number=number, jobs=[self._job(plan, number, values) for plan in self._members])
 
     def _next_is_open(self) -> bool:
-        """Open trials go first; in a deterministic search every trial goes in the order of the numbers."""
+        """Open trials first; in a deterministic search, all trials in order of their numbers."""
         if not self._open or not self._plan.deterministic or not self._fresh:
             return bool(self._open)
         return self._open[0].number < self._fresh[0]
@@ -124,14 +124,14 @@ class Proposals:
         return optuna.create_study(direction="maximize", sampler=self._sampler)
 
     def _forget_after(self, last: int) -> None:
-        """A study of the trials up to `last` alone, in the order of their numbers."""
+        """A study of only the trials up to `last`, in order of their numbers."""
         self._study, self._scores = self._new_study(), {}
         for number in sorted(self._pasts):
             if number <= last:
                 self._remember(self._pasts[number])
 
     def report(self, number: int, epoch: int, value: float) -> None:
-        """An evaluation of a running trial; a repeated epoch changes nothing."""
+        """Record an evaluation of a running trial; a repeated epoch has no effect."""
         if self._plan.deterministic:
             self._seen.setdefault(number, {}).setdefault(epoch, value)
             return
@@ -176,7 +176,7 @@ class Proposals:
         return self._next_sibling()
 
     def _next_sibling(self) -> Mapping[str, Any]:
-        """What a further sibling of the best finished trial shares with it; nothing where it has all of its own."""
+        """Settings that a further fork of the best finished trial shares with it; empty if all its forks exist."""
         if self._siblings == 1 or not self._scores:
             return {}
         best = max(self._scores, key=lambda number: (self._scores[number], -number))
@@ -214,7 +214,7 @@ class Proposals:
         )
 
     def _remember(self, past: Past) -> None:
-        """Make an ended trial part of the Optuna study; one that the space has no place for only keeps its number."""
+        """Add an ended trial to the Optuna study; one outside the space only keeps its number."""
         self._values[past.number] = past.values
         seen = dict(past.evaluations)
         if past.status == "finished" and seen:
@@ -242,11 +242,11 @@ class Proposals:
 
 @dataclass(kw_only=True)
 class OpenTrial:
-    """A trial that has begun and not ended.
+    """A trial that has started and not ended.
 
     Attributes:
         values: The searched settings.
-        configs: Whole configurations of the members whose jobs were under way, by study.
+        configs: Complete configurations of the members whose jobs were running, by study.
         seen: Evaluations of the members that have ended, by study.
     """
 
@@ -305,7 +305,7 @@ def job_id(plan: SearchStudy, number: int) -> str:
 
 
 def _shared(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that siblings have in common."""
+    """The settings shared by forks."""
     return {name: value for name, value in values.items() if name not in SHARED_START}
 
 

@@ -1,4 +1,4 @@
-"""How the values of a search are drawn: an even start, then Optuna's samplers, made anew for every trial."""
+"""Sampling of a search: a Latin hypercube, then Optuna's samplers, created anew for every trial."""
 
 import hashlib
 import random
@@ -13,7 +13,7 @@ from harness.search.study import SearchStudy
 
 
 def startup_trials(num_samples: int) -> int:
-    """Trials spread evenly over the space before TPE takes over: eight, fewer where that were most of a search."""
+    """Number of space-filling trials before TPE: eight, fewer in short searches."""
     return max(3, min(8, num_samples // 3))
 
 
@@ -22,14 +22,14 @@ def sampler_of(plan: SearchStudy) -> Callable[[int], BaseSampler]:
     start = startup_trials(plan.num_samples)
 
     def tpe(seed: int) -> BaseSampler:
-        # In seven dimensions the best corner is seldom among Optuna's 24 candidates.
+        # In seven dimensions the best region is rarely among Optuna's default of 24 candidates.
         return TPESampler(seed=seed, multivariate=True, n_startup_trials=start, n_ei_candidates=128)
 
     return tpe if plan.searcher == "tpe" else RandomSampler
 
 
 class PerTrial(BaseSampler):
-    """A sampler that is made anew for every trial, from a seed of the trial."""
+    """A sampler that is created anew for every trial, from a seed of the trial."""
 
     def __init__(self, make: Callable[[int], BaseSampler]) -> None:
         self._make = make
@@ -67,8 +67,8 @@ class LatinHypercube:
     falls into so many equal parts, and every point has a part of its own.
 
     Args:
-        index: Which of the points.
-        stream: Names the hypercube.
+        index: Index of the point.
+        stream: Random stream of the hypercube.
     """
 
     def __init__(self, index: int, count: int, stream: str) -> None:

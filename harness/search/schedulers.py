@@ -1,8 +1,8 @@
-"""Early stopping of many search groups in one Tuner: each group has its own scheduler, so none judges another's.
+"""Early stopping of several search groups in one Tuner, with a separate scheduler for each.
 
 `hyperband` here is asynchronous successive halving in several brackets (Li et al., arXiv:1810.05934, section 3),
-which differ in the epoch of their first rung; a trial's bracket follows from the seed and its number alone.
-`asha` is one bracket, whose first rung lies behind the learning rate's warm-up.
+which differ in the epoch of their first rung; a trial's bracket depends only on the seed and its number.
+`asha` is one bracket, whose first rung is after the learning-rate warm-up.
 """
 
 import math
@@ -22,18 +22,18 @@ from lingo.trial import TrialConfig
 
 @dataclass(frozen=True)
 class _Earlier:
-    """Stands for a Tune trial that ended before this Tuner was started."""
+    """Stand-in for a Tune trial that ended before this Tuner was started."""
 
     trial_id: str
     config: Mapping[str, Any]
 
 
 class GroupSchedulers(TrialScheduler):
-    """Sends every trial to the scheduler of its search group.
+    """Delegates every trial to the scheduler of its search group.
 
     Args:
         plans: By search group the plan of its first member.
-        history: By search group its ended trials, which its scheduler gets to know first.
+        history: By search group its ended trials, which its scheduler receives first.
     """
 
     def __init__(self, plans: Mapping[str, SearchStudy], history: Mapping[str, Sequence[Past]]) -> None:
@@ -47,7 +47,7 @@ class GroupSchedulers(TrialScheduler):
                 self._replay(key, past)
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
-        """The groups' schedulers have theirs."""
+        """Set in the schedulers of the groups."""
         return True
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
@@ -64,7 +64,7 @@ class GroupSchedulers(TrialScheduler):
         child = self._child_of.pop(trial.trial_id)
         if result.get(STATE) in ("running", "finished"):
             child.on_trial_complete(tune_controller, trial, _slim(result))
-        else:  # it has no evaluation to compare
+        else:  # without an evaluation to compare
             child.on_trial_remove(tune_controller, trial)
         _forget(trial)
 
@@ -94,8 +94,8 @@ class GroupSchedulers(TrialScheduler):
 
 
 def _forget(trial: Any) -> None:
-    """Drop what Tune keeps of an ended trial, its configuration twice and statistics of every number it reported:
-    nobody asks for them, and over thousands of trials they would fill the memory."""
+    """Drop the data that Tune keeps of an ended trial (its configuration twice, and statistics of every reported
+    number), which are not used and would fill the memory over thousands of trials."""
     trial.config["jobs"] = []
     trial.evaluated_params = {}
     for statistics in ("metric_analysis", "metric_n_steps"):
@@ -103,21 +103,21 @@ def _forget(trial: Any) -> None:
 
 
 def _slim(result: Mapping[str, Any]) -> dict[str, Any]:
-    """What schedulers read: the median rule keeps every result that it gets."""
+    """The part of a result that schedulers read, since the median rule stores every result."""
     return {name: result[name] for name in (METRIC, EPOCH) if name in result}
 
 
 class SuccessiveHalving(TrialScheduler):
-    """Asynchronous successive halving (Li et al., arXiv:1810.05934, section 3) that looks at early decisions again.
+    """Asynchronous successive halving (Li et al., arXiv:1810.05934, section 3) that revises early decisions.
 
-    A trial goes on at a rung while it is among the best 1/η of the trials that have come there. Trials of a pack
-    come one after the other within moments, and the first ones find nobody to be compared with: a trial that passed
-    a rung when fewer than 2η had come is judged again, by its score at that rung, with each evaluation up to the
-    next rung.
+    A trial continues at a rung if it is among the best 1/η of the trials that have reached it. The trials of a pack
+    arrive almost at the same time, and the first ones have no others to be compared with. A trial that passed a rung
+    before 2η trials had reached it is therefore compared again, by its score at that rung, at each evaluation up to
+    the next rung.
 
     Args:
-        rungs: Epochs at which trials are compared, rising.
-        factor: η: one trial in this many goes on.
+        rungs: Epochs at which trials are compared, ascending.
+        factor: η; one in η trials continues.
     """
 
     def __init__(self, rungs: Sequence[int], factor: float) -> None:
@@ -127,7 +127,7 @@ class SuccessiveHalving(TrialScheduler):
         self._settled: dict[str, int] = {}
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Nothing: a trial counts from its first rung on."""
+        """Nothing to do: a trial counts from its first rung on."""
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         name, epoch = trial.trial_id, result.get(EPOCH, 0)
@@ -169,7 +169,7 @@ def first_rungs(plan: SearchStudy) -> list[int]:
 def sync_epochs(members: Sequence[SearchStudy]) -> list[int]:
     """Epochs after which a group's scheduler may stop a trial, and its jobs therefore wait for each other.
 
-    None where they cannot: without checkpoints, or with an engine that makes none, they would begin anew.
+    Empty if they cannot wait: without checkpoints they would start again.
     """
     first = members[0]
     lasting = METHODS[first.method].engine == "pack" and all(plan.checkpoints for plan in members)
@@ -178,7 +178,7 @@ def sync_epochs(members: Sequence[SearchStudy]) -> list[int]:
     if first.scheduler == "hyperband":
         return [epoch for epoch in first_rungs(first) if epoch < first.epochs]
     begin = 1 if first.scheduler == "median" else min(rungs(first), default=first.epochs)
-    return list(range(begin, first.epochs))  # asha looks at early decisions again after every epoch
+    return list(range(begin, first.epochs))  # asha revises early decisions after every epoch
 
 
 def brackets(plan: SearchStudy) -> list[TrialScheduler]:
@@ -187,7 +187,7 @@ def brackets(plan: SearchStudy) -> list[TrialScheduler]:
         return [FIFOScheduler()]  # type: ignore[no-untyped-call]
     common: dict[str, Any] = {"time_attr": EPOCH, "metric": METRIC, "mode": "max"}
     if plan.scheduler == "median":
-        common["min_time_slice"] = math.inf  # it stops trials, and never pauses them
+        common["min_time_slice"] = math.inf  # it stops trials and never pauses them
         return [MedianStoppingRule(**common, grace_period=1, min_samples_required=3)]
     if plan.scheduler == "asha":
         return [SuccessiveHalving(rungs(plan), plan.reduction_factor)]

@@ -1,4 +1,4 @@
-"""The searcher of all studies in one Tuner: whose trial is next, and its proposal."""
+"""The searcher of all studies in one Tuner: order of trials and proposals."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -14,17 +14,17 @@ from lingo.methods import METHODS
 
 
 class GroupSearcher(Searcher):
-    """Proposes trials of several search groups, each from its own Optuna study; Tune sees one stream of them.
+    """Proposes trials of several search groups, each from its own Optuna study, as one stream for Tune.
 
     Args:
         plans: The studies to search.
         groups: Worker groups of the pool.
-        slots: Jobs that one of them holds.
-        spare: Jobs to have waiting, so that no slot waits for the search.
-        limit: Jobs that train at once over all; `None` for as many as the pool holds.
+        slots: Jobs per worker group.
+        spare: Jobs to keep queued, so that no slot waits for the search.
+        limit: Maximum number of jobs that train at once; `None` for no limit except the pool.
 
     Attributes:
-        release: Called with the id of each job of a trial that was stopped or has failed.
+        release: Called with the id of each job of a stopped or failed trial.
 
     Raises:
         InputError: when the spaces of a group have nothing in common, or a grid is not finite.
@@ -50,11 +50,11 @@ class GroupSearcher(Searcher):
         return sum(proposals.left for proposals in self.proposals.values())
 
     def close(self, groups: Collection[str]) -> None:
-        """Propose nothing more of these groups. May be called from another thread."""
+        """Propose no further trials of these groups. May be called from another thread."""
         self._closed = self._closed | set(groups)  # a new set: the other thread may be reading the old one
 
     def suggest(self, trial_id: str) -> Any:
-        """The configuration of the next trial, `None` while enough are under way, `FINISHED` after the last."""
+        """The configuration of the next trial; `None` while enough are running, `FINISHED` after the last."""
         for key in self._closed:
             self._requests[key].total = self._requests[key].begun
         for key in self._requests:
@@ -85,22 +85,22 @@ class GroupSearcher(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """A trial's end; a last evaluation may come with it."""
+        """End of a trial, possibly with a last evaluation."""
         key, number = self._running.pop(trial_id)
         state = "failed" if error or not result else result.get(STATE, "failed")
         if result and state in ("running", "finished"):
             self.proposals[key].report(number, result[EPOCH], result[METRIC])
         ends = {"running": "stopped", "stopped": "stopped", "finished": "finished"}
         if not self.members[key][0].deterministic:
-            del ends["stopped"]  # from outside, without an evaluation that would tell anything
+            del ends["stopped"]  # stopped externally, without a meaningful evaluation
         self.proposals[key].ended(number, ends.get(state, "failed"))
-        if state != "finished":  # its client only lets go of its jobs when the next trial comes
+        if state != "finished":  # its client releases its jobs only when the next trial starts
             for plan in self.members[key]:
                 self.release(job_id(plan, number))
         self._requests[key].running -= 1
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing to save: a new Tuner is told what has happened."""
+        """Nothing to save: a new Tuner receives the current state."""
 
     def restore(self, checkpoint_path: str) -> None:
         """See `save`."""

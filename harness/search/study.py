@@ -1,4 +1,4 @@
-"""What the search is told of a study, and what it hands back. Plain data."""
+"""Input and output of the search for a study. Plain data."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +20,7 @@ SchedulerName = Literal["asha", "hyperband", "median", "none"]
 Ended = Literal["finished", "stopped", "failed"]
 
 CUT = "cut"
-"""Fact of a stopped job's last report where not the scheduler ended it: `budget`, or the task that failed."""
+"""Fact in the last report of a job not stopped by the scheduler: `budget`, or the failed task."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Past:
     Attributes:
         number: Its number within the study.
         values: The searched settings.
-        status: How it ended; `stopped` is the scheduler's decision or a budget's.
+        status: Final status; `stopped` by the scheduler or a limit.
         evaluations: Pairs of an epoch and the dev metric after it, in order.
     """
 
@@ -41,13 +41,13 @@ class Past:
 
     @classmethod
     def of(cls, record: Record, leaves: Iterable[str]) -> "Past":
-        """The past trial that a search record tells of; its status must not be `killed`.
+        """The past trial described by a search record; its status must not be `killed`.
 
         Raises:
-            ValueError: when the record is not of an ended search trial.
+            ValueError: If the record is not of an ended search trial.
         """
         if record.trial is None or record.status not in ("finished", "stopped", "failed"):
-            raise ValueError(f"{record.id}: is no ended trial of a search.")
+            raise ValueError(f"{record.id}: is not a finished trial of a search.")
         return cls(
             number=record.trial,
             values={name: record.config[name] for name in leaves if name in record.config},
@@ -74,8 +74,8 @@ class SearchStudy:
         epochs: Reports of a trial that is not stopped; ASHA's `max_t`.
         reduction_factor: ASHA keeps one trial in this many at each rung, see `harness.search.schedulers.rungs`.
         group: Key of the search group, see `harness.runs.selection.group_of`; empty for a study of its own. The studies
-            of a group get the same configurations: each of its trials is a job of every member, all with the
-            same number, and its objective is the mean of the members' metrics at the same epoch. The first
+            of a group share configurations: each of its trials is one job of every member, all with the same
+            number, and its objective is the mean of the members' metrics at the same epoch. The first
             member's seed, first points, searcher, scheduler and siblings are the group's.
         searcher: `tpe` (multivariate), `random`, or `grid` (finite leaves only, in a seeded order).
         scheduler: `asha`, `hyperband` (asynchronous, brackets that differ in the first rung), `median` or `none`.
@@ -167,8 +167,9 @@ def members_of(plans: Sequence[SearchStudy]) -> Mapping[str, list[SearchStudy]]:
 
 @dataclass
 class TrialOutcome:
-    """How a job ended: its configuration, status and reports. `stopped` is no failure: the scheduler ended it,
-    or a budget or the failure of another task of its trial, and then the last report's fact `cut` says so."""
+    """End of a job: its configuration, status and reports. `stopped` is not a failure: the job was ended by the
+    scheduler, or by a limit or the failure of another task of its trial, in which case the last report has the fact
+    `cut`."""
 
     job: Job
     status: Ended
@@ -177,7 +178,7 @@ class TrialOutcome:
 
 
 def options_of(benchmark: Benchmark) -> dict[str, Any]:
-    """Settings that say how far a search goes, as `harness.pipeline.remaining.unsearched` takes them."""
+    """Settings that determine the extent of a search, as `harness.pipeline.remaining.unsearched` takes them."""
     return {"scope": benchmark.scope, "searcher": benchmark.searcher}
 
 

@@ -1,6 +1,6 @@
-"""A Tune trial as a light client of the pool: it submits a job for each study of its search group and waits.
+"""A Tune trial as a lightweight client of the pool: it submits a job for each study of its search group and waits.
 
-Every client is a process, so this module imports nothing heavy (no torch, no optuna, no search space).
+Every client is a process, so this module has only light imports (no torch, no optuna, no search space).
 """
 
 import math
@@ -27,7 +27,7 @@ def objective(value: float) -> float:
 
 @dataclass
 class _Member:
-    """One study's part of a trial: `values` by epoch, and the status in which its job ended."""
+    """The part of a trial that belongs to one study: `values` by epoch, and the final status of its job."""
 
     job: Job
     metric: str
@@ -52,9 +52,9 @@ class Client(Trainable):
     `order` counts the proposals, for clients do not start in the order in which Tune asks for them; after the
     epochs of `sync_epochs` the jobs wait for each other where they do not all have a slot.
 
-    A result is the mean of the studies' metrics after the first epoch that all have evaluated and that was not
-    told yet. Its `state` is `running`, `finished` after the last one, or, without an evaluation, how a job
-    ended: `failed`, `interrupted`, or `stopped` from outside.
+    A result is the mean of the studies' metrics after the first unreported epoch that all have evaluated. Its `state`
+    is `running`, `finished` after the last one, or, without an evaluation, the
+    final status of a job: `failed`, `interrupted`, or externally `stopped`.
     """
 
     _members: list[_Member]
@@ -74,12 +74,12 @@ class Client(Trainable):
             while (result := self._result()) is None:
                 self._wait()
         except RayError:
-            self._submitted = False  # Tune tries again with another client, to which the jobs then belong
+            self._submitted = False  # Tune tries again with another client, which then owns the jobs
             raise
         return result
 
     def get_auto_filled_metrics(self, *_: Any, **__: Any) -> dict[str, Any]:
-        """Nothing: Tune would keep statistics of each of its dozen times and names for every trial."""
+        """Nothing: Tune would keep statistics of a dozen automatic fields for every trial."""
         return {}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -93,14 +93,14 @@ class Client(Trainable):
             ray.get(released)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing to save: the pool trains on, and a restarted client follows the same job from its start."""
+        """Nothing to save: the pool keeps training, and a restarted client follows the same job from its start."""
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """See `save_checkpoint`."""
 
     def _begin(self, config: dict[str, Any]) -> None:
-        """Take a trial on. Its jobs are submitted with the first `step`: Tune drops a client that has started but
-        not stepped when an older one becomes free for the trial, and the one must not release the other's jobs."""
+        """Accept a trial. Its jobs are submitted in the first `step`: Tune drops a client that has started but not
+        stepped if an older one becomes free for the trial, and one must not release the other's jobs."""
         self._told, self._submitted = 0, False
         self._place = {
             "priority": config["order"],
@@ -119,7 +119,7 @@ class Client(Trainable):
 
     def _submit(self) -> None:
         self._submitted = True
-        for member in self._members:  # the source takes the calls of one client in order: no need to wait
+        for member in self._members:  # the source processes the calls of a client in order: no need to wait
             if member.ended is None:
                 self._source.submit.remote(member.job, **self._place)
 
@@ -129,7 +129,7 @@ class Client(Trainable):
         return [self._source.release.remote(member.job.id) for member in self._members]
 
     def _wait(self) -> None:
-        """Until a question is answered, with one question open for each job that has not ended."""
+        """Wait until a request is answered, with one pending request for each job that has not ended."""
         asked = {member.job.id for member in self._questions.values()}
         for member in self._members:
             if member.ended is None and member.job.id not in asked:
@@ -138,13 +138,13 @@ class Client(Trainable):
         ready, _ = ray.wait(list(self._questions), num_returns=1)
         for question in ready:
             member, (reports, status) = self._questions.pop(question), ray.get(question)
-            if status == "unknown":  # the source was started anew
+            if status == "unknown":  # the source was restarted
                 self._source.submit.remote(member.job, **self._place)
             else:
                 member.take(reports, status)
 
     def _result(self) -> dict[str, Any] | None:
-        """The next result, `None` if it has to be waited for."""
+        """The next result; `None` if not yet available."""
         ends = [member.ended for member in self._members]
         for state in ("interrupted", "failed"):
             if state in ends:
@@ -164,7 +164,7 @@ class Client(Trainable):
 
 
 class StopWhenInterrupted(Stopper):
-    """Ends the whole search once one client was told that the pool was interrupted."""
+    """Ends the whole search once a client reports that the pool was interrupted."""
 
     def __init__(self) -> None:
         self._told = False

@@ -1,9 +1,9 @@
-"""Tune's controller, made to let clients start while others end.
+"""Tune's controller, modified so that clients can start while others end.
 
-Tune starts a few clients at a time. When a trial ends meanwhile, it gives the client that has become free to a trial
-whose own client is starting, and kills that one. With trials shorter than the clients together need to start, a search
-so kills clients as fast as it starts them, and never has as many trials under way as it may. Here a free client goes
-to a new trial, and only if there is none to one that waits.
+Tune starts a few clients at a time. When a trial ends meanwhile, Tune assigns the free client to a trial whose own
+client is starting, and kills the latter. If trials are shorter than the total start time of the clients, a search kills
+clients as fast as it starts them and never reaches its maximum number of running trials. Here a free client is assigned
+to a new trial, and only if there is none to a waiting one.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ __all__ = ["install"]
 
 
 class Controller(TuneController):
-    """Relies on Tune's own bookkeeping of Ray 2.60, of which Tune's trials and clients are public only in part."""
+    """Relies on internals of Tune in Ray 2.60, which are only partly public."""
 
     def _maybe_update_trial_queue(self) -> None:
         super()._maybe_update_trial_queue()  # type: ignore[no-untyped-call]
@@ -32,7 +32,7 @@ class Controller(TuneController):
         super()._maybe_add_actors()
 
     def _without_client(self) -> list[Any]:
-        """Trials for which no client was asked for yet, in their order."""
+        """Trials without a requested client, in order."""
         return [
             trial
             for trial in self._pending_trials_list
@@ -43,5 +43,5 @@ class Controller(TuneController):
 
 
 def install() -> None:
-    """Let Tune in this process use `Controller`."""
+    """Make Tune in this process use `Controller`."""
     tune.TuneController = Controller  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""The Tuner's process: all studies of a search in one Ray Tune run, which listens while it works."""
+"""The Tuner's process: all studies of a search in one Ray Tune run, which accepts calls while running."""
 
 import logging
 import os
@@ -14,31 +14,31 @@ from harness.search.study import SearchStudy
 
 TUNE_SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # never: a new Tuner is told what happened
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # never: a new Tuner receives the current state
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "600",
-    "TUNE_MAX_PENDING_TRIALS_PG": "8",  # clients that start at the same time
+    "TUNE_MAX_PENDING_TRIALS_PG": "8",  # clients starting at the same time
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "1",
 }
 
 
 SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
-"""What Tune would hand to its trials in their runtime environment, which Ray writes into its logs as it is. Neither
-this process nor the trials need it."""
+"""Variables that Tune would pass to its trials in their runtime environment, which Ray logs in plain text. Neither this
+process nor the trials need them."""
 
 CLIENT = {"CPU": 0.001}
-"""What a client asks for: Tune has no trials without resources."""
+"""Resources of a client: Tune requires some."""
 
 AT_HOME = {"node:__internal_head__": 0.001}
-"""What it asks for where machines come and go: one that holds nothing but a client would not count as idle, and a
-client lost with its machine is a nuisance. The head stays."""
+"""Resources of a client on an autoscaled cluster: on the head, because a machine with a client would not count as idle,
+and clients would be lost with reclaimed machines."""
 
 CLIENT_GIB = 0.12
-"""Memory of a client (measured: 114 MB)."""
+"""Memory of a client in bytes (measured: 114 MB)."""
 
 CLIENT_LOSSES = 50
-"""How often a trial may lose its client, mostly with a spot machine; its jobs train on meanwhile, and the pool counts
-what speaks against them."""
+"""Number of times that a trial may lose its client, usually with a spot machine; its jobs keep training meanwhile, and
+the pool counts their own failures."""
 
 
 CONTROLLER_RAY = "2.60."
@@ -62,7 +62,7 @@ class Tuner:
     """Runs as an actor of `harness.search.driver`, with a thread for `fit` and one for `close`.
 
     Args:
-        plans: The studies, with what has happened to them.
+        plans: The studies, with their history.
         rules: Arguments of `harness.search.searcher.GroupSearcher`.
     """
 
@@ -76,7 +76,7 @@ class Tuner:
         self._ended = threading.Event()
 
     def close(self, groups: set[str]) -> None:
-        """Propose nothing more of these groups."""
+        """Propose no further trials of these groups."""
         self._searcher.close(groups)
 
     def fit(self, source: Any, scratch: str, client_asks: dict[str, float]) -> None:
@@ -126,7 +126,7 @@ class Tuner:
                 storage_path=scratch,
                 stop=StopWhenInterrupted(),
                 failure_config=tune.FailureConfig(max_failures=CLIENT_LOSSES),
-                # a client has nothing to keep, and other hosts do not see the scratch folder
+                # a client stores nothing, and other hosts cannot access the scratch folder
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 verbose=0,
             ),

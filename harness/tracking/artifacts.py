@@ -1,7 +1,7 @@
-"""Tables and pictures of an ended trial, for what is too much or too wide for metrics.
+"""Tables and figures of an ended trial, for data unsuitable as metrics.
 
-Read from `Record.facts`: what is not there gives no table. Tables are in the form that MLflow's UI shows as a
-table and `mlflow.load_table` reads.
+They are built from `Record.facts`; missing facts give no table. The format is the one that MLflow's UI shows as a table
+and `mlflow.load_table` reads.
 """
 
 import math
@@ -18,13 +18,13 @@ Table = dict[str, list[Any]]
 """`columns` and `data`, one list for each row."""
 
 SHOWN_LABELS = 12
-"""Curves in one picture; the table has all."""
+"""Maximum number of curves in one figure; the table has all."""
 
 BLUE, GREY = "#0072b2", "#8c8c8c"
 
 
 def tables(record: Record) -> Iterator[tuple[str, Table]]:
-    """(file name, table) of everything that a record has."""
+    """(file name, table) for all data of a record."""
     facts = record.facts
     if record.test is not None:
         yield "scores.json", _scores(record)
@@ -52,7 +52,7 @@ def tables(record: Record) -> Iterator[tuple[str, Table]]:
 
 
 def pictures(record: Record) -> Iterator[tuple[str, Figure]]:
-    """(file name, picture) of a final run: confusion, ROC, precision and recall, ranks over the steps."""
+    """(file name, figure) of a final run: confusion matrix, ROC, precision-recall, ranks over steps."""
     if record.stage != "final":
         return
     facts = record.facts
@@ -67,7 +67,7 @@ def pictures(record: Record) -> Iterator[tuple[str, Figure]]:
 
 
 def _scores(record: Record) -> Table:
-    """Every score of both splits, with the 95 % bootstrap interval of the test score where there is one."""
+    """Every score of both splits, with the 95 % bootstrap interval of the test score if defined."""
     test, intervals = record.test or {}, record.facts.get("interval", {})
     rows = [
         [name, record.dev.get(name), test.get(name), *(usable(intervals.get(name), name) or (None, None))]
@@ -91,7 +91,7 @@ def _curve_rows(curves: Mapping[str, Any]) -> Iterator[list[Any]]:
 
 
 def _figure(title: str, width: float = 5.0, height: float = 4.2) -> tuple[Figure, Any]:
-    """A figure outside pyplot, whose global state is not made for the writer's thread."""
+    """A figure without pyplot, whose global state is not thread-safe."""
     figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
     axes = figure.subplots()
     axes.set_title(title, fontsize=9)
@@ -127,7 +127,7 @@ def _curves(curves: Mapping[str, Any], x: str, y: str, title: str) -> Figure:
 
 
 def _ranks(trajectory: Mapping[str, Any], title: str) -> Figure:
-    """Mean kept rank a layer kind over the steps; single matrices in grey behind it."""
+    """Mean kept rank per matrix type over the steps; single matrices in grey."""
     figure, axes = _figure(title, 6.5)
     steps, ranks = trajectory["steps"], trajectory["ranks"]
     for index in range(len(trajectory["paths"])):

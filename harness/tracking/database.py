@@ -1,7 +1,7 @@
-"""SQLite files of MLflow: made whole or not there, and looked at before MLflow opens them.
+"""SQLite files of MLflow: created atomically, and checked before MLflow opens them.
 
-MLflow makes a database in some seventy steps, none of which it can take back: one that was cut short never opens
-again. It also keeps absolute paths of its artifacts, which a folder that is moved or copied takes along.
+MLflow creates a database in about seventy irreversible steps: if interrupted, the database can never be opened. It also
+stores absolute artifact paths, which become wrong when a folder is moved or copied.
 """
 
 import os
@@ -24,7 +24,7 @@ State = Literal["absent", "whole", "half", "damaged", "older", "newer"]
 
 HEADER = b"SQLite format 3\0"
 BESIDE = ("-journal", "-wal", "-shm")
-"""Files that belong to a database, by what stands behind its name: beside another one they would destroy it."""
+"""Suffixes of files that belong to a database; next to a different database they would corrupt it."""
 
 SCRATCH = ".mlflow-"
 
@@ -32,17 +32,17 @@ SCRATCH = ".mlflow-"
 def prepare(
     out: Path | None, uri: str, *, writer: bool, say: Callable[[str], object] = lambda line: None
 ) -> None:
-    """See to it that MLflow can open a store in an SQLite file; of other stores nothing is looked at.
+    """Ensure that MLflow can open a store in an SQLite file; other stores are not checked.
 
     Args:
-        out: The output folder; `None` where there is none.
+        out: The output folder, if any.
         uri: Address of the store.
-        writer: Whether the caller may make the file. The folder's own is then also set aside and made anew where
-            nothing can open it, as its records have everything; so the caller must be its only writer.
-        say: Told in one line what was set aside.
+        writer: Whether the caller may create the file. If the folder's own store cannot be opened, it is then also set
+            aside and recreated from the records; the caller must be its only writer.
+        say: Receives a message about a file that was set aside.
 
     Raises:
-        InputError: With one line, if it is not there or cannot be used.
+        InputError: If it does not exist or cannot be used.
     """
     path = sqlite_file(uri)
     if path is None:
@@ -54,7 +54,7 @@ def prepare(
         if own and writer and state in ("half", "damaged"):
             kept = set_aside(path)
             say(
-                f"{path}: {WHY[state]}; it is kept as {kept.name}, and the runs are written anew from the records."
+                f"{path}: {WHY[state]}; it is kept as {kept.name}, and the runs are rewritten from the records."
             )
             state = "absent"
         if state == "absent" and writer:
@@ -66,41 +66,40 @@ def prepare(
     except (OSError, sqlite3.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else None
         raise InputError(
-            f"`--tracking-uri` must be a store that can be read and written, but {path} cannot "
-            f"({reason or error}); free the disk, mend its permissions or end what holds it, then try again."
+            f"`--tracking-uri` must be a readable and writable store, but {path} is not "
+            f"({reason or error}); free disk space, correct its permissions or end the process that locks it, then "
+            "try again."
         ) from None
 
 
 WHY = {
-    "half": "its making was interrupted, and MLflow cannot open it",
-    "damaged": "is no database any more",
+    "half": "its creation was interrupted, and MLflow cannot open it",
+    "damaged": "is no longer a valid database",
 }
 
 
 def _refusal(path: Path, state: State, revision: str | None, out: Path | None) -> str:
-    """One line on a database that cannot be used as it is, with the command that helps."""
+    """Message about an unusable database, with the command that repairs it."""
     sync = f"`{command('sync', out)}`"
     version = metadata.version("mlflow")
     away = (
-        f"{sync} keeps it under another name and writes the runs anew from the records"
+        f"{sync} keeps it under another name and rewrites the runs from the records"
         if out
-        else "move it away, and the same command with `sync` makes it anew"
+        else "move it away, and the same command with `sync` creates a new one"
     )
     if state == "absent":
         return f"RUN must have an MLflow store, but there is none at {path}; " + (
-            f"{sync} makes it from the records." if out else "`sync RUN --tracking-uri …` makes it."
+            f"{sync} creates it from the records." if out else "`sync RUN --tracking-uri …` creates it."
         )
     if state == "older":
         return (
-            f"{path}: was written by an older MLflow than {version}; keep a copy of it, and bring it up with "
+            f"{path}: was written by an older MLflow than {version}; keep a copy of it, and upgrade it with "
             f"`{typed('mlflow', 'db', 'upgrade', f'sqlite:///{path}')}`."
         )
     if state == "newer":
-        again = (
-            f" move it away, and {sync} writes the runs anew from the records." if out else " move it away."
-        )
+        again = f" move it away, and {sync} rewrites the runs from the records." if out else " move it away."
         return (
-            f"{path}: was written by a newer MLflow than {version} (its schema {revision} is unknown here); install "
+            f"{path}: was written by a newer MLflow than {version} (its schema {revision} is unknown); install "
             f"that version (`pip install --upgrade mlflow`), or{again}"
         )
     return f"{path}: {WHY[state]}; {away}."
@@ -115,16 +114,16 @@ def sqlite_file(uri: str) -> Path | None:
 
 
 def look(path: Path) -> tuple[State, str | None]:
-    """What a database is, and its schema's revision.
+    """State of a database, and its schema revision.
 
-    `half`: its making was cut short before it held anything. `older`, `newer`: of another MLflow.
+    `half`: creation was interrupted before it contained data. `older`, `newer`: of another MLflow version.
 
     Raises:
-        OSError, sqlite3.Error: If it cannot be read now: no permission, locked, a failing disk.
+        OSError, sqlite3.Error: If it cannot be read: no permission, locked, a failing disk.
     """
     try:
         if path.exists() and not path.is_file() and not path.is_dir():
-            return "damaged", None  # a pipe, which would be waited for, or a device
+            return "damaged", None  # a pipe, which would block, or a device
         with path.open("rb") as file:
             start = file.read(len(HEADER))
     except FileNotFoundError:
@@ -140,7 +139,7 @@ def look(path: Path) -> tuple[State, str | None]:
             return _schema(database)
     except sqlite3.OperationalError:
         raise
-    except sqlite3.DatabaseError:  # a page that is no page of a database
+    except sqlite3.DatabaseError:  # an invalid page
         return "damaged", None
 
 
@@ -172,18 +171,18 @@ def _schema(database: sqlite3.Connection) -> tuple[State, str | None]:
 
 
 def make(path: Path, artifacts: Path | None = None) -> None:
-    """Make an empty store: in a folder of its own beside `path`, which then gets it whole.
+    """Create an empty store in a temporary folder next to `path`, then move it into place.
 
     Args:
-        path: Where to. A store that somebody else makes meanwhile is left to them.
-        artifacts: Folder of artifacts, for the experiment that every store has.
+        path: Target. A store created there meanwhile by another process is kept.
+        artifacts: Artifact folder of the default experiment.
     """
     from harness.tracking.store import quiet
 
     quiet()
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    if artifacts is not None:  # of the only writer: what an earlier one left that was killed
+    if artifacts is not None:  # as the only writer: remove remains of a killed one
         for left in path.parent.glob(f"{SCRATCH}*"):
             shutil.rmtree(left, ignore_errors=True)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -195,7 +194,7 @@ def make(path: Path, artifacts: Path | None = None) -> None:
         if path.exists() and not path.stat().st_size:
             path.unlink()
         if not path.exists():
-            for end in BESIDE:  # of a database that was here: they would be played back into this one
+            for end in BESIDE:  # of a previous database, which would be replayed into this one
                 path.with_name(path.name + end).unlink(missing_ok=True)
         try:
             os.link(made, path)
@@ -206,7 +205,7 @@ def make(path: Path, artifacts: Path | None = None) -> None:
 
 
 def set_aside(path: Path) -> Path:
-    """Give a database and the files that belong to it another name, which is returned."""
+    """Rename a database and its auxiliary files; returns the new name."""
     number = 1
     while (kept := path.with_name(f"{path.name}.unusable-{number}")).exists():
         number += 1

@@ -1,7 +1,7 @@
-"""Records and reports as MLflow runs: one parent for each study, one child for each trial and final seed.
+"""Records and reports as MLflow runs: one parent run per study, one child run per trial and final run.
 
-Every run is looked up by its key before it is made, and no evaluation is written that the run has already, so
-that writing twice (a restart, an outage, a repair) changes nothing.
+Every run is looked up by its key before it is created, and evaluations already in the run are not written again, so
+that writing is idempotent (after a restart, an outage, a repair).
 """
 
 import time
@@ -45,7 +45,7 @@ class SendResult:
 
 
 class Mirror:
-    """Writes to a store at once and in the calling thread. Every method may raise what the store raises."""
+    """Writes to a store synchronously, in the calling thread. Methods raise the errors of the store."""
 
     def __init__(self, store: Store, setting: Setting) -> None:
         self.store, self._setting = store, setting
@@ -60,7 +60,7 @@ class Mirror:
         self._made: set[str] = set()
         self._held: set[str] = set()
         self.problems: list[str] = []
-        """Adapters that could not be kept as models, one line each."""
+        """Messages about adapters that could not be logged as models."""
 
     def send(self, records: Iterable[Record], spool: Spool) -> Iterator["SendResult"]:
         """Write what the store lacks of these records, in the order in which they ended; yields each one tried."""
@@ -82,7 +82,8 @@ class Mirror:
             yield SendResult(record)
 
     def report(self, job: Job, report: Report) -> None:
-        """Dev metrics of one evaluation; all else waits for the record. Late news is passed over."""
+        """Write the dev metrics of one evaluation; everything else follows with the record. Late reports are
+        ignored."""
         if job.id in self._ended:
             return
         if job.id not in self._live:
@@ -93,14 +94,14 @@ class Mirror:
         self._points(self._live[job.id], report_points(report))
 
     def knows(self, record: Record) -> None:
-        """Count a record that the store has."""
+        """Count a record that is already in the store."""
         self._summaries.setdefault(record.study, Summary(record.metric)).add(record)
         self._groups.setdefault(group_of_record(record, self._setting.scope), set()).add(record.study)
         if record.status != "killed":
             self._ended.add(record.id)
 
     def write(self, record: Record) -> None:
-        """Everything of one trial, whether or not parts of it are there; its run ends."""
+        """Write everything of one trial, whether or not parts exist; its run ends."""
         run = self._live.pop(record.id, None)
         tags = record_tags(record, self._setting)
         if run is None:
@@ -120,7 +121,7 @@ class Mirror:
             self._keep_adapter(record)
 
     def finish(self) -> None:
-        """End every study as it stands, and every trial that nobody works on any more as killed."""
+        """End every study with its current status, and abandoned trials as killed."""
         for run in self.store.running():
             status, ended = "killed", None
             if run.data.tags.get("stage") == "study":
@@ -137,7 +138,7 @@ class Mirror:
         self._there.clear()
 
     def _study(self, study: str) -> Any:
-        """The run of a study, which is made when absent and runs again when it had ended."""
+        """The run of a study, created if absent and set to running again if it had ended."""
         if study not in self._studies:
             tags = study_tags(study, self._setting) | {"stage": "study", "status": "running"}
             started = self._begun.get(study, time.time())
@@ -158,7 +159,7 @@ class Mirror:
             self.store.write(run, tags={PARENT: parent})
 
     def _adopt(self) -> None:
-        """Where a study's run had been deleted and was made again, its trials go below the new one."""
+        """If the run of a study was deleted and recreated, attach its trials to the new one."""
         for run in self.store.runs() if self._made else ():
             key = "|".join(run.data.tags.get(axis, "") for axis in ("task", "backbone", "method"))
             if key in self._made and run.data.tags.get("stage") != "study":
@@ -166,7 +167,7 @@ class Mirror:
         self._made.clear()
 
     def _points(self, run: Any, points: Iterable[Point]) -> None:
-        """Write what the run has not: no metric has two values at a step because a trial was run again."""
+        """Write only what the run lacks, so that no metric has two values at a step after a trial was run again."""
         new = []
         for values, step, seconds in points:
             lacking = {name: value for name, value in values.items() if step not in self._steps(run, name)}
@@ -184,7 +185,8 @@ class Mirror:
         return self._there[key]
 
     def _stand(self, record: Record) -> None:
-        """The study's best, counts and costs after this record; and another best of those that share its search."""
+        """Update best score, counts and costs of the study after this record, and the best of studies that share its
+        search."""
         fellows = self._groups[group_of_record(record, self._setting.scope)]
         best = leading({study: self._summaries[study] for study in fellows})
         changed = {study for study, won in best.items() if self._best.get(study) != won.id}
@@ -197,12 +199,12 @@ class Mirror:
                 tags |= origin_tags(record, self._setting)
             else:
                 metrics = {name: value for name, value in metrics.items() if name.startswith("best/")}
-                seconds += 0.001  # of two values at a step and a time MLflow shows the higher one
+                seconds += 0.001  # of two values at the same step and time MLflow shows the higher one
             self.store.write(run, points=[(metrics, standing.ended, seconds)], tags=tags)
         self._best |= {study: won.id for study, won in best.items()}
 
     def _keep_adapter(self, record: Record) -> None:
-        """Once all seeds of a study are there, its best adapter becomes a logged model."""
+        """Once all seeds of a study are finished, log its best adapter as a model."""
         records, out = self._summaries[record.study].records, self._setting.out
         best = champion(records)
         if out is None or best is None or study_end(records, self._setting.seeds) != "finished":
@@ -210,7 +212,7 @@ class Mirror:
         final = self.store.find(best.id)
         try:
             log_adapter(self.store, self._study(record.study), final, best, out)
-        except Exception as error:  # an adapter that cannot be packed must not cost the runs
+        except Exception as error:  # an adapter that cannot be logged must not affect the runs
             if not self.store.answers():
                 raise
             self.problems.append(f"{best.id}: {one_line(error, self.store.uri)}")

@@ -29,11 +29,11 @@ EXAMPLE = "ACGTTGCAAGCTTGCATGCCTGCAGGTCGACTCTAGAGGATCCCCGGGTACCGAGCTCGAATTC"
 
 
 def save_model(adapter: Path, target: Path) -> None:
-    """Write an adapter as a folder that MLflow loads: its files, this project's `lingo`, a signature, an example.
+    """Write an adapter as an MLflow model folder: its files, this project's `lingo`, a signature, an input example.
 
     Args:
         adapter: An exported adapter, see `lingo.predict.open_adapter`.
-        target: A folder that is not there yet.
+        target: A folder that does not exist yet.
     """
     import pandas as pd
     from mlflow import pyfunc
@@ -60,16 +60,16 @@ def save_model(adapter: Path, target: Path) -> None:
 
 
 def log_adapter(store: Store, study: Any, final: Any, record: Record, out: Path) -> str | None:
-    """Keep the adapter of a final run as a logged model, once.
+    """Log the adapter of a final run as a model, once.
 
     Args:
-        store: Where to.
+        store: Target store.
         study, final: The study's run, and that of the seed whose adapter it is.
         record: The record of that seed.
         out: Output folder.
 
     Returns:
-        The model's id; `None` when there is no adapter.
+        The model id; `None` if there is no adapter.
     """
     tags = store.client.get_run(study.info.run_id).data.tags
     made_of = f"{record.id} {record.ended}"
@@ -99,7 +99,7 @@ def log_adapter(store: Store, study: Any, final: Any, record: Record, out: Path)
 
 
 def _say_where(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Let an adapter's copy, and the card with it, name the backbone where it lies now."""
+    """Set the present path of the backbone in the copy of an adapter and its model card."""
     from lingo.adapter_folder import read_json
     from lingo.card import FACTS
     from lingo.folder import write_json

@@ -1,6 +1,6 @@
-"""An exported adapter as an MLflow model: MLflow runs this file when it loads one, and nothing is unpickled.
+"""An exported adapter as an MLflow model: MLflow runs this file to load it, without unpickling.
 
-Input: a table with the column `sequence`. Output: a column for each label, as `lingo.predict` gives them.
+Input: a table with the column `sequence`. Output: one column per label, as in `lingo.predict`.
 """
 
 import os
@@ -14,7 +14,7 @@ from lingo.predict import open_adapter
 
 
 class AdapterModel(PythonModel):
-    """Loads the adapter on its backbone, from where that was in training or from the folder in `LINGO_BACKBONE`."""
+    """Loads the adapter on its backbone, from its location in training or from the folder in `LINGO_BACKBONE`."""
 
     def load_context(self, context: Any) -> None:
         """Called by MLflow when the model is loaded."""

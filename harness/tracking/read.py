@@ -1,4 +1,4 @@
-"""Records as far as an MLflow store holds them."""
+"""Records reconstructed from an MLflow store."""
 
 import json
 from typing import Any
@@ -11,14 +11,14 @@ from harness.tracking.store import OWNER, client_of, find_experiment
 from harness.tracking.sync import unreachable
 
 SCOPE = "scope"
-"""Fact under which records are given to `best_of`: which studies share their configurations."""
+"""Fact for `best_of`: which studies share their configurations."""
 
 
 def records_from_store(uri: str, experiment: str) -> list[Record]:
-    """As much of each trial's record as its MLflow run holds, for `best_of`.
+    """The record of each trial, as far as its MLflow run contains it, for `best_of`.
 
     Raises:
-        InputError: If the store does not answer, or has no such experiment or no runs of a benchmark in it.
+        InputError: If the store does not answer, or has no such experiment, or it has no runs of a benchmark.
     """
     try:
         address = opened(uri)
@@ -31,14 +31,16 @@ def records_from_store(uri: str, experiment: str) -> list[Record]:
         if experiment not in named:
             find_experiment(client, experiment, address)
             near = nearest(experiment, named)
-            raise InputError(f"`--experiment` must be one of the store, but got {experiment!r}.{near}")
+            raise InputError(
+                f"`--experiment` must be an experiment of the store, but got {experiment!r}.{near}"
+            )
         runs = [run for stage in ("search", "final") for run in _runs(client, named[experiment], stage)]
     except InputError:
         raise
-    except Exception as error:  # whatever MLflow raises, the store cannot be read
+    except Exception as error:  # any error of MLflow means that the store cannot be read
         raise InputError(unreachable(address, error)) from None
     if not runs:
-        raise InputError(f"`--experiment` must hold runs of a benchmark, but {experiment!r} has none.")
+        raise InputError(f"`--experiment` must contain runs of a benchmark, but {experiment!r} has none.")
     return [_record(run) for run in runs]
 
 

@@ -32,14 +32,16 @@ def register_best(out: Path, study: str, name: str, *, uri: str | None = None) -
     Args:
         out: Output folder.
         study: `task|backbone|method`.
-        name: Name in the registry, which is made when absent.
+        name: Name in the registry, created if absent.
         uri: Tracking address; `None` for the benchmark's own.
 
     Raises:
         InputError: If the study has no adapter yet, its run is not in the store, or the store refuses.
     """
     if not re.fullmatch(r"[\w .-]+", name):
-        raise InputError(f"`--register` must be letters, digits, spaces, dots and dashes, but got {name!r}.")
+        raise InputError(
+            f"`--register` must consist of letters, digits, spaces, dots and dashes, but got {name!r}."
+        )
     setting = read_setting(out)
     records = [record for record in load(out) if record.study == study]
     best = champion(records)
@@ -57,12 +59,12 @@ def register_best(out: Path, study: str, name: str, *, uri: str | None = None) -
             )
         model = log_adapter(store, parent, final, best, out)
         if model is None:
-            raise InputError(f"`--register` needs the adapter {best.facts['adapter']}, which is not there.")
+            raise InputError(f"`--register` needs the adapter {best.facts['adapter']}, which does not exist.")
         version = _version(store.client, name, model, final.info.run_id)
         store.client.set_registered_model_alias(name, ALIAS, version)
     except InputError:
         raise
-    except Exception as error:  # whatever MLflow raises
+    except Exception as error:  # any error of MLflow
         if store.answers():
             raise InputError(f"`--register` failed: {one_line(error, address)}") from None
         raise InputError(unreachable(address, error)) from None
@@ -70,10 +72,10 @@ def register_best(out: Path, study: str, name: str, *, uri: str | None = None) -
 
 
 def _version(client: Any, name: str, model: str, run_id: str) -> str:
-    """The version of a registered model that is this logged model, found or made."""
+    """The version of a registered model for this logged model, created if absent."""
     from mlflow.exceptions import MlflowException
 
-    with suppress(MlflowException):  # it is there, or the next call says what is wrong
+    with suppress(MlflowException):  # it exists, or the next call reports the error
         client.create_registered_model(name)
     source = client.get_logged_model(model).artifact_location
     for version in client.search_model_versions(f"name = '{name}'"):

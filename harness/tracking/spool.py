@@ -1,4 +1,4 @@
-"""What a store has of an output folder. The records are the spool: what is not noted here is still to be sent."""
+"""Journal of the records already in a store; records not in the journal are still to be sent."""
 
 import json
 import os
@@ -19,15 +19,15 @@ LOCK = ".writer"
 
 
 class Spool:
-    """Notes which records one store has: a line for each, appended after the store took it.
+    """Journal of the records in one store: one line each, appended after the store has accepted it.
 
-    A process that dies in between leaves a record that is sent again, which changes nothing. The notes of
-    another store, or of a store that was deleted and made again, are in another file.
+    If a process dies in between, the record is sent again, which has no effect. Every store, also a recreated one, has
+    its own file.
 
     Args:
         out: Output folder.
         fingerprint: Name of the store, see `harness.tracking.store.Store`.
-        forget: Take the store to have nothing.
+        forget: Start with an empty journal.
     """
 
     def __init__(self, out: Path, fingerprint: str, *, forget: bool = False) -> None:
@@ -37,11 +37,11 @@ class Spool:
         self._held = dict(_lines(self._path))
 
     def lacks(self, record: Record) -> bool:
-        """Whether the store has no record of this id, or an earlier one."""
+        """Whether the store lacks this record, or has an earlier version of it."""
         return self._held.get(record.id) != _state(record)
 
     def note(self, record: Record) -> None:
-        """The store has this record now."""
+        """Note that the store has this record."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps([record.id, _state(record)]) + "\n")
@@ -49,21 +49,21 @@ class Spool:
 
 
 def all_records(out: Path) -> list[Record]:
-    """The records of an output folder, those set aside included.
+    """The records of an output folder, including those set aside.
 
     Raises:
-        InputError: with one line for each file that is no record.
+        InputError: With one line for each file that is not a record.
     """
     return load(out) + load_folder(RunFolder(out).superseded)
 
 
 def _state(record: Record) -> str:
-    """What changes when a record is written again."""
+    """Text that changes when a record is rewritten."""
     return f"{record.status} {record.ended} {', '.join(record.marks)}"
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """The notes; the last line may be torn."""
+    """The journal; the last line may be incomplete."""
     if path.exists():
         for line in read_text(path).splitlines():
             try:
@@ -75,9 +75,10 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
 
 @contextmanager
 def only_writer(out: Path, give_up: Callable[[], bool], poll_s: float = 0.2) -> Iterator[bool]:
-    """Be the one process that writes this folder's runs; False when another one still is at `give_up()`.
+    """Hold the lock of the only process that writes this folder's runs; yields False if another process still holds it
+    at `give_up()`.
 
-    The system ends the claim of a process that dies. Where files cannot be locked, nobody is kept out.
+    The system releases the lock of a dead process. On file systems without locks there is no exclusion.
     """
     folder = out / FOLDER
     folder.mkdir(parents=True, exist_ok=True)

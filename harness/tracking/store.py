@@ -1,6 +1,6 @@
-"""An MLflow store, reduced to what the mirror needs: runs found or made by a key, batches written once.
+"""The parts of an MLflow store that the mirror needs: runs found or created by key, batches written once.
 
-Every method may raise whatever MLflow raises when the store does not answer.
+Methods raise the errors of MLflow if the store does not answer.
 """
 
 import hashlib
@@ -17,10 +17,10 @@ from harness.tracking.tags import Point, texts
 
 KEY, OWNER = "lingo.key", "lingo.benchmark"
 TABLES = "mlflow.loggedArtifacts"
-"""Tag by which the UI knows which artifacts are tables."""
+"""Tag that marks artifacts as tables for the UI."""
 
 TRAINING = {"mlflow.experimentKind": "custom_model_development"}
-"""Tag of an experiment that the UI then opens on its training runs, not on traces of language models."""
+"""Tag that makes the UI open an experiment on its training runs instead of on traces."""
 
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -30,21 +30,21 @@ QUIET = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "GIT_PYTHON_REFRESH": "quiet",
 }
-"""Environment of the client where the user has set nothing: no telemetry, no chatter, few retries."""
+"""Default environment of the client: no telemetry, no messages, few retries."""
 
 
 def quiet() -> None:
-    """Let MLflow say nothing by itself."""
+    """Suppress MLflow's own messages."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     for logger in ("mlflow", "alembic", "urllib3.connectionpool"):
         logging.getLogger(logger).setLevel(logging.ERROR)
-    # It prints pages of tracebacks before it raises; whoever asked is told in one line what was raised.
+    # It prints long tracebacks before it raises; users get one line instead.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 def client_of(uri: str) -> Any:
-    """A quiet client of a store; nothing is sent yet, but a database that is not there is made."""
+    """A client of a store without messages; nothing is sent, but a missing database is created."""
     quiet()
     from mlflow.tracking import MlflowClient
 
@@ -53,8 +53,8 @@ def client_of(uri: str) -> Any:
 
 
 def _forget_places() -> None:
-    """MLflow keeps in its process where the artifacts of a run lie, by the run's id alone: of a folder and its copy,
-    which have the same ids, it would write what is meant for one into the other."""
+    """MLflow caches artifact locations by run id: for a folder and its copy, which share ids, it would write artifacts
+    of one into the other."""
     from mlflow.tracking._tracking_service import utils
 
     getattr(utils, "_artifact_repos_cache", {}).clear()
@@ -64,17 +64,17 @@ def find_experiment(client: Any, name: str, uri: str) -> Any | None:
     """The experiment of a store at `uri`, or `None`.
 
     Raises:
-        InputError: If somebody has deleted it: its runs are there, and nobody sees them.
-        ValueError: If what answers is no MLflow server.
+        InputError: If it has been deleted: its runs exist but are hidden.
+        ValueError: If the server is not an MLflow server.
     """
     found = client.get_experiment_by_name(name)
     if found is not None and not found.experiment_id:  # a server that answers `{}` to everything
-        raise ValueError(f"{shown(uri)} must answer as an MLflow server does, but it answers as none does.")
+        raise ValueError(f"{shown(uri)} must be an MLflow server, but answers as none does.")
     if found is not None and found.lifecycle_stage == "deleted":
         restore = ("mlflow", "experiments", "restore", "--experiment-id", str(found.experiment_id))
         raise InputError(
             f"the experiment {name!r} has been deleted in the store at {shown(uri)}: "
-            f"`{store_command(uri, *restore)}` brings it back with its runs."
+            f"`{store_command(uri, *restore)}` restores it with its runs."
         )
     return found
 
@@ -84,8 +84,8 @@ class Store:
 
     Args:
         uri: Tracking address: `sqlite:///…` or `http://…`.
-        experiment: Name of the experiment, made when absent.
-        identity: Name of the benchmark that no other has; part of every key.
+        experiment: Name of the experiment, created if absent.
+        identity: Unique name of the benchmark; part of every key.
         artifacts: Folder of a new experiment's artifacts; `None` leaves it to the store.
     """
 
@@ -98,14 +98,14 @@ class Store:
 
     @property
     def experiment_id(self) -> str:
-        """Id of the experiment, which is made when absent."""
+        """Id of the experiment, created if absent."""
         self._experiment = self._experiment or self._find_experiment()
         return str(self._experiment.experiment_id)
 
     @property
     def fingerprint(self) -> str:
-        """Another one for every store and every experiment, also when one was deleted and made again. That of a
-        folder's own store does not change when the folder is moved or copied."""
+        """Differs between stores and experiments, also for a recreated one. That of a folder's own store does not
+        change when the folder is moved or copied."""
         experiment_id = self.experiment_id
         store = shown(self.uri) if self._artifacts is None else "the folder's own"
         text = f"{store}\n{experiment_id}\n{self._experiment.creation_time}"
@@ -115,7 +115,7 @@ class Store:
         """Whether the store can be reached."""
         try:
             self.client.get_experiment_by_name(self.name)
-        except Exception:  # MLflow raises many kinds, and any of them means no
+        except Exception:  # MLflow raises many types, all meaning no
             return False
         return True
 
@@ -126,7 +126,7 @@ class Store:
         return found[0] if found else None
 
     def run(self, key: str, *, name: str, tags: Mapping[str, Any], started: float) -> Any:
-        """The run of this key, found or made, and running."""
+        """The run of this key, created if absent, in the state RUNNING."""
         found = self.find(key)
         if found is not None:
             if found.info.status != "RUNNING":
@@ -139,18 +139,18 @@ class Store:
         )
 
     def running(self) -> list[Any]:
-        """Runs of this benchmark that the store takes to be running."""
+        """Runs of this benchmark in the state RUNNING."""
         return self.runs(" and attributes.status = 'RUNNING'")
 
     def lacking(self, keys: Iterable[str]) -> dict[str, str | None]:
-        """Keys that no run has, each with the id of its run if that was deleted and can be restored."""
+        """Keys without a run, each with the id of a deleted run that can be restored, if any."""
         there = {run.data.tags.get(KEY) for run in self.runs()}
         gone = {key: self._hashed(key) for key in keys if self._hashed(key) not in there}
         deleted = {run.data.tags.get(KEY): run.info.run_id for run in self.runs(deleted=True)} if gone else {}
         return {key: deleted.get(hashed) for key, hashed in gone.items()}
 
     def runs(self, condition: str = "", *, deleted: bool = False) -> list[Any]:
-        """Runs of this benchmark; those alone that somebody has deleted, if `deleted`."""
+        """Runs of this benchmark; if `deleted`, only deleted ones."""
         from mlflow.entities import ViewType
 
         text = f"tags.`{OWNER}` = '{self._identity}'{condition}"
@@ -178,7 +178,7 @@ class Store:
         tags: Mapping[str, Any] | None = None,
         params: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write metrics, tags, and those parameters that the run has not: MLflow never changes one."""
+        """Write metrics, tags, and missing parameters, which MLflow cannot change."""
         from mlflow.entities import Metric, Param, RunTag
 
         metrics = [
@@ -197,12 +197,12 @@ class Store:
         }
         if not (metrics or batch["tags"] or batch["params"]):
             return
-        for start in range(0, max(len(metrics), 1), 800):  # MLflow takes 1000 things at once
+        for start in range(0, max(len(metrics), 1), 800):  # MLflow accepts 1000 entries at once
             self.client.log_batch(run.info.run_id, metrics=metrics[start : start + 800], **batch)
             batch = {}
 
     def datasets(self, run: Any, name: str, digest: str, splits: Iterable[str]) -> None:
-        """Name the prepared data that a run read, split by split."""
+        """Log the prepared data of a run as inputs, per split."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         source = json.dumps({"tags": {"task": name, "data_digest": digest}})
@@ -211,7 +211,7 @@ class Store:
         self.client.log_inputs(run.info.run_id, inputs)
 
     def tables(self, run: Any, tables: Mapping[str, Any]) -> None:
-        """Write tables as artifacts, each in place of an earlier one of its name."""
+        """Write tables as artifacts, replacing earlier ones of the same name."""
         for name, table in tables.items():
             self.client.log_dict(run.info.run_id, table, name)
         if tables:
@@ -233,7 +233,7 @@ class Store:
             location = self._artifacts.resolve().as_uri() if self._artifacts is not None else None
             try:
                 self.client.create_experiment(self.name, artifact_location=location, tags=dict(TRAINING))
-            except MlflowException:  # another writer was faster, or the store refuses for good
+            except MlflowException:  # another writer was faster, or the store refuses permanently
                 found = self.client.get_experiment_by_name(self.name)
                 if found is None:
                     raise

@@ -1,4 +1,4 @@
-"""What MLflow shows of a whole study: best configuration as it improved, counts, costs, and how it ended."""
+"""Study-level metrics and tags: best configuration over time, counts, costs, final status."""
 
 import json
 import statistics
@@ -15,7 +15,7 @@ from harness.tracking.tags import gpu_hours
 
 @dataclass(frozen=True)
 class Standing:
-    """A study after so many ended runs: metrics and tags of its run."""
+    """State of a study after a number of ended runs: metrics and tags of its run."""
 
     ended: int
     metrics: Mapping[str, float]
@@ -23,7 +23,7 @@ class Standing:
 
 
 class Summary:
-    """Follows one study. Records may come again; the last of an id counts."""
+    """Accumulates one study. Records may be repeated; the last one of an id counts."""
 
     def __init__(self, metric: str) -> None:
         self.metric = metric
@@ -31,11 +31,11 @@ class Summary:
 
     @property
     def records(self) -> list[Record]:
-        """The records that count, with no more of their evaluations than the study's metric."""
+        """The current records, with only the study's metric of their evaluations."""
         return [record for record in self._records.values() if SUPERSEDED not in record.marks]
 
     def add(self, record: Record) -> None:
-        """Take a record; what the summary does not need of it is let go."""
+        """Add a record; data not needed by the summary is dropped."""
         kept = {
             name: record.facts.get(name)
             for name in ("flops", "device_seconds", "gpus", "adapter", "best_dev", "collapsed")
@@ -47,7 +47,7 @@ class Summary:
         self._records[record.id] = replace(record, history=history, facts=facts)
 
     def standing(self, best: Record | None) -> Standing:
-        """The study now, with the winner of its search so far."""
+        """Current state of the study, with the best trial so far."""
         records, everything = self.records, list(self._records.values())
         ended = sum(record.status != "killed" for record in everything)
         metrics = {**_counts(records), **_costs(everything)}
@@ -62,16 +62,16 @@ class Summary:
 
 
 def leading(summaries: Mapping[str, Summary]) -> dict[str, Record]:
-    """The trial that leads the search of studies that share their configurations: its record by study.
+    """The best trial of studies that share their configurations: its record by study.
 
-    That trial's configuration is what the final stage trains, whatever a study's own best is.
+    The final stage trains its configuration, whatever the best of a single study is.
     """
     metrics = {study: summary.metric for study, summary in summaries.items()}
     return joint_winner([record for each in summaries.values() for record in each.records], metrics)
 
 
 def best_tags(best: Record) -> dict[str, Any]:
-    """The best configuration: readable setting by setting, and as JSON with its types."""
+    """The best configuration: one tag per setting, and as JSON with types."""
     values = {name: _text(value) for name, value in best.config.items() if name not in ("method", "seed")}
     return {
         "best.trial": best.id.rsplit("/", 1)[-1],
@@ -82,10 +82,10 @@ def best_tags(best: Record) -> dict[str, Any]:
 
 
 def study_end(records: Iterable[Record], seeds: Iterable[int]) -> str:
-    """How a study stands when nobody works on it any more.
+    """Final status of a study.
 
-    `finished` when every seed has its final run; `failed` when one of these failed, or when the search ended
-    and nothing in it can be trained again; else `killed`: it was interrupted or cut.
+    `finished` if every seed has its final run; `failed` if one of these failed, or if the search ended without a
+    trainable configuration; otherwise `killed`: it was interrupted or reached a limit.
     """
     records = list(records)
     finals = {record.seed: record.status for record in records if record.stage == "final"}
@@ -134,7 +134,8 @@ def _costs(records: list[Record]) -> dict[str, float]:
 
 
 def _tested(records: list[Record], metric: str) -> dict[str, float]:
-    """Mean of the test metric over the finished seeds; from three seeds on, unless all are equal, its deviation."""
+    """Mean of the test metric over the finished seeds, and its standard deviation for at least three seeds, unless all
+    are equal."""
     scores = [
         record.test[metric]
         for record in records

@@ -1,4 +1,4 @@
-"""`sync`: an output folder's records written to an MLflow store that lacks them."""
+"""`sync`: write missing records of an output folder to an MLflow store."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ from harness.tracking.store import Store, find_experiment
 
 @dataclass(frozen=True)
 class Synced:
-    """What `sync` did: where to, how many records there are, how many it wrote, which the store refused, and which
-    runs somebody has deleted there, by their keys, each with its id in the store if it can be restored."""
+    """Result of `sync`: store, number of records, number written, records refused by the store, and the keys of runs
+    deleted there, each with its id in the store if it can be restored."""
 
     uri: str
     records: int
@@ -29,7 +29,7 @@ class Synced:
 
 
 def read_setting(out: Path) -> Setting:
-    """What a finished or running benchmark's folder says of its runs.
+    """Settings of the runs of a finished or running benchmark.
 
     Raises:
         InputError: If there is no benchmark in `out`.
@@ -45,10 +45,10 @@ def read_setting(out: Path) -> Setting:
 
 
 def address_of(out: Path, setting: Setting, uri: str | None) -> str:
-    """The address to use: the one given, that of the benchmark, or the embedded store.
+    """The store address: the given one, that of the benchmark, or the embedded store.
 
     Raises:
-        InputError: If the benchmark's address had a password, which is not kept.
+        InputError: If the benchmark's address had a password, which is not stored.
     """
     try:
         return opened(uri or setting.uri or default_uri(out))
@@ -74,17 +74,17 @@ def open_store(
         find_experiment(store.client, setting.experiment, uri)
     except InputError:
         raise
-    except Exception as error:  # whatever MLflow raises, the store cannot be used
+    except Exception as error:  # any error of MLflow means that the store cannot be used
         raise InputError(unreachable(uri, error)) from None
     return store
 
 
 def unreachable(uri: str, error: Exception) -> str:
-    """One line on a store that does not answer, without any password."""
+    """Message about a store that does not answer, without passwords."""
     if "out-of-date database schema" in str(error):
         return (
             f"`--tracking-uri` must be a store of MLflow {metadata.version('mlflow')}, but {shown(uri)} is of another "
-            f"version ({one_line(error, uri)}); keep a copy of it, and bring it up with `mlflow db upgrade ADDRESS`."
+            f"version ({one_line(error, uri)}); keep a copy of it, and upgrade it with `mlflow db upgrade ADDRESS`."
         )
     return (
         f"`--tracking-uri` must be a store that answers, but {shown(uri)} fails ({one_line(error, uri)})."
@@ -100,14 +100,14 @@ def sync(
     on_record: Callable[[Record], object] = lambda record: None,
     say: Callable[[str], object] = print,
 ) -> Synced:
-    """Write whatever of a folder's records a store lacks, and end runs that a dead process left running.
+    """Write the records that a store lacks, and end runs that a dead process left running.
 
     Args:
         out: Output folder of a benchmark that is not running.
         uri: Tracking address; `None` for the benchmark's own.
-        again: Write all records, also those that the store took before (and somebody removed since).
-        on_record: Told of each record written.
-        say: Told in one line where the folder's own store was set aside.
+        again: Write all records, also those already written (and deleted since).
+        on_record: Called with each written record.
+        say: Receives a message if the folder's own store was set aside.
 
     Raises:
         InputError: If there is no benchmark, another process writes its runs, or the store does not answer.
@@ -117,7 +117,7 @@ def sync(
     with only_writer(out, give_up=lambda: True) as ours:
         if not ours:
             raise InputError(
-                f"`sync` must wait until the benchmark in {out} has ended: its own process writes its runs."
+                f"`sync` must wait until the benchmark in {out} has ended, which writes these runs itself."
             )
         store = open_store(out, setting, address, writer=True, say=say)
         mirror, written = Mirror(store, setting), 0

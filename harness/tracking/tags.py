@@ -1,4 +1,4 @@
-"""What MLflow shows of a trial: names, tags and metrics of its run. Plain data; nothing is sent from here."""
+"""Names, tags and metrics of the MLflow run of a trial. Plain data; nothing is sent."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -16,10 +16,10 @@ SHOWN = 4
 """Scores of a split that become metrics, the study's own first, then by `RANKED`; all are in `scores.json`."""
 
 ORGANISMS = {"EMP": "yeast "}
-"""Groups of tasks whose name does not say what they come from."""
+"""Groups of tasks whose names do not contain their origin."""
 
 LONGEST_TAG = 5000
-"""Characters of a tag's value."""
+"""Maximum characters of a tag value."""
 
 
 def study_name(study: str) -> str:
@@ -34,7 +34,7 @@ def run_name(job_id: str, study: str) -> str:
 
 
 def study_tags(study: str, setting: Setting) -> dict[str, Any]:
-    """Axes of a study that its key and the setting give."""
+    """Tags of a study from its key and the settings."""
     task, backbone, method = study.split("|")
     return {
         "benchmark": setting.experiment,
@@ -49,7 +49,7 @@ def study_tags(study: str, setting: Setting) -> dict[str, Any]:
 
 
 def job_tags(job: Job, setting: Setting) -> dict[str, Any]:
-    """Axes of a job that runs."""
+    """Tags of a running job."""
     return study_tags(job.study, setting) | {
         "stage": job.stage,
         "seed": job.config.get("seed"),
@@ -59,7 +59,7 @@ def job_tags(job: Job, setting: Setting) -> dict[str, Any]:
 
 
 def record_tags(record: Record, setting: Setting) -> dict[str, Any]:
-    """Every axis of an ended trial: one tag each, as MLflow's filters know no OR."""
+    """All tags of an ended trial: one per property, because MLflow's filters do not support OR."""
     return (
         study_tags(record.study, setting)
         | origin_tags(record, setting)
@@ -77,7 +77,7 @@ def record_tags(record: Record, setting: Setting) -> dict[str, Any]:
 
 
 def origin_tags(record: Record, setting: Setting) -> dict[str, Any]:
-    """What a study's runs have in common, as one of its records knows it."""
+    """Tags common to the runs of a study, from one of its records."""
     environment = record.environment
     return {
         "family": record.family,
@@ -96,24 +96,24 @@ def origin_tags(record: Record, setting: Setting) -> dict[str, Any]:
 
 
 def revision(record: Record, setting: Setting) -> str:
-    """The commit of a backbone from the hub, otherwise the beginning of its digest."""
+    """The commit of a backbone from the hub, otherwise a prefix of its digest."""
     name, at, commit = setting.sources.get(record.study, "").rpartition("@")
     return commit if at and name and "/" not in commit else record.backbone_digest[:12]
 
 
 def config_tags(config: Mapping[str, Any]) -> dict[str, str]:
-    """The configuration as JSON, to read it back with its types, and its digest."""
+    """The configuration as JSON, which preserves types, and its digest."""
     return {"config": json.dumps(config, sort_keys=True), "config_hash": config_hash(config)}
 
 
 def report_points(report: Report) -> list[Point]:
-    """One evaluation of a trial that runs, with what it has cost where that is known."""
+    """One evaluation of a running trial, with its cost if known."""
     values = {"train_loss": report.train_loss, **_prefixed("dev_", chosen(report.dev))}
     return [(values | compute(report.facts, report.step), report.step, report.seconds)]
 
 
 def record_points(record: Record) -> Iterator[Point]:
-    """All evaluations, on every axis; then what is known at the end."""
+    """All evaluations, on every axis, followed by final values."""
     step = 0
     for entry in record.history:
         step = int(entry["step"])
@@ -125,7 +125,7 @@ def record_points(record: Record) -> Iterator[Point]:
             adjusted = {f"adjusted/dev_{record.metric}": dev.get(record.metric, float("nan"))}
             yield adjusted, round(cost["flops_adjusted_step"]), entry["seconds"]
     end = _prefixed("test_", chosen(record.test or {}, record.metric)) | {"seconds": record.seconds}
-    if "best_epoch" in record.facts:  # the last evaluation's scores are those of other weights
+    if "best_epoch" in record.facts:  # the scores of the last evaluation belong to other weights
         end["best_epoch"] = float(record.facts["best_epoch"])
         end[f"best_dev_{record.metric}"] = record.dev.get(record.metric, float("nan"))
     if record.trained_parameters is not None:
@@ -137,11 +137,11 @@ def record_points(record: Record) -> Iterator[Point]:
 
 
 def compute(facts: Mapping[str, Any], step: int) -> dict[str, float]:
-    """What `step` steps cost: petaFLOPs, and steps of OPT-125M on the same data that cost as much.
+    """Cost of `step` steps: petaFLOPs, and steps of OPT-125M on the same data with the same FLOPs.
 
     The paper's section 4.4 gives I_m = I_OPT-125M · FLOPs_OPT-125M / FLOPs_m steps of model m the cost of
     I_OPT-125M steps of OPT-125M; the common axis of all backbones is I_OPT-125M = I_m · FLOPs_m /
-    FLOPs_OPT-125M. Empty where the facts have no FLOPs.
+    FLOPs_OPT-125M. Empty if the facts have no FLOPs.
     """
     own, reference = (facts.get(name) for name in ("flops_per_step", "reference_flops_per_step"))
     if not own or not reference:
@@ -150,7 +150,7 @@ def compute(facts: Mapping[str, Any], step: int) -> dict[str, float]:
 
 
 def gpu_hours(record: Record) -> float | None:
-    """GPUs times hours that this trial had them; 0.0 on a CPU, `None` where it was not measured."""
+    """GPU-hours of this trial; 0.0 on a CPU, `None` if not measured."""
     seconds, gpus = record.facts.get("device_seconds"), record.facts.get("gpus")
     return None if seconds is None or gpus is None else float(seconds) * float(gpus) / 3600
 
@@ -162,7 +162,7 @@ def chosen(scores: Mapping[str, float], metric: str | None = None) -> dict[str, 
 
 
 def texts(tags: Mapping[str, Any]) -> dict[str, str]:
-    """Tags as MLflow takes them; absent ones are left out."""
+    """Tags in MLflow's format, without absent ones."""
     return {key: str(value)[:LONGEST_TAG] for key, value in tags.items() if value not in (None, "")}
 
 

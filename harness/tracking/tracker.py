@@ -1,6 +1,6 @@
 """MLflow as a mirror of a running benchmark: one thread of one process writes, and nothing waits for it.
 
-The truth is `harness.runs.store`. What a store misses while it is away is read back from the records when it
+`harness.runs.store` is authoritative. Data missed while a store is unavailable is written from the records when it
 answers again, or later by `sync`.
 """
 
@@ -27,7 +27,7 @@ __all__ = ["Tracker", "default_uri", "ui_command"]
 LOG = logging.getLogger(__name__)
 
 QUEUED = 20_000
-"""Pieces of news that wait for a slow store; what comes beyond them is read from the records later."""
+"""Maximum number of queued updates for a slow store; further ones are read from the records later."""
 
 News = Record | tuple[Job, Report]
 
@@ -44,14 +44,14 @@ class Tracker:
         warn: Callable[[str], None] = LOG.warning,
         retry_s: float = 30.0,
     ) -> None:
-        """Start the writer. It first writes what the store lacks of the records that are there.
+        """Start the writer. It first writes existing records that the store lacks.
 
         Args:
-            out: Output folder: records are read from it, and the embedded store lies in it.
-            setting: What all runs share, see `Setting.read`.
+            out: Output folder with the records and the embedded store.
+            setting: Common properties of all runs, see `Setting.read`.
             uri: Tracking address; `None` for the embedded store.
-            warn: Told once, in one line, when the store does not answer, and once more at the end.
-            retry_s: Seconds without a try after the store did not answer.
+            warn: Receives one message when the store does not answer, and another at the end.
+            retry_s: Seconds between attempts after the store did not answer.
         """
         self._out, self._setting = Path(out), setting
         self._out.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ class Tracker:
             self._behind = True
 
     def close(self, timeout: float = 60.0) -> bool:
-        """Write what is left, end all runs, and return whether the store has everything.
+        """Write the remaining data, end all runs, and return whether the store is complete.
 
         Takes no longer than about `timeout` seconds.
         """
@@ -93,7 +93,7 @@ class Tracker:
         if not complete:
             self._warn(
                 f"MLflow at {self.uri} lacks some runs; the records are complete, and "
-                f"`{command('sync', self._out)}` writes the rest."
+                f"`{command('sync', self._out)}` writes the missing ones."
             )
         return complete
 
@@ -113,7 +113,7 @@ class Tracker:
                 self._try(lambda mirror: mirror.finish())
 
     def _take(self, news: News) -> None:
-        """Write one piece of news; a record that was read back from the folder meanwhile is there already."""
+        """Write one update, unless it is a record that was already read from the folder."""
         if not isinstance(news, Record):
             job, report = news
             self._try(lambda mirror: mirror.report(job, report))
@@ -123,7 +123,7 @@ class Tracker:
             self._spool.note(news)
 
     def _catch_up(self) -> None:
-        """Write what the store lacks of the records on disk, and end what an earlier process left running."""
+        """Write the records on disk that the store lacks, and end runs that an earlier process left running."""
         first, records = self._mirror is None, list[Record]()
         if not self._try(self._open) or not self._try(lambda _: records.extend(all_records(self._out))):
             return
@@ -152,7 +152,7 @@ class Tracker:
             self._mirror = Mirror(store, setting)
 
     def _try(self, work: Callable[[Mirror], object], name: str = "") -> bool:
-        """Whether the store took it; whatever the store does, the benchmark goes on."""
+        """Whether the store accepted it; errors of the store do not affect the benchmark."""
         try:
             work(self._mirror)  # type: ignore[arg-type]
         except Exception as error:
@@ -161,11 +161,11 @@ class Tracker:
         return True
 
     def _goes_on(self, error: Exception, name: str) -> bool:
-        """After an error: whether the store answers, so that only this piece of news is bad."""
+        """After an error: whether the store answers, so that only this update is invalid."""
         if not self._warned:
             self._warned = True
             self._warn(
-                f"MLflow at {self.uri} fails ({one_line(error, self._whole)}); the benchmark goes on without it."
+                f"MLflow at {self.uri} fails ({one_line(error, self._whole)}); the benchmark continues without it."
                 f"{login_cure(error, self._whole)}"
             )
         if self._mirror is not None and self._mirror.store.answers():

@@ -83,7 +83,7 @@ class CloudContract:
 
     def test_no_quota_for_one_machine_is_a_problem_with_the_way_to_ask(self, problems):
         found, _ = problems(Account(free={True: 0, False: 1000}))
-        assert found and all("spot" in line and "quota" in line and "ask for more" in line for line in found)
+        assert found and all("spot" in line and "quota" in line and "request more" in line for line in found)
 
     def test_a_quota_for_some_machines_is_a_note_with_their_number(self, problems):
         found, notes = problems(Account(free={True: 2, False: 1000}))

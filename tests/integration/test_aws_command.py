@@ -108,16 +108,16 @@ def test_everything_that_is_wrong_at_once(file, place, monkeypatch, answering):
         "`--tasks` must name known tasks",
         "`--epochs` must be at least 1",
         "`idle_timeout_minutes` must be a number, but got 'soon'",
-        "`upscaling_sped` is no setting of Ray's. Nearest known: upscaling_speed",
-        "`provider.regoin` is no setting of Ray's. Nearest known: region",
+        "`upscaling_sped` is not a setting of Ray. Nearest known: upscaling_speed",
+        "`provider.regoin` is not a setting of Ray. Nearest known: region",
         "there is no nowhere/x",
-        "node_config.KeyNam` is no setting of EC2's machines. Nearest known: KeyName",
+        "node_config.KeyNam` is not a setting of EC2 instances. Nearest known: KeyName",
         "no price for g99.huge spot",
         "us-west-2 has no zone us-east-1a",
-        "there is no image ami-0000000000 in us-west-2",
-        "us-west-2 has no machines of type g99.huge",
+        "image ami-0000000000 does not exist in us-west-2",
+        "us-west-2 does not offer machine type g99.huge",
         "8 vCPUs of m6i.2xlarge, but the account's on-demand quota (L-1216C47A) is 4",
-        "there is no such bucket",
+        "the bucket does not exist",
     ):
         assert part in printed, printed
     count = int(re.match(r"(\d+) problems; nothing was started", printed)[1])
@@ -159,9 +159,7 @@ def test_an_unknown_region_is_told_without_asking(file, place):
     path = written(file, place, lambda config: config["provider"].update(region="us-wset-2"))
     for more in (["--dry-run"], ["--yes"]):
         code, printed = done("--cluster", path, *QUICK, *more)
-        assert code == 2 and "us-wset-2 is no region that AWS has. Nearest known: us-west-2" in printed, (
-            printed
-        )
+        assert code == 2 and "us-wset-2 is not an AWS region. Nearest known: us-west-2" in printed, printed
         assert printed.startswith("1 problem;")
 
 
@@ -214,11 +212,11 @@ def test_a_start_that_fails_leaves_no_bill(aws, file, place, launcher, wish):
     out = place / "run"
     code, printed = done("--cluster", written(file, place), *QUICK, "--out", out, "--yes", *wish)
     assert code == 1 and "`ray up` failed: Error: the head did not answer" in printed, printed
-    for part in ("`ray down` ended with exit code 3", "asked once more to end", "nothing of it is left"):
+    for part in ("`ray down` ended with exit code 3", "terminating them again", "nothing is left"):
         assert part in printed, printed
     assert running(aws) == [] and load_session(out).host == "" and load_session(out).file == ""
     code, printed = done("stop", out, "--teardown")
-    assert code == 2 and "taken down already" in printed
+    assert code == 2 and "already terminated" in printed
 
 
 def test_ctrl_c_in_the_middle_of_a_start_says_how_to_end_it(aws, file, place, monkeypatch):
@@ -236,7 +234,7 @@ def test_kept_as_wished_and_ended_by_stop(aws, file, place, launcher):
     code, printed = done("--cluster", written(file, place), *QUICK, "--out", out, "--yes", "--no-teardown")
     assert code == 1 and f"stop {out} --teardown" in printed and len(running(aws)) == 1, printed
     code, printed = done("stop", out, "--teardown")
-    assert code == 0 and "nothing of it is left" in printed and running(aws) == [], printed
+    assert code == 0 and "nothing is left" in printed and running(aws) == [], printed
 
 
 def test_a_disk_that_stays_is_named(aws, file, place, launcher):
@@ -244,8 +242,8 @@ def test_a_disk_that_stays_is_named(aws, file, place, launcher):
     command = ["--cluster", written(file, place), *QUICK, "--out", place / "run", "--yes", "--teardown"]
     code, printed = done(*command)
     volumes = [row["VolumeId"] for row in aws("ec2").describe_volumes()["Volumes"]]
-    assert code == 1 and any(f"disk {name} is still there" in printed for name in volumes), printed
-    assert "nothing of it is left" not in printed
+    assert code == 1 and any(f"disk {name} still exists" in printed for name in volumes), printed
+    assert "nothing is left" not in printed
     for name in volumes:
         aws("ec2").delete_volume(VolumeId=name)
 
@@ -254,7 +252,7 @@ def test_without_an_address_nothing_is_started(aws, file, place, monkeypatch):
     from harness.core.errors import InputError
 
     def nowhere():
-        raise InputError("this machine's public address cannot be found out")
+        raise InputError("the public address of this machine cannot be determined")
 
     monkeypatch.setattr("harness.cluster.providers.aws.my_address", nowhere)
     code, printed = done("--cluster", written(file, place), *QUICK, "--out", place / "run", "--yes")

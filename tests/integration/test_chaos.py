@@ -80,7 +80,7 @@ def test_ctrl_c_once_saves_and_twice_leaves_at_once_and_both_go_on(tmp_path, cal
     assert "no new trial starts" in printed and "Interrupted after" in printed
     assert OpenTrials(out).load(), "what was interrupted goes on later"
     printed, _ = press(2)
-    assert "Left at once" in printed and "Interrupted after" not in printed
+    assert "Stopped immediately" in printed and "Interrupted after" not in printed
     done = subprocess.run(
         driver_command(out, STUDY, 0.0),
         cwd=ROOT,

@@ -226,7 +226,7 @@ def test_attached_it_ends_with_its_own_exit_code_and_leaderboard(story):
     out, told = story
     code, printed = told["attached"]
     assert code == 0 and "1 of 1 searches and 1 of 1 final runs are complete" in printed, printed
-    assert "files are home in" in printed and "digests compared" in printed
+    assert "files downloaded to" in printed and "digests verified" in printed
     assert sorted(record.stage for record in load(out)) == ["final", "search", "search"]
     first = next(record for record in load(out) if record.stage == "search" and record.trial == 0)
     drawn = first.config["learning_rate"], first.config["rank"]
@@ -316,7 +316,7 @@ def test_an_open_dashboard_is_refused_with_the_reason(tmp_path):
     try:
         command = ["--cluster", running.jobs, *SMALL, *SIZE, "--out", tmp_path / "out", "--yes"]
         code, printed = running.do(*command, RAY_AUTH_MODE="token")
-        assert code == 2 and "asks for no token" in printed and "CVE-2023-48022" in printed, printed
+        assert code == 2 and "requires no token" in printed and "CVE-2023-48022" in printed, printed
         assert not (tmp_path / "out").exists()
     finally:
         end(running)

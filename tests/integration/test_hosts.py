@@ -178,7 +178,7 @@ def test_a_killed_driver_is_told_and_what_had_ended_is_home(story):
     _, told = story
     printed, code = told["attached"]
     assert told["killed"] >= 1 and code not in (0, 2, 130), printed
-    assert "FAILED" in printed and "digests compared" in printed, printed
+    assert "FAILED" in printed and "digests verified" in printed, printed
     assert len(told["kept"]) >= 3
 
 
@@ -215,7 +215,7 @@ def test_adapters_come_home_from_workers_that_share_no_files(story):
 
 def test_nothing_is_left(story):
     _, told = story
-    assert "nothing of it is left" in told["finished"][0], told["finished"][0]
+    assert "nothing is left" in told["finished"][0], told["finished"][0]
     assert told["processes"] == ["", "", ""]
 
 

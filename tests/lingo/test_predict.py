@@ -205,7 +205,9 @@ def test_another_backbone_is_refused(backbones: Checkpoints, exported: Path, tmp
         open_adapter(exported, backbones.root / "llama")
     assert open_adapter(exported, backbones.root / "opt").labels == ("no", "yes")
     edit(exported, backbone={**facts(exported)["backbone"], "source": str(tmp_path / "gone")})
-    with pytest.raises(AdapterError, match=r"cannot be loaded from .*gone; say where it is with --backbone"):
+    with pytest.raises(
+        AdapterError, match=r"cannot be loaded from .*gone; give its location with --backbone"
+    ):
         open_adapter(exported)
 
 

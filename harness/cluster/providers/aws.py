@@ -21,7 +21,7 @@ def clients(config: dict[str, Any]) -> Callable[[str], Any]:
         import boto3
         from botocore.exceptions import ProfileNotFound
     except ImportError:
-        raise InputError("boto3 is needed for AWS: pip install 'lingo-bench[aws]'") from None
+        raise InputError("boto3 is required for AWS: pip install 'lingo-bench[aws]'") from None
     try:
         session = boto3.session.Session(region_name=config["provider"].get("region"))
     except ProfileNotFound as error:
@@ -97,8 +97,8 @@ def my_address() -> str:
             return str(answer.read().decode().strip())
     except OSError as error:
         raise InputError(
-            f"this machine's public address cannot be found out ({WHO_AM_I}: {error}); make the security group by "
-            "hand, see clusters/README.md."
+            f"the public address of this machine cannot be determined ({WHO_AM_I}: {error}); create the security "
+            "group manually, see clusters/README.md."
         ) from None
 
 
@@ -133,7 +133,7 @@ def close_security_group(
             ec2.revoke_security_group_ingress(GroupId=group, IpPermissions=[old])
     ssh = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": mine}]}
     ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[ssh])
-    say(f"security group {name}: SSH from {mine} alone")
+    say(f"security group {name}: SSH from {mine} only")
     return str(group)
 
 
@@ -153,5 +153,5 @@ def _vpc(ec2: Any) -> str:
     """
     found = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
     if not found:
-        raise InputError("AWS: this region has no default VPC: make one with `aws ec2 create-default-vpc`.")
+        raise InputError("AWS: this region has no default VPC: create one with `aws ec2 create-default-vpc`.")
     return str(found[0]["VpcId"])

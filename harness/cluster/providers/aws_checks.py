@@ -32,14 +32,14 @@ def aws_form_problems(file: ClusterFile) -> Iterator[str]:
         return
     session, region, known = _library(), file.config["provider"].get("region"), regions()
     if region and region not in known:
-        yield f"{file.path}: `provider.region` {region} is no region that AWS has.{nearest(str(region), known)}"
+        yield f"{file.path}: `provider.region` {region} is not an AWS region.{nearest(str(region), known)}"
     shape = session.get_service_model("ec2").operation_model("RunInstances").input_shape
     for name, row in file.config["available_node_types"].items():
         node = row["node_config"]
         for key in node:
             if key not in shape.members and key not in RAYS_OWN:
                 where = f"`available_node_types.{name}.node_config.{key}`"
-                yield f"{file.path}: {where} is no setting of EC2's machines.{nearest(str(key), shape.members)}"
+                yield f"{file.path}: {where} is not a setting of EC2 instances.{nearest(str(key), shape.members)}"
         given = {key: value for key, value in node.items() if key in shape.members}
         report = ParamValidator().validate({**given, "MinCount": 1, "MaxCount": 1}, shape)
         if report.has_errors():
@@ -65,7 +65,7 @@ def aws_problems(file: ClusterFile, note: Callable[[str], None] = lambda line: N
     """Credentials, image, machine types, network and quota: one clear line for each that fails.
 
     Args:
-        note: Takes what limits a run and does not stop it.
+        note: Receives limits that do not prevent a run.
     """
     try:
         client = clients(file.config)
@@ -84,7 +84,7 @@ def aws_problems(file: ClusterFile, note: Callable[[str], None] = lambda line: N
 
 
 def _account(file: ClusterFile, client: Client) -> Iterator[str]:
-    """Whether AWS answers to these credentials at all."""
+    """Check whether AWS accepts the credentials."""
     import botocore.exceptions as failures
     from botocore.parsers import ResponseParserError
 
@@ -99,11 +99,11 @@ def _account(file: ClusterFile, client: Client) -> Iterator[str]:
         cure = "log in again (`aws sso login`)" if code in EXPIRED else "check `aws sts get-caller-identity`"
         yield f"AWS: these credentials are {'expired' if code in EXPIRED else 'refused'} ({code}: {told}): {cure}."
     except (failures.BotoCoreError, ResponseParserError) as error:
-        yield f"AWS: {region} does not answer ({words(error)}): is this machine online, and the region's name right?"
+        yield f"AWS: {region} does not answer ({words(error)}): check the network and the name of the region."
 
 
 def _answered(file: ClusterFile, problems: Iterator[str]) -> Iterator[str]:
-    """A question that AWS refuses is a problem of its own: the account lacks a right."""
+    """A request rejected by AWS is a separate problem: the account lacks a permission."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
@@ -131,12 +131,12 @@ def _zones(file: ClusterFile, client: Client) -> Iterator[str]:
 
 
 def _network(file: ClusterFile, client: Client) -> Iterator[str]:
-    """A network for the machines, and nothing open in security groups that the file names by their id."""
+    """A network for the machines, and no open ports in security groups that the file lists by id."""
     ec2, types = client("ec2"), file.config["available_node_types"].values()
     if not any("SubnetId" in str(row["node_config"]) for row in types):
         found = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
         if not found:
-            yield "AWS: this region has no default VPC: make one with `aws ec2 create-default-vpc`."
+            yield "AWS: this region has no default VPC: create one with `aws ec2 create-default-vpc`."
     named = {name for row in types for name in row["node_config"].get("SecurityGroupIds", ())}
     for group in ec2.describe_security_groups(GroupIds=sorted(named))["SecurityGroups"] if named else ():
         for rule in group["IpPermissions"]:
@@ -161,7 +161,7 @@ def _images(file: ClusterFile, client: Client) -> Iterator[str]:
                 if name != image
                 else "images have another id in each region"
             )
-            yield f"{file.path}: there is no image {name} in {region}: {why}."
+            yield f"{file.path}: image {name} does not exist in {region}: {why}."
 
 
 def _instances(file: ClusterFile, client: Client) -> Iterator[str]:
@@ -171,11 +171,11 @@ def _instances(file: ClusterFile, client: Client) -> Iterator[str]:
     offered = {row["InstanceType"] for row in rows["InstanceTypeOfferings"]}
     for name in wanted:
         if name not in offered:
-            yield f"{file.path}: {file.config['provider']['region']} has no machines of type {name}."
+            yield f"{file.path}: {file.config['provider']['region']} does not offer machine type {name}."
 
 
 def _quota(file: ClusterFile, client: Client, note: Callable[[str], None]) -> Iterator[str]:
-    """vCPUs that the account may have, for each kind of price, against those of one machine and of all."""
+    """vCPU quota of the account, on demand and spot, compared with one machine and with all."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     for kind in file.kinds:
@@ -193,7 +193,7 @@ def _quota(file: ClusterFile, client: Client, note: Callable[[str], None]) -> It
         if allowed < needed:
             yield (
                 f"{file.path}: {kind.name} needs {needed} vCPUs of {kind.instance}, but the account's {sort} quota "
-                f"({code}) is {allowed:g}: ask for more under Service Quotas, EC2."
+                f"({code}) is {allowed:g}: request more under Service Quotas, EC2."
             )
         elif allowed < needed * kind.most:
             room = int(allowed // needed)
@@ -203,7 +203,7 @@ def _quota(file: ClusterFile, client: Client, note: Callable[[str], None]) -> It
 
 
 def quota_code(instance: str, spot: bool) -> str:
-    """AWS's code of the vCPU quota that an instance counts against."""
+    """AWS code of the vCPU quota of an instance type."""
     letters = re.split(r"\d", instance, maxsplit=1)[0]
     for names, codes in QUOTAS.items():
         if letters in names:

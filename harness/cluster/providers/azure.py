@@ -1,4 +1,4 @@
-"""Azure, before a machine is started, through its own command line: account, image, machine types and quota."""
+"""Azure checks before a machine is started, through the Azure CLI: account, image, machine types and quota."""
 
 import json
 import shutil
@@ -13,13 +13,13 @@ ASK_S = 120.0
 
 
 def azure_problems(file: ClusterFile, note: Callable[[str], None]) -> Iterator[str]:
-    """What Azure would refuse, one line each.
+    """One line for each problem for which Azure would reject the cluster.
 
     Args:
-        note: Takes what limits a run and does not stop it.
+        note: Receives limits that do not prevent a run.
     """
     if shutil.which("az") is None:
-        yield "Azure: its command line is needed: install `az`, then run `az login`."
+        yield "Azure: the Azure CLI is required: install `az`, then run `az login`."
         return
     provider = file.config["provider"]
     subscription, location = provider.get("subscription_id"), provider.get("location")
@@ -28,11 +28,11 @@ def azure_problems(file: ClusterFile, note: Callable[[str], None]) -> Iterator[s
     try:
         _az("account", "show", "--subscription", subscription)
     except ShellError as error:
-        yield f"Azure: subscription {subscription} is not open to this machine ({error}): run `az login`."
+        yield f"Azure: subscription {subscription} is not accessible ({error}): run `az login`."
         return
     places = [str(row["name"]) for row in _az("account", "list-locations", "--subscription", subscription)]
     if location not in places:
-        yield f"{file.path}: `provider.location` {location} is no place of Azure's.{nearest(location, places)}"
+        yield f"{file.path}: `provider.location` {location} is not an Azure location.{nearest(location, places)}"
         return
     where = ("--location", location, "--subscription", subscription)
     yield from _images(file, where)
@@ -40,7 +40,7 @@ def azure_problems(file: ClusterFile, note: Callable[[str], None]) -> Iterator[s
 
 
 def _az(*words: str) -> Any:
-    """The command line's answer; raises `ShellError` with Azure's last words."""
+    """Answer of the CLI; raises `ShellError` with the last line of its output."""
     return json.loads(
         run(["az", *words, "--output", "json"], timeout=ASK_S, what=f"az {words[0]} {words[1]}") or "null"
     )
@@ -59,7 +59,7 @@ def _images(file: ClusterFile, where: tuple[str, ...]) -> Iterator[str]:
 
 
 def _machines(file: ClusterFile, where: tuple[str, ...], note: Callable[[str], None]) -> Iterator[str]:
-    """Machine types that the place has, and vCPUs that the subscription may have of their families."""
+    """Machine types of the location, and the subscription's vCPU quota of their families."""
     try:
         types = {
             row["name"]: row for row in _az("vm", "list-skus", "--resource-type", "virtualMachines", *where)
@@ -71,7 +71,7 @@ def _machines(file: ClusterFile, where: tuple[str, ...], note: Callable[[str], N
     for kind in file.kinds:
         row = types.get(kind.instance)
         if row is None:
-            yield f"{file.path}: {where[1]} has no machines of type {kind.instance}."
+            yield f"{file.path}: {where[1]} does not offer machine type {kind.instance}."
             continue
         cpus = next((int(each["value"]) for each in row["capabilities"] if each["name"] == "vCPUs"), 0)
         family = "lowPriorityCores" if kind.spot else str(row["family"])
@@ -83,7 +83,7 @@ def _machines(file: ClusterFile, where: tuple[str, ...], note: Callable[[str], N
         if free < cpus:
             yield (
                 f"{file.path}: {kind.name} needs {cpus} vCPUs of {kind.instance}, but of the quota {family} {free} are "
-                "free: ask for more under Subscriptions, Usage + quotas."
+                "free: request more under Subscriptions, Usage + quotas."
             )
         elif free < cpus * kind.most:
             note(

@@ -1,4 +1,4 @@
-"""Google Cloud, before a machine is started: project, zone, image, machine types and quota, as it answers now."""
+"""Google Cloud checks before a machine is started: project, zone, image, machine types and quota."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -9,11 +9,11 @@ from harness.core.wording import words
 
 IMAGE = re.compile(r"projects/([^/]+)/global/images/(?:family/)?([^/]+)$")
 GPUS = {"g2": "NVIDIA_L4_GPUS", "a2": "NVIDIA_A100_GPUS", "a3": "NVIDIA_H100_GPUS"}
-"""Google's name of the quota of GPUs, by the first word of the machine; the spot one has `PREEMPTIBLE_` before it."""
+"""Google's name of the GPU quota, by the machine series; that of spot machines has the prefix `PREEMPTIBLE_`."""
 
 
 def google_problems(file: ClusterFile, note: Callable[[str], None]) -> Iterator[str]:
-    """Credentials first, then everything that Compute Engine can be asked without making anything."""
+    """Check the credentials, then everything that Compute Engine can report without creating resources."""
     import google.auth
     from google.auth.exceptions import GoogleAuthError
     from googleapiclient import discovery
@@ -30,11 +30,11 @@ def google_problems(file: ClusterFile, note: Callable[[str], None]) -> Iterator[
 
 
 def compute_problems(file: ClusterFile, compute: Any, note: Callable[[str], None]) -> Iterator[str]:
-    """What Compute Engine would refuse, one line each.
+    """One line for each problem for which Compute Engine would reject the cluster.
 
     Args:
         compute: Client of its API, version 1.
-        note: Takes what limits a run and does not stop it.
+        note: Receives limits that do not prevent a run.
     """
     provider = file.config["provider"]
     project, zone, region = (provider.get(name) for name in ("project_id", "availability_zone", "region"))
@@ -60,10 +60,10 @@ def compute_problems(file: ClusterFile, compute: Any, note: Callable[[str], None
 
 
 def _asked(request: Any) -> tuple[dict[str, Any] | None, int]:
-    """An answer, or the code of a refusal."""
+    """The response, or the status code of an error."""
     try:
         return request.execute(), 200
-    except Exception as error:  # googleapiclient's HttpError, known by its answer alone
+    except Exception as error:  # HttpError of googleapiclient, identified by its response
         status = getattr(getattr(error, "resp", None), "status", None)
         if status is None:
             raise
@@ -73,12 +73,12 @@ def _asked(request: Any) -> tuple[dict[str, Any] | None, int]:
 def _refused(file: ClusterFile, what: str, status: int) -> str:
     if status == 404:
         return f"{file.path}: Google Cloud has no {what}."
-    why = "these credentials may not look at it" if status in (401, 403) else f"HTTP {status}"
+    why = "access denied" if status in (401, 403) else f"HTTP {status}"
     return f"{file.path}: Google Cloud does not show {what}: {why}; see the roles in clusters/README.md."
 
 
 def _disks(file: ClusterFile) -> list[dict[str, Any]]:
-    """How the disks of the machines begin."""
+    """Initial contents of the machines' disks."""
     nodes = [row["node_config"] for row in file.config["available_node_types"].values()]
     disks = [disk for node in nodes for disk in node.get("disks", ()) if isinstance(disk, dict)]
     return [disk.get("initializeParams") or {} for disk in disks]
@@ -104,7 +104,7 @@ def _image(file: ClusterFile, compute: Any, image: str) -> Iterator[str]:
 
 
 def _quota(file: ClusterFile, rows: list[dict[str, Any]], note: Callable[[str], None]) -> Iterator[str]:
-    """GPUs that the project may have in the region, against one machine and all of a kind."""
+    """GPU quota of the project in the region, compared with one machine and all of a type."""
     limits = {row["metric"]: row["limit"] for row in rows}
     for kind in file.kinds[1:]:
         metric = GPUS.get(kind.instance.split("-")[0])
@@ -115,7 +115,7 @@ def _quota(file: ClusterFile, rows: list[dict[str, Any]], note: Callable[[str], 
         if limits[name] < gpus:
             yield (
                 f"{file.path}: {kind.name} needs {gpus} GPU of {kind.instance}, but the quota {name} is "
-                f"{limits[name]:g}: ask for more under IAM & Admin, Quotas."
+                f"{limits[name]:g}: request more under IAM & Admin, Quotas."
             )
         elif limits[name] < gpus * kind.most:
             note(

@@ -1,4 +1,4 @@
-"""Google Cloud and Azure: what can be known before a machine is started. Their own libraries are optional."""
+"""Google Cloud and Azure: checks before a machine is started. Their libraries are optional."""
 
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -18,10 +18,10 @@ NEEDED = {
 
 
 def cloud_problems(file: ClusterFile, note: Callable[[str], None]) -> Iterator[str]:
-    """Libraries, credentials, region, image, machine types and quota: one clear line for each that fails.
+    """Libraries, credentials, region, image, machine types and quota: one line for each failed check.
 
     Args:
-        note: Takes what limits a run and does not stop it.
+        note: Receives limits that do not prevent a run.
     """
     *modules, extra = NEEDED[file.provider]
     absent = [name for name in modules if not _there(name)]

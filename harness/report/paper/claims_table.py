@@ -14,7 +14,7 @@ LOOKS: Mapping[Verdict, Look] = {
     "agrees": "good",
     "direction agrees": "good",
     "disagrees": "bad",
-    "cannot tell": "",
+    "inconclusive": "",
 }
 
 
@@ -34,10 +34,10 @@ def section(outcomes: Outcomes, published: Published) -> Section:
     said = ", ".join(f"{verdict} {counts[verdict]}" for verdict in LOOKS if counts[verdict])
     blocks: list[Block] = [Note(text=_summary(len(measured), len(found), said))] if found else []
     for name, title, items, folded in (
-        ("claims", "Claims that these results can check", measured, False),
+        ("claims", "Claims testable with these results", measured, False),
         (
             "claims_not_measured",
-            "Claims that these results cannot check",
+            "Claims not testable with these results",
             [i for i in found if i not in measured],
             True,
         ),
@@ -47,23 +47,26 @@ def section(outcomes: Outcomes, published: Published) -> Section:
     return Section(
         anchor="claims",
         title="The paper's claims",
-        intro="Each quantitative claim of the paper that results can check, as published, as recomputed from the "
-        "paper's own tables, and as measured here.",
-        blocks=blocks or [Note(text="The published claims were not given.")],
+        intro="Each quantitative claim of the paper that can be tested: as published, as recomputed from the paper's "
+        "own "
+        "tables, and as measured here.",
+        blocks=blocks or [Note(text="No published claims were given.")],
     )
 
 
 def _summary(measured: int, total: int, said: str) -> str:
     if not measured:
         return (
-            f"None of {total} claims can be checked: they are about the paper's backbones (DNABERT-2, NT-500M, "
-            "OPT-125M, OPT-350M), on its 14 datasets, with unchanged splits."
+            f"None of {total} claims can be tested: they concern the paper's backbones (DNABERT-2, NT-500M, "
+            "OPT-125M, OPT-350M), on its 14 datasets with the published splits."
         )
     return (
-        f"{count(measured, 'claim')} of {total} could be checked: {said}. A published number has no spread, so it is "
-        "compared with where 95 % of single runs like ours lie; a direction needs the 95 % interval of the mean over "
-        "seeds to leave out zero. “Direction agrees”: the sign holds, the size does not. “Cannot tell”: both the claim "
-        "and its contrary fit these results."
+        f"{count(measured, 'claim')} of {total} were tested: {said}. A published number has no spread, so it is "
+        "compared with the 95 % prediction interval of a single run; a direction requires that the 95 % interval of "
+        "the "
+        "mean over seeds excludes zero. “Direction agrees”: the sign agrees, the size does not. “Inconclusive”: both "
+        "the "
+        "claim and its negation are compatible with these results."
     )
 
 

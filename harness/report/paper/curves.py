@@ -26,8 +26,8 @@ def section(outcomes: Outcomes) -> Section:
     return Section(
         anchor="compute",
         title="Length, compute and single labels (figure 5)",
-        intro="What an input's length costs, what each backbone reaches at equal compute, and how backbones differ "
-        "label by label on tasks with several labels.",
+        intro="Compute as a function of sequence length, scores of the backbones at equal compute, and differences "
+        "between backbones per label on multi-label tasks.",
         blocks=[_attention(outcomes), _curves(outcomes), *_labels(outcomes)],
     )
 
@@ -49,8 +49,8 @@ def _attention(outcomes: Outcomes) -> Block:
         name="figure_5a_attention",
         title="Figure 5a: attention computations against sequence length",
         draw=partial(_draw_attention, lengths),
-        caption="n² × 768, the hidden size of OPT-125M, for one token a base; the tasks of this run are marked. The "
-        "paper gives the order of 1e9 at 1,000 bases and no formula. A tokenizer of longer words divides n.",
+        caption="n² × 768 (the hidden size of OPT-125M) with one token per base; the tasks of this run are marked. The "
+        "paper states the order of 1e9 at 1,000 bases without a formula. Tokenizers with longer tokens reduce n.",
     )
 
 
@@ -121,7 +121,7 @@ def _curves(outcomes: Outcomes) -> Block:
     curves = {o.key: curve for o in outcomes.main if (curve := curve_of(o)) is not None}
     if not curves:
         return Missing(
-            title=title, why="It needs final runs with an evaluation history and measured FLOPs a step."
+            title=title, why="Requires final runs with an evaluation history and measured FLOPs per step."
         )
     tasks = [task for task in outcomes.tasks if any(key.task == task for key in curves)]
     if len(tasks) > MOST_PANELS:
@@ -131,9 +131,10 @@ def _curves(outcomes: Outcomes) -> Block:
         name="figure_5b_flops_adjusted",
         title=title,
         draw=partial(_draw_curves, outcomes, curves, tasks),
-        caption="Mean over seeds of the final runs. A step counts as many steps of OPT-125M as it costs floating point "
-        "operations (section 4.4), so that backbones of different sizes lie on one axis. Of each backbone the method "
-        "with the best dev score; the paper's figure has Lingo on the OPTs and ARS on NT-500M.",
+        caption="Mean over seeds of the final runs. Steps are converted to steps of OPT-125M with the same FLOPs "
+        "(section "
+        "4.4), so that backbones of different sizes share one axis. For each backbone, the method with the best dev "
+        "score is shown; the paper's figure has Lingo on the OPT models and ARS on NT-500M.",
     )
 
 
@@ -240,7 +241,7 @@ def _labels(outcomes: Outcomes) -> list[Block]:
     several = [task for task in tasks if len(found[task]) > 1]
     blocks: list[Block] = [_label_table(task, found[task]) for task in tasks]
     if not several:
-        why = "It needs a task with several labels (deepsea/histone) finished on at least two backbones."
+        why = "Requires a multi-label task (deepsea/histone) finished on at least two backbones."
         return [*(Missing(title=title, why=why) for title in titles), *blocks]
     for task in several:
         name = task.replace("/", "_")
@@ -250,8 +251,8 @@ def _labels(outcomes: Outcomes) -> list[Block]:
                 name=f"figure_5cd_labels_{name}",
                 title=titles[0] + many,
                 draw=partial(_draw_labels, found[task]),
-                caption="A dot is a label; above the diagonal the backbone of the vertical axis is better. Means over "
-                "seeds, of each backbone's best method.",
+                caption="One dot per label; above the diagonal, the backbone of the vertical axis is better. Means "
+                "over seeds, with the best method of each backbone.",
             ),
             _correlations(task, found[task], titles[1] + many),
             *blocks,
@@ -287,7 +288,8 @@ def _correlations(task: str, scores: Sequence[LabelScores], title: str) -> Table
         title=title,
         header=["Pearson's r over labels", *(naming.backbone_title(s.backbone) for s in scores)],
         rows=rows,
-        caption="Of the AUROC of single labels. The paper: the two OPTs are more alike than an OPT and NT-500M.",
+        caption="Correlation of the AUROC per label. In the paper, the two OPT models are more similar than an OPT "
+        "model and NT-500M.",
         data=[
             {
                 "task": task,

@@ -65,7 +65,7 @@ class Evidence:
         marked = [study for study in missing if study in self.excluded]
         if marked:
             marks = ", ".join(dict.fromkeys(mark for study in marked for mark in self.excluded[study]))
-            raise NotMeasured(f"results here are marked {marks}")
+            raise NotMeasured(f"these results have the caveats {marks}")
         backbone, method, dataset = missing[0]
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         scheme = "" if tokenization == "bbpe" else f" with {tokenization}"

@@ -28,16 +28,16 @@ def section(outcomes: Outcomes) -> Section:
     ]
     return Section(
         anchor="figures",
-        title="The paper's figures, from these results",
-        intro="Each figure of the paper that results can draw, with these results in the place of the paper's. Error "
-        "bars are one standard deviation over three seeds or more; fewer seeds are ticks. Simple baselines, where they "
-        "were run, are dashed lines.",
+        title="The paper's figures, with these results",
+        intro="The figures of the paper, drawn with these results where they suffice. Error bars: one standard "
+        "deviation "
+        "over at least three seeds; fewer seeds are drawn as ticks. Dashed lines: simple baselines, if run.",
         blocks=blocks,
     )
 
 
 def _radars(outcomes: Outcomes) -> Block:
-    title = "Figure 4a, 4b: Lingo beside ARS, dataset by dataset"
+    title = "Figure 4a, 4b: Lingo and ARS per dataset"
     chosen = [
         (family, backbone)
         for family in outcomes.families
@@ -47,15 +47,16 @@ def _radars(outcomes: Outcomes) -> Block:
     if not chosen:
         return Missing(
             title=title,
-            why="It needs Lingo and ARS with one backbone on at least three datasets of a family.",
+            why="Requires Lingo and ARS with the same backbone on at least three datasets of a family.",
         )
     return Picture(
         name="figure_4ab_radar",
         title=title,
         draw=partial(_draw_radars, outcomes, chosen),
-        caption="One spoke a dataset, from the axis' own lowest value; the further out the better. p: one-sided paired "
-        "t-test over datasets (Lingo above ARS), as in the paper, whose values are 0.013 (OPT-125M) and 0.005 "
-        "(OPT-350M) on the ten yeast marks.",
+        caption="One spoke per dataset, starting at the minimum of the axis; outward is better. p: one-sided paired "
+        "t-test "
+        "over datasets (Lingo above ARS), as in the paper, whose values are 0.013 (OPT-125M) and 0.005 (OPT-350M) "
+        "on the ten yeast marks.",
     )
 
 
@@ -95,8 +96,9 @@ def means_picture(outcomes: Outcomes, name: str, title: str) -> Block:
         name=name,
         title=title,
         draw=partial(_draw_means, outcomes, families),
-        caption="Mean over the datasets of a family, with the 95 % interval that the seeds leave open, from three "
-        "seeds on; fewer seeds of a single dataset are ticks. To the right is better.",
+        caption="Mean over the datasets of a family, with its 95 % interval over at least three seeds; fewer seeds "
+        "of a "
+        "single dataset are drawn as ticks. Right is better.",
     )
 
 
@@ -188,21 +190,23 @@ def _top_two(outcomes: Outcomes) -> Block:
     if not panels:
         return Missing(
             title=title,
-            why="It needs two datasets of a family, and a backbone beside DNABERT-2 and NT-500M or three "
+            why="Requires two datasets of a family, and either a backbone other than DNABERT-2 and NT-500M or three "
             "parameter-efficient methods on one backbone.",
         )
     against = (
         "DNABERT-2 and NT-500M trained with the same method (ARS where they have no Lingo)"
         if len(dna) == 2
-        else "the other parameter-efficient methods of the same backbone, since DNABERT-2 and NT-500M are not both here"
+        else "the other parameter-efficient methods of the same backbone, since DNABERT-2 and NT-500M are not both "
+        "available"
     )
     return Picture(
         name="figure_4ef_top_two",
         title=title,
         draw=partial(_draw_top_two, outcomes, panels),
-        caption=f"On how many datasets (filled) of those compared (hatched) a method is among the best two beside "
-        f"{against}; ties count in favour, methods not above a constant prediction never. The paper does not say which "
-        "comparison its counts rest on.",
+        caption="Number of datasets (filled) of those compared (hatched) on which a method is among the best two, "
+        "compared "
+        f"with {against}. Ties count; methods not above a constant prediction do not. The paper does not specify the "
+        "comparison behind its counts.",
     )
 
 

@@ -32,18 +32,18 @@ def _full_fronts(outcomes: Outcomes) -> Block:
         if tasks:
             chosen.append(SHOWN_TASKS[family] if SHOWN_TASKS.get(family) in tasks else tasks[0])
     if not chosen:
-        return Missing(title=title, why="It needs finished studies of full fine-tuning (--methods fmft,…).")
+        return Missing(title=title, why="Requires finished studies of full fine-tuning (--methods fmft,…).")
     return Picture(
         name="figure_2ab_full_fine_tuning",
         title=title,
         draw=partial(_draw_full_fronts, outcomes, chosen),
-        caption="One dataset of each family; to the upper left is better. The dotted line joins the models that no "
-        "other beats in both size and score." + _no_front(len(outcomes.backbones)),
+        caption="One dataset per family; upper left is better. Dotted line: Pareto front of size and score."
+        + _no_front(len(outcomes.backbones)),
     )
 
 
 def _no_front(count: int) -> str:
-    return "" if count > 1 else " With a single backbone there is no front to see."
+    return "" if count > 1 else " With a single backbone there is no front."
 
 
 def _draw_full_fronts(outcomes: Outcomes, tasks: Sequence[str]) -> Figure:
@@ -77,12 +77,12 @@ def _family_means(outcomes: Outcomes) -> Block:
     title = "Figure 2c, 2d: full fine-tuning, mean over each family"
     families = [f for f in outcomes.families if complete_backbones(outcomes, f, "fmft")]
     if not families:
-        return Missing(title=title, why="It needs full fine-tuning finished on every dataset of a family.")
+        return Missing(title=title, why="Requires full fine-tuning finished on every dataset of a family.")
     return Picture(
         name="figure_2cd_family_means",
         title=title,
         draw=partial(_draw_family_means, outcomes, families),
-        caption="Mean over the datasets of a family; bars are 95 % intervals from three seeds or more.",
+        caption="Mean over the datasets of a family; bars are 95 % intervals over at least three seeds.",
     )
 
 
@@ -108,7 +108,7 @@ def _method_fronts(outcomes: Outcomes) -> list[Block]:
     title = "Figure 3: methods, score against trained parameters"
     tasks = [task for task in outcomes.tasks if _several_methods(outcomes, task)]
     if not tasks:
-        return [Missing(title=title, why="It needs at least two methods on one backbone and dataset.")]
+        return [Missing(title=title, why="Requires at least two methods on one backbone and dataset.")]
     families = {o.key.task: o.family for o in outcomes}
     first = [task for task in tasks if PANEL_TASKS.get(families[task]) == task]
     first += [
@@ -117,15 +117,13 @@ def _method_fronts(outcomes: Outcomes) -> list[Block]:
         if f not in {families[t] for t in first}
     ]
     others = [task for task in tasks if task not in first]
-    text = (
-        "One point a method; to the upper left is better. The dotted line joins what no other method beats."
-    )
+    text = "One point per method; upper left is better. Dotted line: Pareto front."
     made: list[Block] = [
         Picture(
             name="figure_3_method_fronts",
             title=title,
             draw=partial(_draw_method_fronts, outcomes, first),
-            caption=text + " One dataset of each family.",
+            caption=text + " One dataset per family.",
         )
     ]
     if others:

@@ -52,7 +52,9 @@ def read_published(folder: Path | None = None) -> Published:
     """
     problems: list[str] = []
     if folder is not None and not any((folder / name).is_file() for name in FILES):
-        raise InputError(f"`--published` must be a folder with some of {', '.join(FILES)}, but got {folder}.")
+        raise InputError(
+            f"`--published` must be a folder with at least one of {', '.join(FILES)}, but got {folder}."
+        )
     rows = {name: _rows(name, folder, problems) for name in FILES}
     try:
         found = _published(rows)

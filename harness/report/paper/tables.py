@@ -40,12 +40,12 @@ def section(outcomes: Outcomes, published: Published) -> Section:
     blocks += [_tokenizations(outcomes, published), _configurations(outcomes, published)]
     return Section(
         anchor="tables",
-        title="Scores, beside the paper's tables",
-        intro="Test scores of each study's winner, trained anew on every seed; the test split was opened once for "
-        "each. A field has the mean ± standard deviation over seeds (of two seeds their scores), below it the 95 % "
-        "bootstrap interval over test rows where there is one, and the paper's value with our difference to it where "
-        "the paper has one. Bold is the best method of its backbone, italic the second, ★ the best of the column; "
-        "ties share them, and what is collapsed, not above a constant prediction or equal to all others has none.",
+        title="Scores and the paper's tables",
+        intro="Test scores of each study's winner, trained once per seed; the test split was read once per seed. Each "
+        "cell has the mean ± standard deviation over seeds (with two seeds, both scores), the 95 % bootstrap interval "
+        "over test rows if defined, and the paper's value, if any, with the difference from it. Bold: best method of "
+        "the backbone; italic: second; ★: best of the column. Ties share these; scores that are collapsed, not above "
+        "a constant prediction or equal to all others have none.",
         blocks=blocks,
     )
 
@@ -85,17 +85,17 @@ def _caption(outcomes: Outcomes, family: str, held: Sequence[Outcome]) -> str:
     text = (
         f"Seeds: {seeds[0]}."
         if len(seeds) == 1
-        else f"Seeds: {seeds[0]} to {seeds[-1]}; fewer than planned is said."
+        else f"Seeds: {seeds[0]} to {seeds[-1]}; missing seeds are stated."
     )
     if family == "deepsea":
-        text += " The paper has no table for this family; its text gives one macro AUC for three pairs."
+        text += " The paper has no table for this family; its text states a macro AUC for three pairs."
     elif family not in naming.PUBLISHED_METRIC:
         text += " The paper does not measure this family."
     if family == "prom_300" and outcomes.metric_of(family) == "auroc":
-        text += " Configurations were chosen by dev MCC; the paper reports the AUC, so it stands here."
+        text += " Configurations were selected by dev MCC; AUC is shown because the paper reports it."
     if any(o.marks for o in held):
         marks = dict.fromkeys(mark for o in held for mark in o.marks)
-        text += f" Marks: {', '.join(marks)} (explained below)."
+        text += f" Caveats: {', '.join(marks)} (explained below)."
     return text
 
 
@@ -252,8 +252,8 @@ def _tokenizations(outcomes: Outcomes, published: Published) -> Block:
         here = ", ".join(sorted({o.key.tokenization for o in held})) or "no final run"
         return Missing(
             title=title,
-            why=f"It needs the same study with two tokenisations; these results have {here}. Run once more with "
-            "--tokenization one_hot and give both folders: report RUN OTHER_RUN.",
+            why=f"Requires the same study with two tokenisations; these results have {here}. Run again with "
+            "--tokenization one_hot and report both folders: report RUN OTHER_RUN.",
         )
     tasks = [task for task in outcomes.tasks if any(o.key.task == task for o in several)]
     lines = list(dict.fromkeys((o.key.backbone, o.key.method, o.key.tokenization) for o in several))
@@ -264,7 +264,8 @@ def _tokenizations(outcomes: Outcomes, published: Published) -> Block:
         header=["backbone", "method", "tokenisation", *map(naming.task_title, tasks)],
         rows=rows,
         text_columns=3,
-        caption="bbpe is the backbone's own tokenizer, one_hot a token a nucleotide. The paper's values are of Lingo.",
+        caption="bbpe: the backbone's own tokenizer; one_hot: one token per nucleotide. The paper's values are those "
+        "of Lingo.",
         data=[_record(outcome, published) for outcome in several],
     )
 
@@ -302,7 +303,7 @@ def _published_token(outcome: Outcome, published: Published) -> float:
 
 
 def _configurations(outcomes: Outcomes, published: Published) -> Block:
-    title = "Table S1: the configurations found, beside the paper's"
+    title = "Table S1: the best configurations and the paper's"
     held = [o for o in outcomes if o.finals and not o.baseline]
     if not held:
         return Missing(title=title, why="No study has a winner yet.")
@@ -321,7 +322,7 @@ def _configurations(outcomes: Outcomes, published: Published) -> Block:
         header=["task", "backbone", "method", "learning rate", "rank", *SETTINGS],
         rows=rows,
         text_columns=3,
-        caption="Each study's winner by its dev score; below a value what table S1 has for the dataset where it "
+        caption="The winner of each study by dev score; below a value, that of table S1 for the dataset if it "
         "differs. The paper's learning rate is 3e-5 and its LoRA rank 8 throughout (section 4.4).",
         data=data,
         limit=40,

@@ -13,7 +13,7 @@ from harness.report.content import interval, number, signed
 from harness.report.paper.evidence import YEAST, Evidence, NotMeasured, Study
 from harness.runs.intervals import LEAST_SEEDS, range_of, why_none
 
-Verdict = Literal["agrees", "direction agrees", "cannot tell", "disagrees", "not measured"]
+Verdict = Literal["agrees", "direction agrees", "inconclusive", "disagrees", "not measured"]
 ALPHA = 0.05
 CELL = 0.0005
 """What rounding hides of a printed score."""
@@ -92,12 +92,14 @@ def _sized(found: stats.Estimate, claimed: float, tolerance: float) -> tuple[Ver
     reversed_ = max(sign * found.low, sign * found.high) < 0
     fits = found.single_low - tolerance <= claimed <= found.single_high + tolerance
     if reversed_:
-        return "disagrees", "the difference has the other sign"
+        return "disagrees", "the difference has the opposite sign"
     if fits:
-        return ("agrees", "") if shown else ("cannot tell", "both the claim and no difference are possible")
+        return (
+            ("agrees", "") if shown else ("inconclusive", "both the claim and no difference are compatible")
+        )
     if shown:
-        return "direction agrees", "of another size"
-    return "disagrees", "no difference is shown, and one of this size is excluded"
+        return "direction agrees", "different size"
+    return "disagrees", "no significant difference, and one of this size is excluded"
 
 
 def _points(x: float) -> str:
@@ -219,7 +221,7 @@ def on_front(candidates: Sequence[str], method: str, dataset: str, wanted: Seque
         evidence.need([(name, method, dataset) for name in wanted])
         names = [name for name in candidates if evidence.has((name, method, dataset))]
         if len(names) < 2:
-            raise NotMeasured("needs another backbone beside it")
+            raise NotMeasured("needs another backbone for comparison")
         points = [(evidence.total(name), evidence.mean((name, method, dataset))) for name in names]
         front = [names[i] for i in stats.pareto_front(points)]
         text, among = f"on the front: {', '.join(front)}", f"among {', '.join(names)}"

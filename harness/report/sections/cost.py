@@ -27,9 +27,9 @@ def section(runs: Sequence[RunResults], outcomes: Outcomes) -> Section:
     """Costs and ranks."""
     return Section(
         anchor="cost",
-        title="What it cost",
-        intro="Cost of training one final run of each study (the mean over its seeds), without its search; the table "
-        "below has the searches too.",
+        title="Cost",
+        intro="Training cost of one final run of each study (mean over its seeds), without its search; the table below "
+        "includes the searches.",
         blocks=[
             _against(outcomes, "hours"),
             _against(outcomes, "flops"),
@@ -72,7 +72,7 @@ def _against(outcomes: Outcomes, kind: str) -> Block:
     costs = {o.key: cost(o) for o in outcomes.main}
     held = [o for o in outcomes.main if costs[o.key] > 0]
     if not held:
-        return Missing(title=title, why="The final runs carry no measured cost of this kind.")
+        return Missing(title=title, why="The final runs have no measured cost of this kind.")
     tasks = [task for task in outcomes.tasks if any(o.key.task == task for o in held)]
     if len(tasks) > MOST_PANELS:
         family = {o.key.task: o.family for o in outcomes}
@@ -81,8 +81,8 @@ def _against(outcomes: Outcomes, kind: str) -> Block:
         name=f"score_against_{kind}",
         title=title,
         draw=partial(_draw_against, outcomes, held, costs, tasks, unit),
-        caption="A point is a study: its colour says the method, its shape the backbone. The dotted line joins what "
-        "nothing else beats in both." + (" Hours are wall time on CPUs." if unit == "hours" else ""),
+        caption="One point per study; colour: method, shape: backbone. Dotted line: Pareto front."
+        + (" Hours are wall time on CPUs." if unit == "hours" else ""),
     )
 
 
@@ -162,7 +162,7 @@ def _costs(runs: Sequence[RunResults]) -> Table:
     ]
     return Table(
         name="costs",
-        title="Trials, time and operations",
+        title="Trials, time and FLOPs",
         header=[
             "backbone",
             "method",
@@ -175,8 +175,9 @@ def _costs(runs: Sequence[RunResults]) -> Table:
         ],
         rows=rows,
         text_columns=2,
-        caption="Time is a trial's share of its workers where it was measured, else its wall time, which counts "
-        "waiting beside other trials. FLOPs: counted matrix products (lingo/flops.py says what is left out).",
+        caption="Time: a trial's share of its workers' time if measured, otherwise its wall time, which includes "
+        "waiting "
+        "for other trials. FLOPs: matrix products (lingo/flops.py lists the operations not counted).",
         data=[{"backbone": b, "method": m, **sums[b, m]} for b, m in order],
     )
 
@@ -215,15 +216,16 @@ def _trajectories(outcomes: Outcomes) -> Block:
             found.append((outcome, to_the_end(trajectory, trial.history)))
     if not found:
         return Missing(
-            title=title, why="The final runs carry no rank trajectories (adaptive methods, newer results)."
+            title=title,
+            why="The final runs have no rank trajectories (they require adaptive methods and recent results).",
         )
     return Picture(
         name="rank_trajectories",
         title=title,
         draw=partial(_draw_trajectories, found),
         caption="Mean rank of the adapted matrices of each layer over training, from the first layer (dark) to the "
-        "last (bright); the first dataset and seed of each pair. Ranks change at allocations alone; of more than a "
-        "hundred, a hundred are shown.",
+        "last (bright); for the first dataset and seed of each pair. Ranks change only at allocations; at most a "
+        "hundred allocations are shown.",
         folded=len(found) > 6,
     )
 
@@ -257,13 +259,13 @@ def _kept(outcomes: Outcomes) -> Block:
     title = "Ranks kept at the end, by layer and matrix"
     found = _ranked(outcomes)
     if not found:
-        return Missing(title=title, why="It needs a finished final run of AdaLoRA, ARS or Lingo.")
+        return Missing(title=title, why="Requires a finished final run of AdaLoRA, ARS or Lingo.")
     return Picture(
         name="kept_ranks",
         title=title,
         draw=partial(_draw_kept, found),
         caption=f"Mean over seeds; {count(len(found), 'pair')} of backbone and method, each on its first dataset. "
-        "Bright fields kept more singular values.",
+        "Brighter cells kept more singular values.",
         folded=len(found) > 6,
     )
 

@@ -25,8 +25,8 @@ def section(runs: Sequence[RunResults], outcomes: Outcomes) -> Section:
     """All of it."""
     return Section(
         anchor="health",
-        title="What to distrust",
-        intro="Everything that a careful reader should know before citing a number from this page.",
+        title="Caveats",
+        intro="What a reader should know before citing a number from this page.",
         blocks=[
             _marks(runs),
             _incomplete(outcomes),
@@ -56,7 +56,7 @@ def _marks(runs: Sequence[RunResults]) -> Block:
     found = mark_counts(runs)
     if not found:
         return Note(
-            text="Marks: none. No result was limited, shortened, or made from other splits than the published."
+            text="Caveats: none. No result was limited, truncated, or computed on splits other than the published ones."
         )
     rows: list[list[Field]] = [
         [mark, meaning(mark), f"{counts['search']:,}", f"{counts['final']:,}"]
@@ -64,8 +64,8 @@ def _marks(runs: Sequence[RunResults]) -> Block:
     ]
     return Table(
         name="marks",
-        title="Marks, and what they mean",
-        header=["mark", "meaning", "search trials", "final runs"],
+        title="Caveats and their meaning",
+        header=["caveat", "meaning", "search trials", "final runs"],
         rows=rows,
         text_columns=2,
     )
@@ -98,11 +98,11 @@ def _incomplete(outcomes: Outcomes) -> Block:
     ]
     return Table(
         name="missing",
-        title="Studies without all of their final runs",
+        title="Studies with missing final runs",
         header=["task", "backbone", "method", "seeds", "missing seeds", "failed"],
         rows=rows,
         text_columns=3,
-        caption="Their means are of the seeds that are there; the same command continues an interrupted run.",
+        caption="Means are over the available seeds; the same command continues an interrupted run.",
         folded=len(rows) > 20,
     )
 
@@ -118,7 +118,7 @@ def _failures(runs: Sequence[RunResults]) -> Block:
         return Note(text="Failures: none.")
     kinds: dict[str, list[Record]] = {}
     for trial in held:
-        kinds.setdefault((trial.error or "no error was recorded").split("(")[0].strip(), []).append(trial)
+        kinds.setdefault((trial.error or "no error recorded").split("(")[0].strip(), []).append(trial)
     rows: list[list[Field]] = [
         [
             kind[:300],
@@ -130,11 +130,11 @@ def _failures(runs: Sequence[RunResults]) -> Block:
     ]
     return Table(
         name="failures",
-        title=f"{count(len(held), 'failure')}, by what was said",
+        title=f"{count(len(held), 'failure')}, by error",
         header=["error", "methods", "which", "count"],
         rows=rows,
         text_columns=3,
-        caption="A failed trial counts for its search as a bad configuration; a failed final run is a missing seed.",
+        caption="A failed trial counts as a bad configuration in its search; a failed final run is a missing seed.",
         data=[
             {
                 "id": t.id,
@@ -168,8 +168,8 @@ def _collapsed(outcomes: Outcomes) -> Block:
         header=["task", "backbone", "method", "seeds", "collapsed"],
         rows=rows,
         text_columns=3,
-        caption="These models predict one and the same class for every test row. They are part of the means above, "
-        "since a user would meet them too; training with another learning rate or more epochs may avoid them.",
+        caption="These models predict the same class for every test row. They are included in the means above, because "
+        "users would encounter them too; a different learning rate or more epochs may avoid them.",
     )
 
 
@@ -218,7 +218,7 @@ def _at_edge(value: Any, leaf: Mapping[str, Any]) -> bool:
 def _edges(runs: Sequence[RunResults], outcomes: Outcomes) -> Block:
     held = edges(runs, outcomes)
     if not held:
-        return Note(text="Winners at the edge of their search space: none.")
+        return Note(text="Winners at a bound of their search space: none.")
     rows: list[list[Field]] = [
         [
             e.outcome.key.task,
@@ -232,11 +232,12 @@ def _edges(runs: Sequence[RunResults], outcomes: Outcomes) -> Block:
     ]
     return Table(
         name="edges",
-        title="Winners at the edge of their search space",
+        title="Winners at a bound of their search space",
         header=["task", "backbone", "method", "hyper-parameter", "found", "searched"],
         rows=rows,
         text_columns=4,
-        caption="A better value may lie outside: widen the range (--search-space) before you call a method weak.",
+        caption="A better value may lie outside: extend the range (--search-space) before concluding that a method "
+        "is weak.",
         limit=20,
         folded=len(rows) > 10,
     )
@@ -259,7 +260,7 @@ def _leaks(outcomes: Outcomes) -> Block:
     title = "Leakage between splits"
     found = leaks_by_task(outcomes)
     if not found:
-        return Missing(title=title, why="The records carry no audit of their data (older results).")
+        return Missing(title=title, why="The records contain no leakage audit (older results).")
     pairs = ("dev in train", "test in train", "test in dev")
     rows: list[list[Field]] = [
         [
@@ -276,8 +277,8 @@ def _leaks(outcomes: Outcomes) -> Block:
         title=title,
         header=["dataset", *pairs, "repeated rows", "with two labels", "dropped from train"],
         rows=rows,
-        caption="Rows of the later split whose sequence the earlier one has too, on either strand. They flatter all "
-        "methods alike, and large models that memorise most.",
+        caption="Rows of the second split whose sequence also occurs in the first, on either strand. They inflate the "
+        "scores of all methods, most of all those of large models, which memorise best.",
     )
 
 

@@ -1,4 +1,4 @@
-"""What the searches learned: importance of each hyper-parameter, and all configurations at one glance."""
+"""Hyper-parameters: importance of each hyper-parameter, and all configurations at one glance."""
 
 import logging
 import math
@@ -102,10 +102,11 @@ def section(runs: Sequence[RunResults]) -> Section:
     blocks: list[Block] = [_importance(found), _parallel(found)]
     return Section(
         anchor="hyperparameters",
-        title="What the searches learned",
-        intro="All search trials of a method, over its datasets and backbones. Since scores of different studies do "
-        "not compare, a trial counts by its standing within its own study: 0 is the worst, 1 the best. Trials that the "
-        "scheduler stopped early count with their last dev score.",
+        title="Hyper-parameters",
+        intro="All search trials of a method, over its datasets and backbones. Since scores of different studies are "
+        "not comparable, trials are compared by their rank within their study, scaled from 0 (worst) to 1 (best). "
+        "Trials "
+        "stopped early count with their last dev score.",
         blocks=blocks,
     )
 
@@ -166,15 +167,16 @@ def _importance(found: Mapping[str, Searched]) -> Block:
     if not made:
         return Missing(
             title=title,
-            why=f"It needs a method with two searched hyper-parameters and at least {LEAST} trials with a score.",
+            why=f"Requires a method with two searched hyper-parameters and at least {LEAST} trials with a score.",
         )
     return Picture(
         name="importance",
         title=title,
         draw=partial(_draw_importance, made, {m: found[m].total for m in made}),
-        caption="Share of the differences in standing that a hyper-parameter explains (functional ANOVA, as Optuna "
-        "computes it). From few trials it is a hint, not a measurement; a hyper-parameter that the searcher soon kept "
-        "near its best value looks less important than it is.",
+        caption="Share of the variance in scaled rank explained by a hyper-parameter (functional ANOVA of Optuna). "
+        "With few "
+        "trials this is only indicative; a hyper-parameter that the searcher soon kept near its best value appears "
+        "less important than it is.",
     )
 
 
@@ -203,13 +205,14 @@ def _parallel(found: Mapping[str, Searched]) -> Block:
     title = "All configurations (parallel coordinates)"
     shown = {method: s for method, s in found.items() if len(s.log) > 1}
     if not shown:
-        return Missing(title=title, why="It needs a method with two searched hyper-parameters.")
+        return Missing(title=title, why="Requires a method with two searched hyper-parameters.")
     return Picture(
         name="parallel_coordinates",
         title=title,
         draw=partial(_draw_parallel, shown),
-        caption="A line is a trial, from its hyper-parameters to its standing on the right; bright lines are the best "
-        f"of their studies. At most {LINES} lines a method.",
+        caption="One line per trial, from its hyper-parameters to its scaled rank on the right; bright lines are the "
+        "best "
+        f"of their studies. At most {LINES} lines per method.",
     )
 
 
@@ -220,7 +223,7 @@ def _draw_parallel(shown: Mapping[str, Searched]) -> Figure:
         _draw_coordinates(panel, gathered, scale)
         panel.set_title(naming.method_title(method), pad=16)
     figure.colorbar(
-        ScalarMappable(scale, colormaps["cividis"]), ax=panels, label="standing in its study", aspect=40
+        ScalarMappable(scale, colormaps["cividis"]), ax=panels, label="scaled rank in the study", aspect=40
     )
     return figure
 

@@ -34,10 +34,12 @@ def section(runs: Sequence[RunResults], outcomes: Outcomes, published: Published
         ]
     else:
         blocks.append(
-            Missing(title="Which method won", why="No method has a score on every dataset of a family.")
+            Missing(title="Best method per family", why="No method has a score on every dataset of a family.")
         )
-    blocks.append(Note(text="How sure, and beside the paper:", points=_certainty(outcomes, published)))
-    blocks.append(Note(text="What to distrust (details below):", points=distrust(runs, outcomes)))
+    blocks.append(
+        Note(text="Significance, and comparison with the paper:", points=_certainty(outcomes, published))
+    )
+    blocks.append(Note(text="Caveats (details below):", points=distrust(runs, outcomes)))
     return Section(anchor="overview", title="At a glance", blocks=blocks)
 
 
@@ -48,19 +50,17 @@ def lead(runs: Sequence[RunResults], outcomes: Outcomes) -> str:
     """The answer in a sentence or two."""
     done, wanted = finals(outcomes)
     if not any(run.trials for run in runs):
-        return "This run has no results yet: not a single trial has ended."
+        return "This run has no results yet: no trial has ended."
     if not outcomes.main:
         if any(o.scores for o in outcomes if not o.baseline):
             marked = any(UNDEFINED in o.marks for o in outcomes)
-            why = f" (mark “{UNDEFINED}”: {marks.meaning(UNDEFINED)})" if marked else ""
-            said = f"No method has a defined test score, though {done} of {wanted} final runs are there"
+            why = f" (caveat “{UNDEFINED}”: {marks.meaning(UNDEFINED)})" if marked else ""
+            said = f"No method has a defined test score, although {done} of {wanted} final runs are finished"
             return f"{said}{why.replace('.)', ')')}."
         return f"No final run has finished yet ({done} of {wanted}), so no test score is known."
     said = _won(outcomes)
     if done < wanted:
-        said += (
-            f" Unfinished: {done} of {wanted} final runs are there, and what is missing may change the order."
-        )
+        said += f" Unfinished: {done} of {wanted} final runs are finished, and the missing ones may change the order."
     return said
 
 
@@ -81,10 +81,8 @@ def _order(outcomes: Outcomes) -> str:
     if ranks is None:
         (first, *others) = [o for o in outcomes.main if o.useful]
         if others:
-            return (
-                f"Compared: {what}; no two methods ran on the same backbone and dataset, so none is better."
-            )
-        return f"Compared: {what}; {_score(first)}{_clause(outcomes)}, with no other method beside it."
+            return f"Compared: {what}; no two methods ran on the same backbone and dataset, so they cannot be ranked."
+        return f"Compared: {what}; {_score(first)}{_clause(outcomes)}, with no other method to compare."
     if ranks.blocks < 2:
         return f"Compared: {what}. {_of_one(outcomes, ranks)}"
     pairs = f"{ranks.blocks} pairs of dataset and backbone"
@@ -96,7 +94,7 @@ def _order(outcomes: Outcomes) -> str:
     near = _near(ranks)
     if len(tied) + len(near) == len(ranks.names):
         few = (
-            "too few to tell methods apart"
+            "too few to distinguish methods"
             if ranks.critical == math.inf
             else "within chance (Nemenyi's test, 5 %)"
         )
@@ -145,11 +143,11 @@ def _of_one(outcomes: Outcomes, ranks: Ranking) -> str:
     if len(names) > 1:
         rest = "" if len(names) == len(ranks.names) else ", ahead of the others"
         tie = f"{_and(names)} tie with {metric} {score}{rest}{_clause(outcomes)}"
-        return f"{tie}; a single dataset says little about others."
+        return f"{tie}; a single dataset allows no general conclusion."
     second = held[ranks.names[1]]
     lead = f"{names[0]} scores highest of the methods ({metric} {score}){_clause(outcomes)}"
     if not second.useful:
-        return f"{lead}; no other method is above a constant prediction. A single dataset says little about others."
+        return f"{lead}; no other method is above a constant prediction. A single dataset allows no general conclusion."
     tests = [c for c in within_datasets(outcomes) if c.where == where and second.key.method in (c.a, c.b)]
     tests = [c for c in tests if c.p_holm == c.p_holm]
     resolved = bool(tests) and tests[0].p_holm < ALPHA
@@ -159,12 +157,12 @@ def _of_one(outcomes: Outcomes, ranks: Ranking) -> str:
         if resolved
         else f"within the noise of {seeds} seeds"
         if tests
-        else f"not tested: {count(seeds, 'seed')} cannot tell it from chance"
+        else f"not tested: {count(seeds, 'seed')} cannot distinguish it from chance"
     )
     by = signed(held[ranks.names[0]].merit - second.merit)
     return (
-        f"{lead}; its lead on {naming.method_title(ranks.names[1])}, {by}, is {noise}. A single dataset says little "
-        "about others."
+        f"{lead}; its lead over {naming.method_title(ranks.names[1])}, {by}, is {noise}. A single dataset allows "
+        "no general conclusion."
     )
 
 
@@ -183,8 +181,8 @@ def _standing(ranks: Ranking, near: Sequence[str]) -> str:
         return ""
     them = "it" if tied == 1 else "them"
     if near:
-        return f"; {_and(near)} cannot be told apart from {them} by ranks, the other methods can"
-    return f"; ranks tell every other method apart from {them} (Nemenyi's test, 5 %)"
+        return f"; {_and(near)} cannot be distinguished from {them} by ranks, the other methods can"
+    return f"; all other methods differ from {them} in rank (Nemenyi's test, 5 %)"
 
 
 def _reached(outcomes: Outcomes) -> tuple[dict[str, list[str]], int]:
@@ -206,9 +204,7 @@ def _beaten(outcomes: Outcomes) -> str:
     if not reached:
         return ""
     where = f" on {sum(map(len, reached.values()))} of {compared} datasets" if compared > 1 else ""
-    return (
-        f"though a simple baseline ({_and(list(reached))}) is as good as or better than every method{where}"
-    )
+    return f"although a simple baseline ({_and(list(reached))}) is at least as good as every method{where}"
 
 
 def _above_baselines(outcomes: Outcomes) -> str:
@@ -230,8 +226,8 @@ def _left_out(outcomes: Outcomes) -> str:
             (
                 fallen,
                 (
-                    "has collapsed to one prediction for every row",
-                    "have collapsed to one prediction for every row",
+                    "predicts the same for every row",
+                    "predict the same for every row",
                 ),
             ),
             (useless, ("is not above a constant prediction", "are not above a constant prediction")),
@@ -239,7 +235,7 @@ def _left_out(outcomes: Outcomes) -> str:
         )
         if held
     ]
-    return f"Never called best: {'; '.join(parts)}." if parts else ""
+    return f"Excluded from best: {'; '.join(parts)}." if parts else ""
 
 
 def _studies(held: Sequence[Outcome]) -> str:
@@ -300,7 +296,7 @@ def _cost(runs: Sequence[RunResults], outcomes: Outcomes) -> tuple[str, str, str
     if on_gpus(outcomes):
         hours = sum(float(h) for h in told if h) if any(told) else used / 3600
         return "Compute", f"{hours:,.1f} GPU-hours", line
-    return "Compute", f"{used / 3600:,.1f} hours on CPUs", line or "wall time of all trials added up"
+    return "Compute", f"{used / 3600:,.1f} hours on CPUs", line or "sum of the wall times of all trials"
 
 
 # --- lists ------------------------------------------------------------------------------------------------
@@ -314,70 +310,74 @@ def _certainty(outcomes: Outcomes, published: Published) -> list[str]:
         points.append(
             f"Mean ranks over {count(ranks.blocks, '(dataset, backbone) pair')}: {_ranks(ranks)}; "
             + (
-                "too few pairs to tell ranks apart."
+                "too few pairs to distinguish ranks."
                 if few
-                else f"ranks that differ by less than {number(ranks.critical, 2)} cannot be told apart (Nemenyi, 5 %)."
+                else f"ranks that differ by less than {number(ranks.critical, 2)} cannot be distinguished (Nemenyi, "
+                "5 %)."
             )
         )
     seeds = {len(o.scores) for o in outcomes.main}
     if seeds == {1}:
-        points.append("One seed a study: nothing is known of the spread, so small differences mean nothing.")
+        points.append(
+            "One seed per study: the spread is unknown, so small differences cannot be interpreted."
+        )
     tally = claims_table.tally(outcomes, published)
     checked = sum(tally.values()) - tally["not measured"]
     if checked:
         said = ", ".join(f"{v} {tally[v]}" for v in claims_table.LOOKS if tally[v])
-        points.append(f"Of the paper's claims {checked} could be checked: {said}.")
+        points.append(f"Of the paper's claims, {checked} were tested: {said}.")
     elif tally:
-        points.append("None of the paper's claims can be checked with these backbones and datasets.")
-    return points or ["Nothing can be said yet."]
+        points.append("None of the paper's claims can be tested with these backbones and datasets.")
+    return points or ["No conclusion is possible yet."]
 
 
 def distrust(runs: Sequence[RunResults], outcomes: Outcomes) -> list[str]:
     """One line for each kind of trouble."""
     points = [
-        f"Mark “{mark}” on {count(counts.total(), 'record')}: {marks.meaning(mark)}"
+        f"Caveat “{mark}” on {count(counts.total(), 'record')}: {marks.meaning(mark)}"
         for mark, counts in health.mark_counts(runs).items()
     ]
     lacking = health.incomplete(outcomes)
     if lacking:
         points.append(
-            f"{count(len(lacking), 'study lacks', 'studies lack')} final runs; their means are of fewer seeds."
+            f"{count(len(lacking), 'study lacks', 'studies lack')} final runs; their means are over fewer seeds."
         )
     failed = health.failures(runs)
     if failed:
-        points.append(f"{count(len(failed), 'trial')} failed; the table of failures says why.")
+        points.append(f"{count(len(failed), 'trial')} failed; the table of failures gives the reasons.")
     collapsed = [o for o in outcomes if o.collapsed]
     if collapsed:
         points.append(
-            f"{count(sum(len(o.collapsed) for o in collapsed), 'final model predicts', 'final models predict')} one "
-            "and the same for every row: a collapse."
+            f"{count(sum(len(o.collapsed) for o in collapsed), 'final model predicts', 'final models predict')} the "
+            "same for every row (collapsed)."
         )
     edges = health.edges(runs, outcomes)
     if edges:
-        many = count(len(edges), "winning value stands", "winning values stand")
-        points.append(f"{many} at the edge of the search range; a wider one may do better.")
+        many = count(len(edges), "winning value is", "winning values are")
+        points.append(f"{many} at a bound of the search range; a wider range may give better scores.")
     if outcomes.main and not any(o.baseline for o in outcomes):
         points.append(
-            "No simple baseline was run, so nobody knows what a language model adds; --methods with kmer_logreg and "
-            "onehot_cnn runs two."
+            "No simple baseline was run, so the benefit of a language model is unknown; add kmer_logreg and "
+            "onehot_cnn to --methods."
         )
     trials = [int(n) for run in runs if (n := run.settings.get("num_samples"))]
     if trials and min(trials) < FEW_TRIALS:
         points.append(
-            f"Short searches: {count(min(trials), 'trial')} a study; a method with more to tune may be undersold."
+            f"Short searches: {count(min(trials), 'trial')} per study; methods with more hyper-parameters may be "
+            "underestimated."
         )
     found = [b for f in outcomes.families if (b := best_pairs.best_of(outcomes, f)) is not None]
     weak = [b for b in found if b.baseline is not None and b.pairs and b.ahead <= 0]
     if weak:
         names = _and([naming.family_title(b.family) for b in weak])
         points.append(
-            f"On {names} no method is above the best simple baseline: a language model gains nothing there."
+            f"On {names} no method is above the best simple baseline: a language model has no benefit there."
         )
     if any(
         env.get("git_dirty") for env, _ in provenance.environments([t for run in runs for t in run.trials])
     ):
-        points.append("Some results were made by code with uncommitted changes.")
+        points.append("Some results were produced by code with uncommitted changes.")
     if mixed := provenance.mixed_types(outcomes):
         points.append(mixed)
     points += [problem for run in runs for problem in run.problems]
-    return points or ["Nothing found: no marks, no failures, no missing runs, no collapsed models."]
+    return points or ["None: no caveats, no failures, no missing runs, no collapsed models."]

@@ -39,7 +39,7 @@ def section(runs: Sequence[RunResults], outcomes: Outcomes) -> Section:
     return Section(
         anchor="environment",
         title="Environment",
-        intro="Where the results were made. Data and backbones are named by digests in the records.",
+        intro="Environment of the results. The records identify data and backbones by digests.",
         blocks=blocks,
     )
 
@@ -51,17 +51,17 @@ def _repeats(runs: Sequence[RunResults]) -> str:
     alone = [trial for trial in finals if trial.facts.get("alone")]
     inexact = {name for trial in finals for name in trial.facts.get("inexact_operations", ())}
     if not alone:
-        return "Final runs were trained beside others: their last digits may differ when they are repeated."
-    told = "Final runs: the same configuration and seed give the same numbers to the bit on the same machine"
+        return "Final runs were trained together with others: their last digits may differ when repeated."
+    told = "Final runs: the same configuration and seed give bit-identical results on the same machine"
     told += (
-        f", but for operations without deterministic kernels ({', '.join(sorted(inexact))})"
+        f", except for operations without deterministic kernels ({', '.join(sorted(inexact))})"
         if inexact
         else ""
     )
     searches = {bool(run.settings.get("deterministic")) for run in runs}
     if searches == {True}:
-        return f"{told}. Search: --deterministic, it repeats as well."
-    return f"{told}. Search: trials and winners depend on the load; --deterministic makes them repeat."
+        return f"{told}. Search: --deterministic, also reproducible."
+    return f"{told}. Search: trials and winners depend on the load; --deterministic makes them reproducible."
 
 
 def _weights(trials: Sequence[Record]) -> list[Block]:
@@ -102,8 +102,8 @@ def mixed_types(outcomes: Outcomes) -> str | None:
         for name, titles in methods.items()
     ]
     return (
-        f"Backbone weights were held in several number types: {', '.join(parts)}. What differs between these may be "
-        "the type and not the method."
+        f"Backbone weights had several number types: {', '.join(parts)}. Differences between these may be "
+        "due to the type and not the method."
     )
 
 
@@ -127,8 +127,7 @@ def _types(outcomes: Outcomes) -> list[Block]:
             header=["backbone", "trained parameters", "methods", "studies"],
             rows=rows,
             text_columns=3,
-            caption=mixed_types(outcomes)
-            or "Frozen weights of one run have one type on all of its machines.",
+            caption=mixed_types(outcomes) or "The frozen weights of a run have one type on all its machines.",
         )
     ]
 
@@ -142,7 +141,7 @@ def environments(trials: Sequence[Record]) -> list[tuple[dict[str, Any], int]]:
 def _environments(trials: Sequence[Record]) -> list[Block]:
     found = [(env, number) for env, number in environments(trials) if env]
     if not found:
-        return [Note(text="The records carry no environment.")]
+        return [Note(text="The records contain no environment.")]
     rows: list[list[Field]] = []
     for env, number in found[:10]:
         device, versions = env.get("device", {}), env.get("versions", {})
@@ -160,7 +159,7 @@ def _environments(trials: Sequence[Record]) -> list[Block]:
     caption = (
         ""
         if len(found) == 1
-        else "Results of several environments stand in one table above; compare with care."
+        else "The tables above combine results of several environments; compare with care."
     )
     header = ["versions", "commit", "machine", "accelerators", "records"]
     return [

@@ -36,9 +36,11 @@ def section(outcomes: Outcomes) -> Section:
     """Ranks, tests over datasets, tests within datasets."""
     return Section(
         anchor="significance",
-        title="How sure is it?",
-        intro="Differences between methods, tested in pairs. p-values are two-sided and corrected by Holm among "
-        "the tests of one backbone on one family (or dataset): 5 % is the chance of even one false alarm among them.",
+        title="Significance",
+        intro="Pairwise tests of differences between methods. p-values are two-sided with Holm's correction over the "
+        "tests "
+        "of one backbone on one family (or dataset), which limits the probability of any false positive among them "
+        "to 5 %.",
         blocks=[_ranks(outcomes), _over_datasets(outcomes), _within_datasets(outcomes)],
     )
 
@@ -104,17 +106,18 @@ def _ranks(outcomes: Outcomes) -> Block:
     if not shown:
         return Missing(
             title=title,
-            why="It needs at least two methods on two (dataset, backbone) pairs; ranks of one say nothing.",
+            why="Requires at least two methods on two (dataset, backbone) pairs.",
         )
     return Picture(
         name="mean_ranks",
         title=title,
         draw=partial(_draw_ranks, shown, outcomes.methods),
-        caption="Rank 1 is best, averaged over (dataset, backbone) pairs that have every method shown; ties share "
-        "their mean rank, and what is collapsed or not above a constant prediction ties for the last. A bar joins "
-        "methods whose mean ranks differ by less than the critical difference of Nemenyi's test at 5 % (Demšar 2006): "
-        "these results cannot tell them apart. p is Friedman's test that all are alike. Pairs that share a dataset or "
-        "a backbone are not independent, so the test is somewhat too sure.",
+        caption="Mean rank (1 is best) over the (dataset, backbone) pairs that have all methods shown. Ties share "
+        "their "
+        "mean rank; methods that are collapsed or not above a constant prediction tie for the last. Bars join methods "
+        "whose mean ranks differ by less than the critical difference of Nemenyi's test at 5 % (Demšar 2006): these "
+        "results do not distinguish them. p: Friedman's test that all methods are equal. Pairs that share a dataset "
+        "or a backbone are not independent, so the test is somewhat anti-conservative.",
     )
 
 
@@ -133,7 +136,7 @@ def _draw_ranks(shown: dict[str, stats.Ranking], methods: Sequence[str]) -> Figu
 
 def _critical(found: stats.Ranking) -> str:
     few = found.blocks < stats.LEAST_BLOCKS
-    return "too few to tell apart" if few else f"CD = {number(found.critical, 2)}"
+    return "too few to distinguish" if few else f"CD = {number(found.critical, 2)}"
 
 
 def _draw_ranking(panel: Axes, found: stats.Ranking, methods: Sequence[str]) -> None:
@@ -238,36 +241,36 @@ def within_datasets(outcomes: Outcomes) -> list[Comparison]:
 
 
 def _over_datasets(outcomes: Outcomes) -> Block:
-    title = "Methods in pairs, over the datasets of a family"
+    title = "Pairs of methods over the datasets of a family"
     found = over_datasets(outcomes)
     if not found:
         return Missing(
-            title=title, why="It needs two methods with one backbone on three datasets of a family."
+            title=title, why="Requires two methods with the same backbone on three datasets of a family."
         )
     return _table(
         "tests_over_datasets",
         title,
         found,
         "datasets",
-        "Student's paired t-test of the mean scores, one pair of numbers a dataset: does the order hold for datasets "
-        "like these? The method named first has the better mean.",
+        "Paired t-test of the mean scores, one pair per dataset: does the order generalise to similar datasets? The "
+        "method named first has the better mean.",
         folded=len(found) > 24,
     )
 
 
 def _within_datasets(outcomes: Outcomes) -> Block:
-    title = "The method with the best mean of each dataset against the others, over seeds"
+    title = "Best method of each dataset against the others, over seeds"
     found = within_datasets(outcomes)
     if not found:
-        return Missing(title=title, why="It needs two methods with the same three seeds or more.")
+        return Missing(title=title, why="Requires two methods with at least three common seeds.")
     return _table(
         "tests_within_datasets",
         title,
         found,
         "seeds",
-        "Student's paired t-test, one pair of numbers a seed: would other seeds of these very configurations give the "
-        "same order? Methods that are collapsed or not above a constant prediction are never the best. The best was "
-        "chosen by these scores, which makes its lead look somewhat larger than it is.",
+        "Paired t-test, one pair per seed: would other seeds of the same configurations give the same order? Methods "
+        "that are collapsed or not above a constant prediction are excluded. The best method was selected by these "
+        "scores, so its lead is slightly overestimated.",
         folded=len(found) > 24,
     )
 
@@ -297,7 +300,7 @@ def _table(
         header=[head, "backbone", "methods", f"{unit} won", "difference", "95 %", "t", "p", "p (Holm)"],
         rows=rows,
         text_columns=3,
-        caption=f"{caption} Where all differences are equal there is no interval and no p.",
+        caption=f"{caption} If all differences are equal, there is no interval and no p-value.",
         data=[_record(c, head) for c in found],
         folded=folded,
     )

@@ -156,7 +156,7 @@ def test_a_broken_parquet_file(tmp_path, model, gue):
 def test_a_prompt_for_a_model_of_dna(tmp_path, gue):
     Checkpoints(tmp_path / "models")("bert")
     line = refusal(tmp_path, tmp_path / "models/bert", gue, "--prompt", "on")
-    assert line.startswith("`--prompt on` must be used with language models, but the vocabulary of")
+    assert line.startswith("`--prompt on` requires a language model, but the vocabulary of")
 
 
 def test_libraries_that_are_not_there(tmp_path, model, gue, monkeypatch):

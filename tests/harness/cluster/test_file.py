@@ -67,7 +67,7 @@ def test_every_line_of_a_file_is_explained(name):
         above = text
     assert bare == []
     text = (CLUSTERS / f"{name}.yaml").read_text()
-    assert "What it costs" in text and "What it needs" in text
+    assert "# Cost: " in text and "Requirements: " in text
 
 
 def test_machines_of_one_cluster_get_the_same_versions_whenever_they_come():
@@ -238,7 +238,7 @@ def test_every_problem_of_a_file_at_once(tmp_path):
 
 @pytest.mark.parametrize(
     "text,says",
-    [("a: [", "c.yaml:1: is no YAML"), ("a: 1", "a `provider`"), ("provider: {type: gpc}", "gcp")],
+    [("a: [", "c.yaml:1: is not valid YAML"), ("a: 1", "a `provider`"), ("provider: {type: gpc}", "gcp")],
 )
 def test_what_is_no_cluster_file(tmp_path, text, says):
     path = tmp_path / "c.yaml"
@@ -249,7 +249,7 @@ def test_what_is_no_cluster_file(tmp_path, text, says):
 
 def test_words_to_fill_in_are_named_with_their_line(tmp_path):
     assert [line.split(": ")[0].rsplit(":", 1)[1] for line in placeholders(CLUSTERS / "on-premises.yaml")]
-    with pytest.raises(InputError, match=r"on-premises.yaml:\d+: 192.0.2.10"):
+    with pytest.raises(InputError, match=r"on-premises.yaml:\d+: .* 192.0.2.10"):
         read_cluster(CLUSTERS / "on-premises.yaml")
 
 

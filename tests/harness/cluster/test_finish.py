@@ -139,7 +139,7 @@ def test_what_is_left_is_named_and_remembered(cloud):
 def test_ctrl_c_while_it_is_taken_down(cloud):
     there = cloud(left="Ctrl-C")
     assert teardown(there.session, True, there.console) == 1
-    assert "some of it may be left" in there.said and f"stop {there.session.out} --teardown" in there.said
+    assert "machines may be left" in there.said and f"stop {there.session.out} --teardown" in there.said
     assert load_session(there.session.out).host == "10.0.0.1"
 
 
@@ -172,8 +172,8 @@ def test_what_ray_leaves_is_asked_once_more(monkeypatch, deaf, left):
     monkeypatch.setattr(launch, "_provider", lambda config: provider)
     monkeypatch.setattr(launch, "GONE_S", 0.0)
     lines = launch._cloud_left({"cluster_name": "x"}, said.append)
-    assert len(lines) == left and all("is still there" in line for line in lines)
-    assert said == ["2 machines are still there; they are asked once more to end."]
+    assert len(lines) == left and all("still exists" in line for line in lines)
+    assert said == ["2 machines still exist; terminating them again."]
 
 
 def test_a_provider_that_cannot_be_asked_is_no_clean_end(monkeypatch):
@@ -182,7 +182,7 @@ def test_a_provider_that_cannot_be_asked_is_no_clean_end(monkeypatch):
 
     monkeypatch.setattr(launch, "_provider", gone)
     (line,) = launch._cloud_left({"cluster_name": "x"}, lambda line: None)
-    assert "cannot be found out (no route to host)" in line and "machines of x" in line
+    assert "cannot be listed (no route to host)" in line and "machines of x" in line
 
 
 def test_only_relative_files_of_the_project_are_found_from_everywhere(tmp_path, monkeypatch):

@@ -146,7 +146,7 @@ def test_a_connection_that_breaks_is_made_again_and_nothing_is_shown_twice(monke
     text = io.StringIO()
     ending = following._follow(Session(out=tmp_path, job="j"), Console(file=text, width=200))
     assert ending == DONE and broken.asked == [0, 1]
-    assert text.getvalue().count("not heard") == 1 and text.getvalue().count("line 0") == 1
+    assert text.getvalue().count("No answer from the cluster") == 1 and text.getvalue().count("line 0") == 1
 
 
 def test_a_cluster_that_stays_away_is_left_with_how_to_come_back(monkeypatch, tmp_path):
@@ -196,7 +196,7 @@ def test_a_terminal_that_is_too_low_shows_what_is_at_work():
     lines = text.getvalue().splitlines()
     assert len(lines) <= 22 and "search" in lines[-1]
     assert all(f"task {place:02}" in text.getvalue() for place in range(7, 91, 10))
-    assert "of 91 studies 27 are complete, 55 not begun" in lines[-2]
+    assert "of 91 studies 27 are complete, 55 not started" in lines[-2]
     titles = [line.split()[1] for line in lines[1:-2]]
     assert titles == sorted(titles) and len(titles) == 18
     Console(file=text, width=100).print(board.table())
@@ -211,7 +211,7 @@ def test_a_job_that_the_cluster_does_not_know_any_more(monkeypatch, tmp_path):
             raise RuntimeError(f"Request failed with status code 404: Job {job} does not exist")
 
     jobs._client = Client()
-    with pytest.raises(JobLost, match=r"does not know the job j any more.*same command again"):
+    with pytest.raises(JobLost, match=r"no longer has the job j.*same command again"):
         jobs.ending("j")
     broken = Broken(monkeypatch)
     broken.follow = lambda *_, **__: jobs.ending("j")

@@ -187,13 +187,13 @@ def test_the_backbone_with_such_a_tokenizer_is_named(tmp_path):
         (
             True,
             ("quickstart-opt",),
-            "DNA with planted motifs, and a tiny OPT with random weights made on this",
+            "DNA with planted motifs, and a tiny OPT with random weights generated on this",
         ),
         (True, ("/my/model",), "DNA with planted motifs. It shows"),
         (
             False,
             ("quickstart-opt",),
-            "Quickstart: a tiny OPT with random weights made on this machine. It shows",
+            "Quickstart: a tiny OPT with random weights generated on this machine. It shows",
         ),
         (False, ("/my/model",), None),
     ],

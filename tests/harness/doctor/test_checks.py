@@ -52,10 +52,10 @@ def test_a_healthy_machine(tmp_path, model):
         "--models", model, "--data-dir", tmp_path / "gue", "--tasks", "mouse/2", "--out", out
     )
     assert code == 0, output
-    assert "every tensor compared; up to" in output and "; untrained" in output
+    assert "all tensors verified; up to" in output and "; untrained" in output
     assert "mouse/2 in" in output
     assert "torch 2." in output
-    assert output.rstrip().endswith("Everything needed is there.")
+    assert output.rstrip().endswith("All requirements are met.")
     assert not out.parent.exists()
 
 
@@ -71,8 +71,8 @@ def test_extras_are_notes(tmp_path, monkeypatch):
 def test_without_data_and_models_it_only_notes(tmp_path):
     code, output = consult("--out", tmp_path)
     assert code == 0, output
-    assert "0 of 29 tasks are kept from the hub" in output
-    assert "none named" in output
+    assert "0 of 29 tasks are in the hub cache" in output
+    assert "none given" in output
 
 
 def test_every_failure_is_named_with_advice(tmp_path, model):
@@ -87,7 +87,7 @@ def test_every_failure_is_named_with_advice(tmp_path, model):
     assert code == 1
     assert "holds no bytes" in line_of(output, str(broken))[0]
     text, advice = line_of(output, "opt-125m")
-    assert "HF_HUB_OFFLINE is set" in text and advice.startswith("copy its folder here")
+    assert "HF_HUB_OFFLINE is set" in text and advice.startswith("copy its folder from")
     assert line_of(output, "nowhere")[1]
     assert "dev.csv, line 2" in line_of(output, "'X' at position 2")[0]
     assert "there is none" in line_of(output, "EMP/H3")[0]

@@ -137,13 +137,13 @@ def test_the_card_says_all(run: Path, tmp_path: Path) -> None:
     ):
         assert line in card.text
     for words in (
-        r"\*\*Marked: smoke\.\*\*",
+        r"\*\*Caveat: smoke\.\*\*",
         r"random weights: for demonstrations",
         r"\| mcc, 2 seeds \| -?\d\.\d{4} \((-?\d\.\d{4}, -?\d\.\d{4}|both equal)\) \|",
         r"predict --adapter \. --input",
         r"Each base of the sequence is one token",
         r"mean of those of the sequence and of its reverse complement",
-        r"the best on the dev split .*; test was not looked at",
+        r"the best on the dev split .*; test scores were not used",
     ):
         assert re.search(words, card.text), words
 
@@ -262,7 +262,7 @@ def test_what_has_no_adapter_says_what_to_do(run: Path) -> None:
     refused("is not the adapter that", "data, backbone differ", data_digest="x", backbone_digest="y")
     shutil.rmtree(run / "adapters" / "quickstart_promoter" / "tiny" / "lokr")
     gone = {**record.facts, "adapter": "/gone/adapters/quickstart_promoter/tiny/lokr/seed-0"}
-    refused("its adapter is not in", "any more; remove", facts=gone)
+    refused("its adapter is no longer in", "; remove", facts=gone)
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_what_has_no_adapter_says_what_to_do(run: Path) -> None:
     [
         (
             ["--task", "promotor", "--method", "ars"],
-            "`--task` must be one that .* Nearest known: quickstart/promoter",
+            "`--task` must be one of the results .* Nearest known: quickstart/promoter",
         ),
         (["--task", TASK.name, "--method", "arss"], "`--method` must be .*'arss'. Nearest known: ars"),
         (

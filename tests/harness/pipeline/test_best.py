@@ -117,7 +117,7 @@ def test_an_error_is_best_when_lowest_and_what_a_constant_reaches_is_said():
     (found,) = best_of(made, "loss")
     assert (found.trial, found.score) == ("trial-0000", 0.3)
     (by_mcc,) = best_of(made)
-    assert "its dev score is not above a constant prediction's" in by_mcc.notes
+    assert "its dev score is not above that of a constant prediction" in by_mcc.notes
 
 
 def test_a_seed_without_a_score_is_not_left_out():
@@ -151,8 +151,8 @@ def test_nothing_finished_yet(tmp_path):
         (["--experiment", "e", "--tracking-uri", "sqlite:///STORE", "--register", "x"], "given with RUN"),
         (["--experiment", "bench2", "--tracking-uri", "sqlite:///STORE"], "one of the store"),
         (["--experiment", "bench", "--tracking-uri", "http://me@host"], "both user and password"),
-        (["EMPTY"], "holds no records"),
-        (["RUN", "--register", "a/b"], "`--register` must be letters"),
+        (["EMPTY"], "contains no records"),
+        (["RUN", "--register", "a/b"], "`--register` must consist of letters"),
         (["RUN", "--register", "dna"], "needs an adapter"),
     ],
 )

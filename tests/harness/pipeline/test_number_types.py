@@ -76,7 +76,7 @@ def test_a_worker_decides_and_full_fine_tuning_and_baselines_do_not_follow(begin
     held, told = begin(device)
     types = {study.method: study.backbone_type for study in held.studies}
     assert types == {"lora": frozen, "fmft": "fp32", "kmer_logreg": None}
-    assert told == [f"Frozen weights are {frozen} ({device[0] if device else 'CPU'}), trained ones fp32."]
+    assert told == [f"Frozen weights are {frozen} ({device[0] if device else 'CPU'}), trained weights fp32."]
     assert frozen_in(tmp_path / "out") == frozen
     written = json.loads((tmp_path / "out" / "plan.json").read_text())
     assert written["weights"] == {"frozen": frozen, "trained": "fp32"}
@@ -87,8 +87,8 @@ def test_a_worker_decides_and_full_fine_tuning_and_baselines_do_not_follow(begin
 def test_later_runs_of_the_folder_keep_the_type_on_other_machines(begin, tmp_path):
     begin(A100)
     held, told = begin(T4)
-    assert held.frozen == "bf16" and "as this folder has them" in told[0]
-    assert "Tesla T4 has no bf16 of its own and emulates it" in told[1]
+    assert held.frozen == "bf16" and "as in this folder" in told[0]
+    assert "Tesla T4 does not support bf16" in told[1]
     assert plan(stored_benchmark(tmp_path / "out", {"num_samples": 9})).frozen == "bf16"
 
 
@@ -96,7 +96,7 @@ def test_bf16_is_used_where_it_is_asked_for_and_emulation_is_told(begin, tmp_pat
     held, told = begin(T4, frozen="bf16")
     assert held.frozen == "bf16" and len(told) == 2 and "emulates it" in told[1]
     held, told = begin(out=tmp_path / "cpu", frozen="bf16")
-    assert held.frozen == "bf16" and told == ["Frozen weights are bf16 (as asked for), trained ones fp32."]
+    assert held.frozen == "bf16" and told == ["Frozen weights are bf16 (--frozen), trained weights fp32."]
 
 
 @pytest.mark.parametrize("first", [{}, {"frozen": "bf16"}])
@@ -107,14 +107,14 @@ def test_another_type_is_refused_in_a_line_with_both(begin, tmp_path, first):
     with pytest.raises(InputError) as refused:
         plan(asked(tmp_path / "out", frozen="fp32"))
     (line,) = refused.value.problems
-    assert "it differs in frozen: its weights are bf16, and fp32 is asked for" in line
+    assert "it differs in frozen: its weights are bf16, but fp32 is requested" in line
 
 
 def test_a_folder_without_a_type_is_as_before(tmp_path):
     checked = plan(asked(tmp_path / "out"))
     store = ResultStore(tmp_path / "out", checked.identity)
     assert frozen_in(store.out) is None and plan(asked(tmp_path / "out")).frozen is None
-    with pytest.raises(InputError, match="its weights are by the device, and bf16 is asked for"):
+    with pytest.raises(InputError, match="its weights are chosen by the device, but bf16 is requested"):
         plan(asked(tmp_path / "out", frozen="bf16"))
 
 
@@ -237,7 +237,7 @@ def test_the_report_has_the_types_and_warns_of_several_in_one_table(tmp_path):
     }
     assert sorted(row[:2] for row in tables["number_types"].rows) == [["bf16", "fp32"], ["fp32", "fp32"]]
     (line,) = [line for line in overview.distrust(runs, outcomes) if "number types" in line]
-    assert line.startswith("Backbone weights were held in several number types: fp32 (")
+    assert line.startswith("Backbone weights had several number types: fp32 (")
     assert "bf16 (LoRA, " in line and "not recorded" not in line
 
 
@@ -265,7 +265,7 @@ def test_mlflow_has_the_types_as_tags():
 @pytest.mark.parametrize(
     ("options", "frozen", "why"),
     [
-        ([], "fp32", "by this machine's device; a run asks one of its workers, once"),
+        ([], "fp32", "for the device of this machine; a run determines it once, on a worker"),
         (["--out", "held"], "bf16", "as held has them"),
     ],
 )
@@ -283,5 +283,5 @@ def test_plan_shows_and_measures_the_type(tmp_path, monkeypatch, options, frozen
     command = ["plan", "--methods", "lora", "--tasks", "quickstart/promoter", "--models", "quickstart-opt"]
     ended = CliRunner().invoke(app, [*command, "--pack", "1", *options])
     assert ended.exit_code == 0 and measured == [frozen], ended.output
-    assert f"Number types: frozen weights {frozen} ({why}); trained ones fp32" in ended.output
+    assert f"Number types: frozen weights {frozen} ({why}); trained weights fp32" in ended.output
     assert f"measured on this machine (cpu, backbones in {frozen})" in ended.output

@@ -133,7 +133,7 @@ def test_a_final_run_that_kept_more_ranks_than_its_budget_is_a_failure(told, tmp
     assert (bad.status, bad.test) == ("failed", None)
     assert (
         bad.error
-        == "the mean kept rank must be at most bT = 2, but is 4.50: its scores are not of that budget."
+        == "the mean kept rank must be at most bT = 2, but is 4.50: its scores do not belong to that budget."
     )
     assert bad.error in caplog.text
 

@@ -48,7 +48,7 @@ ROOT = Path(__file__).resolve().parents[3]
         ("RuntimeError: Could not determine home directory.", "", HOME),
         ("Exception: The current node timed out during startup. This could happen because", "", SLOW_START),
         ("RuntimeError: Timed out waiting for file /tmp/x/gcs_server_port", "", SLOW_START),
-        ("PoolError: No worker group came up within 300 s.", "", SLOW_START),
+        ("PoolError: No worker group started within 300 s.", "", SLOW_START),
         ("The current node timed out during startup.", "terminate called: std::bad_alloc", MEMORY),
         ("ValueError: Attempting to cap object store memory usage at 1 bytes, but the minimum", "", STORE),
         ("KeyError: 'x'", "", None),
@@ -66,7 +66,7 @@ def test_a_failure_is_told_by_its_cause(said, logged, cause):
         ("OSError: [Errno 24] Too many open files: '/dev/null'", "ulimit -n 4096"),
         ("PermissionError: [Errno 13] Permission denied: '/tmp/a/b'", "/tmp/a/b (Permission denied)"),
         ("OSError: [Errno 30] Read-only file system: '/x/.ray'", "/x/.ray (Read-only file system)"),
-        ("OSError: [Errno 28] No space left on device: '/tmp/x'", "RAY_TMPDIR names another"),
+        ("OSError: [Errno 28] No space left on device: '/tmp/x'", "RAY_TMPDIR"),
         ("OSError: [Errno 8] Exec format error: 'gcs_server'", "noexec"),
     ],
 )
@@ -143,7 +143,7 @@ def test_a_read_only_home_keeps_its_name_and_its_models(surroundings, tmp_path):
     models.mkdir(parents=True)
     surroundings.setenv("HOME", str(tmp_path / "home"))
     surroundings.setattr(os, "access", lambda path, mode: not str(path).startswith(str(tmp_path / "home")))
-    assert "cannot be written to" in home.provide()
+    assert "is not writable" in home.provide()
     assert os.environ["HOME"] == str(tmp_path / "home") and os.environ["HF_HOME"] == str(models)
     assert os.environ["HF_DATASETS_CACHE"].startswith(str(tmp_path / "tmp"))
     assert os.environ["MPLCONFIGDIR"].startswith(str(tmp_path / "tmp"))
@@ -166,7 +166,7 @@ def test_rays_folder_is_where_it_was_asked_for_if_its_path_is_short(surroundings
         short.rmdir()
     surroundings.setenv("RAY_TMPDIR", str(tmp_path / "a file" / "below"))
     (tmp_path / "a file").write_text("")
-    with pytest.raises(RayTrouble, match=r"RAY_TMPDIR must be a folder .*a file/below is none"):
+    with pytest.raises(RayTrouble, match=r"RAY_TMPDIR must be a writable folder.*a file/below is not"):
         local_ray.ray_folder()
     surroundings.delenv("RAY_TMPDIR")
     surroundings.setenv("TMPDIR", "/tmp/" + "x" * 100)
@@ -179,7 +179,7 @@ def test_no_short_folder_is_told_with_its_cure(surroundings):
         local_ray.ray_folder()
     surroundings.setattr(home, "_usable", lambda folder: False)
     surroundings.setattr(local_ray, "temporary_folders", home.temporary_folders)
-    with pytest.raises(RayTrouble, match="name one with TMPDIR"):
+    with pytest.raises(RayTrouble, match="TMPDIR"):
         local_ray.ray_folder()
 
 
@@ -243,7 +243,7 @@ def test_a_slow_start_is_tried_once_more(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("errors", "tries", "words"),
     [
-        ([SLOW, SLOW], 2, "very busy"),
+        ([SLOW, SLOW], 2, "overloaded"),
         ([OSError("AF_UNIX path length cannot exceed 107 bytes")], 1, "RAY_TMPDIR"),
         ([KeyError("strange")], 1, "Its logs are in"),
     ],
@@ -259,10 +259,10 @@ def test_a_start_that_fails_is_one_line(monkeypatch, tmp_path, errors, tries, wo
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (PoolError("The search's process died 6 times: x."), "The search's process died 6 times: x."),
+        (PoolError("The search process died 6 times: x."), "The search process died 6 times: x."),
         (
-            PoolError("No worker group came up within 300 s."),
-            f"No worker group came up within 300 s. {SLOW_START.cure}",
+            PoolError("No worker group started within 300 s."),
+            f"No worker group started within 300 s. {SLOW_START.cure}",
         ),
         (RayError("one\nand the last"), "Ray cannot go on: and the last."),
         (RayError("ray.exceptions.OutOfMemoryError: killed"), str(MEMORY)),
@@ -280,7 +280,7 @@ def test_a_full_disk_ends_a_run_and_is_the_cause_of_what_it_ended_with(tmp_path,
     scratch = tmp_path / "lingo-ray-x" / "r" / "scratch"
     line = f"Ray's temporary folder, {tmp_path}, has 0 bytes free"
     with pytest.raises(RayTrouble, match=line), local_ray.troubles_told(scratch):
-        raise PoolError("The search's process died 6 times: OOM killer.")
+        raise PoolError("The search process died 6 times: OOM killer.")
     left, gone = [], threading.Event()
     monkeypatch.setattr("os._exit", lambda code: (left.append(code), gone.set()))
     text = io.StringIO()

@@ -84,8 +84,8 @@ PAIR = [(study("lingo"), study("ars"))]
         ([0.73, 0.74, 0.72, 0.73], [0.60, 0.61, 0.60, 0.60], "direction agrees"),
         ([0.60, 0.61, 0.60, 0.60], [0.63, 0.64, 0.62, 0.63], "disagrees"),
         ([0.601, 0.602, 0.600, 0.601], [0.601, 0.601, 0.601, 0.601], "disagrees"),
-        ([0.70, 0.55, 0.68, 0.57], [0.60, 0.61, 0.60, 0.60], "cannot tell"),
-        ([0.63], [0.60], "cannot tell"),
+        ([0.70, 0.55, 0.68, 0.57], [0.60, 0.61, 0.60, 0.60], "inconclusive"),
+        ([0.63], [0.60], "inconclusive"),
     ],
 )
 def test_a_difference_is_judged_with_the_spread_over_seeds(lingo, ars, verdict):
@@ -94,7 +94,7 @@ def test_a_difference_is_judged_with_the_spread_over_seeds(lingo, ars, verdict):
 
 @pytest.mark.parametrize(
     ("values", "verdict"),
-    [([0.62, 0.63, 0.64], "agrees"), ([0.7, 0.701, 0.702], "disagrees"), ([0.63], "cannot tell")],
+    [([0.62, 0.63, 0.64], "agrees"), ([0.7, 0.701, 0.702], "disagrees"), ([0.63], "inconclusive")],
 )
 def test_a_printed_value_is_compared_with_single_runs(values, verdict):
     assert value(0.63, study("lingo"))(evidence(lingo=values)).verdict == verdict
@@ -104,7 +104,7 @@ def test_a_printed_value_is_compared_with_single_runs(values, verdict):
     ("lingo", "ars", "verdict"),
     [
         ([0.63, 0.64, 0.62], [0.60, 0.61, 0.60], "agrees"),
-        ([0.60, 0.66, 0.58], [0.62, 0.61, 0.62], "cannot tell"),
+        ([0.60, 0.66, 0.58], [0.62, 0.61, 0.62], "inconclusive"),
         ([0.50, 0.51, 0.50], [0.62, 0.61, 0.62], "disagrees"),
     ],
 )
@@ -146,7 +146,7 @@ def test_marked_results_are_not_compared(mark):
     made = [record for record in records(tasks=("EMP/H4",), trials=0) if record.backbone == "opt-125m"]
     assert claims.check("C047", of_results(results(made))).verdict == "agrees"
     found = claims.check("C047", of_results(results([replace(record, marks=(mark,)) for record in made])))
-    assert (found.verdict, found.why) == ("not measured", f"results here are marked {mark}")
+    assert (found.verdict, found.why) == ("not measured", f"these results have the caveats {mark}")
 
 
 def test_top_two_is_judged_by_what_single_runs_would_count():

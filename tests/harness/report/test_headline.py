@@ -85,13 +85,13 @@ def test_two_equal():
     assert "LoRA and AdaLoRA tie with MCC 0.500, ahead of the others" in seen.lead
     assert seen.starred == seen.best == ["adalora", "lora"] and seen.second == ["ars"]
     assert len(seen.crowned) == len(seen.bold) == 2
-    assert "several * in a task: they tie" in plain(seen.rows)
+    assert "several * in a task: tie" in plain(seen.rows)
 
 
 def test_all_collapsed():
     seen = Seen(dead("lora"), dead("adalora"), dead("ars"))
     assert "None scores above a constant prediction on any dataset" in seen.lead
-    assert "3 studies (LoRA on H3, AdaLoRA on H3, ARS on H3) have collapsed to one prediction" in seen.lead
+    assert "3 studies (LoRA on H3, AdaLoRA on H3, ARS on H3) predict the same for every row" in seen.lead
     assert seen.starred == seen.best == seen.second == seen.crowned == seen.bold == []
     assert seen.winners[1].startswith("none") and significance.method_ranking(seen.outcomes) is None
     assert not significance.within_datasets(seen.outcomes)
@@ -108,11 +108,11 @@ def test_one_collapsed():
         "AdaLoRA scores highest of the methods (MCC 0.300); no other method is above a constant prediction"
         in seen.lead
     )
-    assert "1 study (ARS on H3) has collapsed to one prediction for every row" in seen.lead
+    assert "1 study (ARS on H3) predicts the same for every row" in seen.lead
     assert "1 study (LoRA on H3) is not above a constant prediction" in seen.lead
     assert significance.method_ranking(seen.outcomes).ranks == (1.0, 2.5, 2.5)
     high = Seen(study("lora", [0.9, 0.0], collapsed=[1]), study("ars", [0.1, 0.2]))
-    assert high.starred == high.best == ["ars"] and "1 study (LoRA on H3) has collapsed" in high.lead
+    assert high.starred == high.best == ["ars"] and "1 study (LoRA on H3) predicts the same" in high.lead
 
 
 def test_a_pair_that_collapsed_on_some_of_its_datasets_says_so():
@@ -142,7 +142,7 @@ def test_a_lead_beyond_chance_is_a_lead():
         *(study("ars", [0.4, 0.45, 0.43], task) for task in tasks),
     )
     assert "LoRA has the best mean rank (1.00 over 7 pairs" in seen.lead
-    assert "ranks tell every other method apart from it" in seen.lead
+    assert "all other methods differ from it in rank" in seen.lead
 
 
 def test_a_baseline_is_best():
@@ -153,9 +153,9 @@ def test_a_baseline_is_best():
         *simple,
     )
     assert (
-        "none can be called best by its mean rank over 2 pairs of dataset and backbone, too few to tell methods "
-        "apart: LoRA 1.00, ARS 2.00, though a simple baseline (k-mer logistic regression) is as good as or better "
-        "than every method on 2 of 2 datasets." in seen.lead
+        "none can be called best by its mean rank over 2 pairs of dataset and backbone, too few to distinguish "
+        "methods: LoRA 1.00, ARS 2.00, although a simple baseline (k-mer logistic regression) is at least as good as "
+        "every method on 2 of 2 datasets." in seen.lead
     )
     assert set(seen.starred) == {"kmer_logreg"} and all("baseline" in name for name in seen.crowned)
     assert "not above the best simple baseline" in seen.winners[2] and seen.winners[6].startswith("−0.090")
@@ -167,7 +167,7 @@ def test_a_baseline_is_best():
 
 def test_a_single_study_is_not_the_best_of_anything():
     seen = Seen(study("lora", [0.5, 0.6, 0.7]))
-    assert "OPT-125M · LoRA scores MCC 0.600, with no other method beside it." in seen.lead
+    assert "OPT-125M · LoRA scores MCC 0.600, with no other method to compare." in seen.lead
     assert seen.starred == seen.crowned == seen.bold == [] and seen.second == []
     assert "best of" not in plain(seen.rows) and "*" not in plain(seen.rows)
 
@@ -195,24 +195,24 @@ def test_undefined_scores_are_named_and_never_best():
         (
             [0.5],
             [0.4],
-            "LoRA scores highest of the methods (MCC 0.500); its lead on ARS, +0.100, is not tested: 1 seed cannot",
+            "LoRA scores highest of the methods (MCC 0.500); its lead over ARS, +0.100, is not tested: 1 seed cannot",
         ),
         (
             [0.5, 0.6],
             [0.4, 0.5],
-            "its lead on ARS, +0.100, is not tested: 2 seeds cannot tell it from chance.",
+            "its lead over ARS, +0.100, is not tested: 2 seeds cannot distinguish it from chance.",
         ),
-        ([0.5, 0.6, 0.7], [0.58, 0.5, 0.6], "its lead on ARS, +0.040, is within the noise of 3 seeds."),
+        ([0.5, 0.6, 0.7], [0.58, 0.5, 0.6], "its lead over ARS, +0.040, is within the noise of 3 seeds."),
         (
             [0.5, 0.51, 0.52],
             [0.401, 0.41, 0.42],
-            "its lead on ARS, +0.100, is more than the noise of 3 seeds.",
+            "its lead over ARS, +0.100, is more than the noise of 3 seeds.",
         ),
     ],
 )
 def test_the_lead_says_whether_it_is_more_than_noise(first, second, words):
     seen = Seen(study("lora", first), study("ars", second))
-    assert words in seen.lead and "A single dataset says little about others." in seen.lead
+    assert words in seen.lead and "A single dataset allows no general conclusion." in seen.lead
     assert f"({len(first)} seed{'s' if len(first) > 1 else ''} each)" in seen.lead
 
 

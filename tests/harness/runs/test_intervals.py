@@ -147,7 +147,7 @@ def test_no_table_shows_an_interval_that_is_none(scores, limits, words):
     (outcome,) = outcomes_of([RunResults(folder="run", trials=list(made))])
     assert math.isnan(outcome.interval[0])
     assert math.isnan(outcome.bootstrap[0]) == (limits[0] != 0.5)
-    assert ("no [ ]: a seed has no interval" in text) == (limits[0] != 0.5)
+    assert ("no [ ]: " in text) == (limits[0] != 0.5)
 
 
 @pytest.mark.parametrize(("scores", "there"), [([0.2], False), ([0.2, 0.3], False), ([0.2, 0.3, 0.5], True)])

@@ -120,4 +120,4 @@ def test_a_bucket_as_storage(bucket, tmp_path):
 @pytest.mark.slow
 def test_a_bucket_that_is_not_there(bucket):
     (line,) = storage_problems("s3://nobodys-bucket/x")
-    assert line.startswith("`--storage-path` s3://nobodys-bucket/x: must be a place to write to")
+    assert line.startswith("`--storage-path` s3://nobodys-bucket/x: must be writable")

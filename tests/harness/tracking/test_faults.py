@@ -18,19 +18,19 @@ from tests.harness.tracking.test_tracker import tracker_of  # isort: skip
 
 PAGE = b"<!DOCTYPE html>\n<html><head><title>Sign in</title></head><body>Welcome</body></html>"
 HOST = b"Invalid Host header - possible DNS rebinding attack detected"
-ALLOWED = f"Set {USER} and {PASSWORD} to an account that is allowed to do this."
-NO_MLFLOW = "it answers, but not as an MLflow server does"
+ALLOWED = f"Set {USER} and {PASSWORD} to an account that has permission."
+NO_MLFLOW = "it answers, but is not an MLflow server"
 
 FAULTS = {
-    "401": (401, b"", f"(it answers with status 401, which refuses who asks). {ALLOWED}"),
-    "403": (403, PAGE, f"(it answers with status 403, which refuses who asks). {ALLOWED}"),
-    "a host that is not allowed": (403, HOST, "its option --allowed-hosts must have it)."),
-    "404": (404, PAGE, "(it answers with status 404, as no MLflow server does)."),
-    "500": (500, PAGE, "(it answers with status 500 again and again; its own log says why)."),
+    "401": (401, b"", f"(it answers with status 401, access denied). {ALLOWED}"),
+    "403": (403, PAGE, f"(it answers with status 403, access denied). {ALLOWED}"),
+    "a host that is not allowed": (403, HOST, "its option --allowed-hosts)."),
+    "404": (404, PAGE, "(it answers with status 404, which an MLflow server never does)."),
+    "500": (500, PAGE, "(it repeatedly answers with status 500; see its log)."),
     "a web page": (200, PAGE, f"({NO_MLFLOW})."),
     "an empty object": (200, b"{}", f"({NO_MLFLOW})."),
     "hangs": (None, b"", "(no answer within 1 s)."),
-    "hangs up": (0, b"", "(it ends the connection without an answer)."),
+    "hangs up": (0, b"", "(it closes the connection without an answer)."),
 }
 
 
@@ -92,7 +92,7 @@ def test_a_server_that_cannot_be_used_is_one_line_and_nothing_is_lost(
         tracker = tracker_of(out, warnings, uri=address)
         follow(tracker, out)  # returns, though nobody has answered yet
         assert not tracker.close(60)
-    assert len(warnings) == 2 and "goes on without it." in warnings[0] and "sync" in warnings[1], warnings
+    assert len(warnings) == 2 and "continues without it." in warnings[0] and "sync" in warnings[1], warnings
     assert said.partition(")")[0] in warnings[0], warnings[0]
     assert sync(out, uri=f"sqlite:///{good}").written == len(story())
 
@@ -100,15 +100,15 @@ def test_a_server_that_cannot_be_used_is_one_line_and_nothing_is_lost(
 @pytest.mark.parametrize(
     ("cause", "said"),
     [
-        ("[Errno 111] Connection refused", "no server listens there"),
-        ("NameResolutionError(… [Errno -2] Name or service not known)", "this name is not known here"),
-        ("[Errno 101] Network is unreachable", "no network leads there"),
-        ("Connection to h timed out. (connect timeout=20)", "no connection in time; a firewall may drop it"),
+        ("[Errno 111] Connection refused", "no server listens at this address"),
+        ("NameResolutionError(… [Errno -2] Name or service not known)", "unknown host name"),
+        ("[Errno 101] Network is unreachable", "network unreachable"),
+        ("Connection to h timed out. (connect timeout=20)", "connection timed out; a firewall may block it"),
         (
             "[SSL: CERTIFICATE_VERIFY_FAILED] unable to get local issuer",
-            "its certificate is not one that this machine trusts",
+            "its certificate is not trusted by this machine",
         ),
-        ("[SSL: WRONG_VERSION_NUMBER] wrong version number", "it does not speak https"),
+        ("[SSL: WRONG_VERSION_NUMBER] wrong version number", "it does not support https"),
     ],
 )
 def test_the_reason_is_told_and_not_the_class_of_a_library(cause, said):

@@ -323,7 +323,7 @@ def test_a_dead_server_is_one_warning_and_no_failure(tmp_path, caplog, capfd):
     follow(tracker, tmp_path)
     assert not tracker.close(60)
     assert len(warnings) == 2
-    assert "goes on without it" in warnings[0]
+    assert "continues without it" in warnings[0]
     assert "lacks some runs" in warnings[1] and "sync" in warnings[1]
     assert "secret" not in "".join(warnings)
     assert (caplog.records, capfd.readouterr()) == ([], ("", ""))
