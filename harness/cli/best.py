@@ -42,7 +42,7 @@ def best(
     method: Annotated[str | None, typer.Option(metavar="A,B", help="Only these methods.")] = None,
     metric: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Dev metric that selects.", show_default="that of each task"),
+        typer.Option(metavar="NAME", help="Dev metric used for selection.", show_default="that of each task"),
     ] = None,
     form: Annotated[
         str,
@@ -58,7 +58,7 @@ def best(
 ) -> None:
     """Print the best configuration of every study, from an output folder or from a tracking server.
 
-    Exit code: 0 when there is one, 1 when no trial has finished yet, 2 for bad input.
+    Exit code: 0 if there is one, 1 if no trial has finished yet, 2 for invalid input.
     """
 
     def work(console: Console) -> int:
@@ -80,7 +80,7 @@ def best(
         everything = best_of(records, metric)  # a scope's winner follows from all of its tasks
         found = [best for best in everything if (best.task, best.backbone, best.method) in wanted]
         if not found:
-            Console(stderr=True).print("No trial has finished yet, so that there is no best configuration.")
+            Console(stderr=True).print("No trial has finished yet, so there is no best configuration.")
             return 1
         _print(found, form, console)
         if register is not None and out is not None:
@@ -95,15 +95,13 @@ def _check(
 ) -> None:
     problems = []
     if out is None and not (uri and experiment):
-        problems.append(
-            f"`best` must be given RUN, or both `--tracking-uri` (or {ADDRESS}) and `--experiment`."
-        )
+        problems.append(f"`best` needs RUN, or both `--tracking-uri` (or {ADDRESS}) and `--experiment`.")
     if out is not None and experiment:
-        problems.append("`best` must be given RUN or `--experiment`, but got both.")
+        problems.append("`best` needs either RUN or `--experiment`, but got both.")
     if out is not None and uri and register is None:
-        problems.append("`best` must be given RUN or `--tracking-uri`, but got both.")
+        problems.append("`best` needs either RUN or `--tracking-uri`, but got both.")
     if out is None and register is not None:
-        problems.append("`--register` must be given with RUN, which holds the adapters.")
+        problems.append("`--register` requires RUN, which contains the adapters.")
     if form not in FORMATS:
         problems.append(f"`--format` must be table, yaml or json, but got {form!r}.")
     if problems:

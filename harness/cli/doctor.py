@@ -14,24 +14,22 @@ from harness.core.errors import InputError
 def doctor(
     models: Annotated[
         str | None,
-        typer.Option(metavar="A,B", help="Backbones to load and to compare with their checkpoints."),
+        typer.Option(metavar="A,B", help="Backbones to load and verify."),
     ] = None,
     data_dir: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FOLDER", help="Data folder to check.", show_default="what is kept from the hub"
-        ),
+        typer.Option(metavar="FOLDER", help="Data folder to check.", show_default="the hub cache"),
     ] = None,
     tasks: Annotated[
         str | None,
-        typer.Option(metavar="A,B", help="Tasks that must be there.", show_default="those that are there"),
+        typer.Option(metavar="A,B", help="Required tasks.", show_default="the available ones"),
     ] = None,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where results would go.")] = Path("results"),
-    ray: Annotated[bool, typer.Option(help="Start Ray for a moment.")] = True,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Output folder of the run.")] = Path("results"),
+    ray: Annotated[bool, typer.Option(help="Start Ray briefly.")] = True,
 ) -> None:
-    """Check what a run needs: versions, devices, backbones, data, writable folders, Ray; with advice.
+    """Check the requirements of a run (versions, devices, backbones, data, folders, Ray), with advice.
 
-    Exit code: 0 when nothing stops a run, 1 when something does, 2 for bad input.
+    Exit code: 0 if no check fails, 1 otherwise, 2 for invalid input.
     """
 
     def work(console: Console) -> int:

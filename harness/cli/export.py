@@ -14,35 +14,35 @@ from harness.core.errors import command
 @app.command()
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Output folder of a run.")],
-    task: Annotated[str, typer.Option(metavar="NAME", help="Its task.")],
-    method: Annotated[str, typer.Option(metavar="NAME", help="Its method.")],
+    task: Annotated[str, typer.Option(metavar="NAME", help="Task.")],
+    method: Annotated[str, typer.Option(metavar="NAME", help="Method.")],
     backbone: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Its backbone.", show_default="the only one")
+        str | None, typer.Option(metavar="NAME", help="Backbone.", show_default="the only one")
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Where to; a new or empty folder, or an earlier export.",
+            help="Target: a new or empty folder, or an earlier export.",
             show_default="RUN/exports/TASK-BACKBONE-METHOD",
         ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(metavar="N", help="Which seed.", show_default="the best on the dev split")
+        int | None, typer.Option(metavar="N", help="Seed.", show_default="the best on the dev split")
     ] = None,
     merge: Annotated[
         bool,
         typer.Option(
             "--merge",
-            help="Write a whole model, the adapter merged into the backbone's weights, for transformers.",
+            help="Write a complete model for transformers, with the adapter merged into the backbone's weights.",
         ),
     ] = False,
 ) -> None:
-    """Write the adapter of a study's winner in the layout of peft, with a whole model card.
+    """Write the adapter of a study's winner in the layout of peft, with a model card.
 
-    Its files are checked to be those that were measured. `predict` uses it, and so do peft and transformers.
+    Its files are verified to be those that were evaluated. `predict`, peft and transformers can use it.
 
-    Exit code: 0 when it is written, 2 for bad input.
+    Exit code: 0 if written, 2 for invalid input.
     """
 
     def work(console: Console) -> int:
@@ -53,7 +53,7 @@ def export(
         record = choice.record
         console.print(f"{escape(record.study)}: {choice.reason}.", soft_wrap=True)
         if record.marks:
-            console.print(f"[yellow]marked {escape(', '.join(record.marks))}[/]", soft_wrap=True)
+            console.print(f"[yellow]caveats: {escape(', '.join(record.marks))}[/]", soft_wrap=True)
         console.print(f"{'model  ' if merge else 'adapter'}  {escape(str(folder))}", soft_wrap=True)
         words = ("predict", "--adapter", folder, "--input", "sequences.fa")
         console.print(f"use      {escape(command(*words, '--output', 'predictions.csv'))}", soft_wrap=True)

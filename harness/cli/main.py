@@ -32,13 +32,16 @@ for _name in COMMANDS:
     import_module(f"harness.cli.{_name}")
 
 
+GLOSSARY = "Terms: docs/glossary.md."
+
+
 def _others() -> str:
-    """One line for each command beside `run`, whose help is that of the whole program."""
+    """One line for each command except `run`, whose help is that of the whole program."""
     rows = [
         (c.callback.__name__, inspect.getdoc(c.callback) or "") for c in app.registered_commands if c.callback
     ]
     lines = [f"- **{name}**: {text.partition(chr(10))[0]}" for name, text in rows if name != "run"]
-    return "\n".join(["Other commands (`COMMAND --help` tells more):", "", *lines])
+    return "\n".join(["Other commands (details: `COMMAND --help`):", "", *lines, "", GLOSSARY])
 
 
 for _command in app.registered_commands:
@@ -47,9 +50,9 @@ for _command in app.registered_commands:
 
 
 def _hide_secrets() -> None:
-    """Begin anew where the command line holds a password: other users of the machine see it, and Ray keeps it in its
-    list of jobs. It moves into the environment, see `harness.core.store_address.kept`; of several addresses the last
-    counts."""
+    """Restart the process if the command line contains a password, which other users of the machine and Ray's job list
+    could show. It is moved into the environment, see `harness.core.store_address.kept`; the last
+    of several addresses counts."""
     words, environment = sys.argv[1:], dict(os.environ)
     places = [
         number

@@ -14,15 +14,15 @@ from harness.cli.options import with_options, with_store
 def plan(
     options: dict[str, Any],
     measure: Annotated[
-        bool, typer.Option(help="Measure a few steps with each backbone that is here, for the hours.")
+        bool, typer.Option(help="Measure a few steps with each local backbone, to estimate hours.")
     ] = True,
 ) -> None:
-    """Say what `run` with the same options would do and take; start nothing and write nothing.
+    """Estimate steps, time, disk and cost of a run without starting it.
 
-    Studies, trials, steps, FLOPs, hours from a few measured steps, disk, cost ceiling, and which data and
-    backbones are missing. Without --models it plans for the backbones of the paper.
+    Prints studies, trials, steps, FLOPs, hours (from a few measured steps), disk, cost ceiling, and missing
+    data and backbones. Without --models it plans for the backbones of the paper. Nothing is written.
 
-    Exit code: 0, also where something is missing; 2 for bad options or search spaces.
+    Exit code: 0, even if something is missing; 2 for invalid options or search spaces.
     """
 
     def work(console: Console) -> int:

@@ -13,14 +13,14 @@ from harness.cli.app import app, conduct
 
 
 class OnError(StrEnum):
-    """What becomes of bad records."""
+    """Handling of invalid records."""
 
     refuse = "refuse"
     skip = "skip"
 
 
 class Frozen(StrEnum):
-    """How the backbone's weights are held."""
+    """Number type of the backbone's weights."""
 
     fp32 = "fp32"
     bf16 = "bf16"
@@ -38,43 +38,41 @@ def predict(
         typer.Option(
             "--input",
             metavar="FILE",
-            help="Sequences: FASTA or CSV (also .gz) or Parquet; the latter two with a column `sequence`, and "
-            "`id` or `name` if they have names.",
+            help="Sequences: FASTA or CSV (also .gz) or Parquet; the latter two with a column `sequence` and "
+            "optionally `id` or `name`.",
         ),
     ],
     output: Annotated[
         Path,
         typer.Option(
-            metavar="FILE", help="Predictions: .csv, .parquet or .jsonl; replaced when it is there."
+            metavar="FILE", help="Predictions: .csv, .parquet or .jsonl; an existing file is replaced."
         ),
     ],
     backbone: Annotated[
         str | None,
         typer.Option(
-            metavar="FOLDER", help="The adapter's backbone.", show_default="where it was in training"
+            metavar="FOLDER", help="The adapter's backbone.", show_default="its location in training"
         ),
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Sequences of a batch.", show_default="by their tokens"),
+        typer.Option(metavar="N", help="Sequences per batch.", show_default="by number of tokens"),
     ] = None,
     on_error: Annotated[
-        OnError, typer.Option(help="Bad records: predict nothing, or leave them out and list them.")
+        OnError, typer.Option(help="Invalid records: reject the input, or skip and list them.")
     ] = OnError.refuse,
     frozen: Annotated[
         Frozen | None,
-        typer.Option(help="How the backbone's weights are held.", show_default="as in training"),
+        typer.Option(help="Number type of the backbone's weights.", show_default="as in training"),
     ] = None,
-    device: Annotated[
-        str, typer.Option(help="`cpu`, `cuda`, or `auto` for a GPU where there is one.")
-    ] = "auto",
+    device: Annotated[str, typer.Option(help="`cpu`, `cuda`, or `auto` for a GPU if available.")] = "auto",
 ) -> None:
     """Predict sequences with an exported adapter: the probability of each label, or the value.
 
     The input is built as in training (tokens, prompt, length, strands), and the backbone is checked to be the same.
     Files of any size are read a piece at a time; the output is there whole or not at all.
 
-    Exit code: 0 when it is written, 2 for bad input, 130 when interrupted.
+    Exit code: 0 if written, 2 for invalid input, 130 if interrupted.
     """
 
     def work(console: Console) -> int:
@@ -95,13 +93,13 @@ def predict(
         console.print(f"{done.written:,} predictions in {escape(str(output))}", soft_wrap=True)
         if done.skipped:
             console.print(
-                f"[yellow]{done.skipped:,} bad records are left out[/]; {escape(str(output))}.skipped.csv lists them.",
+                f"[yellow]{done.skipped:,} invalid records were skipped[/], listed in {escape(str(output))}.skipped.csv.",
                 soft_wrap=True,
             )
         if done.cut:
             console.print(
                 f"[yellow]{done.cut:,} sequences are longer than the model's input[/]: bases at their end were "
-                "not read, as in training.",
+                "ignored, as in training.",
                 soft_wrap=True,
             )
         if done.odd:

@@ -16,7 +16,7 @@ from harness.data.deepsea.convert import TASK, convert
 
 @app.command()
 def prepare(
-    what: Annotated[str, typer.Argument(metavar="deepsea", help="Which public files to convert.")],
+    what: Annotated[str, typer.Argument(metavar="deepsea", help="Public files to convert.")],
     source: Annotated[
         Path,
         typer.Option(
@@ -24,7 +24,7 @@ def prepare(
         ),
     ],
     out: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Data folder to write to; name it in --data-dir later.")
+        Path, typer.Option(metavar="FOLDER", help="Data folder to write to, for --data-dir.")
     ] = Path("data"),
     names: Annotated[
         Path | None,
@@ -37,22 +37,20 @@ def prepare(
         ),
     ] = None,
 ) -> None:
-    """Convert published files into the form that tasks are read from: DeepSEA with its 104 human histone labels.
+    """Convert published data into a task: DeepSEA with its 104 human histone labels.
 
-    It reads a block at a time, and goes on where it was interrupted.
+    The files are read in blocks; an interrupted conversion resumes.
 
-    Exit code: 0 when converted, 2 for bad input, 130 when interrupted.
+    Exit code: 0 if converted, 2 for invalid input, 130 if interrupted.
     """
 
     def work(console: Console) -> int:
         if what != "deepsea":
-            raise InputError(f"`prepare` must be given deepsea, the data it converts, but got {what!r}.")
+            raise InputError(f"`prepare` needs deepsea, the data set to convert, but got {what!r}.")
         convert_deepsea(source, out, names=names, order=base_order, console=console)
         return 0
 
-    conduct(
-        work, interrupted="Interrupted; what is converted is kept, and the same command goes on from there."
-    )
+    conduct(work, interrupted="Interrupted; converted data is kept, and the same command continues.")
 
 
 def convert_deepsea(

@@ -16,28 +16,28 @@ def report(
         list[Path],
         typer.Argument(
             metavar="RUN...",
-            help="Output folder of a run; several make one report, say of two tokenisations.",
+            help="Output folder of a run; several are combined in one report, for example two tokenisations.",
             show_default=False,
         ),
     ],
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Where the report goes.", show_default="RUN/report"),
+        typer.Option(metavar="FOLDER", help="Folder of the report.", show_default="RUN/report"),
     ] = None,
     published: Annotated[
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Published numbers to compare with, CSV files named and headed as in harness/report/published.",
+            help="Published numbers for comparison: CSV files with names and columns as in harness/report/published.",
             show_default="the paper's, arXiv:2402.08075",
         ),
     ] = None,
 ) -> None:
-    """Write a report: one HTML page that needs nothing else, Markdown, tables (CSV, Parquet), figures (PNG, SVG).
+    """Write a report: one self-contained HTML page, Markdown, tables (CSV, Parquet), figures (PNG, SVG).
 
-    It reads the run's results alone, so it works during a run, after a failed one, and on another machine.
+    It reads only the results, so it works during a run, after a failed one, and on another machine.
 
-    Exit code: 0 when written, 2 for bad input.
+    Exit code: 0 if written, 2 for invalid input.
     """
 
     def work(console: Console) -> int:
@@ -50,10 +50,10 @@ def report(
             if out is None or out.is_dir():
                 raise
             raise InputError(
-                f"`--out` must be a folder that can be written, but {out} cannot be made ({error.strerror})."
+                f"`--out` must be a writable folder, but {out} cannot be created ({error.strerror})."
             ) from None
         console.print(f"Report: {html}", markup=False)
-        console.print(f"        {markdown}, with tables/ and figures/ beside it", markup=False)
+        console.print(f"        {markdown}, with tables/ and figures/ in the same folder", markup=False)
         return 0
 
-    conduct(work, interrupted="Interrupted; the report is not whole, and the same command writes it anew.")
+    conduct(work, interrupted="Interrupted; the report is incomplete, and the same command rewrites it.")

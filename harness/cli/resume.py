@@ -21,16 +21,16 @@ def resume(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="A new output folder, for other search spaces: it takes over the trials of RUN that lie in them.",
+            help="A new output folder, for other search spaces; trials of RUN that lie in them are reused.",
         ),
     ] = None,
 ) -> None:
-    """Let a run go on after any end: finished trials are kept, open ones go on from their checkpoints.
+    """Continue a run after any end: finished trials are kept, open ones continue from their checkpoints.
 
-    All settings are those of the run. Budgets, the number of trials and seeds, and where things are may be
-    changed; a changed search space needs --fork. It goes on on this machine, unless --cluster is given again.
+    All settings are those of the run. Budgets, the number of trials, seeds and paths may be changed; a changed
+    search space requires --fork. The run continues on this machine, unless --cluster is given again.
 
-    Exit code: as of `run`.
+    Exit code: that of `run`.
     """
 
     def work(console: Console) -> int:
@@ -52,4 +52,4 @@ def resume(
             return run_on_cluster(benchmark, TeardownOptions(), console)
         return run_benchmark(benchmark, console, take_from=run if fork else None)
 
-    conduct(work, interrupted="Interrupted; what has ended is kept, and the same command goes on from there.")
+    conduct(work, interrupted="Interrupted; finished trials are kept, and the same command continues.")

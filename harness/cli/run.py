@@ -16,26 +16,26 @@ from harness.core.errors import InputError
 def run(
     options: dict[str, Any],
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="With --cluster: say all that would be done, and do nothing.")
+        bool, typer.Option("--dry-run", help="With --cluster: print what would be done, without doing it.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="With --cluster: start without asking.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --cluster: start without confirmation.")] = False,
     teardown: Annotated[
         bool | None,
         typer.Option(
-            help="With --cluster: take the cluster down at the end, or keep it.",
-            show_default="ask; where nobody can answer, down once the results are home",
+            help="With --cluster: terminate the cluster at the end, or keep it.",
+            show_default="ask; without a terminal, terminate once results are downloaded",
         ),
     ] = None,
 ) -> None:
     """Search every (task, backbone, method) study, train each winner on several seeds, and test it once.
 
-    Without options it runs the suite **quickstart**: small generated DNA with planted motifs and a tiny
-    random backbone made on this machine. It downloads nothing and takes a few minutes. With **--cluster**
-    alone it runs the paper's tasks on OPT-125M, those that the hub has or --data-dir. With --cluster, Ctrl-C
-    leaves the view and not the benchmark: attach, status, logs and stop come back to it.
+    Without options it runs the suite **quickstart**: short generated DNA with planted motifs and a tiny
+    random backbone. It downloads nothing and takes a few minutes. With **--cluster** alone it runs the paper's
+    tasks available on the hub or in --data-dir with OPT-125M. With --cluster, Ctrl-C detaches; the benchmark
+    keeps running, and attach, status, logs and stop reconnect to it.
 
-    Exit code: 0 when every final result is there, 1 when some are missing, 2 for bad input,
-    130 when interrupted.
+    Exit code: 0 if every final result exists, 1 if some are missing, 2 for invalid input,
+    130 if interrupted.
     """
 
     def work(console: Console) -> int:
@@ -53,14 +53,12 @@ def run(
             asked = TeardownOptions(dry_run=dry_run, yes=yes, teardown=teardown)
             return run_on_cluster(benchmark, asked, console)
         if dry_run:
-            raise InputError(
-                "`--dry-run` goes with a `--cluster` that is started; here `plan` says what would run."
-            )
+            raise InputError("`--dry-run` requires a `--cluster` to be started; for a local run use `plan`.")
         from harness.pipeline.run import run_benchmark
 
         return run_benchmark(benchmark, console)
 
-    conduct(work, interrupted="Interrupted; what has ended is kept, and the same command goes on from there.")
+    conduct(work, interrupted="Interrupted; finished trials are kept, and the same command continues.")
 
 
 def _of_the_cluster(options: dict[str, Any], dry_run: bool) -> list[str]:

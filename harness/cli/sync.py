@@ -28,13 +28,13 @@ def sync(
         typer.Option(metavar="URI", help="MLflow store to write to.", show_default="that of the benchmark"),
     ] = None,
     again: Annotated[
-        bool, typer.Option("--again", help="Write all runs, also those that were written before.")
+        bool, typer.Option("--again", help="Write all runs, also those already written.")
     ] = False,
 ) -> None:
-    """Write every run that an MLflow store lacks, and end those that a dead process left running.
+    """Write the runs that an MLflow store lacks, and end those that a dead process left running.
 
-    Exit code: 0 when the store has everything, 1 when it refused runs or somebody has deleted some there, 2 for bad
-    input, 130 when interrupted.
+    Exit code: 0 if the store is complete, 1 if it refused runs or some were deleted there, 2 for invalid input,
+    130 if interrupted.
     """
 
     def work(console: Console) -> int:
@@ -55,15 +55,15 @@ def sync(
             console.print(f"[red]refused[/] {escape(line)}", soft_wrap=True)
         for line in _deleted(done, out, tracking_uri):
             console.print(line, soft_wrap=True)
-        lacks = ["those refused"] * bool(done.refused) + ["those deleted"] * bool(done.deleted)
+        lacks = ["refused runs"] * bool(done.refused) + ["deleted runs"] * bool(done.deleted)
         console.print(
             f"{done.written} of {done.records} runs written; the store "
-            f"{'lacks ' + ' and '.join(lacks) if lacks else 'has everything'}."
+            f"{'lacks ' + ' and '.join(lacks) if lacks else 'is complete'}."
         )
         console.print(f"MLflow   {escape(ui_command(done.uri))}", soft_wrap=True)
         return 1 if lacks else 0
 
-    conduct(work, interrupted="Interrupted; the same command goes on from there.")
+    conduct(work, interrupted="Interrupted; the same command continues.")
 
 
 def _deleted(done: "Synced", out: Path, uri: str | None) -> Iterator[str]:
@@ -75,6 +75,4 @@ def _deleted(done: "Synced", out: Path, uri: str | None) -> Iterator[str]:
     if done.deleted:
         restore = store_command(done.uri, "mlflow", "runs", "restore", "--run-id", "ID")
         again = command("sync", out, *(("--tracking-uri", done.uri) if uri else ()), "--again")
-        yield escape(
-            f"`{restore}` brings back a run that has an ID above; `{again}` writes all of them anew."
-        )
+        yield escape(f"`{restore}` restores a run with an id above; `{again}` writes all of them again.")

@@ -28,9 +28,9 @@ def ui(
         typer.Option(metavar="URI", help="MLflow store to show.", show_default="that of the benchmark"),
     ] = None,
 ) -> None:
-    """Show a benchmark's runs in the MLflow UI, which only this machine can reach. Ctrl-C ends it.
+    """Show a benchmark's runs in the MLflow UI, bound to 127.0.0.1. Press Ctrl-C to stop.
 
-    Exit code: that of the MLflow server, 2 for bad input.
+    Exit code: that of the MLflow server, 2 for invalid input.
     """
 
     def work(console: Console) -> int:
@@ -46,7 +46,7 @@ def ui(
         command, environment = server(uri, port)
         _check(out, setting, uri, port)
         console.print(
-            f"MLflow UI at http://{ADDRESS}:{port}, experiment {escape(setting.experiment)}; Ctrl-C ends it."
+            f"MLflow UI at http://{ADDRESS}:{port}, experiment {escape(setting.experiment)}; press Ctrl-C to stop."
         )
         os.execve(sys.executable, command, environment)
 

@@ -72,7 +72,7 @@ def predict_file(
         batch_size: Sequences of a batch; `None` for as many as have `lingo.predict.BATCH_TOKENS` tokens.
         on_error: `refuse` reads the whole file first and predicts nothing when a record is bad; `skip` leaves
             bad records out and lists them in `<output>.skipped.csv`.
-        device: `cpu`, `cuda`, `cuda:1` …, or `auto` for a GPU where there is one.
+        device: `cpu`, `cuda`, `cuda:1` …, or `auto` for a GPU if available.
         frozen: How the backbone's weights are held; `None` for as in training.
 
     Raises:

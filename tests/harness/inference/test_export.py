@@ -77,7 +77,7 @@ def test_the_best_seed_on_dev_is_taken(run: Path) -> None:
     code, text = command("export", run, "--task", TASK.name, "--method", "ars")
     folder = run / "exports" / "quickstart_promoter-tiny-ars"
     assert code == 0 and f"seed {best.seed} of 3, the best on the dev split" in text
-    assert str(folder) in text and "marked smoke" in text
+    assert str(folder) in text and "caveats: smoke" in text
     about = json.loads((folder / "lingo.json").read_text())
     assert about["result"]["seed"] == best.seed == about["config"]["seed"]
     assert about["result"]["test"]["mcc"] == best.test["mcc"]  # type: ignore[index]

@@ -134,7 +134,7 @@ def test_bad_records_are_skipped_and_listed(adapters: dict[str, Path], tmp_path:
     source, out = fasta(tmp_path / "x.fa", ["ACGT", "", "AC-T", "GG"]), tmp_path / "o.csv"
     options = ["--adapter", adapters["regression"], "--output", out, "--on-error", "skip", "--input"]
     code, text = run(*options, source)
-    assert code == 0 and "2 bad records are left out" in text
+    assert code == 0 and "2 invalid records were skipped" in text
     assert [(row["row"], row["id"]) for row in rows_of(out)] == [("1", "s0"), ("4", "s3")]
     listed = rows_of(tmp_path / "o.csv.skipped.csv")
     assert [(row["place"], row["id"]) for row in listed] == [("line 3", "s1"), ("line 5", "s2")]

@@ -144,7 +144,7 @@ def test_nothing_finished_yet(tmp_path):
 @pytest.mark.parametrize(
     "arguments, told",
     [
-        ([], "must be given RUN, or both"),
+        ([], "needs RUN, or both"),
         (["RUN", "--experiment", "x"], "but got both"),
         (["RUN", "--tracking-uri", "x"], "but got both"),
         (["RUN", "--format", "xml"], "must be table, yaml or json"),

@@ -106,7 +106,7 @@ def test_every_command_works_on_a_run_in_another_place(
     monkeypatch.chdir(tmp_path)
     records = files(run / "records")
     code, text = command("sync", run)
-    assert code == 0 and "0 of 2 runs written; the store has everything." in text
+    assert code == 0 and "0 of 2 runs written; the store is complete." in text
     uri = default_uri(run)
     client, found = MlflowClient(uri), by_suite(uri)
     for each in found:

@@ -264,7 +264,7 @@ def test_a_start_that_fails_is_one_line(monkeypatch, tmp_path, errors, tries, wo
             PoolError("No worker group started within 300 s."),
             f"No worker group started within 300 s. {SLOW_START.cure}",
         ),
-        (RayError("one\nand the last"), "Ray cannot go on: and the last."),
+        (RayError("one\nand the last"), "Ray cannot continue: and the last."),
         (RayError("ray.exceptions.OutOfMemoryError: killed"), str(MEMORY)),
     ],
 )
@@ -331,7 +331,7 @@ def test_the_command_imports_nothing_from_where_it_is_given(tmp_path, name):
         capture_output=True,
         text=True,
     )
-    assert (done.returncode, "must be given RUN" in done.stderr) == (2, True), done.stderr
+    assert (done.returncode, "needs RUN" in done.stderr) == (2, True), done.stderr
 
 
 @pytest.mark.parametrize("option", ["--models", "--tasks", "--storage-path"])

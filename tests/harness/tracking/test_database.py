@@ -85,7 +85,7 @@ def test_an_own_store_that_cannot_be_opened_is_set_aside_and_written_anew(tmp_pa
     if writer == "sync":
         keep(tmp_path, *records)
         code, text = command("sync", tmp_path)
-        assert code == 0 and "6 of 6 runs written; the store has everything." in text
+        assert code == 0 and "6 of 6 runs written; the store is complete." in text
         assert text.count("it is kept as mlflow.db.unusable-1") == 1
     else:
         warnings = []
@@ -96,7 +96,7 @@ def test_an_own_store_that_cannot_be_opened_is_set_aside_and_written_anew(tmp_pa
     assert (tmp_path / "mlflow.db.unusable-1").read_bytes() == broken
     assert len(by_name(uri)) == 7
     assert not list(tmp_path.glob("mlflow.db-*")) and not list(tmp_path.glob(".mlflow-*"))
-    assert command("sync", tmp_path)[1].startswith("0 of 6 runs written; the store has everything.")
+    assert command("sync", tmp_path)[1].startswith("0 of 6 runs written; the store is complete.")
 
 
 @pytest.mark.parametrize("how", OTHER)

@@ -181,7 +181,7 @@ def test_sync_says_which_runs_were_deleted(tmp_path, uri):
     gone = by_name(uri)["trial-0001"].info.run_id
     client.delete_run(gone)
     result = CliRunner().invoke(app, ["sync", str(tmp_path)])
-    assert result.exit_code == 1 and "the store lacks those deleted" in result.stdout
+    assert result.exit_code == 1 and "the store lacks deleted runs" in result.stdout
     assert f"EMP/H3|tiny|lora/trial-0001 (run {gone})" in result.stdout
     assert f"MLFLOW_TRACKING_URI={uri} mlflow runs restore --run-id ID" in result.stdout
     client.restore_run(gone)
