@@ -69,8 +69,8 @@ def predict(
 ) -> None:
     """Predict sequences with an exported adapter: the probability of each label, or the value.
 
-    The input is built as in training (tokens, prompt, length, strands), and the backbone is checked to be the same.
-    Files of any size are read a piece at a time; the output is there whole or not at all.
+    The input is built as in training (tokens, prompt, length, strands), and the digest of the backbone is verified.
+    Files of any size are read in blocks; the output is written atomically.
 
     Exit code: 0 if written, 2 for invalid input, 130 if interrupted.
     """
@@ -93,7 +93,7 @@ def predict(
         console.print(f"{done.written:,} predictions in {escape(str(output))}", soft_wrap=True)
         if done.skipped:
             console.print(
-                f"[yellow]{done.skipped:,} invalid records were skipped[/], listed in {escape(str(output))}.skipped.csv.",
+                f"[yellow]{done.skipped:,} invalid records were skipped[/], see {escape(str(output))}.skipped.csv.",
                 soft_wrap=True,
             )
         if done.cut:

@@ -1,4 +1,4 @@
-"""The model card of an export: what was measured, over which seeds, on what, by which versions, with which marks."""
+"""The model card of an export: scores, seeds, data, versions and caveats."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,11 +13,11 @@ from lingo.card import card_text
 from lingo.metrics import LOWER_IS_BETTER
 
 HIDDEN = frozenset({"loss", "collapsed", "undefined_labels"})
-"""Test metrics that say nothing to whoever uses the model."""
+"""Test metrics that are irrelevant to users of the model."""
 
 
 def result_of(record: Record, finals: Sequence[Record], reason: str) -> dict[str, Any]:
-    """What `lingo.json` keeps of the run, for programs."""
+    """Facts about the run in `lingo.json`, for programs."""
     return {
         "benchmark": record.benchmark,
         "record": record.id,
@@ -55,7 +55,7 @@ def write_card(folder: Path, facts: Mapping[str, Any], record: Record, finals: S
 
 
 def _scores(record: Record, finals: Sequence[Record]) -> dict[str, str]:
-    """The metrics of this seed with intervals over rows, and of all seeds with their spread."""
+    """Metrics of this seed with intervals over rows, and of all seeds with their spread."""
     found = {}
     intervals = _intervals(record)
     for name, value in (record.test or {}).items():
@@ -97,7 +97,7 @@ def _commit(environment: Mapping[str, Any]) -> str | None:
 
 
 def _evaluations(record: Record) -> list[EvalResult]:
-    """The scores as the Hugging Face hub reads them; higher is better for all of them."""
+    """Scores in the format of the Hugging Face hub; higher is better for all of them."""
     return [
         EvalResult(
             task_type="text-classification",

@@ -1,4 +1,4 @@
-"""The adapter of a study's winner, taken out of a run's folder: which seed, is it whole, and its card."""
+"""Export of the adapter of a study's winner: choice of the seed, verification, model card."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,13 +23,13 @@ from lingo.target import ExportError
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The final run whose adapter is taken.
+    """The final run to be exported.
 
     Attributes:
         record: Its record.
         finals: The finished final runs of the study, by seed.
-        adapter: Where its adapter lies.
-        asked: Whether its seed was asked for, and not chosen by the dev split.
+        adapter: Path of its adapter.
+        asked: Whether its seed was requested, and not chosen by the dev split.
     """
 
     record: Record
@@ -39,7 +39,7 @@ class Choice:
 
     @property
     def reason(self) -> str:
-        """Why this seed, in one line."""
+        """Reason for the choice of the seed, in one line."""
         record = self.record
         value = f"dev {record.metric} {dev_score(record):.4f}"
         if self.asked:
@@ -55,15 +55,15 @@ class Choice:
 def choose(
     run: Path, *, task: str, method: str, backbone: str | None = None, seed: int | None = None
 ) -> Choice:
-    """The final run to take: of the study that task, method and backbone name, the seed with the best dev score.
+    """The final run to export: of the study given by task, method and backbone, the seed with the best dev score.
 
     Args:
         run: Output folder of a benchmark.
-        task, method, backbone: The study; `backbone` may be left out where there is one alone.
+        task, method, backbone: The study; `backbone` may be omitted if there is only one.
         seed: A seed instead of the best one.
 
     Raises:
-        InputError: If there is no such run, study, seed or adapter; it says what there is and what to do.
+        InputError: If there is no such run, study, seed or adapter, with the available ones and the remedy.
     """
     if not RunFolder(run).records.is_dir():
         raise InputError(f"{run}: must be the output folder of a run, but has no records.")
@@ -83,15 +83,15 @@ def choose(
 
 
 def export_choice(choice: Choice, out: Path, *, merge: bool = False) -> Path:
-    """Copy the adapter to `out` with a whole model card; complete or not there at all.
+    """Copy the adapter to `out` with a model card, atomically.
 
     Args:
-        choice: Which.
+        choice: The final run.
         out: Folder: new, empty or an earlier export.
-        merge: Write a whole model instead, the adapter merged into the backbone's weights.
+        merge: Write a complete model instead, with the adapter merged into the backbone's weights.
 
     Raises:
-        InputError: If the adapter is damaged, is not the one that was measured, or `out` holds something else.
+        InputError: If the adapter is damaged or not the one that was evaluated, or `out` contains other files.
     """
     record, source = choice.record, choice.adapter
     _check(choice)
@@ -120,7 +120,7 @@ def _merged(source: Path, new: Path, facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def default_out(run: Path, record: Record, *, merge: bool = False) -> Path:
-    """`<run>/exports/<task>-<backbone>-<method>`, with `-merged` behind it for a whole model."""
+    """`<run>/exports/<task>-<backbone>-<method>`, with the suffix `-merged` for a complete model."""
     parts = [part.replace("/", "_") for part in (record.task, record.backbone, record.method)]
     return run / "exports" / "-".join([*parts, *(["merged"] if merge else [])])
 
@@ -128,7 +128,7 @@ def default_out(run: Path, record: Record, *, merge: bool = False) -> Path:
 def _study(
     records: Sequence[Record], run: Path, task: str, method: str, backbone: str | None
 ) -> list[Record]:
-    """The records of the one study that the names say."""
+    """The records of the study with these names."""
     wanted = _task_name(task, {record.task for record in records})
     for option, value, known in (
         ("--task", wanted, {r.task for r in records}),
@@ -148,7 +148,7 @@ def _study(
 
 
 def _task_name(task: str, known: set[str]) -> str:
-    """A task's name in the records, from its name or an alias."""
+    """Name of a task in the records, from its name or an alias."""
     if task in known:
         return task
     try:
@@ -189,7 +189,7 @@ def _of_seed(finals: Sequence[Record], seed: int) -> Record:
 
 
 def _folder(run: Path, record: Record) -> Path:
-    """Where the adapter lies; raises `InputError` where there is none."""
+    """Path of the adapter. Raises `InputError` if there is none."""
     error, written = record.facts.get("adapter_error"), record.facts.get("adapter")
     again = (
         f"remove {RunFolder(run).records / file_name(record.id)} and let the run go on with "
@@ -204,7 +204,7 @@ def _folder(run: Path, record: Record) -> Path:
 
 
 def _check(choice: Choice) -> None:
-    """Raises `InputError` unless the folder is whole and the very one whose scores the record has."""
+    """Raise `InputError` unless the folder is complete and is the one that was evaluated."""
     record, folder = choice.record, choice.adapter
     try:
         facts, plain = read_facts(folder), read_json(folder / FACTS)
@@ -226,7 +226,7 @@ def _check(choice: Choice) -> None:
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that a configuration gives, without those that it leaves to their defaults."""
+    """The settings of a configuration that differ from their defaults."""
     from lingo.trial import TrialConfig
 
     return TrialConfig.from_dict(config).to_dict()

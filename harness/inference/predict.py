@@ -1,4 +1,4 @@
-"""Predictions of an adapter for a file of sequences of any size, in memory that does not grow with it."""
+"""Predictions of an adapter for a file of sequences of any size, in constant memory."""
 
 import contextlib
 import csv
@@ -24,18 +24,18 @@ from lingo.trial import Frozen
 OnError = Literal["refuse", "skip"]
 
 WINDOW = 4096
-"""Most sequences that are sorted by length and predicted together."""
+"""Maximum number of sequences sorted by length and predicted together."""
 
 WINDOW_LETTERS = 4_000_000
-"""Most letters of them."""
+"""Maximum number of their letters."""
 
 SHOWN = 5
-"""Bad records shown; the rest is counted."""
+"""Maximum number of invalid records shown; further ones are counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What was done.
+    """Result of a prediction run.
 
     Attributes:
         written, skipped: Records.
@@ -61,22 +61,22 @@ def predict_file(
     device: str = "auto",
     frozen: Frozen | None = None,
 ) -> Outcome:
-    """Predict every sequence of a file; the output is there whole or not at all.
+    """Predict every sequence of a file; the output is written atomically.
 
     Args:
         adapter: Exported adapter.
         source: FASTA, CSV or Parquet, see `harness.inference.sequences`.
-        output: `.csv`, `.parquet` or `.jsonl`; one that is there is replaced.
-        console: Where progress and notes go.
-        backbone: Where the adapter's backbone is now; `None` for where it was.
-        batch_size: Sequences of a batch; `None` for as many as have `lingo.predict.BATCH_TOKENS` tokens.
-        on_error: `refuse` reads the whole file first and predicts nothing when a record is bad; `skip` leaves
-            bad records out and lists them in `<output>.skipped.csv`.
+        output: `.csv`, `.parquet` or `.jsonl`; an existing file is replaced.
+        console: Output of progress and notes.
+        backbone: Location of the adapter's backbone; `None` for its location in training.
+        batch_size: Sequences per batch; `None` for as many as have `lingo.predict.BATCH_TOKENS` tokens.
+        on_error: `refuse` reads the whole file first and predicts nothing if a record is invalid; `skip` skips
+            invalid records and lists them in `<output>.skipped.csv`.
         device: `cpu`, `cuda`, `cuda:1` …, or `auto` for a GPU if available.
-        frozen: How the backbone's weights are held; `None` for as in training.
+        frozen: Number type of the backbone's weights; `None` for that of training.
 
     Raises:
-        InputError: With every problem of adapter, backbone, input, output and options.
+        InputError: With all problems of adapter, backbone, input, output and options.
     """
     problems: list[str] = []
     sequences = _open(source, problems)
@@ -158,7 +158,7 @@ def _say_what(predictor: Predictor, console: Console) -> None:
 
 
 def _check(source: Path, sequences: SequenceFile, console: Console) -> None:
-    """Read the whole file; raises `InputError` with its bad records."""
+    """Read the whole file. Raises `InputError` with its invalid records."""
     shown: list[str] = []
     bad = 0
     with Reading(console, "checking", sequences) as reading:
@@ -183,7 +183,7 @@ def _line(source: Path, record: SequenceRecord) -> str:
 
 @dataclass(frozen=True, eq=False)
 class _Window:
-    """Some records: the good ones, tokenised, with their numbers in the file; and the bad ones."""
+    """A window of records: valid ones, tokenised, with their numbers in the file; and invalid ones."""
 
     numbers: Sequence[int]
     names: Sequence[str]
@@ -193,7 +193,7 @@ class _Window:
 
     @property
     def size(self) -> int:
-        """Records, good and bad."""
+        """Number of records, valid and invalid."""
         return len(self.numbers) + len(self.bad)
 
 
@@ -225,7 +225,7 @@ def _predict(
 
 
 def _tell(reading: Reading, seen: int, at: int, window: "_Window", share: float) -> None:
-    """Progress inside a window, which may take minutes of a large model on a CPU."""
+    """Progress within a window, which may take minutes with a large model on a CPU."""
     reading.seen(seen + int(window.size * share), at=at + int((window.done - at) * share))
 
 
@@ -245,7 +245,7 @@ def _compute(
 
 
 def _windows(predictor: Predictor, sequences: SequenceFile) -> Iterator[_Window]:
-    """The file in windows that are large enough to sort by length and small enough to hold."""
+    """The file in windows large enough for sorting by length and small enough for memory."""
     good: list[tuple[int, SequenceRecord]] = []
     bad: list[SequenceRecord] = []
     letters = 0
@@ -274,7 +274,7 @@ def _encoded(
 
 
 def _ahead(windows: Iterator[_Window]) -> Iterator[_Window]:
-    """The windows, the next one read and tokenised in a thread while the caller computes one."""
+    """The windows; the next one is read and tokenised in a thread while the caller processes one."""
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read") as threads:
         waiting = threads.submit(next, windows, None)
         while (window := waiting.result()) is not None:
@@ -283,7 +283,7 @@ def _ahead(windows: Iterator[_Window]) -> Iterator[_Window]:
 
 
 class _Rejects:
-    """The list of records that were left out: written like the output, and only when there is one."""
+    """The list of skipped records, written like the output, if there are any."""
 
     def __init__(self, path: Path) -> None:
         self.path, self._temporary = path, path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -301,7 +301,7 @@ class _Rejects:
             csv.writer(self._file).writerow([record.place, record.name, record.problem])
 
     def close(self) -> None:
-        """Give the list its name; one of an earlier run that is no longer true goes."""
+        """Move the list into place, and remove an outdated one of an earlier run."""
         if self._file is None:
             self.path.unlink(missing_ok=True)
         else:

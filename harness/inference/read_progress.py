@@ -1,4 +1,4 @@
-"""How far a file is read: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of reading a file: a bar on a terminal, otherwise occasional lines."""
 
 import time
 from types import TracebackType
@@ -14,10 +14,10 @@ class Reading:
     """Progress through one file of sequences. Use as a context manager.
 
     Args:
-        console: Where it shows.
-        what: What is done with the sequences: `predicting`.
-        source: The file; its size is the bar's.
-        every: Seconds between two lines where there is no terminal.
+        console: Output.
+        what: Description, such as `predicting`.
+        source: The file, whose size is the total.
+        every: Seconds between lines without a terminal.
     """
 
     def __init__(self, console: Console, what: str, source: SequenceFile, *, every: float = 15.0) -> None:

@@ -1,4 +1,4 @@
-"""Sequences to predict, one after the other from a file of any size, each with its line and what is wrong with it."""
+"""Sequences to predict, read one by one from a file of any size, each with its line and problem, if any."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ class SequenceRecord:
 
     Attributes:
         place: `line 3` of a text, `row 2` of a Parquet file; a FASTA record's is that of its header.
-        name: Its name; empty where it has none.
-        sequence: As it is in the file, without line ends.
-        problem: What is wrong with it; `None` for a good one.
+        name: Its name; empty if it has none.
+        sequence: As in the file, without line ends.
+        problem: Error message; `None` if valid.
     """
 
     place: str
@@ -32,7 +32,7 @@ class SequenceRecord:
 class SequenceFile:
     """A file of sequences, see `harness.data.table_files`.
 
-    Needs a column of sequences; one of names (`id`, `name`) is kept, others are left aside.
+    Needs a column of sequences; one of names (`id`, `name`) is kept, others are ignored.
 
     Args:
         path: The file.
@@ -41,7 +41,7 @@ class SequenceFile:
     Attributes:
         named: Whether its records have names.
         total: Its size in units of `done`.
-        notes: What was found of its form and columns.
+        notes: Detected format and columns.
 
     Raises:
         InputError: If there is no such file, it cannot be read, or a column is missing.
@@ -65,14 +65,14 @@ class SequenceFile:
 
     @property
     def done(self) -> int:
-        """How far the last iterator is."""
+        """Position of the last iterator."""
         return self._file.done
 
     def records(self) -> Iterator[SequenceRecord]:
-        """Its records from the first one on; a file may be read several times, one after the other.
+        """Its records from the first one on; a file may be read several times in succession.
 
         Raises:
-            InputError: If what follows cannot be read at all.
+            InputError: If the rest cannot be read.
         """
         empty = True
         for batch in self._file.batches(self._columns):

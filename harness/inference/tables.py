@@ -1,4 +1,4 @@
-"""Tables of predictions in CSV, Parquet or JSON lines: written a piece at a time, and there whole or not at all."""
+"""Tables of predictions in CSV, Parquet or JSON lines: written in blocks, and atomically."""
 
 import json
 import math
@@ -35,7 +35,7 @@ class Layout:
 
     @classmethod
     def of(cls, predictor: Predictor, *, named: bool) -> "Layout":
-        """That of a predictor's outputs."""
+        """Schema of a predictor's outputs."""
         return cls(predictor.labels, predictor.facts.kind, named)
 
     @property
@@ -53,7 +53,7 @@ class Layout:
 
     @property
     def number(self) -> pa.DataType:
-        """Type of the outputs; a value may lie far from 0, where single precision is coarse."""
+        """Type of the outputs; values far from 0 need double precision."""
         return pa.float64() if self.kind == "regression" else pa.float32()
 
     @property
@@ -86,7 +86,7 @@ class _Writer(Protocol):
 
 
 class _JsonLines:
-    """One JSON object a line; numbers that are not finite are null."""
+    """One JSON object per line; non-finite numbers are null."""
 
     def __init__(self, sink: IO[bytes], schema: pa.Schema) -> None:
         self._sink, self._digits = sink, 9 if pa.float32() in schema.types else 17
@@ -100,7 +100,7 @@ class _JsonLines:
             self._sink.write(json.dumps(plain, ensure_ascii=False).encode() + b"\n")
 
     def _short(self, value: Any) -> Any:
-        """A number with the digits that its type has."""
+        """A number with the digits of its type."""
         return float(f"{value:.{self._digits}g}") if isinstance(value, float) else value
 
     def close(self) -> None:
@@ -124,11 +124,11 @@ SUFFIXES: dict[str, Callable[[IO[bytes], pa.Schema], _Writer]] = {
     ".parquet": _parquet,
     ".jsonl": _JsonLines,
 }
-"""How an output of each ending is written."""
+"""Writers by file extension."""
 
 
 class Table:
-    """A table that is being written; the file is made with the first rows."""
+    """A table being written; the file is created with the first rows."""
 
     def __init__(self, path: Path, layout: Layout) -> None:
         self._path, self._layout = path, layout
@@ -136,12 +136,12 @@ class Table:
         self._open: tuple[IO[bytes], _Writer] | None = None
 
     def write(self, rows: Sequence[int], names: Sequence[str], values: NDArray[np.float64]) -> int:
-        """Add some rows; how many of them have an output that is not finite."""
+        """Add rows; returns the number of rows with a non-finite output."""
         self._file()[1].write_batch(self._layout.batch(rows, names, values))
         return int((~np.isfinite(values)).any(axis=1).sum())
 
     def close(self) -> None:
-        """End the file and give it its name."""
+        """Finish the file and move it into place."""
         sink, writer = self._file()
         writer.close()
         sink.flush()
@@ -150,9 +150,9 @@ class Table:
         self._temporary.replace(self._path)
 
     def drop(self) -> None:
-        """Leave nothing behind of a table that was not closed."""
+        """Remove a table that was not closed."""
         if self._open is not None:
-            with suppress(Exception):  # a writer whose disk is full complains once more
+            with suppress(Exception):  # a writer with a full disk raises again
                 self._open[1].close()
             self._open[0].close()
         self._temporary.unlink(missing_ok=True)
@@ -166,7 +166,7 @@ class Table:
 
 @contextmanager
 def open_table(path: Path, layout: Layout) -> Iterator[Table]:
-    """A table under a temporary name, which takes its own when it is closed."""
+    """A table under a temporary name, renamed when closed."""
     _sweep(path)
     table = Table(path, layout)
     try:
@@ -176,7 +176,7 @@ def open_table(path: Path, layout: Layout) -> Iterator[Table]:
 
 
 def _sweep(path: Path) -> None:
-    """Remove what processes that were killed have left of this very output."""
+    """Remove remains of killed processes for this output."""
     for left in path.absolute().parent.glob(f".{path.name}.*.tmp"):
         with suppress(ValueError, OSError):
             number = int(left.name.removesuffix(".tmp").rsplit(".", 1)[1])

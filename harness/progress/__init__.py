@@ -1,1 +1,1 @@
-"""How far a benchmark is: the table, the line, and both over a job's output."""
+"""Progress of a benchmark: live table, log line, and both transmitted through a job's output."""

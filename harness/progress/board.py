@@ -1,4 +1,4 @@
-"""What a benchmark's progress looks like: the live table and the one line, wherever the numbers come from."""
+"""Display of a benchmark's progress: the live table and the log line."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,7 +13,7 @@ from rich.text import Text
 from harness.core.wording import duration
 
 SPARE = 6
-"""Lines of a terminal beside the studies: the heading, the count of the rest, the bar, and what was said before."""
+"""Lines of a terminal not available for studies: header, count of the rest, progress bar, earlier output."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,10 +21,10 @@ class StudyRow:
     """A study at a moment.
 
     Attributes:
-        title, metric: Its name in the table, and what selects.
-        trials, finals: What it has to do: trials of the search, runs of the final stage.
-        ended, tested: What has ended of each.
-        running, stopped, failed: Trials now, stopped early by the scheduler, and failed.
+        title, metric: Its name in the table, and its selection metric.
+        trials, finals: Number of search trials and final runs to be done.
+        ended, tested: Number of each that ended.
+        running, stopped, failed: Trials that are running, stopped early, failed.
         best: Best dev value of the search; `None` before the first.
     """
 
@@ -46,20 +46,20 @@ class StudyRow:
 
     @property
     def begun(self) -> bool:
-        """Whether anything has been done."""
+        """Whether it has started."""
         return bool(self.ended or self.tested or self.running)
 
 
 @dataclass
 class Board:
-    """A benchmark at a moment.
+    """State of a benchmark.
 
     Attributes:
-        stage: What is going on (`search`, `final stage`).
+        stage: Current stage (`search`, `final stage`).
         done: Share of the work, 0 to 1.
-        left_s: Seconds that are probably left; `None` when nobody can know yet.
+        left_s: Estimated remaining seconds; `None` if unknown.
         over: Whether training has ended.
-        rows: The studies, by their place in the table.
+        rows: The studies, by position in the table.
     """
 
     stage: str = ""
@@ -69,7 +69,7 @@ class Board:
     rows: dict[int, StudyRow] = field(default_factory=dict)
 
     def update(self, news: Mapping[str, Any]) -> None:
-        """Take what `harness.progress.wire` tells of a board elsewhere; what makes no sense is left out."""
+        """Apply an update from `harness.progress.wire`; invalid parts are ignored."""
         with suppress(TypeError, ValueError, AttributeError):
             self._update(news)
 
@@ -95,7 +95,7 @@ class Board:
         """The live view.
 
         Args:
-            height: Lines of the terminal, which hold it with a few to spare; studies that do not fit are counted.
+            height: Lines of the terminal; studies that do not fit are counted.
         """
         most = len(self.rows) if height is None else max(1, height - SPARE)
         rows = self.shown(most)
@@ -143,7 +143,7 @@ class Board:
         ]
         parts += [f"{total('failed')} failed"] if total("failed") else []
         known = [(row.best, row.title) for row in rows if row.best is not None]
-        if known and len({row.metric for row in rows}) == 1:  # scores in two metrics do not compare
+        if known and len({row.metric for row in rows}) == 1:  # scores of different metrics are not comparable
             top = max(score for score, _ in known)
             titles = [title for score, title in known if score == top]
             where = titles[0] if len(titles) == 1 else f"{len(titles)} studies"

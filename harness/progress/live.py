@@ -1,4 +1,5 @@
-"""How far the benchmark is: a live table on a terminal, a line now and then elsewhere, both for who follows it."""
+"""Progress of a running benchmark: a live table on a terminal, otherwise occasional lines, and messages for
+followers."""
 
 import os
 import threading
@@ -18,14 +19,14 @@ from harness.runs.jobs import Job, Report
 __all__ = ["Progress", "StudyGoal", "duration"]
 
 SEND_S = 2.0
-"""Seconds between two looks at what a follower on another machine should hear."""
+"""Seconds between updates for a follower on another machine."""
 
 ENDED = frozenset({"finished", "stopped", "failed", "interrupted"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyGoal:
-    """What a study has to do.
+    """Work of a study.
 
     Attributes:
         key, metric: As in `harness.runs.record.Record`.
@@ -88,7 +89,7 @@ class _Study:
         )
 
     def left(self) -> float:
-        """Work still to do; a trial that has ended early has nothing left."""
+        """Remaining work; trials that ended early have none."""
         goal, left = self.goal, 0.0
         for stage, planned in (
             ("search", goal.trials - goal.ended),
@@ -105,8 +106,8 @@ class Progress:
 
     Args:
         goals: The studies, in the order of the table.
-        console: Where to print; a live table only if it is a terminal.
-        every: Seconds between two lines where there is no terminal.
+        console: Output; the live table requires a terminal.
+        every: Seconds between lines without a terminal.
         clock: Seconds, monotonic.
         wire: Print lines for a follower on another machine, see `harness.progress.wire`; `None` asks the environment.
     """
@@ -152,7 +153,7 @@ class Progress:
             self._send(over=True)
 
     def stage(self, name: str) -> None:
-        """Say what is going on now (`search`, `final stage`)."""
+        """Set the current stage (`search`, `final stage`)."""
         self._stage = name
         if self._sender:
             self._send(f"{self._time()}  {name}")
@@ -160,7 +161,7 @@ class Progress:
             self._console.print(f"{self._time()}  {name}")
 
     def update(self, job: Job, report: Report, status: str) -> None:
-        """Take one event of the pool; print a line where there is no terminal and the last one is old."""
+        """Process an event of the pool; without a terminal, print a line if the last one is old."""
         with self._lock:
             study = self._studies.get(job.study)
             if study is None:
@@ -188,7 +189,7 @@ class Progress:
         return self.board().table(self._console.size.height)
 
     def board(self) -> Board:
-        """The benchmark at this moment."""
+        """The current state of the benchmark."""
         with self._lock:
             rows = {place: study.row() for place, study in enumerate(self._studies.values())}
             left = sum(study.left() for study in self._studies.values())
@@ -205,7 +206,7 @@ class Progress:
             self._send()
 
     def _send(self, say: str = "", *, over: bool = False) -> None:
-        """Print what has changed, for a follower; what ends ends with a line that says so."""
+        """Print changes for a follower; the end is marked by a line."""
         assert self._sender is not None
         with self._send_lock:
             line = self._sender.line(replace(self.board(), over=over), say)

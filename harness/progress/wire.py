@@ -1,4 +1,4 @@
-"""A job's progress as lines of its output, so that whoever follows it sees the table of a run on their own machine.
+"""Progress of a job as lines of its output, from which a follower shows the live table.
 
 A line is `#progress` and a JSON object: what has changed since the line before, all of it in the first one. So the
 output from its beginning holds the whole state at every moment, and a long run stays small.

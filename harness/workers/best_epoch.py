@@ -1,8 +1,8 @@
-"""Which weights of a final run are tested: those of its best evaluation on dev, or those of the last.
+"""Choice of the weights that a final run tests: those of its best evaluation on dev, or those of the last.
 
-With patience every evaluation is compared by the study's own metric, of equals by the lower loss, of these the
-earlier counts. Of methods with a budget only evaluations from T on count, whose ranks are within it. Without
-patience (`--patience 0`) the last evaluation's weights are tested.
+With patience, evaluations are compared by the study's metric; ties by the lower loss, then the earlier epoch. With a
+rank budget, only evaluations from T on count, whose ranks are within it. Without patience (`--patience 0`), the last
+weights are tested.
 """
 
 import math
@@ -14,12 +14,12 @@ from lingo.metrics import LOWER_IS_BETTER
 
 
 def better(dev: Mapping[str, float], than: Mapping[str, float], metric: str) -> bool:
-    """Whether one evaluation's scores are better than another's; undefined ones are the worst."""
+    """Whether the scores of one evaluation are better than those of another; undefined ones are worst."""
     return _place(dev, metric) > _place(than, metric)
 
 
 def best_of(told: Iterable[tuple[int, Mapping[str, float]]], metric: str) -> int | None:
-    """Number of the best of evaluations, each (number, scores), in their order; `None` of none."""
+    """Number of the best of ordered evaluations (number, scores); `None` if there are none."""
     best: tuple[int, Mapping[str, float]] | None = None
     for number, dev in told:
         if best is None or better(dev, best[1], metric):
@@ -30,7 +30,7 @@ def best_of(told: Iterable[tuple[int, Mapping[str, float]]], metric: str) -> int
 def tested_facts(
     job: Job, *, stopped: int, best: tuple[int, Mapping[str, float]] | None, counts_from: int = 0
 ) -> dict[str, Any]:
-    """Facts of the weights that a final run tests.
+    """Facts about the weights that a final run tests.
 
     Args:
         stopped: Epoch of the last evaluation.

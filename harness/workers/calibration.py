@@ -1,4 +1,4 @@
-"""How many trials a pack should hold on a device, and what a step costs: a few steps at K = 1, 2, 4, 8, 16."""
+"""Calibration of pack size and step time on a device: a few steps at K = 1, 2, 4, 8, 16."""
 
 import sys
 import time
@@ -18,30 +18,30 @@ from lingo.pack import Pack
 from lingo.trial import Frozen, TrialConfig
 
 GAIN = 1.1
-"""A pack twice as large must train so many times as many samples a second."""
+"""Factor in samples per second required of a pack of twice the size."""
 
 WARM_UP, STEPS, SECONDS = 1, 3, 3.0
-"""Steps before the clock starts; least steps on it; seconds on it, if more steps fit in."""
+"""Warm-up steps; minimum measured steps; minimum measured seconds."""
 
 SHARE = {"cuda": 0.85, "cpu": 0.5}
-"""Part of the memory that a pack may take: longer batches than those measured will come."""
+"""Share of the memory that a pack may use, since later batches may be longer than the measured ones."""
 
 EVAL_ROWS = 128
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """What was measured for one backbone, task and configuration on one device.
+    """Measurements for one backbone, task and configuration on one device.
 
     Attributes:
-        pack: Trials a pack should hold.
+        pack: Chosen pack size.
         seconds_per_step: K → wall seconds of one step of a pack of K, which takes each trial one step further.
         samples_per_second: K → training samples a second, over all trials of the pack.
-        memory: K → bytes in use at the peak: of the device, or of this process on a CPU.
-        memory_limit: Bytes that a pack was allowed.
+        memory: K → peak memory in bytes: of the device, or of this process on a CPU.
+        memory_limit: Memory limit of a pack in bytes.
         eval_seconds_per_row: Wall seconds to predict one row of the dev split, for one trial.
-        device: Where it was measured.
-        stopped: Why no larger pack was tried, in words.
+        device: Measured device.
+        stopped: Reason why no larger pack was tried.
     """
 
     pack: int
@@ -70,19 +70,19 @@ def calibrate(
     max_labels: int = 2,
     files: Files | None = None,
 ) -> Calibration:
-    """Train a few steps in packs of 1, 2, 4 … trials until more of them gain less than 10 % or memory ends.
+    """Train a few steps in packs of 1, 2, 4 … trials until a larger pack gains less than 10 % or memory is exhausted.
 
     Args:
-        backbone_source: What workers load: a known name or a folder.
-        data_folder: A prepared task; its sequences are those that the steps take.
-        config: A trial's settings. A `delta_T` too large for this task is made to fit.
+        backbone_source: A known name or a folder.
+        data_folder: A prepared task, whose sequences are used.
+        config: Settings of a trial. A `delta_T` too large for the task is reduced.
         device: `cpu` or `cuda`.
         most: Largest pack to try.
         frozen, max_labels: As in `harness.workers.packs.Room`.
-        files: Where the folders are, for workers elsewhere.
+        files: File access for workers on other hosts.
 
     Raises:
-        ValueError: If backbone, data or configuration cannot be used, or not even one trial fits the memory.
+        ValueError: If backbone, data or configuration cannot be used, or a single trial does not fit into memory.
     """
     files = files or LocalFiles()
     folder = str(files.fetch(data_folder))
@@ -105,10 +105,10 @@ def calibrate_remotely(
     timeout_s: float = 900.0,
     **options: Any,
 ) -> Calibration:
-    """`calibrate` as a Ray task where such a worker would run. Ray must be up.
+    """`calibrate` as a Ray task with the resources of a worker. Ray must be running.
 
     Raises:
-        ValueError: As `calibrate`, and when no node gave the resources within `timeout_s`.
+        ValueError: As `calibrate`, and if no node provides the resources within `timeout_s`.
     """
     import ray
 
@@ -121,7 +121,7 @@ def calibrate_remotely(
         ray.cancel(running, force=True)
         raise ValueError(
             f"the calibration must end within {timeout_s:.0f} s, but no worker with {cpus:g} CPUs and "
-            f"{gpus:g} GPUs did it; name `--pack` yourself."
+            f"{gpus:g} GPUs completed it; set `--pack` explicitly."
         ) from None
     except ray.exceptions.RayTaskError as error:
         raise error.cause if isinstance(error.cause, ValueError) else ValueError(str(error.cause)) from error
@@ -143,8 +143,8 @@ class _Runs:
         self._per_row = 0.0
 
     def all(self, most: int) -> Calibration:
-        """Every size up to the one that no longer pays."""
-        size, stopped = 1, f"{most} trials are the most that were to be tried"
+        """All sizes up to the first without sufficient gain."""
+        size, stopped = 1, f"{most} trials are the maximum to be tried"
         most = 1 if is_full(self._trial) else most
         while size <= most:
             reason = self._too_large(size)
@@ -152,15 +152,15 @@ class _Runs:
                 try:
                     self._one(size)
                 except torch.OutOfMemoryError:
-                    reason = f"{size} trials are more than the memory holds"
+                    reason = f"{size} trials do not fit into memory"
             if reason is None and size > 1 and self._rates[size] < GAIN * self._rates[size // 2]:
-                reason = f"{size} trials train less than 10 % more samples a second than {size // 2}"
+                reason = f"{size} trials train less than 10 % more samples per second than {size // 2}"
             if reason is not None:
                 stopped = reason
                 break
             size *= 2
         if not self._rates:
-            raise ValueError(f"a trial must fit the memory of {self._device}, but {stopped}.")
+            raise ValueError(f"a trial must fit into the memory of {self._device}, but {stopped}.")
         return Calibration(
             pack=max(self._rates, key=lambda count: (self._rates[count] >= self._best(count), count)),
             seconds_per_step=self._seconds,
@@ -173,11 +173,11 @@ class _Runs:
         )
 
     def _best(self, count: int) -> float:
-        """What a pack of `count` must reach to be preferred to the one of half its size."""
+        """Throughput that a pack of `count` must reach to be preferred to half its size."""
         return GAIN * self._rates[count // 2] if count > 1 else 0.0
 
     def _too_large(self, size: int) -> str | None:
-        """Whether the memory of a pack of `size`, foreseen from the smaller ones, is over the limit."""
+        """Whether the memory of a pack of `size`, extrapolated from smaller ones, exceeds the limit."""
         if size < 4:
             return None
         last, before = self._memory[size // 2], self._memory[size // 4]
@@ -205,7 +205,7 @@ class _Runs:
 
 
 def _fitting(trial: TrialConfig, data: TaskData) -> TrialConfig:
-    """The settings with a ΔT that lets this task allocate."""
+    """The settings with a ΔT that permits allocations on this task."""
     total = -(-len(data.train) // trial.batch_size) * trial.epochs
     if trial.problems() or not trial.problems(total_steps=total):
         return trial

@@ -1,8 +1,8 @@
-"""Checkpoints of a job: its slot's exact state beside what it has reported, in generations sealed by digests.
+"""Checkpoints of a job: the exact state of its slot and its reports, in generations protected by digests.
 
-`<checkpoints>/<job>/step-<n>/` is one generation, never changed once it is whole: the slot as `lingo.state`
-saves it, and `job.json` with the progress, sealed, which names the slot's digest and is written last. The two
-newest are kept, and the one with the best weights of a job with patience. A damaged one counts as not there.
+`<checkpoints>/<job>/step-<n>/` is one generation, immutable once complete: the slot saved by `lingo.state`, and
+`job.json` with the progress and the digest of the slot, which is written last. The two newest generations are kept, and
+the one with the best weights of a job with patience. A damaged generation counts as absent.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ PROGRESS = "job.json"
 
 @dataclass(frozen=True)
 class Generation:
-    """A whole checkpoint: where it lies on this host, what `slot.json` says, and the progress beside it."""
+    """A complete checkpoint: its path on this host, the contents of `slot.json`, and the progress."""
 
     name: str
     folder: Path
@@ -56,7 +56,7 @@ class Checkpoints:
     ) -> str | None:
         """Add a generation and remove all but the newest two and those to `keep`.
 
-        Returns its name, or `None` where the disk refused: a warning, and what was there stays.
+        Returns its name, or `None` with a warning if it cannot be written; earlier generations stay.
         """
         name = generation_name(slot.step)
         target = f"{self.folder}/{name}"
@@ -78,11 +78,11 @@ class Checkpoints:
         return name
 
     def names(self) -> list[str]:
-        """Names of the generations, whole or not, oldest first."""
+        """Names of all generations, complete or not, oldest first."""
         return [name for name in self._files.names(self.folder) if name.startswith("step-")]
 
     def newest(self) -> Iterator[Generation]:
-        """Whole generations, newest first; a warning for each that is not."""
+        """Complete generations, newest first; with a warning for each incomplete one."""
         for name in reversed(self.names()):
             try:
                 yield self.read(name)
@@ -90,22 +90,23 @@ class Checkpoints:
                 log.warning("%s; the checkpoint before it is used", str(problem).rstrip("."))
 
     def read(self, name: str) -> Generation:
-        """One generation, checked by its digests. Raises `StateError` when it is not whole."""
+        """One generation, verified by its digests. Raises `StateError` if it is incomplete."""
         try:
             folder = self._files.fetch(f"{self.folder}/{name}")
             content = read_json(folder / PROGRESS)
             seal = content.pop("seal")
         except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-            raise StateError(f"{self.folder}/{name} holds no readable checkpoint: {error}.") from error
+            raise StateError(f"{self.folder}/{name} contains no readable checkpoint: {error}.") from error
         if seal != _seal(content) or content.get("format") != FORMAT:
-            raise StateError(f"{folder / PROGRESS} is damaged: its content is not what was saved.")
+            raise StateError(f"{folder / PROGRESS} is damaged: its content differs from what was saved.")
         meta, _ = read_state(folder)
         if meta["sha256"] != content["slot"]:
             raise StateError(f"{folder} is damaged: its slot is not the one that was saved.")
         return Generation(name, folder, content["step"], meta, content["progress"])
 
     def _drop_half(self, target: str) -> None:
-        """A disk that is full must not stay so for our sake; a whole earlier one of that name is no loss."""
+        """Remove an incomplete generation to free space on a full disk; losing a complete one of the same name is
+        harmless."""
         try:
             self._files.remove(target)
         except OSError as problem:
@@ -113,7 +114,7 @@ class Checkpoints:
 
 
 def generation_name(step: int) -> str:
-    """Names of generations sort as their steps do."""
+    """Name of a generation; names sort by step."""
     return f"step-{step:08d}"
 
 

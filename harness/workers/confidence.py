@@ -1,7 +1,7 @@
-"""Bootstrap confidence intervals of test metrics over rows: every resample a row of weights, all at once.
+"""Bootstrap confidence intervals of test metrics over rows, vectorised: each resample is a row of weights.
 
-Percentile intervals (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13). The same
-resamples serve every metric. A large test split is resampled in random blocks of rows with its scores in
+Percentile intervals (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13). All metrics use the
+same resamples. A large test split is resampled in random blocks of rows with its scores in
 bins, which keeps the spread of the metrics and costs seconds instead of hours.
 """
 
@@ -20,11 +20,11 @@ Array = NDArray[np.float64]
 Weights = NDArray[np.float64]
 
 EXACT = 1_000_000
-"""Rows x outputs up to which every row is drawn by itself."""
+"""Rows × outputs up to which rows are drawn individually."""
 
 BLOCKS, BINS = 1_000, 256
 CHUNK = 4_000_000
-"""Weights in memory at once."""
+"""Maximum number of weights in memory."""
 
 
 def intervals(
@@ -39,19 +39,19 @@ def intervals(
 ) -> dict[str, list[float]]:
     """[low, high] of the metrics of `lingo.metrics.score` that depend on rows, over resampled rows.
 
-    Percentiles of few rows may leave out the score itself, whose resamples lie to one side: they are widened to it.
+    With few rows, the percentiles may exclude the score itself; the interval is extended to include it.
 
     Args:
         kind, logits, labels: As `lingo.metrics.score` takes them.
-        rng: Where the resamples are drawn from.
-        resamples, level: How many, and the share of them that the interval holds.
-        scores: The scores themselves; measured where they are not given.
+        rng: Random generator of the resamples.
+        resamples, level: Number of resamples, and coverage of the interval.
+        scores: The scores; computed if not given.
 
     Returns:
-        Metric → [low, high], with low < high. A metric is left out where its score or more than half of the
-        resamples are undefined, and where all resamples have the same score: constant predictions have MCC 0 and
-        AUROC 0.5 whatever is drawn, faultless ones 1, and that says nothing of other rows. Empty without rows or
-        with logits that are not finite.
+        Metric → [low, high], with low < high. A metric is omitted if its score or more than half of the
+        resamples are undefined, or if all resamples have the same score: constant predictions have MCC 0 and AUROC
+        0.5 in every resample, perfect ones 1, which is uninformative about other rows. Empty without rows or with
+        non-finite logits.
     """
     point = score(kind, logits, labels) if scores is None else scores
     edges = [50 * (1 - level), 50 * (1 + level)]
@@ -85,7 +85,7 @@ def resampled(
 
 
 class _Resamples:
-    """Chunks of weights [b, units]: how often each unit (a row, or a block of rows) was drawn."""
+    """Chunks of weights [b, units]: number of draws of each unit (a row, or a block of rows)."""
 
     def __init__(self, outputs: Array, count: int, rng: np.random.Generator) -> None:
         self.rows = len(outputs)
@@ -109,7 +109,7 @@ class _Resamples:
 
 
 class _Areas:
-    """AUROC and average precision of one score under resampling; equal scores count half, as in scikit-learn."""
+    """AUROC and average precision of one score under resampling; ties count half, as in scikit-learn."""
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class _Areas:
             self._of_all = resamples.counts(bins, BINS, None if known is None else known.astype(np.float64))
 
     def __call__(self, weights: Weights) -> tuple[Array, Array]:
-        """(AUROC, average precision) of each resample, [b]; NaN where it lacks positives or negatives."""
+        """(AUROC, average precision) of each resample, [b]; NaN without positives or negatives."""
         if self._exact:
             drawn = weights[:, self._order] if self._known is None else weights[:, self._order] * self._known
             right = np.add.reduceat(drawn * self._positive, self._starts, axis=1)
@@ -204,9 +204,9 @@ def _multilabel(logits: Array, labels: NDArray[np.generic], draws: _Resamples) -
 
 
 def _mean(values: Array, *, median: bool = False) -> Array:
-    """Mean or median of each row over what is defined in it, [b]."""
+    """Mean or median of each row over its defined values, [b]."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a row of NaN alone is NaN
+        warnings.simplefilter("ignore", RuntimeWarning)  # a row with only NaN is NaN
         found: Array = np.nanmedian(values, axis=1) if median else np.nanmean(values, axis=1)
     return found
 
@@ -237,7 +237,8 @@ def _correlation(weights: Weights, x: Array, y: Array) -> Array:
 
 
 def _centred(weights: Weights, values: Array) -> tuple[Array, Array]:
-    """Values less their weighted mean, [b, n], and their weighted squares, [b]; NaN where these are rounding alone."""
+    """Values minus their weighted mean, [b, n], and their weighted squares, [b]; NaN if these are only rounding
+    errors."""
     values = values - values.mean(axis=-1, keepdims=True)
     largest = np.abs(values).max(axis=-1)
     total = weights.sum(1)

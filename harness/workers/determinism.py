@@ -1,4 +1,4 @@
-"""What makes a training repeat to the bit on one machine: one thread, deterministic kernels, no neighbours."""
+"""Bit-reproducible training on one machine: one thread, deterministic kernels, no other trials in the pack."""
 
 import os
 import re
@@ -15,17 +15,17 @@ NOT_EXACT = "does not have a deterministic implementation"
 
 
 def prepare() -> None:
-    """To be called before CUDA is used: cuBLAS repeats itself only with a workspace of a fixed size, which it reads
+    """Call before CUDA is used: cuBLAS is reproducible only with a workspace of fixed size, which it reads
     once (its manual, "Results reproducibility")."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 class Exact:
-    """Switches this process to arithmetic that repeats, and back.
+    """Switches this process to reproducible arithmetic and back.
 
-    Sums of several threads are added up in an order that follows from their number, which depends on how many
-    worker groups a machine gets: so there is one thread, of PyTorch as of the libraries below NumPy and SciPy.
-    An operation of PyTorch without a deterministic kernel runs all the same and is named in the reports.
+    The order of multi-threaded sums depends on the number of threads, and thus on the number of worker groups of a
+    machine. Therefore PyTorch and the libraries used by NumPy and SciPy get one thread. PyTorch operations without a
+    deterministic kernel still run and are listed in the reports.
 
     Attributes:
         on: Whether it is switched on.
@@ -39,7 +39,7 @@ class Exact:
         self._found: set[str] = set()
 
     def set(self, on: bool) -> None:
-        """Switch it on or off. Asked for what it is, it changes nothing."""
+        """Switch it on or off. Idempotent."""
         if on == self.on:
             return
         self.on = on
@@ -55,7 +55,7 @@ class Exact:
             torch.set_num_threads(self._threads)
         torch.use_deterministic_algorithms(on, warn_only=True)
         torch.backends.cudnn.benchmark = False
-        torch.backends.cuda.enable_mem_efficient_sdp(not on)  # its backward pass has no deterministic form
+        torch.backends.cuda.enable_mem_efficient_sdp(not on)  # its backward pass has no deterministic version
 
     def _note(self, message: Warning | str, *where: Any, **more: Any) -> None:
         found = re.match(rf"\s*(\S+) {NOT_EXACT}", str(message))
@@ -65,7 +65,7 @@ class Exact:
             self._show(message, *where, **more)
 
     def noted(self, report: Report) -> Report:
-        """A report with the facts `alone` and `threads`, and `inexact_operations` where there were any."""
+        """A report with the facts `alone` and `threads`, and `inexact_operations` if there were any."""
         if not self.on or not report.facts:
             return report
         facts: dict[str, Any] = {"alone": True, "threads": torch.get_num_threads()}

@@ -1,4 +1,4 @@
-"""The engine of a worker: each job goes to what trains its method, one kind of job at a time."""
+"""The engine of a worker: delegates each job to the engine of its method, one kind at a time."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -13,7 +13,7 @@ from lingo.quantized import usual_type
 from lingo.trial import Frozen
 
 HEAVY = frozenset({"pack", "peft"})
-"""Kinds that hold a backbone: two at once would need its memory twice."""
+"""Kinds that load a backbone: two at once would need its memory twice."""
 
 
 def make_engine(
@@ -29,15 +29,15 @@ def make_engine(
     """The engine of one worker of a group of `world`.
 
     Args:
-        pack: Most trials at once, of the methods that go into a pack.
-        files: How the worker gets at the driver's files; its own file system by default.
-        frozen: Type of the frozen weights; `None` chooses by the device.
-        gpus: GPUs that this worker was given.
+        pack: Maximum number of trials at once, for methods that train in packs.
+        files: Access to the driver's files; by default the local file system.
+        frozen: Type of the frozen weights; `None` for that of the device.
+        gpus: Number of GPUs of this worker.
         room: `max_rank` and `max_labels` of a pack, see `harness.workers.packs.Room`.
 
     Raises:
-        ValueError: If torch cannot use the GPU that was given: the processor of a machine that is paid for its GPU
-            would train for days, and nobody would be told.
+        ValueError: If torch cannot use the assigned GPU; otherwise training would silently run on the CPU of an
+            expensive GPU machine.
     """
     refuse_unusable(gpus)
     prepare()
@@ -64,20 +64,20 @@ def make_engine(
 
 
 def refuse_unusable(gpus: float) -> None:
-    """Raises `ValueError` when torch cannot use the GPUs that this process was given."""
+    """Raise `ValueError` if torch cannot use the GPUs assigned to this process."""
     if gpus and not torch.cuda.is_available():
         raise ValueError(
             f"This machine's GPU must be usable by torch {torch.__version__} (CUDA {torch.version.cuda}), but is not: "
-            "the driver is missing or too old (see `nvidia-smi` there); take a newer image in the cluster file."
+            "the driver is missing or too old (see `nvidia-smi` there); use a newer image in the cluster file."
         )
 
 
 class Dispatch:
-    """Hands each job to the engine of its method's kind. An engine is made when its first job comes, and let go
-    of when another that holds a backbone takes its place.
+    """Delegates each job to the engine of its method's kind. An engine is created for its first job, and released
+    when another one that loads a backbone replaces it.
 
     Args:
-        makers: What makes the engine of each kind in `lingo.methods.base.Engine`.
+        makers: Factory of the engine of each kind in `lingo.methods.base.Engine`.
     """
 
     def __init__(self, makers: Mapping[str, Callable[[], Engine]]) -> None:
@@ -85,10 +85,10 @@ class Dispatch:
         self._engines: dict[str, Engine] = {}
         self._exact = Exact()
         self._jobs: dict[str, str] = {}
-        """Kind of each job that is held."""
+        """Kind of each held job."""
 
     def free_slots(self, job: Job) -> int:
-        """How many jobs like this one fit now; none beside jobs of another kind."""
+        """Number of jobs of this kind that fit now; none next to jobs of another kind."""
         kind = _kind(job)
         if any(other != kind for other in self._jobs.values()):
             return 0
@@ -97,20 +97,20 @@ class Dispatch:
         return self._engine(kind).free_slots(job)
 
     def admit(self, job: Job) -> None:
-        """Take a job. Raises `ValueError` with one clear line when it cannot be trained."""
+        """Admit a job. Raises `ValueError` with a one-line message if it cannot be trained."""
         kind = _kind(job)
         self._exact.set(job.alone)
         self._engine(kind).admit(job)
         self._jobs[job.id] = kind
 
     def release(self, job_id: str) -> None:
-        """Forget a job; unknown ids are ignored."""
+        """Drop a job; unknown ids are ignored."""
         kind = self._jobs.pop(job_id, None)
         for name in [kind] if kind else list(self._engines):
             self._engines[name].release(job_id)
 
     def advance(self) -> Sequence[Report]:
-        """Train what is held a little further."""
+        """Train the held jobs for a few steps."""
         kinds = set(self._jobs.values())
         reports = [report for kind in kinds for report in self._engines[kind].advance()]
         reports = [self._exact.noted(report) for report in reports]
@@ -120,7 +120,7 @@ class Dispatch:
         return reports
 
     def save(self) -> None:
-        """Checkpoints of all jobs that keep any."""
+        """Write checkpoints of all jobs that keep any."""
         for kind in set(self._jobs.values()):
             self._engines[kind].save()
 
@@ -141,6 +141,6 @@ class Dispatch:
 
 
 def _kind(job: Job) -> str:
-    """The kind of engine that a job's method asks for; an unknown method is refused by the pack's."""
+    """The kind of engine of a job's method; unknown methods are rejected by that of packs."""
     method = METHODS.get(str(job.config.get("method")))
     return method.engine if method else "pack"

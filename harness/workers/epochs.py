@@ -21,17 +21,17 @@ from lingo.pack import Pack
 log = logging.getLogger(__name__)
 
 LEAST_TOKENS = 256
-"""Of a batch in evaluation: when it does not fit the memory, nothing does."""
+"""Minimum tokens of a batch in evaluation; if it does not fit into memory, nothing does."""
 
 T = TypeVar("T")
 
 
 class Epochs:
-    """Makes the reports of a worker's jobs.
+    """Creates the reports of a worker's jobs.
 
     Args:
-        prefixes: Whoever waits for a trial is told of its evaluations as of his own.
-        files: Where adapters, predictions and checkpoints go.
+        prefixes: Trials that wait for another one receive its evaluations as their own.
+        files: Target of adapters, predictions and checkpoints.
         share, peers, device: Of the worker; one of a group writes.
     """
 
@@ -42,7 +42,7 @@ class Epochs:
         self._gpus = share.of if device == "cuda" else 0
 
     def evaluate(self, pack: Pack, training: Training) -> list[Report]:
-        """Reports of a job at an epoch's end, and of those that wait for it. Ended ones are to leave the pack."""
+        """Reports of a job at the end of an epoch, and of jobs that wait for it. Ended ones must leave the pack."""
         slot, begun = training.slot, time.monotonic()
         assert slot is not None
         number = len(training.reports) + 1
@@ -108,7 +108,7 @@ class Epochs:
         loss: float = float("nan"),
         dev: dict[str, float] | None = None,
     ) -> list[Report]:
-        """The last report of a job that cannot go on."""
+        """The last report of a job that cannot continue."""
         return [
             Report(
                 job=training.job.id,
@@ -125,7 +125,7 @@ class Epochs:
         ]
 
     def save(self, pack: Pack, training: Training) -> None:
-        """Add a generation to a job's checkpoints, where it keeps any."""
+        """Add a generation to a job's checkpoints, if it keeps any."""
         slot = training.slot
         if slot is None or not slot.step or training.checkpoints is None or not self._writes:
             return
@@ -133,7 +133,7 @@ class Epochs:
         training.checkpoints.save(pack, slot, training.progress(), keep=keep)
 
     def _told(self, training: Training, report: Report) -> list[Report]:
-        """The same evaluation for those who wait for this trial's prefix: it is theirs as well."""
+        """The same evaluation for jobs that wait for this trial's prefix."""
         told = []
         for follower in self._prefixes.followers(training):
             follower.reports.append(follower.like(report))
@@ -142,7 +142,7 @@ class Epochs:
         return told
 
     def _in_memory(self, pack: Pack, evaluate: Callable[[], T]) -> T:
-        """Evaluate, in smaller batches where memory is short. Raises `OutOfMemoryError` when none are small enough."""
+        """Evaluate, in smaller batches if memory is short. Raises `OutOfMemoryError` if none is small enough."""
         while True:
             try:
                 return evaluate()

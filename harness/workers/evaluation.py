@@ -1,4 +1,4 @@
-"""What is told of predictions: metrics of a split, and of the test split intervals, curves and the rows."""
+"""Evaluation of predictions: metrics of a split; for the test split also intervals, curves and predictions per row."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,23 +20,23 @@ from lingo.slot import Slot
 from lingo.strands import average_strands, label_scores
 
 POINTS = 200
-"""Most points of a curve."""
+"""Maximum number of points of a curve."""
 
 MOST_CURVES = 12
-"""Labels up to which each has its own curve; more are averaged into one."""
+"""Maximum number of labels with separate curves; more are averaged into one."""
 
 Array = NDArray[np.float64]
 Curve = dict[str, list[float]]
 
 
 def dev_scores(pack: Pack, slot: Slot, folder: Path) -> dict[str, float]:
-    """Metrics of a slot on the dev split of its prepared folder, averaged over both strands where it has them."""
+    """Metrics of a slot on the dev split of its prepared folder, averaged over both strands if used."""
     logits = _predict(pack, slot, slot.data.dev, open_reverse_dev(folder))
     return score(slot.data.kind, logits, slot.data.dev.labels)
 
 
 def final_predictions(pack: Pack, slot: Slot, folder: Path) -> tuple[Array, NDArray[np.generic]]:
-    """Opens the test split: (logits, labels) of its rows. For the final stage alone.
+    """Read the test split: (logits, labels) of its rows. For the final stage only.
 
     Raises:
         InputError: If the folder has no test split.
@@ -70,9 +70,9 @@ def final_facts(
         seed: Of the bootstrap.
 
     Returns:
-        `collapsed`: one class, or value, predicted for all rows. `constant`: what train's largest class or mean
-        scores for every row (`lingo.metrics.constant_scores`). `interval`: metric → [low, high], 95 %, 1,000
-        resamples of rows; without the metrics that have none (`harness.workers.confidence.intervals`). `confusion`:
+        `collapsed`: the same class or value predicted for all rows. `constant`: scores of predicting train's largest
+        class or mean for every row (`lingo.metrics.constant_scores`). `interval`: metric → [low, high], 95 %, 1,000
+        resamples of rows; omitting metrics without one (`harness.workers.confidence.intervals`). `confusion`:
         counts [truth][predicted] of a classification. `roc`, `pr`: label → {"x", "y"} of at most 200 points; one mean
         curve for tasks of many labels. `test_labels`: names, auroc and auprc of each label of a multi-label task.
         `test_targets`: names, pearson, spearman and mse of each of several targets of a regression.
@@ -122,7 +122,7 @@ def _curves(scores: dict[str, tuple[NDArray[np.bool_], Array]]) -> dict[str, dic
 
 
 def _thin(x: Array, y: Array) -> Curve:
-    """At most `POINTS` of a curve, both ends among them."""
+    """At most `POINTS` points of a curve, including both ends."""
     at = np.unique(np.linspace(0, len(x) - 1, min(len(x), POINTS)).round().astype(int))
     return {"x": x[at].round(6).tolist(), "y": y[at].round(6).tolist()}
 
@@ -135,7 +135,7 @@ def _mean_curve(curves: Sequence[Curve]) -> Curve:
 
 
 def write_predictions(path: Path, kind: str, logits: Array, labels: NDArray[np.generic]) -> None:
-    """A parquet file with a line for each row of the test split, in its order.
+    """A Parquet file with a row for each row of the test split, in the same order.
 
     Columns: `row`; of a classification `label` and `score_<class>` (probabilities), of a multi-label task
     `label_<i>` (null where unknown) and `score_<i>` (probabilities), of a regression `label` and `score`, of several

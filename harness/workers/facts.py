@@ -1,4 +1,4 @@
-"""Measured facts of a job, as its reports carry them: parameters, ranks, samples, FLOPs, device time."""
+"""Measurements of a job for its reports: parameters, ranks, samples, FLOPs, device time."""
 
 from typing import Any
 
@@ -17,8 +17,8 @@ from lingo.streams import stream
 
 
 def cost_facts(pack: Pack, slot: Slot) -> dict[str, Any]:
-    """FLOPs of one training step of a trial, and of the same step on OPT-125M; nothing where the backbone's
-    architecture is not known. The length is the mean of the first epoch's batches, as padded alone."""
+    """FLOPs of one training step of a trial, and of the same step on OPT-125M; empty if the backbone's
+    architecture is unknown. The length is the mean over the first epoch's batches, padded as for a single trial."""
     try:
         shape = shape_of(pack.backbone.model.config)
     except (AttributeError, ValueError):
@@ -45,7 +45,7 @@ def _flops(shape: Shape, slot: Slot, full: bool) -> float:
 
 
 def _mean_width(slot: Slot) -> float:
-    """Tokens of the longest sequence of a batch, the mean over the first epoch."""
+    """Tokens of the longest sequence of a batch, averaged over the first epoch."""
     lengths = slot.data.train.lengths
     order = torch.randperm(len(lengths), generator=stream(slot.config.seed, "order", 0)).numpy()
     starts = np.arange(0, len(order), slot.config.batch_size)
@@ -53,10 +53,10 @@ def _mean_width(slot: Slot) -> float:
 
 
 def job_facts(pack: Pack, training: Training, *, device: str, gpus: int) -> dict[str, Any]:
-    """Everything measured so far, see `harness.runs.jobs.Report.facts`.
+    """All measurements so far, see `harness.runs.jobs.Report.facts`.
 
     Args:
-        device: Where the group trains.
+        device: Device of the group.
         gpus: GPUs of the whole group.
     """
     slot, backbone = training.slot, pack.backbone

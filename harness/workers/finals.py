@@ -1,4 +1,4 @@
-"""The end of a final job: the best weights back, the test split once, the adapter and the predictions kept."""
+"""End of a final run: restore the best weights, evaluate the test split once, save adapter and predictions."""
 
 import logging
 from typing import Any
@@ -19,7 +19,8 @@ log = logging.getLogger(__name__)
 
 
 def restore_best(pack: Pack, training: Training) -> dict[str, Any]:
-    """Give a final job with patience its best evaluation's weights back; facts of what is tested."""
+    """Restore the weights of the best evaluation of a final run with patience; returns facts about the tested
+    weights."""
     slot, job, best = training.slot, training.job, training.best
     if job.stage != "final":
         return {}
@@ -37,7 +38,7 @@ def restore_best(pack: Pack, training: Training) -> dict[str, Any]:
 def take_test(
     pack: Pack, training: Training, files: Files, *, keep: bool
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """Test metrics and their facts; on one worker of a group (`keep`) the predictions are written as well."""
+    """Test metrics and their facts; one worker of a group (`keep`) also writes the predictions."""
     slot, job = training.slot, training.job
     assert slot is not None
     logits, labels = final_predictions(pack, slot, training.folder)
@@ -60,7 +61,7 @@ def take_test(
 
 
 def keep_adapter(pack: Pack, training: Training, files: Files, facts: dict[str, Any]) -> dict[str, Any]:
-    """Write the trained adapter in peft's layout. A disk that refuses costs the file, not the result."""
+    """Write the trained adapter in peft's layout. A disk error loses the file, not the result."""
     slot, job = training.slot, training.job
     assert slot is not None and job.adapter is not None
     try:

@@ -1,4 +1,4 @@
-"""Whether a worker's device computes in bfloat16 itself."""
+"""Whether a worker's device supports bfloat16 natively."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ from lingo.quantized import native_bf16
 
 
 def look(gpus: float = 0) -> tuple[str, bool]:
-    """Name of the device of a worker in this process, and whether it computes in bfloat16 itself.
+    """Name of the device of a worker in this process, and whether it supports bfloat16 natively.
 
     Raises:
-        ValueError: If a GPU was given that cannot be used.
+        ValueError: If the assigned GPU cannot be used.
     """
     import torch
 
@@ -21,7 +21,7 @@ def look(gpus: float = 0) -> tuple[str, bool]:
 
 
 def asked(cpus: float, gpus: float) -> tuple[str, bool]:
-    """`look` where a worker would run."""
+    """`look` on a node where a worker would run."""
     import ray
 
     task: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=3)(look)
@@ -31,7 +31,7 @@ def asked(cpus: float, gpus: float) -> tuple[str, bool]:
     except ray.exceptions.GetTimeoutError:
         ray.cancel(running, force=True)
         raise RunStopped(
-            f"no worker with {cpus:g} CPUs and {gpus:g} GPUs came within {float(NODE_START_S):.0f} s."
+            f"no worker with {cpus:g} CPUs and {gpus:g} GPUs was available within {float(NODE_START_S):.0f} s."
         ) from None
     except ray.exceptions.RayError as error:
         cause = getattr(error, "cause", None) or error

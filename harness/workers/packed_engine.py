@@ -30,13 +30,13 @@ from lingo.trial import Frozen, TrialConfig
 log = logging.getLogger(__name__)
 
 SLICE_S = 0.2
-"""Longest time between two looks at the pool's orders, for a worker that trains alone."""
+"""Maximum seconds between checks for commands of the pool, for a worker that trains alone."""
 
 SLICE_STEPS = 4
-"""Steps between two looks for workers that train together: each must do the same number."""
+"""Steps between checks for data-parallel workers, which must all do the same number."""
 
 LOSS_STEPS = 32
-"""Steps between two looks at the losses, each of which waits for the device."""
+"""Steps between checks of the losses, which synchronise with the device."""
 
 
 def make_engine(
@@ -58,14 +58,14 @@ def make_engine(
 class LingoEngine:
     """Trains jobs of one backbone at a time, as many at once as the pack has slots.
 
-    The pack is built for the first job that comes, and anew when it is empty and the next does not fit: another
-    backbone, full fine-tuning instead of adapters, a larger rank or head than it has room for.
+    The pack is built for the first job, and rebuilt when it is empty and the next job does not fit: another backbone,
+    full fine-tuning instead of adapters, a larger rank or head than its capacity.
 
     Args:
-        rank, world: This worker's place in its group; every worker of a group gets the same calls.
-        device: Where the backbone and the adapters are.
-        room: What a pack holds; by default `capacity` trials of the usual sizes.
-        files: How to get at the driver's files.
+        rank, world: Rank of this worker and size of its group; all workers of a group receive the same calls.
+        device: Device of backbone and adapters.
+        room: Capacity of a pack; by default `capacity` trials of the usual sizes.
+        files: Access to the driver's files.
     """
 
     def __init__(
@@ -93,12 +93,12 @@ class LingoEngine:
         self._epochs = Epochs(self._prefixes, self._files, self._share, self._peers, device)
         self._news: list[Report] = []
         self._unseen = 0
-        """Steps since the last look at the losses."""
+        """Steps since the last check of the losses."""
 
     # --- the pool's calls ---------------------------------------------------------------------------------
 
     def free_slots(self, job: Job) -> int:
-        """How many jobs like this one fit now: beside others only on the same backbone and in the same pack."""
+        """Number of jobs of this kind that fit now; next to others only on the same backbone and in the same pack."""
         config = TrialConfig.from_dict(job.config)
         if not self._jobs:
             return 1 if is_full(config) or job.alone else self._most
@@ -110,18 +110,18 @@ class LingoEngine:
             return min(self._pack.capacity, self._most) - len(self._jobs)
 
     def admit(self, job: Job) -> None:
-        """Take a job, from its newest whole checkpoint where it has one.
+        """Admit a job, from its newest complete checkpoint if it has one.
 
         Raises:
-            ValueError: When its configuration, data or backbone cannot be used.
-            WorkerFailed: When another worker of the group cannot take it.
+            ValueError: If its configuration, data or backbone cannot be used.
+            WorkerFailed: If another worker of the group cannot admit it.
         """
         try:
             with self._peers.together():
                 self._admit(job)
         except Exception:
             self.release(job.id)
-            if self._share.of > 1 and not self._jobs:  # some may have built what others have not
+            if self._share.of > 1 and not self._jobs:  # some workers may have built what others have not
                 self._close_pack()
                 self._backbone = None
             raise
@@ -135,7 +135,7 @@ class LingoEngine:
         if self._pack is None or not self._suits(self._pack, job, config):
             self._build(job, config, data)
         assert self._pack is not None and self._backbone is not None
-        if job.alone:  # what a lack of memory once asked of another job is no matter of this one
+        if job.alone:  # limits due to out-of-memory errors of other jobs do not apply to this one
             self._pack.micro_batches, self._pack.eval_tokens = 1, EVAL_TOKENS
         paths = () if self._pack.full else target_paths(self._backbone[1], config.targets)
         training = Training(
@@ -151,12 +151,12 @@ class LingoEngine:
         self._news += training.reports
 
     def release(self, job_id: str) -> None:
-        """Forget a job and free its slot; unknown ids are ignored."""
+        """Drop a job and free its slot; unknown ids are ignored."""
         self._news = [report for report in self._news if report.job != job_id]
         self._drop(job_id)
 
     def advance(self) -> Sequence[Report]:
-        """Some steps of every job, and a report of each that came to the end of an epoch."""
+        """Train some steps of every job; returns a report for each that reached the end of an epoch."""
         if not self._news and self._pack is not None and self._pack.slots:
             with self._peers.together():
                 self._train(self._pack)
@@ -164,13 +164,13 @@ class LingoEngine:
         return news
 
     def save(self) -> None:
-        """A generation of every job that has a slot, in the middle of its epoch."""
+        """Write a generation of every job with a slot, within its epoch."""
         if self._pack is not None:
             for training in self._slotted():
                 self._epochs.save(self._pack, training)
 
     def close(self) -> None:
-        """Let go of the pack and the backbone."""
+        """Release the pack and the backbone."""
         self._close_pack()
         self._backbone = None
         self._jobs.clear()
@@ -180,11 +180,11 @@ class LingoEngine:
     # --- training -----------------------------------------------------------------------------------------
 
     def _train(self, pack: Pack) -> None:
-        """Steps until there is news or it is time to look at the orders."""
+        """Train until there is a report or it is time to check for commands."""
         end, steps = time.monotonic() + SLICE_S, 0
         for training in self._slotted():
             if training.slot and training.slot.done:
-                self._report(pack, training)  # a checkpoint of its last step
+                self._report(pack, training)  # restored from a checkpoint of its last step
         while not self._news and pack.slots:
             if not self._step(pack):
                 return
@@ -202,11 +202,11 @@ class LingoEngine:
                 return
 
     def _slotted(self) -> list[Training]:
-        """The jobs that have a slot, in the order of their admission."""
+        """The jobs with a slot, in order of admission."""
         return [training for training in self._jobs.values() if training.slot is not None]
 
     def _step(self, pack: Pack) -> bool:
-        """One step of all slots. False where memory was too small for it: then less is tried the next time."""
+        """One step of all slots. False if memory was insufficient, in which case less is tried the next time."""
         begun, running = time.monotonic(), self._slotted()
         due = [one for one in running if one.slot and one.trajectory.due(one.slot)]
         try:
@@ -228,14 +228,14 @@ class LingoEngine:
         return False
 
     def _report(self, pack: Pack, training: Training) -> None:
-        """Evaluate at an epoch's end; what has ended, and what goes the same way, leaves its slot."""
+        """Evaluate at the end of an epoch; ended jobs, and jobs that share their state, leave their slots."""
         self._news += (reports := self._epochs.evaluate(pack, training))
         for report in reports:
             if report.status != "running":
                 self._drop(report.job)
 
     def _look_at_losses(self, pack: Pack) -> None:
-        """Fail the trials whose training loss is no longer finite, and those that go the same way."""
+        """Fail the trials whose training loss is not finite, and those that share their state."""
         self._unseen, lost = 0, pack.first_lost()
         for training in self._slotted():
             if training.slot in lost:
@@ -247,13 +247,13 @@ class LingoEngine:
             self._drop(report.job)
 
     def _need_less(self, pack: Pack, problem: str) -> None:
-        """Out of memory: the newer half of the trials goes back to the queue; a lone one gets smaller batches."""
+        """Out of memory: return the newer half of the trials to the queue; a single one gets smaller micro-batches."""
         if self._device == "cuda":
             torch.cuda.empty_cache()
         slotted = self._slotted()
         if len(slotted) > 1:
             self._most = len(slotted) // 2
-            log.warning("out of memory with %d trials at once; going on with %d", len(slotted), self._most)
+            log.warning("out of memory with %d trials at once; continuing with %d", len(slotted), self._most)
             for training in list(self._jobs.values())[self._most :]:
                 self._hand_back(pack, training)
             return
@@ -261,13 +261,15 @@ class LingoEngine:
         size = training.probe.config.batch_size
         if pack.micro_batches < size:
             pack.micro_batches = min(size, 2 * pack.micro_batches)
-            log.warning("out of memory with one trial; its batches go in %d parts", pack.micro_batches)
+            log.warning(
+                "out of memory with one trial; its batches are split into %d parts", pack.micro_batches
+            )
             return
         error = f"out of memory with one trial and batches of one sequence ({problem})."
         self._fail(self._epochs.fail(training, error))
 
     def _hand_back(self, pack: Pack, training: Training) -> None:
-        """Let another worker, or a later time, go on with a job."""
+        """Return a job to the queue."""
         self._epochs.save(pack, training)
         self._drop(training.job.id)
         self._news.append(Report(job=training.job.id, number=0, status="returned"))
@@ -283,7 +285,7 @@ class LingoEngine:
     # --- the pack -----------------------------------------------------------------------------------------
 
     def _needs(self, job: Job, *, full: bool) -> tuple[str, int, Frozen]:
-        """The backbone of a job, how many embedding rows its tokens add, and its number type."""
+        """The backbone of a job, the number of embedding rows that its tokens add, and its number type."""
         if job.data not in self._new_tokens:
             self._new_tokens[job.data] = int(read_recipe(self._files.fetch(job.data)).get("new_tokens", 0))
         return job.backbone, self._new_tokens[job.data], "fp32" if full else self._room.frozen
@@ -301,8 +303,8 @@ class LingoEngine:
         )
 
     def _room_of(self, job: Job, config: TrialConfig, data: TaskData) -> Room:
-        """What the pack of a job holds; of one that is trained alone just that job, since the sizes of tensors enter
-        into how their sums are rounded."""
+        """Capacity of the pack of a job; for a job that trains alone just that job, because tensor sizes affect the
+        rounding of sums."""
         if not job.alone:
             return self._room
         rank = max(1, config.kind.rank(config))
@@ -310,7 +312,7 @@ class LingoEngine:
 
     def _build(self, job: Job, config: TrialConfig, data: TaskData) -> None:
         if self._jobs:
-            raise ValueError(f"{job.id} does not fit beside the jobs that this worker trains.")
+            raise ValueError(f"{job.id} does not fit next to the jobs of this worker.")
         self._close_pack()
         full, self._alone = is_full(config), job.alone
         room = self._room_of(job, config, data)
@@ -338,7 +340,9 @@ class LingoEngine:
             if self._peers.short(problem):
                 self._close_pack()
                 if full or job.alone or self._most == 1:
-                    raise problem or ShortOfMemory("another worker has no room for a pack of one trial.")
+                    raise problem or ShortOfMemory(
+                        "another worker has not enough memory for a pack of one trial."
+                    )
                 self._most //= 2
                 log.warning("out of memory for a pack; packs of %d trials", self._most)
 

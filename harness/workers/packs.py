@@ -1,4 +1,4 @@
-"""The packs of a worker: which backbone, how many slots, and room for the largest trial that may come."""
+"""The packs of a worker: backbone, number of slots, and capacity for the largest possible trial."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +17,13 @@ from lingo.trial import Frozen, TrialConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Room:
-    """What a worker's packs hold.
+    """Capacity of a worker's packs.
 
     Attributes:
         pack: Trials at once (K); full fine-tuning always has a pack of one.
-        max_rank: Largest LoRA rank or b0 of any trial that may come.
-        max_labels: Most outputs of any task.
-        frozen: Number type of frozen weights; full fine-tuning has none and stays in float32.
+        max_rank: Largest possible LoRA rank or b0.
+        max_labels: Largest number of outputs of a task.
+        frozen: Number type of frozen weights; full fine-tuning has none and uses float32.
     """
 
     pack: int = 1
@@ -40,7 +40,7 @@ class Room:
             )
 
     def holds_no_more(self, layout: Layout) -> bool:
-        """Whether a pack of this layout has just this room."""
+        """Whether a pack of this layout has exactly this capacity."""
         return layout.rank in (0, self.max_rank) and layout.labels == self.max_labels
 
 
@@ -50,13 +50,13 @@ def is_full(config: TrialConfig) -> bool:
 
 
 def local_source(source: str, files: Files) -> str:
-    """Where this host finds a backbone: the name of a known one or of one at the hub, or a folder fetched."""
+    """Source of a backbone on this host: a known name, a hub id, or a transferred folder."""
     is_folder = source.startswith((".", "/", "~")) or source.count("/") > 1
     return str(files.fetch(source)) if is_folder else source
 
 
 def load(source: str | Path, room: Room, *, full: bool, device: str, new_tokens: int) -> Backbone:
-    """A frozen backbone on its device, its embedding grown by the new tokens of the data."""
+    """A frozen backbone on its device, with its embedding extended by the new tokens of the data."""
     backbone = load_frozen(source, "fp32" if full else room.frozen, device=device)
     add_rows(backbone, new_tokens)
     return backbone
@@ -73,7 +73,7 @@ def build(
     reduce: Reduce = alone,
     micro_batches: int = 1,
 ) -> Pack:
-    """An empty pack with room for this trial and for all that the room is meant for."""
+    """An empty pack with capacity for this trial and for the given room."""
     full = is_full(config)
     return Pack(
         backbone,

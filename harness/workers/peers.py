@@ -1,8 +1,8 @@
-"""How the workers of a group hear of each other's failures, instead of waiting for one that will not come.
+"""Propagation of failures between the workers of a group, instead of waiting for a failed one.
 
-Workers that train together meet in every reduction. Before each, all say over gloo whether they have come so far;
-one that failed says so in the place of its next meeting, and the others raise there. On a GPU this costs no
-waiting for the device: memory ends on the host, where tensors are made.
+Data-parallel workers synchronise in every reduction. Before each, all exchange their status over gloo; a worker that
+failed reports it at its next synchronisation, where the others raise. On a GPU this needs no device synchronisation,
+because out-of-memory errors occur on the host, where tensors are allocated.
 """
 
 from collections.abc import Iterator
@@ -18,16 +18,16 @@ from lingo.reduce import all_reduce
 
 
 class ShortOfMemory(torch.OutOfMemoryError):
-    """Another worker of the group has too little memory for what all were about to do."""
+    """Another worker of the group has too little memory for the next operation."""
 
 
 class Peers:
-    """The other workers of a group; of a worker that trains alone there are none, and nothing is asked.
+    """The other workers of a group; without others nothing is exchanged.
 
-    Every rank must make the same calls in the same order, failures apart. Making one is such a call.
+    Every rank must make the same calls in the same order, including the constructor, except after failures.
 
     Args:
-        world: Workers of the group.
+        world: Number of workers of the group.
     """
 
     def __init__(self, world: int) -> None:
@@ -35,7 +35,7 @@ class Peers:
         self._group = dist.new_group(backend="gloo", timeout=AGREE) if world > 1 else None
 
     def reduce(self, tensor: Tensor) -> None:
-        """Sum in place over the workers. Raises `ShortOfMemory` or `WorkerFailed` where another one failed."""
+        """Sum in place over the workers. Raises `ShortOfMemory` or `WorkerFailed` if another one failed."""
         if self._world > 1:
             self._meet()
             all_reduce(tensor)
@@ -44,10 +44,10 @@ class Peers:
         """Whether this worker or another is short of memory.
 
         Args:
-            problem: What this worker ran into, if anything.
+            problem: Error of this worker, if any.
 
         Raises:
-            WorkerFailed: Where another one failed in a way that less memory does not mend.
+            WorkerFailed: If another one failed for a reason other than memory.
         """
         if self._world == 1 or isinstance(problem, ShortOfMemory):
             return problem is not None
@@ -59,15 +59,15 @@ class Peers:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """All workers come through this block, or it raises on all of them: `WorkerFailed`, but a worker's own
-        `ValueError` stays what it is. At most one block at a time."""
+        """All workers complete this block, or it raises on all of them: `WorkerFailed`, or the worker's own
+        `ValueError`. Blocks must not be nested."""
         if self._world == 1:
             yield
             return
         try:
             yield
         except WorkerFailed:
-            raise  # who raised it has been heard
+            raise  # the others have been notified
         except Exception as problem:
             self._meet(one_line(problem), memory=False)
             if isinstance(problem, ValueError):
@@ -76,7 +76,7 @@ class Peers:
         self._meet()
 
     def _meet(self, failure: str | None = None, *, memory: bool = False) -> None:
-        """Wait for all; raise what others have to say. Own failures are told and not raised."""
+        """Wait for all and raise failures of others. Own failures are reported and not raised."""
         flags = torch.tensor([failure is not None and memory, failure is not None and not memory]).int()
         dist.all_reduce(flags, group=self._group)
         short, failed = flags.tolist()

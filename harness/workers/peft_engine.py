@@ -1,4 +1,4 @@
-"""The engine of the library peft's methods: one job at a time on one backbone."""
+"""The engine of the methods of peft: one job at a time on one backbone."""
 
 import logging
 from typing import Any
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class PeftEngine(SimpleEngine):
-    """Trains jobs of `lokr`, `loha` and their like. The backbone stays loaded from job to job."""
+    """Trains jobs of `lokr`, `loha` and similar methods. The backbone stays loaded between jobs."""
 
     def __init__(self, *, frozen: Frozen | None = None, **place: Any) -> None:
         super().__init__(**place)
@@ -30,14 +30,14 @@ class PeftEngine(SimpleEngine):
         self._loaded: tuple[tuple[str, int], Backbone] | None = None
 
     def release(self, job_id: str) -> None:
-        """Forget a job and give the backbone its own layers back; unknown ids are ignored."""
+        """Drop a job and restore the backbone's own layers; unknown ids are ignored."""
         held = self._held
         super().release(job_id)
         if held is not None and self._held is None:
             self._network(held.trial).detach()
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Release all resources."""
         if self._held is not None:
             self.release(self._held.job.id)
         super().close()
@@ -51,7 +51,7 @@ class PeftEngine(SimpleEngine):
         return peft_trial(backbone, config, data, device=self._device)
 
     def _backbone(self, job: Job) -> Backbone:
-        """The job's backbone, with embedding rows for tokens that are not its own."""
+        """The job's backbone, with embedding rows for additional tokens."""
         new_tokens = int(read_recipe(self._files.fetch(job.data)).get("new_tokens", 0))
         key = (job.backbone, new_tokens)
         if self._loaded is None or self._loaded[0] != key:
@@ -68,7 +68,7 @@ class PeftEngine(SimpleEngine):
         return trial.network
 
     def _save(self, held: Held, facts: dict[str, Any]) -> dict[str, Any]:
-        """Write the trained adapter in peft's own layout. A disk that refuses costs the file, not the result."""
+        """Write the trained adapter in peft's own layout. A disk error loses the file, not the result."""
         job, trial = held.job, held.trial
         if not job.adapter or self._rank:
             return {}

@@ -1,8 +1,8 @@
-"""Shared prefixes: trials that agree on all but p, bT and ΔT are one trial until the first of them allocates.
+"""Shared prefixes: trials that differ only in p, bT and ΔT are identical until the first of them allocates.
 
-In a pack, one of such trials leads and the others wait, each in a place reserved for it, until a step before
-the first allocation of either; there they fork (`lingo.state.fork_slot`). Across time, the leader's state is
-kept under `<checkpoints>/prefixes/` for trials that come later.
+In a pack, one of these trials (the leader) trains and the others wait with a reserved slot until the step before the
+first allocation of either; there they fork (`lingo.state.fork_slot`). For later trials, the leader's state is stored
+under `<checkpoints>/prefixes/`.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ class _Family:
 
 
 def prefix_key(training: Training, backbone_digest: str, frozen: str) -> str | None:
-    """What trials with the same prefix have in common; `None` for methods that never allocate."""
+    """Key common to trials with the same prefix; `None` for methods that never allocate."""
     if training.probe.schedule is None:
         return None
     parts: list[Any] = [backbone_digest, frozen, training.probe.data.digest, training.job.data]
@@ -33,7 +33,7 @@ def prefix_key(training: Training, backbone_digest: str, frozen: str) -> str | N
 
 
 class Prefixes:
-    """The families of the trials that one worker holds, and the states that it keeps for later ones."""
+    """The groups of trials with a shared prefix on one worker, and the states stored for later ones."""
 
     def __init__(self, files: Files) -> None:
         self._files = files
@@ -42,7 +42,7 @@ class Prefixes:
     # --- in the pack --------------------------------------------------------------------------------------
 
     def leader(self, training: Training) -> Training | None:
-        """The trial whose prefix this one can wait for, if there is one."""
+        """The trial whose prefix this one can wait for, if any."""
         family = self._families.get(training.key) if training.key else None
         if family is None or family.leader.slot is None:
             return None
@@ -55,19 +55,19 @@ class Prefixes:
         self._families[training.key].followers.append(training)
 
     def lead(self, training: Training) -> None:
-        """Be followed from now on, where nobody leads and the prefix is not over."""
+        """Become the leader, if there is none and the prefix has not ended."""
         key = training.key
         assert training.slot is not None
         if key and key not in self._families and training.slot.step < training.first:
             self._families[key] = _Family(training)
 
     def followers(self, training: Training) -> list[Training]:
-        """Who waits for this trial."""
+        """Trials that wait for this one."""
         family = self._led_by(training)
         return list(self._families[family].followers) if family else []
 
     def part(self, pack: Pack) -> None:
-        """Fork whoever must go his own way from the present step on; the last to allocate leads the rest."""
+        """Fork the trials that differ from the present step on; the last one to allocate leads the rest."""
         for key, family in list(self._families.items()):
             slot = family.leader.slot
             assert slot is not None
@@ -77,7 +77,7 @@ class Prefixes:
                 self._hand_on(pack, key)
 
     def leave(self, training: Training, pack: Pack) -> None:
-        """A trial goes: a follower without trace, from a leader one of its followers takes over."""
+        """Remove a trial; if it is a leader, one of its followers takes over."""
         for family in self._families.values():
             if training in family.followers:
                 family.followers.remove(training)
@@ -87,14 +87,14 @@ class Prefixes:
             self._hand_on(pack, key)
 
     def forget(self) -> None:
-        """The pack is gone."""
+        """The pack was released."""
         self._families.clear()
 
     def _led_by(self, training: Training) -> str | None:
         return next((key for key, family in self._families.items() if family.leader is training), None)
 
     def _hand_on(self, pack: Pack, key: str) -> None:
-        """The follower that allocates last leads the others; without any, the family is over."""
+        """The follower that allocates last becomes the leader; without followers the group ends."""
         family = self._families.pop(key)
         if family.followers:
             heir = max(family.followers, key=lambda follower: follower.first)
@@ -112,8 +112,8 @@ class Prefixes:
     # --- across time --------------------------------------------------------------------------------------
 
     def keep(self, training: Training, pack: Pack) -> None:
-        """Keep this trial's state where others may start from it: when the budget starts to fall, which all of
-        them can use, and right before the trial's first allocation."""
+        """Store this trial's state where others may start from it: when the budget starts to decrease, usable by all,
+        and right before the trial's first allocation."""
         states, slot = self._states(training), training.slot
         if states is None or slot is None or slot.schedule is None or not slot.step:
             return
@@ -124,14 +124,14 @@ class Prefixes:
             states.save(pack, slot, training.progress(), keep=names)
 
     def kept(self, training: Training) -> Generation | None:
-        """The latest kept state from which this trial can start."""
+        """The latest stored state from which this trial can start."""
         states = self._states(training)
         if states is None:
             return None
         return next((one for one in states.newest() if one.step < training.first), None)
 
     def read(self, training: Training, name: str) -> Generation:
-        """The kept state of this name. Raises `StateError`."""
+        """The stored state of this name. Raises `StateError`."""
         states = self._states(training)
         assert states is not None
         return states.read(name)

@@ -1,6 +1,6 @@
-"""Engines of the methods that do not go into a pack: baselines, and those of the library peft. One job at a time.
+"""Engines of methods that do not train in packs: baselines, and those of peft. One job at a time.
 
-Every worker of a group trains the whole job alike: these methods are small, or unpacked for comparison only.
+Every worker of a group trains the whole job identically: these methods are small, or included only for comparison.
 """
 
 import logging
@@ -36,13 +36,13 @@ from lingo.trial import TrialConfig
 log = logging.getLogger(__name__)
 
 SLICE_S = 0.2
-"""Longest time between two looks at the pool's orders, for a worker that trains alone."""
+"""Maximum seconds between checks for commands of the pool, for a worker that trains alone."""
 
 SLICE_STEPS = 4
-"""Steps between two looks for workers that train together: each must do the same number."""
+"""Steps between checks for data-parallel workers, which must all do the same number."""
 
 LOSS_STEPS = 32
-"""Steps between two looks at the loss, each of which waits for the device."""
+"""Steps between checks of the loss, which synchronise with the device."""
 
 
 @dataclass
@@ -64,8 +64,8 @@ class SimpleEngine:
     """Trains baselines: `kmer_logreg` and `onehot_cnn`.
 
     Args:
-        rank, world: This worker's place in its group; every worker of a group gets the same calls.
-        device: Where networks are trained.
+        rank, world: Rank of this worker and size of its group; all workers of a group receive the same calls.
+        device: Device of networks.
         files: How the worker gets at the driver's files.
     """
 
@@ -82,7 +82,7 @@ class SimpleEngine:
         return 0 if self._held else 1
 
     def admit(self, job: Job) -> None:
-        """Take a job. Raises `ValueError` when its configuration, data or backbone cannot be used."""
+        """Admit a job. Raises `ValueError` if its configuration, data or backbone cannot be used."""
         config = TrialConfig.from_dict(job.config)
         problems = config.problems()
         if problems:
@@ -91,12 +91,12 @@ class SimpleEngine:
         self._held = Held(job, trial, time.monotonic())
 
     def release(self, job_id: str) -> None:
-        """Forget a job; unknown ids are ignored. A solver that is under way ends by itself, unheard."""
+        """Drop a job; unknown ids are ignored. A running solver ends by itself; its result is discarded."""
         if self._held is not None and self._held.job.id == job_id:
             self._held = None
 
     def advance(self) -> Sequence[Report]:
-        """Some steps, and a report at the end of an epoch."""
+        """Train some steps; returns a report at the end of an epoch."""
         held, begun = self._held, time.monotonic()
         if held is None:
             return []
@@ -105,10 +105,10 @@ class SimpleEngine:
         return [self._report(held)] if ready else []
 
     def save(self) -> None:
-        """Nothing: its jobs keep no checkpoints, and begin again elsewhere."""
+        """Nothing to do: its jobs keep no checkpoints and start again elsewhere."""
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Release all resources."""
         self._held = None
         self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -127,7 +127,7 @@ class SimpleEngine:
         return True
 
     def _slow(self, held: Held) -> bool:
-        """A step that may take minutes goes on in a thread of its own, so that orders are heard."""
+        """A step that may take minutes runs in a thread, so that commands are processed."""
         if self._world > 1:
             return held.trial.advance()
         if held.step is None:
@@ -142,7 +142,7 @@ class SimpleEngine:
     # --- reports ----------------------------------------------------------------------------------------
 
     def _report(self, held: Held) -> Report:
-        """Evaluate; the job leaves when it is done, has failed, or has stopped getting better."""
+        """Evaluate; the job leaves when it is finished, has failed, or has stopped improving."""
         trial, job = held.trial, held.job
         held.reports += 1
         lost = trial.first_lost()
@@ -200,7 +200,7 @@ class SimpleEngine:
         )
 
     def _patience(self, held: Held, dev: dict[str, float]) -> bool:
-        """Keep the best evaluation's weights of a job with patience; whether to stop."""
+        """Keep the weights of the best evaluation of a job with patience; returns whether to stop."""
         patience = held.job.patience
         if patience is None:
             return False
@@ -210,7 +210,7 @@ class SimpleEngine:
         return held.trial.epoch - held.best_epoch >= patience
 
     def _test(self, trial: Single, job: Job) -> tuple[dict[str, float], dict[str, Any]]:
-        """Open the test split, once: metrics and facts; one worker of a group keeps the predictions."""
+        """Evaluate the test split, once: metrics and facts; one worker of a group writes the predictions."""
         folder, kind = self._files.fetch(job.data), trial.data.kind
         test = open_test(folder)
         logits, names = _predict(trial, test, open_reverse_test(folder)), read_label_names(folder)
@@ -247,12 +247,12 @@ class SimpleEngine:
         return {"total_parameters": facts["trained_parameters"]} | facts
 
     def _save(self, held: Held, facts: dict[str, Any]) -> dict[str, Any]:
-        """Baselines leave no adapter."""
+        """Baselines have no adapter."""
         return {}
 
 
 def _predict(trial: Single, split: Split, reverse: Split | None) -> NDArray[np.float64]:
-    """Logits of a split, averaged over both strands where it has them."""
+    """Logits of a split, averaged over both strands if used."""
     logits = trial.predict(split)
     if reverse is None:
         return logits

@@ -1,4 +1,4 @@
-"""Where a job starts: at its newest whole checkpoint, at a shared prefix, or at the beginning."""
+"""Starting point of a job: its newest complete checkpoint, a shared prefix, or the beginning."""
 
 import logging
 from collections.abc import Callable
@@ -19,18 +19,18 @@ log = logging.getLogger(__name__)
 
 
 class Starts:
-    """Gives a job its slot, or its place beside the trial that it will fork from.
+    """Assigns a slot to a job, or a reserved slot for forking from another trial.
 
     Args:
-        prefixes: The families of this worker.
-        share, reduce, device: Of the worker: rank 0 of a group decides where a job starts.
+        prefixes: The shared prefixes of this worker.
+        share, reduce, device: Of the worker; rank 0 of a group decides the starting point of a job.
     """
 
     def __init__(self, prefixes: Prefixes, share: Share, reduce: Reduce, device: str) -> None:
         self._prefixes, self._share, self._reduce, self._device = prefixes, share, reduce, device
 
     def place(self, pack: Pack, training: Training) -> None:
-        """Place a job in a pack that has room for it. Raises `ValueError` where it does not fit."""
+        """Place a job in a pack with capacity for it. Raises `ValueError` if it does not fit."""
         found = self._agreed(lambda: self._checkpoint(pack, training), training.read_generation)
         if found is not None:
             training.slot = load_slot(pack, found.folder, training.probe.data)
@@ -50,7 +50,7 @@ class Starts:
         self._prefixes.lead(training)
 
     def _continue(self, pack: Pack, training: Training, kept: Generation) -> bool:
-        """Go on from the state that an earlier trial left, as this one's own. False where it does not suit."""
+        """Continue from the state stored by an earlier trial. False if it is not usable."""
         try:
             training.slot = load_slot(
                 pack, kept.folder, training.probe.data, config=training.probe.config
@@ -65,7 +65,7 @@ class Starts:
         return True
 
     def _checkpoint(self, pack: Pack, training: Training) -> Generation | None:
-        """The newest generation from which this very trial can go on."""
+        """The newest generation from which this trial can continue."""
         if training.checkpoints is None:
             return None
         for found in training.checkpoints.newest():
@@ -80,7 +80,7 @@ class Starts:
     def _agreed(
         self, find: Callable[[], Generation | None], read: Callable[[str], Generation]
     ) -> Generation | None:
-        """What rank 0 finds, on every rank of the group."""
+        """The result of rank 0, on every rank of the group."""
         mine = find() if self._share.index == 0 else None
         if self._share.of == 1:
             return mine
@@ -92,7 +92,8 @@ class Starts:
 
 
 def _is_of(found: Generation, pack: Pack, training: Training) -> bool:
-    """Whether a checkpoint is of this very trial: a final run's name stays when another configuration wins."""
+    """Whether a checkpoint belongs to this trial: the name of a final run is the same when another configuration
+    wins."""
     slot, probe = found.slot, training.probe
     try:
         config = TrialConfig.from_dict(slot["config"])

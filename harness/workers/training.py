@@ -1,4 +1,4 @@
-"""A job in training: where it stands, what it has reported, its best weights; saved and restored as plain data."""
+"""A job in training: position, reports, best weights; saved and restored as plain data."""
 
 import math
 import time
@@ -19,14 +19,14 @@ from lingo.slot import Slot
 from lingo.state import StateError, read_state, weights
 
 POINTS = 100
-"""Most points of a rank trajectory."""
+"""Maximum number of points of a rank trajectory."""
 
 
 class Trajectory:
-    """Ranks that a trial's allocations have kept in each adapted matrix: of all of them, or of so many, evenly.
+    """Ranks kept in each adapted matrix by a trial's allocations: all, or a limited number at even intervals.
 
-    Which ones follows from the schedule alone. What an allocation keeps holds until the next one, so a reader draws
-    steps; what it zeroes (`in_place`) may be learnt anew meanwhile, and is not counted.
+    The selection depends only on the schedule. Ranks hold until the next allocation, so the trajectory is a step
+    function; values set to zero (`in_place`) may be relearned meanwhile and are not counted.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Trajectory:
         self._waiting: list[tuple[int, Tensor]] = []
 
     def due(self, slot: Slot) -> bool:
-        """Whether the next step ends with an allocation that gets a point."""
+        """Whether the next step ends with a recorded allocation."""
         schedule, step = slot.schedule, slot.step + 1
         if schedule is None or not slot.allocates():
             return False
@@ -46,7 +46,7 @@ class Trajectory:
         )
 
     def take(self, pack: Pack, slot: Slot) -> None:
-        """Add the present ranks; they stay on the device until somebody asks."""
+        """Add the current ranks, which stay on the device until requested."""
         if not self.paths:
             self.paths = list(slot.paths)
             self.steps, self.ranks = [0, *self.steps], [[slot.rank] * len(slot.paths), *self.ranks]
@@ -79,18 +79,18 @@ class BestEvaluation:
 
 @dataclass(eq=False)
 class Training:
-    """A job in its slot, or waiting beside the trial whose prefix it will take over.
+    """A job in its slot, or waiting for the trial whose prefix it shares.
 
     Attributes:
-        job, folder: What is trained, and its prepared data on this host.
-        probe: A slot that no pack holds, for numbers that follow from configuration and data alone.
+        job, folder: The job, and its prepared data on this host.
+        probe: A slot outside any pack, for values that depend only on configuration and data.
         slot: Its slot in the pack; `None` while it waits.
-        checkpoints: Where its generations go; `None` keeps none.
-        begun: Monotonic seconds of its admission, less those it had trained before.
+        checkpoints: Its generations; `None` for no checkpoints.
+        begun: Monotonic time of its admission in seconds, minus the time trained before.
         costs: Facts that do not change (FLOPs of a step).
-        key: What it has in common with trials of the same prefix; `None` for methods that never allocate.
+        key: Key common to trials with the same prefix; `None` for methods that never allocate.
         reports: Evaluations so far.
-        counted: Steps whose losses earlier reports hold.
+        counted: Steps whose losses are in earlier reports.
         device_seconds: Its share of the group's wall time.
         shared: Samples taken over from another trial's prefix.
         best: Best evaluation so far, of a job with patience.
@@ -113,13 +113,13 @@ class Training:
 
     @property
     def first(self) -> int:
-        """The first step that allocates; one after the last where none does."""
+        """The first step that allocates; the step after the last if none does."""
         schedule = self.probe.schedule
         return schedule.first_allocation() if schedule else self.probe.total_steps + 1
 
     @property
     def counts_from(self) -> int:
-        """The first step whose evaluation may be the best: T for methods with a budget, whose ranks are above it
+        """The first step whose evaluation is eligible: T for methods with a rank budget, whose ranks exceed bT
         before."""
         return self.probe.schedule.last if self.probe.schedule else 0
 
@@ -132,7 +132,7 @@ class Training:
     # --- patience -----------------------------------------------------------------------------------------
 
     def note(self, pack: Pack, dev: Mapping[str, float]) -> None:
-        """Keep the weights of an evaluation that counts and is the best so far, where the job has patience."""
+        """Keep the weights of an eligible evaluation that is the best so far, if the job has patience."""
         assert self.slot is not None
         if self.job.patience is None or self.slot.step < self.counts_from:
             return
@@ -147,7 +147,7 @@ class Training:
         )
 
     def out_of_patience(self, number: int) -> bool:
-        """Whether evaluation `number` is the last that the job waits for a better one."""
+        """Whether patience is exhausted at evaluation `number`."""
         if self.job.patience is None or self.best is None:
             return False
         return number - self.best.number >= self.job.patience
@@ -155,7 +155,7 @@ class Training:
     # --- saving -------------------------------------------------------------------------------------------
 
     def progress(self) -> dict[str, Any]:
-        """What a checkpoint keeps beside the slot."""
+        """Contents of a checkpoint besides the slot."""
         told = [asdict(replace(report, facts={})) for report in self.reports[:-1]]
         told += [asdict(report) for report in self.reports[-1:]]
         best = self.best and {
@@ -174,7 +174,7 @@ class Training:
         }
 
     def restore(self, found: Generation) -> None:
-        """Stand where this checkpoint was taken; the weights of `best` come with `restore_best`."""
+        """Restore the state of a checkpoint; the weights of `best` are restored by `restore_best`."""
         progress = found.progress
         self.reports = [Report(**{**told, "job": self.job.id}) for told in progress["reports"]]
         self.begun -= self.reports[-1].seconds if self.reports else 0.0
@@ -184,17 +184,17 @@ class Training:
         self.trajectory.restore(progress["trajectory"])
 
     def read_generation(self, name: str) -> Generation:
-        """A generation that another worker of the group has found, with its best weights. Raises `StateError`."""
+        """Restore a generation found by another worker of the group, with its best weights. Raises `StateError`."""
         assert self.checkpoints is not None
         found = self.checkpoints.read(name)
         self.restore_best(found)
         return found
 
     def restore_best(self, generation: Generation) -> None:
-        """Take the best weights from the generation that holds them.
+        """Read the best weights from the generation that contains them.
 
         Raises:
-            StateError: If they are not there, also because another rule chose which to keep (older checkpoints).
+            StateError: If they are missing, for example in checkpoints of versions with another selection rule.
         """
         self.best = None
         if self.job.patience is None:
@@ -209,7 +209,7 @@ class Training:
             return
         if saved is None or saved["number"] != number:
             raise StateError(
-                f"{generation.folder} lacks the weights of evaluation {number}, the best that counts."
+                f"{generation.folder} lacks the weights of evaluation {number}, the best eligible one."
             )
         if saved["generation"] != generation.name:
             assert self.checkpoints is not None
@@ -219,17 +219,17 @@ class Training:
         self.best = BestEvaluation(**kept, weights=load_tensors(blob))
 
     def follow(self, leader: "Training") -> None:
-        """Stand where the trial stands whose prefix this one shares."""
+        """Copy the position of the trial whose prefix this one shares."""
         self.reports = [self.like(report) for report in leader.reports]
         self.counted = leader.counted
 
     def like(self, report: Report) -> Report:
-        """Another trial's evaluation as this one's own: up to here they are the same."""
+        """Adopt another trial's evaluation, since both are identical up to here."""
         facts = {"samples": self.samples(report.step), "samples_shared": self.samples(report.step)}
         seconds = time.monotonic() - self.begun
         return replace(report, job=self.job.id, seconds=seconds, facts={**self.costs, **facts})
 
 
 def finite(*values: float) -> bool:
-    """Whether all are numbers."""
+    """Whether all values are finite."""
     return all(math.isfinite(value) for value in values)

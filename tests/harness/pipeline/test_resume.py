@@ -457,7 +457,7 @@ def test_a_terminal_that_is_closed_ends_the_jobs_as_ctrl_c_does(tmp_path, how, c
 
 def test_an_output_folder_that_cannot_be_made_or_written(tmp_path):
     (tmp_path / "file").touch()
-    told = "`--out` must be a folder that can be written"
+    told = "`--out` must be a writable folder"
     with pytest.raises(InputError, match=told), only_driver(tmp_path / "file" / "out"):
         pass
     (tmp_path / "held" / "driver.lock").mkdir(parents=True)

@@ -291,7 +291,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, made):
     (tmp_path / "file").touch()
     done = invoke("report", run, "--out", tmp_path / "file")
     assert done.exit_code == 2
-    assert "`--out` must be a folder that can be written" in done.stderr
+    assert "`--out` must be a writable folder" in done.stderr
 
 
 def test_bad_input_is_one_line(tmp_path):

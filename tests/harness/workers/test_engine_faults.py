@@ -141,7 +141,7 @@ def test_out_of_memory_hands_the_newest_trials_back(
         worker.admit(one)
     reports = until(worker, lambda reports: sum(r.status == "finished" for r in reports) == 2)
     returned = [report.job for report in reports if report.status == "returned"]
-    assert returned == [jobs[2].id, jobs[3].id] and "going on with 2" in caplog.text
+    assert returned == [jobs[2].id, jobs[3].id] and "continuing with 2" in caplog.text
     reports += train(worker, jobs[2], jobs[3])  # free_slots still says 2
     assert worker.free_slots(jobs[0]) == 2
     for one in jobs:
