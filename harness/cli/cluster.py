@@ -10,8 +10,8 @@ from rich.console import Console
 
 from harness.cli.app import app, conduct
 
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="Output folder of the benchmark, here.")]
-ASKED = "ask; where nobody can answer, down once the results are home"
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="Local output folder of the benchmark.")]
+ASKED = "ask; without a terminal, terminate once results are downloaded"
 
 
 def _conduct(work: Callable[[Any, Console], int]) -> None:
@@ -23,12 +23,12 @@ def _conduct(work: Callable[[Any, Console], int]) -> None:
 def attach(
     run: Run,
     teardown: Annotated[
-        bool | None, typer.Option(help="Take the cluster down at the end, or keep it.", show_default=ASKED)
+        bool | None, typer.Option(help="Terminate the cluster at the end, or keep it.", show_default=ASKED)
     ] = None,
 ) -> None:
-    """Follow a benchmark on a cluster again, to its end and the results here.
+    """Reconnect to a benchmark on a cluster, and download its results at the end.
 
-    Exit code: the benchmark's own, 2 for bad input, 130 when left again.
+    Exit code: that of the benchmark, 2 for invalid input, 130 when detached.
     """
     _conduct(
         lambda control, console: control.attach_to(run, control.TeardownOptions(teardown=teardown), console)
@@ -37,9 +37,9 @@ def attach(
 
 @app.command()
 def status(run: Run) -> None:
-    """State of a benchmark on a cluster: its job, its table, its machines, what it has cost at most.
+    """Print the status of a benchmark on a cluster: job, table, machines, maximum cost so far.
 
-    Exit code: 0 while it runs or when it ended well, 1 when it failed, 2 for bad input.
+    Exit code: 0 while it is running or if it succeeded, 1 if it failed, 2 for invalid input.
     """
     _conduct(lambda control, console: control.show_status(run, console))
 
@@ -47,11 +47,11 @@ def status(run: Run) -> None:
 @app.command()
 def logs(
     run: Run,
-    last: Annotated[int, typer.Option(metavar="N", min=0, help="The last N lines alone; 0 for all.")] = 0,
+    last: Annotated[int, typer.Option(metavar="N", min=0, help="Only the last N lines; 0 for all.")] = 0,
 ) -> None:
-    """Print what a benchmark on a cluster has printed there.
+    """Print the log of a benchmark on a cluster.
 
-    Exit code: 0, or 2 for bad input.
+    Exit code: 0, or 2 for invalid input.
     """
     _conduct(lambda control, console: control.show_logs(run, last, console))
 
@@ -60,11 +60,11 @@ def logs(
 def stop(
     run: Run,
     teardown: Annotated[
-        bool | None, typer.Option(help="Take the cluster down as well, or keep it.", show_default=ASKED)
+        bool | None, typer.Option(help="Also terminate the cluster, or keep it.", show_default=ASKED)
     ] = None,
 ) -> None:
-    """End a benchmark on a cluster as Ctrl-C would, bring home what there is, and take the cluster down.
+    """Stop a benchmark on a cluster like Ctrl-C, download its results, and terminate the cluster.
 
-    Exit code: 0 when ended, 1 when something may be left, 2 for bad input.
+    Exit code: 0 if stopped, 1 if machines may be left, 2 for invalid input.
     """
     _conduct(lambda control, console: control.stop_run(run, teardown, console))

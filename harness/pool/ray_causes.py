@@ -51,13 +51,13 @@ def _processes() -> Cause:
     return Cause(
         f"Ray could not start another process or thread: this account may have {_limit('RLIMIT_NPROC')} "
         "(`ulimit -u`; in a container also its limit of pids).",
-        "Raise it to 4096 or more, or train less at a time with --max-concurrent 1.",
+        "Raise it to 4096 or more, or train fewer trials at a time with --max-concurrent 1.",
     )
 
 
 def _files() -> Cause:
     return Cause(
-        f"A process may not open as many files as Ray needs: the limit is {_limit('RLIMIT_NOFILE')}.",
+        f"The limit of open files is too low for Ray: {_limit('RLIMIT_NOFILE')}.",
         "Raise it with `ulimit -n 4096`.",
     )
 
