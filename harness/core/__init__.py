@@ -1,1 +1,1 @@
-"""What every package uses: errors, atomic files, addresses, exit codes, this machine."""
+"""Shared by all packages: errors, atomic files, addresses, exit codes, properties of this machine."""

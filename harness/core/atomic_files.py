@@ -1,4 +1,4 @@
-"""Files that are complete or not there, and what is said where a disk refuses them."""
+"""Atomic file writes, and errors of the disk."""
 
 import errno
 import os
@@ -12,11 +12,11 @@ from harness.core.errors import RunStopped
 
 
 class Unwritable(RunStopped):
-    """An output folder that refuses to be written: a full disk, a lost mount.
+    """An output folder that cannot be written: a full disk, a lost mount.
 
     Attributes:
         out: The folder.
-        reason: The system's own words.
+        reason: Error message of the system.
     """
 
     def __init__(self, out: Path, error: OSError) -> None:
@@ -32,7 +32,7 @@ def _room(out: Path, error: OSError) -> str:
 
 @contextmanager
 def written(out: Path) -> Iterator[None]:
-    """Writing below the output folder `out`. Raises `Unwritable` where the system raises `OSError`."""
+    """Convert an `OSError` when writing below the output folder `out` to `Unwritable`."""
     try:
         yield
     except OSError as error:
@@ -40,7 +40,7 @@ def written(out: Path) -> Iterator[None]:
 
 
 def write_whole(path: Path, text: str, mode: int = 0o644) -> None:
-    """Write a file so that it is complete or not there, whatever happens meanwhile."""
+    """Write a file atomically."""
     handle, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
     temporary = Path(name)
     try:

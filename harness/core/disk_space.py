@@ -1,4 +1,4 @@
-"""Room on the disks that a run writes to: looked at before it starts, and named when one of them is full."""
+"""Free space on the disks that a run writes to: checked before the start, and reported when one becomes full."""
 
 import errno
 import os
@@ -13,14 +13,14 @@ RAY_NEEDS = 64 * MIB
 """Ray's logs and sockets, and the search's own files (measured: 2 MiB for a short run)."""
 
 STORE_NEEDS = 75 * MIB
-"""The least object store that Ray starts with; it lies in memory, or beside its logs where that has no room."""
+"""Minimum size of Ray's object store, in shared memory or else next to Ray's logs."""
 
 SCRATCH_NEEDS = 16 * MIB
 OUT_NEEDS = 32 * MIB
-"""Records, store and checkpoints of a small run; `plan` says what a larger one takes."""
+"""Records, store and checkpoints of a small run; `plan` estimates larger ones."""
 
 FULL = MIB
-"""A disk with less is full: what is written there fails now or in a moment."""
+"""A disk with less free space counts as full."""
 
 SHM = Path("/dev/shm")
 
@@ -30,10 +30,10 @@ class Place:
     """A folder that a run writes to.
 
     Attributes:
-        name: What it is, in words.
-        folder: Where; it need not exist yet.
+        name: Description.
+        folder: Path; need not exist yet.
         needs: Bytes that must be free at the start.
-        cure: How another one is named.
+        cure: How to choose another one.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Place:
 
 
 def ray_place(folder: Path) -> Place:
-    """Ray's temporary folder; it must have room for the object store, too, where shared memory has none."""
+    """Ray's temporary folder; it must also hold the object store if shared memory cannot."""
     in_memory = free(SHM)[0] >= STORE_NEEDS if SHM.is_dir() else False
     needs = RAY_NEEDS + (0 if in_memory else STORE_NEEDS)
     return Place(
@@ -52,7 +52,7 @@ def ray_place(folder: Path) -> Place:
 
 
 def shared_memory() -> list[Place]:
-    """Where Ray's object store lies, unless it could never have room for it: then Ray does without."""
+    """Shared memory for Ray's object store, unless it is too small, in which case Ray does not use it."""
     try:
         state = os.statvfs(SHM)
     except OSError:
@@ -62,7 +62,7 @@ def shared_memory() -> list[Place]:
 
 
 def scratch_place(folder: Path) -> Place:
-    """Where Python puts temporary files."""
+    """Python's folder for temporary files."""
     return Place(
         name="the folder for temporary files",
         folder=folder,
@@ -79,7 +79,7 @@ def out_place(folder: Path) -> Place:
 
 
 def shortages(places: Iterable[Place]) -> list[str]:
-    """A line for each place that lacks what it needs, one for each disk; places that do not exist are no matter."""
+    """One line per disk with a place that lacks space; nonexistent places are ignored."""
     found: dict[object, str] = {}
     for place in places:
         there = _there(place.folder)
@@ -89,7 +89,7 @@ def shortages(places: Iterable[Place]) -> list[str]:
 
 
 def full(places: Iterable[Place]) -> str:
-    """A line for the first of them on which nothing can be written any more; empty if there is none."""
+    """Message about the first full disk; empty if there is none."""
     for place in places:
         left, files = free(place.folder)
         if left < FULL or files == 0:
@@ -98,7 +98,7 @@ def full(places: Iterable[Place]) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes for people."""
+    """Human-readable size."""
     for unit, step in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= step:
             return f"{count / step:.1f} {unit}"
@@ -125,7 +125,7 @@ def _line(place: Place, left: int, files: int | None) -> str:
 
 
 def _takes(folder: Path) -> bool:
-    """Whether it takes a megabyte: a quota does not show in what is free."""
+    """Whether a megabyte can be written; quotas are not visible in the free space."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             os.posix_fallocate(file.fileno(), 0, FULL)
@@ -135,12 +135,12 @@ def _takes(folder: Path) -> bool:
 
 
 def _there(folder: Path) -> Path:
-    """The folder itself, or the nearest one above it that is there and can be seen."""
+    """The folder itself, or its nearest existing and accessible parent."""
     return next(each for each in (folder.absolute(), *folder.absolute().parents) if os.access(each, os.F_OK))
 
 
 def free(folder: Path) -> tuple[int, int | None]:
-    """(bytes, files) that this account may still write where `folder` is or would be; `None` where files are not
-    counted."""
+    """(bytes, files) that this account may still write on the disk of `folder`; `None` if the number of files is
+    unlimited."""
     state = os.statvfs(_there(folder))
     return state.f_bavail * state.f_frsize, state.f_favail if state.f_files else None

@@ -1,4 +1,4 @@
-"""What a user is told about bad input: every problem at once, one line each, and the nearest known name."""
+"""Errors for invalid input: all problems together, one line each, with the nearest known name."""
 
 import difflib
 import shlex
@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 
 class InputError(Exception):
-    """Bad input from outside: options, files, folders. The command line prints them and ends with code 2.
+    """Invalid input: options, files, folders. The command line prints the problems and exits with code 2.
 
     Attributes:
-        problems: One line for each problem, in the order found; never empty.
+        problems: One line per problem, in the order found; never empty.
     """
 
     def __init__(self, problems: str | Iterable[str]) -> None:
@@ -22,7 +22,7 @@ class InputError(Exception):
 
 
 def typed(*words: object) -> str:
-    """A command as a person types it: paths and names quoted where a shell would not take them as one word."""
+    """A command for a shell, with paths and names quoted where necessary."""
     return shlex.join(map(str, words))
 
 
@@ -32,11 +32,11 @@ def command(*words: object) -> str:
 
 
 class RunStopped(Exception):
-    """A run that cannot go on now and can later: what happened, in one line."""
+    """A run that cannot continue now but can later; the message is one line."""
 
 
 def nearest(name: str, known: Iterable[str], *, count: int = 3) -> str:
-    """`" Nearest known: a, b."`; all known names when none is close and they are few."""
+    """`" Nearest known: a, b."`; all known names if none is close and they are few."""
     names = sorted(known)
     by_folded = {known_name.casefold(): known_name for known_name in reversed(names)}
     close = difflib.get_close_matches(name.casefold(), by_folded, n=count, cutoff=0.5)

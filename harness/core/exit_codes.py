@@ -8,5 +8,5 @@ COMPLETE, INCOMPLETE, INTERRUPTED = 0, 1, 130
 
 
 def resume_command(out: Path) -> str:
-    """What a person types to let a run go on."""
+    """The command that continues a run."""
     return command("resume", out)

@@ -1,7 +1,7 @@
-"""An account without a home folder that it can write to, as in containers and on locked-down clusters.
+"""Support for accounts without a writable home folder, as in containers and on restricted clusters.
 
-Libraries keep caches and settings there, and some of them fail when they are imported without one (MLflow, Ray's
-token). What such an account lacks lies in a private folder of its own in the temporary folder.
+Libraries keep caches and settings there, and some fail without one at import (MLflow, Ray's token). A private folder in
+the temporary folder is used instead.
 """
 
 import os
@@ -15,14 +15,14 @@ FOLDERS = {
     "MPLCONFIGDIR": "matplotlib",
     "TRITON_CACHE_DIR": "triton",
 }
-"""Environment variables with which libraries are told where to write, and the folders that they get."""
+"""Environment variables for the write locations of libraries, and their folders."""
 
 NAMES = ("LOGNAME", "USER", "LNAME", "USERNAME")
-"""Where `getpass.getuser` looks before it asks the list of accounts, which a number alone is not in."""
+"""Variables that `getpass.getuser` reads before the user database, which may lack the account."""
 
 
 def trouble() -> str:
-    """Why the home folder cannot be used; empty when it can."""
+    """Reason why the home folder cannot be used; empty if it can."""
     folder = os.path.expanduser("~") if os.environ.get("HOME") != "" else "~"  # noqa: PTH111 - never raises
     if folder == "~":
         return "there is no home folder (HOME is not set, and this account has no entry in the user database)"
@@ -35,10 +35,10 @@ def trouble() -> str:
 
 @cache
 def provide() -> str:
-    """Give libraries folders in place of a home folder that cannot be used; variables that are set stay.
+    """Set folders for libraries in place of an unusable home folder; variables already set are kept.
 
     Returns:
-        One line for the user; empty when nothing was needed. Later calls of this process return the same.
+        Message for the user; empty if nothing was needed. Later calls in this process return the same.
     """
     found = trouble()
     if not found:
@@ -46,14 +46,14 @@ def provide() -> str:
     try:
         ours = private_folder()
     except OSError:
-        return ""  # who needs a temporary folder says so
+        return ""  # users of a temporary folder report this
     usual = Path(os.path.expanduser("~"), ".cache", "huggingface")  # noqa: PTH111 - never raises
     if "is not writable" not in found:
         os.environ["HOME"] = str(ours)
     for name, folder in FOLDERS.items():
         os.environ.setdefault(name, str(ours / folder))
     if "HF_HOME" not in os.environ:
-        # models that lie in a home folder which can only be read are used from there
+        # models in a read-only home folder are used from there
         there = os.path.isdir(usual)  # noqa: PTH112 - never raises
         os.environ["HF_HOME"] = str(usual if there else ours / "huggingface")
         os.environ.setdefault("HF_DATASETS_CACHE", str(ours / "huggingface" / "datasets"))
@@ -64,14 +64,14 @@ def provide() -> str:
 
 
 def path_of(name: str | Path) -> Path:
-    """A path in which `~` and `~name` mean home folders; where there is no such folder they stay as they are, and are
-    told as a path that does not exist."""
+    """A path with `~` and `~name` expanded to home folders; without such a folder they are kept, which gives a
+    nonexistent path."""
     return Path(os.path.expanduser(name))  # noqa: PTH111 - `Path.expanduser` raises
 
 
 def private_folder() -> Path:
-    """This account's folder in the temporary folder, which no other account can enter; made anew where somebody
-    else has taken its name. Raises `OSError` where no temporary folder can be written to."""
+    """This account's folder in the temporary folder, which no other account can enter; a new name is used if another
+    account has taken it. Raises `OSError` if no temporary folder is writable."""
     base = Path(next(iter(temporary_folders())))
     folder = base / f"lingo-{os.geteuid()}"
     try:
@@ -85,17 +85,17 @@ def private_folder() -> Path:
 
 
 def named(folder: str) -> str:
-    """The absolute path of a folder that was asked for. Raises `OSError` where it cannot be written to."""
+    """The absolute path of a requested folder. Raises `OSError` if it is not writable."""
     if not _usable(folder):
         raise OSError(f"RAY_TMPDIR must be a writable folder, but {folder} is not.")
     return str(Path(folder).absolute())
 
 
 def temporary_folders() -> list[str]:
-    """Folders for temporary files that can be written to, the one that was asked for first.
+    """Writable folders for temporary files, the requested one first.
 
     Raises:
-        OSError: when there is none.
+        OSError: If there is none.
     """
     wishes = [os.environ.get(name, "") for name in ("TMPDIR", "TEMP", "TMP")]
     asked = [str(Path(wish).absolute()) for wish in wishes if wish]

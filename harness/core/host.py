@@ -1,11 +1,11 @@
-"""What this machine has to give: cores and memory."""
+"""Resources of this machine: cores and memory."""
 
 import os
 from pathlib import Path
 
 
 def usable_cores() -> int:
-    """Cores that this process may use: its affinity, and the quota of its control group."""
+    """Cores that this process may use, by its affinity and the quota of its control group."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
@@ -15,7 +15,7 @@ def usable_cores() -> int:
 
 
 def free_gibibytes() -> float:
-    """Memory that is available now, in GiB; 8 where it cannot be told."""
+    """Available memory in GiB; 8 if unknown."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))

@@ -1,6 +1,6 @@
-"""Where this program lies."""
+"""Location of this program."""
 
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-"""Folder of the packages: the repository, or where they are installed."""
+"""Folder of the packages: the repository, or the installation."""

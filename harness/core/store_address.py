@@ -1,7 +1,7 @@
-"""Addresses of stores: what of one may be shown or kept, and where the secret that it may hold stays.
+"""Addresses of stores: masking of secrets for display and storage.
 
-`shown` is the one mask: it lets pass what is known to be harmless and hides all else. A secret is never written: the
-settings of a run have the masked address (`kept`), and the whole one stays in an environment variable, from which
+`shown` is the only mask: it shows parts known to be harmless and hides everything else. Secrets are never written: the
+settings of a run contain the masked address (`kept`), and the full one stays in an environment variable, from which
 `opened` reads it. MLflow reads `http` addresses with urllib, those of databases with SQLAlchemy's `make_url`.
 """
 
@@ -18,23 +18,23 @@ from harness.core.errors import InputError
 USER, PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
 ADDRESS = "MLFLOW_TRACKING_URI"
 REFERENCE = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)")
-"""`env:NAME` is the address that the environment variable NAME holds."""
+"""`env:NAME` is the address in the environment variable NAME."""
 
 MASK = "***"
 HTTP = ("http://", "https://")
 STORES = re.compile(r"https?://|sqlite:///|(postgresql|mysql|mssql)(\+\w+)?://")
-"""Addresses that MLflow serves today; it keeps no runs in plain folders any more."""
+"""Schemes supported by MLflow, which no longer stores runs in plain folders."""
 
 DATABRICKS = re.compile(r"databricks(-uc)?(://[\w.-]+(:[\w.-]+)?)?")
-"""A profile, or a scope and the prefix of a key: names of secrets, not secrets."""
+"""A profile, or a scope and the prefix of a key: names of secrets, not secrets themselves."""
 
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 LOGIN = re.compile(r"[^/?#@\s\\]*")
 PLACE = re.compile(
     r"(?:[\w.-]+|\[[\da-fA-F:.]+\])?(?::\d{1,5})?(?:/[\w.~+/-]*)?(?:\?(?P<query>[^#@\s]*))?", re.ASCII
 )
-"""Host, port, path or database, query: all that an address may be beside its login. An address that is not of this
-form is read in different ways by different readers, so that nobody knows where its password ends."""
+"""Host, port, path or database, query: the parts of an address besides its login. Parsers disagree on other addresses,
+so that the end of the password is ambiguous."""
 
 BUCKET = re.compile(
     r"[A-Za-z][\w+.-]*://(?:anonymous@)?[\w.-]*(?::\d{1,5})?(?:/[^@?#;]*)?(?:\?(?P<query>.*))?", re.ASCII
@@ -45,14 +45,14 @@ HARMLESS = (
     "charset|connect_timeout|driver|encrypt|mode|sslmode|timeout|trustservercertificate"
     "|endpoint_override|project_id|region|retry_limit_seconds|scheme"
 )
-"""Keys of a query that may be shown with their values."""
+"""Query keys that may be shown with their values."""
 
 PAIR = re.compile(rf"({HARMLESS})=[\w.:/+ -]*", re.ASCII | re.IGNORECASE)
 WORD = re.compile(
     rf"{HARMLESS}|database|dbname|host|odbc_connect|passwd|password|port|pwd|server|sslpassword|uid|user|username",
     re.IGNORECASE,
 )
-"""Words of addresses that are no secrets, wherever they stand."""
+"""Words in addresses that are never secret."""
 
 WRONG_HOST = "Invalid Host header"
 
@@ -71,8 +71,8 @@ ANSWERS = (
     (r"CERTIFICATE_VERIFY_FAILED", "its certificate is not trusted by this machine"),
     (r"WRONG_VERSION_NUMBER|record layer failure", "it does not support https"),
 )
-"""Signs in what MLflow's client raises of a server, and what they mean: the client's own first line names a class of a
-library, and the reason behind it is cut off."""
+"""Patterns in errors of MLflow's client, and their causes: the first line of the client's message is a class of a
+library and omits the reason."""
 
 IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]*")
 
@@ -83,9 +83,9 @@ def default_uri(out: Path | str) -> str:
 
 
 def shown(address: str) -> str:
-    """An address as anybody may see it: scheme, host, port, path, database and harmless parts of a query.
+    """An address without secrets: scheme, host, port, path, database and harmless query parameters.
 
-    All else is `***`; where it cannot be told apart, everything behind the scheme is.
+    Everything else is `***`; if the address is ambiguous, everything after the scheme is.
     """
     if DATABRICKS.fullmatch(address) or REFERENCE.fullmatch(address):
         return address
@@ -114,7 +114,7 @@ def _harmless(query: str) -> bool:
 
 
 def masked(text: str, address: str = "") -> str:
-    """`text` with every address in it as `shown`, and without any part of `address` that is not shown."""
+    """`text` with all addresses masked, and without masked parts of `address`."""
     if address:
         text = text.replace(address, shown(address))
     for part in _hidden(address):
@@ -129,7 +129,7 @@ def _shown_in_text(found: re.Match[str]) -> str:
 
 
 def _hidden(address: str) -> list[str]:
-    """The words of an address that are not shown, as drivers may quote them, the longest first."""
+    """The masked parts of an address, as drivers may quote them, longest first."""
     public = shown(address)
     if public == address:
         return []
@@ -151,7 +151,7 @@ def _words(text: str) -> Iterator[str]:
 
 
 def one_line(error: Exception, address: str = "") -> str:
-    """The first line of an error that a store at `address` raised, without any secret."""
+    """The first line of an error raised by a store at `address`, without secrets."""
     if isinstance(error, InputError):
         return str(error)
     said = str(error)
@@ -164,19 +164,19 @@ def one_line(error: Exception, address: str = "") -> str:
 
 
 def login_cure(error: Exception, address: str) -> str:
-    """What to set where a server refuses who asks."""
+    """Remedy if a server denies access."""
     if address.startswith(HTTP) and re.search(r"\b40[13]\b", str(error)) and WRONG_HOST not in str(error):
         return f" Set {USER} and {PASSWORD} to an account that has permission."
     return ""
 
 
 def kept(address: str, environment: MutableMapping[str, str] = os.environ) -> str:
-    """The address as settings and files may have it; a secret in it is put into `environment`.
+    """The address for settings and files; a secret in it is moved to `environment`.
 
-    `env:NAME` stays as it is, and is read when it is used.
+    `env:NAME` is kept and read when used.
 
     Raises:
-        ValueError: If it is no address of a store.
+        ValueError: If it is not an address of a store.
     """
     if address.startswith("env:"):
         _variable(address)
@@ -194,13 +194,13 @@ def kept(address: str, environment: MutableMapping[str, str] = os.environ) -> st
 
 
 def opened(address: str, environment: MutableMapping[str, str] = os.environ) -> str:
-    """The whole address for MLflow's client; user and password of an `http` one are put into `environment`.
+    """The full address for MLflow's client; user and password of an `http` address are moved to `environment`.
 
     Args:
         address: As given, or as `kept`.
 
     Raises:
-        ValueError: If it is no address of a store, or the variable that holds what is lacking is not set.
+        ValueError: If it is not an address of a store, or the variable with the missing part is not set.
     """
     if address.startswith("env:"):
         name = _variable(address)
@@ -248,13 +248,13 @@ def _variable(address: str) -> str:
 
 
 def _lacks(address: str) -> bool:
-    """Whether the address is one of which only the harmless part was kept."""
+    """Whether the address is masked."""
     behind = address.partition("://")[2]
     return behind == MASK or behind.startswith(f"{MASK}@") or behind.endswith(f"?{MASK}")
 
 
 def _check(address: str) -> None:
-    """Refuse what MLflow would not take, or its reader would take for something else."""
+    """Reject addresses that MLflow would reject or misinterpret."""
     if DATABRICKS.fullmatch(address):
         return
     if not STORES.match(address):
@@ -280,7 +280,7 @@ def _check(address: str) -> None:
 
 
 def _readable(address: str) -> bool:
-    """Whether urllib reads an `http` address as one of a server."""
+    """Whether urllib parses an `http` address as that of a server."""
     try:
         parts = urlsplit(address)
         host, _ = parts.hostname, parts.port
@@ -292,7 +292,7 @@ def _readable(address: str) -> bool:
 
 
 def _database(address: str) -> bool:
-    """Whether SQLAlchemy reads the address of a database, and no part of a login as something else."""
+    """Whether SQLAlchemy parses the address of a database without misinterpreting the login."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
@@ -304,10 +304,10 @@ def _database(address: str) -> bool:
 
 
 def place_without_secret(address: str) -> str:
-    """A storage or cluster address as it is.
+    """Return a storage or cluster address unchanged.
 
     Raises:
-        ValueError: If it holds a secret, or could hold one.
+        ValueError: If it contains, or could contain, a secret.
     """
     if address.startswith("file:///") or not re.match(r"[A-Za-z][\w+.-]*://|(s3|gs|https?):", address):
         return address
@@ -322,7 +322,7 @@ def place_without_secret(address: str) -> str:
 
 
 def cluster_problems(address: str | None) -> list[str]:
-    """Why a tracking address cannot be sent with a job: all who may list jobs would see its secret."""
+    """Reason why a tracking address cannot be sent with a job: everyone who can list jobs would see its secret."""
     if address is None or not (_lacks(address) or shown(address) != address):
         return []
     if address.startswith(HTTP):
@@ -336,7 +336,7 @@ def cluster_problems(address: str | None) -> list[str]:
 
 
 def ui_command(address: str) -> str:
-    """What a person types to look at the runs, or the address to open."""
+    """The command that shows the runs, or the address to open."""
     address, name = _named(address)
     if address.startswith("http"):
         return shown(address).replace(f"{MASK}@", "")
@@ -346,7 +346,7 @@ def ui_command(address: str) -> str:
 
 
 def store_command(address: str, *words: str) -> str:
-    """A command of MLflow's on the store at `address`, as a person types it."""
+    """An MLflow command on the store at `address`, for a shell."""
     address, name = _named(address)
     if name:
         return f'{ADDRESS}="${name}" {shlex.join(words)}'
@@ -354,7 +354,7 @@ def store_command(address: str, *words: str) -> str:
 
 
 def _named(address: str) -> tuple[str, str]:
-    """An address, and the name of the variable that stands for it in commands; empty where it may be typed."""
+    """An address, and the variable that replaces it in commands; empty if it may be typed."""
     name = ""
     if found := REFERENCE.fullmatch(address):
         name = found[1]

@@ -1,4 +1,4 @@
-"""Durations and errors in few words."""
+"""Short texts for durations and errors."""
 
 import re
 import textwrap
@@ -13,17 +13,17 @@ def duration(seconds: float) -> str:
 
 
 def one_line(problem: BaseException) -> str:
-    """An exception as one line: a ValueError's own words, else its type and its words."""
+    """An exception as one line: the message of a ValueError, otherwise type and message."""
     words = textwrap.shorten(str(problem), 400, placeholder=" …")
     return words if words and isinstance(problem, ValueError) else f"{type(problem).__name__}: {words}"
 
 
 def words(problem: BaseException, most: int = 200) -> str:
-    """An exception's words alone, on one line; without any its type."""
+    """An exception's message on one line; its type if it has none."""
     return " ".join(str(problem).split())[:most] or type(problem).__name__
 
 
 def last_line(text: str, most: int = 200) -> str:
-    """The last line of an error with words in it, without colours."""
+    """The last line of an error that contains words, without colour codes."""
     lines = [" ".join(line.split()) for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()]
     return next((line[:most] for line in reversed(lines) if re.search(r"\w", line)), "no reason given")

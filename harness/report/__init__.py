@@ -1,1 +1,1 @@
-"""The report of a run: what the records say, beside what the paper published. Reads results and nothing else."""
+"""The report of a run: results and the paper's published numbers. Reads only results."""

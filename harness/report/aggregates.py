@@ -1,4 +1,4 @@
-"""What several pictures and tables share: means over families, pairs of methods, simple baselines."""
+"""Aggregates for several figures and tables: means over families, pairs of methods, simple baselines."""
 
 import math
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ def complete_backbones(outcomes: Outcomes, family: str, method: str) -> list[str
 
 
 def family_estimate(outcomes: Outcomes, tasks: Sequence[str], backbone: str, method: str) -> stats.Estimate:
-    """Mean over tasks with its interval from the seeds; NaN where a task is not there."""
+    """Mean over tasks with its interval over seeds; NaN if a task is missing."""
     found = [outcomes.get(task, backbone, method) for task in tasks]
     metric = next((o.metric for o in found if o is not None), "")
     return stats.estimate([o.values if o is not None else [] for o in found], range_of(metric))
@@ -48,7 +48,7 @@ def family_estimate(outcomes: Outcomes, tasks: Sequence[str], backbone: str, met
 def paired_methods(
     outcomes: Outcomes, family: str, backbone: str, a: str, b: str
 ) -> tuple[list[str], list[float], list[float]]:
-    """Tasks of a family that both methods have on a backbone, and their mean scores."""
+    """Tasks of a family with scores of both methods on a backbone, and their mean scores."""
     tasks = outcomes.tasks_of(family)
     pairs = [
         (task, x, y)

@@ -1,4 +1,4 @@
-"""The best pair of backbone and method of each family: by how much, and whether it holds over seeds."""
+"""The best pair of backbone and method per family, its lead, and whether it is significant over seeds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,15 +24,15 @@ class BestPairs:
     Attributes:
         family: Its name.
         tasks: Its datasets.
-        pairs: Backbone and method with the best mean over the datasets; several that tie, none where no pair is of use.
-        found: Their mean, of several that of the first.
-        second: The next best pairs, that tie; empty where no other pair is of use.
-        lead: Mean difference of the first pair to the first of the next, with what the seeds leave open.
+        pairs: Backbone and method with the best mean over the datasets; several if tied, empty if no pair is useful.
+        found: Their mean; of several, that of the first.
+        second: The second-best pairs; several if tied, empty if no other pair is useful.
+        lead: Mean difference between the first pair and the first second-best one, with its interval over seeds.
         wins: Datasets on which the first pair is above the next.
-        fallen: Of each pair, on how many datasets it has collapsed and on how many more it is not above a constant.
-        left_out: Pairs that are collapsed or not above a constant prediction, which are never best.
+        fallen: Per pair, the number of datasets on which it is collapsed, and on which it is not above a constant.
+        left_out: Pairs excluded because they are collapsed or not above a constant prediction.
         baseline: Title and mean of the best simple baseline; `None` without one.
-        ahead: How much better the best pair is than that baseline; NaN without one or the other.
+        ahead: Difference between the best pair and that baseline; NaN if either is missing.
     """
 
     family: str
@@ -51,8 +51,8 @@ class BestPairs:
 def best_of(outcomes: Outcomes, family: str) -> BestPairs | None:
     """The pair of backbone and method with the best mean over all datasets of a family; `None` if none has them all.
 
-    A pair is of no use, and never best or next best, when at least half of its studies are collapsed or not above a
-    constant prediction, or its mean is not above that of constant predictions.
+    A pair is excluded if at least half of its studies are collapsed or not above a constant prediction, or if its mean
+    is not above that of constant predictions.
     """
     tasks, metric = outcomes.tasks_of(family), outcomes.metric_of(family)
     complete = [

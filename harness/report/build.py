@@ -1,4 +1,4 @@
-"""From the folders of runs to a report on disk."""
+"""Building a report from run folders."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,15 +18,15 @@ def make_report(
     """Write the report of one or several runs.
 
     Args:
-        folders: Output folders of runs; several where they differ in tokenisation, say.
-        out: Where it goes; `report/` in the first folder by default.
+        folders: Output folders of runs; several, for example, for different tokenisations.
+        out: Target folder; by default `report/` in the first folder.
         published: Folder of published numbers instead of the package's own.
 
     Returns:
         The HTML and the Markdown page.
 
     Raises:
-        InputError: If a folder holds no run, or the published numbers are not readable.
+        InputError: If a folder contains no run, or the published numbers cannot be read.
     """
     numbers = read_published(published)
     runs = [read_run(folder) for folder in folders]

@@ -1,4 +1,4 @@
-"""What a report is made of: sections with text, tables and pictures, before they become HTML, Markdown or files."""
+"""Elements of a report: sections with text, tables and figures, independent of HTML, Markdown and files."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,11 +13,11 @@ Look = Literal["", "best", "second", "good", "bad", "muted"]
 
 @dataclass(frozen=True)
 class Cell:
-    """One field of a table.
+    """A table cell.
 
     Attributes:
-        text: What it says.
-        look: How it stands out: `best` and `second` of their group, `good`, `bad`, `muted`.
+        text: Text.
+        look: Style: `best` and `second` of their group, `good`, `bad`, `muted`.
         lines: Smaller lines below it.
     """
 
@@ -31,18 +31,18 @@ Field = Cell | str
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table, for reading and as a file.
+    """A table, for display and as a file.
 
     Attributes:
         name: Name of its files.
         title: Heading.
         header: Column titles.
         rows: Fields in the order of the header.
-        text_columns: How many columns from the left hold words (set on the left side).
-        caption: What it says and how it was made.
-        data: Rows for the files (CSV, Parquet), as plain values; the fields themselves when empty.
-        limit: Rows shown; the files have all.
-        folded: Whether a reader opens it first.
+        text_columns: Number of columns, from the left, that contain text (left-aligned).
+        caption: Explanation.
+        data: Rows for the files (CSV, Parquet), as plain values; if empty, the cells.
+        limit: Maximum rows shown; the files have all.
+        folded: Whether it is initially collapsed.
     """
 
     name: str
@@ -65,14 +65,14 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A figure, drawn when it is needed.
+    """A figure, drawn on demand.
 
     Attributes:
         name: Name of its files.
         title: Heading.
-        draw: Makes the figure.
-        caption: What it shows and how to read it; also the text for those who cannot see it.
-        folded: Whether a reader opens it first.
+        draw: Creates the figure.
+        caption: Explanation, also used as alternative text.
+        folded: Whether it is initially collapsed.
     """
 
     name: str
@@ -84,7 +84,7 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Missing:
-    """A table or picture that these results cannot fill, and what they lack."""
+    """A table or figure that cannot be created from these results, and the reason."""
 
     title: str
     why: str
@@ -100,7 +100,7 @@ class Note:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """A few numbers to see first: (name, value, a smaller line) each."""
+    """Key figures: (name, value, small print) each."""
 
     items: Sequence[tuple[str, str, str]]
 
@@ -113,9 +113,9 @@ class Section:
     """A part of the report with its own heading.
 
     Attributes:
-        anchor: Where links to it lead.
+        anchor: Link target.
         title: Heading.
-        intro: A sentence or two on what stands here.
+        intro: One or two introductory sentences.
         blocks: In order.
     """
 
@@ -126,27 +126,27 @@ class Section:
 
 
 def plain_text(value: Field) -> str:
-    """A field's words in one line."""
+    """The text of a cell on one line."""
     return value if isinstance(value, str) else " ".join([value.text, *value.lines])
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """`0.735`; an en dash for what is not there."""
+    """`0.735`; an en dash for missing values."""
     return "–" if value is None or value != value else f"{value:.{digits}f}"
 
 
 def signed(value: float | None, digits: int = 3) -> str:
-    """`+0.012`; an en dash for what is not there."""
+    """`+0.012`; an en dash for missing values."""
     return "–" if value is None or value != value else f"{value:+.{digits}f}".replace("-", "−")
 
 
 def interval(low: float, high: float, digits: int = 3) -> str:
-    """`[0.72, 0.75]`; empty where there is none."""
+    """`[0.72, 0.75]`; empty if there is none."""
     return brackets(low, high, digits).replace("-", "−") if low == low and high == high else ""
 
 
 def points(values: Sequence[float], digits: int = 3) -> str:
-    """The scores of two seeds, which stand in the place of an interval; empty for other numbers of seeds."""
+    """The scores of two seeds, shown instead of an interval; empty for other numbers of seeds."""
     if len(values) != 2:
         return ""
     return "seeds " + ", ".join(f"{value:.{digits}f}" for value in values).replace("-", "−")
@@ -163,7 +163,7 @@ def p_text(p: float) -> str:
 
 
 def amount(value: float | None) -> str:
-    """Large counts for readers: `6.2M`, `46.6k`; an en dash for what is not there."""
+    """Large counts for readers: `6.2M`, `46.6k`; an en dash for missing values."""
     if value is None or value != value:
         return "–"
     for size, unit in (

@@ -1,6 +1,6 @@
-"""How pictures look: one colour and marker a method everywhere, SVG that follows the page's light or dark ink.
+"""Style of figures: one colour and marker per method, SVG with the light or dark colours of the page.
 
-Colours are Okabe and Ito's, which the colour-blind can tell apart; a marker repeats what the colour says.
+The colours are those of Okabe and Ito, suitable for colour-blind readers; markers encode the same information.
 """
 
 import io
@@ -39,7 +39,7 @@ VARIABLES = {
     VERMILION: "--vermilion",
     PURPLE: "--purple",
 }
-"""Colours of pictures and the page's variables that replace them."""
+"""Colours of figures and the CSS variables that replace them."""
 
 METHOD_LOOK = {
     "fmft": (INK, "s"),
@@ -85,7 +85,7 @@ STYLE: dict[Any, Any] = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Draw in the report's style."""
+    """Apply the report's style."""
     with mpl.rc_context(STYLE):
         yield
 
@@ -98,13 +98,13 @@ def canvas(columns: int, rows: int, size: tuple[float, float], **options: Any) -
 
 
 def grid_shape(count: int, columns: int = 3) -> tuple[int, int]:
-    """(columns, rows) for so many panels."""
+    """(columns, rows) for a number of panels."""
     across = max(1, min(columns, count))
     return across, -(-count // across)
 
 
 def method_look(name: str, methods: Sequence[str]) -> tuple[str, str]:
-    """(colour, marker) of a method; methods beyond the paper's get what is left, in their order."""
+    """(colour, marker) of a method; methods not in the paper get the remaining ones, in order."""
     if name in METHOD_LOOK:
         return METHOD_LOOK[name]
     extra = [method for method in methods if method not in METHOD_LOOK]
@@ -118,7 +118,7 @@ def hide_unused(panels: Sequence[Axes], used: int) -> None:
 
 
 def legend_below(figure: Figure, columns: int = 6) -> None:
-    """One legend for the whole figure, each entry once, in as many rows as its width asks for."""
+    """One legend for the whole figure, each entry once, in as many rows as necessary."""
     entries: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -146,7 +146,7 @@ def baseline_lines(panel: Axes, lines: Sequence[tuple[str, float]], *, vertical:
 
 
 def render(figure: Figure) -> tuple[str, bytes]:
-    """The figure as SVG and as PNG of 150 dots an inch, each a file of its own on white; laid out once for both."""
+    """The figure as SVG and as PNG at 150 dpi on white, with one layout for both."""
     figure.set_facecolor("white")
     figure.set_dpi(150)
     raster: Any = FigureCanvasAgg(figure)
@@ -164,12 +164,12 @@ def render(figure: Figure) -> tuple[str, bytes]:
 
 
 def inline(svg: str, name: str, words: str) -> str:
-    """The SVG to stand in the page: own ids, no fixed size, colours and letters of the page, short numbers.
+    """The SVG for embedding in the page: unique ids, no fixed size, colours and fonts of the page, short numbers.
 
     Args:
-        svg: What `render` made.
-        name: Put before each id, since ids are one space for the whole page.
-        words: What the picture shows, for those who cannot see it.
+        svg: Output of `render`.
+        name: Prefix of ids, which must be unique in the page.
+        words: Alternative text.
     """
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", body, flags=re.S)
@@ -192,7 +192,7 @@ def count_axis(panel: Axes, title: str) -> None:
     """A logarithmic axis of counts, `6.2M`."""
     panel.set_xscale("log")
     low, high = panel.dataLim.intervalx
-    if 0 < low <= high < 30 * low:  # powers of ten alone would leave one or no label
+    if 0 < low <= high < 30 * low:  # with only powers of ten there would be one label or none
         panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: amount(value)))
     panel.xaxis.set_minor_formatter(NullFormatter())
@@ -200,7 +200,7 @@ def count_axis(panel: Axes, title: str) -> None:
 
 
 def draw_front(panel: Axes, points: Sequence[tuple[float, float]]) -> None:
-    """The dotted line through the Pareto front (cheaper to the left, better to the top)."""
+    """Dotted line: the Pareto front (left is cheaper, up is better)."""
     front = stats.pareto_front(points)
     if len(front) > 1:
         panel.plot(
@@ -213,7 +213,8 @@ def draw_front(panel: Axes, points: Sequence[tuple[float, float]]) -> None:
 
 
 def seeds_point(panel: Axes, outcome: Outcome, colour: str, marker: str, label: str = "") -> None:
-    """A study's score over its trained parameters, with one sd over seeds; of fewer than three the seeds themselves."""
+    """A study's score against its trained parameters, with one sd over seeds; with fewer than three, the individual
+    seeds."""
     low, high = range_of(outcome.metric)
     bars = None
     if not why_none(outcome.values):
@@ -238,7 +239,7 @@ def seeds_point(panel: Axes, outcome: Outcome, colour: str, marker: str, label: 
 def interval_point(
     panel: Axes, found: stats.Estimate, place: float, look: tuple[str, str], label: str = ""
 ) -> None:
-    """A mean with its 95 % interval, lying; where there is none, the seeds of a single dataset beside it."""
+    """A mean with its horizontal 95 % interval; without one, the seeds of a single dataset."""
     if found.why:
         panel.plot(found.points, [place] * len(found.points), "|", color=look[0], zorder=2)
     panel.errorbar(

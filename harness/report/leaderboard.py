@@ -1,4 +1,4 @@
-"""The leaderboard: what the records say of each task, backbone and method. Reads results and nothing else."""
+"""The leaderboard: results per task, backbone and method. Reads only results."""
 
 import statistics
 from collections import Counter
@@ -19,7 +19,7 @@ Key = tuple[str, str, str]
 MISSING, UNDEFINED = "missing", "undefined"
 
 BESIDE = {"virus": "f1", "pearson": "spearman"}
-"""What stands beside the metric that selects, by family or metric; AUROC elsewhere."""
+"""Secondary metric, by family or selection metric; AUROC by default."""
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,14 @@ class Spread:
     """A metric over the seeds of one study.
 
     Attributes:
-        values: One number a seed, NaN where the metric is undefined; empty when nothing was measured.
+        values: One number per seed, NaN if undefined; empty if nothing was measured.
     """
 
     values: tuple[float, ...] = ()
 
     @property
     def mean(self) -> float:
-        """Mean over seeds; NaN when a value is undefined or none is there."""
+        """Mean over seeds; NaN if a value is undefined or there is none."""
         return statistics.fmean(self.values) if self.values else float("nan")
 
     @property
@@ -52,18 +52,18 @@ class LeaderboardRow:
 
     Attributes:
         task, backbone, method: The study.
-        metric: The metric that selects, `mcc`.
-        trained_parameters: Numbers trained, as the final runs report it; `None` when none did.
+        metric: Selection metric, such as `mcc`.
+        trained_parameters: Trained parameters reported by the final runs; `None` if none did.
         dev, test: The dev metric and the test metric of the final runs.
         second, beside: Another metric, `auroc`, and that of the test split.
-        done, expected: Seeds with a finished final run, and seeds that should have one.
+        done, expected: Number of seeds with a finished final run, and expected seeds.
         limits: 95 % bootstrap limits of the test metric over the test rows, averaged over the seeds; `None` where
             a final run has none (`harness.workers.confidence.intervals`).
-        collapsed: Seeds whose model predicts one class for every test row.
+        collapsed: Seeds whose model predicts the same class for every test row.
         failed: Seeds without a finished final run whose final run failed.
         failed_trials: Trials of the search that failed.
-        marks: What a reader must know of these numbers.
-        useful: Whether its test scores may be called best, see `harness.runs.intervals.is_useful`.
+        marks: Caveats.
+        useful: Whether it is eligible as best, see `harness.runs.intervals.is_useful`.
         best: Whether no other complete and useful row of the same task has a better mean of the test metric, and
             another one has a worse one.
     """
@@ -89,7 +89,7 @@ class LeaderboardRow:
 
     @property
     def complete(self) -> bool:
-        """Whether every seed has its final run."""
+        """Whether every seed has a finished final run."""
         return self.done >= self.expected > 0
 
 
@@ -99,9 +99,9 @@ def leaderboard(
     """The rows of a benchmark, in the order of `expected`, then of the names.
 
     Args:
-        records: All records, of the search too.
-        expected: The studies that should be there; those without a record become rows of missing cells.
-        seeds: Seeds that each study should have; the seeds found in any final record when empty.
+        records: All records, including those of the search.
+        expected: The expected studies; those without records become rows of missing cells.
+        seeds: Expected seeds of each study; if empty, all seeds of any final record.
     """
     studies: dict[Key, list[Record]] = {key: [] for key in expected}
     for record in sorted(records, key=lambda record: record.id):
@@ -173,7 +173,7 @@ def _is_best(row: LeaderboardRow, rows: Sequence[LeaderboardRow]) -> bool:
 
 HEADER = ("task", "backbone", "method", "trained", "dev {}", "test {}", "test {}", "seeds", "marks")
 NUMBERS = slice(3, 8)
-"""The columns that stand on the right."""
+"""Right-aligned columns."""
 
 
 def _lines(rows: Sequence[LeaderboardRow]) -> tuple[list[str], list[list[str]], list[str]]:
@@ -231,7 +231,7 @@ def _counted(count: int, what: str) -> str:
 
 
 def _only(names: Iterable[str]) -> str:
-    """The one metric of all rows as a heading; empty when there are several."""
+    """The common metric of all rows as a heading; empty if there are several."""
     found = set(names)
     return found.pop().upper() if len(found) == 1 else ""
 
@@ -282,7 +282,7 @@ def print_leaderboard(
     expected: Sequence[Key] = (),
     seeds: Sequence[int] = (),
 ) -> None:
-    """Print the leaderboard: a table where the terminal is wide enough for it, columns of text elsewhere."""
+    """Print the leaderboard: a table if the terminal is wide enough, otherwise columns of text."""
     rows = leaderboard(records, expected=expected, seeds=seeds)
     made, text = table(rows), plain(rows)
     needed = console.measure(made, options=console.options.update(width=10_000)).maximum

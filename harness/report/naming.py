@@ -1,4 +1,4 @@
-"""Names for readers: of tasks, families, backbones, methods and metrics, and what the paper calls them."""
+"""Display names of tasks, families, backbones, methods and metrics, as in the paper."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -77,7 +77,7 @@ ADAPTED = ("lora", "adalora", "ars", "lingo")
 
 @dataclass(frozen=True, order=True)
 class Key:
-    """What one row of seeds belongs to: a study, and how its sequences were tokenised."""
+    """Key of a set of seeds: a study and its tokenisation."""
 
     task: str
     backbone: str
@@ -91,7 +91,7 @@ def paper_backbone(name: str) -> str | None:
 
 
 def backbone_title(name: str) -> str:
-    """The paper's name where there is one, else the name as it is."""
+    """The paper's name if there is one, otherwise the name itself."""
     return paper_backbone(name) or name
 
 
@@ -106,7 +106,7 @@ def family_title(name: str) -> str:
 
 
 def task_title(name: str) -> str:
-    """The paper's name of a task, else the last part of its own, with its family where that alone says nothing."""
+    """The paper's name of a task, otherwise the last part of its own name, with its family where that is ambiguous."""
     short = name.rsplit("/", 1)[-1]
     return PAPER_DATASETS.get(name) or (name if short.isdigit() else short)
 
@@ -122,7 +122,7 @@ def metric_title(name: str) -> str:
 
 
 def is_baseline(method: str, backbone: str) -> bool:
-    """Whether a study is a simple baseline, which needs no pretrained backbone."""
+    """Whether a study is a simple baseline without a pretrained backbone."""
     return backbone == "none" or (method in METHODS and not getattr(METHODS[method], "needs_backbone", True))
 
 
@@ -144,6 +144,6 @@ def backbone_order(names: Iterable[str]) -> list[str]:
 
 
 def task_order(names: Iterable[str]) -> list[str]:
-    """Distinct tasks, the paper's in its order first, then the others as they come."""
+    """Distinct tasks, first the paper's in its order, then the others in order of appearance."""
     found, paper = list(dict.fromkeys(names)), list(PAPER_DATASETS)
     return sorted(found, key=lambda name: paper.index(name) if name in paper else len(paper))

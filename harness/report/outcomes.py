@@ -14,7 +14,7 @@ from harness.runs.record import Record
 from lingo.metrics import merit
 
 INCOMPARABLE = ("smoke", "untrained backbone", "changed split", "generated data", "cut split")
-"""Marks of results that must not be compared with published ones."""
+"""Caveats of results that must not be compared with published ones."""
 
 SCALARS = (
     "device_seconds",
@@ -42,9 +42,9 @@ class Outcome:
         scores: Test score by seed of the finished final runs; NaN where undefined.
         finals: The finished final runs by seed.
         facts: Their facts that are single numbers or small, by seed.
-        expected: Seeds that should be there.
+        expected: Expected seeds.
         failed: Final runs that failed.
-        marks: Marks of its records.
+        marks: Caveats of its records.
     """
 
     key: Key
@@ -59,12 +59,12 @@ class Outcome:
 
     @property
     def values(self) -> list[float]:
-        """Scores in the order of the seeds."""
+        """Scores, ordered by seed."""
         return [self.scores[seed] for seed in sorted(self.scores)]
 
     @cached_property
     def mean(self) -> float:
-        """Mean over seeds; NaN when none is there or one is undefined."""
+        """Mean over seeds; NaN if there is none or one is undefined."""
         return stats.mean(self.values)
 
     @cached_property
@@ -84,7 +84,7 @@ class Outcome:
 
     @property
     def bootstrap(self) -> Interval:
-        """95 % bootstrap limits over test rows, averaged over seeds; NaN where a seed has none."""
+        """95 % bootstrap limits over test rows, averaged over seeds; NaN if a seed has none."""
         limits = [usable(facts.get("interval"), self.metric) for facts in self.facts.values()]
         known = [pair for pair in limits if pair is not None]
         if not known or len(known) < len(self.scores):
@@ -99,12 +99,12 @@ class Outcome:
 
     @property
     def complete(self) -> bool:
-        """Whether every expected seed is there."""
+        """Whether every expected seed is finished."""
         return bool(self.scores) and not self.expected - set(self.scores)
 
     @property
     def collapsed(self) -> list[int]:
-        """Seeds whose model predicts one class for everything."""
+        """Seeds whose model predicts the same class for every row."""
         return [
             seed
             for seed, trial in sorted(self.finals.items())
@@ -122,17 +122,17 @@ class Outcome:
 
     @property
     def constant_level(self) -> float:
-        """What a constant prediction scores; NaN where that is not known."""
+        """Score of a constant prediction; NaN if unknown."""
         return constant_level(self.metric, self._constants)
 
     @property
     def is_collapsed(self) -> bool:
-        """Whether at least half of its final runs predict one thing for everything."""
+        """Whether at least half of its final runs predict the same for every row."""
         return is_collapsed(len(self.collapsed), len(self.finals))
 
     @property
     def merit(self) -> float:
-        """The mean as a number of which more is better."""
+        """The mean, sign-adjusted so that higher is better."""
         return merit(self.metric, self.mean)
 
     @property
@@ -142,7 +142,7 @@ class Outcome:
 
     @property
     def comparable(self) -> bool:
-        """Whether its marks allow a comparison with published numbers."""
+        """Whether its caveats permit a comparison with published numbers."""
         return not set(self.marks) & set(INCOMPARABLE)
 
     @property
@@ -161,7 +161,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Outcomes:
-    """All outcomes of one or several runs, in the order of the paper where it has one."""
+    """All outcomes of one or several runs, in the paper's order where applicable."""
 
     by_key: Mapping[Key, Outcome]
 
@@ -172,7 +172,7 @@ class Outcomes:
         return len(self.by_key)
 
     def get(self, task: str, backbone: str, method: str) -> Outcome | None:
-        """An outcome that has scores, with the backbone's own tokenizer where there are several."""
+        """An outcome with scores, with the backbone's own tokenizer if there are several."""
         for tokenization in ("bbpe", *self.tokenizations):
             found = self.by_key.get(Key(task, backbone, method, tokenization))
             if found is not None and found.scores:
@@ -186,7 +186,7 @@ class Outcomes:
 
     @cached_property
     def main(self) -> list[Outcome]:
-        """Scored outcomes of adapted backbones, one tokenisation a study: what tables and tests compare."""
+        """Scored outcomes of adapted backbones, one tokenisation per study, for tables and tests."""
         return [
             o
             for o in self.scored
@@ -242,7 +242,7 @@ def outcomes_of(runs: Sequence[RunResults]) -> Outcomes:
     """Gather the final runs.
 
     Raises:
-        InputError: If two runs hold the same study with the same tokenisation.
+        InputError: If two runs contain the same study with the same tokenisation.
     """
     made: dict[Key, Outcome] = {}
     for run in runs:
@@ -304,7 +304,7 @@ def _outcome(
 
 
 def _small(facts: Mapping[str, Any], metric: str) -> dict[str, Any]:
-    """What tables need of a run's facts; curves and trajectories are read again by those who draw them."""
+    """The facts needed by tables; curves and trajectories are read again when drawn."""
     kept = {
         name: facts[name]
         for name in (*SCALARS, "tokenization", "leaks", "undefined_labels", "constant", *TYPES)

@@ -1,4 +1,4 @@
-"""A report as files: one HTML page that needs nothing else, Markdown, and each table and picture by itself."""
+"""A report as files: one self-contained HTML page, Markdown, and separate tables and figures."""
 
 import csv
 import io
@@ -27,8 +27,8 @@ class Page:
 
     Attributes:
         title: Heading of the page.
-        kicker: Small line above it.
-        lead: The answer in a sentence or two.
+        kicker: Small line above the title.
+        lead: Summary in one or two sentences.
         sections: In order.
         footer: Last line.
     """
@@ -98,7 +98,7 @@ def _csv_value(value: Any) -> Any:
 
 
 def _column(values: list[Any]) -> pa.Array:
-    """Numbers where all values are numbers, else words."""
+    """Numbers if all values are numbers, otherwise text."""
     kinds = {type(value) for value in values if value is not None}
     if kinds <= {int, float} or kinds == {bool}:
         wanted = pa.float64() if float in kinds else pa.bool_() if kinds == {bool} else pa.int64()
@@ -168,5 +168,5 @@ def _safe(text: str) -> str:
 
 
 def today() -> str:
-    """This day, UTC."""
+    """Today's date, UTC."""
     return time.strftime("%d %B %Y", time.gmtime())

@@ -17,14 +17,14 @@ LEVEL = 0.95
 """Level of every interval."""
 
 LEAST_BLOCKS = 6
-"""Blocks from which ranks may tell methods apart: to win 5 of 5 has p = 0.06 in a two-sided sign test, 6 of 6 0.03."""
+"""Minimum blocks for distinguishing ranks: 5 wins of 5 have p = 0.06 in a two-sided sign test, 6 of 6 have 0.03."""
 
 UNBOUNDED: Interval = (-math.inf, math.inf)
 Alternative = Literal["two-sided", "greater", "less"]
 
 
 def mean(values: Sequence[float]) -> float:
-    """Mean; NaN without values or when one is NaN."""
+    """Mean; NaN without values or if one is NaN."""
     return statistics.fmean(values) if values else NAN
 
 
@@ -40,12 +40,12 @@ def difference_range(metric: str) -> Interval:
 
 
 def t_interval(values: Sequence[float], bounds: Interval = UNBOUNDED, level: float = LEVEL) -> Interval:
-    """Student's interval of the mean over seeds, cut to what the metric can be.
+    """Student's interval of the mean over seeds, clipped to the range of the metric.
 
-    (NaN, NaN) for fewer than three values, where Student's factor (12.7 for two) makes it wider than most metrics'
-    range, and for equal values, which say nothing of their spread. Cutting costs no coverage, since the true mean lies
-    within the range. A scale without ends (logit, Fisher's z) would keep within the range as well, but has no place for
-    a score of 0 or 1, and its middle is another mean than the one that is shown.
+    (NaN, NaN) for fewer than three values, where Student's factor (12.7 for two) makes it wider than the range of most
+    metrics, and for equal values, which do not measure a spread. Clipping does not reduce coverage, since the true mean
+    is within the range. An unbounded scale (logit, Fisher's z) would also respect the range, but is undefined for
+    scores of 0 or 1, and is centred on a different mean than the one shown.
 
     Args:
         bounds: Lowest and highest possible mean (`harness.runs.intervals.range_of`).
@@ -66,18 +66,18 @@ def _around(
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over datasets with what the seeds leave open.
+    """A mean over datasets with its uncertainty over seeds.
 
     Attributes:
         mean: The estimate.
         low, high: 95 % interval of the mean over seeds.
-        single_low, single_high: 95 % interval for a single new run (one seed a dataset), which is what a published
-            number without a spread is compared with.
+        single_low, single_high: 95 % prediction interval of a single new run (one seed per dataset), with which a
+            published number without a spread is compared.
         datasets: Datasets averaged.
-        seeds: Fewest seeds of a dataset.
+        seeds: Minimum number of seeds of a dataset.
         error, df: Standard error of the mean, and its degrees of freedom.
-        why: Why there is no interval; empty where there is one.
-        points: Of a single dataset its values by seed.
+        why: Reason why there is no interval; empty if there is one.
+        points: For a single dataset, its values by seed.
     """
 
     mean: float
@@ -94,11 +94,11 @@ class Estimate:
 
 
 def estimate(groups: Sequence[Sequence[float]], bounds: Interval = UNBOUNDED) -> Estimate:
-    """Mean over datasets of the means over seeds; only seeds are a source of error, the datasets are given.
+    """Mean over datasets of the means over seeds; only seeds are a source of error, the datasets are fixed.
 
     With s_d² and n_d of dataset d of D, the variance of the mean is Σ s_d²/n_d / D², that of a single run
-    Σ s_d²(1 + 1/n_d) / D²; degrees of freedom by Welch and Satterthwaite. Intervals as `t_interval` has them: of three
-    seeds of each dataset or more, not all of them equal, and cut to `bounds`.
+    Σ s_d²(1 + 1/n_d) / D²; degrees of freedom by Welch and Satterthwaite. Intervals as in `t_interval`: for at
+    least three seeds of each dataset, not all equal, and clipped to `bounds`.
 
     Args:
         groups: For each dataset its values (or paired differences) by seed.
@@ -138,7 +138,7 @@ class PairedTest:
         n: Pairs.
         difference: Mean of a - b.
         low, high: 95 % interval of the mean difference (two-sided); NaN as in `t_interval`.
-        t, p: Statistic and p-value; NaN for fewer than two pairs or differences without any spread.
+        t, p: Statistic and p-value; NaN for fewer than two pairs or equal differences.
     """
 
     n: int
@@ -170,7 +170,7 @@ def paired_t(
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """p-values adjusted for the family-wise error by Holm (1979), in the given order; NaN stays and does not count."""
+    """p-values adjusted for the family-wise error by Holm (1979), in the given order; NaN is kept and not counted."""
     known = sorted((p, i) for i, p in enumerate(ps) if not math.isnan(p))
     adjusted, highest = [NAN] * len(ps), 0.0
     for place, (p, i) in enumerate(known):
@@ -188,7 +188,7 @@ class Ranking:
         ranks: Mean rank of each.
         blocks: Datasets (x backbones) ranked.
         p: Friedman's p-value; NaN for fewer than three names or two blocks.
-        critical: Two mean ranks that differ by less cannot be told apart at 5 %; infinite for too few blocks.
+        critical: Mean ranks that differ by less cannot be distinguished at 5 %; infinite for too few blocks.
     """
 
     names: tuple[str, ...]
@@ -204,7 +204,7 @@ class Ranking:
 
     @property
     def cliques(self) -> list[tuple[int, int]]:
-        """Longest runs (first, last) of names that cannot be told apart, of two and more."""
+        """Maximal ranges (first, last) of at least two names that cannot be distinguished."""
         runs: list[tuple[int, int]] = []
         for first in range(len(self.names)):
             last = max(
@@ -246,7 +246,7 @@ def _friedman(table: NDArray[np.float64]) -> float:
 def critical_difference(names: int, blocks: int, alpha: float = 0.05) -> float:
     """Nemenyi's critical difference q_α √(k(k+1) / 6N), q_α from the studentized range over √2 (Demšar 2006).
 
-    Infinite for fewer than `LEAST_BLOCKS` blocks, where its approximation claims more than an exact test could.
+    Infinite for fewer than `LEAST_BLOCKS` blocks, where its approximation is stronger than an exact test.
     """
     if names < 2:
         return NAN
@@ -257,9 +257,9 @@ def critical_difference(names: int, blocks: int, alpha: float = 0.05) -> float:
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Indices of (cost, score) points that no other point beats, by rising cost; equal points are all kept.
+    """Indices of the Pareto-optimal (cost, score) points, by ascending cost; equal points are all kept.
 
-    A point is beaten by one that costs no more and scores no less, and is better in one of the two. Points with NaN
+    A point is dominated by one that costs no more and scores no less, and is better in one of the two. Points with NaN
     are never on the front.
     """
     known = [i for i, point in enumerate(points) if not any(map(math.isnan, point))]

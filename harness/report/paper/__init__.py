@@ -1,1 +1,1 @@
-"""Sections of the report beside the numbers that the paper published."""
+"""Sections of the report that compare with the paper's numbers."""

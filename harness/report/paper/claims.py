@@ -1,4 +1,4 @@
-"""The paper's quantitative claims that results can check, one by one: published, the paper's own tables, ours."""
+"""The paper's quantitative claims that can be tested: published, from the paper's own tables, and ours."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -27,7 +27,7 @@ def _pairs(datasets: Sequence[str], a: tuple[str, str], b: tuple[str, str]) -> l
 def _each(
     evidence: Evidence, backbones: Sequence[str], method: str, others: Sequence[str], *, human: bool = False
 ) -> list[Item]:
-    """The method against each other one, on each dataset of every backbone that has them all."""
+    """The method against each other one, on each dataset of every backbone with all of them."""
     datasets = (*DATASETS, HUMAN) if human and not evidence.exact else DATASETS
     return [
         Item(f"{b} {d} ({naming.method_title(o)})", (((b, method, d), (b, o, d)),))
@@ -38,7 +38,7 @@ def _each(
 
 
 def _against_best(evidence: Evidence, backbones: Sequence[str], others: Sequence[str]) -> list[Item]:
-    """ARS against the best of the others, one item a dataset and backbone."""
+    """ARS against the best of the others, one item per dataset and backbone."""
     items = []
     for b in evidence.held(backbones, ("ars", *others), DATASETS):
         for d in DATASETS:
@@ -121,7 +121,7 @@ def _ars_front(evidence: Evidence) -> ClaimResult:
 
 
 def _flops_ratio(evidence: Evidence) -> float:
-    """FLOPs of a step of NT-500M over one of OPT-125M, at the same batch on the same task."""
+    """FLOPs per step of NT-500M divided by those of OPT-125M, with the same batch on the same task."""
     found: dict[str, float] = {}
     for outcome in evidence.outcomes.main if evidence.outcomes is not None else ():
         name = naming.paper_backbone(outcome.key.backbone)
@@ -239,8 +239,8 @@ CHECKS: dict[str, Check] = {
     "C074": verdicts.quantity(0.0094, partial(_share, "OPT-350M", "ars"), _percent, 0.02),
     "C075": verdicts.quantity(4.443, _flops_ratio, lambda x: f"{x:.3f}x", 0.05),
 }
-"""The check of each claim of claims.csv that results can answer; Top-2 counts are read as the same method on the DNA
-backbones (ARS for Lingo), since the paper does not say."""
+"""The test of each testable claim of claims.csv; Top-2 counts are interpreted as the same method on the DNA backbones
+(ARS for Lingo), since the paper does not specify it."""
 
 
 def check(name: str, evidence: Evidence) -> ClaimResult:

@@ -19,7 +19,7 @@ LOOKS: Mapping[Verdict, Look] = {
 
 
 def tally(outcomes: Outcomes, published: Published) -> Counter[Verdict]:
-    """How many claims have each verdict."""
+    """Number of claims per verdict."""
     ours = of_results(outcomes)
     return Counter(check(row["id"], ours).verdict for row in published.claims if row["id"] in CHECKS)
 

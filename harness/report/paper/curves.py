@@ -1,4 +1,4 @@
-"""The paper's figure 5 from these results: length, training curves at equal compute, labels of many."""
+"""The paper's figure 5 from these results: length, training curves at equal compute, scores per label."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from harness.report.outcomes import Outcome, Outcomes
 from lingo.flops import OPT_125M
 
 MOST_PANELS = 12
-"""Panels of training curves that are drawn; beyond them one task a family."""
+"""Maximum number of panels of training curves; beyond it, one task per family."""
 
 
 def section(outcomes: Outcomes) -> Section:
@@ -38,7 +38,7 @@ def section(outcomes: Outcomes) -> Section:
 def attention_computations(length: float) -> float:
     """n² times the hidden size of OPT-125M; with 768 it is 7.7e8 at 1,000, the paper's "1e9" (figure 5a).
 
-    The paper prints no formula; this is the reading with the fitting order of size.
+    The paper states no formula; this interpretation has the matching order of magnitude.
     """
     return length * length * OPT_125M.hidden
 
@@ -62,7 +62,7 @@ def _draw_attention(lengths: Mapping[str, int]) -> Figure:
     for length, family in sorted({(length, naming.family_of(task)) for task, length in lengths.items()}):
         panel.plot(length, attention_computations(length), "o", color=ORANGE, zorder=3)
         text = f"{naming.family_title(family)}, {length}"
-        if marked and length - marked[-1][0] < 0.06 * x[-1]:  # too close for a line of its own
+        if marked and length - marked[-1][0] < 0.06 * x[-1]:  # too close for a separate line
             marked[-1] = (length, f"{marked[-1][1]}; {text}")
         else:
             marked.append((length, text))
@@ -84,7 +84,7 @@ class Curve:
     """Dev scores over training, mean over seeds.
 
     Attributes:
-        steps: FLOPs-adjusted steps: those of OPT-125M that cost as much (section 4.4).
+        steps: FLOPs-adjusted steps: steps of OPT-125M with the same FLOPs (section 4.4).
         scores: Dev score at each.
     """
 
@@ -95,7 +95,7 @@ class Curve:
 def curve_of(outcome: Outcome) -> Curve | None:
     """The dev curve of a study's final runs against FLOPs-adjusted steps; `None` without history or FLOPs.
 
-    Seeds that stopped early end the mean at the last evaluation that all have.
+    If seeds stopped early, the mean ends at the last evaluation that all have.
     """
     lines = []
     for seed, trial in outcome.finals.items():

@@ -1,4 +1,4 @@
-"""What a claim of the paper can be checked with, by the paper's names: these results, or the paper's own tables."""
+"""Evidence for testing the paper's claims, under the paper's names: these results, or the paper's own tables."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from harness.report.outcomes import Outcome, Outcomes
 from harness.report.paper.published import Published, parameter_count
 
 Study = tuple[str, str, str]
-"""Backbone, method, dataset, as the paper calls them."""
+"""Backbone, method, dataset, under the paper's names."""
 
 YEAST = tuple(name for task, name in PAPER_DATASETS.items() if task.startswith("EMP/"))
 PROMOTER = tuple(name for task, name in PAPER_DATASETS.items() if task.startswith("prom/"))
@@ -18,7 +18,7 @@ OPTS, DNA = ("OPT-125M", "OPT-350M"), ("DNABERT-2", "NT-500M")
 
 
 class NotMeasured(Exception):
-    """The evidence lacks something; the message says what."""
+    """The evidence is incomplete; the message says what is missing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Evidence:
         trained: Trained parameters by (backbone, method).
         totals: All parameters by backbone.
         outcomes: The results themselves, for curves; `None` for the paper's tables.
-        excluded: Studies left out because their marks forbid the comparison, and the marks.
+        excluded: Studies excluded because of their caveats, and these caveats.
     """
 
     scores: Mapping[tuple[Study, str], Mapping[int, float]]
@@ -41,11 +41,11 @@ class Evidence:
 
     @property
     def exact(self) -> bool:
-        """Whether these are printed numbers, known to their last digit, without a spread."""
+        """Whether these are published numbers, without a spread."""
         return self.outcomes is None
 
     def has(self, study: Study, tokenization: str = "bbpe") -> bool:
-        """Whether a study is there."""
+        """Whether a study exists."""
         return (study, tokenization) in self.scores
 
     def values(self, study: Study, tokenization: str = "bbpe") -> Mapping[int, float]:
@@ -58,7 +58,7 @@ class Evidence:
         return stats.mean(list(self.values(study, tokenization).values()))
 
     def need(self, studies: Sequence[Study], tokenization: str = "bbpe") -> None:
-        """Raise `NotMeasured` unless all are there."""
+        """Raise `NotMeasured` unless all exist."""
         missing = [study for study in studies if not self.has(study, tokenization)]
         if not missing:
             return
@@ -102,7 +102,7 @@ class Evidence:
 
 
 def of_results(outcomes: Outcomes) -> Evidence:
-    """These results, where their marks and their metric allow a comparison with the paper."""
+    """These results, as far as their caveats and metric permit a comparison with the paper."""
     scores: dict[tuple[Study, str], Mapping[int, float]] = {}
     trained: dict[tuple[str, str], float] = {}
     totals: dict[str, float] = {}

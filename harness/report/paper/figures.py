@@ -86,7 +86,7 @@ def _draw_radars(outcomes: Outcomes, chosen: Sequence[tuple[str, str]]) -> Figur
 
 
 def means_picture(outcomes: Outcomes, name: str, title: str) -> Block:
-    """Means over families by backbone and method, as a picture of this name."""
+    """Means over families by backbone and method, as a figure of this name."""
     families = [
         f for f in outcomes.families if any(complete_backbones(outcomes, f, m) for m in outcomes.methods)
     ]
@@ -114,7 +114,7 @@ def _draw_means(outcomes: Outcomes, families: Sequence[str]) -> Figure:
 
 
 def _draw_mean_panel(panel: Axes, outcomes: Outcomes, family: str) -> None:
-    """Backbones from the top, methods as a comb within each."""
+    """Backbones from top to bottom, methods within each."""
     tasks, methods = outcomes.tasks_of(family), outcomes.methods
     for row, backbone in enumerate(outcomes.backbones):
         for place, method in enumerate(methods):
@@ -138,10 +138,10 @@ def _draw_mean_panel(panel: Axes, outcomes: Outcomes, family: str) -> None:
 def top_two_of_models(
     outcomes: Outcomes, tasks: Sequence[str], backbone: str, method: str, *, others: Sequence[str]
 ) -> tuple[int, int]:
-    """(datasets among the best two, datasets compared) of a pair beside the other backbones with the same method.
+    """(datasets among the best two, datasets compared) of a pair compared with other backbones with the same method.
 
-    Where another backbone has no Lingo its ARS stands in, since the paper applies the prefix to OPTs only. A tie counts
-    in favour. This is one reading of the paper, which does not say which method the others use.
+    If another backbone has no Lingo, its ARS is used, since the paper applies the prefix to OPT models only. Ties
+    count. This is one interpretation of the paper, which does not specify the method of the others.
     """
     hits = compared = 0
     for task in tasks:
@@ -161,7 +161,7 @@ def top_two_of_models(
 def top_two_of_methods(
     outcomes: Outcomes, tasks: Sequence[str], backbone: str, method: str, *, others: Sequence[str]
 ) -> tuple[int, int]:
-    """(datasets among the best two, datasets compared) of a method beside other methods on the same backbone."""
+    """(datasets among the best two, datasets compared) of a method compared with other methods on the same backbone."""
     hits = compared = 0
     for task in tasks:
         mine = outcomes.get(task, backbone, method)
@@ -180,7 +180,7 @@ def _top_two(outcomes: Outcomes) -> Block:
     panels = []
     for family in outcomes.families:
         if len(outcomes.tasks_of(family)) < 2:
-            continue  # one dataset makes no count
+            continue  # a count needs more than one dataset
         for backbone in outcomes.backbones:
             if len(dna) == 2 and backbone not in dna:
                 panels.append((family, backbone, tuple(dna)))

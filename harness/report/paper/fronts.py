@@ -15,7 +15,7 @@ SHOWN_TASKS = {"EMP": "EMP/H3", "prom_300": "prom/prom_300_tata"}
 """The dataset of each family that figure 2 shows."""
 
 PANEL_TASKS = {"EMP": "EMP/H4", "prom_300": "prom/prom_300_tata"}
-"""The dataset of each family that figure 3 shows; all others are folded below it."""
+"""The dataset of each family in figure 3; all others are collapsed below it."""
 
 
 def blocks(outcomes: Outcomes) -> list[Block]:

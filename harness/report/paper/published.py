@@ -45,10 +45,10 @@ class Published:
 
 
 def read_published(folder: Path | None = None) -> Published:
-    """Read the published numbers; files that `folder` lacks are simply not compared with.
+    """Read the published numbers; missing files are ignored.
 
     Raises:
-        InputError: with one line for each file that is not what it should be.
+        InputError: With one line for each invalid file.
     """
     problems: list[str] = []
     if folder is not None and not any((folder / name).is_file() for name in FILES):

@@ -1,4 +1,4 @@
-"""How evidence and a claim are compared: with the spread over seeds for our results, to the last digit for tables."""
+"""Comparison of evidence and claims: with the spread over seeds for our results, exactly for published tables."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from harness.runs.intervals import LEAST_SEEDS, range_of, why_none
 Verdict = Literal["agrees", "direction agrees", "inconclusive", "disagrees", "not measured"]
 ALPHA = 0.05
 CELL = 0.0005
-"""What rounding hides of a printed score."""
+"""Rounding error of a published score."""
 
 DRAWS = 2000
 
@@ -26,9 +26,9 @@ class ClaimResult:
     """What the evidence says of a claim.
 
     Attributes:
-        ours: The number found.
-        verdict: Whether it fits.
-        why: A few words more.
+        ours: Our value.
+        verdict: Agreement.
+        why: Explanation.
     """
 
     ours: str
@@ -40,7 +40,7 @@ Check = Callable[[Evidence], ClaimResult]
 
 
 def value(claimed: float, study: Study, tokenization: str = "bbpe") -> Check:
-    """A printed score: does it lie where 95 % of single runs like ours lie?"""
+    """A published score: is it within the 95 % prediction interval of a single run?"""
 
     def check(evidence: Evidence) -> ClaimResult:
         values = list(evidence.values(study, tokenization).values())
@@ -60,7 +60,7 @@ def value(claimed: float, study: Study, tokenization: str = "bbpe") -> Check:
 
 
 def difference(points: float, digits: int, pairs: Sequence[tuple[Study, Study]]) -> Check:
-    """A mean difference over datasets in points (1 point is 0.01), printed with so many digits."""
+    """A mean difference over datasets in points (1 point is 0.01), published with this many digits."""
 
     def check(evidence: Evidence) -> ClaimResult:
         evidence.need([study for pair in pairs for study in pair])
@@ -112,7 +112,7 @@ def _points_interval(low: float, high: float) -> str:
 
 @dataclass(frozen=True)
 class Item:
-    """One of many comparisons that a claim says all to hold: a - b > 0 in each of `pairs`' mean."""
+    """One of several comparisons that a claim states: a - b > 0 in the mean of `pairs`."""
 
     label: str
     pairs: tuple[tuple[Study, Study], ...]
@@ -120,8 +120,8 @@ class Item:
 
 
 def all_above(items: Callable[[Evidence], Sequence[Item]], *, ties: bool = False) -> Check:
-    """A claim that something is better everywhere: it holds if every mean says so, and fails if one item is below by
-    more than the seeds explain (one-sided, corrected by Holm); in between it cannot be told."""
+    """A claim that something is better everywhere: it agrees if every mean does, and disagrees if one item is
+    significantly below (one-sided, Holm's correction); otherwise it is inconclusive."""
 
     def check(evidence: Evidence) -> ClaimResult:
         wanted = items(evidence)
@@ -158,7 +158,7 @@ def _below_p(groups: Sequence[Sequence[float]]) -> float:
 
 
 def significant(pairs: Sequence[tuple[Study, Study]]) -> Check:
-    """A one-sided paired t-test over datasets that the paper calls significant."""
+    """A one-sided paired t-test over datasets that is significant in the paper."""
 
     def check(evidence: Evidence) -> ClaimResult:
         evidence.need([study for pair in pairs for study in pair])
@@ -174,7 +174,7 @@ def significant(pairs: Sequence[tuple[Study, Study]]) -> Check:
 
 
 def top_two(claimed: int, studies: Sequence[Study], rivals: Callable[[Study], Sequence[Study]]) -> Check:
-    """A Top-2 count; for our results beside the counts that single runs would give (one seed drawn a study)."""
+    """A Top-2 count; for our results with the counts that single runs would give (one seed drawn per study)."""
 
     def check(evidence: Evidence) -> ClaimResult:
         evidence.need([s for study in studies for s in (study, *rivals(study))])
@@ -241,14 +241,14 @@ def on_front(candidates: Sequence[str], method: str, dataset: str, wanted: Seque
 
 
 def clearly_below(evidence: Evidence, a: Study, b: Study) -> bool:
-    """Whether study `a` scores below `b` by more than the seeds explain; printed numbers always do."""
+    """Whether study `a` scores significantly below `b`; published numbers always do."""
     return evidence.exact or _below_p([evidence.differences(a, b)]) < ALPHA
 
 
 def quantity(
     claimed: float, compute: Callable[[Evidence], float], show: Callable[[float], str], rel: float
 ) -> Check:
-    """A count or ratio without a spread; it agrees within the relative tolerance `rel` of its printing."""
+    """A count or ratio without a spread; it agrees within the relative tolerance `rel` of the published precision."""
 
     def check(evidence: Evidence) -> ClaimResult:
         found = compute(evidence)

@@ -1,4 +1,4 @@
-"""What the results cost: scores against device hours and floating point operations, and where ranks went."""
+"""Cost of the results: scores against device hours and FLOPs, and rank trajectories."""
 
 import re
 from collections import defaultdict
@@ -20,7 +20,7 @@ from harness.report.run_results import RunResults
 from harness.runs.rank_trajectories import to_the_end
 
 MOST_PANELS = 8
-"""Datasets that are drawn; beyond them one a family."""
+"""Maximum number of datasets drawn; beyond it, one per family."""
 
 
 def section(runs: Sequence[RunResults], outcomes: Outcomes) -> Section:
@@ -41,8 +41,8 @@ def section(runs: Sequence[RunResults], outcomes: Outcomes) -> Section:
 
 
 def device_seconds(facts: Mapping[str, Any], wall: float) -> float:
-    """Seconds of devices that a trial used: its share of its workers' time, for each of their GPUs (a CPU counts as
-    one device); its wall time where that was not measured."""
+    """Device seconds of a trial: its share of its workers' time, per GPU (a CPU counts as one device); its wall time if
+    not measured."""
     share = facts.get("device_seconds")
     return wall if share is None else float(share) * max(float(facts.get("gpus") or 1), 1.0)
 
@@ -61,7 +61,7 @@ COSTS: dict[str, Callable[[Outcome], float]] = {"hours": final_hours, "flops": f
 
 
 def on_gpus(outcomes: Outcomes) -> bool:
-    """Whether any final run says it had a GPU."""
+    """Whether any final run used a GPU."""
     return any((facts.get("gpus") or 0) > 0 for o in outcomes for facts in o.facts.values())
 
 
@@ -113,7 +113,7 @@ def _draw_against(
 
 
 def _cost_point(panel: Axes, outcome: Outcome, cost: float, outcomes: Outcomes, several: bool) -> None:
-    """Colour says the method; shape the backbone where there are several, else the method again."""
+    """Colour: method; shape: backbone if there are several, otherwise method."""
     colour, marker = drawing.method_look(outcome.key.method, outcomes.methods)
     if several:
         marker = drawing.MARKERS[outcomes.backbones.index(outcome.key.backbone) % len(drawing.MARKERS)]
@@ -121,7 +121,7 @@ def _cost_point(panel: Axes, outcome: Outcome, cost: float, outcomes: Outcomes, 
 
 
 def _cost_legend(panel: Axes, outcomes: Outcomes, several: bool) -> None:
-    """Entries without points: each method's colour, then each backbone's shape."""
+    """Legend entries: each method's colour, then each backbone's shape."""
     for method in outcomes.methods:
         colour, marker = drawing.method_look(method, outcomes.methods)
         panel.plot([], [], "o" if several else marker, color=colour, label=naming.method_title(method))

@@ -1,4 +1,4 @@
-"""What to distrust: marks, missing and failed runs, collapsed seeds, leaks, winners at an edge; the environment."""
+"""Caveats: missing and failed runs, collapsed seeds, leakage, winners at a bound of the search space."""
 
 import json
 import math
@@ -15,10 +15,10 @@ from harness.report.sections.marks import meaning
 from harness.runs.record import Record
 
 EDGE = 0.02
-"""A winner within this share of a range's end stands at its edge."""
+"""A winner within this share of the end of a range counts as at its bound."""
 
 BOUND = frozenset({"delta_T"})
-"""Ranges that end where training does: no wider one could help."""
+"""Ranges limited by the training itself, which cannot be extended."""
 
 
 def section(runs: Sequence[RunResults], outcomes: Outcomes) -> Section:
@@ -178,7 +178,7 @@ def _collapsed(outcomes: Outcomes) -> Block:
 
 @dataclass(frozen=True)
 class Edge:
-    """A winner that stands at the end of a searched range."""
+    """A winner at a bound of a search range."""
 
     outcome: Outcome
     name: str
@@ -247,7 +247,7 @@ def _edges(runs: Sequence[RunResults], outcomes: Outcomes) -> Block:
 
 
 def leaks_by_task(outcomes: Outcomes) -> dict[str, Mapping[str, Any]]:
-    """What the audit of each task's splits counted."""
+    """Results of the leakage audit per task."""
     found: dict[str, Mapping[str, Any]] = {}
     for outcome in outcomes:
         for facts in outcome.facts.values():

@@ -1,4 +1,4 @@
-"""Hyper-parameters: importance of each hyper-parameter, and all configurations at one glance."""
+"""Hyper-parameters: importance of each hyper-parameter, and all configurations."""
 
 import logging
 import math
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 TREES = 24
 LEAST = 12
-"""Trials below which nothing is said."""
+"""Minimum number of trials."""
 
 
 def importances(
@@ -36,7 +36,7 @@ def importances(
 
     Args:
         configs: Numbers by hyper-parameter, the same names in each.
-        scores: One score a configuration; no NaN.
+        scores: One score per configuration; no NaN.
         log: For each name whether its scale is logarithmic (its values are then above 0).
 
     Returns:
@@ -73,10 +73,10 @@ def importances(
 
 
 MOST = 400
-"""Trials of a method that are looked at; more are thinned evenly."""
+"""Maximum number of trials of a method; more are thinned evenly."""
 
 LINES = 150
-"""Trials of a method that are drawn."""
+"""Maximum number of lines per method."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Searched:
 
     Attributes:
         configs: Searched hyper-parameters of each trial.
-        standing: Place of its dev score within its study, 0 (worst) to 1 (best).
+        standing: Scaled rank of its dev score within its study, 0 (worst) to 1 (best).
         log: Whether each hyper-parameter has a logarithmic scale.
         total: Trials before thinning.
     """

@@ -1,4 +1,4 @@
-"""What each mark on a result means to its reader."""
+"""Meaning of each caveat."""
 
 from harness.data.split_checks import UNDEFINED, UNSEEN
 from harness.runs.intervals import NO_BETTER
@@ -26,11 +26,11 @@ MARKS = {
     "selected on test": "the configuration was selected by test scores, as in some published results: scores are "
     "optimistic.",
 }
-"""Known marks. Others are shown with the words that the run gave them."""
+"""Known caveats. Others are shown with the text given by the run."""
 
 UNKNOWN = "set by the run; the preparation log gives the reason."
 
 
 def meaning(mark: str) -> str:
-    """What a mark means; by its beginning where it carries details (`changed split: …`)."""
+    """Meaning of a caveat; by its prefix if it contains details (`changed split: …`)."""
     return MARKS.get(mark) or next((text for name, text in MARKS.items() if mark.startswith(name)), UNKNOWN)

@@ -1,4 +1,4 @@
-"""The first screen: what was compared, what won where, by how much, how sure, what it cost, what to distrust."""
+"""Overview: methods compared, best methods, significance, cost, caveats."""
 
 import math
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from harness.report.sections.significance import ALPHA, method_ranking, within_d
 from harness.report.stats import Ranking
 
 FEW_TRIALS = 10
-"""A search of fewer trials a study is called short."""
+"""A search with fewer trials per study is called short."""
 
 
 def section(runs: Sequence[RunResults], outcomes: Outcomes, published: Published) -> Section:
@@ -69,7 +69,7 @@ def _won(outcomes: Outcomes) -> str:
 
 
 def _order(outcomes: Outcomes) -> str:
-    """What was compared, who leads or ties, and whether the lead is more than noise."""
+    """The compared methods, the best or tied ones, and whether the lead is significant."""
     what = (
         f"{count(len(outcomes.methods), 'method')} on {count(len(outcomes.backbones), 'backbone')} and "
         f"{count(len({o.key.task for o in outcomes.main}), 'dataset')} ({_seeds_each(outcomes)})"
@@ -107,7 +107,7 @@ def _order(outcomes: Outcomes) -> str:
 
 
 def _near(ranks: Ranking) -> list[str]:
-    """The methods behind the best rank that it cannot be told apart from."""
+    """The methods that cannot be distinguished from the best-ranked one."""
     behind = list(zip(ranks.names, ranks.ranks, strict=True))[len(ranks.tied) :]
     return [naming.method_title(name) for name, rank in behind if rank - ranks.ranks[0] < ranks.critical]
 
@@ -133,7 +133,7 @@ def _score(outcome: Outcome) -> str:
 
 
 def _of_one(outcomes: Outcomes, ranks: Ranking) -> str:
-    """On a single pair of dataset and backbone: the leader by its score, tested over the seeds."""
+    """For a single pair of dataset and backbone: the best method by score, tested over the seeds."""
     where = next(
         (o.key.task, o.key.backbone) for o in outcomes.main if o.useful and o.key.method == ranks.names[0]
     )
@@ -175,7 +175,7 @@ def _apart(outcomes: Outcomes, ranks: Ranking) -> str:
 
 
 def _standing(ranks: Ranking, near: Sequence[str]) -> str:
-    """From which methods the best one differs by more than chance, for the end of a sentence."""
+    """The methods from which the best one differs significantly, as the end of a sentence."""
     tied = len(ranks.tied)
     if len(near) == len(ranks.names) - tied:
         return ""
@@ -199,7 +199,7 @@ def _reached(outcomes: Outcomes) -> tuple[dict[str, list[str]], int]:
 
 
 def _beaten(outcomes: Outcomes) -> str:
-    """That simple baselines reach the methods, for the middle of a sentence; empty where none does."""
+    """Simple baselines that reach the methods, as the middle of a sentence; empty if none does."""
     reached, compared = _reached(outcomes)
     if not reached:
         return ""
@@ -216,7 +216,7 @@ def _above_baselines(outcomes: Outcomes) -> str:
 
 
 def _left_out(outcomes: Outcomes) -> str:
-    """Studies that are never called best."""
+    """Studies excluded from best."""
     fallen = [o for o in outcomes.main if o.is_collapsed]
     useless = [o for o in outcomes.main if not o.useful and not o.is_collapsed]
     undefined = [o for o in outcomes if o.scores and o.mean != o.mean]
@@ -249,7 +249,7 @@ def _and(names: Sequence[str]) -> str:
 
 
 def finals(outcomes: Outcomes) -> tuple[int, int]:
-    """(final runs that are there, final runs that should be)."""
+    """(finished final runs, expected final runs)."""
     return sum(len(set(o.finals) & o.expected) for o in outcomes), sum(len(o.expected) for o in outcomes)
 
 

@@ -1,4 +1,4 @@
-"""Where results were made: versions, commit, devices, and the settings of the run."""
+"""Provenance of the results: versions, commit, devices, and the settings of the run."""
 
 import json
 import re
@@ -91,7 +91,7 @@ def studies_by_types(outcomes: Outcomes) -> dict[tuple[str, str], list[Outcome]]
 
 
 def mixed_types(outcomes: Outcomes) -> str | None:
-    """A caveat where the backbones of one table were not all held in one number type."""
+    """A caveat if the backbones of one table had different number types."""
     methods: dict[str, list[str]] = {}
     for (backbone, _), studies in studies_by_types(outcomes).items():
         methods.setdefault(backbone, []).extend(naming.method_title(o.key.method) for o in studies)

@@ -1,4 +1,4 @@
-"""How sure the order of methods is: paired tests with Holm's correction, mean ranks with a critical difference."""
+"""Significance of the order of methods: paired tests with Holm's correction, mean ranks with a critical difference."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,11 +52,11 @@ Blocks = dict[tuple[str, str], dict[str, float]]
 """Scores by method of each (dataset, backbone), higher is better."""
 
 LAST = -1e300
-"""In the place of a score that is of no use: collapsed, or not above a constant prediction. All of these tie, last."""
+"""Stand-in for a score that is collapsed or not above a constant prediction; all of these tie for last place."""
 
 
 def _blocks(outcomes: Outcomes, family: str | None) -> Blocks:
-    """Pairs on which at least one method is of use; where none is, there is nothing to rank."""
+    """Pairs with at least one useful method; others are not ranked."""
     blocks: Blocks = {}
     for outcome in outcomes.main:
         if family in (None, outcome.family):
@@ -73,8 +73,8 @@ def _rank(blocks: Blocks, names: frozenset[str]) -> stats.Ranking:
 def method_ranking(outcomes: Outcomes, family: str | None = None) -> stats.Ranking | None:
     """Mean ranks of methods over (dataset, backbone) pairs that have all of them; `None` without a pair of two.
 
-    Where some pairs lack a method (Lingo on backbones of DNA, say), that set of methods is ranked which makes the most
-    comparisons, (methods - 1) x pairs.
+    If some pairs lack a method (such as Lingo on DNA backbones), the set of methods with the most comparisons,
+    (methods - 1) x pairs, is ranked.
     """
     blocks = _blocks(outcomes, family)
     sets = {frozenset(scores) for scores in blocks.values() if len(scores) > 1}
@@ -140,7 +140,7 @@ def _critical(found: stats.Ranking) -> str:
 
 
 def _draw_ranking(panel: Axes, found: stats.Ranking, methods: Sequence[str]) -> None:
-    """Demšar's diagram: ranks on a line, names above it, bars below join what cannot be told apart."""
+    """Demšar's diagram: ranks on a line, names above, bars below join methods that cannot be distinguished."""
     count = len(found.names)
     panel.axhline(0, color=FAINT, linewidth=1)
     for place, (name, rank) in enumerate(zip(found.names, found.ranks, strict=True)):
@@ -174,7 +174,7 @@ class Comparison:
     Attributes:
         where: Family or dataset, and backbone.
         a, b: The methods; `a` has the better mean, or both have the same.
-        wins: On how many of `test.n` pairs `a` is better.
+        wins: Number of the `test.n` pairs on which `a` is better.
         test: The paired test of a - b.
         p_holm: Its p-value after Holm's correction.
     """
@@ -198,7 +198,7 @@ def _compared(
 
 
 def _corrected(found: Sequence[Comparison]) -> list[Comparison]:
-    """With Holm's correction among the tests of the same place: one family (or dataset) on one backbone."""
+    """With Holm's correction over the tests of one family (or dataset) on one backbone."""
     made: list[Comparison] = []
     for where in dict.fromkeys(c.where for c in found):
         here = [c for c in found if c.where == where]
@@ -210,7 +210,7 @@ def _corrected(found: Sequence[Comparison]) -> list[Comparison]:
 
 
 def over_datasets(outcomes: Outcomes) -> list[Comparison]:
-    """Every pair of methods on each backbone, paired by the datasets of a family (three and more)."""
+    """Every pair of methods on each backbone, paired by the datasets of a family (at least three)."""
     found = []
     for family in outcomes.families:
         for backbone in outcomes.backbones:
@@ -222,8 +222,8 @@ def over_datasets(outcomes: Outcomes) -> list[Comparison]:
 
 
 def within_datasets(outcomes: Outcomes) -> list[Comparison]:
-    """The method with the best mean of each (dataset, backbone) against each other one, paired by seed (three and
-    more); none where no method is of use."""
+    """The method with the best mean of each (dataset, backbone) against each other one, paired by seed (at
+    least three); empty if no method is useful."""
     groups: dict[tuple[str, str], list[Outcome]] = {}
     for outcome in outcomes.main:
         groups.setdefault((outcome.key.task, outcome.key.backbone), []).append(outcome)

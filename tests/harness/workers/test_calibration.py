@@ -74,7 +74,7 @@ def test_out_of_memory_ends_the_search_and_a_single_trial_too_large_is_one_line(
     monkeypatch.setattr(Pack, "step", step)
     assert calibrate(*made, CONFIG, device="cpu").pack == 2
     most = 0
-    with pytest.raises(ValueError, match="must fit the memory of cpu, but 1 trials are more"):
+    with pytest.raises(ValueError, match="must fit into the memory of cpu, but 1 trials do not fit"):
         calibrate(*made, CONFIG, device="cpu")
 
 
