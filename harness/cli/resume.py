@@ -1,4 +1,4 @@
-"""`resume`: a run goes on, after any end."""
+"""`resume`: continue a run after any end."""
 
 from pathlib import Path
 from typing import Annotated, Any

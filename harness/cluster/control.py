@@ -39,7 +39,7 @@ def _told(work: Callable[[], int]) -> int:
 
 
 def attach_to(out: Path, options: TeardownOptions, console: Console) -> int:
-    """`attach`, by the output folder."""
+    """`attach` for an output folder."""
     return _told(lambda: attach(_running(out), options, console))
 
 

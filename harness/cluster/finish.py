@@ -21,7 +21,7 @@ DETACHED = 130
 
 @dataclass(frozen=True, kw_only=True)
 class TeardownOptions:
-    """What the user wants done without being asked.
+    """Options that replace confirmations.
 
     Attributes:
         dry_run: Only print what would be done.
@@ -57,7 +57,9 @@ def conclude(
         console.print(spent(session), soft_wrap=True)
         if home or all_the_same:
             return teardown(session, options.teardown, console, home=home) or (code if home else 1)
-        console.print("The cluster is not taken down: only it has the results. Once it can be reached again:")
+        console.print(
+            "The cluster is not terminated, because the results are only there. When it is reachable again:"
+        )
         for what, line in (
             ("try again", command("attach", session.out)),
             ("discard them", command("stop", session.out, "--teardown")),

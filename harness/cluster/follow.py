@@ -23,7 +23,7 @@ AGAIN_S = 5.0
 
 
 def attach(session: Session, options: TeardownOptions, console: Console) -> int:
-    """Follow a submitted benchmark to its end, then bring it home. Ctrl-C leaves it running.
+    """Follow a submitted benchmark to its end, then download its results. Ctrl-C leaves it running.
 
     Returns:
         The exit code of the benchmark; 130 when detached.

@@ -78,7 +78,7 @@ def environment(provider: str) -> dict[str, str]:
 
 
 def resolve(cluster: ClusterFile, say: Say) -> dict[str, Any]:
-    """The file's configuration with paths that mean the same everywhere, and its provider prepared.
+    """The configuration of the file with absolute paths, and its provider prepared.
 
     Raises:
         InputError: If the provider refuses; no machine has been requested at this point.

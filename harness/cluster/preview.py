@@ -1,5 +1,4 @@
-"""Preview of a cluster run: actions, cost and requirements, checked as far as possible before any machine is "
-"started."""
+"""Preview of a cluster run: actions, cost and requirements, checked as far as possible before the start."""
 
 import hashlib
 import json
@@ -76,12 +75,12 @@ def check(benchmark: Benchmark, *, dry_run: bool) -> Checked:
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a benchmark would run.
+    """Target of a benchmark.
 
     Attributes:
-        file: The cluster file, if there is one that can be read.
-        problems: Why nothing can be started there.
-        notes: What limits a run, or could not be checked.
+        file: The cluster file, if it can be read.
+        problems: Reasons why nothing can be started there.
+        notes: Limits, and what could not be checked.
     """
 
     file: ClusterFile | None
@@ -96,12 +95,12 @@ def inspect_cluster(
     dry_run: bool,
     price: float | None = None,
 ) -> Place:
-    """Look at a cluster and at the storage without starting anything, as far as each can be looked at.
+    """Check cluster and storage, as far as possible without starting anything.
 
     Args:
-        cluster: As `--cluster` has it.
-        dry_run: Ask nobody: neither the provider nor other hosts.
-        price: Of an hour of all machines, where the user has said it.
+        cluster: Value of `--cluster`.
+        dry_run: Contact neither the provider nor other hosts.
+        price: Price per hour of all machines, if given by the user.
     """
     problems: list[str] = []
     notes: list[str] = []
@@ -143,7 +142,7 @@ def _login_problems(address: str) -> list[str]:
 
 
 def _door_problems(address: str) -> list[str]:
-    """Why no job can be sent to an address: nothing there, no Ray, another token, or open to everybody."""
+    """Reason why no job can be submitted to an address: no answer, no Ray, a different token, or no token required."""
     from harness.cluster.jobs_api import Jobs
 
     try:
@@ -164,7 +163,7 @@ def _price_problems(file: ClusterFile, price: float | None) -> Iterator[str]:
 
 
 def form_of_provider(file: ClusterFile) -> Iterator[str]:
-    """What the provider's own library says of the file without asking anybody."""
+    """Offline checks of the file by the provider's library."""
     if file.provider == "aws":
         from harness.cluster.providers.aws_checks import aws_form_problems
 
@@ -172,20 +171,20 @@ def form_of_provider(file: ClusterFile) -> Iterator[str]:
 
 
 def folder_name(out: Path) -> str:
-    """Name of the output folder on the head: two folders here never meet there."""
+    """Name of the output folder on the head, unique per local folder."""
     name = re.sub(r"[^\w.-]", "_", out.name)
     return f"{name}-{hashlib.sha256(str(out).encode()).hexdigest()[:6]}"
 
 
 def _identity(benchmark: Benchmark, problems: list[str], notes: list[str]) -> dict[str, object]:
-    """What is measured; with data at hand, everything that a run here would check is checked."""
+    """Checks of the benchmark; with local data, all checks of a local run."""
     from harness.config.studies import check_settings, plan
 
     if benchmark.data_dir is None and not all(task.startswith("quickstart/") for task in benchmark.tasks):
         check_settings(benchmark, problems)
         notes.append("Data is downloaded from the hub on the head and checked there, before training.")
         return dict(benchmark.identity())
-    nowhere = Path("results") / ".none"  # the folder here may hold what came home, under other paths
+    nowhere = Path("results") / ".none"  # the local folder may contain downloaded results with other paths
     try:
         return dict(plan(benchmark.model_copy(update={"out": nowhere})).identity)
     except InputError as error:
@@ -194,7 +193,7 @@ def _identity(benchmark: Benchmark, problems: list[str], notes: list[str]) -> di
 
 
 def account_problems(file: ClusterFile, note: Callable[[str], None]) -> Iterator[str]:
-    """What the provider, or the hosts themselves, would refuse."""
+    """Problems for which the provider or the hosts would reject the cluster."""
     from harness.cluster.launch import reachable, tools
 
     yield from tools()
@@ -226,17 +225,17 @@ OPENS = {
     ),
     "local": (),
 }
-"""What starting machines does beside them."""
+"""Side effects of starting machines."""
 
 
 def show_plan(checked: Checked, benchmark: Benchmark, console: Console) -> None:
-    """Print every machine, file and command, and the most that it can cost."""
+    """Print all machines, files and commands, and the cost ceiling."""
     for line in plan_lines(checked, benchmark):
         console.print(escape(line), soft_wrap=True)
 
 
 def plan_lines(checked: Checked, benchmark: Benchmark) -> Iterator[str]:
-    """The plan, line by line."""
+    """The preview, line by line."""
     file, settings = checked.file, checked.shipment.settings
     if file is None:
         yield f"Cluster    {benchmark.cluster} (existing; neither started nor terminated)"
@@ -288,7 +287,7 @@ def _machine_lines(file: ClusterFile) -> Iterator[str]:
 
 
 def cost_line(file: ClusterFile, benchmark: Benchmark) -> str:
-    """The most that the machines can cost; discs and traffic come on top."""
+    """Cost ceiling of the machines, without disks and traffic."""
     hourly = file.ceiling()
     if file.provider == "local":
         return "your own machines"

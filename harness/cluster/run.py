@@ -32,7 +32,7 @@ NODES_S = 600.0
 
 
 def run_on_cluster(benchmark: Benchmark, options: TeardownOptions, console: Console) -> int:
-    """Run a benchmark on the cluster that its `cluster` names, from the checks to the results here.
+    """Run a benchmark on its `cluster`, from the checks to the download of the results.
 
     Returns:
         The exit code of the benchmark; 130 after Ctrl-C, which leaves it running; 1 without confirmation.
@@ -54,7 +54,7 @@ def run_on_cluster(benchmark: Benchmark, options: TeardownOptions, console: Cons
         if session is not None:
             return attach(session, options, console)
     if not options.yes and not agreed("Start?", console):
-        console.print("Nothing was started; --yes starts without asking.")
+        console.print("Nothing was started; --yes starts without confirmation.")
         return NOT_STARTED
     if checked.file is None:
         session = Session(out=checked.out, address=str(benchmark.cluster), folder=checked.folder).save()
@@ -65,7 +65,8 @@ def run_on_cluster(benchmark: Benchmark, options: TeardownOptions, console: Cons
 def _start(
     file: ClusterFile, out: Path, benchmark: Benchmark, options: TeardownOptions, console: Console
 ) -> int:
-    """From the first machine on a failure says that machines may be running, and offers to end them."""
+    """After the first machine was requested, a failure reports that machines may be running and offers to terminate
+    them."""
     begun = time.monotonic()
 
     def say(line: str) -> None:
@@ -80,7 +81,7 @@ def _start(
     except (InputError, ShellError, OSError) as error:
         for line in error.problems if isinstance(error, InputError) else [str(error)]:
             console.print(f"[bold red]{escape(line)}[/]", soft_wrap=True)
-        # what was up before may hold results of an earlier run, so nobody there means to leave it
+        # machines that were already up may hold results of an earlier run, so termination is not the default
         undone = teardown(load_session(out), options.teardown, console, nobody=fresh)
         return max(1, undone)
     except BaseException:

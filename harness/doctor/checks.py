@@ -252,7 +252,7 @@ def _at_the_hub(model: str, hub_id: str) -> Finding:
         return Finding(
             state="fail",
             about="backbone",
-            text=f"{model}: {hub_id} is neither on this machine nor to be had from the hub ({words(error, 120)})",
+            text=f"{model}: {hub_id} not found: neither on this machine nor on the hub ({words(error, 120)})",
             advice="copy its folder from a machine with network access, and pass the folder to --models.",
         )
     text = f"{model}: {hub_id} is on the hub and is downloaded at first use"

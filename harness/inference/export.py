@@ -192,7 +192,7 @@ def _folder(run: Path, record: Record) -> Path:
     """Path of the adapter. Raises `InputError` if there is none."""
     error, written = record.facts.get("adapter_error"), record.facts.get("adapter")
     again = (
-        f"remove {RunFolder(run).records / file_name(record.id)} and let the run go on with "
+        f"remove {RunFolder(run).records / file_name(record.id)} and continue the run with "
         f"`{command('resume', run)}`: this seed is trained again"
     )
     if written is None:

@@ -31,8 +31,8 @@ def settle(checked: Plan, store: ResultStore, layout: WorkerLayout, say: Callabl
     known = checked.frozen or frozen_in(checked.out)
     frozen = known or ("bf16" if native else "fp32")
     store.hold(frozen)
-    why = "as asked for" if checked.benchmark.frozen else "as this folder has them" if known else device
-    say(f"Frozen weights are {frozen} ({why}), trained ones fp32.")
+    why = "--frozen" if checked.benchmark.frozen else "as in this folder" if known else device
+    say(f"Frozen weights are {frozen} ({why}), trained weights fp32.")
     if frozen == "bf16" and layout.gpus and not native:
         say(
             f"{device} does not support bf16 natively and emulates it: slower than --frozen fp32 (which needs a new "

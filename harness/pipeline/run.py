@@ -95,7 +95,7 @@ def _copied(checked: Plan, console: Console) -> AbstractContextManager[None]:
     if problems := storage_problems(uri):
         raise InputError(problems)
     if not RunFolder(checked.out).benchmark.exists() and (count := Copy(checked.out, uri).pull()):
-        console.print(f"{count} files of this benchmark came from {escape(uri)}.", soft_wrap=True)
+        console.print(f"{count} files of this benchmark were restored from {escape(uri)}.", soft_wrap=True)
     return copied(checked.out, uri, lambda line: console.print(f"[yellow]{escape(line)}[/]", soft_wrap=True))
 
 
@@ -105,7 +105,7 @@ def _run(checked: Plan, console: Console, make_engine: MakeEngine | None, take_f
     store, cells = _prepare(checked, console)
     if take_from:
         taken = take_over(take_from, store, cells, benchmark)
-        console.print(f"{_some(taken, 'trial')} of {take_from} taken over.")
+        console.print(f"{_some(taken, 'trial')} of {take_from} reused.")
     let_go_of_ended(checked.out, store.load())
     interrupted = False
     if _left(store.load(), cells, benchmark):

@@ -97,9 +97,7 @@ def train(
             f"Training on {resources.where}: {resources.layout}, {_some_trials(slots)} at once in each."
         )
         if not resources.layout.gpus and (benchmark.max_gpu_hours or benchmark.study_max_gpu_hours):
-            console.print(
-                "[yellow]Hours of GPUs limit nothing here, where no GPU trains; --time-budget does.[/]"
-            )
+            console.print("[yellow]A GPU-hour limit has no effect without GPUs; use --time-budget.[/]")
         budgets = _budgets(benchmark, resources, store)
         with _pool(cells, benchmark, resources, slots, make_engine) as pool, progress:
             pressed.ends(pool)
@@ -264,7 +262,7 @@ def _slots(
     if benchmark.pack or make_engine or each <= 1:
         return benchmark.pack or 1
     longest = {cell.source: cell for cell in sorted(packed, key=lambda cell: cell.cost)}
-    with console.status("measuring how many trials go together best"):
+    with console.status("calibrating trials per worker"):
         return min(_best_pack(cell, benchmark, resources, each) for cell in longest.values())
 
 

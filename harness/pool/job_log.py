@@ -10,7 +10,7 @@ from harness.runs.jobs import OPEN, Event, Job, Report
 from harness.runs.layout import checkpoint_folder
 
 WITH_CHECKPOINT = frozenset({"finished", "stopped", "failed"})
-"""Ends after which a job's checkpoints are of no more use; an interrupted one goes on from them."""
+"""Final states after which a job's checkpoints are not needed; an interrupted job continues from them."""
 
 
 class JobLog:
@@ -33,7 +33,7 @@ class JobLog:
         self._interrupted = False
 
     def submitted(self, job: Job) -> None:
-        """A job of the driver's own: nobody else would submit it again."""
+        """Register a job of the driver, which only the driver can submit again."""
         self._own[job.id] = job
         self._ended.discard(job.id)
 
@@ -71,18 +71,18 @@ class JobLog:
         return list(self._own.values())
 
     def remove_checkpoints(self) -> None:
-        """Those of jobs whose end the caller has had before this call."""
+        """Remove the checkpoints of jobs whose end the caller received before this call."""
         for job in self._done:
             shutil.rmtree(checkpoint_folder(str(job.checkpoints), job.id), ignore_errors=True)
         self._gone += self._done
         self._done = []
 
     def sweep(self) -> None:
-        """Remove again what a worker wrote while its job was being stopped, and shared prefixes where no job will
-        go on. For the end, when nobody writes any more."""
+        """Remove files that a worker wrote while its job was being stopped, and shared prefixes that no job will
+        continue. Call at the end, when no worker is writing."""
         self._done, self._gone = [*self._gone, *self._done], []
         self.remove_checkpoints()
         for folder in self._folders if not self._interrupted else ():
             shutil.rmtree(folder / "prefixes", ignore_errors=True)
             with suppress(OSError):
-                folder.rmdir()  # only when it is empty
+                folder.rmdir()  # only if it is empty

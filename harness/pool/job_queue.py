@@ -2,7 +2,7 @@
 
 Plain asyncio, no Ray: `harness.pool.pool` runs a `JobSource` as an actor. Three parties call it:
 
-- clients `submit` a job, `follow` it to its end and `release` it when they want no more;
+- clients `submit` a job, `follow` it to its end and `release` it;
 - worker groups `register` once and `exchange` status updates for commands from then on;
 - the driver reads every entry of `events` in order, and may `interrupt` or `close`.
 
@@ -33,16 +33,15 @@ class JobSource(JobState):
         client_s: Seconds without a `follow` after which a followed job's client counts as gone.
         lease_s: Seconds without a sign of life (`heartbeat`, `exchange`) after which a group counts as lost. A host
             cut off the network is noticed by Ray after about a minute; this comes soon after.
-        stuck_s: Seconds without an `exchange`, signs of life or not, after which it does so too.
-        max_losses: How often in a row a job may lose its worker without a new evaluation before it fails.
-        max_failures: How often a job that failed is tried again.
-        idle_s: Seconds without a job after which a group is sent home while nothing is queued, so that an
-            autoscaler can end its machine; the last group stays. `None` keeps all.
-        max_silent_lives: How often a group may restart without one report before it is given up.
-        restartable: Number events on from the time of day, so that a source that was started anew does not
-            repeat the numbers of the last one.
-        gone: Whether one of these nodes is no part of the cluster any more. What was lost with its machine
-            speaks against neither the job nor the group.
+        stuck_s: Seconds without an `exchange`, regardless of heartbeats, after which it counts as lost too.
+        max_losses: Number of times in a row that a job may lose its worker without a new evaluation before it fails.
+        max_failures: Number of further attempts for a failed job.
+        idle_s: Seconds without a job after which a group is released while nothing is queued, so that an
+            autoscaler can terminate its machine; the last group stays. `None` keeps all.
+        max_silent_lives: Number of times that a group may restart without a report before it is given up.
+        restartable: Start numbering events from the current time, so that a restarted source does not reuse numbers.
+        gone: Whether one of these nodes has left the cluster. Losses with a machine count against neither the
+            job nor the group.
         clock: Seconds, monotonic.
     """
 
@@ -92,7 +91,7 @@ class JobSource(JobState):
         """Queue a job: lower priorities first, then in order of submission. A known id has no effect.
 
         Args:
-            followed: Whether a client will ask for it again and again, without whom it is given up.
+            followed: Whether a client will keep asking for it; without the client it is given up.
             trial, sync_epochs: After these epochs it makes room for jobs of the same trial that have not come as far
                 and wait for a slot; it must keep checkpoints, from which it goes on.
         """
@@ -143,7 +142,7 @@ class JobSource(JobState):
         await self._notify()
 
     async def release(self, job_id: str) -> None:
-        """The client is done with this job: an open one is stopped, an ended one's reports are forgotten."""
+        """The client no longer needs this job: an open one is stopped, reports of an ended one are dropped."""
         row = self._rows.get(job_id)
         if row is None:
             return
@@ -231,7 +230,7 @@ class JobSource(JobState):
                 return Commands(release, admit, proceed=proceed)
 
     def _may_go(self, name: str, group: WorkerGroup) -> bool:
-        """Whether a group has been without work for long, nothing waits, and another one is there."""
+        """Whether a group has long been idle, nothing is queued, and there is another group."""
         if group.held or self._queue or self._idle_s is None:
             self._idle.pop(name, None)
             return False
@@ -246,13 +245,13 @@ class JobSource(JobState):
         return bool(self._queue) and not self._closed
 
     async def heartbeat(self, group_name: str, incarnation: str) -> None:
-        """A sign of life of a group that may be busy for long (an evaluation)."""
+        """Heartbeat of a group that may be busy for long (an evaluation)."""
         group = self._groups.get(group_name)
         if group is not None and group.incarnation == incarnation:
             group.seen = self._clock()
 
     async def crashed(self, group_name: str, incarnation: str, error: str) -> None:
-        """A group's engine raised in training. One job: it failed. Several: each is tried again alone."""
+        """The engine of a group raised during training. A single job has failed; several are each tried again alone."""
         group = self._groups.get(group_name)
         if group is None or group.incarnation != incarnation:
             return

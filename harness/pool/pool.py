@@ -140,7 +140,7 @@ class Pool:
 
     @property
     def groups(self) -> int:
-        """Worker groups, those that are not up (yet) included."""
+        """Worker groups, including those not running (yet)."""
         return len(self._groups)
 
     @property
@@ -149,20 +149,20 @@ class Pool:
         return self._log.open
 
     def begin(self, limit: int | None = None) -> None:
-        """Open a round of jobs, of which at most `limit` train at once."""
+        """Start a round of jobs, of which at most `limit` train at once."""
         self.interrupted, self._limit = False, limit
         self._call("begin", limit)
 
     def submit(self, job: Job) -> None:
-        """Queue a job whose news the caller reads from `events`."""
+        """Queue a job whose reports the caller reads from `events`."""
         self._log.submitted(job)
         self._call("submit", job, followed=False)
 
     def events(self, wait_s: float = 0.5) -> list[Event]:
-        """What happened since the last call, in order, at the latest after `wait_s`; logs new warnings.
+        """Events since the last call, in order, at the latest after `wait_s`; logs new warnings.
 
-        A job source whose process died has been started anew by Ray and is told here what it must know; nothing
-        is repeated to the caller. Checkpoints of jobs whose end an earlier call gave are removed.
+        A job source whose process died has been restarted by Ray and receives its state here; nothing is repeated to
+        the caller. Checkpoints of jobs whose end was returned by an earlier call are removed.
         """
         events: list[Event]
         self._log.remove_checkpoints()
@@ -191,13 +191,13 @@ class Pool:
         return pid
 
     def usage(self) -> dict[str, float]:
-        """How the groups' time was used: busy_s, idle_s (without a job while one was queued), idle_share of both,
+        """Use of the groups' time: busy_s, idle_s (without a job while one was queued), idle_share of both,
         empty_slots_share (of busy groups, while jobs were queued)."""
         usage: dict[str, float] = self._call("usage")
         return usage
 
     def close(self) -> None:
-        """End open jobs, send the workers home, leave no placement group behind. May be called twice."""
+        """End open jobs, release the workers and remove all placement groups. May be called twice."""
         if self._closing.is_set():
             return
         self._closing.set()
@@ -230,7 +230,7 @@ class Pool:
             raise PoolError(f"The worker pool's job source is gone: {short(error)}") from error
 
     def _restore_source(self) -> None:
-        """Tell a source that was started anew what the last one knew from here."""
+        """Send the driver's state to a restarted source."""
         incarnation = self._call("incarnation")
         if incarnation == self._incarnation:
             return

@@ -1,4 +1,4 @@
-"""The queue of jobs, who holds which, what was reported: the state of a job source and the rules of its changes."""
+"""The queue of jobs, their holders and reports: the state of a job source and its transitions."""
 
 import time
 from collections import deque
@@ -9,25 +9,25 @@ from typing import Any
 from harness.runs.jobs import OPEN, Event, Job, Report, Status, StatusUpdate
 
 Kind = tuple[str, str]
-"""What a group refuses as a whole while it trains something else: a backbone and a method."""
+"""Kind of a job, rejected as a whole by a group that trains another kind: a backbone and a method."""
 
 
 def kind_of(job: Job) -> Kind:
-    """Jobs of one kind fit beside the same others."""
+    """Jobs of one kind fit next to the same others."""
     return job.backbone, str(job.config.get("method", ""))
 
 
 @dataclass
 class JobRow:
-    """A job, from its submission on.
+    """A submitted job.
 
     Attributes:
-        order: Its priority and its age.
-        followed: Whether a client asks for it; one that stops asking counts as gone.
+        order: Its priority and age.
+        followed: Whether a client follows it; a client that stops asking counts as gone.
         losses: Lost workers in a row without a new evaluation.
-        failures: One line for each attempt that failed.
+        failures: One line per failed attempt.
         excluded: Groups on which it failed.
-        alone: Whether it is to be trained without neighbours, to tell which of several is at fault.
+        alone: Whether it must be trained alone, to find out which of several jobs failed.
         trial, sync_epochs: Jobs of one `trial` take turns: after these epochs they wait for those behind.
         turn: The epoch after which it last waited.
         go: The last rung that it may pass.
@@ -51,17 +51,17 @@ class JobRow:
 
     @property
     def separate(self) -> bool:
-        """Whether it is trained without neighbours."""
+        """Whether it is trained alone."""
         return self.alone or self.job.alone
 
     @property
     def waits(self) -> bool:
-        """Whether it stands at a rung where nobody has said yet that it goes on."""
+        """Whether it waits at a rung for a decision."""
         return self.epoch in self.job.rungs and self.go < self.epoch
 
     @property
     def place(self) -> tuple[int, int, int]:
-        """Its place in the queue: what is behind in its trial goes first."""
+        """Its place in the queue: the slowest job of a trial first."""
         return self.order[0], self.turn, self.order[1]
 
     @property
@@ -81,11 +81,11 @@ class WorkerGroup:
 
     Attributes:
         seen, exchanged: When it last gave a sign of life, and when it last asked for commands.
-        held: Jobs that it was given and that it has not ended.
-        refused, kinds: Jobs, and kinds of jobs, that it cannot take as long as it holds the same others.
-        slots: Jobs that it could hold, as it last said.
-        nodes: Ray's names of the nodes that its workers lie on.
-        waited: Seconds that it waited here because there was nothing for it, since it last had a job.
+        held: Jobs assigned to it and not ended.
+        refused, kinds: Jobs, and kinds of jobs, that it cannot admit while it holds the same others.
+        slots: Jobs that it can hold, as last reported.
+        nodes: Ray's ids of the nodes of its workers.
+        waited: Seconds without available jobs since its last job.
     """
 
     incarnation: str
@@ -104,11 +104,10 @@ class WorkerGroup:
 
 
 class Usage:
-    """How the worker groups' time was used. Fed with every change, in seconds of the source's clock.
+    """Use of the worker groups' time, updated at every change, in seconds of the source's clock.
 
-    A group is busy while it holds a job, and idle while it holds none although one is queued. Its own count of
-    the time between its last job and its next, less what it waited because nothing was queued, is idle as well:
-    that is what messages cost.
+    A group is busy while it holds a job, and idle while it holds none although one is queued. The time between two jobs
+    by the group's own clock, minus the time without queued jobs, is also idle: the cost of messages.
     """
 
     def __init__(self, now: float) -> None:
@@ -125,13 +124,13 @@ class Usage:
                 self.empty += seconds * max(0, group.slots - len(group.held)) * queued
 
     def gap(self, group: WorkerGroup, seconds: float) -> None:
-        """A group was without a job for so long, by its own clock."""
+        """Add time without a job, by the group's own clock."""
         self.idle += max(0.0, seconds - group.waited)
         group.waited = 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """`busy_s`, `idle_s` over all groups, `idle_share` of both together, and `empty_slots_share`: of the
-        slots of busy groups, the part that was empty while jobs were queued."""
+        """`busy_s`, `idle_s` over all groups, `idle_share` of both together, and `empty_slots_share`: the
+        share of the slots of busy groups that was empty while jobs were queued."""
         time, slots = self.busy + self.idle, self.filled + self.empty
         return {
             "busy_s": round(self.busy, 3),
@@ -142,7 +141,7 @@ class Usage:
 
 
 class JobState:
-    """Jobs, groups and events. `harness.pool.job_queue.JobSource` explains the arguments and is what others call.
+    """Jobs, groups and events. `harness.pool.job_queue.JobSource` documents the arguments and is the public interface.
 
     Args:
         first_event: The number before that of the first event.
@@ -179,7 +178,7 @@ class JobState:
         self._usage.passed(self._clock(), self._groups.values(), queued=queued)
 
     def _adopt(self, job: Job, group: str) -> None:
-        """A job that a group trained before this source was started."""
+        """A job that a group was training before this source was started."""
         if job.id not in self._rows:
             self._submitted += 1
             self._rows[job.id] = JobRow(job, (0, self._submitted), False, self._clock())
@@ -210,12 +209,12 @@ class JobState:
                 self._requeue(self._rows[job_id])
             else:
                 self._fail(self._rows[job_id], "does not fit on an empty worker.")
-        if group.held:  # else nothing will end any more that stood in their way
+        if group.held:  # otherwise nothing that blocks them will end
             group.refused |= set(refused)
             group.kinds |= {kind_of(self._rows[job_id].job) for job_id in refused}
 
     def _confirm(self, row: JobRow) -> None:
-        """A job has started once its group says so: one that is refused never did."""
+        """A job has started once its group reports so; a rejected one never did."""
         if row.status == "queued":
             self._log(row, "started")
 
@@ -232,8 +231,8 @@ class JobState:
             self._finish(row, report)
 
     def _synchronise(self, row: JobRow) -> None:
-        """A job that is ahead of others of its trial, which wait for a slot, makes room and goes on later, from its
-        checkpoint: the trial can be judged as soon as all of them have come as far."""
+        """A job that is ahead of waiting jobs of its trial gives up its slot and continues later from its checkpoint:
+        the trial can be compared once all its jobs have trained as many epochs."""
         waiting = [self._rows[name] for name in self._queue]
         behind = any(other.trial == row.trial and other.epoch < row.epoch for other in waiting)
         if row.epoch in row.sync_epochs and behind:
@@ -241,14 +240,14 @@ class JobState:
             self._requeue(row)
 
     def _make_room(self, group: WorkerGroup) -> None:
-        """A job that waits at a rung for one that has no slot gives its own up; it goes on from its checkpoint."""
+        """A job that waits at a rung for a job without a slot gives up its slot, and continues from its checkpoint."""
         for name in sorted(group.held):
             row = self._rows[name]
             if row.waits and any(_waits_for(row, self._rows[other]) for other in self._queue):
                 self._requeue(row)
 
     def _retry(self, row: JobRow, report: Report) -> None:
-        """A failed attempt: another one, elsewhere where there is another group, or the end."""
+        """After a failed attempt: try again, on another group if there is one, or give up."""
         where = row.group or "no group"
         row.failures.append(f"{where}: {report.error}")
         if report.hopeless or len(row.failures) > self._max_failures:
@@ -283,7 +282,7 @@ class JobState:
         return taken
 
     def _better_elsewhere(self, name: str, row: JobRow) -> bool:
-        """Whether a job that failed here has another group to go to."""
+        """Whether a failed job can be tried on another group."""
         return name in row.excluded and any(
             other not in row.excluded and other not in self._broken and self._alive(group)
             for other, group in self._groups.items()
@@ -338,7 +337,7 @@ class JobState:
                 self._requeue(self._rows[job_id])
         for row in self._open_rows():
             if row.followed and now - row.seen > self._client_s:
-                self._fail(row, f"its search client has not asked for it for {self._client_s:.0f} s.")
+                self._fail(row, f"its search client has sent no request for {self._client_s:.0f} s.")
 
     def _log(self, row: JobRow, status: Status) -> None:
         row.status = status
@@ -348,8 +347,8 @@ class JobState:
 
 
 def _waits_for(row: JobRow, queued: JobRow) -> bool:
-    """Whether the decision on a job may need the scores of one in the queue: of its own trial, or of an earlier one
-    of its search group."""
+    """Whether the decision on a job may need the scores of a queued one: of its own trial, or of an earlier trial of
+    its search group."""
     group, _, number = row.trial.rpartition("/")
     other, _, earlier = queued.trial.rpartition("/")
     return bool(group) and not queued.waits and group == other and int(earlier) <= int(number)

@@ -30,13 +30,13 @@ from harness.pool.resources import (
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterResources:
-    """What a benchmark stands on while `ray_for` lasts.
+    """Resources of a benchmark for the duration of `ray_for`.
 
     Attributes:
         layout: Worker groups that lie on it.
-        files: How workers get at the driver's files.
-        where: A few words for the user.
-        scratch: Folder for Ray's own files, where Ray was started here.
+        files: Workers' access to the driver's files.
+        where: Description for the user.
+        scratch: Folder for Ray's files, if Ray was started here.
     """
 
     layout: WorkerLayout
@@ -49,7 +49,7 @@ class ClusterResources:
 def ray_for(
     cluster: str | None, *, workers: int = 1, at_most: int | None = None
 ) -> Iterator[ClusterResources]:
-    """Ray for a benchmark, for as long as the block lasts: started here, or joined where it runs.
+    """Ray for a benchmark, for the duration of the block: started here, or joined.
 
     Args:
         cluster: Value of `--cluster`; `None` for this machine.

@@ -45,7 +45,7 @@ class WorkerLayout:
 
 @dataclass(frozen=True, kw_only=True)
 class NodeResources:
-    """What one machine of a cluster has to give to worker groups; memory of 0 or less is unknown."""
+    """Resources of one machine of a cluster for worker groups; memory of 0 or less is unknown."""
 
     cpus: int
     gpus: int
@@ -92,7 +92,7 @@ def local_layout(
 
 
 def this_machine(workers: int, at_most: int | None) -> WorkerLayout:
-    """Worker groups that this machine bears now."""
+    """Worker groups that this machine currently supports."""
     import torch
 
     has = {"cores": usable_cores(), "gibibytes": free_gibibytes(), "gpus": torch.cuda.device_count()}
@@ -100,13 +100,13 @@ def this_machine(workers: int, at_most: int | None) -> WorkerLayout:
 
 
 def _single(node: NodeResources) -> int:
-    """Single-threaded workers that a machine without GPUs bears."""
+    """Number of single-threaded workers that a machine without GPUs supports."""
     by_memory = int(node.gibibytes / GROUP_GIB) if node.gibibytes > 0 else node.cpus
     return max(1, min(node.cpus, by_memory))
 
 
 def present_nodes() -> list[NodeResources]:
-    """Nodes that are alive now. The driver's own gives up memory for the driver and the search."""
+    """Nodes that are currently alive. On the driver's node, memory is reserved for the driver and the search."""
     import ray
 
     mine = ray.get_runtime_context().get_node_id()

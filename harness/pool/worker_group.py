@@ -28,14 +28,14 @@ log = logging.getLogger(__name__)
 BUSY_S = (
     0.05  # a busy group asks for commands this often for a while after reports, and at once when it has some
 )
-QUIET_S = 0.5  # this often later on, since hundreds of groups ask one source
+QUIET_S = 0.5  # interval after that, since one source serves hundreds of groups
 AFTER_REPORTS_S = 1.0
-IDLE_S = 2.0  # an idle group waits this long in one question
-HEARTBEAT_S = 10.0  # between two signs of life
+IDLE_S = 2.0  # an idle group waits this long per request
+HEARTBEAT_S = 10.0  # between two heartbeats
 WAITING_S = 0.02  # between two looks at the commands of a group whose job waits at a rung
-LOOK_S = 3.0  # between two looks whether a machine is about to be taken away
-ENDED = 100  # jobs whose last report may not have been heard
-MAX_CRASHES = 4  # in a row without a report: the process itself may be damaged
+LOOK_S = 3.0  # between two checks whether a machine is about to be reclaimed
+ENDED = 100  # jobs whose last report may not have been received
+MAX_CRASHES = 4  # in a row without a report, after which the process is assumed to be damaged
 
 
 class EngineCrashed(RuntimeError):
@@ -97,7 +97,7 @@ class Link:
 
     Args:
         register: Registers at the source with the jobs that the group holds; whether it may go on.
-        doomed: Whether a machine of the group is about to be taken away.
+        doomed: Whether a machine of the group is about to be reclaimed.
     """
 
     def __init__(
@@ -214,7 +214,7 @@ class Group:
     """One rank's loop around its engine.
 
     Args:
-        crashed: Tells the job source, once for all ranks, that training raised; `None` on ranks above 0.
+        crashed: Reports to the job source, once for all ranks, that training raised; `None` on ranks above 0.
         probable_cause: Tells the job source what may be the reason if this incarnation ends now.
     """
 
@@ -388,7 +388,7 @@ def doomed(nodes: Sequence[str]) -> bool:
 
 
 def _heartbeat(source: Any, name: str, incarnation: str, stop: threading.Event) -> None:
-    """Signs of life, also while the loop is in a long evaluation."""
+    """Heartbeats, also during a long evaluation."""
     while not stop.wait(HEARTBEAT_S):
         source.heartbeat.remote(name, incarnation)
 

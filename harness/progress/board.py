@@ -18,7 +18,7 @@ SPARE = 6
 
 @dataclass(frozen=True, kw_only=True)
 class StudyRow:
-    """A study at a moment.
+    """State of a study.
 
     Attributes:
         title, metric: Its name in the table, and its selection metric.
@@ -79,10 +79,10 @@ class Board:
         self.left_s = news.get("left_s")
         self.over = bool(news.get("over", False))
         found = {int(place): StudyRow(**row) for place, row in news.get("rows", {}).items()}
-        self.rows = {**self.rows, **found}  # another one: a screen may be in the middle of the last
+        self.rows = {**self.rows, **found}  # a new dict: a screen may be iterating over the last one
 
     def shown(self, most: int) -> list[StudyRow]:
-        """At most so many studies, in the order of the table: those at work before those begun, before the rest."""
+        """At most this many studies, in table order: running ones first, then started ones, then the rest."""
 
         def place_of(item: tuple[int, StudyRow]) -> tuple[bool, bool, bool, int]:
             place, row = item

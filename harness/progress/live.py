@@ -31,11 +31,11 @@ class StudyGoal:
     Attributes:
         key, metric: As in `harness.runs.record.Record`.
         title: The study's name in the table.
-        trials, finals: Trials of the search and runs of the final stage, those that ended before this run too.
-        ended, stopped, failed: Trials that ended before, and how many of them were stopped early or failed.
-        tested: Final runs that ended before.
-        best: Best dev value before; NaN where there is none.
-        epochs: Epochs of each.
+        trials, finals: Number of search trials and final runs, including those that ended before this run.
+        ended, stopped, failed: Trials that ended before this run, and how many of them were stopped early or failed.
+        tested: Final runs that ended before this run.
+        best: Best earlier dev value; NaN if none.
+        epochs: Epochs per trial or run.
         cost: Work of one epoch in any unit that is the same for all studies.
     """
 
@@ -73,7 +73,7 @@ class _Study:
         return sum(trial.stage == stage and trial.status in statuses for trial in self.jobs.values())
 
     def row(self) -> StudyRow:
-        """The study at this moment."""
+        """The current state of the study."""
         goal, both = self.goal, ("search", "final")
         return StudyRow(
             title=goal.title,

@@ -1,7 +1,7 @@
 """Progress of a job as lines of its output, from which a follower shows the live table.
 
-A line is `#progress` and a JSON object: what has changed since the line before, all of it in the first one. So the
-output from its beginning holds the whole state at every moment, and a long run stays small.
+A line is `#progress` and a JSON object with the changes since the previous line; the first has the complete state. The
+output thus contains the complete state at any time and stays small in a long run.
 """
 
 import json
@@ -12,18 +12,18 @@ from harness.progress.board import Board, StudyRow
 
 PREFIX = "#progress "
 SETTING = "LINGO_PROGRESS_LINES"
-"""Environment variable: a job that somebody may follow from another machine has it set to 1."""
+"""Environment variable, 1 in jobs that may be followed from another machine."""
 
 
 class Sender:
-    """Makes the lines."""
+    """Creates the lines."""
 
     def __init__(self) -> None:
         self._rows: dict[int, StudyRow] = {}
         self._last: dict[str, Any] = {}
 
     def line(self, board: Board, say: str = "") -> str | None:
-        """What has changed; `None` for nothing. `say` is for those without a table."""
+        """Changes; `None` if there are none. `say` is the log line."""
         rows = {place: row for place, row in board.rows.items() if self._rows.get(place) != row}
         news: dict[str, Any] = {"stage": board.stage, "done": round(board.done, 4), "over": board.over}
         if not rows and not say and news == self._last:
@@ -37,7 +37,7 @@ class Sender:
 
 
 def read(line: str) -> dict[str, Any] | None:
-    """What a line of a job's output says of its progress; `None` for any other line."""
+    """Progress in a line of a job's output; `None` for other lines."""
     if not line.startswith(PREFIX):
         return None
     try:

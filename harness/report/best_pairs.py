@@ -121,7 +121,7 @@ def _seed_differences(outcomes: Outcomes, task: str, first: Pair, second: Pair) 
 
 
 def table(outcomes: Outcomes, found: Sequence[BestPairs]) -> Table:
-    """A line for each family: its best and next best method, and the best simple baseline."""
+    """One row per family: its best and second-best method, and the best simple baseline."""
     return Table(
         name="winners",
         title="Best method per family",
@@ -175,7 +175,7 @@ def pair_title(pair: Pair) -> str:
 
 
 def _pairs(best: BestPairs, pairs: Sequence[Pair]) -> Field:
-    """The pair, or the pairs that tie, and on how many datasets it fails."""
+    """The pair, or the tied pairs, and the number of datasets on which it fails."""
     if not pairs:
         return "–"
     words = ("collapsed", "no better than a constant")
@@ -204,7 +204,7 @@ def _lead(best: BestPairs) -> Field:
 
 
 def _sure(best: BestPairs) -> Field:
-    """Whether the lead holds over seeds."""
+    """Whether the lead is significant over seeds."""
     if len(best.pairs) > 1:
         return Cell("tie", "muted")
     if not best.second:

@@ -36,7 +36,7 @@ def make_report(
 
 
 def report_of(runs: Sequence[RunResults], outcomes: Outcomes, published: Published) -> Page:
-    """The whole report, nothing drawn yet."""
+    """The complete report, before drawing."""
     names = ", ".join(run.folder.resolve().name for run in runs)
     return Page(
         title=f"Benchmark report: {_subject(runs[0], outcomes)}",
@@ -62,7 +62,7 @@ def report_of(runs: Sequence[RunResults], outcomes: Outcomes, published: Publish
 
 
 def _subject(run: RunResults, outcomes: Outcomes) -> str:
-    """The suite's name; of tasks named one by one, what was run on them."""
+    """Name of the suite; for individual tasks, what was run on them."""
     suite = str(run.settings.get("suite") or "custom")
     if suite != "custom" or not outcomes.tasks:
         return f"suite {suite}" if suite != "custom" else "no results yet"

@@ -48,7 +48,7 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True)
 class LeaderboardRow:
-    """One line of the leaderboard.
+    """One row of the leaderboard.
 
     Attributes:
         task, backbone, method: The study.
@@ -96,7 +96,7 @@ class LeaderboardRow:
 def leaderboard(
     records: Iterable[Record], *, expected: Sequence[Key] = (), seeds: Sequence[int] = ()
 ) -> list[LeaderboardRow]:
-    """The rows of a benchmark, in the order of `expected`, then of the names.
+    """The rows of a benchmark, in the order of `expected`, then by name.
 
     Args:
         records: All records, including those of the search.
@@ -160,7 +160,7 @@ def _spread(values: Iterable[float | None]) -> Spread:
 
 
 def _is_best(row: LeaderboardRow, rows: Sequence[LeaderboardRow]) -> bool:
-    """Of the complete rows of a task: useful ones with the best mean, unless all rows have that mean."""
+    """The complete, useful rows of a task with the best mean, unless all rows have that mean."""
     rivals = [other for other in rows if other.task == row.task and other.complete and other.test.values]
     if not (row.complete and row.useful):
         return False
@@ -177,7 +177,7 @@ NUMBERS = slice(3, 8)
 
 
 def _lines(rows: Sequence[LeaderboardRow]) -> tuple[list[str], list[list[str]], list[str]]:
-    """Header, cells, and the legend of the marks, which are letters in the cells."""
+    """Header, cells, and the legend of the caveats, which are letters in the cells."""
     single, second = _only(row.metric for row in rows), _only(row.second for row in rows)
     letters = {mark: _letter(i) for i, mark in enumerate(dict.fromkeys(m for row in rows for m in row.marks))}
     header = [name.format(single).strip() for name in HEADER]
@@ -245,7 +245,7 @@ def _cell(spread: Spread, metric: str, single: str) -> str:
 
 
 def plain(rows: Sequence[LeaderboardRow]) -> str:
-    """The leaderboard as text in columns, with a legend of the marks below."""
+    """The leaderboard as text in columns, with a legend of the caveats."""
     header, cells, legend = _lines(rows)
     widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
     right = range(len(header))[NUMBERS]

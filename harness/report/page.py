@@ -123,7 +123,7 @@ def html(report: Page, pictures: Mapping[str, str]) -> str:
 
 
 def markdown(report: Page) -> str:
-    """The report for a repository or a chat; pictures are links into `figures/`."""
+    """The report as Markdown; figures are links into `figures/`."""
     parts = [f"# {report.title}", report.kicker, report.lead]
     for section in report.sections:
         parts += [f"## {section.title}", section.intro]

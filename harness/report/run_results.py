@@ -17,10 +17,10 @@ from lingo.text_files import read_object, read_text
 
 @dataclass(frozen=True, kw_only=True)
 class RunResults:
-    """What a run has left.
+    """The results of a run.
 
     Attributes:
-        folder: Where.
+        folder: Path.
         trials: All records, by id.
         settings: `benchmark.json`'s configuration and plan.json's settings, the latter first.
         studies: plan.json's studies: key, task, backbone, method, space, …
@@ -37,7 +37,7 @@ class RunResults:
 
 
 def read_run(out: Path) -> RunResults:
-    """Read an output folder; what cannot be read is told in `problems`.
+    """Read an output folder; unreadable files are listed in `problems`.
 
     Raises:
         InputError: If `out` is not the output folder of a run.
@@ -71,7 +71,7 @@ def _object(path: Path, problems: list[str]) -> dict[str, Any]:
 
 
 def _records(folder: RunFolder, problems: list[str]) -> Iterator[Record]:
-    """Rows of the table, and records that it lacks or that are newer than it."""
+    """Rows of the table, and records that are missing in it or newer."""
     rows: dict[str, Record] = {}
     written = 0.0
     if folder.table.exists():

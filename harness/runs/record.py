@@ -134,7 +134,7 @@ class Record:
             or set(values) - known
             or not {"id", "study", "status"} <= set(values)
         ):
-            raise ValueError("is no record of a trial")
+            raise ValueError("is not a record of a trial")
         read = {name: numbers(value) if name in NUMERIC else value for name, value in values.items()}
         if wrong := [name for name, value in read.items() if not _fits(name, value)]:
             raise ValueError(f"`{wrong[0]}` must not be {str(json.dumps(values[wrong[0]]))[:60]}")

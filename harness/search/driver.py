@@ -52,7 +52,7 @@ def run_search(
     """Search all studies concurrently, with fair shares and the longest first, see `harness.search.fair_share`.
 
     Args:
-        max_concurrent: Trials that train at once over all studies (`None`: as many as the pool takes).
+        max_concurrent: Trials that train at once over all studies (`None`: limited by the pool only).
         on_event: Called here, in this thread, in order per job.
         cut: Asked again and again; the keys of studies that have used up a budget (`harness.pipeline.budgets`): none of
             their trials starts any more, running ones end as `stopped` after their next evaluation, with the
@@ -97,7 +97,7 @@ def run_search(
 
 
 def run_finals(jobs: Sequence[Job], pool: Pool, *, on_event: OnEvent) -> dict[str, TrialOutcome]:
-    """Train `jobs` to their ends; the outcome of each by its id. Interrupts as `run_search` does."""
+    """Train `jobs` to completion; returns the outcome of each by its id. Interruption as in `run_search`."""
     trials = _Trials(pool, on_event)
     pool.begin(None)
     try:
@@ -116,7 +116,7 @@ def run_finals(jobs: Sequence[Job], pool: Pool, *, on_event: OnEvent) -> dict[st
 
 
 def _check(plans: Sequence[SearchStudy]) -> None:
-    """Whether the spaces of each group go together; before anything starts."""
+    """Check before the start that the spaces of each group intersect."""
     for members in members_of(plans).values():
         space = merge([plan.space for plan in members])
         if members[0].searcher == "grid":
@@ -166,7 +166,7 @@ class _Trials:
         return [self.outcomes[name] for name in sorted(self.outcomes) if self.outcomes[name].job.study == key]
 
     def continued(self, plan: SearchStudy) -> SearchStudy:
-        """The plan with what has happened since: ended trials in its history, begun ones open."""
+        """The plan with the current state: ended trials in its history, started ones open."""
         history = {past.number: past for past in plan.history}
         history |= {_number(found.job): _past(plan, found) for found in self.of_study(plan.key)}
         begun = dict(plan.open)
@@ -179,7 +179,7 @@ class _Trials:
 
 
 def _settle(pool: Pool, trials: _Trials) -> None:
-    """The Tuner has ended, and so have its jobs: wait until the last ones are told."""
+    """The Tuner and its jobs have ended: wait until the last ones are reported."""
     trials.take(0.0)
     for name in pool.open:
         pool.handle.release.remote(name)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(kw_only=True)
 class Request:
-    """What a search group still wants, and what it has.
+    """Remaining and running trials of a search group.
 
     Attributes:
         key: The search group.
@@ -14,8 +14,8 @@ class Request:
         cost: Expected cost of one of its trials, over all members, in any common unit.
         jobs: Jobs of one trial: the group's members.
         single: Whether a worker group holds one job of this queue at a time, whatever its slots.
-        total: Trials that it will have in all.
-        begun: Trials proposed so far, those of earlier runs included.
+        total: Total number of trials.
+        begun: Trials proposed so far, including earlier runs.
         running: Trials proposed and not ended.
         ready: Whether its next trial can be proposed now.
     """
@@ -44,7 +44,7 @@ class Request:
 def next_request(
     requests: Sequence[Request], *, groups: int, slots: int, spare: int, capacity: int
 ) -> Request | None:
-    """The search group whose trial is next, or `None` while enough are under way.
+    """The search group whose trial is next, or `None` while enough are running.
 
     At most `groups` queues are open at once, those with the most work left: a worker group serves one queue at a
     time. Each open queue may have as many jobs under way as its worker groups hold, and `spare` more; of trials of
@@ -74,7 +74,7 @@ def next_request(
 
 
 def _under_way(requests: Sequence[Request]) -> int:
-    """Jobs of running trials; the last trial, of several jobs, counts as one: it waits behind the others."""
+    """Jobs of running trials; the last trial of several jobs counts as one, because it waits behind the others."""
     last = max((request.jobs for request in requests if request.running), default=1)
     return sum(request.running * request.jobs for request in requests) - (last - 1)
 

@@ -57,7 +57,7 @@ class Proposals:
         self._members, self._plan = members, members[0]
         self._space = merge([plan.space for plan in members])
         self._siblings = siblings_of(self._space, self._plan.siblings)
-        self._scores: dict[int, float] = {}  # last scores of the trials that were not stopped
+        self._scores: dict[int, float] = {}  # last scores of trials that were not stopped
         points = [dict(point) for point in self._space.first_points]
         self._grid = self._plan.searcher == "grid"
         self._points = grid(self._space, points, seed=self._plan.seed) if self._grid else points
@@ -85,8 +85,8 @@ class Proposals:
 
     @property
     def ready(self) -> bool:
-        """Whether the next trial can be proposed. In a deterministic search one that is drawn from the scores of
-        others waits until all that are to enter have ended: those up to `LAG` trials before it."""
+        """Whether the next trial can be proposed. In a deterministic search, a trial drawn from the scores of others
+        waits until all those up to `LAG` trials before it have ended."""
         if not self._plan.deterministic or self._next_is_open() or self._fixed_by_number(self._fresh[0]):
             return True
         return all(number in self._pasts for number in range(self._fresh[0] - LAG + 1))
@@ -115,7 +115,7 @@ class Proposals:
         return self._open[0].number < self._fresh[0]
 
     def _fixed_by_number(self, number: int) -> bool:
-        """Whether a trial's settings follow from its number alone."""
+        """Whether a trial's settings depend only on its number."""
         return self._plan.searcher != "tpe" or number < len(self._points) + startup_trials(
             self._plan.num_samples
         )
@@ -164,8 +164,8 @@ class Proposals:
             self._study.tell(trial, state=TrialState.FAIL)
 
     def _fixed(self, number: int) -> Mapping[str, Any]:
-        """The settings of a trial that are not drawn: all of a first point and of the even start, a sibling's
-        shared ones."""
+        """Settings of a trial that are not drawn: all of a first point and of the Latin hypercube, the shared ones of a
+        fork."""
         if number < len(self._points):
             return self._points[number]
         start, index = startup_trials(self._plan.num_samples), number - len(self._points)

@@ -18,7 +18,7 @@ def startup_trials(num_samples: int) -> int:
 
 
 def sampler_of(plan: SearchStudy) -> Callable[[int], BaseSampler]:
-    """Makes the sampler of one trial from its seed."""
+    """Creates the sampler of a trial from its seed."""
     start = startup_trials(plan.num_samples)
 
     def tpe(seed: int) -> BaseSampler:
@@ -63,8 +63,8 @@ class PerTrial(BaseSampler):
 
 
 class LatinHypercube:
-    """Stands for an Optuna trial and answers with one of `count` points of a Latin hypercube: each setting's range
-    falls into so many equal parts, and every point has a part of its own.
+    """Stand-in for an Optuna trial that suggests one of `count` points of a Latin hypercube: the range of each setting
+    is divided into `count` equal parts, and each point uses a different part.
 
     Args:
         index: Index of the point.

@@ -149,8 +149,8 @@ class SuccessiveHalving(TrialScheduler):
 
 
 def rungs(plan: SearchStudy) -> list[int]:
-    """The epochs at which `asha` compares, all before the last: the first one when twice the warm-up of the learning
-    rate is over (before, scores tell little of the learning rate), the others η, η² … times as far."""
+    """Epochs at which `asha` compares, all before the last: the first after twice the learning-rate warm-up (earlier
+    scores say little about the learning rate), the others η, η² … times as far."""
     settings = {**plan.space.fixed, **plan.fixed}
     share = settings.get("warmup_ratio", TrialConfig.warmup_ratio)
     if "warmup_ratio" not in METHODS[plan.method].settings:
@@ -161,7 +161,7 @@ def rungs(plan: SearchStudy) -> list[int]:
 
 
 def first_rungs(plan: SearchStudy) -> list[int]:
-    """The epochs of Hyperband's brackets' first rungs: 1, η, η² …, up to the last epoch."""
+    """First rungs of Hyperband's brackets: epochs 1, η, η² …, up to the last."""
     count = int(math.log(plan.epochs) / math.log(plan.reduction_factor) + 1e-9) + 1
     return [math.ceil(plan.reduction_factor**index) for index in range(count)]
 
@@ -182,7 +182,7 @@ def sync_epochs(members: Sequence[SearchStudy]) -> list[int]:
 
 
 def brackets(plan: SearchStudy) -> list[TrialScheduler]:
-    """The schedulers among which a group's trials are divided; one, but for `hyperband`."""
+    """The schedulers that share a group's trials: one, except for `hyperband`."""
     if plan.scheduler == "none":
         return [FIFOScheduler()]  # type: ignore[no-untyped-call]
     common: dict[str, Any] = {"time_attr": EPOCH, "metric": METRIC, "mode": "max"}

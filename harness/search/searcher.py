@@ -73,7 +73,7 @@ class GroupSearcher(Searcher):
         members = self.members[request.key]
         order = (
             [] if members[0].deterministic else sync_epochs(members)
-        )  # there jobs wait for each other at every rung
+        )  # where jobs wait for each other at every rung
         return as_config(request.key, members, proposal) | {"order": self._count, "sync_epochs": order}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:

@@ -69,7 +69,7 @@ class SearchStudy:
         fixed: `TrialConfig` fields that are the same in every trial (seed, epochs, batch size …).
         space: The searched settings, already restricted to the study's steps.
         num_samples: Trials, the space's first points and `history` included: only the difference is run.
-        seed: Seed of the sampler; of the trials too where `fixed` names none.
+        seed: Seed of the sampler, and of the trials if `fixed` has none.
         metric: Name of a dev metric of which more is better.
         epochs: Reports of a trial that is not stopped; ASHA's `max_t`.
         reduction_factor: ASHA keeps one trial in this many at each rung, see `harness.search.schedulers.rungs`.
@@ -79,14 +79,14 @@ class SearchStudy:
             member's seed, first points, searcher, scheduler and siblings are the group's.
         searcher: `tpe` (multivariate), `random`, or `grid` (finite leaves only, in a seeded order).
         scheduler: `asha`, `hyperband` (asynchronous, brackets that differ in the first rung), `median` or `none`.
-        siblings: Trials of the best configuration that has trained all epochs, which differ only in p, bT and
-            delta_T and so share the start of their training.
-        history: Trials that have ended before: the searcher and the scheduler know them.
-        open: Numbers and whole configurations of trials that have begun and not ended: they go on first.
-        deterministic: Whether trials, decisions and scores are to be the same whatever the load: trials train
-            alone, and nothing depends on which of them reports first, see `harness.search.ordered_halving`.
+        siblings: Number of forks of the best configuration that has trained all epochs, which differ only in p, bT
+            and delta_T and so share the start of their training.
+        history: Earlier ended trials, known to the searcher and the scheduler.
+        open: Numbers and complete configurations of trials that have started and not ended; they continue first.
+        deterministic: Whether trials, decisions and scores are independent of the load: trials train alone, and
+            nothing depends on the order of reports, see `harness.search.ordered_halving`.
         cost: Expected work of one trial in any unit that is the same for all studies: the longest go first.
-        checkpoints: Folder in which the trials keep their state to go on from; `None` keeps none.
+        checkpoints: Folder of the trials' checkpoints; `None` for no checkpoints.
     """
 
     key: str

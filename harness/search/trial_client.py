@@ -21,7 +21,7 @@ UNDEFINED, NONE = -1.0, -1e6
 
 
 def objective(value: float) -> float:
-    """A metric as the search maximises it."""
+    """A metric, sign-adjusted for maximisation."""
     return value if math.isfinite(value) else UNDEFINED
 
 
@@ -47,7 +47,7 @@ class _Member:
 class Client(Trainable):
     """One trial. With `reuse_actors`, one client serves many trials, one after the other.
 
-    Config: `group` and `number` name the trial; `jobs` holds the fields of a `harness.runs.jobs.Job` for each study
+    Config: `group` and `number` identify the trial; `jobs` holds the fields of a `harness.runs.jobs.Job` for each study
     of the group, `metrics` theirs; `seen` the evaluations of studies whose jobs had ended before;
     `order` counts the proposals, for clients do not start in the order in which Tune asks for them; after the
     epochs of `sync_epochs` the jobs wait for each other where they do not all have a slot.

@@ -38,7 +38,7 @@ RUN_STATUS = {"finished": "FINISHED", "stopped": "FINISHED", "failed": "FAILED",
 
 @dataclass(frozen=True)
 class SendResult:
-    """A record that was tried, and why the store did not take it."""
+    """A record and the error of the store, if any."""
 
     record: Record
     error: Exception | None = None
@@ -63,7 +63,7 @@ class Mirror:
         """Messages about adapters that could not be logged as models."""
 
     def send(self, records: Iterable[Record], spool: Spool) -> Iterator["SendResult"]:
-        """Write what the store lacks of these records, in the order in which they ended; yields each one tried."""
+        """Write the records missing in the store, in the order in which they ended; yields each result."""
         ordered = sorted(records, key=lambda record: (record.ended, record.id))
         for record in ordered:
             begun = self._begun.setdefault(record.study, _started(record))
@@ -75,7 +75,7 @@ class Mirror:
                 continue
             try:
                 self.write(record)
-            except Exception as error:  # the caller finds out whether it is the record or the store
+            except Exception as error:  # the caller determines whether it is due to the record or the store
                 yield SendResult(record, error)
                 continue
             spool.note(record)

@@ -48,7 +48,7 @@ class Checkpoints:
 
     @classmethod
     def of(cls, job: Job, files: Files) -> "Checkpoints | None":
-        """Those of a job; `None` where it keeps none."""
+        """Those of a job; `None` if it keeps none."""
         return cls(files, str(checkpoint_folder(job.checkpoints, job.id))) if job.checkpoints else None
 
     def save(

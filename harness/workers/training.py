@@ -68,7 +68,7 @@ class Trajectory:
 
 @dataclass
 class BestEvaluation:
-    """The best evaluation that counts: its weights, and the generation that should hold them on disk."""
+    """The best eligible evaluation: its weights, and the generation that should contain them on disk."""
 
     epoch: int
     number: int

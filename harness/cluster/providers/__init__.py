@@ -1,1 +1,1 @@
-"""What each cloud is asked before a machine is started."""
+"""Checks of each cloud before a machine is started."""

@@ -1,4 +1,4 @@
-"""AWS: what a start would need, and a security group that lets in SSH from here alone."""
+"""AWS: requirements of a start, and a security group that allows SSH from this machine only."""
 
 import urllib.request
 from collections.abc import Callable
@@ -12,7 +12,7 @@ WHO_AM_I = "https://checkip.amazonaws.com"
 
 
 def clients(config: dict[str, Any]) -> Callable[[str], Any]:
-    """Makes boto3 clients in the file's region.
+    """Creates boto3 clients in the region of the file.
 
     Raises:
         InputError: If boto3 is not installed, or `AWS_PROFILE` names no profile.
@@ -32,14 +32,14 @@ def clients(config: dict[str, Any]) -> Callable[[str], Any]:
 
 
 def image_id(image: str, client: Callable[[str], Any]) -> str:
-    """An image's id; a name in AWS's list of parameters (`resolve:ssm:NAME`) is looked up."""
+    """Image id; a name in AWS's parameter store (`resolve:ssm:NAME`) is looked up."""
     if not image.startswith(BY_NAME):
         return image
     return str(client("ssm").get_parameter(Name=image.removeprefix(BY_NAME))["Parameter"]["Value"])
 
 
 def prepare(config: dict[str, Any], say: Callable[[str], None]) -> None:
-    """What must be so before Ray's launcher sees the configuration: images by their ids, a closed security group.
+    """Prepare the configuration for Ray's launcher: image ids, a restricted security group.
 
     Raises:
         InputError: If AWS refuses.
@@ -54,7 +54,7 @@ def prepare(config: dict[str, Any], say: Callable[[str], None]) -> None:
 
 
 def disks_of(config: dict[str, Any]) -> list[str]:
-    """Ids of the disks of the cluster's machines; none where the account may not look."""
+    """Ids of the disks of the cluster's machines; empty without permission."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     filters = [{"Name": "tag:ray-cluster-name", "Values": [config["cluster_name"]]}]
@@ -67,7 +67,7 @@ def disks_of(config: dict[str, Any]) -> list[str]:
 
 
 def disks_there(config: dict[str, Any], disks: list[str]) -> list[str]:
-    """Those of the disks that still exist."""
+    """The disks that still exist."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     filters = [{"Name": "volume-id", "Values": disks}]
@@ -79,7 +79,7 @@ def disks_there(config: dict[str, Any], disks: list[str]) -> list[str]:
 
 
 def settle_images(config: dict[str, Any]) -> None:
-    """Put ids in place of names, so that every machine of the cluster has the same image to its end."""
+    """Replace image names by ids, so that all machines of the cluster have the same image."""
     client = clients(config)
     for kind in config["available_node_types"].values():
         if image := kind["node_config"].get("ImageId"):
@@ -87,10 +87,10 @@ def settle_images(config: dict[str, Any]) -> None:
 
 
 def my_address() -> str:
-    """This machine's address as AWS sees it.
+    """Public address of this machine.
 
     Raises:
-        InputError: If it cannot be found out.
+        InputError: If it cannot be determined.
     """
     try:
         with urllib.request.urlopen(WHO_AM_I, timeout=15) as answer:
@@ -105,14 +105,14 @@ def my_address() -> str:
 def close_security_group(
     config: dict[str, Any], say: Callable[[str], None], address: str | None = None
 ) -> str:
-    """Make the cluster's security group before Ray does, whose own lets in SSH from the whole world.
+    """Create the cluster's security group before Ray does, whose own allows SSH from anywhere.
 
-    Ray takes a group of the given name as it is when it has rules. This one lets in SSH from this machine's
-    address alone, and everything among the cluster's own machines.
+    Ray uses an existing group with rules unchanged. This one allows SSH from this machine's address only, and all
+    traffic among the machines of the cluster.
 
     Args:
         config: Of the cluster file; its `security_group` is set.
-        address: This machine's; asked for when `None`.
+        address: Address of this machine; `None` to determine it.
 
     Returns:
         The group's id.
@@ -146,7 +146,7 @@ def _create(ec2: Any, name: str, vpc: str) -> str:
 
 
 def _vpc(ec2: Any) -> str:
-    """The account's default network, in which Ray puts its machines.
+    """The account's default VPC, used by Ray.
 
     Raises:
         InputError: If there is none.

@@ -1,4 +1,4 @@
-"""AWS, before a machine is started: account, region, image, machine types, network and quota, as it answers now."""
+"""AWS checks before a machine is started: account, region, image, machine types, network and quota."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -11,13 +11,13 @@ from harness.core.errors import InputError, nearest
 from harness.core.wording import words
 
 ORDINARY = ("a", "c", "d", "h", "i", "m", "r", "t", "z")
-QUOTAS = {  # of vCPUs: (on demand, spot), by the first letters of the instance
+QUOTAS = {  # vCPU quotas: (on demand, spot), by the first letters of the instance type
     ("p",): ("L-417A185B", "L-7212CCBC"),
     ("g", "vt"): ("L-DB2E81BA", "L-3819A6DF"),
     ORDINARY: ("L-1216C47A", "L-34B43A08"),
 }
 RAYS_OWN = ("SubnetIds",)
-"""Settings of machines that Ray takes in place of EC2's."""
+"""Machine settings of Ray that replace those of EC2."""
 
 EXPIRED = ("ExpiredToken", "ExpiredTokenException", "RequestExpired")
 
@@ -25,7 +25,7 @@ Client = Callable[[str], Any]
 
 
 def aws_form_problems(file: ClusterFile) -> Iterator[str]:
-    """What can be said without asking AWS: an unknown region, settings of machines that EC2 does not have."""
+    """Offline checks: unknown region, unknown machine settings."""
     try:
         from botocore.validate import ParamValidator
     except ImportError:
@@ -48,21 +48,21 @@ def aws_form_problems(file: ClusterFile) -> Iterator[str]:
 
 
 def _library() -> Any:
-    """What the library itself knows of AWS, whatever AWS_PROFILE says: no account is needed for it."""
+    """AWS data contained in the library, independent of AWS_PROFILE and without an account."""
     import botocore.session
 
     return botocore.session.Session(session_vars={"profile": (None, None, None, None)})
 
 
 def regions() -> list[str]:
-    """Every region that the installed library knows."""
+    """All regions known to the installed library."""
     session = _library()
     parts = session.get_available_partitions()
     return [name for part in parts for name in session.get_available_regions("ec2", part)]
 
 
 def aws_problems(file: ClusterFile, note: Callable[[str], None] = lambda line: None) -> Iterator[str]:
-    """Credentials, image, machine types, network and quota: one clear line for each that fails.
+    """Credentials, image, machine types, network and quota: one line for each failed check.
 
     Args:
         note: Receives limits that do not prevent a run.

@@ -99,7 +99,7 @@ def _fewer(backbone: str, evidence: Evidence) -> float:
 
 
 def _ars_front(evidence: Evidence) -> ClaimResult:
-    """On how many datasets ARS is on the front of methods of each DNA backbone."""
+    """Number of datasets on which ARS is on the Pareto front of methods, per DNA backbone."""
     methods, on, off, sure = ("fmft", "lora", "adalora", "ars"), 0, [], False
     for b in evidence.held(DNA, methods, DATASETS):
         for d in DATASETS:
@@ -116,7 +116,7 @@ def _ars_front(evidence: Evidence) -> ClaimResult:
             sure |= any(verdicts.clearly_below(evidence, (b, "ars", d), (b, m, d)) for m in beating)
     why = f"not: {', '.join(off[:4])}" if off else ""
     return ClaimResult(
-        f"{on} of {on + len(off)}", "agrees" if not off else "disagrees" if sure else "cannot tell", why
+        f"{on} of {on + len(off)}", "agrees" if not off else "disagrees" if sure else "inconclusive", why
     )
 
 
@@ -244,7 +244,7 @@ CHECKS: dict[str, Check] = {
 
 
 def check(name: str, evidence: Evidence) -> ClaimResult:
-    """What the evidence says of one claim."""
+    """The finding for one claim."""
     try:
         return CHECKS[name](evidence)
     except NotMeasured as reason:

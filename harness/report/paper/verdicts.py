@@ -51,7 +51,7 @@ def value(claimed: float, study: Study, tokenization: str = "bbpe") -> Check:
             )
         text = f"{number(found.mean)} {interval(found.low, found.high)}".strip()
         if found.why:
-            return ClaimResult(text, "cannot tell", found.why)
+            return ClaimResult(text, "inconclusive", found.why)
         inside = found.single_low - CELL <= claimed <= found.single_high + CELL
         where = f"single runs: {interval(found.single_low, found.single_high)}"
         return ClaimResult(text, "agrees" if inside else "disagrees", where)
@@ -75,7 +75,7 @@ def difference(points: float, digits: int, pairs: Sequence[tuple[Study, Study]])
             return ClaimResult(_points(found.mean), "agrees" if fits else "disagrees")
         text = f"{_points(found.mean)} {_points_interval(found.low, found.high)}".strip()
         if found.why:
-            return ClaimResult(text, "cannot tell", found.why)
+            return ClaimResult(text, "inconclusive", found.why)
         return ClaimResult(text, *_sized(found, claimed, tolerance))
 
     return check
@@ -142,7 +142,7 @@ def all_above(items: Callable[[Evidence], Sequence[Item]], *, ties: bool = False
             return ClaimResult(
                 text, "disagrees", f"clearly not: {', '.join(sure[:4])}" + (" …" if len(sure) > 4 else "")
             )
-        return ClaimResult(text, "cannot tell", f"not: {names}; within the spread of seeds")
+        return ClaimResult(text, "inconclusive", f"not: {names}; within the spread of seeds")
 
     return check
 
@@ -167,7 +167,7 @@ def significant(pairs: Sequence[tuple[Study, Study]]) -> Check:
         text = f"p = {found.p:.4f} (t = {number(found.t, 2)}, {_points(found.difference)})"
         if found.p < ALPHA:
             return ClaimResult(text, "agrees")
-        verdict: Verdict = "disagrees" if found.difference <= 0 else "cannot tell"
+        verdict: Verdict = "disagrees" if found.difference <= 0 else "inconclusive"
         return ClaimResult(text, verdict, f"not significant at {ALPHA:g}")
 
     return check
@@ -187,7 +187,7 @@ def top_two(claimed: int, studies: Sequence[Study], rivals: Callable[[Study], Se
             return ClaimResult(text, "agrees" if hits == claimed else "disagrees")
         fewest = min((evidence.values(s) for study in studies for s in (study, *rivals(study))), key=len)
         if len(fewest) < LEAST_SEEDS:
-            return ClaimResult(text, "cannot tell", why_none(list(fewest.values())))
+            return ClaimResult(text, "inconclusive", why_none(list(fewest.values())))
         low, high = _single_counts(evidence, studies, rivals)
         inside = low <= claimed <= high
         where = f"single runs: {low} to {high}" if low < high else f"single runs: always {low}"
@@ -235,7 +235,7 @@ def on_front(candidates: Sequence[str], method: str, dataset: str, wanted: Seque
         ]
         if not off:
             return ClaimResult(text, "agrees", among)
-        return ClaimResult(text, "disagrees" if any(beaten) else "cannot tell", among)
+        return ClaimResult(text, "disagrees" if any(beaten) else "inconclusive", among)
 
     return check
 

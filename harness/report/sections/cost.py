@@ -131,7 +131,7 @@ def _cost_legend(panel: Axes, outcomes: Outcomes, several: bool) -> None:
 
 
 def _costs(runs: Sequence[RunResults]) -> Table:
-    """Trials, time and operations by backbone and method, searches included."""
+    """Trials, time and FLOPs by backbone and method, searches included."""
     sums: dict[tuple[str, str], dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for run in runs:
         for trial in run.trials:

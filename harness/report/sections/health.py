@@ -43,7 +43,7 @@ def section(runs: Sequence[RunResults], outcomes: Outcomes) -> Section:
 
 
 def mark_counts(runs: Sequence[RunResults]) -> dict[str, Counter[str]]:
-    """Records of each stage that carry each mark."""
+    """Number of records per caveat and stage."""
     found: dict[str, Counter[str]] = {}
     for run in runs:
         for trial in run.trials:
@@ -188,7 +188,7 @@ class Edge:
 
 
 def edges(runs: Sequence[RunResults], outcomes: Outcomes) -> list[Edge]:
-    """Winners at the end of a range: the best may lie beyond it."""
+    """Winners at a bound of a range: the best may lie beyond it."""
     leaves = {study["key"]: study.get("space", {}).get("leaves", {}) for run in runs for study in run.studies}
     found = []
     for outcome in outcomes:

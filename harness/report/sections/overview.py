@@ -47,7 +47,7 @@ def section(runs: Sequence[RunResults], outcomes: Outcomes, published: Published
 
 
 def lead(runs: Sequence[RunResults], outcomes: Outcomes) -> str:
-    """The answer in a sentence or two."""
+    """Summary in one or two sentences."""
     done, wanted = finals(outcomes)
     if not any(run.trials for run in runs):
         return "This run has no results yet: no trial has ended."
@@ -282,7 +282,7 @@ def _seeds(outcomes: Outcomes) -> str:
 
 
 def _cost(runs: Sequence[RunResults], outcomes: Outcomes) -> tuple[str, str, str]:
-    """Device hours as the runs add them up themselves, else as the sum over trials."""
+    """Device hours as reported by the runs, otherwise the sum over trials."""
     told = [run.search.get("gpu_hours") for run in runs]
     used = sum(device_seconds(t.facts, t.seconds) for run in runs for t in run.trials)
     wall = sum(float(run.search.get("wall_s") or 0.0) for run in runs)
@@ -332,7 +332,7 @@ def _certainty(outcomes: Outcomes, published: Published) -> list[str]:
 
 
 def distrust(runs: Sequence[RunResults], outcomes: Outcomes) -> list[str]:
-    """One line for each kind of trouble."""
+    """One line per kind of caveat."""
     points = [
         f"Caveat “{mark}” on {count(counts.total(), 'record')}: {marks.meaning(mark)}"
         for mark, counts in health.mark_counts(runs).items()

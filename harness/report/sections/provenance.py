@@ -45,7 +45,7 @@ def section(runs: Sequence[RunResults], outcomes: Outcomes) -> Section:
 
 
 def _repeats(runs: Sequence[RunResults]) -> str:
-    """What of these results the same command would give again on the same machine."""
+    """Which of these results the same command would reproduce on the same machine."""
     trials = [trial for run in runs for trial in run.trials]
     finals = [trial for trial in trials if trial.stage == "final" and trial.status == "finished"]
     alone = [trial for trial in finals if trial.facts.get("alone")]
@@ -65,7 +65,7 @@ def _repeats(runs: Sequence[RunResults]) -> str:
 
 
 def _weights(trials: Sequence[Record]) -> list[Block]:
-    """By which rule the final runs chose the weights that they tested."""
+    """Rule by which the final runs selected the tested weights."""
     finals = [trial for trial in trials if (trial.stage, trial.status) == ("final", "finished")]
     rules = Counter(
         re.sub(
@@ -133,7 +133,7 @@ def _types(outcomes: Outcomes) -> list[Block]:
 
 
 def environments(trials: Sequence[Record]) -> list[tuple[dict[str, Any], int]]:
-    """Distinct environments and how many records each has."""
+    """Distinct environments and their number of records."""
     texts = Counter(text_of(trial.environment) for trial in trials)
     return [(json.loads(text) or {}, number) for text, number in texts.most_common()]
 
