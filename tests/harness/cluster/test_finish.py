@@ -95,7 +95,7 @@ def test_with_nobody_to_ask_the_cluster_goes_once_the_results_are_home(cloud, an
     answer("")
     there = cloud()
     assert conclude(there.session, DONE, TeardownOptions(), there.console) == 0
-    assert there.downs == 1 and "12 files are home" in there.said and "nothing of it is left" in there.said
+    assert there.downs == 1 and "12 files downloaded" in there.said and "nothing is left" in there.said
     assert "at most $" in there.said
     assert load_session(there.session.out).host == "" and load_session(there.session.out).file == ""
 
@@ -105,7 +105,7 @@ def test_results_that_are_not_home_are_not_taken_down_with_it(cloud, answer, wis
     answer("y\n")
     there = cloud(lost=True)
     assert conclude(there.session, DONE, TeardownOptions(teardown=wish), there.console) == 1
-    assert there.downs == 0 and "the line is down" in there.said and "only it has the results" in there.said
+    assert there.downs == 0 and "the line is down" in there.said and "not terminated" in there.said
     assert (
         f"attach {there.session.out}" in there.said and f"stop {there.session.out} --teardown" in there.said
     )
@@ -130,9 +130,9 @@ def test_kept_when_told_so_with_the_way_to_end_it(cloud, answer):
 
 
 def test_what_is_left_is_named_and_remembered(cloud):
-    there = cloud(left=["machine i-1 is still there: end it in the provider's console."])
+    there = cloud(left=["machine i-1 still exists: terminate it in the provider's console."])
     assert conclude(there.session, DONE, TeardownOptions(teardown=True), there.console) == 1
-    assert "machine i-1" in there.said and "stop" in there.said and "nothing of it is left" not in there.said
+    assert "machine i-1" in there.said and "stop" in there.said and "nothing is left" not in there.said
     assert load_session(there.session.out).file == "c.yaml"
 
 

@@ -154,7 +154,7 @@ def test_a_cluster_that_stays_away_is_left_with_how_to_come_back(monkeypatch, tm
     text = io.StringIO()
     session = Session(out=tmp_path / "my run", job="j", provider="aws", file="c.yaml")
     code = following.attach(session, TeardownOptions(), Console(file=text, width=200))
-    assert code == 130 and "does not answer any more (no tunnel)" in text.getvalue()
+    assert code == 130 and "no longer answers (no tunnel)" in text.getvalue()
     assert f"python run_benchmark.py attach '{tmp_path}/my run'" in text.getvalue()
     assert "cost money" in text.getvalue()
 

@@ -181,11 +181,13 @@ def test_undefined_scores_are_named_and_never_best():
     every = [run for method in ("lora", "ars") for run in study(method, [math.nan] * 3)]
     outcomes = outcomes_of([RunResults(folder="run", trials=list(every))])
     lead = overview.lead([RunResults(folder="run", trials=list(every))], outcomes)
-    assert lead.startswith("No method has a defined test score, though 6 of 6 final runs are there.")
+    assert lead.startswith("No method has a defined test score, although 6 of 6 final runs are finished.")
     marked = [replace(run, marks=("undefined test score",)) for run in every]
     outcomes = outcomes_of([RunResults(folder="run", trials=list(marked))])
     lead = overview.lead([RunResults(folder="run", trials=list(marked))], outcomes)
-    assert "are there (mark “undefined test score”: every row of the test split has the same label" in lead
+    assert (
+        "are finished (caveat “undefined test score”: every row of the test split has the same label" in lead
+    )
     assert "undefined" in plain(leaderboard(every)) and "nan" not in plain(leaderboard(every))
 
 
