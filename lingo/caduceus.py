@@ -322,6 +322,7 @@ class CaduceusPSModel(CaduceusModel):
     channels in reverse, so that the states of the reverse complement are these, read from the end in both axes."""
 
     config_class = CaduceusPSConfig
+    takes_new_tokens = False
 
     def get_input_embeddings(self) -> nn.Module:
         """The token embedding."""

@@ -69,10 +69,19 @@ LIKE_LLAMA = Family(
 def _mamba(mixer: str) -> dict[str, tuple[str, ...]]:
     """The paper's names in a bidirectional Mamba, which is linear attention and gated MLP in one (arXiv:2312.00752,
     section 3.4): the vectors C and B of a state are what queries and keys are (arXiv:2405.21060, section 4), and the
-    outer projections those of the values and of the MLP at once."""
+    outer projections those of the values and of the MLP at once. Step sizes have no like: `dt_proj` keeps its name."""
     x_proj = tuple(f"{mixer}.mamba_{way}.x_proj" for way in ("fwd", "rev"))
+    dt_proj = tuple(f"{mixer}.mamba_{way}.dt_proj" for way in ("fwd", "rev"))
     into, out = f"{mixer}.mamba_fwd.in_proj", f"{mixer}.mamba_fwd.out_proj"
-    return {"W_q": x_proj, "W_k": x_proj, "W_v": (into,), "W_o": (out,), "W_f1": (into,), "W_f2": (out,)}
+    return {
+        "W_q": x_proj,
+        "W_k": x_proj,
+        "W_v": (into,),
+        "W_o": (out,),
+        "W_f1": (into,),
+        "W_f2": (out,),
+        "dt_proj": dt_proj,
+    }
 
 
 FAMILIES: dict[str, Family] = {

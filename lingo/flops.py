@@ -148,7 +148,10 @@ class MambaShape(Shape):
     def matrices(self) -> list[tuple[tuple[str, ...], int, int]]:
         """(paper names, d_in, d_out) of every matrix of a layer."""
         inner = self.intermediate
-        each = [(("W_q", "W_k"), inner, self.step_rank + 2 * self.state), ((), self.step_rank, inner)]
+        each = [
+            (("W_q", "W_k"), inner, self.step_rank + 2 * self.state),
+            (("dt_proj",), self.step_rank, inner),
+        ]
         return [
             (("W_v", "W_f1"), self.hidden, 2 * inner),
             *each,

@@ -29,6 +29,7 @@ class Tokens:
         rows: Rows of its token embedding.
         max_length: Tokens that it takes; `None` for any number.
         language: Whether it reads language, and not DNA alone.
+        grows: Whether the backbone takes tokens that it does not have.
     """
 
     tokenizer: Any
@@ -39,6 +40,7 @@ class Tokens:
     trained: bool
     source: str
     language: bool
+    grows: bool = True
 
 
 BARE = Tokens(
@@ -81,6 +83,7 @@ def read_backbones(sources: Sequence[str]) -> dict[str, Tokens]:
             trained=backbone.trained,
             source=source,
             language=reads_language(backbone.tokenizer),
+            grows=getattr(backbone.model, "takes_new_tokens", True),
         )
     if problems:
         raise InputError(problems)
@@ -97,6 +100,7 @@ def prepare_studies(checked: Plan, backbones: dict[str, Tokens], say: Say) -> li
         make_data(generated)
     backbones = {**backbones, NO_BACKBONE: BARE}
     _refuse_prompts(checked, backbones)
+    _refuse_new_tokens(checked.benchmark, backbones)
     made: dict[tuple[str, str, bool], PreparedTask] = {}
     say = _once(say)
     cells = []
@@ -126,6 +130,20 @@ def _refuse_prompts(checked: Plan, backbones: Mapping[str, Tokens]) -> None:
         raise InputError(
             f"`--prompt on` requires a language model, but the vocabulary of {source} is DNA only; use "
             "`--prompt auto`."
+            for source in wrong
+        )
+
+
+def _refuse_new_tokens(benchmark: Benchmark, backbones: Mapping[str, Tokens]) -> None:
+    """Raises `InputError` where `--tokenization` asks for tokens that a backbone does not take."""
+    scheme = benchmark.tokenization
+    if scheme == "bbpe":
+        return
+    fixed = {source: tokens for source, tokens in backbones.items() if not tokens.grows}
+    if wrong := [s for s, tokens in fixed.items() if units_for(scheme, tokens.tokenizer, tokens.rows).new]:
+        raise InputError(
+            f"`--tokenization {scheme}` must be used with backbones that take new tokens, but in {source} every token "
+            "has a complement; use `--tokenization bbpe`."
             for source in wrong
         )
 

@@ -169,10 +169,12 @@ def test_full_fine_tuning(name):
 
 
 @pytest.mark.parametrize(
-    "targets", [ALL, PAPER, ("W_f1",), ("W_f2",), ()], ids=lambda t: "+".join(t) or "head"
+    "targets", [ALL, PAPER, ("W_f1",), ("W_f2",), ("dt_proj",), ()], ids=lambda t: "+".join(t) or "head"
 )
 @pytest.mark.parametrize("name", MODELS)
 def test_frozen_base_with_adapters(name, targets):
+    if set(targets) - FAMILIES[MODELS[name]().config.model_type].matrices.keys():
+        pytest.skip(f"{name} has no {targets}")
     model, head = build(name, targets)
     found = step_flops(
         shape_of(model.config), length=LENGTH, batch=BATCH, num_labels=LABELS, targets=targets, rank=RANK

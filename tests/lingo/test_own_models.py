@@ -222,7 +222,7 @@ def test_facts(loaded):
 def test_each_adapted_matrix_is_called_once(loaded, name):
     backbone, calls = loaded(name), {}
     paths = {path for paths in backbone.matrices.values() for path in paths}
-    assert set(backbone.matrices) == set(FAMILIES["bert"].matrices)
+    assert set(FAMILIES["bert"].matrices) == set(backbone.matrices) - {"dt_proj"}
     hooks = [
         backbone.model.get_submodule(path).register_forward_hook(
             lambda *_, path=path: calls.__setitem__(path, calls.get(path, 0) + 1)
@@ -323,7 +323,6 @@ def test_scan_and_its_gradients(monkeypatch, length, step, states):
 
 # --- training -----------------------------------------------------------------------------------------------
 
-ALL = ("W_q", "W_k", "W_v", "W_o", "W_f1", "W_f2")
 ENTRIES = [
     (toy.trial("lora", 1, learning_rate=3e-3), toy.task("a"), 0),
     (toy.trial("ars", 2, learning_rate=3e-3), toy.task("b", longest=20, seed=5), 0),
@@ -362,7 +361,7 @@ def test_gradients_of_adapters_are_those_of_autograd(tiny, name):
     """One step of LoRA without weight decay: the pack's gradients against adapters that autograd knows."""
     backbone, other = (tiny(name, dtype=torch.float64) for _ in range(2))
     pack = Pack(backbone, max_rank=3, dtype=torch.float64)
-    config = toy.trial("lora", 1, targets=ALL, adapter_dropout=0.0, alpha=6.0, rank=3)
+    config = toy.trial("lora", 1, targets=tuple(backbone.matrices), adapter_dropout=0.0, alpha=6.0, rank=3)
     slot = pack.admit(config, toy.task("a"))
     with torch.no_grad():
         pack.bank.theta.normal_(std=0.1, generator=torch.Generator().manual_seed(0))
