@@ -168,13 +168,16 @@ def test_full_fine_tuning(name):
     assert products == pytest.approx(counted(model, head, backward=True), rel=REL)
 
 
-@pytest.mark.parametrize(
-    "targets", [ALL, PAPER, ("W_f1",), ("W_f2",), ("dt_proj",), ()], ids=lambda t: "+".join(t) or "head"
-)
-@pytest.mark.parametrize("name", MODELS)
+ADAPTED = [
+    (name, targets)
+    for name in MODELS
+    for targets in (ALL, PAPER, ("W_f1",), ("W_f2",), ("dt_proj",), ())
+    if name.startswith("caduceus") or targets != ("dt_proj",)
+]
+
+
+@pytest.mark.parametrize(("name", "targets"), ADAPTED, ids=lambda v: v if isinstance(v, str) else "+".join(v))
 def test_frozen_base_with_adapters(name, targets):
-    if set(targets) - FAMILIES[MODELS[name]().config.model_type].matrices.keys():
-        pytest.skip(f"{name} has no {targets}")
     model, head = build(name, targets)
     found = step_flops(
         shape_of(model.config), length=LENGTH, batch=BATCH, num_labels=LABELS, targets=targets, rank=RANK
