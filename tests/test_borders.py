@@ -60,6 +60,17 @@ def test_commands_and_tuners_start_without_what_takes_seconds_to_import(module):
     assert intruders([module], SLOW_TO_IMPORT) == []
 
 
+def test_the_settings_of_a_run_are_checked_without_what_takes_seconds_to_import(tmp_path):
+    code = (
+        "import pathlib, sys\n"
+        "from harness.config.benchmark import build\nfrom harness.config.studies import plan\n"
+        f"checked = plan(build({{'out': pathlib.Path({str(tmp_path)!r}) / 'out'}}))\n"
+        f"print(len(checked.studies), *({set(SLOW_TO_IMPORT)!r} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["6"]
+
+
 def test_the_proof_can_fail():
     assert "optuna" in intruders(["lingo.trial", "optuna"], (*SERVICE, "harness"))
     assert "harness" in intruders(["lingo.trial", "harness.core.errors"], (*SERVICE, "harness"))

@@ -217,14 +217,12 @@ def _label_notes(task: TaskRow, benchmark: Benchmark) -> list[str]:
 
 
 def _backbone_problems(models: tuple[str, ...]) -> list[str]:
+    given = [model for model in models if model not in (TINY_MODEL, NO_BACKBONE)]
+    if not given:
+        return []
     from lingo.backbones import inspect_backbone
 
-    return [
-        f"`--models`: {problem}"
-        for model in models
-        if model not in (TINY_MODEL, NO_BACKBONE)
-        for problem in inspect_backbone(model)
-    ]
+    return [f"`--models`: {problem}" for model in given for problem in inspect_backbone(model)]
 
 
 def _worker_problems(benchmark: Benchmark) -> list[str]:
@@ -236,16 +234,20 @@ def _worker_problems(benchmark: Benchmark) -> list[str]:
 
 def _library_problems(benchmark: Benchmark) -> list[str]:
     """What methods and settings need and this machine lacks; a cluster's machines are their own matter."""
-    from lingo.foreign import peft_problem
-    from lingo.quantized import four_bit_problem
-
+    found: list[str] = []
     if benchmark.cluster is not None:
-        return []
-    foreign = [name for name in benchmark.methods if METHODS[name].engine == "peft"]
-    problem = peft_problem() if foreign else None
-    found = [f"`--methods` {', '.join(foreign)} {problem}"] if problem else []
-    problem = four_bit_problem() if benchmark.frozen == "4bit" else None
-    return found + ([f"`--frozen 4bit` {problem}"] if problem else [])
+        return found
+    if foreign := [name for name in benchmark.methods if METHODS[name].engine == "peft"]:
+        from lingo.foreign import peft_problem
+
+        if problem := peft_problem():
+            found.append(f"`--methods` {', '.join(foreign)} {problem}")
+    if benchmark.frozen == "4bit":
+        from lingo.quantized import four_bit_problem
+
+        if problem := four_bit_problem():
+            found.append(f"`--frozen 4bit` {problem}")
+    return found
 
 
 def _store_problems(benchmark: Benchmark) -> list[str]:

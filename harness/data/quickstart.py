@@ -10,16 +10,17 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
 
 from harness.core.atomic_files import write_whole
+
+if TYPE_CHECKING:  # who reads the numbers of rows needs neither
+    import torch
+    from transformers import OPTForCausalLM, PreTrainedTokenizerFast
 
 ROWS = {"train": 640, "dev": 256, "test": 256}
 """Rows of each split of each generated task."""
@@ -61,6 +62,9 @@ def make_backbone(folder: Path | str, *, seed: int = 0) -> Path:
     folder = Path(folder)
     if (folder / "config.json").exists():
         return folder
+    import torch
+    from safetensors.torch import save_file
+
     folder.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
@@ -117,8 +121,11 @@ def _motif_pair(positive: bool, rng: np.random.Generator) -> Bases:
 GENERATORS = {"quickstart/promoter": _promoter, "quickstart/motif_pair": _motif_pair}
 
 
-def _model(generator: torch.Generator) -> OPTForCausalLM:
+def _model(generator: "torch.Generator") -> "OPTForCausalLM":
     """Random features that adapters can read: unit-variance projections, embeddings wider than OPT's own."""
+    import torch
+    from transformers import OPTConfig, OPTForCausalLM
+
     values: dict[str, Any] = {
         "architectures": ["OPTForCausalLM"],
         "vocab_size": VOCABULARY,
@@ -149,8 +156,10 @@ def _model(generator: torch.Generator) -> OPTForCausalLM:
     return model
 
 
-def _tokenizer(rng: np.random.Generator) -> PreTrainedTokenizerFast:
+def _tokenizer(rng: np.random.Generator) -> "PreTrainedTokenizerFast":
     """Byte-level BPE like OPT's, its merges learned from random DNA; begins every text with `<s>`."""
+    from transformers import PreTrainedTokenizerFast
+
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
