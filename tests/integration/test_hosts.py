@@ -122,14 +122,12 @@ def story(tmp_path_factory):
         try:
             cluster_file(folder, hosts)
             process = laptop.begin("--no-teardown")
-            until(lambda: (laptop.out / "cluster.json").is_file() and laptop.session()["job"], 400, process)
+            until(lambda: (laptop.out / "cluster.json").is_file() and laptop.session()["job"], 600, process)
             told["submitted"] = True
             records = f"ls {laptop.session()['folder']}/records 2>/dev/null | wc -l"
-            until(lambda: int(hosts.ssh(0, records)) >= 1, 300, process)
+            until(lambda: int(hosts.ssh(0, records)) >= 1, 500, process)
             process.send_signal(signal.SIGINT)
             told["left"] = process.communicate(timeout=60)[0], process.returncode
-            told["status"] = laptop.do("status", laptop.out)
-            told["listening"] = hosts.ssh(0, "ss -Hltn")
             hosts.cut_off(2)
             told["before"] = before = int(hosts.ssh(0, records))
             process = subprocess.Popen(
@@ -140,10 +138,12 @@ def story(tmp_path_factory):
                 text=True,
                 stdin=subprocess.DEVNULL,
             )
-            until(lambda: int(hosts.ssh(0, records)) >= before + 2, 300, process)
+            told["listening"] = hosts.ssh(0, "ss -Hltn")
+            told["status"] = laptop.do("status", laptop.out)
+            until(lambda: int(hosts.ssh(0, records)) >= max(3, before + 1), 500, process)
             hosts.plug_in(2)
             told["killed"] = hosts.kill(0, "run_benchmark.py run --settings")
-            told["attached"] = process.communicate(timeout=200)[0], process.returncode
+            told["attached"] = process.communicate(timeout=300)[0], process.returncode
             told["kept"] = [record.id for record in load(laptop.out)]
             process = laptop.begin("--teardown")
             told["finished"] = process.communicate(timeout=600)[0], process.returncode

@@ -107,7 +107,7 @@ def main():
         backbone="none",
         method="lora",
         data="nowhere",
-        fixed={"epochs": 2, "seconds": 2.0},
+        fixed={"epochs": 2, "seconds": 3.0},
         space=space,
         num_samples=TRIALS,
         seed=0,
