@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from harness.config.benchmark import Benchmark
 from harness.config.scopes import merge, trials_of
 from harness.config.studies import PreparedStudy
 from harness.runs.jobs import Job
@@ -43,25 +44,22 @@ def groups(cells: Sequence[PreparedStudy], scope: Scope) -> list[list[PreparedSt
 def unsearched(
     records: Sequence[Record],
     cells: Sequence[PreparedStudy],
-    num_samples: int,
-    *,
-    scope: Scope = "task",
-    searcher: str = "tpe",
+    benchmark: Benchmark,
 ) -> list[PreparedStudy]:
-    """The studies of search groups without `num_samples` ended trials (a grid: without all of its points).
+    """The studies of search groups without the benchmark's number of ended trials (a grid: without all of its points).
 
     A trial has ended when every member's has, or when one failed or was stopped; one that was killed from
     outside has not.
     """
     left: list[PreparedStudy] = []
-    for members in groups(cells, scope):
+    for members in groups(cells, benchmark.scope):
         keys = {cell.study.key for cell in members}
         ended = sum(
             has_ended([record.status for record in trial.values()], len(keys))
             for trial in trials_by_number([record for record in records if record.study in keys]).values()
         )
         space = merge([cell.study.space for cell in members])
-        if ended < trials_of(space, searcher=searcher, num_samples=num_samples):
+        if ended < trials_of(space, searcher=benchmark.searcher, num_samples=benchmark.num_samples):
             left += members
     return left
 

@@ -29,7 +29,6 @@ from harness.runs.layout import RunFolder
 from harness.runs.lock import only_driver
 from harness.runs.record import Record
 from harness.runs.store import ResultStore
-from harness.search.study import options_of
 
 MakeEngine = Callable[[int, int], Engine]
 
@@ -125,7 +124,7 @@ def _run(checked: Plan, console: Console, make_engine: MakeEngine | None, take_f
 def _left(records: Sequence[Record], cells: Sequence[PreparedStudy], benchmark: Benchmark) -> bool:
     """Whether anything is to be searched or trained."""
     return bool(
-        unsearched(records, cells, benchmark.num_samples, **options_of(benchmark))
+        unsearched(records, cells, benchmark)
         or outdated(records, cells, benchmark.scope)
         or missing(records, cells, benchmark.seeds)
     )
@@ -204,7 +203,7 @@ def _conclude(
         keys = [(cell.study.task.name, cell.study.backbone, cell.study.method) for cell in cells]
         print_leaderboard(records, console, expected=keys, seeds=benchmark.seeds)
     _say_failures(records, console)
-    unfinished = unsearched(records, cells, benchmark.num_samples, **options_of(benchmark))
+    unfinished = unsearched(records, cells, benchmark)
     _say_without_winner(records, [cell for cell in cells if cell not in unfinished], benchmark, console)
     for line in read_usage(checked.out).get("cut", []):
         console.print(f"[yellow]cut[/] {escape(line)}", soft_wrap=True)

@@ -43,7 +43,7 @@ from harness.runs.open_trials import OpenTrials
 from harness.runs.record import Record
 from harness.runs.store import ResultStore
 from harness.search.driver import run_finals, run_search
-from harness.search.study import SearchStudy, options_of
+from harness.search.study import SearchStudy
 from harness.tracking.tracker import Tracker
 from harness.workers.calibration import calibrate_remotely
 from lingo.methods import METHODS
@@ -71,7 +71,7 @@ def train(
     """
     benchmark, begun = checked.benchmark, time.monotonic()
     records = store.load()
-    todo = unsearched(records, cells, benchmark.num_samples, **options_of(benchmark))
+    todo = unsearched(records, cells, benchmark)
     progress = Progress([_goal(cell, benchmark, todo, records) for cell in cells], console)
     with (
         ctrl_c(console, checked.out) as pressed,
@@ -191,7 +191,7 @@ class _Stages:
         return [cell for members in found if any(c.study.key in cut for c in members) for cell in members]
 
     def _unfinished(self, records: Sequence[Record]) -> list[PreparedStudy]:
-        return unsearched(records, self._cells, self._benchmark.num_samples, **options_of(self._benchmark))
+        return unsearched(records, self._cells, self._benchmark)
 
 
 def _settled(

@@ -1,7 +1,6 @@
 """What a run has left: `results.parquet` first, single records only where the table lacks them."""
 
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,19 +81,12 @@ def _records(folder: RunFolder, problems: list[str]) -> Iterator[Record]:
             problems.append(
                 f"{folder.table}: cannot be read ({str(error).splitlines()[0]}); its records were read instead."
             )
-    for entry in _json_files(folder.records):
-        if entry.name not in rows or entry.stat().st_mtime > written:
+    for path in folder.records.glob("[!.]*.json"):
+        if path.name not in rows or path.stat().st_mtime > written:
             try:
-                rows[entry.name] = Record.from_json(read_text(entry.path))
+                rows[path.name] = Record.from_json(read_text(path))
             except OSError as error:
-                problems.append(f"{entry.path}: cannot be read ({error}).")
+                problems.append(f"{path}: cannot be read ({error}).")
             except (ValueError, TypeError) as error:
-                problems.append(f"{entry.path}: is no record ({error}); it was left out.")
+                problems.append(f"{path}: is no record ({error}); it was left out.")
     yield from rows.values()
-
-
-def _json_files(folder: Path) -> Iterable[Any]:
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        return [entry for entry in entries if entry.name.endswith(".json") and not entry.name.startswith(".")]

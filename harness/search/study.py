@@ -177,11 +177,6 @@ class TrialOutcome:
     error: str | None = None
 
 
-def options_of(benchmark: Benchmark) -> dict[str, Any]:
-    """Settings that determine the extent of a search, as `harness.pipeline.remaining.unsearched` takes them."""
-    return {"scope": benchmark.scope, "searcher": benchmark.searcher}
-
-
 def number_of(job_id: str) -> int:
     """7 of `…/trial-0007`."""
     return int(job_id.rsplit("-", 1)[1])

@@ -29,7 +29,7 @@ LOG = logging.getLogger(__name__)
 QUEUED = 20_000
 """Maximum number of queued updates for a slow store; further ones are read from the records later."""
 
-News = Record | tuple[Job, Report]
+Update = Record | tuple[Job, Report]
 
 
 class Tracker:
@@ -59,7 +59,7 @@ class Tracker:
         self._whole = self._address
         self.uri = shown(self._address)
         self._warn, self._retry_s = warn, retry_s
-        self._news: queue.Queue[News | None] = queue.Queue()
+        self._updates: queue.Queue[Update | None] = queue.Queue()
         self._behind, self._quiet_until = True, 0.0
         self._closing = threading.Event()
         self._refused: set[str] = set()
@@ -71,13 +71,13 @@ class Tracker:
 
     def update(self, job: Job, report: Report, status: str) -> None:
         """Mirror an evaluation of a trial or a final run; the last one comes with the record."""
-        if status == "running" and report.dev and self._news.qsize() < QUEUED:
-            self._news.put((job, report))
+        if status == "running" and report.dev and self._updates.qsize() < QUEUED:
+            self._updates.put((job, report))
 
     def ended(self, record: Record) -> None:
         """Mirror the record, which is in the output folder, of a trial or a final run that has ended."""
-        if self._news.qsize() < QUEUED:
-            self._news.put(record)
+        if self._updates.qsize() < QUEUED:
+            self._updates.put(record)
         else:
             self._behind = True
 
@@ -87,7 +87,7 @@ class Tracker:
         Takes no longer than about `timeout` seconds.
         """
         self._closing.set()
-        self._news.put(None)
+        self._updates.put(None)
         self._thread.join(timeout)
         complete = not (self._thread.is_alive() or self._behind or self._refused)
         if not complete:
@@ -102,25 +102,25 @@ class Tracker:
             if not ours:
                 return
             self._catch_up()
-            while (news := self._news.get()) is not None:
+            while (update := self._updates.get()) is not None:
                 if self._behind and time.monotonic() >= self._quiet_until:
                     self._catch_up()
                 if not self._behind:
-                    self._take(news)
+                    self._take(update)
             if self._behind:
                 self._catch_up()
             if not self._behind:
                 self._try(lambda mirror: mirror.finish())
 
-    def _take(self, news: News) -> None:
+    def _take(self, update: Update) -> None:
         """Write one update, unless it is a record that was already read from the folder."""
-        if not isinstance(news, Record):
-            job, report = news
+        if not isinstance(update, Record):
+            job, report = update
             self._try(lambda mirror: mirror.report(job, report))
             return
         assert self._spool is not None
-        if self._spool.lacks(news) and self._try(lambda mirror: mirror.write(news), name=news.id):
-            self._spool.note(news)
+        if self._spool.lacks(update) and self._try(lambda mirror: mirror.write(update), name=update.id):
+            self._spool.note(update)
 
     def _catch_up(self) -> None:
         """Write the records on disk that the store lacks, and end runs that an earlier process left running."""

@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -62,7 +63,9 @@ def test_the_winner_trained_all_epochs_and_of_equals_is_the_earlier():
 def test_what_is_left_to_do(tmp_path):
     cells = [cell(tmp_path)]
     records = [trial(0, 0.1), trial(1, 0.2, "stopped"), trial(2, 0.3, "failed"), trial(3, 0.4, "killed")]
-    assert unsearched(records, cells, 4) == cells and unsearched(records, cells, 3) == []
+    asked = SimpleNamespace(scope="task", searcher="tpe", num_samples=4)
+    assert unsearched(records, cells, asked) == cells
+    assert unsearched(records, cells, SimpleNamespace(**(vars(asked) | {"num_samples": 3}))) == []
     records += [trial(0, 0.5, stage="final", seed=7), trial(1, 0.5, "failed", stage="final", seed=8)]
     assert [seed for _, seed in missing(records, cells, (7, 8, 9))] == [8, 9]
     jobs = final_jobs(records, cells, (7, 8, 9))
@@ -222,8 +225,6 @@ def test_progress_counts_what_ended_before():
 
 
 def test_the_goal_of_a_run_that_goes_on_counts_its_records():
-    from types import SimpleNamespace
-
     from harness.pipeline.stages import _goal
 
     study = SimpleNamespace(
