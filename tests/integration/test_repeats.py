@@ -13,6 +13,9 @@ from tests.support.real_runs import finish, start, until, workers
 TIMES = {"device_seconds", "adapter", "adapter_digest", "predictions"}
 """Facts that are times, or paths, or digests of files with paths in them."""
 
+SIZE = ("--limit", "256")
+"""All trials of the quickstart, on fewer rows."""
+
 NICE = 15
 """Ray gives its workers this niceness: beside processes of a better one they would hardly run at all."""
 
@@ -59,13 +62,13 @@ def test_the_quickstart_gives_the_same_records_under_load_and_through_kills(tmp_
     burn = f"import os\nos.nice({NICE})\nwhile True: pass"
     burners = [subprocess.Popen([sys.executable, "-c", burn]) for _ in range(2)]
     try:
-        finish("--out", str(busy), seconds=800)
+        finish(*SIZE, "--out", str(busy), seconds=800)
     finally:
         for burner in burners:
             burner.kill()
             burner.wait()
 
-    driver = start("--out", str(killed))
+    driver = start(*SIZE, "--out", str(killed))
     until(lambda: len(list((killed / "records").glob("*trial*.json"))) >= 5, driver, 600)
     end_hard(driver)
     driver = start(
