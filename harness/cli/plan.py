@@ -28,11 +28,13 @@ def plan(
     def work(console: Console) -> int:
         from harness.cluster.file import with_price
         from harness.pipeline.forecast import forecast, planned
+
+        found = forecast(with_price(planned(with_store(options, console))))
+        # These import torch, which a refused plan does not need.
         from harness.pipeline.forecast_text import tell
         from harness.pipeline.forecast_time import measure as measured
         from harness.pool.resources import this_machine
 
-        found = forecast(with_price(planned(with_store(options, console))))
         with console.status("measuring a few steps"):
             rates, problems = measured(found) if measure else ({}, [])
         shape = this_machine(found.benchmark.workers_per_trial, found.benchmark.max_concurrent)
