@@ -269,7 +269,7 @@ def _config_problems(folder: Path) -> None:
             f"{folder}: `model_type` must be one that transformers {transformers.__version__} computes (bert, llama "
             f"and some {architectures.COUNT} more), but got {kind!r}{own}."
         )
-    if config.get("is_decoder") and kind in FAMILIES and not FAMILIES[kind].causal:
+    if config.get("is_decoder") and isinstance(kind, str) and kind in FAMILIES and not FAMILIES[kind].causal:
         problems.append(
             f"{folder}: must read both directions, but config.json says `is_decoder`, and its first token would see "
             "nothing of the sequence."
@@ -390,8 +390,20 @@ def _tied(model: nn.Module, names: Collection[str]) -> set[str]:
     return {name for group in groups.values() if any(name in names for name in group) for name in group}
 
 
+def _refuse_counts(folder: Path, config: Any) -> None:
+    """Refuse numbers of layers beyond all reason, before as many modules are built."""
+    most = max(1000, sum(1 for _ in checkpoint.tensors(folder, meta=True)))
+    for name, value in config.to_dict().items():
+        if isinstance(value, int) and value > most and re.search(r"(layers?|blocks?|experts)$", name):
+            raise BackboneError(
+                f"{folder / 'config.json'}: `{name}` must be at most {most}, going by the tensors of the checkpoint, "
+                f"but got {value}."
+            )
+
+
 def _compare_shapes(folder: Path, config: Any, family: Family) -> None:
     """Refuse a checkpoint whose tensor names or shapes are not exactly those of the model."""
+    _refuse_counts(folder, config)
     try:
         with torch.device("meta"):
             model = getattr(transformers, family.auto).from_config(

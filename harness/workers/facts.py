@@ -6,7 +6,9 @@ import numpy as np
 import torch
 
 from harness.workers.training import Training
-from lingo.flops import OPT_125M, Shape, shape_of, step_flops
+from lingo.architectures import family_of
+from lingo.flop_count import counted_step
+from lingo.flops import OPT_125M, shape_of, step_flops
 from lingo.full import model_dropout
 from lingo.pack import Pack
 from lingo.packed_bits import numbers_in
@@ -17,31 +19,30 @@ from lingo.streams import stream
 
 
 def cost_facts(pack: Pack, slot: Slot) -> dict[str, Any]:
-    """FLOPs of one training step of a trial, and of the same step on OPT-125M; empty if the backbone's
-    architecture is unknown. The length is the mean over the first epoch's batches, padded as for a single trial."""
+    """FLOPs of one training step of a trial, and of the same step on OPT-125M; nothing where those of the backbone's
+    architecture cannot be counted. The length is the mean of the first epoch's batches, as padded alone."""
+    backbone, config, full = pack.backbone, slot.config, pack.full
+    step: dict[str, Any] = {
+        "length": round(_mean_width(slot)),
+        "batch": config.batch_size,
+        "num_labels": slot.data.num_labels,
+        "full": full,
+        "rank": slot.rank,
+        "svd": slot.svd,
+        "delta_T": config.delta_T,
+    }
+    targets = () if full else config.targets
     try:
-        shape = shape_of(pack.backbone.model.config)
-    except (AttributeError, ValueError):
+        if family_of(backbone.model.config).derived:
+            flops = counted_step(backbone, slot.paths, **step)
+        else:
+            flops = step_flops(shape_of(backbone.model.config), targets=targets, **step)
+    except (AttributeError, KeyError, ValueError):
         return {}
     return {
-        "flops_per_step": _flops(shape, slot, pack.full),
-        "reference_flops_per_step": _flops(OPT_125M, slot, pack.full),
+        "flops_per_step": flops.total,
+        "reference_flops_per_step": step_flops(OPT_125M, targets=targets, **step).total,
     }
-
-
-def _flops(shape: Shape, slot: Slot, full: bool) -> float:
-    config = slot.config
-    return step_flops(
-        shape,
-        length=round(_mean_width(slot)),
-        batch=config.batch_size,
-        num_labels=slot.data.num_labels,
-        full=full,
-        targets=() if full else config.targets,
-        rank=slot.rank,
-        svd=slot.svd,
-        delta_T=config.delta_T,
-    ).total
 
 
 def _mean_width(slot: Slot) -> float:
