@@ -17,6 +17,7 @@ from harness.config.benchmark import AMOUNT, DECLARED, MACHINE, WHAT, Benchmark,
 from harness.config.initial_points import options_from, read_configurations
 from harness.core.errors import InputError
 from harness.core.store_address import ADDRESS, shown
+from harness.data.own_data import told_how
 from lingo.text_files import read_text
 
 
@@ -65,14 +66,46 @@ SETTINGS_FILE = inspect.Parameter(
 )
 
 
+COLUMNS = inspect.Parameter(
+    "columns",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=None,
+    annotation=Annotated[
+        str | None,
+        typer.Option(
+            metavar="A=B,…",
+            help="Which columns of your own files are what: **sequence=**, **label=** or **target=** (several with +), "
+            "**id=**, **split=** with **dev=** and **test=** its values, **only=** a value of a column task, "
+            "**labels=** a file of labels by id. See docs/data.md.",
+            show_default="by their names",
+            rich_help_panel=WHAT,
+        ),
+    ],
+)
+ON_ERROR = inspect.Parameter(
+    "on_error",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=None,
+    annotation=Annotated[
+        str | None,
+        typer.Option(
+            metavar="refuse|skip",
+            help="Bad rows of your own files: **refuse** them all, or **skip** and count them.",
+            show_default="refuse",
+            rich_help_panel=WHAT,
+        ),
+    ],
+)
+
+
 def with_options(only: Iterable[str] | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Give a command the options of a benchmark beside its own parameters; it takes them as the mapping `options`.
 
     Args:
-        only: The settings to give; `None` for all, and `--settings`.
+        only: The settings to give; `None` for all, and `--columns`, `--on-error` and `--settings`.
     """
     chosen = [parameter(name) for name in DECLARED if only is None or name in set(only)]
-    chosen += [SETTINGS_FILE] if only is None else []
+    chosen += [COLUMNS, ON_ERROR, SETTINGS_FILE] if only is None else []
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         own = [one for one in inspect.signature(function).parameters.values() if one.name != "options"]
@@ -96,11 +129,15 @@ def settings(options: Mapping[str, Any]) -> dict[str, Any]:
         InputError: for seeds that are no numbers, and for a file of settings or configurations that cannot be used.
     """
     read = {name: value for name, value in options.items() if value not in (None, [])}
+    how = [read.pop("columns", "")]
+    how += [f"on_error={rule}" for rule in [read.pop("on_error", None)] if rule is not None]
     for name, value in read.items():
         if isinstance(value, str) and get_origin(Benchmark.model_fields[name].annotation) is tuple:
             read[name] = names(value, flag_of(name))
         elif isinstance(value, list):
             read[name] = tuple(value)
+    if said := "&".join(filter(None, how)):
+        read["tasks"] = told_how(read.get("tasks", ()), said)
     if isinstance(file := read.pop("configurations", None), Path):
         read |= options_from(read_configurations(file), read)
     if "seeds" in read:

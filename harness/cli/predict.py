@@ -38,8 +38,8 @@ def predict(
         typer.Option(
             "--input",
             metavar="FILE",
-            help="Sequences: FASTA or CSV (also .gz) or Parquet; the latter two with a column `sequence` and "
-            "optionally `id` or `name`.",
+            help="Sequences: FASTA, or a table (CSV, TSV, JSON, Parquet, Arrow; also packed) with a column of "
+            "sequences, and `id` or `name` if they have names.",
         ),
     ],
     output: Annotated[
@@ -57,6 +57,14 @@ def predict(
     batch_size: Annotated[
         int | None,
         typer.Option(metavar="N", help="Sequences per batch.", show_default="by number of tokens"),
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A=B,…",
+            help="Which columns are what: **sequence=**, **id=**; others of training are left aside.",
+            show_default="by their names",
+        ),
     ] = None,
     on_error: Annotated[
         OnError, typer.Option(help="Invalid records: reject the input, or skip and list them.")
@@ -86,6 +94,7 @@ def predict(
             console,
             backbone=backbone,
             batch_size=batch_size,
+            columns=columns or "",
             on_error=on_error.value,
             device=device,
             frozen=None if frozen is None else frozen.value,

@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from harness.core.home import path_of
 from harness.core.paths import ROOT
 from harness.core.store_address import cluster_problems
 from harness.data.find_tasks import find_tasks
+from harness.data.own_data import parted
 from harness.data.sources import folder_names
 from harness.runs.environment import COMMIT, git_state
 
@@ -83,10 +84,12 @@ def _tasks(benchmark: Benchmark, inputs: str, sent: list[Sent]) -> tuple[list[st
     named = []
     for row in rows:
         if row.source:
-            path = Path(row.source)
+            path, reading = parted(row.source)
+            if reading.labels:
+                reading = replace(reading, labels=_file(Path(reading.labels), inputs, sent))
             folder = f"{inputs}/{_short(path)}"
             sent.append(Sent(path, f"{folder}/{path.name}" if path.is_dir() else folder))
-            named.append(f"{folder}/{path.name}")
+            named.append(reading.told_of(f"{folder}/{path.name}"))
         else:
             named.append(row.name)
     if benchmark.data_dir is None:

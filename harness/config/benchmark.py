@@ -132,8 +132,8 @@ class Benchmark(BaseModel):
     ]
 
     tasks: Annotated[Names, Option(WHAT, "A,B")]
-    """Tasks, comma-separated: EMP/H3,prom/prom_300_tata. A .csv or .parquet file, or a folder with train, dev and test,
-    is a task of your own: columns sequence and label, label_0…label_n or target."""
+    """Tasks, comma-separated: EMP/H3,prom/prom_300_tata. A table (CSV, TSV, FASTA, JSON, Parquet, Arrow), or a folder
+    with train, dev and test, is a task of your own: columns sequence and label, label_0…label_n or target."""
 
     models: Annotated[Names, Option(WHAT, "A,B")]
     """Backbones, comma-separated: known names, hub ids or folders in the hub's layout."""

@@ -27,7 +27,7 @@ def task_folder(row: TaskRow, data_dir: Path | None) -> Path:
         InputError: If there is no `data_dir` and the hub cannot be reached; it says what to do.
     """
     if row.source:
-        return Path(row.source).parent
+        return row.path.parent
     if data_dir is not None:
         return data_dir
     if row.packed:

@@ -83,6 +83,10 @@ class Reading:
         said += [("on_error", self.on_error)] if self.on_error != "refuse" else []
         return "&".join(f"{name}={value}" for name, value in said)
 
+    def told_of(self, name: str) -> str:
+        """A task's name with how it is read."""
+        return f"{name}?{self.text}" if self.text else name
+
     @classmethod
     def of(cls, text: str) -> "Reading":
         """What `text` says, as `Reading.text` writes it.
@@ -173,7 +177,7 @@ def own_task(name: str) -> TaskRow:
     """
     given, reading = parted(name)
     path = given.resolve()
-    source = f"{path}?{reading.text}" if reading.text else str(path)
+    source = reading.told_of(str(path))
     data = read_own(source)
     sequences = data.splits["train"].sequences
     lengths = sequences.lengths if isinstance(sequences, Texts) else [len(text) for text in sequences]
@@ -228,12 +232,27 @@ def own_places(source: Path | str) -> dict[str, str]:
     }
 
 
-def own_files(source: Path | str) -> list[Path]:
-    """The files of a task, those of its splits and that of its labels."""
-    path, reading = parted(str(source))
-    return [file for some in _files(path).values() for file in some] + (
-        [Path(reading.labels)] if reading.labels else []
-    )
+def told_how(names: Sequence[str], asked: str) -> tuple[str, ...]:
+    """Names of tasks, those of a person's own data with how they are read.
+
+    Args:
+        names: As `--tasks` has them.
+        asked: As `Reading.of` takes it.
+
+    Raises:
+        InputError: If `asked` says nothing, or none of the tasks is a person's own.
+    """
+    reading = Reading.of(asked)
+    if not any(is_own(name) for name in names):
+        raise InputError(
+            "`--columns` and `--on-error` say how a file of your own is read, but `--tasks` names none."
+        )
+    made = []
+    for name in names:
+        path, own = parted(name) if is_own(name) else (Path(name), Reading())
+        both = Reading.of("&".join(filter(None, [reading.text, own.text])))
+        made.append(both.told_of(str(path)) if is_own(name) else name)
+    return tuple(made)
 
 
 def _files(path: Path) -> dict[str, tuple[Path, ...]]:

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -66,9 +65,7 @@ def look_at_labels(
         raise InputError(problems)
     if _constant(splits["test"]):
         cure = larger or f"give it rows of other {what}s" + (
-            ", or leave its file out to have test cut from train"
-            if row.source and Path(row.source).is_dir()
-            else ""
+            ", or leave its file out to have test cut from train" if row.source and row.path.is_dir() else ""
         )
         marks[UNDEFINED] = (
             f"{row.name}: {row.metric} will be undefined on test, since "

@@ -6,6 +6,7 @@ are the published ones; a count on which published sources disagree is `None` an
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from lingo.data import Kind
@@ -35,7 +36,7 @@ class TaskRow:
         mirror: Name in the hub's mirror of GUE, `emp_H3`; empty for generated tasks.
         generated: Whether `harness.data.quickstart` makes the data.
         packed: Whether the data is that of `harness.data.packed`, made by `prepare`, and not text files.
-        source: File or folder of a person's own data; empty for the tasks of this table.
+        source: File or folder of a person's own data, behind `?` how it is read; empty for the tasks of this table.
         strands: Where the reverse complement is used as well, unless `--reverse-complement` says otherwise.
     """
 
@@ -52,6 +53,12 @@ class TaskRow:
     packed: bool = False
     source: str = ""
     strands: Strands = "none"
+
+    @property
+    def path(self) -> Path:
+        """File or folder of a person's own data."""
+        whole = Path(self.source)
+        return whole if whole.exists() else Path(self.source.partition("?")[0])
 
     @property
     def published(self) -> dict[str, int]:

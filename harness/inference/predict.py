@@ -57,6 +57,7 @@ def predict_file(
     *,
     backbone: str | None = None,
     batch_size: int | None = None,
+    columns: str = "",
     on_error: OnError = "refuse",
     device: str = "auto",
     frozen: Frozen | None = None,
@@ -65,7 +66,8 @@ def predict_file(
 
     Args:
         adapter: Exported adapter.
-        source: FASTA, CSV or Parquet, see `harness.inference.sequences`.
+        source: Any table, see `harness.data.table_files`.
+        columns: Column roles, see `open_sequences`.
         output: `.csv`, `.parquet` or `.jsonl`; an existing file is replaced.
         console: Output of progress and notes.
         backbone: Location of the adapter's backbone; `None` for its location in training.
@@ -79,7 +81,7 @@ def predict_file(
         InputError: With all problems of adapter, backbone, input, output and options.
     """
     problems: list[str] = []
-    sequences = _open(source, problems)
+    sequences = _open(source, columns, problems)
     _check_output(source, output, problems)
     if batch_size is not None and batch_size < 1:
         problems.append(f"`--batch-size` must be at least 1, but got {batch_size}.")
@@ -87,6 +89,8 @@ def predict_file(
     if predictor is None or sequences is None:
         raise InputError(problems)
     _say_what(predictor, console)
+    for note in sequences.notes:
+        console.print(f"{escape(source.name)}: {escape(note)}.", soft_wrap=True)
     if on_error == "refuse":
         _check(source, sequences, console)
     try:
@@ -95,9 +99,9 @@ def predict_file(
         raise InputError(f"{output}: cannot be written ({error.strerror or error}).") from None
 
 
-def _open(source: Path, problems: list[str]) -> SequenceFile | None:
+def _open(source: Path, columns: str, problems: list[str]) -> SequenceFile | None:
     try:
-        return open_sequences(source)
+        return open_sequences(source, columns)
     except InputError as error:
         problems += error.problems
         return None

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from harness.core.errors import InputError
 from harness.data.columns import find_columns
+from harness.data.own_data import Reading
 from harness.data.table_files import open_table
 from lingo.sequences import sequence_problem
 
@@ -92,10 +93,14 @@ def _is_text(kind: pa.DataType) -> bool:
     return any(is_one(kind) for is_one in tests) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
-def open_sequences(path: Path) -> SequenceFile:
+def open_sequences(path: Path, columns: str = "") -> SequenceFile:
     """A file of sequences, told apart by its content.
+
+    Args:
+        columns: What `--columns` says, as in training; of it `sequence` and `id` are used.
 
     Raises:
         InputError: As `SequenceFile`.
     """
-    return SequenceFile(path)
+    asked = {name: value for name, value in Reading.of(columns).columns if name in ("sequence", "id")}
+    return SequenceFile(path, asked)

@@ -89,7 +89,7 @@ def inspect_data(row: TaskRow, benchmark: Benchmark) -> Data:
 def _folder_of(row: TaskRow, benchmark: Benchmark) -> Path | str:
     """The data folder of a task, or what to do where its files are not there."""
     if row.source:
-        return Path(row.source).parent
+        return row.path.parent
     folder = benchmark.data_dir
     if folder is not None:
         if any((folder / name).is_dir() for name in sources.folder_names(row)):

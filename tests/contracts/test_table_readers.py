@@ -297,7 +297,12 @@ def files(draw: st.DrawFn) -> tuple[str, bytes]:
 
 
 @pytest.mark.slow
-@settings(max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(
+    max_examples=10_000,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    derandomize=True,
+)
 @given(files(), st.sampled_from(["", "?on_error=skip"]))
 def test_any_file_is_read_or_refused_in_short_lines(tmp_path_factory, file, how) -> None:  # type: ignore[no-untyped-def]
     name, data = file

@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from harness.cli.main import app
+from harness.cli.options import settings
 from harness.config.benchmark import build
 from harness.config.studies import plan
 from harness.core.errors import InputError
@@ -264,3 +265,91 @@ def test_the_command_line_names_the_line(tmp_path):
     assert ended.exit_code == 2
     assert "a.csv, line 3" in ended.stderr
     assert "Traceback" not in ended.output
+
+
+# --- how a file is read, where its columns do not say it ----------------------------------------------------
+
+
+def test_columns_by_the_command_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    columns = {"bases": dna(60), "fold": [f"chr{i % 6}" for i in range(60)], "y": [i / 7 for i in range(60)]}
+    write(tmp_path / "a.csv", columns)
+    given = {"tasks": "a.csv,quickstart/promoter", "methods": "kmer_logreg"}
+    asked = "sequence=bases,target=y,split=fold,dev=chr1,test=chr2+chr3"
+    benchmark = build(settings({**given, "columns": asked, "on_error": "skip"}))
+    row, other = (find_task(name) for name in benchmark.tasks)
+    assert (row.name, row.kind, other.name) == ("own/a", "regression", "quickstart/promoter")
+    assert find_task(row.source) == row and row.path == tmp_path / "a.csv"
+    sizes = {split: len(rows.labels) for split, rows in read_own(row.source).splits.items()}
+    assert sizes == {"train": 30, "dev": 10, "test": 20}
+    assert read_own(row.source).cut == ()
+    for wrong, words in (
+        ("y=label", "NAME=VALUE with one of sequence, label"),
+        ("label=nothing", "'nothing' is not there; there are bases"),
+        ("sequence=bases,target=y,split=fold,dev=chr9", "'chr9' is no value of it"),
+    ):
+        with pytest.raises(InputError, match=words):
+            build(settings({**given, "columns": wrong}))
+    with pytest.raises(InputError, match="`--tasks` names none"):
+        settings({"tasks": "EMP/H3", "columns": asked})
+
+
+def test_splits_in_a_column(tmp_path):
+    columns = classes(60) | {"split": ["train"] * 40 + ["valid"] * 10 + ["Test"] * 10}
+    data = read_own(write(tmp_path / "a.csv", columns))
+    assert [len(data.splits[split].labels) for split in ("train", "dev", "test")] == [40, 10, 10]
+    assert data.cut == () and data.splits["dev"].sequences == columns["sequence"][40:50]
+    assert len(set(data.digests.values())) == 3
+    columns["split"][7] = "fold 3"
+    with pytest.raises(
+        InputError, match="the column `split` must name train, dev and test, but 'fold 3' is none"
+    ):
+        read_own(write(tmp_path / "a.csv", columns))
+
+
+def test_labels_in_a_file_of_their_own(tmp_path):
+    (tmp_path / "a.fa").write_text("".join(f">s{i}\n{text}\n" for i, text in enumerate(dna(40))))
+    (tmp_path / "y.tsv").write_text("id\tclass\n" + "".join(f"s{i}\t{'ab'[i % 2]}\n" for i in range(39)))
+    with pytest.raises(InputError, match=r"a\.fa: the columns must be"):
+        read_own(tmp_path / "a.fa")
+    with pytest.raises(InputError, match=r"line 79: has no labels: `id` 's39' is not in the file of labels"):
+        read_own(f"{tmp_path / 'a.fa'}?labels={tmp_path / 'y.tsv'}")
+    data = read_own(f"{tmp_path / 'a.fa'}?labels={tmp_path / 'y.tsv'}&on_error=skip")
+    assert data.label_names == ("a", "b") and sum(len(rows.labels) for rows in data.splits.values()) == 39
+
+
+def test_one_of_several_tasks(tmp_path):
+    path = write(tmp_path / "a.parquet", classes(60) | {"task": ["one"] * 30 + ["two"] * 30})
+    with pytest.raises(
+        InputError, match=r"has 2 tasks in its column `task` \(one, two\); `--columns only=one`"
+    ):
+        read_own(path)
+    rows = find_tasks([f"{path}?only=one", f"{path}?only=two"])
+    assert [row.name for row in rows] == ["own/a_one", "own/a_two"]
+    found = read_own(rows[0].source).splits.values()
+    assert sorted(text for split in found for text in split.sequences) == sorted(classes(60)["sequence"][:30])
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind", "names", "first"),
+    [
+        ([1, 2] * 20, "classification", ("1", "2"), 0),
+        ([0, 2] * 20, "classification", ("0", "2"), 0),
+        (["yes", "no"] * 20, "classification", ("no", "yes"), 1),
+        ([True, False] * 20, "classification", (), 1),
+        (["1.0", "0.0"] * 20, "classification", (), 1),
+        (["0101", "1100"] * 20, "multilabel", tuple(f"label_{i}" for i in range(4)), [0, 1, 0, 1]),
+        (["[0.5; 2]", "[1; 3]"] * 20, "regression", ("target_0", "target_1"), [0.5, 2]),
+    ],
+)
+def test_what_labels_mean(tmp_path, labels, kind, names, first):
+    texts = dna(40)
+    data = read_own(write(tmp_path / "a.csv", {"sequence": texts, "label": labels}))
+    assert (data.kind, data.label_names) == (kind, names)
+    found = {
+        text: label
+        for rows in data.splits.values()
+        for text, label in zip(rows.sequences, rows.labels.tolist(), strict=True)
+    }
+    assert found[texts[0]] == first
+    assert bool(data.notes) == bool(names)
