@@ -89,11 +89,35 @@ class Units:
                 f"but got {max_length}."
             )
         largest = max([*before, *after, *self.ids.values()])
+        if self.scheme == "one_hot":
+            return self._letters(sequences, before, after, room, np.int16 if largest < 2**15 else np.int32)
         rows = [before + self.spell(sequence)[:room] + after for sequence in sequences]
         offsets = np.zeros(len(rows) + 1, dtype=np.int64)
         np.cumsum([len(row) for row in rows], out=offsets[1:])
         dtype: type[np.int16] | type[np.int32] = np.int16 if largest < 2**15 else np.int32
         flat: NDArray[Any] = np.fromiter(chain.from_iterable(rows), dtype=dtype, count=int(offsets[-1]))
+        return flat, offsets
+
+    def _letters(
+        self,
+        sequences: Sequence[str],
+        before: list[int],
+        after: list[int],
+        room: int | None,
+        dtype: type[np.int16] | type[np.int32],
+    ) -> tuple[NDArray[np.int16] | NDArray[np.int32], NDArray[np.int64]]:
+        """As `tokenize` where each letter is a token: all letters of all sequences at once."""
+        left, right = "\0" * len(before), "\1" * len(after)
+        texts = [left + sequence[:room] + right for sequence in sequences]
+        offsets = np.zeros(len(texts) + 1, dtype=np.int64)
+        np.cumsum([len(text) for text in texts], out=offsets[1:])
+        codes = np.frombuffer("".join(texts).encode(), dtype=np.uint8)
+        table = np.zeros(256, dtype=dtype)
+        for letter, number in self.ids.items():
+            table[ord(letter)] = number
+        flat: NDArray[Any] = table[codes]
+        flat[codes == 0] = np.tile(np.array(before, dtype=dtype), len(texts))
+        flat[codes == 1] = np.tile(np.array(after, dtype=dtype), len(texts))
         return flat, offsets
 
 

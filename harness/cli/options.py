@@ -17,7 +17,6 @@ from harness.config.benchmark import AMOUNT, DECLARED, MACHINE, WHAT, Benchmark,
 from harness.config.initial_points import options_from, read_configurations
 from harness.core.errors import InputError
 from harness.core.store_address import ADDRESS, shown
-from harness.data.own_data import told_how
 from lingo.text_files import read_text
 
 
@@ -137,6 +136,8 @@ def settings(options: Mapping[str, Any]) -> dict[str, Any]:
         elif isinstance(value, list):
             read[name] = tuple(value)
     if said := "&".join(filter(None, how)):
+        from harness.data.own_data import told_how
+
         read["tasks"] = told_how(read.get("tasks", ()), said)
     if isinstance(file := read.pop("configurations", None), Path):
         read |= options_from(read_configurations(file), read)

@@ -4,7 +4,7 @@ The published splits do leak (duplicates of genome-wide collections, overlapping
 every score measured on them. A sequence counts as the same read on either strand.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from typing import Any
@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.core.errors import InputError
+from harness.data.hashes import Hashes, among, label_hashes, paired, strand_hashes
 from harness.data.labelled_files import Rows
-from lingo.sequences import reverse_complement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,27 +74,42 @@ class Leaks:
 
 def audit(splits: Mapping[str, Rows]) -> Leaks:
     """Count duplicates within and across splits. Labels may be of any kind; equal means equal bits."""
-    seen = {split: _labels_of(rows) for split, rows in splits.items()}
-    turned = {split: reverse_complement(rows.sequences) for split, rows in splits.items()}
-    return Leaks(
-        within={split: _within(rows, seen[split], turned[split]) for split, rows in splits.items()},
-        across={
-            (earlier, later): _across(splits[later], turned[later], seen[earlier])
-            for earlier, later in combinations(splits, 2)
-        },
-    )
+    return _audit({split: _Hashed.of(rows) for split, rows in splits.items()})
 
 
 def kept_for_training(splits: Mapping[str, Rows]) -> NDArray[np.int64]:
     """Numbers of the training rows that neither dev nor test has, on either strand."""
-    held: set[str] = set()
-    for split, rows in splits.items():
-        if split != "train":
-            held.update(rows.sequences)
-    own = splits["train"].sequences
-    pairs = zip(own, reverse_complement(own), strict=True)
-    kept = [row for row, (text, other) in enumerate(pairs) if text not in held and other not in held]
-    return np.array(kept, dtype=np.int64)
+    return _kept({split: _Hashed.of(rows) for split, rows in splits.items()})
+
+
+@dataclass(frozen=True, eq=False)
+class _Hashed:
+    """A split's sequences, their other strands, and the sequences together with their labels, see `hashes`."""
+
+    own: Hashes
+    turned: Hashes
+    labelled: Hashes
+
+    @classmethod
+    def of(cls, rows: Rows) -> "_Hashed":
+        own, turned = strand_hashes(rows.sequences)
+        return cls(own, turned, paired(own, label_hashes(rows.labels)))
+
+
+def _audit(hashed: Mapping[str, _Hashed]) -> Leaks:
+    return Leaks(
+        within={split: _within(found) for split, found in hashed.items()},
+        across={
+            (earlier, later): _across(hashed[later], hashed[earlier])
+            for earlier, later in combinations(hashed, 2)
+        },
+    )
+
+
+def _kept(hashed: Mapping[str, _Hashed]) -> NDArray[np.int64]:
+    held = np.concatenate([found.own for split, found in hashed.items() if split != "train"])
+    train = hashed["train"]
+    return np.flatnonzero(~(among(train.own, held) | among(train.turned, held)))
 
 
 def audited(
@@ -107,24 +122,10 @@ def audited(
     Raises:
         InputError: If no training row would be left.
     """
-    return resolve(name, splits, marks, audit(splits), kept_for_training(splits) if drop else None)
-
-
-def resolve(
-    name: str,
-    splits: Mapping[str, Rows],
-    marks: dict[str, str],
-    found: Leaks,
-    kept: NDArray[np.int64] | None,
-) -> tuple[dict[str, Rows], dict[str, Any]]:
-    """What an audit comes to: the splits with the training rows `kept` (all when `None`), and the counts.
-
-    Raises:
-        InputError: If no training row would be left.
-    """
-    left = dict(splits)
-    if kept is not None:
-        if not len(kept):
+    hashed = {split: _Hashed.of(rows) for split, rows in splits.items()}
+    found, left = _audit(hashed), dict(splits)
+    if drop:
+        if not len(kept := _kept(hashed)):
             raise InputError(f"{name}: `--drop-leaks` leaves no training row: dev and test have them all.")
         found = replace(found, dropped=len(splits["train"].labels) - len(kept))
         left["train"] = splits["train"].take(kept)
@@ -180,40 +181,23 @@ def _some(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
-def _labels_of(rows: Rows) -> dict[str, set[bytes]]:
-    """Each distinct sequence with its labels as bytes."""
-    found: dict[str, set[bytes]] = {}
-    for text, label in zip(rows.sequences, _bits(rows.labels), strict=True):
-        found.setdefault(text, set()).add(label)
-    return found
-
-
-def _bits(labels: NDArray[Any]) -> Iterable[bytes]:
-    return (np.ascontiguousarray(label).tobytes() for label in labels)
-
-
-def _within(rows: Rows, seen: Mapping[str, set[bytes]], turned: Sequence[str]) -> Within:
+def _within(rows: _Hashed) -> Within:
+    distinct, first, inverse = np.unique(rows.own, return_index=True, return_inverse=True)
+    other = rows.labelled != rows.labelled[first][inverse]
     return Within(
-        repeated=len(rows.sequences) - len(seen),
-        conflicting=sum(len(labels) > 1 for labels in seen.values()),
-        reverse_complement=sum(
-            other in seen and other != text for text, other in zip(rows.sequences, turned, strict=True)
-        ),
+        repeated=len(rows.own) - len(distinct),
+        conflicting=int(np.count_nonzero(np.bincount(inverse[other]))),
+        reverse_complement=int((among(rows.turned, distinct) & (rows.turned != rows.own)).sum()),
     )
 
 
-def _across(rows: Rows, turned: Sequence[str], held: Mapping[str, set[bytes]]) -> Across:
-    exact = other_label = opposite = shared = 0
-    for text, other, label in zip(rows.sequences, turned, _bits(rows.labels), strict=True):
-        is_exact, is_opposite = text in held, other in held and other != text
-        exact += is_exact
-        opposite += is_opposite
-        shared += is_exact or is_opposite
-        other_label += is_exact and label not in held[text]
+def _across(rows: _Hashed, held: _Hashed) -> Across:
+    exact = among(rows.own, held.own)
+    opposite = among(rows.turned, held.own) & (rows.turned != rows.own)
     return Across(
-        rows=len(rows.sequences),
-        exact=exact,
-        other_label=other_label,
-        reverse_complement=opposite,
-        shared=shared,
+        rows=len(rows.own),
+        exact=int(exact.sum()),
+        other_label=int((exact & ~among(rows.labelled, held.labelled)).sum()),
+        reverse_complement=int(opposite.sum()),
+        shared=int((exact | opposite).sum()),
     )

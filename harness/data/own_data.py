@@ -20,13 +20,12 @@ from numpy.typing import NDArray
 from harness.core.errors import InputError
 from harness.core.home import path_of
 from harness.data.columns import shown
+from harness.data.hashes import strand_hashes
 from harness.data.labelled_files import Joined, LabelledTable, Rows, Texts, letters_note
 from harness.data.labels import Column, Meaning, meaning
 from harness.data.table_files import ENDINGS, PACKED_ENDINGS
 from harness.data.tasks import SPLITS, TaskRow
 from lingo.data import Kind
-from lingo.sequences import reverse_complement
-from lingo.text_files import file_digest
 
 NAMES = {
     "train": ("train", "training"),
@@ -538,23 +537,26 @@ def _places(
     Rows of one sequence, or of its other strand, go together, with the stratum of the first. Groups that would exceed a
     part's share by more than `MOST` of the stratum stay in train; how many rows these have is told as well.
     """
-    groups: dict[str, list[int]] = {}
-    for i, text in enumerate(sequences):
-        groups.setdefault(min(text, reverse_complement([text])[0]), []).append(i)
-    shuffled = list(groups.values())
-    shuffled = [shuffled[i] for i in rng.permutation(len(shuffled)).tolist()]
-    place, staying = np.zeros(len(sequences), dtype=np.int64), 0
+    own, turned = strand_hashes(sequences)
+    _, first, group, sizes = np.unique(
+        np.minimum(own, turned), return_index=True, return_inverse=True, return_counts=True
+    )
+    shuffled = np.argsort(first)[rng.permutation(len(first))]
+    stratum_of = strata[first]
+    place, staying = np.zeros(len(first), dtype=np.int64), 0
     for stratum in np.unique(strata).tolist():
-        mine = [rows for rows in shuffled if strata[rows[0]] == stratum]
-        every = sum(map(len, mine))
+        mine = shuffled[stratum_of[shuffled] == stratum]
+        counts = sizes[mine]
+        every, left = int(counts.sum()), len(mine)
         quota = max(1, round(SHARE * every))
         for part in range(1, parts + 1):
             taken = 0
-            while taken < quota and len(mine) > 1:
-                rows = mine.pop()
-                if len(rows) > 1 and taken + len(rows) > quota + MOST * every:
-                    staying += len(rows)
+            while taken < quota and left > 1:
+                left -= 1
+                size = int(counts[left])
+                if size > 1 and taken + size > quota + MOST * every:
+                    staying += size
                     continue
-                place[rows] = part
-                taken += len(rows)
-    return place, staying
+                place[mine[left]] = part
+                taken += size
+    return place[group], staying

@@ -23,7 +23,6 @@ from harness.core.errors import InputError
 from harness.data.encoding import Encoder, Progress
 from harness.data.labelled_files import Rows
 from harness.data.leakage import audited
-from harness.data.packed_leakage import packed_audit
 from harness.data.sources import label_names, read_splits, source_marks, split_digests, split_places
 from harness.data.split_checks import constant_outputs, look_at_labels, refuse_same_tokens
 from harness.data.strands import Joined, OtherStrand
@@ -138,9 +137,7 @@ def prepare(
         return ready
     splits = read_splits(row, data_dir)
     meta: dict[str, Any] = {"digest": digest, "recipe": recipe, "marks": _count_marks(row, splits, limit)}
-    splits, meta["leaks"] = (packed_audit if row.packed else audited)(
-        row.name, splits, meta["marks"], drop=drop_leaks
-    )
+    splits, meta["leaks"] = audited(row.name, splits, meta["marks"], drop=drop_leaks)
     if limit is not None:
         splits = {split: rows.take(_sample(digests[split], rows, limit)) for split, rows in splits.items()}
     names = label_names(row, data_dir)

@@ -19,6 +19,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from harness.core.errors import InputError
+from harness.core.wording import one_line
 from harness.data.columns import EXPECTED, KNOWN, plain, shown
 from lingo.sequences import sequence_problem
 from lingo.text_files import one_line

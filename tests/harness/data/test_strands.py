@@ -10,8 +10,7 @@ from harness.config.benchmark import build
 from harness.core.errors import InputError
 from harness.data.deepsea.convert import convert
 from harness.data.labelled_files import Rows
-from harness.data.leakage import audit
-from harness.data.packed_leakage import packed_audit
+from harness.data.leakage import audit, audited
 from harness.data.prepared import open_prepared, open_reverse_dev, open_reverse_test, open_test, prepare
 from harness.data.quickstart import make_backbone
 from harness.data.sources import check_task, read_splits, training_rows
@@ -126,7 +125,7 @@ def test_one_strand_of_each_pair_is_the_data(data_dir):
 def test_the_audit_by_hashes_agrees_with_the_audit_of_texts(data_dir):
     splits = read_splits(DEEPSEA, data_dir)
     marks = {}
-    left, found = packed_audit("deepsea", splits, marks, drop=True)
+    left, found = audited("deepsea", splits, marks, drop=True)
     plain = audit({name: Rows(rows.sequences[:], rows.labels) for name, rows in splits.items()}).to_dict()
     assert found == {**plain, "dropped": 2}
     assert plain["within"]["train"] == {"repeated": 1, "conflicting": 1, "reverse_complement": 0}

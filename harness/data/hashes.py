@@ -1,0 +1,85 @@
+"""64 bits of each sequence, of its other strand and of its labels, to compare millions of rows in little memory.
+
+Among ten million different sequences, two share one with a chance of 3 · 10⁻⁶.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.data.labelled_files import Texts, letters
+from harness.data.packed import PackedSequences
+from harness.data.table_files import texts
+from harness.data.two_bit import Bytes
+
+Hashes = NDArray[np.uint64]
+
+CHUNK = 4096
+LETTERS = 1 << 22
+"""Most letters that are gathered into one block of sequences of one length."""
+
+COMPLEMENT = np.arange(256, dtype=np.uint8)
+COMPLEMENT[list(b"ACGT")] = list(b"TGCA")
+
+
+def strand_hashes(sequences: Sequence[str]) -> tuple[Hashes, Hashes]:
+    """Hashes of sequences of A, C, G, T and N, and of their other strands, `[n]` each."""
+    own, turned = np.zeros(len(sequences), np.uint64), np.zeros(len(sequences), np.uint64)
+    for rows, block in _blocks(sequences):
+        own[rows] = mixed(block)
+        turned[rows] = mixed(np.ascontiguousarray(COMPLEMENT[block][:, ::-1]))
+    return own, turned
+
+
+def _blocks(sequences: Sequence[str]) -> Iterator[tuple[Any, Bytes]]:
+    """Rows of one length each, and their letters `[rows, length]`."""
+    for start in range(0, len(sequences), CHUNK):
+        if isinstance(sequences, PackedSequences):
+            part = sequences.rows[start : start + CHUNK]
+            yield slice(start, start + len(part)), sequences.split.letters(part)
+            continue
+        held = Texts(sequences.column[start : start + CHUNK]) if isinstance(sequences, Texts) else None
+        held = held or Texts(texts(sequences[start : start + CHUNK]))
+        lengths, raw = held.lengths, np.frombuffer(letters(held.column), np.uint8)
+        ends = np.cumsum(lengths)
+        for length in np.unique(lengths[lengths > 0]).tolist():
+            rows = np.flatnonzero(lengths == length)
+            for some in np.array_split(rows, -(-len(rows) * length // LETTERS)):
+                begins = (ends[some] - length).tolist()
+                if len(some) * length == len(raw):
+                    block = raw.reshape(-1, length)
+                else:
+                    block = np.stack([raw[begin : begin + length] for begin in begins])
+                yield start + some, block
+
+
+def mixed(values: NDArray[Any]) -> Hashes:
+    """64 bits of each row of bytes `[n, width]`: every word is mixed on its own, then weighted by its place."""
+    words = np.pad(values, ((0, 0), (0, -values.shape[1] % 8))).view(np.uint64)
+    weights = np.random.default_rng(0).integers(0, 2**63, words.shape[1], dtype=np.uint64) * 2 + 1
+    words = words * np.uint64(0x9E3779B97F4A7C15)
+    words ^= words >> np.uint64(29)
+    words *= np.uint64(0xBF58476D1CE4E5B9)
+    words ^= words >> np.uint64(32)
+    return np.asarray((words * weights).sum(axis=1, dtype=np.uint64))
+
+
+def label_hashes(labels: NDArray[Any]) -> Hashes:
+    """Hashes of the labels of each row, `[n]`; equal means equal bits."""
+    return mixed(np.ascontiguousarray(labels).reshape(len(labels), -1).view(np.uint8))
+
+
+def paired(sequences: Hashes, labels: Hashes) -> Hashes:
+    """Hashes of sequences together with their labels."""
+    return mixed(np.stack([sequences, labels], axis=1).view(np.uint8))
+
+
+def among(values: Hashes, held: Hashes) -> NDArray[np.bool_]:
+    """Which values are among `held`, `[n]`; by sorting, since `np.isin` takes ten times as long."""
+    if not len(held):
+        return np.zeros(len(values), dtype=bool)
+    ordered = np.sort(held)
+    place = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
+    return np.asarray(ordered[place] == values)
