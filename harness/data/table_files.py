@@ -19,7 +19,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from harness.core.errors import InputError
-from harness.core.wording import one_line
+from harness.core.wording import words
 from harness.data.columns import EXPECTED, KNOWN, plain, shown
 from lingo.sequences import sequence_problem
 from lingo.text_files import one_line
@@ -114,7 +114,7 @@ def open_table(path: Path) -> TableFile:
         with path.open("rb") as raw:
             outside = raw.read(6)
     except (OSError, pa.ArrowException, EOFError) as error:
-        raise InputError(f"{path}: is damaged or cannot be read ({one_line(error)}).") from None
+        raise InputError(f"{path}: is damaged or cannot be read ({words(error)}).") from None
     if path.name.casefold().endswith((".parquet", ".arrow", ".feather")) and not outside.startswith(COLUMNAR):
         kind = "Parquet" if path.suffix.casefold() == ".parquet" else "Arrow"
         raise InputError(f"{path}: must be a {kind} file, but is not readable as {kind}.")
@@ -210,7 +210,7 @@ class _TextFile:
         except UnicodeDecodeError:
             raise InputError(f"{self.path}: must be a text file in UTF-8, but is broken UTF-16.") from None
         except (OSError, EOFError, pa.ArrowException) as error:
-            raise InputError(f"{self.path}: is damaged or cannot be read ({one_line(error)}).") from None
+            raise InputError(f"{self.path}: is damaged or cannot be read ({words(error)}).") from None
         if decoder is not None and decoder.getstate()[0]:
             raise InputError(f"{self.path}: must be a text file in UTF-8, but is broken UTF-16.")
         if rest := b"".join(waiting):
@@ -407,9 +407,9 @@ class _FastaFile(_TextFile):
         rows: list[list[str]] = []
         size = 0
         for number, header, sequence in self._records():
-            words = header.split()
+            parts = header.split()
             places.append(number)
-            rows.append([words[0] if words else "", sequence, *self._extra(words)])
+            rows.append([parts[0] if parts else "", sequence, *self._extra(parts)])
             size += len(sequence)
             if len(rows) >= BATCH or size >= BLOCK:
                 yield Batch(places, [texts(row[i] for row in rows) for i in columns])
@@ -417,12 +417,12 @@ class _FastaFile(_TextFile):
         if rows:
             yield Batch(places, [texts(row[i] for row in rows) for i in columns])
 
-    def _extra(self, words: list[str]) -> list[str]:
+    def _extra(self, parts: list[str]) -> list[str]:
         count = len(self.names) - 2
         if self._pairs:
-            given = dict(word.partition("=")[::2] for word in words[1:])
+            given = dict(word.partition("=")[::2] for word in parts[1:])
             return [given.get(name, "") for name in self._pairs]
-        given_words = words[0].split("|")[1:] if self._bars and words else words[1:]
+        given_words = parts[0].split("|")[1:] if self._bars and parts else parts[1:]
         return [*given_words, *[""] * count][:count] if len(given_words) <= count else [""] * count
 
     def _records(self) -> Iterator[tuple[int, str, str]]:
@@ -492,14 +492,14 @@ class _JsonFile(_TextFile):
             try:
                 yield from enumerate(json.loads("".join(lines)), 1)
             except (ValueError, RecursionError) as error:
-                raise InputError(f"{self.path}: is not readable as JSON ({one_line(error)}).") from None
+                raise InputError(f"{self.path}: is not readable as JSON ({words(error)}).") from None
             return
         for line in lines:
             if line.strip():
                 try:
                     value = json.loads(line)
                 except (ValueError, RecursionError) as error:
-                    value = f"is not readable as JSON ({one_line(error)})."
+                    value = f"is not readable as JSON ({words(error)})."
                 yield (
                     lines.number,
                     [value] if isinstance(value, str) and not value.startswith("is not") else value,
@@ -534,7 +534,7 @@ class _ColumnFile:
                 with pa.memory_map(str(path)) as source, self._open(source) as file:
                     self.schema, self.total = file.schema, max(1, path.stat().st_size)
         except (OSError, pa.ArrowException) as error:
-            raise InputError(f"{path}: is not readable as {self._kind} ({one_line(error)[:120]}).") from None
+            raise InputError(f"{path}: is not readable as {self._kind} ({words(error, 120)}).") from None
         self.names: Sequence[str] = list(self.schema.names)
 
     def batches(self, columns: Sequence[int]) -> Iterator[Batch]:
@@ -550,7 +550,7 @@ class _ColumnFile:
                     self.done = number if self._kind == "Parquet" else self.done
                     yield Batch(places, [as_texts(column) for column in part.columns])
         except (OSError, pa.ArrowException) as error:
-            raise InputError(f"{self.path}: is damaged ({one_line(error)}).") from None
+            raise InputError(f"{self.path}: is damaged ({words(error)}).") from None
         self.done = self.total
 
     def _batches(self, columns: Sequence[int]) -> Iterator[pa.RecordBatch]:
