@@ -70,7 +70,12 @@ class Roles:
 
 
 def find_columns(
-    names: Sequence[str], asked: Mapping[str, str], *, labels: bool = True, sequence: bool = True
+    names: Sequence[str],
+    asked: Mapping[str, str],
+    *,
+    labels: bool = True,
+    sequence: bool = True,
+    guess: bool = True,
 ) -> Roles | str:
     """The roles of columns, or what keeps them from having any.
 
@@ -79,6 +84,7 @@ def find_columns(
         asked: Column of each role that was asked for: `sequence`, `label`, `target`, `id`, `split`, `task`; several
             columns of labels have `+` between them.
         labels: Whether there must be labels or targets.
+        guess: Whether columns without a known name may be labels.
         sequence: Whether there must be a sequence, and not a column `id` by which it is found (`sequence` is -1 then).
     """
     known = [plain(name) for name in names]
@@ -112,6 +118,8 @@ def find_columns(
     picked = _label_columns(names, known, places, taken)
     if isinstance(picked, str):
         return picked
+    if picked[0] == "unknown" and not guess:
+        return f"the columns must be `sequence` and `label`, but are {listed(names)}."
     say, columns = picked
     used = {at, *columns, *(i for i in (id_, split, task) if i is not None)}
     aside = tuple(name.strip() or "(no name)" for i, name in enumerate(names) if i not in used)

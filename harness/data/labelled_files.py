@@ -159,6 +159,7 @@ class LabelledTable:
         *,
         only: str | None = None,
         joined: Joined | None = None,
+        guess: bool = True,
     ) -> "LabelledTable":
         """Read files to their ends.
 
@@ -168,12 +169,13 @@ class LabelledTable:
             asked: Columns that were asked for, see `find_columns`.
             only: Rows whose column `task` has this value; `None` for all.
             joined: Labels by the `id` of a row, where they stand in another file.
+            guess: As in `find_columns`.
         """
         made = cls(paths)
         for path in paths:
             try:
                 file = open_table(path)
-                roles = find_columns(file.names, asked, labels=joined is None)
+                roles = find_columns(file.names, asked, labels=joined is None, guess=guess)
                 head = f"{path}, {file.head}" if file.head else f"{path}"
                 if isinstance(roles, str):
                     made.problems.append(f"{head}: {roles}")
@@ -387,7 +389,7 @@ def read_rows(path: Path, num_labels: int) -> tuple[Rows, list[str]]:
         The good rows, and one line for each problem (at most `SHOWN` and a count of the rest).
     """
     columns = [Column()]
-    table = LabelledTable.read([path], columns, {})
+    table = LabelledTable.read([path], columns, {}, guess=False)
     found = Meaning("classification", (), num_labels, [_in_range(columns[0], num_labels)])
     found = Meaning(
         found.kind, (), num_labels, found.values, rule=f"a whole number from 0 to {num_labels - 1}"

@@ -131,8 +131,8 @@ def test_a_broken_backbone(tmp_path, model, gue, fault):
     ("split", "row", "words"),
     [
         ("dev", "ACGTXACGT,1", ("dev.csv, line 26", "'X' at position 5")),
-        ("train", "ACGT", ("train.csv, line 26", "a row must be `sequence,label`")),
-        ("train", "ACGT,1,0", ("train.csv, line 26", "but got 3 fields")),
+        ("train", "ACGT", ("train.csv, line 26", "a row must have 2 fields as the header, but got 1")),
+        ("train", "ACGT,1,0", ("train.csv, line 26", "but got 3")),
         ("test", ",1", ("test.csv, line 26", "empty")),
         ("test", "ACGT,2", ("test.csv, line 26", "from 0 to 1, but got '2'")),
     ],

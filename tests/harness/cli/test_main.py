@@ -66,7 +66,7 @@ def test_missing_split(refused, tmp_path, model):
 @pytest.mark.parametrize(
     ("text", "where", "says"),
     [
-        ("seq,lab\nACGT,1\n", "train.csv, line 1:", "`sequence,label`"),
+        ("seq,lab\nACGT,1\n", "train.csv, line 1:", "`sequence` and `label`, but are seq, lab"),
         ("", "train.csv:", "empty"),
         ("sequence,label\nACGT,0\nACXT,1\n", "train.csv, line 3:", "'X' at position 3"),
         ("sequence,label\nACGT,0\nACGT,2\n", "train.csv, line 3:", "from 0 to 1, but got '2'"),
