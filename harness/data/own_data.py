@@ -26,6 +26,7 @@ from harness.data.labels import Column, Meaning, meaning
 from harness.data.table_files import ENDINGS, PACKED_ENDINGS
 from harness.data.tasks import SPLITS, TaskRow
 from lingo.data import Kind
+from lingo.text_files import file_digest
 
 NAMES = {
     "train": ("train", "training"),

@@ -22,7 +22,6 @@ from harness.core.errors import InputError
 from harness.core.wording import words
 from harness.data.columns import EXPECTED, KNOWN, plain, shown
 from lingo.sequences import sequence_problem
-from lingo.text_files import one_line
 
 BLOCK = 1 << 20
 """Bytes of a text read at once."""
