@@ -24,6 +24,7 @@ def target_paths(backbone: Backbone, targets: Sequence[str]) -> tuple[str, ...]:
     lacking = [name for name in targets if not backbone.matrices.get(name)]
     if lacking:
         raise ValueError(
-            f"`targets` must be among the {', '.join(backbone.matrices)} of {backbone.name}, but got {lacking}."
+            f"`targets` must be among the {', '.join(backbone.matrices)} of {backbone.name}, but got {lacking}; name "
+            "others in `fixed` of a search space of your own (`--search-space`)."
         )
     return tuple(dict.fromkeys(path for name in targets for path in backbone.matrices[name]))

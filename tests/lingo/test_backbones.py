@@ -310,6 +310,10 @@ def test_another_architecture(stories, saved, tmp_path):
             {"auto_map": {"AutoModel": "layers.Model"}, "use_rotary_gates": True},
             "which is never run, and config.json says use_rotary_gates, which LlamaConfig of transformers does not",
         ),
+        (
+            {"auto_map": {"AutoModel": "layers.Model"}, "pre_layer_norm": True},
+            "and config.json says pre_layer_norm, which LlamaConfig of transformers does not compute",
+        ),
         ({"quantization_config": {"bits": 4}}, "has a `quantization_config`."),
         ({"hidden_size": "wide"}, "does not describe a model"),
         ({"hidden_size": 48}, "has tensors of another shape"),
