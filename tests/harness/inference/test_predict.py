@@ -151,9 +151,9 @@ def test_every_problem_is_told_at_once(adapters: dict[str, Path], tmp_path: Path
     )
     assert code == 2 and "4 problems" in text
     for words in (
-        "is not there",
+        "is not found",
         "must end with .csv, .parquet, .jsonl",
-        "folder that is there",
+        "does not exist",
         "at least 1",
     ):
         assert words in text
