@@ -196,7 +196,7 @@ def _cloud_left(config: dict[str, Any], say: Say) -> list[str]:
     except Exception as error:  # every provider's library has its own exceptions
         name = config["cluster_name"]
         return [
-            f"what is left cannot be found out ({words(error)}): look for machines of {name} in the provider's console."
+            f"remaining machines cannot be listed ({words(error)}): look for those of {name} in the console."
         ]
     return [f"machine {name} still exists: terminate it in the provider's console." for name in there]
 

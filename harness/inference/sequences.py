@@ -50,7 +50,7 @@ class SequenceFile:
 
     def __init__(self, path: Path, asked: dict[str, str] | None = None) -> None:
         if not path.is_file():
-            what = "a folder" if path.is_dir() else "not found"
+            what = "a folder" if path.is_dir() else "missing"
             raise InputError(f"`--input` must be a file of sequences, but {path} is {what}.")
         self.path, self._file = path, open_table(path)
         found = find_columns(self._file.names, asked or {}, labels=False)

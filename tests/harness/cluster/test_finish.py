@@ -182,7 +182,7 @@ def test_a_provider_that_cannot_be_asked_is_no_clean_end(monkeypatch):
 
     monkeypatch.setattr(launch, "_provider", gone)
     (line,) = launch._cloud_left({"cluster_name": "x"}, lambda line: None)
-    assert "cannot be listed (no route to host)" in line and "machines of x" in line
+    assert "cannot be listed (no route to host)" in line and "those of x" in line
 
 
 def test_only_relative_files_of_the_project_are_found_from_everywhere(tmp_path, monkeypatch):

@@ -149,7 +149,7 @@ def test_nothing_finished_yet(tmp_path):
         (["RUN", "--tracking-uri", "x"], "but got both"),
         (["RUN", "--format", "xml"], "must be table, yaml or json"),
         (["--experiment", "e", "--tracking-uri", "sqlite:///STORE", "--register", "x"], "requires RUN"),
-        (["--experiment", "bench2", "--tracking-uri", "sqlite:///STORE"], "one of the store"),
+        (["--experiment", "bench2", "--tracking-uri", "sqlite:///STORE"], "an experiment of the store"),
         (["--experiment", "bench", "--tracking-uri", "http://me@host"], "both user and password"),
         (["EMPTY"], "contains no records"),
         (["RUN", "--register", "a/b"], "`--register` must consist of letters"),

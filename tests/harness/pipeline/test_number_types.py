@@ -266,7 +266,7 @@ def test_mlflow_has_the_types_as_tags():
     ("options", "frozen", "why"),
     [
         ([], "fp32", "for the device of this machine; a run determines it once, on a worker"),
-        (["--out", "held"], "bf16", "as held has them"),
+        (["--out", "held"], "bf16", "as in held"),
     ],
 )
 def test_plan_shows_and_measures_the_type(tmp_path, monkeypatch, options, frozen, why):

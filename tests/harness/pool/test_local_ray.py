@@ -175,7 +175,7 @@ def test_rays_folder_is_where_it_was_asked_for_if_its_path_is_short(surroundings
 
 def test_no_short_folder_is_told_with_its_cure(surroundings):
     surroundings.setattr(local_ray, "temporary_folders", lambda *_: ["/" + "x" * 60])
-    with pytest.raises(RayTrouble, match=r"may have \d+ bytes.*short one with RAY_TMPDIR"):
+    with pytest.raises(RayTrouble, match=r"limited to \d+ bytes.*short one with RAY_TMPDIR"):
         local_ray.ray_folder()
     surroundings.setattr(home, "_usable", lambda folder: False)
     surroundings.setattr(local_ray, "temporary_folders", home.temporary_folders)
