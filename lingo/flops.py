@@ -293,21 +293,19 @@ def shape_of(config: Any) -> Shape:
         return caduceus_shape(
             config.n_layer, config.d_model, config.strands, config.expand, config.d_state, config.d_conv
         )
+    kinds = (*LIKE_LLAMA, "bert", "dnabert2", "ntv2", "roberta", "esm", "opt", "gpt2")
+    if kind not in kinds:
+        raise ValueError(f"`model_type` must be one of {', '.join(sorted(kinds))}, but got {kind!r}.")
     hidden, heads = config.hidden_size, config.num_attention_heads
-    intermediate = {
-        "opt": lambda: config.ffn_dim,
-        "gpt2": lambda: config.n_inner or 4 * hidden,
-        **dict.fromkeys(
-            (*LIKE_LLAMA, "bert", "dnabert2", "ntv2", "roberta", "esm"), lambda: config.intermediate_size
-        ),
-    }
-    if kind not in intermediate:
-        raise ValueError(f"`model_type` must be one of {', '.join(sorted(intermediate))}, but got {kind!r}.")
+    if kind == "gpt2":
+        intermediate = config.n_inner or 4 * hidden
+    else:
+        intermediate = config.ffn_dim if kind == "opt" else config.intermediate_size
     embedding = getattr(config, "word_embed_proj_dim", hidden)
     return Shape(
         layers=config.num_hidden_layers,
         hidden=hidden,
-        intermediate=intermediate[kind](),
+        intermediate=intermediate,
         heads=heads,
         kv_heads=getattr(config, "num_key_value_heads", None) or heads,
         head_dim=getattr(config, "head_dim", None) or hidden // heads,

@@ -65,3 +65,10 @@ def test_what_needs_values_is_refused_in_one_line(tmp_path):
         assert counted_step(backbone, (), length=20).forward > 0
     except ValueError as error:
         assert "MixtralModel cannot be counted" in str(error) and "\n" not in str(error)
+
+
+def test_a_shape_of_others_is_refused_in_one_line(tmp_path):
+    for name in ("mamba", "t5", "mpt"):
+        config = load_backbone(save_checkpoint(name, tmp_path / name)).model.config
+        with pytest.raises(ValueError, match=f"must be one of bert, .* but got '{name}'"):
+            shape_of(config)
