@@ -151,7 +151,7 @@ def test_every_problem_is_told_at_once(adapters: dict[str, Path], tmp_path: Path
     )
     assert code == 2 and "4 problems" in text
     for words in (
-        "is not found",
+        "is missing",
         "must end with .csv, .parquet, .jsonl",
         "does not exist",
         "at least 1",
