@@ -125,7 +125,7 @@ def test_files_that_are_something_else(name: str, content: str, message: str, tm
 
 
 def test_other_trouble(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is not found"):
+    with pytest.raises(InputError, match="is missing"):
         open_sequences(tmp_path / "none.fa")
     with pytest.raises(InputError, match="is a folder"):
         open_sequences(tmp_path)
