@@ -269,7 +269,11 @@ class _SeparatedFile(_TextFile):
     def __init__(self, path: Path, start: bytes) -> None:
         super().__init__(path, start)
         self._separator = ","
-        self.names = self._header(_Lines(self._blocks()))
+        lines = _Lines(self._blocks())
+        try:
+            self.names = self._header(lines)
+        except csv.Error as error:
+            raise InputError(f"{path}, line {lines.number}: is not readable as CSV ({error}).") from None
         self.notes += (
             [f"has {SEPARATORS[self._separator]} between its columns"] if self._separator != "," else []
         )

@@ -162,6 +162,7 @@ def test_equal_sequences_and_other_strands_are_not_torn_apart(tmp_path):
         ("sequence,label\n", "a.csv: ", "at least one row"),
         ("bases,label\nACGT,0\n", "a.csv, line 1: ", "but are bases, label"),
         ("ACGTACGT,0\nACGTACGA,1\n", "a.csv, line 1: ", "looks like a row"),
+        ("sequence,\rlabel\nACGT,1\n", "a.csv, line 1: ", "not readable as CSV"),
         ("seq,dna,label\nA,C,0\n", "a.csv, line 1: ", "one column of sequences, but has seq, dna"),
         ("sequence,label\nACGT,x\n", "a.csv: ", "two classes at least, but all rows have 'x'"),
         ("sequence\nACGT\n", "a.csv, line 1: ", "but are sequence"),
