@@ -88,6 +88,7 @@ def _measurable(found: Forecast, model: Model, full: bool) -> tuple[Work | None,
         and work.study.task.name in here
         and METHODS[work.study.method].engine == "pack"
         and METHODS[work.study.method].trains_all == full
+        and work.step_flops  # a rate is one of FLOPs
     ]
     work = max(fitting, key=lambda work: work.step_flops, default=None)
     return work, here[work.study.task.name] if work else None
