@@ -99,12 +99,6 @@ def more_layers(folder):
     return "lacks tensors", f"layers.{layers}."
 
 
-def nucleotide_transformer_v2(folder):
-    path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": "esm", "add_bias_fnn": False}))
-    return "Nucleotide Transformer v2", "take v1 instead"
-
-
 FAULTS = [
     empty_weights,
     cut_weights,
@@ -112,7 +106,6 @@ FAULTS = [
     other_architecture,
     other_size,
     more_layers,
-    nucleotide_transformer_v2,
 ]
 
 
