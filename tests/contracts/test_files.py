@@ -152,7 +152,7 @@ class TestShippedFilesElsewhere(OnAnotherHost):
     def test_a_copy_that_does_not_arrive_whole_is_refused_and_not_kept(self, files, data, monkeypatch):
         monkeypatch.setattr(FileHost, "read", lambda self, name, file, start: b"other")
         for _ in range(2):
-            with pytest.raises(OSError, match="whole"):
+            with pytest.raises(OSError, match="completely"):
                 files.fetch(str(data))
 
 

@@ -67,7 +67,7 @@ def test_the_right_number_and_kind_of_machines(aws, machines):
 
 def test_ssh_alone_from_the_callers_address_alone(aws, machines):
     _, _, said = machines
-    assert said == [f"security group {GROUP}: SSH from {ME}/32 alone"]
+    assert said == [f"security group {GROUP}: SSH from {ME}/32 only"]
     filters = [{"Name": "group-name", "Values": [GROUP]}]
     (group,) = aws("ec2").describe_security_groups(Filters=filters)["SecurityGroups"]
     from_outside = [rule for rule in group["IpPermissions"] if rule["IpRanges"] or rule.get("Ipv6Ranges")]
@@ -142,7 +142,7 @@ def test_an_image_that_is_not_there(file):
         config["available_node_types"]["head"]["node_config"]["ImageId"] = "ami-00000000000000000"
 
     lines = [line for line in aws_problems(changed(file, spoil)) if "quota" not in line]
-    assert len(lines) == 1 and "no image ami-00000000000000000 in us-west-2" in lines[0]
+    assert len(lines) == 1 and "ami-00000000000000000 does not exist in us-west-2" in lines[0]
 
 
 def test_a_name_of_an_image_becomes_its_id(aws, file):

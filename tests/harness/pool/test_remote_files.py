@@ -58,7 +58,7 @@ def test_what_did_not_arrive_whole_replaces_nothing(tmp_path, fault):
         (staged / "b").unlink()
     else:
         (staged / "c").write_bytes(b"")
-    with pytest.raises(OSError, match="whole"):
+    with pytest.raises(OSError, match="completely"):
         host.finish("to", "t", wanted)
     assert tree(old) == {"a": b"old"}
 
