@@ -87,8 +87,7 @@ def test_an_account_without_a_home_and_with_a_long_temporary_path_beside_files_n
         *OPTIONS, "--out", out, prefix=stranger(), cwd=work, TMPDIR=str(temporary), RAY_TMPDIR=None, **none
     )
     assert code == 0, printed
-    said = "There is no home folder (HOME is not set, and this account has no entry in the user database): caches of"
-    assert f"{said} {temporary}/lingo-12345" in printed
+    assert "HOME is not set" in printed and f"{temporary}/lingo-12345" in printed, printed
     assert {record.status for record in load(out)} == {"finished"}
     left = [folder for folder in set(Path("/tmp").glob("lingo-ray-*")) - before if folder.owner() == "12345"]
     assert left == []
