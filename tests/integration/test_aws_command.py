@@ -110,7 +110,7 @@ def test_everything_that_is_wrong_at_once(file, place, monkeypatch, answering):
         "`idle_timeout_minutes` must be a number, but got 'soon'",
         "`upscaling_sped` is not a setting of Ray. Nearest known: upscaling_speed",
         "`provider.regoin` is not a setting of Ray. Nearest known: region",
-        "there is no nowhere/x",
+        "nowhere/x does not exist",
         "node_config.KeyNam` is not a setting of EC2 instances. Nearest known: KeyName",
         "no price for g99.huge spot",
         "us-west-2 has no zone us-east-1a",
