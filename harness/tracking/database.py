@@ -49,8 +49,8 @@ def prepare(
         return
     if os.fsencode(path) != str(path).encode("utf-8", "replace"):  # MLflow puts the path into an address
         raise InputError(
-            f"{path}: the path of an MLflow database must be text, but has bytes that are none in this locale; rename the "
-            "folder, or set LC_ALL=C.UTF-8."
+            f"{path}: the path of an MLflow database must be text, but has bytes that are none in this locale; rename "
+            "the folder, or set LC_ALL=C.UTF-8."
         )
     own = out is not None and uri == default_uri(out)
     artifacts = RunFolder(Path(out).resolve()).artifacts if own and out is not None else None
