@@ -47,11 +47,6 @@ def prepare(
     path = sqlite_file(uri)
     if path is None:
         return
-    if os.fsencode(path) != str(path).encode("utf-8", "replace"):  # MLflow puts the path into an address
-        raise InputError(
-            f"{path}: the path of an MLflow database must be text, but has bytes that are none in this locale; rename "
-            "the folder, or set LC_ALL=C.UTF-8."
-        )
     own = out is not None and uri == default_uri(out)
     artifacts = RunFolder(Path(out).resolve()).artifacts if own and out is not None else None
     try:
@@ -181,7 +176,16 @@ def make(path: Path, artifacts: Path | None = None) -> None:
     Args:
         path: Target. A store created there meanwhile by another process is kept.
         artifacts: Artifact folder of the default experiment.
+
+    Raises:
+        InputError: If the folder's path is no text.
     """
+    folder = path.parent.resolve()
+    if os.fsencode(folder) != str(folder).encode("utf-8", "replace"):  # MLflow puts the path into an address
+        raise InputError(
+            f"{folder}: the folder of a new MLflow database must have a path that is text, but it has bytes that are "
+            "none in this locale; rename it, or set LC_ALL=C.UTF-8."
+        )
     from harness.tracking.store import quiet
 
     quiet()
