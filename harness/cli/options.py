@@ -136,7 +136,7 @@ def settings(options: Mapping[str, Any]) -> dict[str, Any]:
         elif isinstance(value, list):
             read[name] = tuple(value)
     if said := "&".join(filter(None, how)):
-        from harness.data.own_data import told_how
+        from harness.data.reading import told_how
 
         read["tasks"] = told_how(read.get("tasks", ()), said)
     if isinstance(file := read.pop("configurations", None), Path):

@@ -14,7 +14,7 @@ from harness.core.home import path_of
 from harness.core.paths import ROOT
 from harness.core.store_address import cluster_problems
 from harness.data.find_tasks import find_tasks
-from harness.data.own_data import parted
+from harness.data.reading import parted
 from harness.data.sources import folder_names
 from harness.runs.environment import COMMIT, git_state
 

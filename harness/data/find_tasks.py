@@ -13,7 +13,8 @@ def find_task(name: str) -> TaskRow:
     Raises:
         InputError: If no task has this name; it gives the nearest known names. If own data has problems.
     """
-    from harness.data.own_data import is_own, own_task
+    from harness.data.own_data import own_task
+    from harness.data.reading import is_own
 
     row = ALIASES.get(alias(name))
     if row is None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from harness.data.labelled_files import Texts, letters
 from harness.data.packed import PackedSequences
-from harness.data.table_files import texts
+from harness.data.table_batches import texts
 from harness.data.two_bit import Bytes
 
 Hashes = NDArray[np.uint64]

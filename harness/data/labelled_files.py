@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from harness.core.errors import InputError
 from harness.data.columns import Roles, find_columns
 from harness.data.labels import Column, Meaning, first_fault, parts
-from harness.data.table_files import TableFile, open_table, texts
+from harness.data.table_batches import TableFile, texts
+from harness.data.table_files import open_table
 from lingo.sequences import ACCEPTED, CODES, UNIFORM, sequence_problem
 
 SHOWN = 5

@@ -18,104 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.core.errors import InputError
-from harness.core.home import path_of
 from harness.data.columns import shown
-from harness.data.hashes import strand_hashes
+from harness.data.cut_splits import cut_splits, told_cut
 from harness.data.labelled_files import Joined, LabelledTable, Rows, Texts, letters_note
 from harness.data.labels import Column, Meaning, meaning
-from harness.data.table_files import ENDINGS, PACKED_ENDINGS
+from harness.data.reading import Reading, parted, stem_of
+from harness.data.split_files import NAMES, split_files
 from harness.data.tasks import SPLITS, TaskRow
 from lingo.data import Kind
 from lingo.text_files import file_digest
 
-NAMES = {
-    "train": ("train", "training"),
-    "dev": ("dev", "valid", "validation", "val", "eval"),
-    "test": ("test", "testing"),
-}
-"""Names of each split: of its file before the ending (or before `-00000-of-00001`), and in a column `split`."""
-
 METRICS: Mapping[Kind, str] = {"classification": "mcc", "multilabel": "auroc", "regression": "pearson"}
-SHARE = 0.1
-"""Of the rows in train, for each split that is cut."""
-
-MOST = 0.02
-"""Of the rows of a class by which equal sequences may exceed a split's share; larger groups stay in train."""
-
-LEAST = 10
-"""Rows without which nothing is cut."""
-
-CUT = 1
-"""Part of the digest of a cut split: raised when the same file would be cut another way. 2 where a group stays in train
-that would have exceeded its share."""
-
-COLUMNS = ("sequence", "label", "target", "id", "split", "task")
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How a person's file is read, where its columns do not say it.
-
-    Attributes:
-        columns: Column of each of `COLUMNS` that was named.
-        dev, test: Values of the column `split` whose rows are these splits; all other rows are train.
-        only: The value of the column `task` whose rows are used.
-        labels: A table with the labels, joined by `id`; empty for none.
-        on_error: Whether bad rows are refused or left out and counted.
-    """
-
-    columns: tuple[tuple[str, str], ...] = ()
-    dev: tuple[str, ...] = ()
-    test: tuple[str, ...] = ()
-    only: str | None = None
-    labels: str = ""
-    on_error: str = "refuse"
-
-    @property
-    def text(self) -> str:
-        """As it stands in a task's name; empty where nothing is asked for."""
-        said = [*self.columns]
-        said += [
-            (name, "+".join(values)) for name, values in (("dev", self.dev), ("test", self.test)) if values
-        ]
-        said += [("only", self.only)] if self.only is not None else []
-        said += [("labels", self.labels)] if self.labels else []
-        said += [("on_error", self.on_error)] if self.on_error != "refuse" else []
-        return "&".join(f"{name}={value}" for name, value in said)
-
-    def told_of(self, name: str) -> str:
-        """A task's name with how it is read."""
-        return f"{name}?{self.text}" if self.text else name
-
-    @classmethod
-    def of(cls, text: str) -> "Reading":
-        """What `text` says, as `Reading.text` writes it.
-
-        Raises:
-            InputError: With every word that says nothing.
-        """
-        known = (*COLUMNS, "dev", "test", "only", "labels", "on_error")
-        said: dict[str, str] = {}
-        problems = []
-        for word in filter(None, re.split("[&,]", text)):
-            name, equals, value = word.partition("=")
-            if name.strip() not in known or not equals or not value.strip():
-                problems.append(
-                    f"`--columns` must be NAME=VALUE with one of {', '.join(known)}, but got {shown(word)!r}."
-                )
-            said[name.strip()] = value.strip()
-        if said.get("on_error", "refuse") not in ("refuse", "skip"):
-            problems.append(f"`on_error` must be refuse or skip, but got {said['on_error']!r}.")
-        if problems:
-            raise InputError(problems)
-        return cls(
-            columns=tuple((name, said[name]) for name in COLUMNS if name in said),
-            dev=tuple(filter(None, said.get("dev", "").split("+"))),
-            test=tuple(filter(None, said.get("test", "").split("+"))),
-            only=said.get("only"),
-            labels=str(path_of(said["labels"]).resolve()) if said.get("labels") else "",
-            on_error=said.get("on_error", "refuse"),
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,33 +55,6 @@ class OwnData:
     marks: Mapping[str, str]
 
 
-def parted(name: str) -> tuple[Path, Reading]:
-    """A task's name or source: where its file or folder is, and how it is read.
-
-    Raises:
-        InputError: If what follows `?` says nothing.
-    """
-    path, _, text = (name, "", "") if path_of(name).exists() else name.partition("?")
-    return path_of(path), Reading.of(text)
-
-
-def is_own(name: str) -> bool:
-    """Whether a task's name means a file or folder."""
-    name = name.partition("?")[0]
-    path = path_of(name)
-    return _stem(path) != path.name or name.startswith((".", "/", "~")) or path.exists()
-
-
-def _stem(path: Path) -> str:
-    """A file's name without the ending of a table; the whole name of others."""
-    name = path.name
-    for packed in sorted(PACKED_ENDINGS, key=len, reverse=True):
-        for ending in ENDINGS:
-            if name.casefold().endswith(ending + packed):
-                return name[: -len(ending + packed)]
-    return name
-
-
 def own_task(name: str) -> TaskRow:
     """The row of a task from a file or folder; its name is `own/` and the path's last part.
 
@@ -181,7 +67,7 @@ def own_task(name: str) -> TaskRow:
     data = read_own(source)
     sequences = data.splits["train"].sequences
     lengths = sequences.lengths if isinstance(sequences, Texts) else [len(text) for text in sequences]
-    stem = (_stem(path) if _stem(path) != path.name else path.stem) if path.is_file() else path.name
+    stem = (stem_of(path) if stem_of(path) != path.name else path.stem) if path.is_file() else path.name
     stem = f"{stem}_{reading.only}" if reading.only is not None else stem
     return TaskRow(
         name=f"own/{re.sub(r'[^A-Za-z0-9._-]+', '_', stem)}",
@@ -205,7 +91,7 @@ def read_own(source: Path | str) -> OwnData:
         InputError: with every problem, each with file and line.
     """
     path, reading = parted(str(source))
-    files = _files(path)
+    files = split_files(path)
     further = () if not reading.labels else ((Path(reading.labels), file_digest(Path(reading.labels))),)
     digests = {split: _joint_digest(some) for split, some in files.items()}
     return _read(tuple(files.items()), tuple(digests.items()), reading, further)
@@ -218,7 +104,7 @@ def _joint_digest(files: Sequence[Path]) -> str:
 
 def own_places(source: Path | str) -> dict[str, str]:
     """For each split the file that its rows come from."""
-    files = _files(parted(str(source))[0])
+    files = split_files(parted(str(source))[0])
     told = {split: str(some[0]) + (", …" if len(some) > 1 else "") for split, some in files.items()}
     data = read_own(source)
     return {
@@ -230,65 +116,6 @@ def own_places(source: Path | str) -> dict[str, str]:
         )
         for split in SPLITS
     }
-
-
-def told_how(names: Sequence[str], asked: str) -> tuple[str, ...]:
-    """Names of tasks, those of a person's own data with how they are read.
-
-    Args:
-        names: As `--tasks` has them.
-        asked: As `Reading.of` takes it.
-
-    Raises:
-        InputError: If `asked` says nothing, or none of the tasks is a person's own.
-    """
-    reading = Reading.of(asked)
-    if not any(is_own(name) for name in names):
-        raise InputError(
-            "`--columns` and `--on-error` say how a file of your own is read, but `--tasks` names none."
-        )
-    made = []
-    for name in names:
-        path, own = parted(name) if is_own(name) else (Path(name), Reading())
-        both = Reading.of("&".join(filter(None, [reading.text, own.text])))
-        made.append(both.told_of(str(path)) if is_own(name) else name)
-    return tuple(made)
-
-
-def _files(path: Path) -> dict[str, tuple[Path, ...]]:
-    if path.is_file():
-        return {"train": (path,)}
-    if not path.is_dir():
-        raise InputError(f"`--tasks` must name known tasks, files or folders, but there is no {path}.")
-    files, problems = {}, []
-    for split, names in NAMES.items():
-        found = _split_files(path, names) or _split_files(path / "data", names)
-        if len(found) > 1 and not all(re.search(r"[-_]\d+(-of-\d+)?$", _stem(file)) for file in found):
-            problems.append(
-                f"{path}: must hold one file for {split}, but has {', '.join(f.name for f in found)}."
-            )
-        if found:
-            files[split] = tuple(found)
-    if "train" not in files:
-        problems.append(
-            f"{path}: must hold train.csv or train.parquet (or another kind of table), but has neither."
-        )
-    if problems:
-        raise InputError(problems)
-    return files
-
-
-def _split_files(folder: Path, names: Sequence[str]) -> list[Path]:
-    """Files `train.csv` of a split, or its parts `train-00000-of-00002.parquet`, in order."""
-    if not folder.is_dir():
-        return []
-    found = {}
-    for file in folder.iterdir():
-        if (stem := _stem(file)) != file.name and file.is_file():
-            name, parts = re.sub(r"[-_]\d+(-of-\d+)?$", "", stem).casefold(), stem.casefold()
-            if name in names or parts in names:
-                found[file] = (names.index(name if name in names else parts), file.name)
-    return sorted(found, key=lambda file: found[file])
 
 
 @lru_cache(maxsize=4)
@@ -356,8 +183,8 @@ def _read(
         raise InputError(problems)
     cut = tuple(split for split in SPLITS if split not in splits)
     if cut:
-        splits, digests, staying = _cut(tables["train"].paths[0], found.kind, splits, digests, cut)
-        marks["cut split"] = _told_cut(splits, cut, staying)
+        splits, digests, staying = cut_splits(tables["train"].paths[0], found.kind, splits, digests, cut)
+        marks["cut split"] = told_cut(splits, cut, staying)
     return OwnData(
         kind=found.kind,
         num_labels=found.outputs,
@@ -497,67 +324,3 @@ def _notes(tables: Mapping[str, LabelledTable], found: Meaning, splits: Mapping[
         some = "1 label is" if unknown == 1 else f"{unknown:,} labels are"
         told += [f"{some} unknown: neither loss nor metrics count them"] if unknown else []
     return notes + [f"{train.paths[0].name}: {line}." for line in told]
-
-
-def _told_cut(splits: Mapping[str, Rows], cut: Sequence[str], staying: int) -> str:
-    every = sum(len(splits[split].labels) for split in {"train", *cut})
-    shares = ", ".join(f"{split} {len(splits[split].labels) / every:.1%}" for split in cut)
-    stay = f"; {staying:,} rows of sequences that stand too often stay in train" if staying else ""
-    return f"{' and '.join(cut)} cut from train, {SHARE:.0%} each, by its content ({shares}{stay})."
-
-
-def _cut(
-    path: Path, kind: Kind, splits: dict[str, Rows], digests: dict[str, str], cut: Sequence[str]
-) -> tuple[dict[str, Rows], dict[str, str], int]:
-    """`SHARE` of the rows of train for each split in `cut`; the last number is that of rows in too large groups."""
-    train, digest = splits["train"], digests["train"]
-    if len(train.labels) < LEAST:
-        raise InputError(
-            f"{path}: must have at least {LEAST} rows for {' and '.join(cut)} to be cut from it, "
-            f"but has {len(train.labels)}."
-        )
-    strata = train.labels if kind == "classification" else np.zeros(len(train.labels), dtype=np.int64)
-    place, staying = _places(train.sequences, strata, len(cut), np.random.default_rng(int(digest[:16], 16)))
-    made = {**splits, "train": train.take(np.flatnonzero(place == 0))}
-    marks = {"train": f"{digest} without {' '.join(cut)}"}
-    for number, split in enumerate(cut, 1):
-        made[split] = train.take(np.flatnonzero(place == number))
-        marks[split] = f"{digest} {split} of {' '.join(cut)}"
-        if not len(made[split].labels):
-            raise InputError(f"{path}: has too few different sequences for {split} to be cut from it.")
-    way = CUT + bool(staying)
-    own = {name: hashlib.sha256(f"{way} {SHARE} {text}".encode()).hexdigest() for name, text in marks.items()}
-    return made, {**digests, **own}, staying
-
-
-def _places(
-    sequences: Sequence[str], strata: NDArray[np.int64], parts: int, rng: np.random.Generator
-) -> tuple[NDArray[np.int64], int]:
-    """Where each row goes: 0 for train, 1 to `parts` for the others, `SHARE` of each stratum to each of them.
-
-    Rows of one sequence, or of its other strand, go together, with the stratum of the first. Groups that would exceed a
-    part's share by more than `MOST` of the stratum stay in train; how many rows these have is told as well.
-    """
-    own, turned = strand_hashes(sequences)
-    _, first, group, sizes = np.unique(
-        np.minimum(own, turned), return_index=True, return_inverse=True, return_counts=True
-    )
-    shuffled = np.argsort(first)[rng.permutation(len(first))]
-    stratum_of = strata[first]
-    place, staying = np.zeros(len(first), dtype=np.int64), 0
-    for stratum in np.unique(strata).tolist():
-        mine = shuffled[stratum_of[shuffled] == stratum]
-        counts = sizes[mine]
-        every, left = int(counts.sum()), len(mine)
-        quota = max(1, round(SHARE * every))
-        for part in range(1, parts + 1):
-            taken = 0
-            while taken < quota and left > 1:
-                left -= 1
-                size = int(counts[left])
-                if size > 1 and taken + size > quota + MOST * every:
-                    staying += size
-                    continue
-                place[mine[left]] = part
-                taken += size
-    return place[group], staying

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from harness.core.errors import InputError
 from harness.data.columns import find_columns
-from harness.data.own_data import Reading
+from harness.data.reading import Reading
 from harness.data.table_files import open_table
 from lingo.sequences import sequence_problem
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.core.errors import InputError
-from harness.data import table_files
+from harness.data import text_blocks
 from harness.data.columns import Roles, find_columns
 from harness.data.find_tasks import find_task
 from harness.data.labelled_files import Rows, read_rows
@@ -138,7 +138,7 @@ def read_as(text: str) -> str:
 def test_the_same_rows_for_training_and_predict(
     form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(table_files, "BLOCK", 1999)
+    monkeypatch.setattr(text_blocks, "BLOCK", 1999)
     rows = rows_of(2500)
     path = written(tmp_path, form, rows)
     gue, problems = read_rows(path, 3)
@@ -176,7 +176,7 @@ def test_what_is_bad_is_bad_for_both_and_named_alike(form: str, tmp_path: Path) 
 
 
 def test_lines_are_counted_as_an_editor_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table_files, "BLOCK", 37)
+    monkeypatch.setattr(text_blocks, "BLOCK", 37)
     path = tmp_path / "a.csv"
     path.write_text('id,sequence\n\n1,"ACGT"\n\n2,"AC\nGT"\n3,ACGT\n4,AC!T\n5,A,C\n6,ACGT,\n"7",ACG\n8\n')
     found = {one.place: one.problem for one in open_sequences(path).records()}

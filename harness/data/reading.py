@@ -1,0 +1,129 @@
+"""How a person's file is read: which columns, splits, task and letters, as it stands in a task's name."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.core.errors import InputError
+from harness.core.home import path_of
+from harness.data.columns import shown
+from harness.data.table_files import ENDINGS, PACKED_ENDINGS
+
+COLUMNS = ("sequence", "label", "target", "id", "split", "task")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a person's file is read, where its columns do not say it.
+
+    Attributes:
+        columns: Column of each of `COLUMNS` that was named.
+        dev, test: Values of the column `split` whose rows are these splits; all other rows are train.
+        only: The value of the column `task` whose rows are used.
+        labels: A table with the labels, joined by `id`; empty for none.
+        on_error: Whether bad rows are refused or left out and counted.
+    """
+
+    columns: tuple[tuple[str, str], ...] = ()
+    dev: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+    only: str | None = None
+    labels: str = ""
+    on_error: str = "refuse"
+
+    @property
+    def text(self) -> str:
+        """As it stands in a task's name; empty where nothing is asked for."""
+        said = [*self.columns]
+        said += [
+            (name, "+".join(values)) for name, values in (("dev", self.dev), ("test", self.test)) if values
+        ]
+        said += [("only", self.only)] if self.only is not None else []
+        said += [("labels", self.labels)] if self.labels else []
+        said += [("on_error", self.on_error)] if self.on_error != "refuse" else []
+        return "&".join(f"{name}={value}" for name, value in said)
+
+    def told_of(self, name: str) -> str:
+        """A task's name with how it is read."""
+        return f"{name}?{self.text}" if self.text else name
+
+    @classmethod
+    def of(cls, text: str) -> "Reading":
+        """What `text` says, as `Reading.text` writes it.
+
+        Raises:
+            InputError: With every word that says nothing.
+        """
+        known = (*COLUMNS, "dev", "test", "only", "labels", "on_error")
+        said: dict[str, str] = {}
+        problems = []
+        for word in filter(None, re.split("[&,]", text)):
+            name, equals, value = word.partition("=")
+            if name.strip() not in known or not equals or not value.strip():
+                problems.append(
+                    f"`--columns` must be NAME=VALUE with one of {', '.join(known)}, but got {shown(word)!r}."
+                )
+            said[name.strip()] = value.strip()
+        if said.get("on_error", "refuse") not in ("refuse", "skip"):
+            problems.append(f"`on_error` must be refuse or skip, but got {said['on_error']!r}.")
+        if problems:
+            raise InputError(problems)
+        return cls(
+            columns=tuple((name, said[name]) for name in COLUMNS if name in said),
+            dev=tuple(filter(None, said.get("dev", "").split("+"))),
+            test=tuple(filter(None, said.get("test", "").split("+"))),
+            only=said.get("only"),
+            labels=str(path_of(said["labels"]).resolve()) if said.get("labels") else "",
+            on_error=said.get("on_error", "refuse"),
+        )
+
+
+def parted(name: str) -> tuple[Path, Reading]:
+    """A task's name or source: where its file or folder is, and how it is read.
+
+    Raises:
+        InputError: If what follows `?` says nothing.
+    """
+    path, _, text = (name, "", "") if path_of(name).exists() else name.partition("?")
+    return path_of(path), Reading.of(text)
+
+
+def is_own(name: str) -> bool:
+    """Whether a task's name means a file or folder."""
+    name = name.partition("?")[0]
+    path = path_of(name)
+    return stem_of(path) != path.name or name.startswith((".", "/", "~")) or path.exists()
+
+
+def stem_of(path: Path) -> str:
+    """A file's name without the ending of a table; the whole name of others."""
+    name = path.name
+    for packed in sorted(PACKED_ENDINGS, key=len, reverse=True):
+        for ending in ENDINGS:
+            if name.casefold().endswith(ending + packed):
+                return name[: -len(ending + packed)]
+    return name
+
+
+def told_how(names: Sequence[str], asked: str) -> tuple[str, ...]:
+    """Names of tasks, those of a person's own data with how they are read.
+
+    Args:
+        names: As `--tasks` has them.
+        asked: As `Reading.of` takes it.
+
+    Raises:
+        InputError: If `asked` says nothing, or none of the tasks is a person's own.
+    """
+    reading = Reading.of(asked)
+    if not any(is_own(name) for name in names):
+        raise InputError(
+            "`--columns` and `--on-error` say how a file of your own is read, but `--tasks` names none."
+        )
+    made = []
+    for name in names:
+        path, own = parted(name) if is_own(name) else (Path(name), Reading())
+        both = Reading.of("&".join(filter(None, [reading.text, own.text])))
+        made.append(both.told_of(str(path)) if is_own(name) else name)
+    return tuple(made)

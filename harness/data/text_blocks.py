@@ -1,0 +1,137 @@
+"""Texts of any size and encoding, read in blocks of whole lines."""
+
+import codecs
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+
+from harness.core.errors import InputError
+from harness.core.wording import words
+
+BLOCK = 1 << 20
+"""Bytes of a text read at once."""
+
+PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2"}
+MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[IO[bytes], Any]]:
+    """The file as it lies on the disk, and its content, unpacked."""
+    with path.open("rb") as raw:
+        start = raw.read(4)
+        raw.seek(0)
+        codec = next((name for magic, name in PACKED.items() if start.startswith(magic)), None)
+        yield raw, raw if codec is None else pa.CompressedInputStream(pa.PythonFile(raw, "r"), codec)
+
+
+class TextFile:
+    """A text, read in blocks of whole lines in UTF-8 that end with a line feed."""
+
+    unit = "line"
+
+    def __init__(self, path: Path, start: bytes) -> None:
+        self.path, self.head = path, "line 1"
+        self.names: Sequence[str] = ()
+        self.notes: list[str] = []
+        self.total = max(1, path.stat().st_size)
+        self._raw: IO[bytes] | None = None
+        self._encoding = next((name for mark, name in MARKS.items() if start.startswith(mark)), "utf-8")
+        if self._encoding != "utf-8":
+            self.notes.append("is UTF-16")
+        elif b"\0" in start:
+            raise InputError(
+                f"{path}: must be a text file in UTF-8, but holds zero bytes; save it as UTF-8, or as Parquet."
+            )
+        letters = start.decode(self._encoding, "ignore")
+        self._old_mac = "\r" in letters and "\n" not in letters
+        if self._old_mac:
+            self.notes.append("has the line ends of old Macs")
+
+    @property
+    def done(self) -> int:
+        """Bytes read of the file as it lies on the disk."""
+        try:
+            return self._raw.tell() if self._raw is not None else 0
+        except ValueError:  # closed at its end
+            return self.total
+
+    def blocks(self) -> Iterator[bytes]:
+        """The text; bytes that are not UTF-8 become U+FFFD, which no sequence and no label may hold."""
+        decoder = codecs.getincrementaldecoder(self._encoding)() if self._encoding != "utf-8" else None
+        waiting: list[bytes] = []
+        begun = False
+        try:
+            with opened(self.path) as (raw, stream):
+                self._raw = raw
+                while chunk := stream.read(BLOCK):
+                    if decoder is not None:
+                        chunk = decoder.decode(chunk).encode()
+                    if not begun:
+                        chunk, begun = chunk.removeprefix(codecs.BOM_UTF8), True
+                    if self._old_mac:
+                        chunk = chunk.replace(b"\r", b"\n")
+                    end = chunk.rfind(b"\n") + 1
+                    if not end:
+                        waiting.append(chunk)
+                        continue
+                    yield self._utf8(b"".join([*waiting, chunk[:end]]))
+                    waiting = [chunk[end:]]
+        except UnicodeDecodeError:
+            raise InputError(f"{self.path}: must be a text file in UTF-8, but is broken UTF-16.") from None
+        except (OSError, EOFError, pa.ArrowException) as error:
+            raise InputError(f"{self.path}: is damaged or cannot be read ({words(error)}).") from None
+        if decoder is not None and decoder.getstate()[0]:
+            raise InputError(f"{self.path}: must be a text file in UTF-8, but is broken UTF-16.")
+        if rest := b"".join(waiting):
+            yield self._utf8(rest + b"\n")
+
+    def _utf8(self, block: bytes) -> bytes:
+        block = block.replace(b"\r\n", b"\n") if b"\r" in block else block
+        if block.isascii():
+            return block
+        try:
+            block.decode()
+        except UnicodeDecodeError:
+            return block.decode(errors="replace").encode()
+        return block
+
+
+class Lines:
+    """The lines of a text, one by one, or what is left of a block at once."""
+
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self._blocks, self._block, self._at = blocks, b"", 0
+        self.number = 0
+        """Lines that were handed out."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether the block that was begun has further lines."""
+        return self._at < len(self._block)
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        if not self.pending:
+            self._block, self._at = next(self._blocks), 0
+        end = self._block.index(b"\n", self._at) + 1
+        line = self._block[self._at : end]
+        self._at, self.number = end, self.number + 1
+        return line.decode()
+
+    def rest(self) -> bytes:
+        """What is left of the block, or the next one; empty at the end. It is handed out by `skip` or line by line."""
+        if not self.pending:
+            self._block, self._at = next(self._blocks, b""), 0
+        elif self._at:
+            self._block, self._at = self._block[self._at :], 0
+        return self._block
+
+    def skip(self, lines: int) -> None:
+        """Count the whole block as handed out."""
+        self._block, self._at, self.number = b"", 0, self.number + lines
