@@ -110,7 +110,7 @@ def export_adapter(
         OSError: If the disk refuses.
     """
     if pack.full:
-        raise ExportError(f"{slot.config.method} has no adapter to export: use `merge_adapter`.")
+        raise ExportError(f"{slot.config.method} trains the whole model and has no adapter to export.")
     about = About(
         card=card,
         prompt=prompt,

@@ -3,20 +3,31 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from lingo.adapters import PackedLinear
 from lingo.architectures import family_of
 from lingo.backbones import Backbone
-from lingo.data import TaskData
+from lingo.data import Kind
 
 PROBLEM_TYPES = {
     "classification": "single_label_classification",
     "multilabel": "multi_label_classification",
     "regression": "regression",
 }
+
+
+class Outputs(Protocol):
+    """What the head predicts: a task, or the facts of an export."""
+
+    @property
+    def kind(self) -> Kind: ...
+    @property
+    def num_labels(self) -> int: ...
+    @property
+    def pad_id(self) -> int: ...
 
 
 class ExportError(ValueError):
@@ -51,20 +62,20 @@ class Target:
         return {"auto": self.auto, "options": self.options, "own": self.own}
 
 
-def target_of(backbone: Backbone, data: TaskData, labels: Sequence[str] = ()) -> Target:
+def target_of(backbone: Backbone, outputs: Outputs, labels: Sequence[str] = ()) -> Target:
     """The class that computes a backbone's hidden states.
 
     Args:
         backbone: The backbone, with or without adapters on it.
-        data: The slot's task.
+        outputs: What is predicted.
         labels: Names of the outputs, in order; none, or one for each.
     """
-    config = _config(backbone, data, labels)
+    config = _config(backbone, outputs, labels)
     family = family_of(config)
     return Target(
         architecture=type(backbone.model).__name__,
         auto=family.auto,
-        options={"pad_token_id": data.pad_id} | family.init | family.settings,
+        options={"pad_token_id": outputs.pad_id} | family.init | family.settings,
         config=config,
         own=type(backbone.model).__module__.startswith("lingo."),
     )
@@ -86,11 +97,11 @@ def backbone_tensors(model: nn.Module) -> dict[str, Tensor]:
     return found
 
 
-def _config(backbone: Backbone, data: TaskData, labels: Sequence[str]) -> Any:
+def _config(backbone: Backbone, outputs: Outputs, labels: Sequence[str]) -> Any:
     config: Any = copy.deepcopy(backbone.model.config)
-    config.num_labels = data.num_labels
-    config.problem_type = PROBLEM_TYPES[data.kind]
-    config.pad_token_id = data.pad_id
+    config.num_labels = outputs.num_labels
+    config.problem_type = PROBLEM_TYPES[outputs.kind]
+    config.pad_token_id = outputs.pad_id
     if labels:
         config.id2label = dict(enumerate(labels))
         config.label2id = {label: i for i, label in enumerate(labels)}

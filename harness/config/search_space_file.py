@@ -341,12 +341,3 @@ class _Reader:
         if leaf.type == "choice":
             return (max if most else min)(leaf.choices)
         return leaf.clip(leaf.high) if most else leaf.low
-
-
-def load_space(method: str, task: str, path: Path | None = None) -> SearchSpace:
-    """The space of `method` for `task` from `path` (default: `search_spaces/<method>.yaml`).
-
-    Raises:
-        InputError: with every problem of the file, each naming file and line.
-    """
-    return read_space(method, path).for_task(task)

@@ -165,9 +165,7 @@ def _refuse_without_adapter(study: str, method: str) -> None:
     if row.needs_backbone:
         raise InputError(
             f"{study}: full fine-tuning has no adapter, and a run does not keep complete models because of their "
-            "size. Export "
-            f"another method ({others}), or train its configuration again in Python and keep the model with "
-            "`lingo.merge.merge_adapter`."
+            f"size. Export another method ({others})."
         )
     raise InputError(f"{study}: {row.title} has no adapter. Export another method ({others}).")
 

@@ -24,7 +24,7 @@ from typing import Any
 from rich.console import Console
 
 from harness.config.search_space import SearchSpace
-from harness.config.search_space_file import load_space
+from harness.config.search_space_file import read_space
 from harness.data.prepared import prepare
 from harness.data.quickstart import ROWS, make_backbone, make_data
 from harness.data.tasks import TASKS
@@ -193,7 +193,7 @@ def _needed(setting: Setting, seed: int, whole: Counter, first: bool, say: Say) 
 
 
 def _space() -> SearchSpace:
-    return load_space("ars", TASK).restrict(-(-ROWS["train"] // 8) * EPOCHS, epochs=EPOCHS)
+    return read_space("ars").for_task(TASK).restrict(-(-ROWS["train"] // 8) * EPOCHS, epochs=EPOCHS)
 
 
 def _rows(name: str, seeds: Sequence[int], ratios: Sequence[float], *, bound: bool) -> list[Row]:

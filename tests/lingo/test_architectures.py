@@ -17,7 +17,6 @@ from lingo.data import Split, TaskData
 from lingo.export import export_adapter
 from lingo.families import FAMILIES
 from lingo.heads import pool
-from lingo.merge import merge_adapter
 from lingo.pack import Pack
 from lingo.predict import open_adapter
 from lingo.probe import probe
@@ -27,6 +26,7 @@ from lingo.trial import TrialConfig
 from tests.lingo import toy
 from tests.lingo.tiny import Checkpoints
 from tests.support.architectures import ARCHITECTURES, save_checkpoint
+from tests.support.merged import merge
 
 REFUSED = {
     "albert": "is called 2 times a pass, not once",
@@ -112,7 +112,7 @@ def test_loaded_and_trained_packed_as_alone_exported_and_predicted(name, folder,
     folders = [
         (export_adapter(pack, slots[0], tmp_path / "lora", card={}), 0),
         (export_adapter(pack, slots[1], tmp_path / "ars", card={}), 1),
-        (merge_adapter(pack, slots[1], tmp_path / "merged", card={}), 1),
+        (merge(pack, slots[1], tmp_path / "merged", card={}), 1),
     ]
     pack.close()
     for trial, expected in zip(trials(backbone), together, strict=True):

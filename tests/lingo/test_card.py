@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ from huggingface_hub import ModelCard
 
 import lingo.folder
 from lingo.export import export_adapter
-from lingo.merge import merge_adapter
 from lingo.pack import Pack
 from lingo.prompts import Prompt
 from lingo.slot import Slot
@@ -20,6 +18,7 @@ from lingo.target import ExportError
 from lingo.trial import TrialConfig
 from tests.lingo import toy
 from tests.lingo.tiny import Checkpoints, task, train
+from tests.support.merged import merge
 
 CARD = {"dev": {"mcc": 0.4375, "auroc": 0.75}, "seconds": 12.5}
 PROMPT = Prompt("Domain: DNA\nSequence: ", "\nAnnotation:")
@@ -64,7 +63,7 @@ def test_card_and_facts(trained: tuple[Pack, Slot], tmp_path: Path) -> None:
     assert about["prompt"] == {"prefix": PROMPT.prefix, "suffix": PROMPT.suffix}
     assert (about["pooling"], about["pad_token_id"], about["max_length"]) == ("last", 1, 60)
     assert TrialConfig.from_dict(about["config"]) == slot.config
-    merged = merge_adapter(pack, slot, tmp_path / "m", card=CARD, prompt=PROMPT, labels=("no", "yes"))
+    merged = merge(pack, slot, tmp_path / "m", card=CARD, prompt=PROMPT, labels=("no", "yes"))
     assert tr.AutoConfig.from_pretrained(merged).id2label == {0: "no", 1: "yes"}
     files = {path.name for root in (folder, merged) for path in root.rglob("*")}
     assert files >= {"adapter_model.safetensors", "adapter_config.json", "model.safetensors", "config.json"}
@@ -84,26 +83,21 @@ def test_random_weights_and_hub_sources_show(trained: tuple[Pack, Slot], tmp_pat
     assert (config["base_model_name_or_path"], config["revision"]) == ("facebook/opt-125m", "27dcfa7")
 
 
-@pytest.mark.parametrize("write", [export_adapter, merge_adapter])
-def test_what_prediction_cannot_do_without_is_asked_for(
-    write: Callable[..., Path], trained: tuple[Pack, Slot], tmp_path: Path
-) -> None:
+def test_what_prediction_cannot_do_without_is_asked_for(trained: tuple[Pack, Slot], tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="`prompt` must be given for lingo, even if it was none"):
-        write(*trained, tmp_path / "x", card=CARD)
+        export_adapter(*trained, tmp_path / "x", card=CARD)
     with pytest.raises(ExportError, match="`labels` must name the 2 outputs of toy, but got 3"):
-        write(*trained, tmp_path / "x", card=CARD, prompt=PROMPT, labels=("a", "b", "c"))
+        export_adapter(*trained, tmp_path / "x", card=CARD, prompt=PROMPT, labels=("a", "b", "c"))
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis/chapter.tex").write_text("precious")
     with pytest.raises(ExportError, match="must be new, empty or an earlier export"):
-        write(*trained, tmp_path / "thesis", card=CARD, prompt=PROMPT)
+        export_adapter(*trained, tmp_path / "thesis", card=CARD, prompt=PROMPT)
     assert [path.name for path in tmp_path.rglob("*")] == ["thesis", "chapter.tex"]
 
 
 @pytest.mark.parametrize("earlier", [False, True])
 @pytest.mark.parametrize("failing", ["tensors", "card", "rename"])
-@pytest.mark.parametrize("write", [export_adapter, merge_adapter])
 def test_nothing_is_half_written(
-    write: Callable[..., Path],
     failing: str,
     earlier: bool,
     trained: tuple[Pack, Slot],
@@ -122,7 +116,7 @@ def test_nothing_is_half_written(
 
     folder = tmp_path / "export"
     if earlier:
-        write(*trained, folder, card={"run": "earlier"}, prompt=PROMPT)
+        export_adapter(*trained, folder, card={"run": "earlier"}, prompt=PROMPT)
     before = content()
     assert bool(before) == earlier
     with monkeypatch.context() as patch:
@@ -136,9 +130,9 @@ def test_nothing_is_half_written(
                 Path, "rename", lambda self, to: real(self, to) if "old" in f"{self}{to}" else disk_full()
             )
         with pytest.raises(OSError, match="No space"):
-            write(*trained, folder, card=CARD, prompt=PROMPT)
+            export_adapter(*trained, folder, card=CARD, prompt=PROMPT)
     assert content() == before and set(tmp_path.iterdir()) == ({folder} if earlier else set())
-    write(*trained, folder, card=CARD, prompt=PROMPT)
+    export_adapter(*trained, folder, card=CARD, prompt=PROMPT)
     assert "0.4375" in (folder / "README.md").read_text() and [*tmp_path.iterdir()] == [folder]
 
 
@@ -150,4 +144,4 @@ def test_peft_is_not_needed(
     with pytest.raises(ImportError):
         import peft  # noqa: F401
     export_adapter(*trained, tmp_path / "adapter", card=CARD, prompt=PROMPT)
-    merge_adapter(*trained, tmp_path / "model", card=CARD, prompt=PROMPT)
+    merge(*trained, tmp_path / "model", card=CARD, prompt=PROMPT)

@@ -18,12 +18,12 @@ from safetensors.torch import load_file
 from lingo.backbones import load_backbone
 from lingo.data import Split
 from lingo.export import export_adapter, factors_of
-from lingo.merge import merge_adapter
 from lingo.pack import Pack
 from lingo.slot import Slot
 from lingo.target import ExportError
 from tests.lingo import toy
 from tests.lingo.tiny import CAUSAL, ENCODERS, Checkpoints, task, train
+from tests.support.merged import merge
 
 # peft 0.21 itself writes AdaLoRA's ranks and their pattern so, and warns of both.
 pytestmark = [
@@ -97,7 +97,7 @@ def test_exports_of_the_real_small_model(
     for i, slot in enumerate(train(pack, task(backbone), [TRIALS[0], TRIALS[2]], AFTER)):
         assert_adapters_matter(pack, slot)
         assert_equal(pack, slot, export_adapter(pack, slot, tmp_path / f"a{i}", card=CARD), monkeypatch)
-        assert_equal(pack, slot, merge_adapter(pack, slot, tmp_path / f"m{i}", card=CARD), monkeypatch)
+        assert_equal(pack, slot, merge(pack, slot, tmp_path / f"m{i}", card=CARD), monkeypatch)
     assert load_backbone(tmp_path / "m1").digest != backbone.digest
 
 
@@ -116,7 +116,7 @@ def test_peft_and_transformers_give_the_same_logits(
             folder = export_adapter(pack, slot, tmp_path / f"{i}-{layout}", card=CARD, layout=layout)  # type: ignore[arg-type]
             scope = assert_equal(pack, slot, folder, monkeypatch)
             assert_is_pefts_own(folder, scope["model"])
-        folder = merge_adapter(pack, slot, tmp_path / f"{i}-merged", card=CARD)
+        folder = merge(pack, slot, tmp_path / f"{i}-merged", card=CARD)
         assert assert_equal(pack, slot, folder, monkeypatch)["model"].config.num_labels == 5
         assert tr.AutoTokenizer.from_pretrained(folder).pad_token_id == slot.data.pad_id
     assert torch.equal(pack.bank.theta, theta)
@@ -161,31 +161,16 @@ def test_masked_ranks_are_left_out_once_they_are_final(
         assert config["alpha_pattern"] == config["rank_pattern"] != {}
 
 
-@pytest.mark.parametrize("name", ["opt", "gpt2"])
-def test_merging_is_exact_in_float64(
-    name: str, backbones: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    backbone = backbones(name, dtype=torch.float64)
-    pack = Pack(backbone, capacity=4, max_rank=6, dtype=torch.float64)
-    for i, slot in enumerate(train(pack, task(backbone), TRIALS, AFTER)):
-        folder = merge_adapter(pack, slot, tmp_path / f"{i}", card=CARD)
-        assert_equal(pack, slot, folder, monkeypatch, atol=1e-12)
-
-
-def test_frozen_weights_in_bfloat16_are_merged_without_rounding(
-    backbones: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_was_trained_beside_bfloat16_is_merged_into_the_checkpoint_itself(
+    backbones: Checkpoints, tmp_path: Path
 ) -> None:
     backbone = backbones("opt", dtype=torch.bfloat16)
-    pack = Pack(backbone, max_rank=6)
+    pack, checkpoint = Pack(backbone, max_rank=6), backbones("opt").model
     (slot,) = train(pack, task(backbone), TRIALS[2:3], AFTER)
-    merged = load_file(merge_adapter(pack, slot, tmp_path / "merged", card=CARD) / "model.safetensors")
+    merged = load_file(merge(pack, slot, tmp_path / "merged", card=CARD) / "model.safetensors")
     for path, site in factors_of(pack, slot).items():
         base = merged[f"{path}.weight"] - site.delta(slot.scale).t()
-        frozen = backbone.model.get_submodule(path).weight.float()
-        torch.testing.assert_close(base, frozen, rtol=0, atol=1e-6)
-    half = merge_adapter(pack, slot, tmp_path / "half", card=CARD, dtype=torch.bfloat16)
-    assert {tensor.dtype for tensor in load_file(half / "model.safetensors").values()} == {torch.bfloat16}
-    assert_equal(pack, slot, half, monkeypatch, atol=0.2)
+        torch.testing.assert_close(base, checkpoint.get_submodule(path).weight, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["multilabel", "regression"])
@@ -195,7 +180,7 @@ def test_other_kinds_of_task(
     backbone, labels = backbones("opt"), 3 if kind == "multilabel" else 1
     pack = Pack(backbone, max_rank=6, max_labels=4)
     (slot,) = train(pack, task(backbone, labels=labels, kind=kind), TRIALS[2:3], 5)
-    for write in (export_adapter, merge_adapter):
+    for write in (export_adapter, merge):
         folder = write(pack, slot, tmp_path / write.__name__, card=CARD)
         scope = assert_equal(pack, slot, folder, monkeypatch)
         assert scope["model"].config.num_labels == labels or write is export_adapter
@@ -203,15 +188,11 @@ def test_other_kinds_of_task(
         assert scale == (dataclasses.asdict(slot.data.scale) if kind == "regression" else None)
 
 
-@pytest.mark.parametrize("name", ["opt", "gpt2"])
-def test_full_fine_tuning_is_exported_whole(
-    name: str, backbones: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    backbone = backbones(name)
+def test_full_fine_tuning_has_no_adapter(backbones: Checkpoints, tmp_path: Path) -> None:
+    backbone = backbones("opt")
     pack = Pack(backbone, full=True)
-    (slot,) = train(pack, task(backbone), [toy.trial("fmft", 1, learning_rate=1e-3)], 5)
-    assert_equal(pack, slot, merge_adapter(pack, slot, tmp_path / "model", card=CARD), monkeypatch)
-    with pytest.raises(ExportError, match="`merge_adapter`"):
+    (slot,) = train(pack, task(backbone), [toy.trial("fmft", 1, learning_rate=1e-3)], 1)
+    with pytest.raises(ExportError, match="fmft trains the whole model and has no adapter"):
         export_adapter(pack, slot, tmp_path / "adapter", card=CARD)
     assert not (tmp_path / "adapter").exists()
 
@@ -221,7 +202,7 @@ def test_encoders(name: str, backbones: Checkpoints, tmp_path: Path, monkeypatch
     backbone = backbones(name)
     pack = Pack(backbone, capacity=3, max_rank=6)
     slots = train(pack, task(backbone), TRIALS[:3], AFTER)
-    for write in (export_adapter, merge_adapter):
+    for write in (export_adapter, merge):
         for i, slot in enumerate(slots):
             folder = write(pack, slot, tmp_path / f"{write.__name__}{i}", card=CARD)
             assert_equal(pack, slot, folder, monkeypatch)

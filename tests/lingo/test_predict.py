@@ -15,7 +15,6 @@ from lingo.data import Split, TaskData
 from lingo.embeddings import add_rows, rows_of
 from lingo.export import export_adapter
 from lingo.foreign import PeftNetwork, export_peft, peft_trial
-from lingo.merge import merge_adapter
 from lingo.nucleotides import units_for
 from lingo.pack import Pack
 from lingo.predict import open_adapter
@@ -27,6 +26,7 @@ from lingo.target import ExportError
 from lingo.tokenization import tokenize
 from tests.lingo import toy
 from tests.lingo.tiny import CAUSAL, ENCODERS, Checkpoints, train
+from tests.support.merged import merge
 
 PROMPT = Prompt("GATTACA", "CAT")
 RANDOM = np.random.default_rng(5)
@@ -57,7 +57,7 @@ def task(backbone: Backbone, kind: str, labels: int, *, prompt: Prompt | None, m
 
 
 def trained(backbone: Backbone, data: TaskData, method: str = "ars", steps: int = 25) -> tuple[Pack, Slot]:
-    pack = Pack(backbone, max_rank=6, max_labels=data.num_labels, full=method == "fmft")
+    pack = Pack(backbone, max_rank=6, max_labels=data.num_labels)
     return pack, *train(pack, data, [toy.trial(method, 3, **SHORT)], steps)
 
 
@@ -86,7 +86,7 @@ def test_each_kind_of_task(
     assert predictor.predict([]).shape == (0, labels)
 
 
-OTHERS = [("gpt2", "lora"), ("dnabert2", "lora"), ("opt", "fmft"), ("bert", "fmft")]
+OTHERS = [("gpt2", "lora"), ("dnabert2", "lora")]
 
 
 @pytest.mark.parametrize(("name", "method"), [*((name, "ars") for name in (*CAUSAL, *ENCODERS)), *OTHERS])
@@ -95,9 +95,7 @@ def test_each_family(name: str, method: str, backbones: Checkpoints, tmp_path: P
     data = task(backbone, "classification", 3, prompt=None, most=None)
     pack, slot = trained(backbone, data, method)
     logits = pack.predict(slot, data.dev)
-    folders = [] if method == "fmft" else [export(pack, slot, tmp_path / "x")]
-    folders.append(merge_adapter(pack, slot, tmp_path / "merged", card={}))
-    for folder in folders:
+    for folder in (export(pack, slot, tmp_path / "x"), merge(pack, slot, tmp_path / "merged", card={})):
         np.testing.assert_allclose(open_adapter(folder).logits(TEXTS), logits, atol=2e-5)
 
 
@@ -275,8 +273,8 @@ def test_what_a_merged_model_needs_is_inside(backbones: Checkpoints, tmp_path: P
     units = units_for("kmer", backbone.tokenizer, rows_of(backbone))
     add_rows(backbone, units.new)
     data = task(backbone, "classification", 2, prompt=None, most=None, units=units)
-    pack, slot = trained(backbone, data, "fmft", steps=3)
-    folder = merge_adapter(pack, slot, tmp_path / "m", card={}, tokenization=units.recipe())
+    pack, slot = trained(backbone, data, steps=3)
+    folder = merge(pack, slot, tmp_path / "m", card={}, tokenization=units.recipe())
     np.testing.assert_allclose(open_adapter(folder).logits(TEXTS), pack.predict(slot, data.dev), atol=1e-5)
     with pytest.raises(AdapterError, match="merged model, which needs no backbone"):
         open_adapter(folder, backbones.root / "gpt2")

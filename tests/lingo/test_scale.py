@@ -14,7 +14,7 @@ from lingo.card import card_text
 from lingo.data import Scale, TaskData
 from lingo.export import export_adapter
 from lingo.foreign import PeftNetwork, export_peft, peft_trial
-from lingo.merge import merge_adapter, write_merged
+from lingo.merge import write_merged
 from lingo.metrics import score
 from lingo.nucleotides import bare_bases
 from lingo.pack import Pack
@@ -23,6 +23,7 @@ from lingo.single import GradientTrial, KmerTrial, simple_trial
 from tests.lingo import toy
 from tests.lingo.test_predict import TEXTS, task, trained
 from tests.lingo.tiny import Checkpoints, train
+from tests.support.merged import merge
 
 UNITS = [(1.0, 0.0), (1.0, 8.0), (10.0, 100.0), (1e-3, -1e3)]
 """y in other units: factor and offset."""
@@ -178,10 +179,7 @@ def test_exports_predict_in_the_unit(method: str, backbones: Checkpoints, tmp_pa
         pack = Pack(backbone, max_rank=4)
         (slot,) = train(pack, data, [toy.trial(method, 3, learning_rate=3e-3, epochs=2)], 25)
         values = pack.predict(slot, data.dev)
-        folders = [
-            export_adapter(pack, slot, tmp_path / "x", card={}),
-            merge_adapter(pack, slot, tmp_path / "m", card={}),
-        ]
+        folders = [export_adapter(pack, slot, tmp_path / "x", card={})]
     again = tmp_path / "again"
     again.mkdir()
     about = json.loads((folders[0] / "lingo.json").read_text())
@@ -233,7 +231,7 @@ def test_exports_of_version_0_1_0_predict_as_before(
     pack.layout.head_bias(pack.bank.theta).zero_()
     logits = slot.data.scale.standardised(pack.predict(slot, slot.data.dev))
     adapter = export_adapter(pack, slot, tmp_path / "x", card={})
-    merged = merge_adapter(pack, slot, tmp_path / "m", card={})
+    merged = merge(pack, slot, tmp_path / "m", card={})
     for folder in (adapter, merged):
         as_version_0_1_0(folder, inside=inside)
         np.testing.assert_allclose(open_adapter(folder).logits(TEXTS), logits, atol=1e-5)

@@ -1,6 +1,6 @@
 """A study with its prepared data, and a recorder of its events, for tests that train nothing."""
 
-from harness.config.search_space_file import load_space
+from harness.config.search_space_file import read_space
 from harness.config.studies import PreparedStudy, Study
 from harness.data.tasks import TASKS
 from harness.pipeline.recorder import Recorder
@@ -16,7 +16,7 @@ def cell(tmp_path, method="lora"):
         method=method,
         train_rows=80,
         total_steps=30,
-        space=load_space(method, "mouse/2"),
+        space=read_space(method).for_task("mouse/2"),
     )
     return PreparedStudy(
         study=study,

@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from harness.config.search_space import Leaf, SearchSpace, always_fires, settings_of
-from harness.config.search_space_file import load_space, read_space
+from harness.config.search_space_file import read_space
 from harness.core.errors import InputError
 from harness.data.tasks import TASKS
 from lingo.methods import METHODS
@@ -63,7 +63,7 @@ def test_first_points_are_the_papers_table_s1(shared):
             else S1_TASKS.get(row["dataset"], f"EMP/{row['dataset']}")
         )
         for method in ("adalora", "ars", "lingo"):
-            space = load_space(method, task)
+            space = read_space(method).for_task(task)
             expected = {
                 "learning_rate": 3e-5,
                 "b0": int(row["avg_b0"]),
@@ -83,7 +83,7 @@ def test_first_points_are_the_papers_table_s1(shared):
 @pytest.mark.parametrize("task", ["EMP/H4", "mouse/2", "virus/covid", "quickstart/promoter"])
 def test_every_draw_of_every_space_is_a_valid_trial(method, task):
     assert task in TASKS
-    space = load_space(method, task).restrict(300, epochs=3)
+    space = read_space(method).for_task(task).restrict(300, epochs=3)
     assert set(space.leaves) | set(space.fixed) <= settings_of(method)
     for seed in range(200):
         config = space.config(space.suggest(Draws(seed)), seed=0, epochs=3)
@@ -95,7 +95,7 @@ def test_every_draw_of_every_space_is_a_valid_trial(method, task):
 
 @pytest.mark.parametrize("method", [name for name, row in METHODS.items() if row.needs_backbone])
 def test_learning_rates_reach_what_small_backbones_need(method):
-    space = load_space(method, "mouse/2")
+    space = read_space(method).for_task("mouse/2")
     rates = [point["learning_rate"] for point in space.first_points]
     assert rates[0] == 3e-5 and max(rates) >= 1e-3
     assert space.leaves["learning_rate"].high >= 1e-2
@@ -127,7 +127,7 @@ def grid_values(leaf):
 
 
 def test_delta_T_is_capped_and_said():
-    space = load_space("ars", "prom/prom_core_tata")
+    space = read_space("ars").for_task("prom/prom_core_tata")
     restricted = space.restrict(1839)
     _, last = TrialConfig(method="ars", seed=0, final_finetune_ratio=0.15).budget_phase(1839)
     assert restricted.leaves["delta_T"].high == last - 1
@@ -153,18 +153,18 @@ def test_always_fires_is_the_largest_such_interval(first, length):
 def test_a_delta_T_that_never_fires_is_refused_with_the_number_to_change(tmp_path):
     path = space_file(tmp_path, "space:\n  delta_T: 5000\n")
     with pytest.raises(InputError) as caught:
-        load_space("ars", "mouse/2", path).restrict(984)
+        read_space("ars", path).for_task("mouse/2").restrict(984)
     (line,) = caught.value.problems
     assert str(path) in line and "delta_T=5000" in line and "at most" in line
 
 
 def test_range_and_choices_of_delta_T_keep_what_fires(tmp_path):
     path = space_file(tmp_path, "space:\n  delta_T: {type: choice, choices: [10, 100, 2000]}\n")
-    space = load_space("ars", "mouse/2", path).restrict(400)
+    space = read_space("ars", path).for_task("mouse/2").restrict(400)
     assert space.leaves["delta_T"].choices == (10, 100)
     path = space_file(tmp_path, "space:\n  delta_T: {type: int, low: 900, high: 5000}\n")
     with pytest.raises(InputError, match="delta_T=900"):
-        load_space("ars", "mouse/2", path).restrict(984)
+        read_space("ars", path).for_task("mouse/2").restrict(984)
 
 
 @pytest.mark.parametrize(
@@ -221,6 +221,6 @@ def test_a_points_value_outside_the_space_is_clipped():
 
 
 def test_suggested_bT_never_exceeds_b0():
-    space = load_space("adalora", "EMP/H3")
+    space = read_space("adalora").for_task("EMP/H3")
     pairs = [(drawn["b0"], drawn["bT"]) for drawn in (space.suggest(Draws(seed)) for seed in range(300))]
     assert all(b0 >= bT for b0, bT in pairs) and len(set(pairs)) > 30
