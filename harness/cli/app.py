@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typer.core import TyperGroup
 
 from harness.core.errors import InputError
 from harness.core.store_address import masked
+from harness.progress.wire import SETTING
 
 STOPPED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
@@ -143,20 +145,28 @@ def names(text: str | None, option: str) -> tuple[str, ...] | None:
     return found
 
 
-def conduct(work: Callable[[Console], int], *, interrupted: str = "Interrupted.") -> NoReturn:
+def conduct(
+    work: Callable[[Console], int],
+    *,
+    interrupted: str = "Interrupted.",
+    refused: str = "nothing was started",
+) -> NoReturn:
     """Do a command's work and leave with its exit code: bad input is told line by line, and files that the system
     refuses in one line, never as a traceback.
 
     Args:
         work: Takes the console and returns the exit code.
         interrupted: What is said after Ctrl-C.
+        refused: What bad input means for the user.
     """
     console = Console(highlight=False)
     console.soft_wrap = not console.is_terminal  # a log keeps its lines whole
     try:
         code = work(console)
     except InputError as error:
-        complain(error)
+        complain(
+            error, "nothing was trained" if os.environ.get(SETTING) else refused
+        )  # machines may run there
         code = BAD_INPUT
     except OSError as error:
         if error.errno not in REFUSALS:
@@ -172,10 +182,10 @@ def conduct(work: Callable[[Console], int], *, interrupted: str = "Interrupted."
     raise typer.Exit(code)
 
 
-def complain(error: InputError) -> None:
+def complain(error: InputError, meaning: str = "nothing was started") -> None:
     """Print every problem on its own line; long lines are left whole so that they can be copied."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     count = len(error.problems)
-    console.print(f"[bold red]{count} problem{'s' if count > 1 else ''}; nothing was started:[/]")
+    console.print(f"[bold red]{count} problem{'s' if count > 1 else ''}; {meaning}:[/]")
     for problem in error.problems:
         console.print(f"  {escape(hidden(problem))}")

@@ -16,7 +16,9 @@ ASKED = "ask; without a terminal, terminate once results are downloaded"
 
 def _conduct(work: Callable[[Any, Console], int]) -> None:
     """Do a command's work with `harness.cluster.control`, which is imported under the guard for Ctrl-C."""
-    conduct(lambda console: work(import_module("harness.cluster.control"), console))
+    conduct(
+        lambda console: work(import_module("harness.cluster.control"), console), refused="nothing was changed"
+    )
 
 
 @app.command()

@@ -73,6 +73,7 @@ def _of_the_cluster(options: dict[str, Any], dry_run: bool) -> list[str]:
     place = inspect_cluster(
         cluster,
         storage_path=options.get("storage_path"),
+        tracking_uri=options.get("tracking_uri"),
         dry_run=dry_run or "://" in cluster,  # whoever shows no token yet is not asked
         price=options.get("price_per_hour"),
     )

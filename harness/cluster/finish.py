@@ -88,9 +88,8 @@ def _home(session: Session, console: Console) -> bool:
         for line in error.problems if isinstance(error, InputError) else [str(error)]:
             console.print(f"[bold red]{escape(line)}[/]", soft_wrap=True)
         return False
-    console.print(
-        f"{count} files downloaded to {escape(str(session.out))}, digests verified.", soft_wrap=True
-    )
+    done = f"{count} files downloaded to {session.out}, digests verified."
+    console.print(escape(done) if count else "The head has no results yet.", soft_wrap=True)
     return True
 
 

@@ -2,6 +2,7 @@
 
 import shlex
 import time
+from collections.abc import Mapping
 from types import TracebackType
 
 from rich.console import Console, RenderableType
@@ -52,7 +53,8 @@ def _follow(session: Session, console: Console) -> Ending:
     Raises:
         ConnectionError: If the cluster does not answer for `AWAY_S`.
     """
-    screen, heard, first = Screen(console), time.monotonic(), True
+    screen = Screen(console, {session.folder: shlex.quote(str(session.out))})
+    heard, first = time.monotonic(), True
     with screen:
         while True:
             try:
@@ -116,10 +118,12 @@ class Screen:
 
     Args:
         console: Output; the live table requires a terminal.
+        names: What to show in place of other words: where the head's folders will be on this machine.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, names: Mapping[str, str] | None = None) -> None:
         self._console = console
+        self._names = {word: name for word, name in (names or {}).items() if word}
         self._board = Board()
         self._live: Live | None = None
         self._told_away = False
@@ -142,6 +146,8 @@ class Screen:
         self.heard, self._told_away = time.monotonic(), False
         news = read(line)
         if news is None:
+            for word, name in self._names.items():
+                line = line.replace(word, name)
             if NOISE not in line:
                 self._console.print(line, soft_wrap=True, markup=False)
             return

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-import shlex
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.cluster.ssh import quiet
+from harness.cluster.ssh import quiet, quoted
 from harness.cluster.upload import UNPACK, Sent, add_inputs, program
 from harness.config.benchmark import SETTINGS
 from harness.core.errors import InputError
@@ -94,7 +93,7 @@ class Jobs:
                         json.dumps(settings, indent=1) + "\n", encoding="utf-8"
                     )
                 job: str = self._client.submit_job(
-                    entrypoint=(UNPACK if sent else "") + " ".join(["python", *map(word, arguments)]),
+                    entrypoint=(UNPACK if sent else "") + " ".join(["python", *map(quoted, arguments)]),
                     runtime_env={
                         "working_dir": str(program(Path(folder))),
                         "env_vars": {**JOB_SETTINGS, **(environment or {})},
@@ -111,15 +110,7 @@ class Jobs:
         Raises:
             JobLost: If the cluster does not have it.
         """
-        try:
-            info = self._client.get_job_info(job)
-        except RuntimeError as error:
-            if "404" in str(error):
-                raise JobLost(
-                    f"the cluster no longer has the job {job}, because Ray was restarted there: run the same "
-                    "command again to continue from the files on the head."
-                ) from None
-            raise
+        info = _known(job, self._client.get_job_info)
         status = str(getattr(info.status, "value", info.status))
         if status not in ENDED:
             return None
@@ -127,11 +118,11 @@ class Jobs:
 
     def status(self, job: str) -> str:
         """Ray's status of the job."""
-        return str(self._client.get_job_status(job).value)
+        return str(_known(job, self._client.get_job_status).value)
 
     def logs(self, job: str) -> str:
         """The complete output of a job."""
-        text: str = self._client.get_job_logs(job)
+        text: str = _known(job, self._client.get_job_logs)
         return text
 
     def nodes(self) -> list[NodeRow]:
@@ -227,18 +218,24 @@ class Jobs:
         raise InputError(f"{name} failed on the cluster: {last[:300]}")
 
 
+def _known(job: str, ask: Callable[[str], Any]) -> Any:
+    """An answer about a job; raises `JobLost` if the cluster does not have it."""
+    try:
+        return ask(job)
+    except RuntimeError as error:
+        if "404" not in str(error):
+            raise
+        raise JobLost(
+            f"the cluster no longer has the job {job}, because Ray was restarted there: run the same command again "
+            "to continue from the files on the head."
+        ) from None
+
+
 def _broken() -> tuple[type[Exception], ...]:
     """Exceptions of a lost connection to a Jobs API; 401 and 404 of a stream have a separate type."""
     from aiohttp import ClientError
 
     return OSError, RuntimeError, ClientError
-
-
-def word(argument: str) -> str:
-    """An argument for the shell of the head; `~/` is its home folder."""
-    if argument.startswith("~/"):
-        return f"~/{shlex.quote(argument[2:])}"
-    return shlex.quote(argument)
 
 
 def refuse_open(address: str) -> None:

@@ -1,6 +1,7 @@
 """Starting and terminating machines with Ray's launcher, and handling of what it leaves open or behind."""
 
 import copy
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -20,6 +21,9 @@ from harness.core.wording import words
 Say = Callable[[str], None]
 
 RAY = str(Path(sys.executable).parent / "ray")
+
+COMMAND = re.compile(r"\(\d+/\d+\) (.*)")
+"""How the launcher announces a command of the file."""
 
 NOWHERE = Path("/dev/null")
 """Host keys of the first check: nothing is written before confirmation."""
@@ -113,8 +117,13 @@ def step(line: str) -> str:
 
 
 def last_words(lines: list[str]) -> str:
-    """The line of the launcher's output with the error."""
-    told = [line.strip() for line in lines if line.strip()]
+    """The line of the launcher's output with the error, and the command of the cluster file that it comes from."""
+    told = [line.strip() for line in lines if line.strip() and "Shared connection to" not in line]
+    if at := next((n for n, line in enumerate(told) if "New status: update-failed" in line), 0):
+        commands = [found[1] for line in told[:at] if (found := COMMAND.fullmatch(line))]
+        where = f" (in the command `{commands[-1]}`)" if commands else ""
+        if not COMMAND.fullmatch(told[at - 1]):
+            return f"{told[at - 1]}{where}"[:400]
     errors = [line for line in told if "rror" in line and "Traceback" not in line]
     return (errors or told or ["it printed nothing."])[-1][:400]
 

@@ -10,11 +10,25 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from harness.cluster.addresses import (
+    head_folder_problems,
+    storage_place_problems,
+    tracking_problems,
+    tried_here,
+)
 from harness.cluster.file import ClusterFile, inspect
 from harness.cluster.file_checks import placeholders
 from harness.cluster.results_archive import MOST
 from harness.cluster.session import token_path
-from harness.cluster.upload import INPUTS, PROGRAM, Shipment, program_problems, shipment, size_problems
+from harness.cluster.upload import (
+    INPUTS,
+    PROGRAM,
+    Shipment,
+    link_problems,
+    program_problems,
+    shipment,
+    size_problems,
+)
 from harness.config.benchmark import Benchmark, seconds_of
 from harness.core.cluster_address import JOBS
 from harness.core.errors import InputError, typed
@@ -54,6 +68,7 @@ def check(benchmark: Benchmark, *, dry_run: bool) -> Checked:
     place = inspect_cluster(
         benchmark.cluster or "",
         storage_path=benchmark.storage_path,
+        tracking_uri=benchmark.tracking_uri,
         dry_run=dry_run,
         price=benchmark.price_per_hour,
     )
@@ -65,6 +80,7 @@ def check(benchmark: Benchmark, *, dry_run: bool) -> Checked:
     try:
         sent = shipment(benchmark, INPUTS, folder)
         problems += size_problems(sent.sent) if file is None else []
+        problems += link_problems(sent.sent)
         problems += program_problems()
     except InputError as error:
         problems += error.problems
@@ -92,6 +108,7 @@ def inspect_cluster(
     cluster: str,
     *,
     storage_path: str | None = None,
+    tracking_uri: str | None = None,
     dry_run: bool,
     price: float | None = None,
 ) -> Place:
@@ -128,8 +145,14 @@ def inspect_cluster(
             )
         else:
             problems += account_problems(file, notes.append)
+    problems += tracking_problems(tracking_uri, file, cluster)
     if storage_path:
-        problems += address_problems(storage_path) or ([] if dry_run else storage_problems(storage_path))
+        problems += address_problems(storage_path)
+        problems += storage_place_problems(storage_path, file, cluster, notes.append)
+        if not dry_run and tried_here(storage_path, file, cluster):
+            problems += storage_problems(storage_path)
+        elif not dry_run and file is not None and file.provider == "local" and not problems:
+            problems += head_folder_problems(storage_path, file)
     return Place(file=file, problems=list(dict.fromkeys(problems)), notes=notes)
 
 

@@ -175,7 +175,7 @@ def _ship(session: Session, benchmark: Benchmark, console: Console) -> Shipment:
     sent = shipment(benchmark, INPUTS.replace("~", home), folder)
     for item in sent.sent:
         console.print(f"[dim]sending {escape(str(item.local))}[/]", soft_wrap=True)
-        session.remote.push(item.local, item.folder)
+        session.remote.push(item.local, item.folder, exact=True)
     return sent
 
 

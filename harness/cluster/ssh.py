@@ -69,12 +69,27 @@ class Remote:
         """
         return run(self.command(line), timeout=timeout, what=what or f"{self.host}: {line}")
 
-    def push(self, local: Path, folder: str, *, exclude: Sequence[str] = ()) -> None:
-        """Make the remote `folder` a copy of a local folder, or copy a file into it."""
+    def push(self, local: Path, folder: str, *, exclude: Sequence[str] = (), exact: bool = False) -> None:
+        """Copy the contents of a local folder, or a file, into the remote `folder`; links by what they point to.
+
+        Args:
+            exact: Make the folder a copy of the local one, without other files, and compare every file's content.
+
+        Raises:
+            ShellError: If it fails, or if with `exact` a file is not the same afterwards.
+        """
         source = f"{local}/" if local.is_dir() else str(local)
         self.run(f"mkdir -p {shlex.quote(folder)}")
-        skip = [f"--exclude={pattern}" for pattern in exclude]
-        self._rsync([*skip, source, f"{self.name}:{folder}/"])
+        options = ["--copy-links", *(f"--exclude={pattern}" for pattern in exclude)]
+        options += ["--delete"] if exact and local.is_dir() else []
+        ends = [source, f"{self.name}:{folder}/"]
+        self._rsync([*options, *ends])
+        if exact:
+            compare = ["--checksum", "--dry-run", "--omit-dir-times", "--out-format=%n"]
+            if differing := self._rsync([*options, *compare, *ends]).split("\n", 1)[0]:
+                raise ShellError(
+                    f"{local}: {differing} differs on {self.host} after it was sent; send it again."
+                )
 
     def pull(self, folder: str, local: Path, *, exclude: Sequence[str] = ()) -> None:
         """Copy the contents of the remote `folder` into a local folder; additional local files are kept."""
@@ -82,9 +97,15 @@ class Remote:
         skip = [f"--exclude={pattern}" for pattern in exclude]
         self._rsync([*skip, f"{self.name}:{folder}/", f"{local}/"])
 
-    def _rsync(self, arguments: list[str]) -> None:
+    def _rsync(self, arguments: list[str]) -> str:
+        """Run rsync and return its output; files belong to the account that receives them."""
         shell = " ".join(shlex.quote(part) for part in self.ssh)
-        run(["rsync", "--archive", "--compress", "--partial", "-e", shell, *arguments], timeout=3600)
+        usual = ["--archive", "--no-owner", "--no-group", "--compress", "--partial"]
+        odd = any(
+            shlex.quote(end) != end for end in arguments[-2:]
+        )  # versions before 3.2.4 split such names there
+        usual += ["--protect-args"] if odd else []
+        return run(["rsync", *usual, "-e", shell, *arguments], timeout=3600, what="rsync")
 
 
 def run(
@@ -200,6 +221,11 @@ class Tunnels:
             time.sleep(0.1)
         self.__exit__()
         raise ShellError(f"no SSH tunnel to {self.remote.name} could be opened.")
+
+
+def quoted(word: str) -> str:
+    """A word for the shell of another host; `~/` at its start is the home folder there."""
+    return f"~/{shlex.quote(word[2:])}" if word.startswith("~/") else shlex.quote(word)
 
 
 def free_port(wanted: int) -> int:

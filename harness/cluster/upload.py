@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from harness.data.find_tasks import find_tasks
 from harness.data.reading import parted
 from harness.data.sources import folder_names
 from harness.runs.environment import COMMIT, git_state
+
+HEAD = "what the cluster's head would run"
+"""What the settings sent to it are called in errors."""
 
 PROGRAM = ("run_benchmark.py", "lingo", "harness", "search_spaces", "pyproject.toml")
 """Parts of the checkout that the head needs: no results, data, environments or history."""
@@ -69,13 +73,14 @@ def shipment(benchmark: Benchmark, inputs: str, out: str) -> Shipment:
     """
     _refuse_passwords(benchmark)
     there = benchmark.model_copy(update={"cluster": "auto", "out": Path(out)})
-    build(read_settings(there.model_dump_json(), "what the cluster's head would run"))
+    build(read_settings(there.model_dump_json(), HEAD))
     sent: list[Sent] = []
     settings = there.model_dump(mode="json")
     settings["tasks"], settings["data_dir"] = _tasks(benchmark, inputs, sent)
     settings["models"] = [_model(model, inputs, sent) for model in benchmark.models]
     settings["search_spaces"] = [_file(file, inputs, sent) for file in benchmark.search_spaces]
-    return Shipment(tuple(sent), settings)
+    read_settings(json.dumps(settings), HEAD)
+    return Shipment(tuple(dict.fromkeys(sent)), settings)
 
 
 def _tasks(benchmark: Benchmark, inputs: str, sent: list[Sent]) -> tuple[list[str], str | None]:
@@ -104,7 +109,7 @@ def _tasks(benchmark: Benchmark, inputs: str, sent: list[Sent]) -> tuple[list[st
 
 def _file(file: Path, inputs: str, sent: list[Sent]) -> str:
     folder = f"{inputs}/{_short(file)}"
-    sent.append(Sent(file.resolve(), folder))
+    sent.append(Sent(file.absolute(), folder))
     return f"{folder}/{file.name}"
 
 
@@ -127,6 +132,21 @@ def _refuse_passwords(benchmark: Benchmark) -> None:
         raise InputError(problems)
 
 
+def link_problems(sent: Sequence[Sent]) -> list[str]:
+    """Symbolic links that cannot be sent by what they point to: to nowhere, or to a folder that contains them."""
+    return [line for item in sent for line in _links(item.local, {item.local.resolve()})][:20]
+
+
+def _links(folder: Path, above: set[Path]) -> Iterator[str]:
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.is_symlink() and not path.exists():
+            yield f"{path}: points to {path.readlink()}, which does not exist: it cannot be sent to the cluster."
+        elif path.is_dir() and any(path.resolve() in (one, *one.parents) for one in above):
+            yield f"{path}: points to a folder that contains it, and cannot be sent to the cluster: remove the link."
+        elif path.is_dir():
+            yield from _links(path, above | {path.resolve()})
+
+
 def size_problems(sent: Sequence[Sent]) -> list[str]:
     """Files too large to be sent with a job to an existing cluster, to which there is no SSH access."""
     sizes = {item.local: _size(item.local) for item in sent}
@@ -141,8 +161,10 @@ def size_problems(sent: Sequence[Sent]) -> list[str]:
 
 
 def _size(path: Path) -> int:
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return sum(file.stat().st_size for file in files)
+    if path.is_file():
+        return path.stat().st_size
+    found = os.walk(path, followlinks=True)
+    return sum((Path(folder) / name).stat().st_size for folder, _, names in found for name in names)
 
 
 def add_inputs(folder: Path, sent: Sequence[Sent]) -> None:

@@ -11,12 +11,12 @@ from rich.console import Console
 
 from harness.cluster import control
 from harness.cluster.file import read_cluster
-from harness.cluster.jobs_api import refuse_open, word
+from harness.cluster.jobs_api import refuse_open
 from harness.cluster.launch import resolve
 from harness.cluster.run import failures
 from harness.cluster.session import Session, load_session, use_token
 from harness.cluster.spending import spending
-from harness.cluster.ssh import Remote, ShellError, free_port, run
+from harness.cluster.ssh import Remote, ShellError, free_port, quoted, run
 from harness.core.errors import InputError
 from harness.pool.ray_session import ray_for
 
@@ -127,7 +127,7 @@ def test_no_cluster_to_join(monkeypatch, tmp_path):
 
 
 def test_words_for_the_heads_shell(tmp_path):
-    assert [word(text) for text in ("~/lingo/runs/x", "a b", "~/a b")] == [
+    assert [quoted(text) for text in ("~/lingo/runs/x", "a b", "~/a b")] == [
         "~/lingo/runs/x",
         "'a b'",
         "~/'a b'",
