@@ -107,17 +107,25 @@ class Units:
         dtype: type[np.int16] | type[np.int32],
     ) -> tuple[NDArray[np.int16] | NDArray[np.int32], NDArray[np.int64]]:
         """As `tokenize` where each letter is a token: all letters of all sequences at once."""
-        left, right = "\0" * len(before), "\1" * len(after)
-        texts = [left + sequence[:room] + right for sequence in sequences]
-        offsets = np.zeros(len(texts) + 1, dtype=np.int64)
-        np.cumsum([len(text) for text in texts], out=offsets[1:])
-        codes = np.frombuffer("".join(texts).encode(), dtype=np.uint8)
-        table = np.zeros(256, dtype=dtype)
+        lengths = np.fromiter(map(len, sequences), np.int64, len(sequences))
+        letters = np.frombuffer("".join(sequences).encode(), dtype=np.uint8)
+        kept = lengths if room is None else np.minimum(lengths, room)
+        if int(kept.sum()) < len(letters):
+            places = np.arange(len(letters)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+            letters = letters[places < np.repeat(kept, lengths)]
+        table: NDArray[Any] = np.zeros(256, dtype=dtype)
         for letter, number in self.ids.items():
             table[ord(letter)] = number
-        flat: NDArray[Any] = table[codes]
-        flat[codes == 0] = np.tile(np.array(before, dtype=dtype), len(texts))
-        flat[codes == 1] = np.tile(np.array(after, dtype=dtype), len(texts))
+        offsets = np.zeros(len(sequences) + 1, dtype=np.int64)
+        np.cumsum(kept + len(before) + len(after), out=offsets[1:])
+        if not before and not after:
+            return table[letters], offsets
+        flat: NDArray[Any] = np.empty(int(offsets[-1]), dtype=dtype)
+        inside = np.ones(len(flat), dtype=bool)
+        for starts, numbers in ((offsets[:-1], before), (offsets[1:] - len(after), after)):
+            where = (starts[:, None] + np.arange(len(numbers))).reshape(-1)
+            flat[where], inside[where] = np.tile(np.array(numbers, dtype=dtype), len(starts)), False
+        flat[inside] = table[letters]
         return flat, offsets
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.core.errors import InputError
-from harness.data.hashes import strand_hashes
+from harness.data.hashes import groups, strand_hashes
 from harness.data.labelled_files import Rows
 from lingo.data import Kind
 
@@ -65,26 +65,30 @@ def _places(
     Rows of one sequence, or of its other strand, go together, with the stratum of the first. Groups that would exceed a
     part's share by more than `MOST` of the stratum stay in train; how many rows these have is told as well.
     """
-    own, turned = strand_hashes(sequences)
-    _, first, group, sizes = np.unique(
-        np.minimum(own, turned), return_index=True, return_inverse=True, return_counts=True
-    )
+    order, starts = groups(np.minimum(*strand_hashes(sequences)))
+    sizes = np.diff(starts, append=len(order))
+    first = np.minimum.reduceat(order, starts)
     shuffled = np.argsort(first)[rng.permutation(len(first))]
-    stratum_of = strata[first]
+    stratum_of = np.unique(strata, return_inverse=True)[1][first[shuffled]]
+    by_stratum = shuffled[np.argsort(stratum_of, kind="stable")]
     place, staying = np.zeros(len(first), dtype=np.int64), 0
-    for stratum in np.unique(strata).tolist():
-        mine = shuffled[stratum_of[shuffled] == stratum]
+    for mine in np.split(by_stratum, np.cumsum(np.bincount(stratum_of))[:-1]):
         counts = sizes[mine]
         every, left = int(counts.sum()), len(mine)
         quota = max(1, round(SHARE * every))
         for part in range(1, parts + 1):
             taken = 0
             while taken < quota and left > 1:
-                left -= 1
-                size = int(counts[left])
-                if size > 1 and taken + size > quota + MOST * every:
-                    staying += size
-                    continue
-                place[mine[left]] = part
-                taken += size
-    return place[group], staying
+                # all groups from the end on, up to the one that fills the part or is too large for it
+                totals = taken + np.cumsum(counts[1:left][::-1])
+                large = (counts[1:left][::-1] > 1) & (totals > quota + MOST * every)
+                ends = np.flatnonzero((totals >= quota) | large)
+                fitting = int(ends[0]) + (not large[ends[0]]) if len(ends) else left - 1
+                place[mine[left - fitting : left]] = part
+                taken, left = int(totals[fitting - 1]) if fitting else taken, left - fitting
+                if len(ends) and large[ends[0]]:
+                    left -= 1
+                    staying += int(counts[left])
+    found = np.zeros(len(order), dtype=np.int64)
+    found[order] = np.repeat(place, sizes)
+    return found, staying

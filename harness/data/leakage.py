@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.core.errors import InputError
-from harness.data.hashes import Hashes, among, label_hashes, paired, strand_hashes
+from harness.data.hashes import Hashes, among, groups, label_hashes, paired, strand_hashes
 from harness.data.labelled_files import Rows
 
 
@@ -182,12 +182,13 @@ def _some(count: int, what: str) -> str:
 
 
 def _within(rows: _Hashed) -> Within:
-    distinct, first, inverse = np.unique(rows.own, return_index=True, return_inverse=True)
-    other = rows.labelled != rows.labelled[first][inverse]
+    order, starts = groups(rows.own)
+    labelled, sizes = rows.labelled[order], np.diff(starts, append=len(order))
+    other = labelled != np.repeat(labelled[starts], sizes)
     return Within(
-        repeated=len(rows.own) - len(distinct),
-        conflicting=int(np.count_nonzero(np.bincount(inverse[other]))),
-        reverse_complement=int((among(rows.turned, distinct) & (rows.turned != rows.own)).sum()),
+        repeated=len(order) - len(starts),
+        conflicting=int(np.logical_or.reduceat(other, starts).sum()) if len(starts) else 0,
+        reverse_complement=int((among(rows.turned, rows.own) & (rows.turned != rows.own)).sum()),
     )
 
 
