@@ -9,8 +9,8 @@ from lingo.backbones import Backbone
 from lingo.card import FACTS, HEAD, card_text
 from lingo.data import TaskData
 from lingo.embeddings import rows_of
-from lingo.families import KNOWN
 from lingo.folder import write_json
+from lingo.known_models import KNOWN
 from lingo.methods import METHODS
 from lingo.pack import Pack
 from lingo.packed_bits import is_packed

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from lingo.public_code import names_only
+from lingo.public_code import PaddedVocabulary, names_only, own_fields, refuse_variants
 from lingo.selective_scan import selective_scan
 
 FIXED = {
@@ -34,7 +34,7 @@ FIXED = {
 
 
 @strict
-class CaduceusConfig(PreTrainedConfig):
+class CaduceusConfig(PaddedVocabulary, PreTrainedConfig):
     """Sizes of Caduceus-PH, by the public names."""
 
     model_type = "caduceus_ph"
@@ -73,25 +73,15 @@ class CaduceusConfig(PreTrainedConfig):
     @classmethod
     def from_public(cls, fields: Mapping[str, Any]) -> "CaduceusConfig":
         """The configuration from the fields of a config.json. Raises `ValueError` where they are not this model's."""
-        for name, value in FIXED.items():
-            if fields.get(name, value) != value:
-                raise ValueError(f"`{name}` must be {value!r}, but got {fields[name]!r}")
+        refuse_variants(fields, FIXED)
         ssm = fields["ssm_cfg"] or {}
         if not isinstance(ssm, Mapping):
             raise ValueError(f"`ssm_cfg` must be an object, but got {ssm!r}")
-        for name, values in {"dt_rank": ("auto",), "conv_bias": (True,), "bias": (False,)}.items():
-            if ssm.get(name, values[0]) not in values:
-                raise ValueError(f"`ssm_cfg.{name}` must be {values[0]!r}, but got {ssm[name]!r}")
-        left_out = ("auto_map", "model_type", "ssm_cfg", "rcps", "complement_map", "initializer_cfg", *FIXED)
-        own = {name: value for name, value in fields.items() if name not in left_out}
+        refuse_variants(ssm, {"dt_rank": "auto", "conv_bias": True, "bias": False}, inside="ssm_cfg.")
+        own = own_fields(fields, "ssm_cfg", "rcps", "complement_map", "initializer_cfg", *FIXED)
         own |= {name: ssm[name] for name in ("d_state", "d_conv", "expand") if name in ssm}
         config: CaduceusConfig = cls.from_dict(own)
         return config
-
-    @property
-    def rows(self) -> int:
-        """Rows of the embedding: `vocab_size`, up to a multiple."""
-        return -(-self.vocab_size // self.pad_vocab_size_multiple) * self.pad_vocab_size_multiple
 
     @property
     def d_inner(self) -> int:

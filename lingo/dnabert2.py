@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from lingo.public_code import names_only
+from lingo.public_code import names_only, own_fields
 
 MASKED = -10000.0
 """What a padded key adds to a score: e^-10000 is 0 in every type, and a row without keys is no NaN."""
@@ -55,8 +55,7 @@ class DnaBert2Config(PreTrainedConfig):
     @classmethod
     def from_public(cls, fields: Mapping[str, Any]) -> "DnaBert2Config":
         """The configuration from the fields of a config.json. Raises `ValueError` where they are no sizes."""
-        own = {name: value for name, value in fields.items() if name not in ("auto_map", "model_type")}
-        config: DnaBert2Config = cls.from_dict(own)
+        config: DnaBert2Config = cls.from_dict(own_fields(fields))
         if config.hidden_size % config.num_attention_heads:
             raise ValueError(
                 "`hidden_size` must be a multiple of `num_attention_heads`, "

@@ -269,7 +269,7 @@ PUBLISHED: dict[str, Shape] = {
     "caduceus-ph-131k": caduceus_shape(16, 256, 1),
     "caduceus-ps-131k": caduceus_shape(16, 256, 2),
 }
-"""Shapes of the known backbones (`lingo.families.KNOWN`) from their public configurations, to plan with before they
+"""Shapes of the known backbones (`lingo.known_models.KNOWN`) from their public configurations, to plan with before they
 are on this machine."""
 
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from lingo.public_code import names_only
+from lingo.public_code import PaddedVocabulary, names_only, own_fields, refuse_variants
 
 SHIFT = 0.05
 """What the decay of a filter tends to (`modulation` of the public code)."""
@@ -27,7 +27,7 @@ times."""
 
 
 @strict
-class HyenaDNAConfig(PreTrainedConfig):
+class HyenaDNAConfig(PaddedVocabulary, PreTrainedConfig):
     """Sizes of the model, by the public names. `check` refuses the values that would make another model."""
 
     model_type = "hyenadna"
@@ -64,22 +64,13 @@ class HyenaDNAConfig(PreTrainedConfig):
     @classmethod
     def from_public(cls, fields: Mapping[str, Any]) -> "HyenaDNAConfig":
         """The configuration from the fields of a config.json. Raises `ValueError` where they are not this model's."""
-        config: HyenaDNAConfig = cls.from_dict(
-            {name: value for name, value in fields.items() if name not in ("auto_map", "model_type")}
-        )
+        config: HyenaDNAConfig = cls.from_dict(own_fields(fields))
         config.check()
         return config
 
     def check(self) -> None:
         """Raise `ValueError` for a variant that no public checkpoint has."""
-        for name, value in {"hyena_order": 2, "num_inner_mlps": 2, "use_bias": True}.items():
-            if getattr(self, name) != value:
-                raise ValueError(f"`{name}` must be {value!r}, but got {getattr(self, name)!r}")
-
-    @property
-    def rows(self) -> int:
-        """Rows of the embedding: `vocab_size`, up to a multiple."""
-        return -(-self.vocab_size // self.pad_vocab_size_multiple) * self.pad_vocab_size_multiple
+        refuse_variants(vars(self), {"hyena_order": 2, "num_inner_mlps": 2, "use_bias": True})
 
 
 class _Holder(nn.Module):

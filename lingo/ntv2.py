@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from lingo.public_code import names_only
+from lingo.public_code import names_only, own_fields, refuse_variants
 
 ROTARY_BASE = 10000.0
 
@@ -55,13 +55,8 @@ class NTv2Config(PreTrainedConfig):
             "token_dropout": False,
             "emb_layer_norm_before": False,
         }
-        for name, value in fixed.items():
-            if fields.get(name, value) not in (value, None):
-                raise ValueError(f"`{name}` must be {value!r}, but got {fields[name]!r}")
-        own = {
-            name: value for name, value in fields.items() if name not in ("auto_map", "model_type", *fixed)
-        }
-        config: NTv2Config = cls.from_dict(own)
+        refuse_variants(fields, fixed)
+        config: NTv2Config = cls.from_dict(own_fields(fields, *fixed))
         if config.hidden_size % (2 * config.num_attention_heads):
             raise ValueError(
                 "`hidden_size` must be a multiple of twice `num_attention_heads`, "

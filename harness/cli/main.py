@@ -22,6 +22,7 @@ COMMANDS = (
     "sync",
     "ui",
     "doctor",
+    "list",
     "export",
     "predict",
     "cluster",
@@ -38,7 +39,9 @@ GLOSSARY = "Terms: docs/glossary.md."
 def _others() -> str:
     """One line for each command except `run`, whose help is that of the whole program."""
     rows = [
-        (c.callback.__name__, inspect.getdoc(c.callback) or "") for c in app.registered_commands if c.callback
+        (c.name or c.callback.__name__, inspect.getdoc(c.callback) or "")
+        for c in app.registered_commands
+        if c.callback
     ]
     lines = [f"- **{name}**: {text.partition(chr(10))[0]}" for name, text in rows if name != "run"]
     return "\n".join(["Other commands (details: `COMMAND --help`):", "", *lines, "", GLOSSARY])

@@ -220,7 +220,7 @@ def _backbone_problems(models: tuple[str, ...]) -> list[str]:
     given = [model for model in models if model not in (TINY_MODEL, NO_BACKBONE)]
     if not given:
         return []
-    from lingo.backbones import inspect_backbone
+    from lingo.backbone_folder import inspect_backbone
 
     return [f"`--models`: {problem}" for model in given for problem in inspect_backbone(model)]
 

@@ -213,9 +213,10 @@ def backbones(models: Sequence[str]) -> Findings:
 
 
 def _backbone(model: str) -> Finding:
-    from lingo.backbones import inspect_backbone, load_backbone
+    from lingo.backbone_folder import inspect_backbone
+    from lingo.backbones import load_backbone
     from lingo.checkpoint import BackboneError
-    from lingo.families import KNOWN
+    from lingo.known_models import KNOWN
 
     problems = inspect_backbone(model)
     if problems:

@@ -20,8 +20,8 @@ from harness.config.studies import (
 from harness.core.errors import InputError
 from harness.data.find_tasks import find_task
 from harness.pipeline.forecast_inputs import Data, Model, find_model, inspect_data
-from lingo.families import known_model
-from lingo.flops import Shape, step_flops
+from lingo.flops import PUBLISHED, Shape, step_flops
+from lingo.known_models import known_model
 from lingo.methods import METHODS
 from lingo.nucleotides import reads_language
 from lingo.prompts import prompt_for
@@ -90,10 +90,8 @@ def planned(options: Mapping[str, Any]) -> Benchmark:
     Raises:
         InputError: see `harness.config.benchmark.build`.
     """
-    from lingo.families import KNOWN
-
     quick = not options.get("tasks") and options.get("suite") in (None, "quickstart")
-    models = options.get("models") or (None if quick else tuple(KNOWN))
+    models = options.get("models") or (None if quick else tuple(PUBLISHED))
     return build({**options, "models": models})
 
 

@@ -109,8 +109,8 @@ def _trained_rows(rows: int, row: TaskRow, benchmark: Benchmark) -> int:
 
 def find_model(name: str) -> Model:
     """A backbone: here, or missing (then with its published shape)."""
-    from lingo.backbones import inspect_backbone
-    from lingo.families import KNOWN, known_model
+    from lingo.backbone_folder import inspect_backbone
+    from lingo.known_models import KNOWN, known_model
 
     if name == TINY_MODEL:
         from harness.data.quickstart import HEADS, HIDDEN, LAYERS
@@ -162,7 +162,7 @@ def _kept(name: str) -> Path | None:
 @cache
 def _parts(folder: Path) -> tuple[Shape | None, Any]:
     """Shape and tokenizer; without them the published shape and a rule of thumb serve."""
-    from lingo.backbones import read_without_weights
+    from lingo.backbone_folder import read_without_weights
     from lingo.checkpoint import BackboneError
 
     try:

@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
-from lingo.backbones import Backbone, inspect_backbone, load_backbone
+from lingo.backbone_folder import inspect_backbone
+from lingo.backbones import Backbone, load_backbone
 from lingo.checkpoint import BackboneError
 from lingo.own_models import MODEL_TYPES
 from tests.support.architectures import save_checkpoint

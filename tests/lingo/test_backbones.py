@@ -10,10 +10,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from lingo import backbones
-from lingo.backbones import inspect_backbone, load_backbone
+from lingo import backbone_folder, backbones
+from lingo.backbone_folder import inspect_backbone
+from lingo.backbones import load_backbone
 from lingo.checkpoint import BackboneError
-from lingo.families import KNOWN
+from lingo.known_models import KNOWN
 
 SMALL = {
     "vocab_size": 40,
@@ -473,7 +474,7 @@ def test_hub_that_cannot_be_reached_is_one_line(monkeypatch):
     def unreachable(*args, **options):
         raise OSError("no route\nto host")
 
-    monkeypatch.setattr(backbones, "snapshot_download", unreachable)
+    monkeypatch.setattr(backbone_folder, "snapshot_download", unreachable)
     for name in ("opt-125m", "owner/model"):
         assert inspect_backbone(name) == []
         with pytest.raises(BackboneError) as caught:
@@ -489,7 +490,7 @@ def test_hub_models_come_through_the_same_checks(monkeypatch, stories):
         asked.append((hub_id, options["revision"]))
         return str(stories)
 
-    monkeypatch.setattr(backbones, "snapshot_download", download)
+    monkeypatch.setattr(backbone_folder, "snapshot_download", download)
     backbone = load_backbone("opt-125m", revision="main")
     assert asked == [(KNOWN["opt-125m"].hub_id, "main")]
     assert backbone.name == "opt-125m" and backbone.source == f"facebook/opt-125m@{stories.name}"

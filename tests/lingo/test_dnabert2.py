@@ -9,9 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lingo.backbones import inspect_backbone, load_backbone
+from lingo.backbone_folder import inspect_backbone
+from lingo.backbones import load_backbone
 from lingo.dnabert2 import DnaBert2Config, DnaBert2Model, alibi_slopes, is_public_config
-from lingo.families import KNOWN
+from lingo.known_models import KNOWN
 from lingo.pack import Pack
 from tests.lingo import toy
 from tests.lingo.test_backbones import edit_config, edit_weights, refusal, small_tokenizer

@@ -9,8 +9,9 @@ import torch
 import transformers as tr
 
 from lingo.backbones import load_backbone
-from lingo.families import FAMILIES, KNOWN
+from lingo.families import FAMILIES
 from lingo.flops import shape_of
+from lingo.known_models import KNOWN
 from lingo.ntv2 import NTv2Config, NTv2Model
 from lingo.pack import Pack
 from lingo.tokenization import tokenize

@@ -10,11 +10,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from lingo.backbones import inspect_backbone, load_backbone
+from lingo.backbone_folder import inspect_backbone
+from lingo.backbones import load_backbone
 from lingo.caduceus import CaduceusConfig, CaduceusModel, CaduceusPSConfig, CaduceusPSModel
-from lingo.families import FAMILIES, KNOWN
+from lingo.families import FAMILIES
 from lingo.heads import pool
 from lingo.hyenadna import HyenaDNAConfig, HyenaDNAModel
+from lingo.known_models import KNOWN
 from lingo.ntv2 import NTv2Config, NTv2Model
 from lingo.own_models import plain_name
 from lingo.pack import Pack
@@ -213,9 +215,8 @@ def test_facts(loaded):
         "caduceus_ps": (False, "strands", 16, 60, 4),
     }
     new = [row for name, row in KNOWN.items() if name.startswith(("nt-v2", "hyenadna", "caduceus"))]
-    assert {row.licence for row in new} == {"CC BY-NC-SA 4.0", "BSD-3-Clause", "Apache-2.0"} and len(
-        new
-    ) == 11
+    assert {row.licence for row in new} == {"CC BY-NC-SA 4.0", "BSD-3-Clause", "Apache-2.0"}
+    assert len(new) == 15 and all("names and shapes" in row.verified for row in new)
 
 
 @pytest.mark.parametrize("name", NAMES)

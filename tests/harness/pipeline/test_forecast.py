@@ -12,7 +12,7 @@ from harness.config.studies import plan
 from harness.data import sources
 from harness.data.tasks import SUITES
 from harness.pipeline.forecast import forecast, planned
-from lingo.families import KNOWN
+from lingo.flops import PUBLISHED
 from tests.support.task_files import listing, write_task
 
 
@@ -36,8 +36,8 @@ def test_the_whole_of_gue_with_the_papers_backbones_and_nothing_here(tmp_path):
     lines = text.splitlines()
     table = {line.split()[0]: line.split() for line in lines if "neither" in line}
     assert set(table) == set(SUITES["gue"]) and len(table) == 29
-    assert all(line.count("neither") == len(KNOWN) for line in table.values())
-    assert all(any(line.startswith(f"Missing backbone {name}") for line in lines) for name in KNOWN)
+    assert all(line.count("neither") == len(PUBLISHED) for line in table.values())
+    assert all(any(line.startswith(f"Missing backbone {name}") for line in lines) for name in PUBLISHED)
     assert "virus/covid" in text and "`prepare deepsea" in text
 
 
