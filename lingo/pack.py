@@ -210,7 +210,9 @@ class Pack:
 
     def _swap(self, a: int, b: int) -> None:
         for tensor in self.tensors().values():
-            tensor[[a, b]] = tensor[[b, a]]
+            held = tensor[a].clone()
+            tensor[a] = tensor[b]
+            tensor[b] = held
 
     # --- one training step --------------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ def opt_backbone(
         ffn_dim=ffn,
         max_position_embeddings=64,
         pad_token_id=1,
+        use_cache=False,
     )
     generator = torch.Generator().manual_seed(seed)
     model = OPTModel(config)
