@@ -21,6 +21,7 @@ from lingo.architectures import family_of
 from lingo.backbone_folder import folder_problems, locate, quiet, read_config, read_tokenizer
 from lingo.checkpoint import BackboneError
 from lingo.families import Family, Pooling
+from lingo.masks import unread
 from lingo.probe import Behaviour, probe
 from lingo.text_files import one_line
 
@@ -63,12 +64,17 @@ class Backbone:
     digest: str
     source: str
 
-    def states(self, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Last hidden states [B, S, hidden_size] of ids [B, S], padded on the right behind `lengths` [B]."""
+    def states(self, ids: torch.Tensor, lengths: torch.Tensor, *, padded: bool = True) -> torch.Tensor:
+        """Last hidden states [B, S, hidden_size] of ids [B, S], padded on the right behind `lengths` [B].
+
+        Args:
+            padded: False where the host knows that every row has S tokens; nothing here waits for the device.
+        """
         mask = None  # behind a causal model, padding on the right changes nothing before it
-        if not self.causal:
+        if padded and not self.causal:
             mask = (torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]).long()
-        states: torch.Tensor = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+        with unread(causal=self.causal):
+            states: torch.Tensor = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
         return states
 
 

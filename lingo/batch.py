@@ -41,6 +41,7 @@ class Batch:
         weight: [n, B]: 1 / (rows of the slot's batch over all workers), 0 for filling rows.
         labels: For each kind of task present: (slots of that kind or None for all, labels [m, B] or [m, B, C]);
             targets of a regression are standardised.
+        padded: Whether some row has fewer than S tokens.
         kept: [n, B, S, Σ d_in], 1 or True for inputs that dropout keeps, or None; see `FLOAT_MASK`.
     """
 
@@ -48,6 +49,7 @@ class Batch:
     lengths: Tensor
     weight: Tensor
     labels: dict[Kind, tuple[Tensor | None, Tensor]]
+    padded: bool
     kept: Tensor | None
 
     def parts(self, count: int) -> Iterator["Batch"]:
@@ -60,6 +62,7 @@ class Batch:
                 self.lengths[:, at],
                 self.weight[:, at],
                 {kind: (slots, labels[:, at]) for kind, (slots, labels) in self.labels.items()},
+                self.padded,
                 self.kept[:, at] if self.kept is not None else None,
             )
 
@@ -93,6 +96,7 @@ def gather(
         torch.from_numpy(lengths).to(**to),
         torch.from_numpy(weight).to(dtype=dtype, **to),
         _labels(slots, own, size, labels, device=device, dtype=dtype),
+        bool((lengths < width).any()),
         _dropout(slots, chosen, widths, share, layout, (n, size, width), device=device, dtype=compute_dtype),
     )
 

@@ -34,9 +34,11 @@ def pool(hidden: Tensor, lengths: Tensor, how: Pooling) -> Tensor:
     return (first + second.flip(-1)) / 2
 
 
-def pooled_states(backbone: Backbone, ids: Tensor, lengths: Tensor, how: Pooling | None = None) -> Tensor:
-    """[B, H] from ids [B, S] and lengths [B] of a backbone whose modules may be adapted."""
-    return pool(backbone.states(ids, lengths), lengths, how or backbone.pooling)
+def pooled_states(
+    backbone: Backbone, ids: Tensor, lengths: Tensor, how: Pooling | None = None, *, padded: bool = True
+) -> Tensor:
+    """[B, H] from ids [B, S] and lengths [B] of a backbone whose modules may be adapted; `padded` as in `states`."""
+    return pool(backbone.states(ids, lengths, padded=padded), lengths, how or backbone.pooling)
 
 
 def apply_head(pooled: Tensor, layout: Layout, bank: _Bank, rows: slice) -> Tensor:

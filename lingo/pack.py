@@ -299,7 +299,9 @@ class Pack:
         """Loss of each slot, [n]: the mean over its batch, this worker's share of it."""
         if isinstance(self.bank, AdapterBank):
             self.bank.drop(batch.kept)
-        logits = self._logits(batch.ids.flatten(0, 1), batch.lengths.flatten(), slice(0, n))
+        logits = self._logits(
+            batch.ids.flatten(0, 1), batch.lengths.flatten(), slice(0, n), padded=batch.padded
+        )
         rows = torch.zeros_like(batch.weight)
         for kind, (index, labels) in batch.labels.items():
             if index is None:
@@ -309,9 +311,9 @@ class Pack:
                 rows = rows.index_copy(0, index, each)
         return (rows * batch.weight).sum(1)
 
-    def _logits(self, ids: Tensor, lengths: Tensor, rows: slice) -> Tensor:
+    def _logits(self, ids: Tensor, lengths: Tensor, rows: slice, *, padded: bool) -> Tensor:
         """[n, B, labels] from ids [n·B, S] and lengths [n·B], n the slots in `rows`."""
-        pooled = pooled_states(self.backbone, ids, lengths).to(self.dtype)
+        pooled = pooled_states(self.backbone, ids, lengths, padded=padded).to(self.dtype)
         return apply_head(
             pooled.view(rows.stop - rows.start, -1, pooled.shape[-1]), self.layout, self.bank, rows
         )
@@ -374,6 +376,7 @@ class Pack:
                 torch.from_numpy(ids).to(self.device),
                 torch.from_numpy(lengths).to(self.device),
                 slice(slot.row, slot.row + 1),
+                padded=bool(lengths.min() < ids.shape[1]),
             )
             out[torch.from_numpy(rows).to(self.device)] = logits[0]
             start += size

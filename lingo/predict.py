@@ -301,8 +301,11 @@ class Predictor:
             ids, lengths = (
                 torch.from_numpy(part).to(self.device) for part in split.padded(rows, self.facts.pad_id)
             )
-            pooled = pooled_states(self.backbone, ids, lengths, self.facts.pooling).to(self._head.dtype)
-            out[torch.from_numpy(rows).to(self.device)] = torch.addmm(self._bias, pooled, self._head)
+            padded = bool(split.lengths[rows].min() < ids.shape[1])
+            pooled = pooled_states(self.backbone, ids, lengths, self.facts.pooling, padded=padded)
+            out[torch.from_numpy(rows).to(self.device)] = torch.addmm(
+                self._bias, pooled.to(self._head.dtype), self._head
+            )
             start += size
             if progress is not None:
                 progress(min(1.0, start / len(order)))

@@ -1,6 +1,7 @@
 """A training step never waits for the device, and its operators do not multiply with the slots."""
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,9 +9,13 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lingo.backbones import load_backbone
 from lingo.pack import Pack
 from lingo.trial import TrialConfig
 from tests.lingo import toy
+from tests.lingo.test_architectures import LOADED
+from tests.lingo.tiny import CAUSAL, ENCODERS, Checkpoints, task
+from tests.support.architectures import save_checkpoint
 
 WAITING = {"_local_scalar_dense", "item", "nonzero", "is_nonzero", "equal", "masked_select", "_unique2"}
 """Operators whose result, or the size of it, the host must know before it can go on."""
@@ -66,6 +71,46 @@ def test_a_step_never_waits_for_the_device(configs: list[TrialConfig]) -> None:
         assert not operators.waits, (pack.slots[0].step, operators.waits)
         assert operators.found.total() > 100
     assert events > 5 or configs[0].method == "fmft"
+
+
+LOOK = {"xlm", "deberta"}
+"""Architectures of transformers that read a tensor of their own in every forward; deberta one on the host."""
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.mark.parametrize("name", [*CAUSAL, *ENCODERS])
+def test_no_architecture_waits_for_the_device(name: str, folders: Path) -> None:
+    """A step with padding and one without, and an evaluation's forward pass."""
+    backbone = Checkpoints(folders)(name)
+    for data in (task(backbone), task(backbone, longest=3)):
+        pack = Pack(backbone, capacity=2, max_rank=4)
+        for seed in range(2):
+            pack.admit(toy.trial("adalora", seed, adapter_dropout=0.0), data)
+        with Operators() as operators:
+            pack.step()
+        assert not operators.waits
+        pack.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LOADED)
+def test_no_other_architecture_waits_for_the_device(name: str, folders: Path) -> None:
+    """And its states are those that transformers computes with its looks at the mask, to the bit."""
+    backbone = load_backbone(save_checkpoint(name, folders / name))
+    ids = torch.randint(4, 9, (2, 8), generator=torch.Generator().manual_seed(0))
+    for lengths in (torch.tensor([8, 8]), torch.tensor([8, 5])):
+        padded = bool((lengths < 8).any())
+        with Operators() as operators:
+            states = backbone.states(ids, lengths, padded=padded)
+        assert bool(operators.waits) is (name in LOOK)
+        inside = torch.arange(8) < lengths[:, None]
+        mask = None if backbone.causal else inside.long()
+        expected = backbone.model(input_ids=ids, attention_mask=mask).last_hidden_state
+        assert torch.equal(states[inside], expected[inside])
 
 
 @pytest.mark.parametrize(

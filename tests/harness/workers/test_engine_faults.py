@@ -122,10 +122,10 @@ def small_memory(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     """A step of more than so many sequences at once runs out of memory, as a GPU does: in the forward pass."""
     real = Pack._logits
 
-    def logits(self: Pack, ids: torch.Tensor, lengths: torch.Tensor, at: slice) -> torch.Tensor:
+    def logits(self: Pack, ids: torch.Tensor, lengths: torch.Tensor, at: slice, **more: Any) -> torch.Tensor:
         if torch.is_grad_enabled() and len(ids) > rows:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return real(self, ids, lengths, at)
+        return real(self, ids, lengths, at, **more)
 
     monkeypatch.setattr(Pack, "_logits", logits)
 

@@ -33,10 +33,10 @@ def small_memory(patch: pytest.MonkeyPatch, rows: int) -> None:
     """A step of more than so many sequences on this worker runs out of memory, in the forward pass."""
     real = Pack._logits
 
-    def logits(self: Pack, ids: torch.Tensor, lengths: torch.Tensor, at: slice) -> torch.Tensor:
-        return (
-            out_of_memory() if torch.is_grad_enabled() and len(ids) > rows else real(self, ids, lengths, at)
-        )
+    def logits(self: Pack, ids: torch.Tensor, lengths: torch.Tensor, at: slice, **more: Any) -> torch.Tensor:
+        if torch.is_grad_enabled() and len(ids) > rows:
+            out_of_memory()
+        return real(self, ids, lengths, at, **more)
 
     patch.setattr(Pack, "_logits", logits)
 
