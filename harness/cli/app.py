@@ -15,6 +15,8 @@ from typer.core import TyperGroup
 
 from harness.core.errors import InputError
 from harness.core.store_address import masked
+from harness.data.steps import heard_by
+from harness.progress.steps import Steps
 from harness.progress.wire import SETTING
 
 STOPPED, BAD_INPUT, INTERRUPTED = 1, 2, 130
@@ -162,7 +164,8 @@ def conduct(
     console = Console(highlight=False)
     console.soft_wrap = not console.is_terminal  # a log keeps its lines whole
     try:
-        code = work(console)
+        with Steps(console) as steps, heard_by(steps):
+            code = work(console)
     except InputError as error:
         complain(
             error, "nothing was trained" if os.environ.get(SETTING) else refused

@@ -1,14 +1,23 @@
-"""Sequences of a whole split to token ids, chunk by chunk, with a count of those that had to be cut."""
+"""Sequences of a whole split to token ids, chunk by chunk, with a count of those that had to be cut.
 
-import tempfile
-from collections.abc import Callable, Sequence
+Token ids of a large task do not fit in memory and take long to make: each chunk is appended to files and noted in a
+journal with its checksum. Whoever finds such files goes on behind the last whole chunk.
+"""
+
+import json
+import zlib
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.core.errors import InputError
+from harness.data.split_arrow import open_split
+from harness.data.steps import Listener, tell
 from lingo.nucleotides import Units
 from lingo.prompts import Prompt
 from lingo.tokenization import tokenize
@@ -16,14 +25,55 @@ from lingo.tokenization import tokenize
 CHUNK = 8192
 """Sequences tokenised between two reports of progress."""
 
-Progress = Callable[[str, int, int], None]
-"""Told what is being tokenised, the rows done and the rows in all."""
+
+@dataclass(frozen=True, kw_only=True)
+class _Done:
+    """A line of the journal: what is done after a chunk.
+
+    Attributes:
+        rows: Sequences.
+        ids: Token ids.
+        cut: Sequences that were cut.
+        longest: Tokens of the longest one before it was cut.
+        dtype: Type of the ids.
+        check: CRC-32 of the chunk's lengths and ids.
+        arrow: Bytes of the split's whole file; 0 while there is none.
+    """
+
+    rows: int = 0
+    ids: int = 0
+    cut: int = 0
+    longest: int = 0
+    dtype: str = "int16"
+    check: int = 0
+    arrow: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """A tokenised split.
+
+    Attributes:
+        ids: Token ids of all rows, end to end.
+        offsets: Where each row begins, int64 `[n + 1]`.
+        cut: Rows that were cut.
+        longest: Tokens of the longest row before it was cut.
+        written: Whether its Arrow file is whole already.
+    """
+
+    ids: NDArray[np.integer]
+    offsets: NDArray[np.int64]
+    cut: int
+    longest: int
+    written: bool = False
 
 
 class Encoder:
     """Tokenises whole sequences, and cuts only those rows that are longer than the backbone takes.
 
-    Token ids wait in a file without a name in `scratch`, since those of a large task do not fit in memory.
+    Args:
+        folder: Where ids, lengths and journal of each split lie, and go on from where they ended.
+        progress: Told how far it is; `None` for whoever listens (`harness.data.steps`).
     """
 
     def __init__(
@@ -31,47 +81,67 @@ class Encoder:
         tokenizer: Any,
         prompt: Prompt | None,
         max_length: int | None,
-        progress: Progress | None,
-        scratch: Path | None = None,
+        progress: Listener | None,
+        folder: Path,
     ) -> None:
         self.tokenizer, self.prompt, self.max_length = tokenizer, prompt, max_length
-        self.progress, self.scratch = progress, scratch
-        self.longest = 0
+        self.progress, self.folder = progress or tell, folder
 
-    def encode(
-        self, name: str, sequences: Sequence[str]
-    ) -> tuple[NDArray[np.integer], NDArray[np.int64], int]:
-        """Flat ids, offsets `[n + 1]`, and how many sequences were cut."""
-        with tempfile.TemporaryFile(dir=self.scratch) as file:
-            lengths, dtype, cut = self._write(name, sequences, file)
-            offsets = np.zeros(len(sequences) + 1, dtype=np.int64)
-            np.cumsum(lengths, out=offsets[1:])
-            file.flush()
-            ids: NDArray[np.integer] = (
-                np.memmap(file, dtype=dtype, mode="r") if offsets[-1] else np.empty(0, dtype)
-            )
-        return ids, offsets, cut
+    def encode(self, name: str, split: str, sequences: Sequence[str]) -> Encoded:
+        """Tokenise a split, or what is left of it."""
+        ids, lengths, journal = (self.folder / f"{split}.{kind}" for kind in ("ids", "lengths", "journal"))
+        done = _sound(ids, lengths, journal)
+        if done.arrow:
+            whole = open_split(self.folder / f"{split}.arrow")
+            return Encoded(whole.ids, whole.offsets, done.cut, done.longest, written=True)
+        with ids.open("ab") as ids_file, lengths.open("ab") as lengths_file, journal.open("a") as log:
+            for start in range(done.rows, len(sequences), CHUNK):
+                chunk = sequences[start : start + CHUNK]
+                values, offsets, whole_rows = self._tokenized(chunk)
+                each = np.diff(offsets)
+                raw, sizes = values.tobytes(), each.tobytes()
+                ids_file.write(raw)
+                lengths_file.write(sizes)
+                ids_file.flush()
+                lengths_file.flush()
+                done = _Done(
+                    rows=start + len(chunk),
+                    ids=done.ids + len(values),
+                    cut=done.cut + int((whole_rows > each).sum()),
+                    longest=max(done.longest, int(whole_rows.max())),
+                    dtype=values.dtype.name,
+                    check=zlib.crc32(raw, zlib.crc32(sizes)),
+                )
+                _note(log, done)
+                self.progress(name, done.rows, len(sequences))
+        offsets = np.zeros(len(sequences) + 1, dtype=np.int64)
+        np.cumsum(np.fromfile(lengths, np.int64), out=offsets[1:])
+        flat = np.memmap(ids, done.dtype, mode="r") if done.ids else np.empty(0, done.dtype)
+        return Encoded(flat, offsets, done.cut, done.longest)
 
-    def _write(
-        self, name: str, sequences: Sequence[str], file: IO[bytes]
-    ) -> tuple[NDArray[np.int64], np.dtype[Any], int]:
-        lengths: list[NDArray[np.int64]] = []
-        cut = 0
-        dtype: np.dtype[Any] = np.dtype(np.int16)
-        for start in range(0, len(sequences), CHUNK):
-            chunk = sequences[start : start + CHUNK]
-            ids, offsets = self._tokenize(chunk, None)
-            whole = np.diff(offsets)
-            self.longest = max(self.longest, int(whole.max()))
-            if self.max_length is not None and whole.max() > self.max_length:
-                cut += int((whole > self.max_length).sum())
-                ids, offsets = self._tokenize(chunk, self.max_length)
-            file.write(np.ascontiguousarray(ids).data)
-            lengths.append(np.diff(offsets))
-            dtype = ids.dtype
-            if self.progress is not None:
-                self.progress(name, start + len(chunk), len(sequences))
-        return np.concatenate([np.empty(0, np.int64), *lengths]), dtype, cut
+    def written(self, split: str, size: int) -> None:
+        """The split's Arrow file is whole and has `size` bytes: the other files are not needed any more."""
+        journal = self.folder / f"{split}.journal"
+        last = _lines(journal)[-1:] or [_Done()]
+        with journal.open("a") as log:
+            _note(log, replace(last[0], arrow=size))
+        (self.folder / f"{split}.ids").unlink(missing_ok=True)
+        (self.folder / f"{split}.lengths").unlink(missing_ok=True)
+
+    def finish(self) -> None:
+        """Remove the journals."""
+        for journal in self.folder.glob("*.journal"):
+            journal.unlink()
+
+    def _tokenized(
+        self, chunk: Sequence[str]
+    ) -> tuple[NDArray[np.integer], NDArray[np.int64], NDArray[np.int64]]:
+        """Ids and offsets of a chunk, and the tokens that each row would have uncut."""
+        ids, offsets = self._tokenize(chunk, None)
+        whole = np.diff(offsets)
+        if self.max_length is not None and whole.max() > self.max_length:
+            ids, offsets = self._tokenize(chunk, self.max_length)
+        return ids, offsets, whole
 
     def _tokenize(
         self, chunk: Sequence[str], max_length: int | None
@@ -84,3 +154,42 @@ class Encoder:
             raise InputError(
                 f"the prompt leaves no room in the backbone's {max_length} tokens: {error}"
             ) from None
+
+
+def _note(log: Any, done: _Done) -> None:
+    log.write(json.dumps(asdict(done)) + "\n")
+    log.flush()
+
+
+def _lines(journal: Path) -> list[_Done]:
+    """The journal's lines up to the first that is not whole."""
+    found: list[_Done] = []
+    with suppress(OSError, ValueError, TypeError):
+        for line in journal.read_text(encoding="utf-8").splitlines():
+            found.append(_Done(**json.loads(line)))
+    return found
+
+
+def _sound(ids: Path, lengths: Path, journal: Path) -> _Done:
+    """What is done and whole; the files end there afterwards."""
+    noted, sound = _lines(journal), list[_Done]()
+    if noted and noted[-1].arrow:
+        arrow = ids.with_suffix(".arrow")
+        if arrow.is_file() and arrow.stat().st_size == noted[-1].arrow:
+            return noted[-1]
+        noted = []
+    last = _Done()
+    with suppress(OSError), ids.open("rb") as ids_file, lengths.open("rb") as lengths_file:
+        for done in noted:
+            raw = ids_file.read((done.ids - last.ids) * np.dtype(done.dtype).itemsize)
+            if zlib.crc32(raw, zlib.crc32(lengths_file.read(8 * (done.rows - last.rows)))) != done.check:
+                break
+            sound.append(done)
+            last = done
+    for path, size in ((ids, last.ids * np.dtype(last.dtype).itemsize), (lengths, last.rows * 8)):
+        with path.open("ab") as file:
+            file.truncate(size)
+    with journal.open("w", encoding="utf-8") as log:
+        for done in sound:
+            _note(log, done)
+    return last

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from harness.data.labelled_files import Texts, letters
 from harness.data.packed import PackedSequences
+from harness.data.steps import tell
 from harness.data.table_batches import texts
 from harness.data.two_bit import Bytes
 
@@ -27,9 +28,12 @@ COMPLEMENT[list(b"ACGT")] = list(b"TGCA")
 def strand_hashes(sequences: Sequence[str]) -> tuple[Hashes, Hashes]:
     """Hashes of sequences of A, C, G, T and N, and of their other strands, `[n]` each."""
     own, turned = np.zeros(len(sequences), np.uint64), np.zeros(len(sequences), np.uint64)
+    done = 0
     for rows, block in _blocks(sequences):
         own[rows] = mixed(block)
         turned[rows] = mixed(np.ascontiguousarray(COMPLEMENT[block][:, ::-1]))
+        done += len(block)
+        tell("comparing sequences", done, len(sequences))
     return own, turned
 
 

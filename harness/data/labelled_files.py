@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from harness.core.errors import InputError
 from harness.data.columns import Roles, find_columns
 from harness.data.labels import Column, Meaning, first_fault, parts
+from harness.data.steps import tell
 from harness.data.table_batches import TableFile, texts
 from harness.data.table_files import open_table
 from lingo.sequences import ACCEPTED, CODES, UNIFORM, sequence_problem
@@ -252,6 +253,8 @@ class LabelledTable:
             if roles.split is not None:
                 split = held[roles.split]
                 self._splits.append(split if keep.all() else split.take(np.flatnonzero(keep)))
+            tell(f"reading {file.path.name}", min(file.done, file.total - 1), file.total)
+        tell(f"reading {file.path.name}", file.total, file.total)
 
     def _refuse(self, line: str) -> None:
         self.bad += 1

@@ -7,6 +7,7 @@ limit), so that studies, worker groups and later runs share it. Training opens t
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,15 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
+from filelock import lock_descriptor
 from numpy.typing import NDArray
 
 from harness.core.errors import InputError
-from harness.data.encoding import Encoder, Progress
+from harness.data.encoding import Encoder
 from harness.data.labelled_files import Rows
 from harness.data.leakage import audited
 from harness.data.sources import label_names, read_splits, source_marks, split_digests, split_places
+from harness.data.split_arrow import open_split, write_split
 from harness.data.split_checks import constant_outputs, look_at_labels, refuse_same_tokens
+from harness.data.steps import Listener
 from harness.data.strands import Joined, OtherStrand
 from harness.data.tasks import Strands, TaskRow
 from lingo.data import Kind, Split, TaskData
@@ -87,7 +90,7 @@ def prepare(
     drop_leaks: bool = False,
     strands: Strands = "none",
     backbone: str = "",
-    progress: Progress | None = None,
+    progress: Listener | None = None,
 ) -> PreparedTask:
     """Tokenise a task into a folder below `out`, or find it there.
 
@@ -105,10 +108,11 @@ def prepare(
         strands: Where the reverse complement of each sequence is prepared as well: as further rows of train, or
             beside dev and test for `open_reverse_dev` and `open_reverse_test`.
         backbone: Whose tokenizer it is, for messages.
-        progress: Told how far tokenisation is.
+        progress: Told how far tokenisation is; `None` for whoever listens (`harness.data.steps`).
 
     Raises:
-        InputError: with one line for each problem of the files; nothing is left on disk then.
+        InputError: with one line for each problem of the files; nothing is left on disk then. What an interruption or a
+            kill leaves, the next call with the same arguments goes on from.
     """
     if limit is not None and limit < 1:
         raise InputError(f"`--limit` must be at least 1, but got {limit}.")
@@ -146,19 +150,23 @@ def prepare(
         meta["label_names"] = names
     if row.kind == "multilabel":
         meta["undefined_labels"] = _undefined(splits, names)
-    with _made_at_once(folder) as made:
-        encoder = Encoder(tokenizer, prompt, max_length, progress, made)
+    with _made_in_parts(folder) as made:
+        encoder, longest = Encoder(tokenizer, prompt, max_length, progress, made), 0
         for split, part in _stranded(splits, strands).items():
-            ids, offsets, cut = encoder.encode(f"{row.name} {split}", part.sequences)
+            coded = encoder.encode(f"tokenising {row.name} {split}", split, part.sequences)
             if split == "train":
-                refuse_same_tokens(row, part, ids, offsets, backbone)
-            _write_split(made / f"{split}.arrow", ids, offsets, part.labels)
-            meta.setdefault("bytes", {})[split] = (made / f"{split}.arrow").stat().st_size
+                refuse_same_tokens(row, part, coded.ids, coded.offsets, backbone)
+            path = made / f"{split}.arrow"
+            if not coded.written:
+                encoder.written(split, write_split(path, coded.ids, coded.offsets, part.labels))
+            longest = max(longest, coded.longest)
+            meta.setdefault("bytes", {})[split] = path.stat().st_size
             if split in splits:
                 meta.setdefault("rows", {})[split] = len(part.labels)
-                meta.setdefault("longest", {})[split] = int(np.diff(offsets).max())
-                meta.setdefault("truncated", {})[split] = cut
-        meta["marks"] |= _truncation_mark(row, meta["truncated"], meta["rows"], encoder.longest, max_length)
+                meta.setdefault("longest", {})[split] = int(np.diff(coded.offsets).max())
+                meta.setdefault("truncated", {})[split] = coded.cut
+        meta["marks"] |= _truncation_mark(row, meta["truncated"], meta["rows"], longest, max_length)
+        encoder.finish()
         (made / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
     prepared = read_prepared(folder)
     assert prepared is not None, folder
@@ -212,8 +220,8 @@ def open_prepared(folder: Path | str) -> TaskData:
             num_labels=num_labels,
             metric=metric,
             pad_id=meta["recipe"]["pad_id"],
-            train=_open_split(folder / "train.arrow"),
-            dev=_open_split(folder / "dev.arrow"),
+            train=open_split(folder / "train.arrow"),
+            dev=open_split(folder / "dev.arrow"),
             digest=meta["digest"],
         )
     except (OSError, ValueError, KeyError) as error:
@@ -229,7 +237,7 @@ def read_recipe(folder: Path | str) -> dict[str, Any]:
 def open_reverse_dev(folder: Path | str) -> Split | None:
     """The other strand of the dev split, row by row; `None` when the task was prepared without."""
     path = Path(folder) / f"dev{REVERSE}.arrow"
-    return _open_split(path) if path.exists() else None
+    return open_split(path) if path.exists() else None
 
 
 def read_label_names(folder: Path | str) -> list[str]:
@@ -247,7 +255,7 @@ def open_test(folder: Path | str) -> Split:
         InputError: If the folder holds no prepared task.
     """
     try:
-        return _open_split(Path(folder) / "test.arrow")
+        return open_split(Path(folder) / "test.arrow")
     except (OSError, ValueError) as error:
         raise InputError(f"{folder}: has no whole test split ({error}); remove it and run again.") from None
 
@@ -255,7 +263,7 @@ def open_test(folder: Path | str) -> Split:
 def open_reverse_test(folder: Path | str) -> Split | None:
     """The other strand of the test split, as `open_reverse_dev`. For the final stage alone."""
     path = Path(folder) / f"test{REVERSE}.arrow"
-    return _open_split(path) if path.exists() else None
+    return open_split(path) if path.exists() else None
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
@@ -333,45 +341,34 @@ def _truncation_mark(
 
 
 @contextmanager
-def _made_at_once(folder: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `folder` when the block ends well, and nothing when it does not."""
+def _made_in_parts(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder` that becomes it when the block ends well, and nothing where an error ends it.
+
+    An interruption or a kill leaves it as it is, and the next preparation of the same goes on from there. It is locked:
+    a second process that prepares the same at the same time has a folder of its own.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    made.chmod(0o755)
+    made = folder.with_name(f".{folder.name}.part")
+    made.mkdir(exist_ok=True)
+    handle = os.open(made, os.O_RDONLY)
     try:
-        yield made
-        if folder.exists() and read_prepared(folder) is None:
-            shutil.rmtree(folder)
+        mine = lock_descriptor(handle, blocking=False)
+        if not mine or not made.is_dir() or not os.path.samestat(os.fstat(handle), made.stat()):
+            made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+            made.chmod(0o755)
         try:
-            made.rename(folder)
-        except OSError:
-            if read_prepared(folder) is None:
-                raise
+            yield made
+            if folder.exists() and read_prepared(folder) is None:
+                shutil.rmtree(folder)
+            try:
+                made.rename(folder)
+            except OSError:
+                if read_prepared(folder) is None:
+                    raise
+        except Exception:
+            shutil.rmtree(made, ignore_errors=True)
+            raise
+        if made.exists():
+            shutil.rmtree(made, ignore_errors=True)
     finally:
-        shutil.rmtree(made, ignore_errors=True)
-
-
-def _write_split(
-    path: Path, ids: NDArray[np.integer], offsets: NDArray[np.int64], labels: NDArray[Any]
-) -> None:
-    flat = pa.array(np.ascontiguousarray(labels).reshape(-1))
-    column = flat if labels.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, labels.shape[1])
-    columns = [pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(ids)), column]
-    batch = pa.record_batch(columns, names=["ids", "label"])
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-
-
-def _open_split(path: Path) -> Split:
-    batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
-    column, labels = batch.column("ids"), batch.column("label")
-    if pa.types.is_fixed_size_list(labels.type):
-        shape = (len(labels), labels.type.list_size)
-        values = labels.values.to_numpy(zero_copy_only=True).reshape(shape)
-    else:
-        values = labels.to_numpy(zero_copy_only=True)
-    return Split(
-        ids=column.values.to_numpy(zero_copy_only=True),
-        offsets=column.offsets.to_numpy(zero_copy_only=True),
-        labels=values,
-    )
+        os.close(handle)

@@ -175,8 +175,7 @@ def _prepare(checked: Plan, console: Console) -> tuple[ResultStore, list[Prepare
     if TINY_MODEL in checked.benchmark.models:
         folder = make_backbone(checked.out.resolve() / "quickstart" / "model")
         backbones[TINY_MODEL] = read_backbones([str(folder)])[str(folder)]
-    with console.status("preparing data"):
-        cells = prepare_studies(checked, backbones, lambda line: console.print(f"[dim]{escape(line)}[/]"))
+    cells = prepare_studies(checked, backbones, lambda line: console.print(f"[dim]{escape(line)}[/]"))
     forget_rows()
     store = ResultStore(checked.out, checked.identity)
     refuse_other_inputs(store.load(), cells, checked.out)

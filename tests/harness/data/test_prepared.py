@@ -193,7 +193,7 @@ def test_prepared_once_and_found_again(data_dir, tmp_path, tokenizer):
     assert (first.reused, again.reused) == (False, True)
     assert replace(again, reused=False) == first
     assert (again.folder / "train.arrow").stat().st_mtime_ns == stamp
-    assert seen == [(f"toy/one {split}", 3, 3) for split in ("train", "dev", "test")]
+    assert seen == [(f"tokenising toy/one {split}", 3, 3) for split in ("train", "dev", "test")]
 
 
 def test_whatever_changes_the_tokens_changes_the_folder(data_dir, tmp_path, tokenizer):
@@ -229,12 +229,12 @@ def test_a_folder_that_lost_bytes_is_made_again(data_dir, tmp_path, tokenizer):
     assert [path.name for path in (tmp_path / "prepared").iterdir()] == [again.folder.name]
 
 
-def test_an_interrupted_preparation_leaves_nothing(data_dir, tmp_path, tokenizer):
-    def interrupt(name, done, total):
-        raise KeyboardInterrupt
+def test_an_error_leaves_nothing(data_dir, tmp_path, tokenizer):
+    def fail(name, done, total):
+        raise InputError("no")
 
-    with pytest.raises(KeyboardInterrupt):
-        make(data_dir, tmp_path, tokenizer, progress=interrupt)
+    with pytest.raises(InputError):
+        make(data_dir, tmp_path, tokenizer, progress=fail)
     assert list((tmp_path / "prepared").iterdir()) == []
 
 
@@ -324,8 +324,8 @@ def test_the_search_path_opens_no_file_named_test(data_dir, tmp_path, tokenizer,
     from harness.data import prepared as module
 
     opened = []
-    real = module._open_split
-    monkeypatch.setattr(module, "_open_split", lambda path: opened.append(path.name) or real(path))
+    real = module.open_split
+    monkeypatch.setattr(module, "open_split", lambda path: opened.append(path.name) or real(path))
     folder = make(data_dir, tmp_path, tokenizer).folder
     open_prepared(folder)
     assert opened == ["train.arrow", "dev.arrow"]
