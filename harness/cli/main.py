@@ -26,6 +26,7 @@ COMMANDS = (
     "export",
     "predict",
     "cluster",
+    "clusters",
 )
 """Modules of `harness.cli`."""
 
