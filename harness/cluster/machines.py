@@ -103,8 +103,9 @@ def aws_machines(clients: Callable[[str], Any], regions: Iterable[str]) -> list[
     with suppress(ClientError):  # without permission to list regions
         asked = clients(next(iter(known))).describe_regions()["Regions"]
         known |= {row["RegionName"] for row in asked}
+    made = [(region, clients(region)) for region in sorted(known)]  # not in threads: boto3 forbids it
     with ThreadPoolExecutor(8) as at_once:
-        found = at_once.map(lambda region: list(_aws_region(clients(region), region)), sorted(known))
+        found = at_once.map(lambda pair: list(_aws_region(pair[1], pair[0])), made)
         return [machine for rows in found for machine in rows]
 
 

@@ -97,10 +97,9 @@ def _sessions(folders: Sequence[Path]) -> Iterator[Session]:
 def _ask_aws(providers: Sequence[Mapping[str, Any]]) -> list[Machine]:
     from harness.cluster.providers.aws import clients
 
-    def client(region: str) -> Any:
-        return clients({"provider": {"region": region}})("ec2")
-
-    return aws_machines(client, dict.fromkeys(str(one["region"]) for one in providers))
+    make = clients({"provider": {}})
+    regions = dict.fromkeys(str(one["region"]) for one in providers)
+    return aws_machines(lambda region: make("ec2", region_name=region), regions)
 
 
 def _ask_google(providers: Sequence[Mapping[str, Any]]) -> list[Machine]:
