@@ -1,5 +1,6 @@
 """Counts of k-mers and a linear model on them: the simplest baseline for DNA."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,9 @@ MOST_COUNTS = 2**27
 CHUNK = 4096
 MAX_ITERATIONS = 1000
 TINY = 1e-12
+
+Features = Callable[[Split, NDArray[np.int64]], sparse.csr_matrix]
+"""What a linear model sees of rows of a split: float `[rows, features]`."""
 
 
 def kmer_counts(split: Split, k: int, rows: NDArray[np.int64] | None = None) -> sparse.csr_matrix:
@@ -57,12 +61,21 @@ def _block(split: Split, k: int, rows: NDArray[np.int64]) -> sparse.csr_matrix:
     return sparse.coo_matrix((ones, (row, code[row, column])), shape=shape).tocsr()
 
 
+def sampled_rows(rows: int, most: int, seed: int) -> NDArray[np.int64]:
+    """Numbers of all rows, or of a seeded sample of `most`, in order."""
+    if rows <= most:
+        return np.arange(rows)
+    return np.sort(np.random.default_rng(stream_seed(seed, "sample")).permutation(rows)[:most])
+
+
 class KmerModel:
     """Logistic regression (one against the rest for several labels) or ridge regression on scaled counts.
 
     Args:
         config: Its `k`, `C` and `seed` are read.
         data: The task, as base ids.
+        features: What is scaled instead of counts of k-mers.
+        C: Inverse strength of the penalty instead of the configuration's.
 
     Attributes:
         rows: Training sequences that are used.
@@ -71,8 +84,11 @@ class KmerModel:
         train_loss: Mean loss on the training rows, after `fit`, without the penalty.
     """
 
-    def __init__(self, config: TrialConfig, data: TaskData) -> None:
-        self._config, self._data = config, data
+    def __init__(
+        self, config: TrialConfig, data: TaskData, *, features: Features | None = None, C: float | None = None
+    ) -> None:
+        self._config, self._data, self._C = config, data, C or config.C
+        self._features = features or (lambda split, rows: kmer_counts(split, config.k, rows))
         self._scale = StandardScaler(with_mean=False, copy=False)
         self._model: Any = None
         self._constant: NDArray[np.float64] | None = None
@@ -83,15 +99,12 @@ class KmerModel:
 
     def fit(self) -> "KmerModel":
         """Fit on the training split."""
-        train, config = self._data.train, self._config
-        rows = np.arange(len(train))
-        if self.rows < len(train):
-            rows = np.random.default_rng(stream_seed(config.seed, "sample")).permutation(rows)[: self.rows]
-            rows.sort()
-        counts = self._scale.fit_transform(kmer_counts(train, config.k, rows))
+        train = self._data.train
+        rows = sampled_rows(len(train), self.rows, self._config.seed)
+        counts = self._scale.fit_transform(self._features(train, rows))
         labels = np.asarray(train.labels)[rows]
         if self._data.kind == "regression":
-            self._model = Ridge(alpha=1 / config.C).fit(counts, self._data.scale.standardised(labels))
+            self._model = Ridge(alpha=1 / self._C).fit(counts, self._data.scale.standardised(labels))
             self.iterations = 1
         elif self._data.kind == "multilabel":
             self._fit_labels(counts, labels)
@@ -100,7 +113,7 @@ class KmerModel:
             self.iterations = int(np.max(self._model.n_iter_))
         else:
             raise ValueError(f"{self._data.name}: train must hold at least two classes, but has one.")
-        self.parameters = (LETTERS**config.k + 1) * self._outputs()
+        self.parameters = (counts.shape[1] + 1) * self._outputs()
         self.train_loss = self._loss(self._logits(counts), labels)
         return self
 
@@ -117,7 +130,7 @@ class KmerModel:
         return float(LOSSES[self._data.kind](torch.from_numpy(logits)[None], truth[None], wide).mean())
 
     def _logistic(self) -> LogisticRegression:
-        return LogisticRegression(C=self._config.C, max_iter=MAX_ITERATIONS, tol=1e-3)
+        return LogisticRegression(C=self._C, max_iter=MAX_ITERATIONS, tol=1e-3)
 
     def _fit_labels(self, counts: Any, labels: NDArray[Any]) -> None:
         """Labels that are the same in all rows have no boundary: their log-odds are those of their share."""
@@ -140,7 +153,7 @@ class KmerModel:
     def predict(self, split: Split) -> NDArray[np.float64]:
         """Logits [rows, labels] (values [rows, 1] of a regression, in the user's unit)."""
         parts = [
-            self._logits(self._scale.transform(_block(split, self._config.k, np.arange(at, end))))
+            self._logits(self._scale.transform(self._features(split, np.arange(at, end))))
             for at in range(0, len(split), CHUNK)
             for end in [min(at + CHUNK, len(split))]
         ]

@@ -16,7 +16,9 @@ from lingo.cnn import OneHotCnn
 from lingo.data import Split, TaskData
 from lingo.kmers import KmerModel
 from lingo.losses import LOSSES
+from lingo.methods.rules import RULES
 from lingo.quantized import type_name
+from lingo.rules import rule_model
 from lingo.slot import ADAM_BETAS, ADAM_EPS, Slot
 from lingo.streams import stream
 from lingo.trial import TrialConfig
@@ -226,16 +228,16 @@ class CnnNetwork(Network):
 
 
 class KmerTrial:
-    """`KmerModel` as a trial of one step, which is also all of its epochs."""
+    """`KmerModel`, or a rule, as a trial of one step, which is also all of its epochs."""
 
     slow = True
 
-    def __init__(self, config: TrialConfig, data: TaskData) -> None:
+    def __init__(self, config: TrialConfig, data: TaskData, model: Any) -> None:
         problems = config.problems()
         if problems:
             raise ValueError("\n".join(problems))
         self.config, self.data = config, data
-        self.model = KmerModel(config, data)
+        self.model = model
         self.done = False
 
     @property
@@ -288,5 +290,7 @@ class KmerTrial:
 def simple_trial(config: TrialConfig, data: TaskData, *, device: str = "cpu") -> Single:
     """A trial of a baseline. Raises `ValueError` with every problem of the configuration."""
     if config.method == "kmer_logreg":
-        return KmerTrial(config, data)
+        return KmerTrial(config, data, KmerModel(config, data))
+    if config.method in RULES:
+        return KmerTrial(config, data, rule_model(config, data))
     return GradientTrial(CnnNetwork(config, data), config, data, device=device)

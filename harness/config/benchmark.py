@@ -16,7 +16,7 @@ from harness.core.store_address import kept, masked, place_without_secret
 from harness.core.wording import one_line
 from harness.data.find_tasks import find_tasks
 from harness.data.tasks import SUITES, Strands
-from lingo.methods import DEFAULT_METHODS, METHODS
+from lingo.methods import DEFAULT_METHODS, GROUPS, METHODS
 from lingo.text_files import parse_json
 from lingo.trial import TrialConfig
 
@@ -139,7 +139,13 @@ class Benchmark(BaseModel):
     """Backbones, comma-separated: known names, hub ids or folders in the hub's layout."""
 
     methods: Annotated[
-        Names, Option(WHAT, "A,B", default="all", help=f"Methods, comma-separated, of {', '.join(METHODS)}.")
+        Names,
+        Option(
+            WHAT,
+            "A,B",
+            default="all",
+            help=f"Methods, comma-separated, of {', '.join(METHODS)}; rules stands for all rules.",
+        ),
     ] = DEFAULT_METHODS
 
     data_dir: Annotated[Path | None, Option(WHAT, "FOLDER", default="the hub's copy", use="machine")] = None
@@ -384,6 +390,10 @@ def build(options: Mapping[str, Any]) -> Benchmark:
         suite = "custom"
     values = {**PRESETS.get(suite, {}), **given, "suite": suite}
     values["tasks"] = _task_names(suite, given, problems)
+    if "methods" in values:
+        values["methods"] = tuple(
+            dict.fromkeys(one for name in values["methods"] for one in GROUPS.get(name, (name,)))
+        )
     problems += _method_problems(values.get("methods", ()))
     if _without_backbone(values):
         values["models"] = (NO_BACKBONE,)

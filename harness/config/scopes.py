@@ -144,5 +144,8 @@ def _in_order(space: SearchSpace, point: Mapping[str, Any]) -> bool:
 
 
 def trials_of(space: SearchSpace, *, searcher: str, num_samples: int) -> int:
-    """How many trials a search of `num_samples` can have: a grid may have fewer points."""
+    """How many trials a search of `num_samples` can have: a grid may have fewer points, and where nothing is searched
+    there is one."""
+    if not space.leaves:
+        return 1
     return min(num_samples, len(grid(space, seed=0))) if searcher == "grid" else num_samples

@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.config.benchmark import NO_BACKBONE, TINY_MODEL, Benchmark
 from harness.config.initial_points import fit_problems, from_plain, put_first
-from harness.config.scopes import merge, search_problems
+from harness.config.scopes import merge, search_problems, trials_of
 from harness.config.search_space import SearchSpace
 from harness.config.search_space_file import SpaceFile, method_of, read_space
 from harness.core.atomic_files import write_whole
@@ -51,6 +51,10 @@ class Study:
     def key(self) -> str:
         """`task|backbone|method`."""
         return f"{self.task.name}|{self.backbone}|{self.method}"
+
+    def trials(self, benchmark: Benchmark) -> int:
+        """Trials of its search."""
+        return trials_of(self.space, searcher=benchmark.searcher, num_samples=benchmark.num_samples)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -81,7 +81,8 @@ class Forecast:
     @property
     def trials(self) -> int:
         """Trials of all searches."""
-        return self.studies * self.benchmark.num_samples
+        samples, known = self.benchmark.num_samples, [w.study.trials(self.benchmark) for w in self.works]
+        return sum(known) + (self.studies - len(known)) * samples
 
 
 def planned(options: Mapping[str, Any]) -> Benchmark:
@@ -139,7 +140,8 @@ def _work(study: Study, data: Data, model: Model | None, benchmark: Benchmark) -
     trial = typical(study, benchmark)
     steps = steps_per_epoch(study.train_rows, benchmark.batch_size)
     finals = len(benchmark.seeds) * benchmark.epochs
-    epochs = benchmark.num_samples * _expected_epochs(benchmark) + finals
+    trials = study.trials(benchmark)
+    epochs = trials * _expected_epochs(benchmark) + finals
     flops = trained = 0.0
     if method.needs_backbone and model is not None and model.shape is not None:
         full, rank = method.trains_all, _rank(trial)
@@ -160,7 +162,7 @@ def _work(study: Study, data: Data, model: Model | None, benchmark: Benchmark) -
         tokens=tokens,
         epochs=epochs,
         steps=epochs * steps,
-        most_steps=(benchmark.num_samples + len(benchmark.seeds)) * benchmark.epochs * steps,
+        most_steps=(trials + len(benchmark.seeds)) * benchmark.epochs * steps,
         step_flops=flops,
         alone=1.0 if benchmark.deterministic else finals / epochs,
         trained=int(trained)
@@ -233,7 +235,7 @@ def disk_bytes(found: Forecast, open_trials: int) -> Mapping[str, float]:
         4.0 * w.trained * len(benchmark.seeds) for w in works if not METHODS[w.study.method].trains_all
     )
     largest: Sequence[int] = sorted((w.trained for w in works), reverse=True)[:open_trials]
-    runs = found.studies * (benchmark.num_samples + len(benchmark.seeds))
+    runs = found.trials + found.studies * len(benchmark.seeds)
     return {
         "prepared data": sum(tokens.values()),
         "adapters": adapters,

@@ -311,7 +311,7 @@ def _goal(
         key=study.key,
         title=f"{study.task.name}{backbone} {study.method}",
         metric=study.task.metric,
-        trials=max(len(trials), benchmark.num_samples) if cell in todo else len(trials),
+        trials=max(len(trials), study.trials(benchmark)) if cell in todo else len(trials),
         finals=len(set(benchmark.seeds)),
         epochs=benchmark.epochs,
         cost=cell.cost,

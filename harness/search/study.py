@@ -136,7 +136,7 @@ class SearchStudy:
             data=str(prepared.data),
             fixed=benchmark.of_trials,
             space=study.space,
-            num_samples=benchmark.num_samples,
+            num_samples=study.trials(benchmark),
             seed=benchmark.seed,
             metric=study.task.metric,
             epochs=benchmark.epochs,

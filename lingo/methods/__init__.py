@@ -1,6 +1,6 @@
 """The registry of methods. A method is one module, one row here, one search space, one test."""
 
-from lingo.methods import adalora, ars, dora, fmft, kmer_logreg, lingo, loha, lokr, lora, onehot_cnn
+from lingo.methods import adalora, ars, dora, fmft, kmer_logreg, lingo, loha, lokr, lora, onehot_cnn, rules
 from lingo.methods.base import Method
 
 METHODS: dict[str, Method] = {
@@ -16,10 +16,14 @@ METHODS: dict[str, Method] = {
         lokr.METHOD,
         loha.METHOD,
         dora.METHOD,
+        *rules.METHODS,
     )
 }
+
+GROUPS: dict[str, tuple[str, ...]] = {"rules": rules.RULES}
+"""Names that stand for several methods on the command line."""
 
 DEFAULT_METHODS: tuple[str, ...] = tuple(name for name, row in METHODS.items() if row.engine != "peft")
 """What a benchmark compares unless `--methods` says otherwise: all but those that need the library peft."""
 
-__all__ = ["DEFAULT_METHODS", "METHODS", "Method"]
+__all__ = ["DEFAULT_METHODS", "GROUPS", "METHODS", "Method"]

@@ -1,0 +1,148 @@
+"""Shortcut audit: what the construction of a task gives away, and what its splits share.
+
+The checks are those of the library seqleak, on train and dev. Of the test split only its sequences are read, to count
+rows that train or dev nearly has; no rule is scored on it before the final stage, where the methods `rule_…` are.
+"""
+
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from harness.data.labelled_files import Rows
+from lingo.data import Kind
+
+NEAR_DUPLICATES = "near duplicates"
+"""Caveat of a task whose dev or test rows have near copies, or shifted windows, in an earlier split."""
+
+CONSTRUCTED = "constructed negatives"
+"""Caveat of a task in which rows are shuffles, or other edits, of rows with another label."""
+
+OVERLAP = {
+    "overlap.near": "share at least half of their 21-mers with one row of an earlier split",
+    "overlap.windows": "overlap a row of an earlier split (shifted windows)",
+}
+"""Checks of what two splits share: the value is a share of the later one's rows."""
+
+ROWS = {
+    "construction.shuffle": "have a shuffle twin in train (same length, ends and dinucleotide counts)",
+    "construction.segment": "have a twin in train that is the same in many places",
+    "construction.synthetic_negatives": "are in pairs of edited copies with different labels",
+    "construction.unmatched_site": "lack the site that nearly all rows of another class have",
+    "shortcut.lowinfo": "are mostly unknown bases",
+}
+"""Checks whose value is a share of the dev rows."""
+
+SCORES = {
+    "shortcut.length": "length",
+    "shortcut.ambiguous": "unknown bases and padding",
+    "shortcut.composition": "one number (GC, CpG)",
+    "shortcut.kmer": "a Markov chain of order 3",
+    "shortcut.position_motif": "at most four fixed positions",
+    "shortcut.anchored_motif": "at most four positions from either end",
+    "construction.library": "constant segments",
+}
+"""Checks whose value is the MCC on dev of a rule that is fitted on train, by what the rule sees."""
+
+MARKS = {
+    NEAR_DUPLICATES: tuple(OVERLAP),
+    CONSTRUCTED: ("construction.shuffle", "construction.segment", "construction.synthetic_negatives"),
+}
+"""Caveats, and the checks of which one fails then."""
+
+MOST_ROWS = 100_000
+"""Training rows that are audited; of more a seeded sample."""
+
+
+def audit_shortcuts(name: str, kind: Kind, splits: Mapping[str, Rows], *, seed: int = 0) -> dict[str, Any]:
+    """Audit a task, in seconds (36,000 rows of 500 bases: about 20).
+
+    Args:
+        name: The task, for the library's messages.
+        kind: Checks of rules and twins need `classification`; other kinds are checked for overlaps alone.
+        splits: Train, dev and test.
+        seed: Of the sample and of the rules' folds.
+
+    Returns:
+        Plain data: `tool`, `rows` (audited, by split), `seconds`, and `checks`, a list of `check`, `split`, `status`
+        (`pass`, `warn` or `fail`, by the library's thresholds), `value` and `text`.
+    """
+    begun = time.monotonic()
+    rng = np.random.default_rng(seed)
+    taken = {split: _sample(rows, rng) for split, rows in splits.items()}
+    rules = [*ROWS, *SCORES] if kind == "classification" else []
+    checks = _checks(name, {"train": taken["train"], "test": taken["dev"]}, [*OVERLAP, *rules], "dev", seed)
+    checks += _checks(name, {**taken}, list(OVERLAP), "test", seed)
+    return {
+        "tool": f"seqleak {version('seqleak')}",
+        "rows": {split: len(rows.labels) for split, rows in taken.items()},
+        "seconds": round(time.monotonic() - begun, 2),
+        "checks": checks,
+    }
+
+
+def told(audit: Mapping[str, Any]) -> list[str]:
+    """One sentence for each check that warns or fails."""
+    return [check["text"] for check in audit["checks"] if check["status"] != "pass"]
+
+
+def marks_of(name: str, audit: Mapping[str, Any]) -> dict[str, str]:
+    """Caveats of a task, each with the line that says why."""
+    found = {}
+    for mark, names in MARKS.items():
+        failed = [c["text"] for c in audit["checks"] if c["check"] in names and c["status"] == "fail"]
+        if failed:
+            found[mark] = f"{name}: {'; '.join(failed)}."
+    return found
+
+
+def _sample(rows: Rows, rng: np.random.Generator) -> Rows:
+    if len(rows.labels) <= MOST_ROWS:
+        return rows
+    return rows.take(np.sort(rng.permutation(len(rows.labels))[:MOST_ROWS]))
+
+
+def _checks(
+    name: str, splits: Mapping[str, Rows], wanted: list[str], later: str, seed: int
+) -> list[dict[str, Any]]:
+    """The library's checks of its test split, which is our `later` one."""
+    import pandas as pd
+    from seqleak.audit import ALL_CHECKS, run_audit
+    from seqleak.audit.io import Task
+
+    ruled = len(wanted) > len(OVERLAP)
+    frames = [
+        pd.DataFrame(
+            {
+                "split": split,
+                "seq0": list(map(str, rows.sequences)),
+                "label": np.asarray(rows.labels) if ruled else np.arange(len(rows.labels)) % 2,
+                "__file": split,
+            }
+        )
+        for split, rows in splits.items()
+    ]
+    items = pd.concat(frames, ignore_index=True)
+    items["item_id"] = np.arange(len(items)).astype(str)
+    task = Task(name=name, items=items, elements=["sequence"])
+    skipped = [check for check in ALL_CHECKS if check not in wanted]
+    report, _ = run_audit(task, skip=skipped, seed=seed, n_boot=20, examples=0, homology="none", quiet=True)
+    return [
+        {
+            "check": check,
+            "split": later,
+            "status": found["status"].lower(),
+            "value": float(found["value"]),
+            "text": _text(check, float(found["value"]), later),
+        }
+        for check, found in report["checks"].items()
+        if check in wanted and found["value"] is not None
+    ]
+
+
+def _text(check: str, value: float, split: str) -> str:
+    if check in SCORES:
+        return f"{SCORES[check]} alone scores MCC {value:.2f} on {split}"
+    return f"{value:.1%} of the {split} rows {(OVERLAP | ROWS)[check]}"
