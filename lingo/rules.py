@@ -42,7 +42,7 @@ EDGE = 1e-3
 
 
 def composition(split: Split, rows: NDArray[np.int64]) -> sparse.csr_matrix:
-    """Length, share of unknown bases, shares of bases and of dinucleotides, CpG observed over expected: `[rows, 23]`."""
+    """Length, shares of unknown bases, bases and dinucleotides, CpG observed over expected: `[rows, 23]`."""
     bases, pairs = (kmer_counts(split, k, rows).toarray().astype(np.float64) for k in (1, 2))
     length = split.lengths[rows].astype(np.float64)
     known = np.maximum(1.0, bases.sum(axis=1, keepdims=True))

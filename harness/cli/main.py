@@ -17,6 +17,7 @@ COMMANDS = (
     "plan",
     "resume",
     "prepare",
+    "audit",
     "report",
     "best",
     "sync",

@@ -158,6 +158,9 @@ class Benchmark(BaseModel):
     """Leave out training rows that dev or test has as well, on either strand; results are then marked **changed
     split**."""
 
+    audit: Annotated[bool, Option(WHAT, use="machine")] = True
+    """Look for shortcuts and near duplicates in each task's splits before anything is trained."""
+
     reverse_complement: Annotated[Strands | None, Option(WHAT, "WHERE", default="none; both for deepsea")] = (
         None
     )

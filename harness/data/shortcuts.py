@@ -4,14 +4,20 @@ The checks are those of the library seqleak, on train and dev. Of the test split
 rows that train or dev nearly has; no rule is scored on it before the final stage, where the methods `rule_…` are.
 """
 
+import hashlib
+import json
 import time
 from collections.abc import Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from harness.core.atomic_files import write_whole
 from harness.data.labelled_files import Rows
+from harness.data.sources import read_splits, split_digests
+from harness.data.tasks import TaskRow
 from lingo.data import Kind
 
 NEAR_DUPLICATES = "near duplicates"
@@ -81,6 +87,18 @@ def audit_shortcuts(name: str, kind: Kind, splits: Mapping[str, Rows], *, seed: 
         "seconds": round(time.monotonic() - begun, 2),
         "checks": checks,
     }
+
+
+def audit_of(row: TaskRow, data_dir: Path | str, out: Path) -> dict[str, Any]:
+    """`audit_shortcuts` of a task, kept in `out` and found there again while data and library are the same."""
+    recipe = {"files": split_digests(row, data_dir), "tool": version("seqleak"), "kind": row.kind}
+    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+    path = out / f"{row.name.replace('/', '_')}-audit-{digest[:16]}.json"
+    if not path.is_file():
+        found = audit_shortcuts(row.name, row.kind, read_splits(row, data_dir))
+        write_whole(path, json.dumps(found, indent=1) + "\n")
+    loaded: dict[str, Any] = json.loads(path.read_text())
+    return loaded
 
 
 def told(audit: Mapping[str, Any]) -> list[str]:

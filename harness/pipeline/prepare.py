@@ -1,16 +1,18 @@
 """From a plan to cells: backbones checked tensor by tensor, data tokenised once per tokenizer and prompt."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness.config.benchmark import NO_BACKBONE, Benchmark
 from harness.config.studies import Plan, PreparedStudy, Study
 from harness.core.errors import InputError
+from harness.core.wording import one_line
 from harness.data.hub import task_folder
 from harness.data.leakage import summary
 from harness.data.prepared import PreparedTask, prepare
+from harness.data.shortcuts import audit_of, marks_of, told
 from harness.data.tasks import strands_of
 from harness.runs.record import Record
 from lingo.methods import METHODS
@@ -102,6 +104,7 @@ def prepare_studies(checked: Plan, backbones: dict[str, Tokens], say: Say) -> li
     _refuse_prompts(checked, backbones)
     _refuse_new_tokens(checked.benchmark, backbones)
     made: dict[tuple[str, str, bool], PreparedTask] = {}
+    audits: dict[str, Mapping[str, Any]] = {}
     say = _once(say)
     cells = []
     for study in checked.studies:
@@ -111,7 +114,8 @@ def prepare_studies(checked: Plan, backbones: dict[str, Tokens], say: Say) -> li
             own = study.task.generated
             folder = generated if own else task_folder(study.task, checked.benchmark.data_dir)
             made[key] = _prepared(checked, study, folder, backbones[study.source], prompted, say)
-        cells.append(_cell(study, made[key], backbones[study.source], checked.benchmark, prompted))
+        cell = _cell(study, made[key], backbones[study.source], checked.benchmark, prompted)
+        cells.append(_audited(cell, checked, audits, say))
     return cells
 
 
@@ -211,6 +215,36 @@ def _cell(
         source=tokens.source,
         facts={"leaks": prepared.leaks, "tokenization": scheme, "prompt": prompted} | _label_facts(prepared),
     )
+
+
+def _audited(
+    cell: PreparedStudy, checked: Plan, audits: dict[str, Mapping[str, Any]], say: Say
+) -> PreparedStudy:
+    """The study with what the shortcut audit of its task found; generated tasks have none."""
+    task = cell.study.task
+    if task.generated or not checked.benchmark.audit:
+        return cell
+    if task.name not in audits:
+        folder = task_folder(task, checked.benchmark.data_dir)
+        try:
+            audits[task.name] = audit_of(task, folder, checked.out / "data")
+        except (
+            ArithmeticError,
+            LookupError,
+            TypeError,
+            ValueError,
+        ) as error:  # the library's: no reason to stop
+            say(f"  no shortcut audit of {task.name}: {one_line(error)}")
+            audits[task.name] = {"tool": "none", "checks": []}
+        for line in told(audits[task.name]):
+            say(f"  shortcut audit of {task.name}: {line}")
+    found = audits[task.name]
+    marks = marks_of(task.name, found)
+    for mark, why in marks.items():
+        say(f"  caveat {mark}: {why}")
+    checks = [check for check in found["checks"] if check["status"] != "pass"]
+    facts = {**cell.facts, "audit": {"tool": found["tool"], "checks": checks}}
+    return replace(cell, marks=list(dict.fromkeys([*cell.marks, *marks])), facts=facts)
 
 
 def _label_facts(prepared: PreparedTask) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from harness.runs.intervals import EQUAL, all_equal, brackets, is_useful, usable, with_spread
 from harness.runs.record import Record
+from harness.runs.shortcuts import SHORTCUT, shortcut_tasks
 from lingo.metrics import merit
 
 Key = tuple[str, str, str]
@@ -108,6 +109,10 @@ def leaderboard(
         studies.setdefault((record.task, record.backbone, record.method), []).append(record)
     wanted = set(seeds) or {r.seed for found in studies.values() for r in found if r.stage == "final"}
     rows = [_row(key, found, wanted) for key, found in studies.items()]
+    easy = shortcut_tasks(
+        (r.task, r.method, merit(r.metric, r.test.mean)) for r in rows if r.test.values and r.useful
+    )
+    rows = [replace(row, marks=(*row.marks, SHORTCUT)) if row.task in easy else row for row in rows]
     return [replace(row, best=_is_best(row, rows)) for row in rows]
 
 

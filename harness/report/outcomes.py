@@ -1,7 +1,7 @@
 """The final runs of each study as one outcome, in the metric in which the paper reports its family."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +11,7 @@ from harness.report.naming import Key
 from harness.report.run_results import RunResults
 from harness.runs.intervals import Interval, constant_level, is_collapsed, is_useful, range_of, usable
 from harness.runs.record import Record
+from harness.runs.shortcuts import SHORTCUT, shortcut_tasks
 from lingo.metrics import merit
 
 INCOMPARABLE = ("smoke", "untrained backbone", "changed split", "generated data", "cut split")
@@ -254,6 +255,8 @@ def outcomes_of(runs: Sequence[RunResults]) -> Outcomes:
                     f"{key.task}, {key.backbone}, {key.method} with {key.tokenization}; report them separately."
                 )
             made[outcome.key] = outcome
+    easy = shortcut_tasks((o.key.task, o.key.method, o.merit) for o in made.values() if o.scores and o.useful)
+    made = {key: replace(o, marks=(*o.marks, SHORTCUT)) if key.task in easy else o for key, o in made.items()}
     tasks = naming.task_order(key.task for key in made)
     backbones = naming.backbone_order(key.backbone for key in made)
     methods = naming.method_order(key.method for key in made)

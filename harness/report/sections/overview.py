@@ -16,6 +16,8 @@ from harness.report.sections import health, marks, provenance
 from harness.report.sections.cost import device_seconds, on_gpus
 from harness.report.sections.significance import ALPHA, method_ranking, within_datasets
 from harness.report.stats import Ranking
+from harness.runs.shortcuts import NEAR, SHORTCUT
+from lingo.methods.rules import RULES
 
 FEW_TRIALS = 10
 """A search with fewer trials per study is called short."""
@@ -65,7 +67,28 @@ def lead(runs: Sequence[RunResults], outcomes: Outcomes) -> str:
 
 
 def _won(outcomes: Outcomes) -> str:
-    return " ".join(filter(None, [_order(outcomes), _above_baselines(outcomes), _left_out(outcomes)]))
+    parts = [_order(outcomes), _above_baselines(outcomes), _shortcuts(outcomes), _left_out(outcomes)]
+    return " ".join(filter(None, parts))
+
+
+def _shortcuts(outcomes: Outcomes) -> str:
+    """Tasks that a rule without biology answers about as well."""
+    easy = list(dict.fromkeys(o.key.task for o in outcomes if SHORTCUT in o.marks))
+    if not easy:
+        return ""
+    parts = []
+    for task in easy:
+        rules = [o for o in outcomes.baselines(task) if o.key.method in RULES and o.useful]
+        rule = max(rules, key=lambda o: o.merit)
+        title = naming.method_title(rule.key.method)
+        parts.append(
+            f"{naming.task_title(task)} ({title}: {naming.metric_title(rule.metric)} {number(rule.mean)})"
+        )
+    where = _and(parts)
+    return (
+        f"A rule without biology scores as high as the best method, within {NEAR}, on {where}: these scores do not "
+        "show what a backbone knows of DNA."
+    )
 
 
 def _order(outcomes: Outcomes) -> str:

@@ -57,6 +57,7 @@ def test_identity_leaves_out_only_where_and_how_fast():
     benchmark = build(OPTIONS)
     changed = {
         "data_dir": Path("elsewhere"),
+        "audit": False,
         "max_concurrent": 7,
         "workers_per_trial": 2,
         "out": Path("there"),

@@ -15,6 +15,8 @@ from harness.report.paper import tables as paper_tables
 from harness.report.paper.published import read_published
 from harness.report.run_results import RunResults
 from harness.report.sections import overview, significance
+from harness.runs.shortcuts import SHORTCUT
+from lingo.methods import METHODS
 from tests.support.paper_like import record
 
 RNG = np.random.default_rng(0)
@@ -24,7 +26,7 @@ STAR = "★"
 
 def study(method, scores, task=H3, *, collapsed=(), **facts):
     """Final runs of these test scores, one a seed."""
-    backbone = "none" if method in ("kmer_logreg", "onehot_cnn") else "opt-125m"
+    backbone = "opt-125m" if METHODS[method].needs_backbone else "none"
     made = []
     for seed, score in enumerate(scores):
         run = record(task, backbone, method, "final", seed, score, RNG)
@@ -53,6 +55,19 @@ class Seen:
         tables = paper_tables.section(self.outcomes, read_published()).blocks[0]
         self.crowned = sorted(plain_text(row[0]) for row in tables.rows if STAR in plain_text(row[2]))
         self.bold = sorted(plain_text(row[0]) for row in tables.rows if row[2].look == "best")
+
+
+@pytest.mark.parametrize(("rule", "told"), [(0.79, True), (0.9, True), (0.7, False)])
+def test_a_rule_that_comes_near_is_said_and_marked(rule, told):
+    seen = Seen(study("lora", [0.8] * 3), study("ars", [0.75] * 3), study("rule_twin", [rule] * 3))
+    assert ("rule without biology" in seen.lead and "rule: shuffle twin" in seen.lead) == told
+    assert all((SHORTCUT in outcome.marks) == told for outcome in seen.outcomes)
+    assert all((SHORTCUT in row.marks) == told for row in seen.rows)
+
+
+def test_rules_alone_have_no_shortcut():
+    rows = leaderboard([*study("rule_twin", [0.8] * 3), *study("lora", [0.8] * 3, H4)])
+    assert len(rows) == 2 and not any(SHORTCUT in row.marks for row in rows)
 
 
 def test_all_equal_on_one_dataset():
