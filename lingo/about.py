@@ -17,6 +17,7 @@ from lingo.packed_bits import is_packed
 from lingo.parameters import rank_pattern, trained_parameters, used_parameters
 from lingo.prompts import Prompt
 from lingo.quantized import type_name
+from lingo.sequences import Case
 from lingo.slot import Slot
 from lingo.target import ExportError, Target
 from lingo.text_files import file_digest
@@ -39,6 +40,8 @@ class About:
         labels: Names of the outputs, in order; none, or one for each.
         tokenization: `lingo.nucleotides.Units.recipe()` of tokens that are not the tokenizer's own.
         both_strands: Whether predictions are averaged over a sequence and its reverse complement.
+        case: What lower case meant, see `lingo.sequences.Case`.
+        pair: What stood between the two sequences of each pair; `None` for single sequences.
     """
 
     card: Mapping[str, Any]
@@ -47,6 +50,8 @@ class About:
     labels: Sequence[str] = ()
     tokenization: Mapping[str, Any] | None = None
     both_strands: bool = False
+    case: Case = "upper"
+    pair: str | None = None
 
     @property
     def new_tokens(self) -> int:
@@ -134,6 +139,8 @@ def facts_of(trained: Trained, target: Target, about: About, *, layout: str) -> 
         "max_length": about.max_length,
         "tokenization": dict(about.tokenization) if about.tokenization else None,
         "both_strands": about.both_strands,
+        "case": about.case,
+        "pair": about.pair,
         "padding_side": "right",
         "pad_token_id": data.pad_id,
         "pooling": backbone.pooling,

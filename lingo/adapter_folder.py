@@ -16,6 +16,7 @@ from lingo.card import FACTS, HEAD, ROWS, source_of
 from lingo.data import Kind, Scale
 from lingo.families import Pooling
 from lingo.prompts import Prompt
+from lingo.sequences import Case
 from lingo.text_files import file_digest, one_line
 
 WEIGHTS = "adapter_model.safetensors"
@@ -35,7 +36,7 @@ class Facts:
         folder: The export.
         layout: `lora`, `adalora`, `merged`, or the name of another kind of adapter of peft.
         task, kind, num_labels, labels: What is predicted; `labels` is empty where outputs have no names.
-        prompt, max_length, tokenization, both_strands: How the input is built, see `lingo.about.About`.
+        prompt, max_length, tokenization, both_strands, case, pair: How the input is built, see `lingo.about.About`.
         pad_id, pooling: As in `lingo.backbones.Backbone`.
         head: `head.safetensors`, or, in exports of version 0.1.0, path of the head in the model.
         scale: Unit of a regression's values; that of exports of version 0.1.0 has mean 0 and deviation 1.
@@ -53,6 +54,8 @@ class Facts:
     max_length: int | None
     tokenization: Mapping[str, Any] | None
     both_strands: bool
+    case: Case
+    pair: str | None
     pad_id: int
     pooling: Pooling
     head: str
@@ -118,6 +121,8 @@ def read_facts(folder: Path) -> Facts:
             max_length=found["max_length"],
             tokenization=found.get("tokenization"),
             both_strands=found.get("both_strands", False),
+            case=found.get("case", "upper"),
+            pair=found.get("pair"),
             pad_id=found["pad_token_id"],
             pooling=found["pooling"],
             head=found["head"],

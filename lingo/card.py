@@ -127,7 +127,7 @@ def _code(facts: Mapping[str, Any]) -> str:
         *([ADD_ROWS] if rows else []),
         *([] if merged else ["model = PeftModel.from_pretrained(model, '.')"]),
         "model.eval()",
-        "# inputs: input_ids and attention_mask, padded on the right",
+        "# inputs: input_ids and attention_mask, padded on the right, of uniform letters (see below)",
     ]
     if separate:
         lines += [
@@ -158,8 +158,9 @@ def _input(facts: Mapping[str, Any]) -> str:
     )
     return (
         f"## Input and output\n\nThe tokenizer reads `{json.dumps(text)}` (a JSON string), {cut}, padded on "
-        f"the right with id {facts['pad_token_id']}. {_tokens(facts)}The head reads the {facts['pooling']} hidden "
-        f"state and gives {facts['num_labels']} outputs ({facts['problem_type']}{_names(facts['labels'])}). "
+        f"the right with id {facts['pad_token_id']}. {_tokens(facts)}{_letters(facts)}The head "
+        f"reads the {facts['pooling']} hidden state and gives {facts['num_labels']} outputs "
+        f"({facts['problem_type']}{_names(facts['labels'])}). "
         f"{_unit(facts.get('target'))}{strands}`lingo.json` has the same for programs."
     )
 
@@ -174,6 +175,21 @@ def _tokens(facts: Mapping[str, Any]) -> str:
         f"{SPELLED[recipe['tokenization']]}, from id {recipe['first_id']} on: their embeddings are the "
         f"{recipe['new_tokens']} rows of `{ROWS}`, which go behind the backbone's. "
     )
+
+
+LETTERS = {
+    "upper": "Lower case was raised, U read as T, and every other ambiguous code as N",
+    "mask": "Lower case was read as N, U as T, and every other ambiguous code as N",
+    "keep": "Lower case was kept, U read as T, and every other ambiguous code as N",
+}
+
+
+def _letters(facts: Mapping[str, Any]) -> str:
+    """What training did to the letters, which plain peft does not do."""
+    pair = facts.get("pair")
+    joint = f"The two sequences of a pair are one text with `{pair}` between them. " if pair else ""
+    how = f"`lingo.sequences.uniform(sequence, {facts.get('case', 'upper')!r})`"
+    return f"{joint}{LETTERS[facts.get('case', 'upper')]}: {how} does the same, as `predict` does. "
 
 
 def _unit(scale: Mapping[str, float | Sequence[float]] | None) -> str:

@@ -5,7 +5,7 @@ LORA, with the singular values folded into B and a rank per module, which more t
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,6 @@ from lingo.card import HEAD, ROWS, source_of
 from lingo.embeddings import last_rows
 from lingo.folder import new_folder, write_json, write_tensors
 from lingo.pack import Pack
-from lingo.prompts import Prompt
 from lingo.slot import Slot
 from lingo.target import ExportError, target_of
 
@@ -77,11 +76,7 @@ def export_adapter(
     *,
     card: Mapping[str, Any],
     layout: Literal["native", "lora"] = "native",
-    prompt: Prompt | None = None,
-    max_length: int | None = None,
-    labels: Sequence[str] = (),
-    tokenization: Mapping[str, Any] | None = None,
-    both_strands: bool = False,
+    **known: Any,
 ) -> Path:
     """Write one slot as an adapter folder that `peft.PeftModel.from_pretrained` loads on `AutoModel`.
 
@@ -94,12 +89,8 @@ def export_adapter(
         folder: Where to; its last part is created.
         card: Measured facts for the model card.
         layout: `native` (LORA or ADALORA, as trained), or `lora` (the SVD forms too, λ folded into B).
-        prompt, max_length: As the sequences were tokenised, for the card and `lingo.json`.
-        labels: Names of the outputs.
-        tokenization: `lingo.nucleotides.Units.recipe()` where tokens are not the tokenizer's own. Embedding rows
-            that the backbone lacks go into `embeddings.safetensors`, since peft's layout has no place for them;
-            the card's program puts them back.
-        both_strands: Whether predictions are to be averaged over both strands.
+        known: Fields of `lingo.about.About`. Embedding rows that the backbone lacks go into `embeddings.safetensors`,
+            since peft's layout has no place for them; the card's program puts them back.
 
     Returns:
         `folder`.
@@ -111,16 +102,9 @@ def export_adapter(
     """
     if pack.full:
         raise ExportError(f"{slot.config.method} trains the whole model and has no adapter to export.")
-    about = About(
-        card=card,
-        prompt=prompt,
-        max_length=max_length,
-        labels=labels,
-        tokenization=tokenization,
-        both_strands=both_strands,
-    )
+    about = About(card=card, **known)
     about.check(pack.backbone, slot.data, slot.config)
-    target = target_of(pack.backbone, slot.data, labels)
+    target = target_of(pack.backbone, slot.data, about.labels)
     factors = factors_of(pack, slot)
     if slot.svd:
         tensors, settings = (_folded if layout == "lora" else _adalora)(slot, factors)

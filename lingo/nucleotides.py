@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lingo.prompts import Prompt
-from lingo.tokenization import NO_PROMPT
+from lingo.sequences import PAIR
+from lingo.tokenization import NO_PROMPT, SPACER, shared_room
 
 Scheme = Literal["one_hot", "kmer"]
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
@@ -50,8 +51,17 @@ class Units:
     new: int
 
     def spell(self, sequence: str) -> list[int]:
-        """Ids of an upper-case sequence of A, C, G, T and N."""
-        return [self.ids[unit] for unit in PATTERNS[self.scheme].findall(sequence)]
+        """Ids of a sequence of A, C, G, T and N."""
+        return [self.ids[unit] for unit in PATTERNS[self.scheme].findall(sequence.upper())]
+
+    def _pair(self, pair: str, room: int | None) -> list[int]:
+        """Ids of a pair with `SPACER` between its sequences, at most `room`."""
+        first, second = map(self.spell, pair.split(PAIR))
+        spacer = self.spell(SPACER)
+        if room is not None:
+            some, others = shared_room(len(first), len(second), max(0, room - len(spacer)))
+            first, second = first[:some], second[:others]
+        return [*first, *spacer, *second][:room]
 
     def recipe(self) -> dict[str, Any]:
         """What makes these tokens differ from the tokenizer's own, for digests and for `lingo.embeddings`."""
@@ -70,7 +80,7 @@ class Units:
         A text of more than `max_length` tokens loses units at the sequence's end, nothing else.
 
         Args:
-            sequences: n upper-case sequences of A, C, G, T and N.
+            sequences: n sequences or pairs of A, C, G, T and N; case does not count.
             prompt: Prefix and suffix, or `None`.
             max_length: Most tokens of a text, special tokens included; `None` for no limit.
 
@@ -89,9 +99,13 @@ class Units:
                 f"but got {max_length}."
             )
         largest = max([*before, *after, *self.ids.values()])
-        if self.scheme == "one_hot":
+        pairs = any(PAIR in sequence for sequence in sequences)
+        if self.scheme == "one_hot" and not pairs:
             return self._letters(sequences, before, after, room, np.int16 if largest < 2**15 else np.int32)
-        rows = [before + self.spell(sequence)[:room] + after for sequence in sequences]
+        rows = [
+            before + (self._pair(sequence, room) if pairs else self.spell(sequence)[:room]) + after
+            for sequence in sequences
+        ]
         offsets = np.zeros(len(rows) + 1, dtype=np.int64)
         np.cumsum([len(row) for row in rows], out=offsets[1:])
         dtype: type[np.int16] | type[np.int32] = np.int16 if largest < 2**15 else np.int32
@@ -115,7 +129,7 @@ class Units:
             letters = letters[places < np.repeat(kept, lengths)]
         table: NDArray[Any] = np.zeros(256, dtype=dtype)
         for letter, number in self.ids.items():
-            table[ord(letter)] = number
+            table[ord(letter)] = table[ord(letter.lower())] = number
         offsets = np.zeros(len(sequences) + 1, dtype=np.int64)
         np.cumsum(kept + len(before) + len(after), out=offsets[1:])
         if not before and not after:

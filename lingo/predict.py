@@ -38,10 +38,10 @@ from lingo.embeddings import append_rows, rows_of
 from lingo.heads import pooled_states
 from lingo.nucleotides import Units, units_for
 from lingo.quantized import load_frozen
-from lingo.sequences import reverse_complement, sequence_problem, uniform
+from lingo.sequences import PAIR, reverse_complement, sequence_problem, uniform
 from lingo.strands import average_strands
 from lingo.text_files import one_line
-from lingo.tokenization import tokenize
+from lingo.tokenization import first_bases, tokenize
 from lingo.trial import Frozen
 
 Array = NDArray[np.float64]
@@ -235,7 +235,8 @@ class Predictor:
         """What is predicted for each sequence.
 
         Args:
-            sequences: n sequences of IUPAC nucleotide codes, upper or lower case.
+            sequences: n sequences of IUPAC nucleotide codes, upper or lower case; of an adapter of pairs both with
+                `lingo.sequences.PAIR` between them.
             batch_size: Sequences of a batch; by default as many as have `BATCH_TOKENS` tokens (on a CPU
                 `BATCH_TOKENS_CPU`).
 
@@ -312,11 +313,15 @@ class Predictor:
         return self.facts.scale.restored(out.double().cpu().numpy())
 
     def _uniform(self, number: int, sequence: str) -> str:
-        problem = sequence_problem(sequence)
+        parts = [sequence] if self.facts.pair is None else sequence.split(PAIR)
+        if len(parts) != 1 + (self.facts.pair is not None):
+            raise ValueError(f"sequence {number}: must be a pair with {PAIR!r} between its sequences.")
+        problem = next(filter(None, map(sequence_problem, parts)), None)
         if problem:
             raise ValueError(f"sequence {number}: {problem}")
         most = self.facts.max_length
-        return uniform(sequence if most is None else sequence[: self._letters * (most + 1)])
+        text = sequence if most is None else first_bases(sequence, self._letters * (most + 1))
+        return uniform(text, self.facts.case)
 
     def _tokenize(
         self, texts: Sequence[str], most: int | None

@@ -1,12 +1,29 @@
 """What counts as a DNA sequence, how it is written uniformly, and its other strand."""
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 CODES = "ACGTNURYSWKMBDHV"
 """IUPAC nucleotide codes."""
 
-UNIFORM = str.maketrans(CODES + CODES.lower(), "ACGTNTNNNNNNNNNN" * 2)
-"""To A, C, G, T and N: lower case is raised, U is T, and every other ambiguous code is N."""
+Case = Literal["upper", "mask", "keep"]
+"""What lower case means, which soft-masked genomes have in repeats: `upper` raises it, `mask` reads it as N, and `keep`
+leaves it to the tokenizer."""
+
+CASES: tuple[Case, ...] = get_args(Case)
+
+READ = "ACGTNTNNNNNNNNNN"
+"""How each of `CODES` is read: U is T, and every ambiguous code is N."""
+
+UNIFORM: dict[Case, dict[int, int]] = {
+    "upper": str.maketrans(CODES + CODES.lower(), READ + READ),
+    "mask": str.maketrans(CODES + CODES.lower(), READ + "N" * len(READ)),
+    "keep": str.maketrans(CODES + CODES.lower(), READ + READ.lower()),
+}
+"""To A, C, G, T and N, with `keep` also in lower case."""
+
+PAIR = "|"
+"""Stands between the two sequences of a pair."""
 
 NOT_TEXT = "\ufffd"
 """What a byte becomes that is not UTF-8."""
@@ -14,7 +31,7 @@ NOT_TEXT = "\ufffd"
 ACCEPTED = frozenset(CODES + CODES.lower())
 _BYTES = "".join(sorted(ACCEPTED)).encode()
 
-COMPLEMENT = str.maketrans("ACGTN", "TGCAN")
+COMPLEMENT = str.maketrans("ACGTNacgtn", "TGCANtgcan")
 
 
 def sequence_problem(sequence: str) -> str | None:
@@ -31,11 +48,13 @@ def sequence_problem(sequence: str) -> str | None:
     return None
 
 
-def uniform(sequence: str) -> str:
+def uniform(sequence: str, case: Case = "upper") -> str:
     """A sequence of nucleotide codes in A, C, G, T and N, as training reads it."""
-    return sequence.translate(UNIFORM)
+    return sequence.translate(UNIFORM[case])
 
 
 def reverse_complement(sequences: Sequence[str]) -> list[str]:
-    """The other strand of each sequence of A, C, G, T and N, read in its own direction."""
-    return [sequence.translate(COMPLEMENT)[::-1] for sequence in sequences]
+    """The other strand of each sequence of A, C, G, T and N, read in its own direction; of a pair that of both."""
+    return [
+        PAIR.join(part.translate(COMPLEMENT)[::-1] for part in sequence.split(PAIR)) for sequence in sequences
+    ]

@@ -1,6 +1,11 @@
-"""Sequences to token ids with a backbone's own tokenizer. Too long a text loses bases, never its prompt."""
+"""Sequences to token ids with a backbone's own tokenizer. Too long a text loses bases, never its prompt.
+
+The two sequences of a pair (`lingo.sequences.PAIR`) are read as one text, with the tokenizer's separator between them,
+or `SPACER` where it has none. Too long a pair loses bases at the end of its longer sequence first.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -8,8 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lingo.prompts import Prompt
+from lingo.sequences import PAIR
 
 NO_PROMPT = Prompt("", "")
+SPACER = "N" * 6
+"""Stands between the sequences of a pair where the tokenizer has no separator: a k-mer of 6 reads over no border."""
+
 CHUNK = 4096
 
 
@@ -23,7 +32,7 @@ def tokenize(
     encoding of prefix + remaining bases + suffix fits; one base more would not fit.
 
     Args:
-        sequences: n sequences.
+        sequences: n sequences or pairs.
         tokenizer: A transformers tokenizer.
         prompt: Prefix and suffix, or `None`.
         max_length: Most tokens of a text, special tokens included; `None` for no limit.
@@ -38,6 +47,8 @@ def tokenize(
     prompt = prompt or NO_PROMPT
     if tags := getattr(tokenizer, "dna_tags", None):  # what marks DNA in a text (Carbon)
         prompt = Prompt(prompt.prefix + tags[0], tags[1] + prompt.suffix)
+    if any(PAIR in sequence for sequence in sequences):
+        prompt = _PairPrompt(prompt.prefix, prompt.suffix, pair_joint(tokenizer))
     dtype = id_dtype(tokenizer)
     parts, lengths = [], []
     for start in range(0, len(sequences), CHUNK):
@@ -49,6 +60,41 @@ def tokenize(
     offsets = np.zeros(len(sequences) + 1, dtype=np.int64)
     np.cumsum(lengths, out=offsets[1:])
     return np.concatenate([np.empty(0, dtype), *parts]), offsets
+
+
+@dataclass(frozen=True)
+class _PairPrompt(Prompt):
+    """A prompt around pairs of sequences, with `joint` between the two."""
+
+    joint: str
+
+    def around(self, sequence: str) -> str:
+        return super().around(sequence.replace(PAIR, self.joint))
+
+
+def pair_joint(tokenizer: Any) -> str:
+    """What stands between the sequences of a pair: the separator that the tokenizer knows in a text, else `SPACER`."""
+    separator = getattr(tokenizer, "sep_token", None)
+    if not separator:
+        return SPACER
+    one, both = (row for row in _encode(["ACGTACGT", f"ACGT{separator}ACGT"], tokenizer))
+    seen = both.count(tokenizer.sep_token_id) - one.count(tokenizer.sep_token_id)
+    return str(separator) if seen == 1 else SPACER
+
+
+def shared_room(first: int, second: int, room: int) -> tuple[int, int]:
+    """How much of two sequences fits into `room` together: the longer one is cut first."""
+    kept = min(first, max(room - second, (room + 1) // 2))
+    return kept, max(0, min(second, room - kept))
+
+
+def first_bases(sequence: str, count: int) -> str:
+    """The first bases of a sequence, of a pair those of both."""
+    first, mark, second = sequence.partition(PAIR)
+    if not mark:
+        return sequence[:count]
+    some, others = shared_room(len(first), len(second), count)
+    return f"{first[:some]}{PAIR}{second[:others]}"
 
 
 def id_dtype(tokenizer: Any) -> type[np.int16] | type[np.int32]:
@@ -75,7 +121,9 @@ def _shorten(
         return
     least = len(_encode([prompt.around("")], tokenizer)[0])
     low, low_tokens = np.zeros_like(long), np.full_like(long, least)
-    high, high_tokens = (np.array([len(s[i]) for i in long]) for s in (sequences, rows))
+    high, high_tokens = (
+        np.array([len(s[i]) - (s is sequences and PAIR in s[i]) for i in long]) for s in (sequences, rows)
+    )
     guess = _cuts(
         [prompt.around(sequences[i]) for i in long], tokenizer, high, len(prompt.prefix), max_length
     )
@@ -86,7 +134,11 @@ def _shorten(
             guess = low + ((high - low) * share).astype(np.int64)
         bases = np.clip(guess, low + 1, high - 1)[open_]
         tried = _encode(
-            [prompt.around(sequences[long[k]][:n]) for k, n in zip(open_, bases, strict=True)], tokenizer
+            [
+                prompt.around(first_bases(sequences[long[k]], int(n)))
+                for k, n in zip(open_, bases, strict=True)
+            ],
+            tokenizer,
         )
         for k, n, row in zip(open_, bases, tried, strict=True):
             if len(row) <= max_length:

@@ -27,7 +27,6 @@ COMMANDS = (
     "export",
     "predict",
     "cluster",
-    "clusters",
 )
 """Modules of `harness.cli`."""
 

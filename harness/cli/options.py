@@ -97,14 +97,48 @@ ON_ERROR = inspect.Parameter(
 )
 
 
+CASE = inspect.Parameter(
+    "case",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=None,
+    annotation=Annotated[
+        str | None,
+        typer.Option(
+            metavar="upper|mask|keep",
+            help="Lower-case letters of your own files: **upper** raises them, **mask** reads them as N, **keep** "
+            "leaves them to the tokenizer.",
+            show_default="upper",
+            rich_help_panel=WHAT,
+        ),
+    ],
+)
+GENOME = inspect.Parameter(
+    "genome",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=None,
+    annotation=Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="FASTA file of the genome (also packed) that the places of a BED file, or of a table with chrom, "
+            "start and end, are cut from.",
+            show_default=False,
+            rich_help_panel=WHAT,
+        ),
+    ],
+)
+OF_TABLES = (COLUMNS, CASE, GENOME, ON_ERROR)
+"""Options that say how a person's own files are read; they become part of the names in `--tasks`."""
+
+
 def with_options(only: Iterable[str] | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Give a command the options of a benchmark beside its own parameters; it takes them as the mapping `options`.
 
     Args:
-        only: The settings to give; `None` for all, and `--columns`, `--on-error` and `--settings`.
+        only: The settings to give; `None` for all, `OF_TABLES` and `--settings`.
     """
     chosen = [parameter(name) for name in DECLARED if only is None or name in set(only)]
-    chosen += [COLUMNS, ON_ERROR, SETTINGS_FILE] if only is None else []
+    chosen += [*OF_TABLES, SETTINGS_FILE] if only is None else []
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         own = [one for one in inspect.signature(function).parameters.values() if one.name != "options"]
@@ -129,7 +163,7 @@ def settings(options: Mapping[str, Any]) -> dict[str, Any]:
     """
     read = {name: value for name, value in options.items() if value not in (None, [])}
     how = [read.pop("columns", "")]
-    how += [f"on_error={rule}" for rule in [read.pop("on_error", None)] if rule is not None]
+    how += [f"{name}={read.pop(name)}" for name in ("case", "genome", "on_error") if name in read]
     for name, value in read.items():
         if isinstance(value, str) and get_origin(Benchmark.model_fields[name].annotation) is tuple:
             read[name] = names(value, flag_of(name))

@@ -38,8 +38,8 @@ def predict(
         typer.Option(
             "--input",
             metavar="FILE",
-            help="Sequences: FASTA, or a table (CSV, TSV, JSON, Parquet, Arrow; also packed) with a column of "
-            "sequences, and `id` or `name` if they have names.",
+            help="Sequences: FASTA, FASTQ, or a table (CSV, TSV, JSON, Parquet, Arrow; also packed) with a column of "
+            "sequences, and `id` or `name` if they have names; or BED with --genome.",
         ),
     ],
     output: Annotated[
@@ -62,9 +62,14 @@ def predict(
         str | None,
         typer.Option(
             metavar="A=B,…",
-            help="Which columns are what: **sequence=**, **id=**; others of training are left aside.",
+            help="Which columns are what: **sequence=** (of pairs **sequence_a=** and **sequence_b=**), "
+            "**id=**; others of training are left aside.",
             show_default="by their names",
         ),
+    ] = None,
+    genome: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="FASTA file of the genome that places (BED) are cut from."),
     ] = None,
     on_error: Annotated[
         OnError, typer.Option(help="Invalid records: reject the input, or skip and list them.")
@@ -95,6 +100,7 @@ def predict(
             backbone=backbone,
             batch_size=batch_size,
             columns=columns or "",
+            genome=str(genome or ""),
             on_error=on_error.value,
             device=device,
             frozen=None if frozen is None else frozen.value,
@@ -105,6 +111,8 @@ def predict(
                 f"[yellow]{done.skipped:,} invalid records were skipped[/], see {escape(str(output))}.skipped.csv.",
                 soft_wrap=True,
             )
+        if done.letters:
+            console.print(f"As in training, {done.letters}.", soft_wrap=True)
         if done.cut:
             console.print(
                 f"[yellow]{done.cut:,} sequences are longer than the model's input[/]: bases at their end were "

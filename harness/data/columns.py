@@ -5,6 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 SEQUENCE = ("sequence", "seq", "dna", "dna_sequence", "dna_seq", "text", "sequences")
+PAIR = tuple(
+    tuple(f"{stem}{mark}{end}" for stem in ("sequence", "seq") for mark in ("_", "") for end in ends)
+    for ends in ("a1", "b2")
+)
+"""Names of the two sequences of a pair: `sequence_a` and `sequence_b`, `seq1` and `seq2`, …"""
+
 LABEL = ("label", "labels", "class")
 TARGET = ("target", "targets")
 ID = ("id", "name", "seq_id", "sequence_id", "seqname")
@@ -12,7 +18,16 @@ SPLIT = ("split", "set", "partition")
 TASK = ("task",)
 PLACES = ("chrom", "chr", "chromosome", "start", "end", "stop", "strand", "pos", "position")
 INDEX = ("", "index", "idx", "level_0")
-ROLES = {"sequence": SEQUENCE, "label": LABEL, "target": TARGET, "id": ID, "split": SPLIT, "task": TASK}
+ROLES = {
+    "sequence": SEQUENCE,
+    "sequence_a": PAIR[0],
+    "sequence_b": PAIR[1],
+    "label": LABEL,
+    "target": TARGET,
+    "id": ID,
+    "split": SPLIT,
+    "task": TASK,
+}
 """Names of each role, the first ones before the others."""
 
 KNOWN = frozenset(name for names in ROLES.values() for name in names) | {
@@ -40,7 +55,7 @@ def listed(names: Sequence[str]) -> str:
 
 def plain(name: str) -> str:
     """A column's name as it is compared."""
-    text = name.strip().casefold()
+    text = name.strip().lstrip("#").casefold()
     return "" if re.fullmatch(r"unnamed: \d+", text) else text
 
 
@@ -49,7 +64,8 @@ class Roles:
     """Which columns are what, as numbers of columns.
 
     Attributes:
-        sequence: Where the sequence stands.
+        sequence: Where the sequence stands, of a pair the first one.
+        second: Where the second sequence of a pair stands; `None` where sequences stand alone.
         labels: Where the labels or targets stand, in their order; none where they come from another file.
         names: Their names.
         say: What the names say of them: `label`, `target`, or `unknown` where the values must.
@@ -65,8 +81,14 @@ class Roles:
     id: int | None = None
     split: int | None = None
     task: int | None = None
+    second: int | None = None
     aside: tuple[str, ...] = ()
     found: str = ""
+
+    @property
+    def layout(self) -> tuple[object, ...]:
+        """What all files of a task have in common: labels, their names, and whether sequences come in pairs."""
+        return self.say, self.names, self.second is None
 
 
 def find_columns(
@@ -81,8 +103,8 @@ def find_columns(
 
     Args:
         names: Columns as they are written in the file.
-        asked: Column of each role that was asked for: `sequence`, `label`, `target`, `id`, `split`, `task`; several
-            columns of labels have `+` between them.
+        asked: Column of each role that was asked for: `sequence` (or `sequence_a` and `sequence_b`), `label`, `target`,
+            `id`, `split`, `task`; several columns of labels have `+` between them.
         labels: Whether there must be labels or targets.
         guess: Whether columns without a known name may be labels.
         sequence: Whether there must be a sequence, and not a column `id` by which it is found (`sequence` is -1 then).
@@ -96,6 +118,11 @@ def find_columns(
             return f"`--columns {role}={shown(wanted)}` must name a column, but {lacking}; there are {listed(names)}."
         places[role] = tuple(one for one in found if isinstance(one, int))
     taken = {i for found in places.values() for i in found}
+    pair = _pair(known, places, taken) if sequence else {}
+    if isinstance(pair, str):
+        return f"{pair}; there are {listed(names)}."
+    places = places | pair
+    taken |= {i for found in pair.values() for i in found}
     for role in ("sequence", "id", "split", "task") if sequence else ("id",):
         if role not in places:
             here = _by_name(known, ROLES[role], taken)
@@ -113,27 +140,54 @@ def find_columns(
         return f"the columns must be {what}, but are {listed(names)}; {CURE}."
     id_, split, task = (places[role][0] if role in places else None for role in ("id", "split", "task"))
     at = places["sequence"][0] if sequence else -1
+    second = pair["sequence_b"][0] if pair else None
     if not labels:
-        return Roles(at, id=id_, split=split, task=task, found=_found(names, known, at, ()))
+        return Roles(
+            at, id=id_, split=split, task=task, second=second, found=_found(names, known, at, second, ())
+        )
     picked = _label_columns(names, known, places, taken)
     if isinstance(picked, str):
         return picked
     if picked[0] == "unknown" and not guess:
         return f"the columns must be `sequence` and `label`, but are {listed(names)}."
     say, columns = picked
-    used = {at, *columns, *(i for i in (id_, split, task) if i is not None)}
+    used = {at, *columns, *(i for i in (id_, split, task, second) if i is not None)}
     aside = tuple(name.strip() or "(no name)" for i, name in enumerate(names) if i not in used)
     named = tuple(names[i].strip() for i in columns)
-    story = _found(names, known, at, columns)
-    return Roles(at, columns, named, say, id=id_, split=split, task=task, aside=aside, found=story)
-
-
-def _found(names: Sequence[str], known: Sequence[str], sequence: int, columns: Sequence[int]) -> str:
-    parts = (
-        [f"sequences are in `{shown(names[sequence], 30)}`"]
-        if sequence >= 0 and known[sequence] != "sequence"
-        else []
+    story = _found(names, known, at, second, columns)
+    return Roles(
+        at, columns, named, say, id=id_, split=split, task=task, second=second, aside=aside, found=story
     )
+
+
+def _pair(
+    known: Sequence[str], places: Mapping[str, tuple[int, ...]], taken: set[int]
+) -> dict[str, tuple[int, ...]] | str:
+    """Where the sequences of a pair stand, the first one as `sequence` too; nothing where they stand alone."""
+    asked = [role for role in ("sequence_a", "sequence_b") if role in places]
+    if asked and (len(asked) == 1 or "sequence" in places):
+        return (
+            "`--columns` must name both `sequence_a=` and `sequence_b=` of a pair, and no other `sequence=`"
+        )
+    found = {
+        role: places.get(role) or _by_name(known, ROLES[role], taken) for role in ("sequence_a", "sequence_b")
+    }
+    single = "sequence" in places or "sequence" in known
+    if not asked and (single or any(len(here) != 1 for here in found.values())):
+        return {}
+    return {**found, "sequence": found["sequence_a"]}
+
+
+def _found(
+    names: Sequence[str], known: Sequence[str], sequence: int, second: int | None, columns: Sequence[int]
+) -> str:
+    parts = []
+    if second is not None:
+        parts.append(
+            f"pairs of sequences are in `{shown(names[sequence], 30)}` and `{shown(names[second], 30)}`"
+        )
+    elif sequence >= 0 and known[sequence] != "sequence":
+        parts.append(f"sequences are in `{shown(names[sequence], 30)}`")
     usual = {"label", "target", *(f"label_{i}" for i in range(len(columns)))}
     if any(known[i] not in usual for i in columns):
         what = "labels" if len(columns) == 1 else f"{len(columns)} outputs"
@@ -171,7 +225,11 @@ def _label_columns(
         return found[0]
     if found:
         return f"the columns must be {EXPECTED}, but are {listed(names)}; {CURE}."
-    other = [i for i in free if known[i] not in (*INDEX, *PLACES, *ID, *SPLIT, *TASK, *SEQUENCE)]
+    other = [
+        i
+        for i in free
+        if known[i] not in (*INDEX, *PLACES, *ID, *SPLIT, *TASK, *SEQUENCE, *PAIR[0], *PAIR[1])
+    ]
     if not other or any(re.fullmatch(r"(label|target)s?_?\d+", known[i]) for i in other):
         return f"the columns must be {EXPECTED}, but are {listed(names)}; {CURE}."
     return "unknown", tuple(other)

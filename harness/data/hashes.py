@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.data.labelled_files import Texts, letters
 from harness.data.packed import PackedSequences
+from harness.data.sequence_column import Texts, letters
 from harness.data.steps import tell
 from harness.data.table_batches import texts
 from harness.data.two_bit import Bytes
+from lingo.sequences import PAIR, reverse_complement
 
 Hashes = NDArray[np.uint64]
 
@@ -23,18 +24,30 @@ LETTERS = 1 << 22
 
 COMPLEMENT = np.arange(256, dtype=np.uint8)
 COMPLEMENT[list(b"ACGT")] = list(b"TGCA")
+UPPER = np.arange(256, dtype=np.uint8)
+UPPER[list(b"acgtn")] = list(b"ACGTN")
+LAST = ord("Z")
 
 
 def strand_hashes(sequences: Sequence[str]) -> tuple[Hashes, Hashes]:
-    """Hashes of sequences of A, C, G, T and N, and of their other strands, `[n]` each."""
+    """Hashes of sequences of A, C, G, T and N in either case, and of their other strands, `[n]` each; of pairs those of
+    both together."""
     own, turned = np.zeros(len(sequences), np.uint64), np.zeros(len(sequences), np.uint64)
     done = 0
     for rows, block in _blocks(sequences):
+        block = UPPER[block] if (block > LAST).any() else block
         own[rows] = mixed(block)
-        turned[rows] = mixed(np.ascontiguousarray(COMPLEMENT[block][:, ::-1]))
+        turned[rows] = mixed(np.ascontiguousarray(_turned(block)))
         done += len(block)
         tell("comparing sequences", done, len(sequences))
     return own, turned
+
+
+def _turned(block: Bytes) -> Bytes:
+    if not (block == ord(PAIR)).any():
+        return COMPLEMENT[block][:, ::-1]
+    turned = reverse_complement([row.tobytes().decode() for row in block])
+    return np.frombuffer("".join(turned).encode(), np.uint8).reshape(block.shape)
 
 
 def _blocks(sequences: Sequence[str]) -> Iterator[tuple[Any, Bytes]]:

@@ -1,77 +1,26 @@
 """Reading sequences with labels from any table: good rows, and for the others a message that names file and line."""
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from harness.core.errors import InputError
-from harness.data.columns import Roles, find_columns
+from harness.data.columns import CURE, Roles, find_columns, plain
+from harness.data.genome import with_sequences
 from harness.data.labels import Column, Meaning, first_fault, parts
+from harness.data.sequence_column import LetterCounts, Texts, cleaned, joined_pairs
 from harness.data.steps import tell
 from harness.data.table_batches import TableFile, texts
 from harness.data.table_files import open_table
-from lingo.sequences import ACCEPTED, CODES, UNIFORM, sequence_problem
+from lingo.sequences import Case
 
 SHOWN = 5
 """Lines shown of one file; the rest is counted."""
-
-LETTERS = "".join(sorted(ACCEPTED)).encode()
-UNIFORM_BYTES = bytes(UNIFORM.get(code, code) for code in range(256))
-
-
-class Texts(Sequence[str]):
-    """Sequences in one piece of memory, a byte a letter and eight a sequence."""
-
-    def __init__(self, column: pa.LargeStringArray) -> None:
-        self.column = column
-
-    def __len__(self) -> int:
-        return len(self.column)
-
-    @overload
-    def __getitem__(self, at: int) -> str: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[str]: ...
-    def __getitem__(self, at: int | slice) -> str | list[str]:
-        if isinstance(at, slice):
-            found: list[str] = self.column[at].to_pylist()
-            return found
-        return str(self.column[int(at)].as_py())
-
-    def __iter__(self) -> Iterator[str]:
-        for start in range(0, len(self), 8192):
-            yield from self[start : start + 8192]
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and len(self) == len(other) and list(self) == list(other)
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def take(self, indices: NDArray[np.int64]) -> "Texts":
-        """These rows, in this order."""
-        return Texts(self.column.take(pa.array(indices)))
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        """Letters of each sequence."""
-        return np.diff(_offsets(self.column))
-
-
-def _offsets(column: pa.LargeStringArray) -> NDArray[np.int64]:
-    held = np.frombuffer(column.buffers()[1] or b"\0" * 8, np.int64)
-    return held[column.offset : column.offset + len(column) + 1]
-
-
-def letters(column: pa.LargeStringArray) -> memoryview:
-    """All letters of a column, end to end."""
-    offsets = _offsets(column)
-    return memoryview(column.buffers()[2] or b"")[int(offsets[0]) : int(offsets[-1])]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +28,8 @@ class Rows:
     """The rows of one split.
 
     Attributes:
-        sequences: Upper-case sequences of A, C, G, T and N.
+        sequences: Sequences of A, C, G, T and N, in lower case too with `--case keep`; of pairs both, with
+            `lingo.sequences.PAIR` between them.
         labels: int64 `[n]`; uint8 `[n, labels]`, or float32 with NaN for unknown ones (multi-label); or float64 `[n]`
             or `[n, targets]` (regression).
     """
@@ -136,8 +86,9 @@ class LabelledTable:
         problems: One line for each bad row, at most `SHOWN`, and a count of the rest.
         notes: What was found of form and columns, one line each.
         bad: Bad rows.
-        written: How often each letter is there that training does not read as it is written.
+        written: How often each letter is there.
         tasks: Values of the column `task`.
+        only: The one whose rows are used; `None` for all.
     """
 
     paths: Sequence[Path]
@@ -145,8 +96,9 @@ class LabelledTable:
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     bad: int = 0
-    written: Counter[str] = field(default_factory=Counter)
+    written: LetterCounts = field(default_factory=LetterCounts)
     tasks: set[str] = field(default_factory=set)
+    only: str | None = None
     _sequences: list[pa.LargeStringArray] = field(default_factory=list)
     _codes: list[list[NDArray[np.int32]]] = field(default_factory=list)
     _places: list[tuple[Path, str, Sequence[int]]] = field(default_factory=list)
@@ -162,6 +114,8 @@ class LabelledTable:
         only: str | None = None,
         joined: Joined | None = None,
         guess: bool = True,
+        case: Case = "upper",
+        genome: str = "",
     ) -> "LabelledTable":
         """Read files to their ends.
 
@@ -172,22 +126,27 @@ class LabelledTable:
             only: Rows whose column `task` has this value; `None` for all.
             joined: Labels by the `id` of a row, where they stand in another file.
             guess: As in `find_columns`.
+            case: What lower case means.
+            genome: FASTA file of the genome that places are cut from; empty for none.
         """
         made = cls(paths)
         for path in paths:
             try:
-                file = open_table(path)
-                roles = find_columns(file.names, asked, labels=joined is None, guess=guess)
+                file = with_sequences(open_table(path), genome, [*asked])
+                guesses = getattr(file, "guess", True)
+                asked, only = _one_task(file.names, asked, only)
+                made.only = only
+                roles = find_columns(file.names, asked, labels=joined is None, guess=guess and guesses)
                 head = f"{path}, {file.head}" if file.head else f"{path}"
                 if isinstance(roles, str):
-                    made.problems.append(f"{head}: {roles}")
+                    made.problems.append(f"{head}: {roles}{'' if guesses else f' {CURE}.'}")
                     continue
                 if joined is not None and roles.id is None:
                     made.problems.append(
                         f"{head}: must have a column `id`, by which its labels are found, but has none."
                     )
                     continue
-                if made.roles is not None and (roles.say, roles.names) != (made.roles.say, made.roles.names):
+                if made.roles is not None and roles.layout != made.roles.layout:
                     made.problems.append(f"{head}: must have the columns of {paths[0].name}, but has others.")
                     continue
                 if joined is not None:
@@ -195,7 +154,7 @@ class LabelledTable:
                 made.roles = roles
                 columns += [Column() for _ in roles.names[len(columns) :]]
                 made._say(path, file, roles)
-                made._read(file, roles, columns, only, joined)
+                made._read(file, roles, columns, only, joined, case)
             except InputError as error:
                 made.problems += error.problems
         if not made.bad and not made.problems and not made.count:
@@ -217,8 +176,9 @@ class LabelledTable:
         columns: Sequence[Column],
         only: str | None,
         joined: Joined | None,
+        case: Case,
     ) -> None:
-        wanted = [roles.sequence, *roles.labels]
+        wanted = [roles.sequence, *([] if roles.second is None else [roles.second]), *roles.labels]
         extra = [
             i for i in (roles.id if joined is not None else None, roles.split, roles.task) if i is not None
         ]
@@ -230,7 +190,11 @@ class LabelledTable:
                 self.tasks.update(tasks)
                 if only is not None:
                     keep = np.array([task.strip() == only for task in tasks], dtype=bool)
-            sequences, wrong = cleaned(held[roles.sequence], self.written)
+            sequences, wrong = cleaned(held[roles.sequence], self.written, case)
+            if roles.second is not None:
+                others, more = cleaned(held[roles.second], self.written, case)
+                wrong = {**_named(more, "sequence_b"), **_named(wrong, "sequence_a")}
+                sequences = joined_pairs(sequences, others)
             wrong = {**wrong, **batch.problems}
             labels = [held[i] for i in roles.labels]
             if joined is not None:
@@ -310,6 +274,20 @@ class LabelledTable:
             self.problems.append(f"{self.paths[0]}: {self.bad - SHOWN:,} more bad lines.")
 
 
+def _one_task(
+    names: Sequence[str], asked: Mapping[str, str], only: str | None
+) -> tuple[Mapping[str, str], str | None]:
+    """`task=enhancers` is a value of the column `task` where no column has that name."""
+    given = asked.get("task", "")
+    if only is None and given and plain(given) not in map(plain, names) and "task" in map(plain, names):
+        return {role: name for role, name in asked.items() if role != "task"}, given
+    return asked, only
+
+
+def _named(problems: Mapping[int, str], name: str) -> dict[int, str]:
+    return {row: problem.replace("`sequence`", f"`{name}`") for row, problem in problems.items()}
+
+
 def _joined(
     ids: Sequence[str], joined: Mapping[str, Sequence[str]], width: int
 ) -> tuple[list[pa.LargeStringArray], dict[int, str]]:
@@ -329,57 +307,6 @@ def _typed(numbers: NDArray[Any], found: Meaning, unfit: NDArray[np.bool_]) -> N
         unknown = np.isnan(numbers[~unfit]).any()
         return np.asarray(numbers if unknown else np.nan_to_num(numbers), np.float32 if unknown else np.uint8)
     return np.asarray(np.nan_to_num(numbers), np.int64)
-
-
-def cleaned(
-    column: pa.LargeStringArray, written: Counter[str] | None = None
-) -> tuple[pa.LargeStringArray, dict[int, str]]:
-    """Sequences in A, C, G, T and N, and by row what keeps one from being a sequence (it is empty then).
-
-    Args:
-        column: Sequences as they are written.
-        written: Counts letters other than A, C, G, T and N.
-    """
-    raw = letters(column).tobytes()
-    offsets = _offsets(column)
-    problems: dict[int, str] = {}
-    if not np.diff(offsets).all() or raw.translate(None, LETTERS):
-        kept = []
-        for row, text in enumerate(column.to_pylist()):
-            text = text.strip()
-            if problem := sequence_problem(text):
-                problems[row], text = problem, ""
-            kept.append(text)
-        column = texts(kept)
-        raw, offsets = letters(column).tobytes(), _offsets(column)
-    if written is not None and (others := raw.translate(None, b"ACGTN")):
-        written.update(Counter(others.decode("latin-1")))
-    if not len(column):
-        return column, problems
-    buffers = [
-        None,
-        pa.py_buffer((offsets - offsets[0]).tobytes()),
-        pa.py_buffer(raw.translate(UNIFORM_BYTES)),
-    ]
-    return pa.Array.from_buffers(pa.large_string(), len(column), buffers), problems
-
-
-def letters_note(written: Mapping[str, int]) -> str:
-    """How letters were read that are not A, C, G, T and N; empty where there are none."""
-    lower = sum(count for letter, count in written.items() if letter.islower())
-    uracil = written.get("U", 0) + written.get("u", 0)
-    other = {
-        code: written.get(code, 0) + written.get(code.lower(), 0) for code in CODES if code not in "ACGTNU"
-    }
-    other = {code: count for code, count in other.items() if count}
-    told = []
-    if lower:
-        told.append(f"{lower:,} lower-case letters are raised")
-    if uracil:
-        told.append(f"{uracil:,} U are read as T")
-    if other:
-        told.append(f"{sum(other.values()):,} IUPAC codes ({', '.join(other)}) are read as N")
-    return ", ".join(told)
 
 
 def read_rows(path: Path, num_labels: int) -> tuple[Rows, list[str]]:

@@ -21,6 +21,9 @@ MISSING = frozenset({"", "nan", "na", "n/a", "none", "null", "<na>", "-nan"})
 MOST_CLASSES = 1000
 """Different values that can be classes; more are no classes but numbers or names of rows."""
 
+GUESSED = 20
+"""Most classes of a column whose name does not say that it holds labels: dates and names of rows have more."""
+
 BITS = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "false": 0.0, "true": 1.0}
 WHOLE = {"false": "0", "true": "1"}
 RULES = {"classes": "a whole number from 0", "bits": "0 or 1", "numbers": "a finite number"}
@@ -110,6 +113,12 @@ def meaning(say: str, names: Sequence[str], columns: Sequence[Column], rows: int
         if lists is not None:
             return lists
     if say == "target" or (say == "unknown" and _are_numbers(given)):
+        if say == "unknown" and not _one_family(names):
+            all_of = "+".join(names) if len(names) < 4 else f"{names[0]}+{names[1]}+…"
+            return (
+                f"has no column `target`, but numbers in {', '.join(f'`{shown(name, 30)}`' for name in names[:5])}; "
+                f"`--columns target={shown(names[0], 30)}` takes one of them, `target={shown(all_of, 60)}` all."
+            )
         return _targets(names, columns, say)
     if len(columns) > 1 or (say == "label" and re.fullmatch(r"labels?_?\d+", names[0].casefold())):
         if say == "unknown" and not all(value.casefold() in BITS for values in given for value in values):
@@ -120,7 +129,13 @@ def meaning(say: str, names: Sequence[str], columns: Sequence[Column], rows: int
         note = f"{len(names)} columns of 0 and 1 are {len(names)} labels" if say == "unknown" else ""
         values = [_values(column, lambda text: BITS.get(text.casefold(), math.nan)) for column in columns]
         return Meaning("multilabel", tuple(names), len(names), values, note, RULES["bits"])
-    return _classes(columns[0], given[0], names[0], rows)
+    found = _classes(columns[0], given[0], names[0], rows)
+    if say == "unknown" and isinstance(found, Meaning) and found.outputs > GUESSED:
+        return (
+            f"`{shown(names[0], 30)}`, which has no known name, must hold few classes, but has {found.outputs:,}; "
+            f"`--columns label={shown(names[0], 30)}` takes it as it is."
+        )
+    return found
 
 
 def _values(column: Column, parse: Callable[[str], float]) -> NDArray[np.float64]:
@@ -140,6 +155,12 @@ def _are_numbers(given: Sequence[Sequence[str]]) -> bool:
     """Whether every value is a number, and some are not whole."""
     every = [number(value) for values in given for value in values]
     return bool(every) and not any(map(math.isnan, every)) and any(value % 1 for value in every)
+
+
+def _one_family(names: Sequence[str]) -> bool:
+    """Whether names of several columns have a word in common, as `dev_enrichment` and `hk_enrichment` do."""
+    each = [set(re.split(r"[\W_]+", name.casefold())) - {""} for name in names]
+    return bool(set.intersection(*each))
 
 
 def _targets(names: Sequence[str], columns: Sequence[Column], say: str) -> Meaning:

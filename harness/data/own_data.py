@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +21,15 @@ from numpy.typing import NDArray
 from harness.core.errors import InputError
 from harness.data.columns import shown
 from harness.data.cut_splits import cut_splits, told_cut
-from harness.data.labelled_files import Joined, LabelledTable, Rows, Texts, letters_note
+from harness.data.labelled_files import Joined, LabelledTable, Rows
 from harness.data.labels import Column, Meaning, meaning
 from harness.data.reading import Reading, parted, stem_of
+from harness.data.schema import schema_of
+from harness.data.sequence_column import LetterCounts, Texts
 from harness.data.split_files import NAMES, split_files
 from harness.data.tasks import SPLITS, TaskRow
 from lingo.data import Kind
+from lingo.sequences import Case
 from lingo.text_files import file_digest
 
 METRICS: Mapping[Kind, str] = {"classification": "mcc", "multilabel": "auroc", "regression": "pearson"}
@@ -41,8 +45,10 @@ class OwnData:
         splits: Rows of train, dev and test.
         digests: What tells the content of each split.
         cut: Splits that were cut from train.
+        only: The value of the column `task` whose rows these are; `None` for all.
         notes: What was found of files, columns, labels and letters, one line each.
         marks: What a reader of results must know, each with the line that says why.
+        schema: What it holds, see `harness.data.schema.schema_of`.
     """
 
     kind: Kind
@@ -51,8 +57,10 @@ class OwnData:
     splits: Mapping[str, Rows]
     digests: Mapping[str, str]
     cut: tuple[str, ...]
+    only: str | None
     notes: tuple[str, ...] = ()
     marks: Mapping[str, str]
+    schema: Mapping[str, Any]
 
 
 def own_task(name: str) -> TaskRow:
@@ -68,7 +76,7 @@ def own_task(name: str) -> TaskRow:
     sequences = data.splits["train"].sequences
     lengths = sequences.lengths if isinstance(sequences, Texts) else [len(text) for text in sequences]
     stem = (stem_of(path) if stem_of(path) != path.name else path.stem) if path.is_file() else path.name
-    stem = f"{stem}_{reading.only}" if reading.only is not None else stem
+    stem = f"{stem}_{data.only}" if data.only is not None else stem
     return TaskRow(
         name=f"own/{re.sub(r'[^A-Za-z0-9._-]+', '_', stem)}",
         family="own",
@@ -92,9 +100,20 @@ def read_own(source: Path | str) -> OwnData:
     """
     path, reading = parted(str(source))
     files = split_files(path)
-    further = () if not reading.labels else ((Path(reading.labels), file_digest(Path(reading.labels))),)
+    further = tuple((Path(file), _digest_of(Path(file))) for file in reading.files)
     digests = {split: _joint_digest(some) for split, some in files.items()}
     return _read(tuple(files.items()), tuple(digests.items()), reading, further)
+
+
+def _digest_of(file: Path) -> str:
+    """The digest of a file beside the table, which may be a genome, once for each state of it."""
+    state = file.stat()
+    return _digest_once(file, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _digest_once(file: Path, size: int, changed: int) -> str:
+    return file_digest(file)
 
 
 def _joint_digest(files: Sequence[Path]) -> str:
@@ -132,7 +151,15 @@ def _read(
     if joined is not None:
         asked = {name: value for name, value in asked.items() if name not in ("label", "target")}
     tables = {
-        split: LabelledTable.read(paths, columns, asked, only=reading.only, joined=joined)
+        split: LabelledTable.read(
+            paths,
+            columns,
+            asked,
+            only=reading.only,
+            joined=joined,
+            case=reading.case,
+            genome=reading.genome,
+        )
         for split, paths in files
     }
     problems += [
@@ -165,7 +192,7 @@ def _read(
     if not problems and reading.text:
         digests = {
             split: hashlib.sha256(
-                f"{one} {_content(reading)} {further[0][1] if further else ''}".encode()
+                f"{one} {_content(reading)} {' '.join(digest for _, digest in further)}".encode()
             ).hexdigest()
             for split, one in digests.items()
         }
@@ -185,6 +212,8 @@ def _read(
     if cut:
         splits, digests, staying = cut_splits(tables["train"].paths[0], found.kind, splits, digests, cut)
         marks["cut split"] = told_cut(splits, cut, staying)
+    written = sum((table.written for table in tables.values()), start=LetterCounts())
+    bad = sum(table.bad for table in tables.values())
     return OwnData(
         kind=found.kind,
         num_labels=found.outputs,
@@ -192,14 +221,16 @@ def _read(
         splits={split: splits[split] for split in SPLITS},
         digests=digests,
         cut=cut,
-        notes=tuple(_notes(tables, found, splits)),
+        only=tables["train"].only,
+        notes=tuple(_notes(tables, found, splits, written, reading.case)),
         marks=marks,
+        schema=schema_of(found.kind, found.names, splits, written, reading, bad),
     )
 
 
 def _content(reading: Reading) -> str:
-    """What of a reading decides on rows and labels; the file of labels counts by its content."""
-    return "&".join(word for word in reading.text.split("&") if not word.startswith("labels="))
+    """What of a reading decides on rows and labels; further files count by their content."""
+    return "&".join(word for word in reading.text.split("&") if not word.startswith(("labels=", "genome=")))
 
 
 def _place(tables: Mapping[str, LabelledTable], split: str) -> str:
@@ -214,20 +245,21 @@ def _layout_problems(tables: Mapping[str, LabelledTable], reading: Reading) -> l
     """Splits whose columns differ, and several tasks in one file."""
     known = {split: table.roles for split, table in tables.items() if table.roles is not None}
     problems = []
-    if len({(roles.say, roles.names) for roles in known.values()}) > 1:
+    if len({roles.layout for roles in known.values()}) > 1:
         given = "; ".join(
-            f"{tables[split].paths[0].name} has {', '.join(['sequence', *roles.names[:8]])}"
+            f"{tables[split].paths[0].name} has "
+            f"{', '.join(['sequence' if roles.second is None else 'sequence_a, sequence_b', *roles.names[:8]])}"
             for split, roles in known.items()
         )
         problems.append(
             f"{tables['train'].paths[0].parent}: all splits must have the same columns, but {given}."
         )
     tasks = sorted({task for table in tables.values() for task in table.tasks})
-    if len(tasks) > 1 and reading.only is None:
+    if len(tasks) > 1 and all(table.only is None for table in tables.values()):
         some = ", ".join(shown(task, 30) for task in tasks[:5]) + (", …" if len(tasks) > 5 else "")
         problems.append(
             f"{tables['train'].paths[0]}: has {len(tasks)} tasks in its column `task` ({some}); "
-            f"`--columns only={shown(tasks[0], 30)}` takes one of them."
+            f"`--columns task={shown(tasks[0], 30)}` takes one of them."
         )
     return problems
 
@@ -311,12 +343,17 @@ def _class_problems(
     return [f"{place}: `{shown(name, 30)}` must have rows of every class {least}, but has none of {some}."]
 
 
-def _notes(tables: Mapping[str, LabelledTable], found: Meaning, splits: Mapping[str, Rows]) -> list[str]:
+def _notes(
+    tables: Mapping[str, LabelledTable],
+    found: Meaning,
+    splits: Mapping[str, Rows],
+    written: LetterCounts,
+    case: Case,
+) -> list[str]:
     train = tables["train"]
     notes = list(dict.fromkeys(note for table in tables.values() for note in table.notes))
     told = [found.note] if found.note else []
-    written = sum((table.written for table in tables.values()), start=type(train.written)())
-    told += [line] if (line := letters_note(written)) else []
+    told += [line] if (line := written.note(case)) else []
     if found.kind == "multilabel":
         unknown = sum(
             int(np.isnan(rows.labels).sum()) for rows in splits.values() if rows.labels.dtype.kind == "f"

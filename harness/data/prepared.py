@@ -24,7 +24,14 @@ from harness.core.errors import InputError
 from harness.data.encoding import Encoder
 from harness.data.labelled_files import Rows
 from harness.data.leakage import audited
-from harness.data.sources import label_names, read_splits, source_marks, split_digests, split_places
+from harness.data.sources import (
+    label_names,
+    read_splits,
+    source_marks,
+    source_schema,
+    split_digests,
+    split_places,
+)
 from harness.data.split_arrow import open_split, write_split
 from harness.data.split_checks import constant_outputs, look_at_labels, refuse_same_tokens
 from harness.data.steps import Listener
@@ -33,6 +40,7 @@ from harness.data.tasks import Strands, TaskRow
 from lingo.data import Kind, Split, TaskData
 from lingo.nucleotides import Units
 from lingo.prompts import Prompt
+from lingo.tokenization import SPACER, pair_joint
 
 REVERSE = "_reverse"
 """Ending of the files that hold the other strand of dev and test."""
@@ -58,6 +66,7 @@ class PreparedTask:
         undefined_labels: Of a multi-label task, in each split, the labels without positives or without
             negatives: they have no AUROC.
         label_names: Names of a multi-label task's labels, of several targets, and of classes that have names.
+        schema: What the table holds of a person's own data, see `harness.data.schema.schema_of`.
         reused: Whether the folder was there already.
     """
 
@@ -75,6 +84,7 @@ class PreparedTask:
     reused: bool
     undefined_labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     label_names: Sequence[str] = ()
+    schema: Mapping[str, Any] = field(default_factory=dict)
 
 
 def prepare(
@@ -134,6 +144,11 @@ def prepare(
         recipe |= tokenizer.recipe()
     if strands != "none":
         recipe["strands"] = strands
+    schema = source_schema(row)
+    if (case := schema.get("case", "upper")) != "upper":
+        recipe["case"] = case
+    if schema.get("pairs"):
+        recipe["pair"] = SPACER if isinstance(tokenizer, Units) else pair_joint(tokenizer)
     digest = _digest(recipe)
     folder = Path(out).resolve() / f"{row.name.replace('/', '_')}-{digest[:16]}"
     ready = read_prepared(folder, reused=True)
@@ -148,6 +163,8 @@ def prepare(
     meta["marks"] |= look_at_labels(row, splits, split_places(row, data_dir), limit=limit, names=names)
     if names:
         meta["label_names"] = names
+    if schema:
+        meta["schema"] = schema
     if row.kind == "multilabel":
         meta["undefined_labels"] = _undefined(splits, names)
     with _made_in_parts(folder) as made:
@@ -201,6 +218,7 @@ def read_prepared(folder: Path | str, *, reused: bool = False) -> PreparedTask |
         reused=reused,
         undefined_labels=meta.get("undefined_labels", {}),
         label_names=meta.get("label_names", ()),
+        schema=meta.get("schema", {}),
     )
 
 

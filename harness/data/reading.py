@@ -9,8 +9,9 @@ from harness.core.errors import InputError
 from harness.core.home import path_of
 from harness.data.columns import shown
 from harness.data.table_files import ENDINGS, PACKED_ENDINGS
+from lingo.sequences import CASES, Case
 
-COLUMNS = ("sequence", "label", "target", "id", "split", "task")
+COLUMNS = ("sequence", "sequence_a", "sequence_b", "label", "target", "id", "split", "task")
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class Reading:
         dev, test: Values of the column `split` whose rows are these splits; all other rows are train.
         only: The value of the column `task` whose rows are used.
         labels: A table with the labels, joined by `id`; empty for none.
+        genome: FASTA file of the genome that places are cut from; empty for none.
+        case: What lower case means.
         on_error: Whether bad rows are refused or left out and counted.
     """
 
@@ -30,7 +33,14 @@ class Reading:
     test: tuple[str, ...] = ()
     only: str | None = None
     labels: str = ""
+    genome: str = ""
+    case: Case = "upper"
     on_error: str = "refuse"
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Files beside the table."""
+        return tuple(file for file in (self.labels, self.genome) if file)
 
     @property
     def text(self) -> str:
@@ -41,6 +51,8 @@ class Reading:
         ]
         said += [("only", self.only)] if self.only is not None else []
         said += [("labels", self.labels)] if self.labels else []
+        said += [("genome", self.genome)] if self.genome else []
+        said += [("case", self.case)] if self.case != "upper" else []
         said += [("on_error", self.on_error)] if self.on_error != "refuse" else []
         return "&".join(f"{name}={value}" for name, value in said)
 
@@ -55,7 +67,7 @@ class Reading:
         Raises:
             InputError: With every word that says nothing.
         """
-        known = (*COLUMNS, "dev", "test", "only", "labels", "on_error")
+        known = (*COLUMNS, "dev", "test", "only", "labels", "genome", "case", "on_error")
         said: dict[str, str] = {}
         problems = []
         for word in filter(None, re.split("[&,]", text)):
@@ -67,6 +79,14 @@ class Reading:
             said[name.strip()] = value.strip()
         if said.get("on_error", "refuse") not in ("refuse", "skip"):
             problems.append(f"`on_error` must be refuse or skip, but got {said['on_error']!r}.")
+        if said.get("case", "upper") not in CASES:
+            problems.append(f"`case` must be {', '.join(CASES)}, but got {said['case']!r}.")
+        files = {name: str(path_of(said[name]).resolve()) for name in ("labels", "genome") if said.get(name)}
+        problems += [
+            f"`{name}` must be a file, but there is no {file}."
+            for name, file in files.items()
+            if not Path(file).is_file()
+        ]
         if problems:
             raise InputError(problems)
         return cls(
@@ -74,7 +94,8 @@ class Reading:
             dev=tuple(filter(None, said.get("dev", "").split("+"))),
             test=tuple(filter(None, said.get("test", "").split("+"))),
             only=said.get("only"),
-            labels=str(path_of(said["labels"]).resolve()) if said.get("labels") else "",
+            **files,
+            case=said.get("case", "upper"),  # type: ignore[arg-type]
             on_error=said.get("on_error", "refuse"),
         )
 
@@ -119,7 +140,8 @@ def told_how(names: Sequence[str], asked: str) -> tuple[str, ...]:
     reading = Reading.of(asked)
     if not any(is_own(name) for name in names):
         raise InputError(
-            "`--columns` and `--on-error` say how a file of your own is read, but `--tasks` names none."
+            "`--columns`, `--case`, `--genome` and `--on-error` say how a file of your own is read, but none is in "
+            "`--tasks`."
         )
     made = []
     for name in names:

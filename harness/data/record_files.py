@@ -1,8 +1,9 @@
-"""Records of FASTA and JSON files as rows of a table."""
+"""Records of FASTA, FASTQ and JSON files as rows of a table."""
 
 import codecs
 import json
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,43 @@ class FastaFile(TextFile):
                 f"{self.path}: must have at least one record `>name`, but has none in {lines.number} lines."
             )
         yield (*begun, "".join(parts))
+
+
+class FastqFile(TextFile):
+    """Reads of four lines each: `@name`, the sequence, `+`, and its qualities, which are not used."""
+
+    def __init__(self, path: Path, start: bytes) -> None:
+        super().__init__(path, start)
+        self.head, self.names = "", ["id", "sequence"]
+        self.notes.append("is FASTQ")
+
+    def batches(self, columns: Sequence[int]) -> Iterator[Batch]:
+        """As `TableFile.batches`; a place is that of the line of the name."""
+        lines = Lines(self.blocks())
+        places: list[int] = []
+        rows: list[list[str]] = []
+        problems: dict[int, str] = {}
+        for line in lines:
+            if not line.strip():
+                continue
+            read = [line, *islice(lines, 3)]
+            name, sequence, plus, quality = (*(text.strip() for text in read), *[""] * (4 - len(read)))
+            if len(read) < 4 or not line.startswith("@") or not plus.startswith("+"):
+                raise InputError(
+                    f"{self.path}, line {lines.number - len(read) + 1}: a FASTQ read must be four lines (`@name`, "
+                    f"sequence, `+`, qualities), but got {shown(line.strip())!r} and {len(read) - 1} more."
+                )
+            if len(quality) != len(sequence):
+                problems[len(rows)] = (
+                    f"a read must have as many qualities as bases, {len(sequence)}, but has {len(quality)}."
+                )
+            places.append(lines.number - 3)
+            rows.append([name[1:].split()[0] if name[1:].strip() else "", sequence])
+            if len(rows) >= BATCH:
+                yield Batch(places, [texts(row[i] for row in rows) for i in columns], problems)
+                places, rows, problems = [], [], {}
+        if rows:
+            yield Batch(places, [texts(row[i] for row in rows) for i in columns], problems)
 
 
 class JsonFile(TextFile):

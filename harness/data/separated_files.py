@@ -8,11 +8,24 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from harness.core.errors import InputError
-from harness.data.columns import KNOWN, plain
+from harness.data.columns import KNOWN, plain, shown
 from harness.data.table_batches import BATCH, Batch, texts
 from harness.data.text_blocks import Lines, TextFile
 from lingo.sequences import sequence_problem
 
+BED: tuple[str, ...] = (
+    "chrom",
+    "start",
+    "end",
+    "name",
+    "score",
+    "strand",
+    "thickStart",
+    "thickEnd",
+    "itemRgb",
+)
+BED += ("blockCount", "blockSizes", "blockStarts")
+NARROW_PEAK = ("signalValue", "pValue", "qValue", "peak")
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 
 csv.field_size_limit(2**31 - 1)  # of its own accord csv refuses sequences of more than 131,072 letters
@@ -20,6 +33,8 @@ csv.field_size_limit(2**31 - 1)  # of its own accord csv refuses sequences of mo
 
 class SeparatedFile(TextFile):
     """Fields between commas, tabs, semicolons or bars, quoted where they hold those, below a header."""
+
+    guess = True
 
     def __init__(self, path: Path, start: bytes) -> None:
         super().__init__(path, start)
@@ -29,9 +44,8 @@ class SeparatedFile(TextFile):
             self.names = self._header(lines)
         except csv.Error as error:
             raise InputError(f"{path}, line {lines.number}: is not readable as CSV ({error}).") from None
-        self.notes += (
-            [f"has {SEPARATORS[self._separator]} between its columns"] if self._separator != "," else []
-        )
+        if self._separator != "," and self.guess:
+            self.notes.append(f"has {SEPARATORS[self._separator]} between its columns")
 
     def _header(self, lines: Lines) -> list[str]:
         """The names in the first line that is not blank; `lines` stands behind it then."""
@@ -123,6 +137,36 @@ class SeparatedFile(TextFile):
                 places, rows, problems = [], [], {}
         if rows:
             yield Batch(places, [texts(row[i] for row in rows) for i in columns], problems)
+
+
+class BedFile(SeparatedFile):
+    """A BED file: places in a genome between tabs, mostly without a header."""
+
+    guess = False
+    """Whether columns without a known name may be labels: a BED file has scores that are none."""
+
+    def _header(self, lines: Lines) -> list[str]:
+        """The names in a header, or those of BED; `lines` stands before the first place then."""
+        self._separator = "\t"
+        names: list[str] = []
+        for line in lines:
+            fields = line.rstrip("\n").split("\t")
+            if not line.strip() or line.startswith(("track", "browser")):
+                continue
+            if fields[1:] and fields[1].strip().isdigit():
+                lines.back()
+                self.head = self.head if names else ""
+                known = (*BED[:6], *NARROW_PEAK) if "peak" in self.path.name.casefold() else BED
+                given = [*known, *(f"column_{i}" for i in range(len(known) + 1, len(fields) + 1))]
+                return names or given[: len(fields)]
+            if len(fields) < 3 and not line.startswith("#"):
+                raise InputError(
+                    f"{self.path}, line {lines.number}: a BED file must have chrom, start and end between tabs, but "
+                    f"got {shown(line.strip())!r}."
+                )
+            if len(fields) > 2:  # `#chrom start end …`, the last one before the first place
+                names, self.head = [name.strip().lstrip("#") for name in fields], f"line {lines.number}"
+        return names
 
 
 def _known(names: Sequence[str]) -> int:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from harness.data.labelled_files import Rows, read_rows
 from harness.data.leakage import kept_for_training
 from harness.data.own_data import own_places, read_own
 from harness.data.packed import META, PackedSequences, PackedSplit
+from harness.data.schema import schema_lines
 from harness.data.split_checks import look_at_labels
 from harness.data.tasks import SPLITS, Strands, TaskRow
 from lingo.text_files import file_digest
@@ -107,7 +109,10 @@ def label_notes(row: TaskRow, data_dir: Path | str) -> list[str]:
     if row.packed:
         return []
     splits, names = read_splits(row, data_dir), label_names(row, data_dir)
-    found = [f"{row.name}: {note}" for note in read_own(row.source).notes] if row.source else []
+    found = []
+    if row.source:
+        own = read_own(row.source)
+        found = [f"{row.name}: {line}" for line in [*own.notes, *schema_lines(own.schema)]]
     return found + list(look_at_labels(row, splits, split_places(row, data_dir), names=names).values())
 
 
@@ -162,6 +167,11 @@ def source_marks(row: TaskRow) -> dict[str, str]:
     """What a reader of results must know of where the rows come from."""
     marks = read_own(row.source).marks if row.source else {}
     return {mark: f"{row.name}: {why}" for mark, why in marks.items()}
+
+
+def source_schema(row: TaskRow) -> Mapping[str, Any]:
+    """What a person's own data holds, see `harness.data.schema.schema_of`; empty for the tasks of the table."""
+    return read_own(row.source).schema if row.source else {}
 
 
 def _packed(row: TaskRow, data_dir: Path | str) -> dict[str, PackedSplit]:

@@ -1,4 +1,4 @@
-"""Rows of text from files of any size: CSV and its kin, FASTA, JSON lines, Parquet and Arrow, compressed or not.
+"""Rows of text from files of any size: CSV and its kin, BED, FASTA, FASTQ, JSON lines, Parquet and Arrow, also packed.
 
 What a file is, its content says: Parquet, Arrow, gzip, zstandard and bzip2 by their first bytes, FASTA and JSON by
 their first letter, text by its byte order mark, the separator by the header. Every value is handed on as text, in
@@ -14,25 +14,27 @@ from harness.core.errors import InputError
 from harness.core.wording import words
 from harness.data.columnar_files import COLUMNAR, ColumnFile
 from harness.data.columns import EXPECTED
-from harness.data.record_files import FastaFile, JsonFile
-from harness.data.separated_files import SeparatedFile
+from harness.data.record_files import FastaFile, FastqFile, JsonFile
+from harness.data.separated_files import BedFile, SeparatedFile
 from harness.data.table_batches import TableFile
 from harness.data.text_blocks import MARKS, opened
 
+FASTA = (".fa", ".fasta", ".fna", ".ffn", ".fas")
+FASTQ = (".fq", ".fastq")
+BED = (".bed", ".narrowpeak", ".broadpeak")
 ENDINGS: tuple[str, ...] = (
     ".csv",
     ".tsv",
     ".tab",
     ".txt",
-    ".fa",
-    ".fasta",
-    ".fna",
-    ".ffn",
-    ".fas",
+    *FASTA,
+    *FASTQ,
+    *BED,
     ".jsonl",
     ".ndjson",
+    ".json",
 )
-ENDINGS += (".json", ".parquet", ".arrow", ".feather")
+ENDINGS += (".parquet", ".arrow", ".feather")
 """Endings of the files that are looked for in a folder; each may be followed by one of `PACKED_ENDINGS`."""
 
 PACKED_ENDINGS = ("", ".gz", ".bgz", ".zst", ".bz2")
@@ -65,12 +67,16 @@ def open_table(path: Path) -> TableFile:
     first = start.removeprefix(codecs.BOM_UTF8).lstrip()[:1]
     if first in (b"{", b"[") and not start.startswith(tuple(MARKS)):
         return JsonFile(path, start)
-    if first in (b">", b";") or _is_fasta(path):
+    if first in (b">", b";") or _ends(path, FASTA):
         return FastaFile(path, start)
+    if first == b"@" and _ends(path, FASTQ):
+        return FastqFile(path, start)
+    if _ends(path, BED):
+        return BedFile(path, start)
     return SeparatedFile(path, start)
 
 
-def _is_fasta(path: Path) -> bool:
+def _ends(path: Path, endings: tuple[str, ...]) -> bool:
     name = path.name.casefold()
     name = next((name.removesuffix(end) for end in PACKED_ENDINGS[1:] if name.endswith(end)), name)
-    return name.endswith((".fa", ".fasta", ".fna", ".ffn", ".fas"))
+    return name.endswith(endings)

@@ -104,7 +104,7 @@ class Lines:
     """The lines of a text, one by one, or what is left of a block at once."""
 
     def __init__(self, blocks: Iterator[bytes]) -> None:
-        self._blocks, self._block, self._at = blocks, b"", 0
+        self._blocks, self._block, self._at, self._last = blocks, b"", 0, 0
         self.number = 0
         """Lines that were handed out."""
 
@@ -121,8 +121,12 @@ class Lines:
             self._block, self._at = next(self._blocks), 0
         end = self._block.index(b"\n", self._at) + 1
         line = self._block[self._at : end]
-        self._at, self.number = end, self.number + 1
+        self._last, self._at, self.number = self._at, end, self.number + 1
         return line.decode()
+
+    def back(self) -> None:
+        """Hand the last line out once more."""
+        self._at, self.number = self._last, self.number - 1
 
     def rest(self) -> bytes:
         """What is left of the block, or the next one; empty at the end. It is handed out by `skip` or line by line."""

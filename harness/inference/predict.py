@@ -41,12 +41,14 @@ class Outcome:
         written, skipped: Records.
         cut: Sequences that were longer than the model's input and lost bases at their end.
         odd: Predictions that are not finite numbers.
+        letters: How letters were read that are not A, C, G, T and N, as in training.
     """
 
     written: int = 0
     skipped: int = 0
     cut: int = 0
     odd: int = 0
+    letters: str = ""
 
 
 def predict_file(
@@ -58,6 +60,7 @@ def predict_file(
     backbone: str | None = None,
     batch_size: int | None = None,
     columns: str = "",
+    genome: str = "",
     on_error: OnError = "refuse",
     device: str = "auto",
     frozen: Frozen | None = None,
@@ -67,7 +70,7 @@ def predict_file(
     Args:
         adapter: Exported adapter.
         source: Any table, see `harness.data.table_files`.
-        columns: Column roles, see `open_sequences`.
+        columns, genome: Column roles and the genome of places, see `open_sequences`.
         output: `.csv`, `.parquet` or `.jsonl`; an existing file is replaced.
         console: Output of progress and notes.
         backbone: Location of the adapter's backbone; `None` for its location in training.
@@ -81,13 +84,21 @@ def predict_file(
         InputError: With all problems of adapter, backbone, input, output and options.
     """
     problems: list[str] = []
-    sequences = _open(source, columns, problems)
+    sequences = _open(source, columns, genome, problems)
     _check_output(source, output, problems)
     if batch_size is not None and batch_size < 1:
         problems.append(f"`--batch-size` must be at least 1, but got {batch_size}.")
     predictor = _predictor(adapter, backbone, device, frozen, problems) if not problems else None
     if predictor is None or sequences is None:
         raise InputError(problems)
+    if sequences.pairs != (predictor.facts.pair is not None):
+        needs, given = (
+            ("pairs of sequences", "single ones") if predictor.facts.pair else ("single sequences", "pairs")
+        )
+        raise InputError(
+            f"`--input` must hold {needs}, on which {predictor.facts.task} was trained, but {source} has {given}; "
+            "`--columns` says which columns are sequences."
+        )
     _say_what(predictor, console)
     for note in sequences.notes:
         console.print(f"{escape(source.name)}: {escape(note)}.", soft_wrap=True)
@@ -99,9 +110,9 @@ def predict_file(
         raise InputError(f"{output}: cannot be written ({error.strerror or error}).") from None
 
 
-def _open(source: Path, columns: str, problems: list[str]) -> SequenceFile | None:
+def _open(source: Path, columns: str, genome: str, problems: list[str]) -> SequenceFile | None:
     try:
-        return open_sequences(source, columns)
+        return open_sequences(source, columns, genome)
     except InputError as error:
         problems += error.problems
         return None
@@ -225,7 +236,8 @@ def _predict(
             reading.seen(seen, at=at)
         table.close()
         rejects.close()
-    return Outcome(written=written, skipped=bad, cut=cut, odd=odd)
+    spelt = sequences.letters.note(predictor.facts.case)
+    return Outcome(written=written, skipped=bad, cut=cut, odd=odd, letters=spelt)
 
 
 def _tell(reading: Reading, seen: int, at: int, window: "_Window", share: float) -> None:

@@ -8,9 +8,11 @@ import pyarrow as pa
 
 from harness.core.errors import InputError
 from harness.data.columns import find_columns
+from harness.data.genome import with_sequences
 from harness.data.reading import Reading
+from harness.data.sequence_column import LetterCounts, letters
 from harness.data.table_files import open_table
-from lingo.sequences import sequence_problem
+from lingo.sequences import PAIR, sequence_problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +22,7 @@ class SequenceRecord:
     Attributes:
         place: `line 3` of a text, `row 2` of a Parquet file; a FASTA record's is that of its header.
         name: Its name; empty if it has none.
-        sequence: As in the file, without line ends.
+        sequence: As in the file, without line ends; of a pair both, with `lingo.sequences.PAIR` between them.
         problem: Error message; `None` if valid.
     """
 
@@ -37,10 +39,13 @@ class SequenceFile:
 
     Args:
         path: The file.
-        asked: Column of `sequence` or `id` where its name does not say it.
+        asked: Column of `sequence` (of pairs `sequence_a` and `sequence_b`) or `id` where its name does not say it.
+        genome: FASTA file of the genome that places are cut from; empty for none.
 
     Attributes:
         named: Whether its records have names.
+        pairs: Whether they are pairs of sequences.
+        letters: Letters of the records that were read.
         total: Its size in units of `done`.
         notes: Detected format and columns.
 
@@ -48,11 +53,11 @@ class SequenceFile:
         InputError: If there is no such file, it cannot be read, or a column is missing.
     """
 
-    def __init__(self, path: Path, asked: dict[str, str] | None = None) -> None:
+    def __init__(self, path: Path, asked: dict[str, str] | None = None, genome: str = "") -> None:
         if not path.is_file():
             what = "a folder" if path.is_dir() else "missing"
             raise InputError(f"`--input` must be a file of sequences, but {path} is {what}.")
-        self.path, self._file = path, open_table(path)
+        self.path, self._file = path, with_sequences(open_table(path), genome, [*(asked or {})])
         found = find_columns(self._file.names, asked or {}, labels=False)
         if isinstance(found, str):
             raise InputError(f"{path}{', ' * bool(self._file.head)}{self._file.head}: {found}")
@@ -60,7 +65,8 @@ class SequenceFile:
         if schema is not None and not _is_text(kind := schema.types[found.sequence]):
             name = schema.names[found.sequence]
             raise InputError(f"{path}: the column `{name}` must be text, but is {kind}.")
-        self._columns = [found.sequence, *([found.id] if found.id is not None else [])]
+        self.pairs, self.letters = found.second is not None, LetterCounts()
+        self._columns = [i for i in (found.sequence, found.second, found.id) if i is not None]
         self.named, self.total = found.id is not None, self._file.total
         self.notes = [*self._file.notes, *([found.found] if found.found else [])]
 
@@ -75,16 +81,24 @@ class SequenceFile:
         Raises:
             InputError: If the rest cannot be read.
         """
-        empty = True
+        empty, self.letters = True, LetterCounts()
         for batch in self._file.batches(self._columns):
-            sequences = batch.columns[0].to_pylist()
-            names = batch.columns[1].to_pylist() if self.named else [""] * len(sequences)
-            for row, (place, text, name) in enumerate(zip(batch.places, sequences, names, strict=True)):
-                empty, text = False, text.strip()
-                problem = batch.problems.get(row) or sequence_problem(text)
-                yield SequenceRecord(f"{self._file.unit} {place}", name, text, problem)
+            held = [column.to_pylist() for column in batch.columns]
+            for column in batch.columns[: 1 + self.pairs]:
+                self.letters.add(bytes(letters(column)))
+            names = held.pop() if self.named else [""] * len(held[0])
+            for row, (place, name, *texts) in enumerate(zip(batch.places, names, *held, strict=True)):
+                empty, texts = False, [text.strip() for text in texts]
+                problem = batch.problems.get(row) or self._problem(texts)
+                yield SequenceRecord(f"{self._file.unit} {place}", name, PAIR.join(texts), problem)
         if empty:
             raise InputError(f"{self.path}: must have at least one row below the header, but has none.")
+
+    def _problem(self, texts: list[str]) -> str | None:
+        if not self.pairs:
+            return sequence_problem(texts[0])
+        found = zip("ab", map(sequence_problem, texts), strict=True)
+        return next((why.replace("`sequence`", f"`sequence_{one}`") for one, why in found if why), None)
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -93,14 +107,20 @@ def _is_text(kind: pa.DataType) -> bool:
     return any(is_one(kind) for is_one in tests) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
-def open_sequences(path: Path, columns: str = "") -> SequenceFile:
+def open_sequences(path: Path, columns: str = "", genome: str = "") -> SequenceFile:
     """A file of sequences, told apart by its content.
 
     Args:
-        columns: What `--columns` says, as in training; of it `sequence` and `id` are used.
+        columns: What `--columns` says, as in training; labels and splits in it are not used.
+        genome: What `--genome` says.
 
     Raises:
         InputError: As `SequenceFile`.
     """
-    asked = {name: value for name, value in Reading.of(columns).columns if name in ("sequence", "id")}
-    return SequenceFile(path, asked)
+    reading = Reading.of("&".join(filter(None, [columns, f"genome={genome}" if genome else ""])))
+    asked = {
+        name: value
+        for name, value in reading.columns
+        if name in ("sequence", "sequence_a", "sequence_b", "id")
+    }
+    return SequenceFile(path, asked, reading.genome)

@@ -26,6 +26,8 @@ def input_of(data: Path | str) -> dict[str, Any]:
         "labels": labels,
         "tokenization": {name: recipe[name] for name in UNITS} if "tokenization" in recipe else None,
         "both_strands": recipe.get("strands", "none") in ("test", "both"),
+        "case": recipe.get("case", "upper"),
+        "pair": recipe.get("pair"),
     }
 
 

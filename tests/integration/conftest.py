@@ -62,7 +62,7 @@ def aws(tmp_path_factory):
         finally:
             forget_clients()
             server.terminate()
-            server.wait(60)
+            server.wait(10)
 
 
 @pytest.fixture(scope="module")

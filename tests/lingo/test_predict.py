@@ -23,7 +23,7 @@ from lingo.sequences import reverse_complement
 from lingo.slot import Slot
 from lingo.strands import average_strands
 from lingo.target import ExportError
-from lingo.tokenization import tokenize
+from lingo.tokenization import SPACER, tokenize
 from tests.lingo import toy
 from tests.lingo.tiny import CAUSAL, ENCODERS, Checkpoints, train
 from tests.support.merged import merge
@@ -84,6 +84,30 @@ def test_each_kind_of_task(
     link = {"classification": lambda x: softmax(x, 1), "multilabel": expit, "regression": lambda x: x}[kind]
     np.testing.assert_allclose(found, link(logits), atol=1e-5)
     assert predictor.predict([]).shape == (0, labels)
+
+
+def test_letters_and_pairs_as_in_training(backbones: Checkpoints, tmp_path: Path) -> None:
+    backbone = backbones("opt")
+    pack, slot = trained(backbone, task(backbone, "classification", 2, prompt=None, most=None))
+    plain = export(pack, slot, tmp_path / "plain")
+    known = open_adapter(plain)
+    masked = open_adapter(export(pack, slot, tmp_path / "masked", case="mask"))
+    assert np.array_equal(masked.logits(["acGTUr"]), known.logits(["NNGTTN"]))
+    assert np.array_equal(known.logits(["acGTUr"]), known.logits(["ACGTTN"]))
+    assert "Lower case was raised, U read as T" in (plain / "README.md").read_text()
+    folder = export(pack, slot, tmp_path / "pairs", pair=SPACER, both_strands=True)
+    text = (folder / "README.md").read_text()
+    assert f"one text with `{SPACER}` between them" in text
+    paired = open_adapter(folder)
+    strands = known.logits([f"ACGG{SPACER}TTC", f"CCGT{SPACER}GAA"])
+    np.testing.assert_allclose(
+        paired.logits(["ACgg|UTC"]), average_strands("classification", strands[:1], strands[1:]), atol=1e-6
+    )
+    for wrong in ("ACGG", "ACGG|TT|CA", "ACGG|"):
+        with pytest.raises(ValueError, match="sequence 1: "):
+            paired.logits([wrong])
+    with pytest.raises(ValueError, match=r"got '\|' at position 5"):
+        known.logits(["ACGG|TTC"])
 
 
 OTHERS = [("gpt2", "lora"), ("dnabert2", "lora")]

@@ -285,13 +285,13 @@ def test_columns_by_the_command_line(tmp_path, monkeypatch):
     assert sizes == {"train": 30, "dev": 10, "test": 20}
     assert read_own(row.source).cut == ()
     for wrong, words in (
-        ("y=label", "NAME=VALUE with one of sequence, label"),
+        ("y=label", "NAME=VALUE with one of sequence, sequence_a, sequence_b, label"),
         ("label=nothing", "'nothing' is not there; there are bases"),
         ("sequence=bases,target=y,split=fold,dev=chr9", "'chr9' is no value of it"),
     ):
         with pytest.raises(InputError, match=words):
             build(settings({**given, "columns": wrong}))
-    with pytest.raises(InputError, match="`--tasks` names none"):
+    with pytest.raises(InputError, match="but none is in `--tasks`"):
         settings({"tasks": "EMP/H3", "columns": asked})
 
 
@@ -322,10 +322,10 @@ def test_labels_in_a_file_of_their_own(tmp_path):
 def test_one_of_several_tasks(tmp_path):
     path = write(tmp_path / "a.parquet", classes(60) | {"task": ["one"] * 30 + ["two"] * 30})
     with pytest.raises(
-        InputError, match=r"has 2 tasks in its column `task` \(one, two\); `--columns only=one`"
+        InputError, match=r"has 2 tasks in its column `task` \(one, two\); `--columns task=one`"
     ):
         read_own(path)
-    rows = find_tasks([f"{path}?only=one", f"{path}?only=two"])
+    rows = find_tasks([f"{path}?only=one", f"{path}?task=two"])
     assert [row.name for row in rows] == ["own/a_one", "own/a_two"]
     found = read_own(rows[0].source).splits.values()
     assert sorted(text for split in found for text in split.sequences) == sorted(classes(60)["sequence"][:30])

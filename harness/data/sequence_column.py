@@ -1,0 +1,156 @@
+"""Columns of sequences: in one piece of memory, in uniform letters, with counts of how they were written."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import overload
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from harness.data.table_batches import texts
+from lingo.sequences import ACCEPTED, CASES, CODES, PAIR, UNIFORM, Case, sequence_problem
+
+ACCEPTED_BYTES = "".join(sorted(ACCEPTED)).encode()
+TABLES: Mapping[Case, bytes] = {
+    case: bytes(UNIFORM[case].get(code, code) for code in range(256)) for case in CASES
+}
+LOWER = {"upper": "are raised", "mask": "are read as N", "keep": "are kept"}
+BLOCK = 1 << 20
+"""Letters counted at once."""
+
+
+class Texts(Sequence[str]):
+    """Sequences in one piece of memory, a byte a letter and eight a sequence."""
+
+    def __init__(self, column: pa.LargeStringArray) -> None:
+        self.column = column
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[str]: ...
+    def __getitem__(self, at: int | slice) -> str | list[str]:
+        if isinstance(at, slice):
+            found: list[str] = self.column[at].to_pylist()
+            return found
+        return str(self.column[int(at)].as_py())
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), 8192):
+            yield from self[start : start + 8192]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def take(self, indices: NDArray[np.int64]) -> "Texts":
+        """These rows, in this order."""
+        return Texts(self.column.take(pa.array(indices)))
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Letters of each sequence."""
+        return np.diff(_offsets(self.column))
+
+
+def _offsets(column: pa.LargeStringArray) -> NDArray[np.int64]:
+    held = np.frombuffer(column.buffers()[1] or b"\0" * 8, np.int64)
+    return held[column.offset : column.offset + len(column) + 1]
+
+
+def letters(column: pa.LargeStringArray) -> memoryview:
+    """All letters of a column, end to end."""
+    offsets = _offsets(column)
+    return memoryview(column.buffers()[2] or b"")[int(offsets[0]) : int(offsets[-1])]
+
+
+def cleaned(
+    column: pa.LargeStringArray, counts: "LetterCounts | None" = None, case: Case = "upper"
+) -> tuple[pa.LargeStringArray, dict[int, str]]:
+    """Sequences in A, C, G, T and N, and by row what keeps one from being a sequence (it is empty then).
+
+    Args:
+        column: Sequences as they are written.
+        counts: Counts their letters.
+        case: What lower case means.
+    """
+    raw = letters(column).tobytes()
+    offsets = _offsets(column)
+    problems: dict[int, str] = {}
+    if counts is not None:
+        counts.add(raw)
+    if not np.diff(offsets).all() or raw.translate(None, ACCEPTED_BYTES):
+        kept = []
+        for row, text in enumerate(column.to_pylist()):
+            text = text.strip()
+            if problem := sequence_problem(text):
+                problems[row], text = problem, ""
+            kept.append(text)
+        column = texts(kept)
+        raw, offsets = letters(column).tobytes(), _offsets(column)
+    if not len(column):
+        return column, problems
+    buffers = [
+        None,
+        pa.py_buffer((offsets - offsets[0]).tobytes()),
+        pa.py_buffer(raw.translate(TABLES[case])),
+    ]
+    return pa.Array.from_buffers(pa.large_string(), len(column), buffers), problems
+
+
+def joined_pairs(first: pa.LargeStringArray, second: pa.LargeStringArray) -> pa.LargeStringArray:
+    """Both sequences of each pair as one text, with `lingo.sequences.PAIR` between them."""
+    return pc.binary_join_element_wise(first, second, pa.scalar(PAIR, pa.large_string()))
+
+
+@dataclass(eq=False)
+class LetterCounts:
+    """How often each letter was written, in all rows, good and bad.
+
+    Attributes:
+        counts: int64 `[256]`, by byte.
+    """
+
+    counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
+
+    def add(self, raw: bytes) -> None:
+        """Count these letters too."""
+        codes = np.frombuffer(raw, np.uint8)
+        for start in range(0, len(codes), BLOCK):
+            self.counts += np.bincount(codes[start : start + BLOCK], minlength=256)
+
+    def __add__(self, other: "LetterCounts") -> "LetterCounts":
+        return LetterCounts(self.counts + other.counts)
+
+    def report(self) -> dict[str, int]:
+        """By kind of letter: A, C, G, T, N, U, `other IUPAC codes`, `gaps` (`-`, `.`, `*`) and `others` in either case;
+        `lower case` counts the codes among them once more."""
+        found = {letter: self._both(letter) for letter in "ACGTNU"}
+        found["other IUPAC codes"] = sum(map(self._both, CODES.replace("U", "")[5:]))
+        found["gaps"] = int(self.counts[list(b"-.*")].sum())
+        # Of letters of several bytes the first one counts; spaces and line ends around a sequence are none.
+        every = int(self.counts.sum() - self.counts[list(b" \t\r\n")].sum() - self.counts[0x80:0xC0].sum())
+        found["others"] = every - sum(found.values())
+        return found | {"lower case": int(self.counts[list(CODES.lower().encode())].sum())}
+
+    def _both(self, letter: str) -> int:
+        return int(self.counts[ord(letter)] + self.counts[ord(letter.lower())])
+
+    def note(self, case: Case = "upper") -> str:
+        """How letters were read that are not A, C, G, T and N; empty where there are none."""
+        found = self.report()
+        codes = [code for code in CODES if code not in "ACGTNU" and self._both(code)]
+        told = []
+        if found["lower case"]:
+            told.append(f"{found['lower case']:,} lower-case letters {LOWER[case]}")
+        if found["U"]:
+            told.append(f"{found['U']:,} U are read as T")
+        if codes:
+            told.append(f"{found['other IUPAC codes']:,} IUPAC codes ({', '.join(codes)}) are read as N")
+        return ", ".join(told)
