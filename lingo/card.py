@@ -96,7 +96,7 @@ def _predict(facts: Mapping[str, Any]) -> str:
     given = "" if facts["layout"] == "merged" else " (`--backbone FOLDER` where it lies elsewhere now)"
     return (
         f"On DNA in FASTA, CSV or Parquet, with the input built as in training{given}:\n\n```bash\n"
-        "python run_benchmark.py predict --adapter . --input sequences.fa --output predictions.csv\n```\n\n"
+        "lingo-bench predict --adapter . --input sequences.fa --output predictions.csv\n```\n\n"
         "In Python, `lingo.predict.open_adapter('.').predict(sequences)` gives the same probabilities."
     )
 

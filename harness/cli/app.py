@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperGroup
 
+from harness.cli.commands import COMMANDS, HELP, short_help, version
+from harness.cli.mistakes import mistakes
 from harness.core.errors import InputError
 from harness.core.store_address import masked
 from harness.data.steps import heard_by
@@ -50,6 +52,8 @@ REFUSALS = {
 LOGIN = re.compile(r"://|:.*@|^env:", re.DOTALL)
 """What a word of the command line has that may be an address with a password."""
 
+OF_THE_PROGRAM = ("--install-completion", "--show-completion")
+
 _given: list[str] = []
 """Words of the command line."""
 
@@ -73,7 +77,11 @@ def _without_secrets() -> Iterator[None]:
 
 
 class _RunByDefault(TyperGroup):
-    """`run_benchmark.py --tasks …` is `run_benchmark.py run --tasks …`."""
+    """`lingo-bench --tasks …` is `lingo-bench run --tasks …`, and `--help` alone is a page of all commands."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        _without_types(self)
 
     def invoke(self, ctx: Any) -> Any:
         with _without_secrets():
@@ -85,43 +93,50 @@ class _RunByDefault(TyperGroup):
             return self._parsed(ctx, args)
 
     def _parsed(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and not args[0].startswith("-") and args[0] not in self.commands:
-            near = difflib.get_close_matches(args[0], self.commands, n=1)
+        if args and args[0] in (*HELP, "--version"):
+            typer.echo(version() if args[0] == "--version" else short_help())
+            ctx.exit()
+        if ctx.resilient_parsing or (args and args[0] in OF_THE_PROGRAM):  # completion
+            return super().parse_args(ctx, args)
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
             ctx.fail(f"No such command '{args[0]}'.{f' Did you mean {near[0]}?' if near else ''}")
         if not args or args[0] not in self.commands:
             args = ["run", *args]
-        command = self.commands[args[0]]
-        _refuse_empty(type(ctx)(command, parent=ctx, info_name=args[0]), args[1:])
+        self._refuse(ctx, self.commands[args[0]], args)
         return super().parse_args(ctx, args)
 
+    def _refuse(self, ctx: Any, command: Any, args: list[str]) -> None:
+        """End the program where words of the command line are wrong, with all that is wrong."""
+        below = type(ctx)(command, parent=ctx, info_name=args[0])
+        if isinstance(command, TyperGroup):
+            if args[1:2] and args[1] in command.commands:
+                self._refuse(below, command.commands[args[1]], args[1:])
+            return
+        problems, words = mistakes(below, args[1:])
+        if problems:
+            also = getattr(command.callback, "also", None)  # what the other options would be refused for
+            if also is not None and words:
+                told = {problem.partition(" ")[0] for problem in problems}
+                more = also(command.make_context(args[0], words, parent=ctx).params)
+                problems += [problem for problem in more if problem.partition(" ")[0] not in told]
+            complain(InputError(dict.fromkeys(problems)))
+            ctx.exit(BAD_INPUT)
 
-def _refuse_empty(ctx: Any, args: list[str]) -> None:
-    """End the program where a value was given and is empty, as an unset shell variable leaves it: it would mean the
-    default, or the current folder."""
-    given = ctx.command.make_parser(ctx).parse_args(args=list(args))[0]
-    problems = []
-    for parameter in ctx.command.params:
-        values = given.get(parameter.name)
-        words = [
-            one for one in (values if isinstance(values, list | tuple) else [values]) if isinstance(one, str)
-        ]
-        if any(not word.strip(", \t\r\n") for word in words):
-            option = parameter.param_type_name == "option"
-            name = (
-                max(parameter.opts, key=len) if option else (parameter.metavar or parameter.name).strip("[].")
-            )
-            cure = "leave it out, or " if option or not parameter.required else ""
-            problems.append(
-                f"`{name}` must have a value, but is empty: {cure}set the shell variable it came from."
-            )
-    if problems and "help" not in given:
-        complain(InputError(problems))
-        ctx.exit(BAD_INPUT)
+
+def _without_types(group: Any) -> None:
+    """Take the types of the implementation out of the help, `<list[Path]>`: a metavar says what an argument is."""
+    for command in group.commands.values():
+        if isinstance(command, TyperGroup):
+            _without_types(command)
+        for one in command.params:
+            if one.param_type_name == "argument" or one.is_flag:
+                one.display_type_rich = lambda ctx: None
 
 
 app = typer.Typer(
     cls=_RunByDefault,
-    add_completion=False,
+    subcommand_metavar="COMMAND [OPTIONS]",
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},

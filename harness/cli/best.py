@@ -12,6 +12,8 @@ from rich.markup import escape
 
 from harness.cli.app import app, conduct, names
 from harness.cli.options import say_store
+from harness.cli.tables import print_table
+from harness.core.columns import Column
 from harness.core.errors import InputError
 from harness.core.store_address import ADDRESS
 
@@ -44,10 +46,11 @@ def best(
         str | None,
         typer.Option(metavar="NAME", help="Dev metric used for selection.", show_default="that of each task"),
     ] = None,
-    form: Annotated[
+    given_form: Annotated[
         str,
         typer.Option("--format", metavar="FORM", help="table, yaml or json; the latter for run --config."),
     ] = "table",
+    as_json: Annotated[bool, typer.Option("--json", help="As **--format json**.")] = False,
     register: Annotated[
         str | None,
         typer.Option(
@@ -63,13 +66,15 @@ def best(
 
     def work(console: Console) -> int:
         from harness.pipeline.best import best_of, records_of, select
-        from harness.tracking.read import records_from_store
 
         uri = tracking_uri or (os.environ.get(ADDRESS) if out is None else None)
+        form = "json" if as_json else given_form
         _check(out, uri, experiment, form, register)
         if out is not None:
             records = records_of(out)
         else:
+            from harness.tracking.read import records_from_store
+
             records = records_from_store(str(uri), str(experiment))
         axes = {
             "task": names(task, "--task") or (),
@@ -110,13 +115,7 @@ def _check(
 
 def _print(found: Sequence["BestConfiguration"], form: str, console: Console) -> None:
     if form == "table":
-        console.print(_table(found))
-        for best in found:
-            settings = " ".join(f"{name}={_short(best.config.get(name))}" for name in best.searched)
-            study = f"{best.task} {best.backbone} {best.method}"
-            console.print(f"[bold]{escape(study)}[/] {escape(settings)}", soft_wrap=True)
-            if best.notes:
-                console.print(f"  [yellow]{escape('; '.join(best.notes))}[/]", soft_wrap=True)
+        print_best(found, console)
         return
     plain = {"configurations": [best.to_dict() for best in found]}
     if form == "json":
@@ -127,27 +126,31 @@ def _print(found: Sequence["BestConfiguration"], form: str, console: Console) ->
         typer.echo(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), nl=False)
 
 
-def _table(found: Sequence["BestConfiguration"]) -> object:
-    from rich.table import Table
+COLUMNS = (
+    Column(title="task", name=True),
+    Column(title="backbone", name=True),
+    Column(title="method", name=True),
+    Column(title="metric", name=True),
+    Column(title="dev", right=True),
+    Column(title="test (seeds)", right=True),
+    Column(title="trial", rank=1),
+)
 
-    table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
-    for title in ("task", "backbone", "method", "metric"):
-        table.add_column(title, overflow="fold")
-    for title in ("dev", "test (seeds)"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("trial", no_wrap=True)
-    for best in found:
-        row = (
-            best.task,
-            best.backbone,
-            best.method,
-            best.metric,
-            f"{best.score:.3f}",
-            best.tested,
-            best.trial,
-        )
-        table.add_row(*map(escape, row))
-    return table
+
+def print_best(found: Sequence["BestConfiguration"], console: Console) -> None:
+    """A table of the studies, then the configuration of each with what a reader must know."""
+    rows = [
+        [one.task, one.backbone, one.method, one.metric, f"{one.score:.3f}", one.tested, one.trial]
+        for one in found
+    ]
+    print_table(COLUMNS, rows, console)
+    console.print()
+    for one in found:
+        settings = " ".join(f"{name}={_short(one.config.get(name))}" for name in one.searched)
+        study = f"{one.task} {one.backbone} {one.method}"
+        console.print(f"[bold]{escape(study)}[/] {escape(settings)}", soft_wrap=True)
+        if one.notes:
+            console.print(f"  [yellow]{escape('; '.join(one.notes))}[/]", soft_wrap=True)
 
 
 def _short(value: object) -> str:

@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from harness.cli.app import app, conduct
-from harness.core.errors import command
+from harness.core.errors import InputError, command
+from harness.runs.layout import RunFolder
 
 
 @app.command()
@@ -46,6 +47,8 @@ def export(
     """
 
     def work(console: Console) -> int:
+        if not RunFolder(run).records.is_dir():  # told before torch is imported
+            raise InputError(f"{run}: must be the output folder of a run, but has no records.")
         from harness.inference.export import choose, default_out, export_choice
 
         choice = choose(run, task=task, method=method, backbone=backbone, seed=seed)

@@ -1,17 +1,20 @@
-"""`list`: what may be named: backbones, tasks and methods."""
+"""`list`: the runs in a folder, and what may be named: backbones, tasks and methods."""
 
 import json
 from collections.abc import Callable
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from harness.cli.app import app, conduct
-from harness.core.errors import InputError, nearest
+from harness.cli.tables import print_json, print_table
+from harness.core.columns import Column
+from harness.core.errors import InputError, command, nearest
+
+if TYPE_CHECKING:
+    from harness.pipeline.state import RunState
 
 
 def _models() -> list[dict[str, Any]]:
@@ -55,21 +58,31 @@ KINDS: dict[str, Callable[[], list[dict[str, Any]]]] = {
 }
 
 
+RUNS = "runs"
+
+
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(metavar="models|tasks|methods", help="What to list.")],
+    what: Annotated[str, typer.Argument(metavar="runs|models|tasks|methods", help="What to list.")],
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[FOLDER]", help="Folder of runs.", show_default="results")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
 ) -> None:
-    """List the backbones, tasks or methods that may be named: `list models`, `list tasks`, `list methods`.
+    """List the runs in a folder, or the models, tasks or methods that may be named.
 
-    Exit code: 0, or 2 for invalid input.
+    Exit code: 0, 1 if there is no run in the folder, 2 for invalid input.
     """
 
     def work(console: Console) -> int:
+        if what == RUNS:
+            return _runs(folder or Path("results"), console, as_json=as_json)
         if what not in KINDS:
             raise InputError(
-                f"`list` must be given models, tasks or methods, but got {what!r}.{nearest(what, KINDS)}"
+                f"`list` must be given runs, models, tasks or methods, but got {what!r}.{nearest(what, (RUNS, *KINDS))}"
             )
+        if folder is not None:
+            raise InputError(f"`list {what}` takes no folder, but got {folder}.")
         rows = KINDS[what]()
         if as_json:
             typer.echo(json.dumps(rows, indent=1))
@@ -77,7 +90,7 @@ def list_(
         if what == "models":
             from lingo.known_models import shown_rows
 
-            _print(shown_rows())
+            _print(shown_rows(), console)
             console.print(
                 "GiB: estimate for training LoRA with 8 sequences of 512 tokens (fewer where the context is shorter), "
                 "frozen weights in bfloat16. Read a model's card before you rely on its licence; any other hub id or "
@@ -85,7 +98,7 @@ def list_(
                 soft_wrap=True,
             )
         else:
-            _print([{key: _text(value) for key, value in row.items()} for row in rows])
+            _print([{key: _text(value) for key, value in row.items()} for row in rows], console)
         return 0
 
     conduct(work)
@@ -99,11 +112,67 @@ def _text(value: Any) -> str:
     return "?" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _print(rows: list[dict[str, str]]) -> None:
-    """Rows with the same keys, which are the header; a row is never folded."""
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for name in rows[0]:
-        table.add_column(name.replace("_", " "), no_wrap=True)
-    for row in rows:
-        table.add_row(*map(escape, row.values()))
-    Console(width=10_000, highlight=False).print(table, soft_wrap=True)
+def _print(rows: list[dict[str, str]], console: Console) -> None:
+    """Rows with the same keys, which are the header; the columns at the end are left out first."""
+    columns = [Column(title=name.replace("_", " "), name=not i, rank=i) for i, name in enumerate(rows[0])]
+    print_table(columns, [list(row.values()) for row in rows], console)
+
+
+def _runs(folder: Path, console: Console, *, as_json: bool) -> int:
+    """List the runs in a folder; a folder that looks like one and is none is told."""
+    from harness.pipeline.state import runs_below, state_of
+
+    found, problems = [], list[str]()
+    for out in runs_below(folder):
+        try:
+            found.append(state_of(out))
+        except InputError as error:
+            problems += [problem.partition(", but ")[2] for problem in error.problems]
+    if as_json:
+        print_json([one.to_dict() for one in found])
+    elif found:
+        print_runs(found, folder, console)
+        console.print(f"To see one: {command('show', found[-1].folder)}", markup=False, soft_wrap=True)
+    else:
+        line = f"There is no run in {folder}; a run starts with: {command('run')}"
+        console.print(line, markup=False, soft_wrap=True)
+    for problem in problems:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"Left out: {problem}", markup=False)
+    return 0 if found else 1
+
+
+def print_runs(found: "list[RunState]", folder: Path, console: Console) -> None:
+    """A line for each run, the last changed one at the end."""
+    columns = [
+        Column(title="run", name=True),
+        Column(title="state"),
+        Column(title="trials", right=True, rank=2),
+        Column(title="final runs", right=True),
+        Column(title="failed", right=True, rank=3),
+        Column(title="tasks", rank=4),
+        Column(title="backbones", rank=5),
+        Column(title="methods", rank=6),
+        Column(title="experiment", rank=7),
+        Column(title="last result", rank=1),
+    ]
+    rows = [
+        [
+            str(one.folder.relative_to(folder)) if one.folder != folder else str(folder),
+            one.state,
+            f"{one.trials}/{one.trials_wanted}",
+            f"{one.finals}/{one.finals_wanted}",
+            str(one.failed or "·"),
+            _few(one.tasks),
+            _few(one.backbones),
+            _few(one.methods),
+            one.experiment,
+            one.updated[:16].replace("T", " "),
+        ]
+        for one in found
+    ]
+    print_table(columns, rows, console)
+
+
+def _few(names: object) -> str:
+    held = list(names) if isinstance(names, list | tuple) else []
+    return ", ".join(held[:2]) + (f" and {len(held) - 2} more" if len(held) > 2 else "")

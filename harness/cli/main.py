@@ -1,56 +1,30 @@
 """The command line: every command, in the order of the help."""
 
-import inspect
 import io
 import os
 import re
 import sys
 from collections.abc import Sequence
-from importlib import import_module
+from typing import Any
 
-from harness.cli.app import app
+from harness.cli.commands import COMMANDS, HELP, load, short_help, version
 from harness.core import home
+from harness.core.errors import program
 from harness.core.store_address import kept, shown
 
-COMMANDS = (
-    "run",
-    "plan",
-    "resume",
-    "prepare",
-    "audit",
-    "report",
-    "best",
-    "sync",
-    "ui",
-    "doctor",
-    "list",
-    "export",
-    "predict",
-    "cluster",
-)
-"""Modules of `harness.cli`."""
 
-for _name in COMMANDS:
-    import_module(f"harness.cli.{_name}")
+def __getattr__(name: str) -> Any:
+    """`app` with all commands, for whoever asks for it; `main` imports only the command that is called."""
+    if name != "app":
+        raise AttributeError(name)
+    load()
+    from harness.cli.app import app
+
+    return globals().setdefault("app", app)
 
 
-GLOSSARY = "Terms: docs/glossary.md."
-
-
-def _others() -> str:
-    """One line for each command except `run`, whose help is that of the whole program."""
-    rows = [
-        (c.name or c.callback.__name__, inspect.getdoc(c.callback) or "")
-        for c in app.registered_commands
-        if c.callback
-    ]
-    lines = [f"- **{name}**: {text.partition(chr(10))[0]}" for name, text in rows if name != "run"]
-    return "\n".join(["Other commands (details: `COMMAND --help`):", "", *lines, "", GLOSSARY])
-
-
-for _command in app.registered_commands:
-    if _command.callback and _command.callback.__name__ == "run":
-        _command.epilog = _others()
+COMPLETE = "_LINGO_BENCH_COMPLETE"
+"""Environment variable with which a shell asks for completions."""
 
 
 def _hide_secrets() -> None:
@@ -94,9 +68,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in ("COLUMNS", "LINES"):  # rich takes ² for a number, and prints nothing on 0 columns
         if not re.fullmatch(r"[1-9][0-9]{0,4}", os.environ.get(name, "80")):
             del os.environ[name]
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if words and words[0] in (*HELP, "--version"):
+        print(version() if words[0] == "--version" else short_help())
+        sys.exit(0)
     if line := home.provide():
         print(line, file=sys.stderr)
-    app(args=None if arguments is None else list(arguments), prog_name="run_benchmark.py")
-
-
-__all__ = ["app", "main"]
+    if "app" not in globals():
+        load(None if COMPLETE in os.environ else words[0] if words and words[0] in COMMANDS else "run")
+        from harness.cli.app import app as application
+    else:
+        application = globals()["app"]
+    application(args=None if arguments is None else words, prog_name=program(), complete_var=COMPLETE)

@@ -7,6 +7,9 @@ from rich.console import Console
 
 from harness.cli.app import app, conduct
 from harness.cli.options import with_options, with_store
+from harness.cli.problems import all_problems
+from harness.cli.tables import JSON, print_json
+from harness.core.errors import InputError
 
 
 @app.command()
@@ -16,6 +19,7 @@ def plan(
     measure: Annotated[
         bool, typer.Option(help="Measure a few steps with each local backbone, to estimate hours.")
     ] = True,
+    as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Estimate steps, time, disk and cost of a run without starting it.
 
@@ -29,15 +33,24 @@ def plan(
         from harness.cluster.file import with_price
         from harness.pipeline.forecast import forecast, planned
 
-        found = forecast(with_price(planned(with_store(options, console))))
+        notes = Console(stderr=True, highlight=False) if as_json else console
+        try:
+            found = forecast(with_price(planned(with_store(options, notes))))
+        except InputError as error:
+            raise InputError(
+                dict.fromkeys([*error.problems, *all_problems(options, planned, forecast)])
+            ) from None
         # These import torch, which a refused plan does not need.
-        from harness.pipeline.forecast_text import tell
+        from harness.pipeline.forecast_text import summary, tell
         from harness.pipeline.forecast_time import measure as measured
         from harness.pool.resources import this_machine
 
-        with console.status("measuring a few steps"):
+        with notes.status("measuring a few steps"):
             rates, problems = measured(found) if measure else ({}, [])
         shape = this_machine(found.benchmark.workers_per_trial, found.benchmark.max_concurrent)
+        if as_json:
+            print_json(summary(found, rates, problems, shape))
+            return 0
         tell(found, rates, problems, shape, console)
         return 0
 

@@ -13,7 +13,7 @@ from harness.core.errors import InputError
 
 
 @app.command()
-@with_options((AMOUNT | MACHINE) - {"out"})
+@with_options((AMOUNT | MACHINE) - {"out", "name"})
 def resume(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Output folder of the run.")],
     options: dict[str, Any],

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from harness.cli.app import app, conduct
 from harness.cli.options import with_options, with_store
+from harness.cli.problems import all_problems
 from harness.config.benchmark import build
 from harness.core.errors import InputError
 
@@ -44,7 +45,7 @@ def run(
         try:
             benchmark = build(with_store(options, console))
         except InputError as error:
-            found = [*error.problems, *_of_the_cluster(options, dry_run)]
+            found = [*error.problems, *_all_problems(options), *_of_the_cluster(options, dry_run)]
             raise InputError(dict.fromkeys(found)) from None
         if not joins(benchmark.cluster):
             from harness.cluster.finish import TeardownOptions
@@ -59,6 +60,20 @@ def run(
         return run_benchmark(benchmark, console)
 
     conduct(work, interrupted="Interrupted; finished trials are kept, and the same command continues.")
+
+
+def _all_problems(options: dict[str, Any]) -> list[str]:
+    """What is wrong with the options, and on this machine with data, backbones and search spaces."""
+    from harness.config.studies import plan
+
+    return all_problems(
+        {name: value for name, value in options.items() if name not in ("dry_run", "yes", "teardown", "out")},
+        build,
+        plan if options.get("cluster") is None else None,
+    )
+
+
+run.also = _all_problems  # type: ignore[attr-defined]
 
 
 def _of_the_cluster(options: dict[str, Any], dry_run: bool) -> list[str]:

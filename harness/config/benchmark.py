@@ -70,6 +70,14 @@ def _span(text: str) -> str:
     return text
 
 
+def _run_name(name: str) -> str:
+    if not re.fullmatch(r"\w[\w .+-]{0,99}", name) or name.endswith((".", " ")):
+        raise ValueError(
+            f"must be up to 100 letters, digits and . _ + - or spaces between them, but got {name!r}."
+        )
+    return name
+
+
 def _seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
     wrong = [seed for seed in seeds if not 0 <= seed < 2**31]
     if wrong:
@@ -266,6 +274,11 @@ class Benchmark(BaseModel):
     out: Annotated[Path | None, Option(WHERE, "FOLDER", default="results/SUITE-DIGEST")] = None
     """Output folder. A folder that holds this benchmark already is continued."""
 
+    name: Annotated[
+        Annotated[str, AfterValidator(_run_name)] | None, Option(WHERE, "NAME", default="the suite's")
+    ] = None
+    """Name of the run: of its experiment in MLflow, and of the output folder without --out."""
+
     tracking_uri: Annotated[
         Annotated[str, AfterValidator(kept)] | None,
         Option(WHERE, "URI", default="MLFLOW_TRACKING_URI if set, else sqlite in the output folder"),
@@ -320,6 +333,22 @@ class Benchmark(BaseModel):
         where["search_spaces"] = tuple(path.resolve() for path in self.search_spaces)
         return self.model_copy(update=where).model_dump(mode="json")
 
+    def repeat(self) -> str:
+        """The settings that differ from the defaults, as YAML for `run --settings`."""
+        changed = {
+            name: value
+            for name, value in self.stored(self.out or Path()).items()
+            if value != (type(self).model_fields[name].get_default() if name not in GIVEN else None)
+            and name not in ("out", "cluster")
+        }
+        if self.suite in SUITES:
+            del changed["tasks"]
+        else:
+            del changed["suite"]
+        plain = json.loads(json.dumps(changed))
+        text: str = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+        return f"{REPEATS}\n{text}"
+
     def identity(self) -> dict[str, Any]:
         """Every setting that says what is measured, as plain data."""
         settings = self.model_dump(mode="json", exclude=MACHINE | AMOUNT)
@@ -331,6 +360,12 @@ class Benchmark(BaseModel):
         }
         return {"rules": RULES, **{name: value for name, value in settings.items() if name not in unused}}
 
+
+REPEATS = "# Repeats this benchmark: lingo-bench run --settings settings.yaml --out NEW_FOLDER"
+"""First line of `Benchmark.repeat`."""
+
+GIVEN = ("suite", "tasks", "models")
+"""Settings without a default."""
 
 FIRST = {
     "suite",

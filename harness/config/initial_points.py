@@ -10,7 +10,7 @@ import yaml
 
 from harness.config.benchmark import TRIAL
 from harness.config.search_space import OPTIONS, Leaf, SearchSpace, settings_of
-from harness.core.errors import InputError, nearest
+from harness.core.errors import InputError, command, nearest
 from lingo.methods import METHODS
 from lingo.text_files import read_text
 from lingo.trial import TrialConfig
@@ -54,7 +54,7 @@ def read_configurations(path: Path) -> tuple[Configuration, ...]:
     entries = content.get("configurations") if isinstance(content, dict) else None
     if not isinstance(entries, list) or not entries:
         raise InputError(
-            f"{path}: must have a list `configurations`, as `python run_benchmark.py best RUN --format yaml` prints."
+            f"{path}: must have a list `configurations`, as `{command('best', 'RUN', '--format', 'yaml')}` prints."
         )
     problems: list[str] = []
     read = [_entry(entry, f"{path}: configuration {n}", problems) for n, entry in enumerate(entries, 1)]

@@ -22,6 +22,7 @@ from harness.runs.record import config_hash
 from harness.runs.selection import group_of
 from harness.runs.store import frozen_in, refuse_foreign
 from lingo.methods import METHODS
+from lingo.text_files import read_object
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,9 +120,12 @@ def plan(benchmark: Benchmark) -> Plan:
     studies = build_studies(benchmark, files, rows, problems)
     problems += search_problems_of(studies, benchmark)
     identity = _identity(benchmark, files)
-    out = benchmark.out or Path("results") / f"{benchmark.suite}-{config_hash(identity)[:8]}"
+    out = (
+        benchmark.out or Path("results") / f"{benchmark.name or benchmark.suite}-{config_hash(identity)[:8]}"
+    )
     try:
         refuse_foreign(out, identity)
+        benchmark = _with_its_name(benchmark, out)
     except InputError as error:
         problems += error.problems
     if problems:
@@ -129,6 +133,24 @@ def plan(benchmark: Benchmark) -> Plan:
     told = tuple(line for name in benchmark.tasks for line in _label_notes(find_task(name), benchmark))
     found = Plan(benchmark=benchmark, identity=identity, studies=tuple(studies), out=out, warnings=told)
     return found.holding(benchmark.frozen or frozen_in(out))
+
+
+def _with_its_name(benchmark: Benchmark, out: Path) -> Benchmark:
+    """The benchmark with the name that its output folder has already.
+
+    Raises:
+        InputError: If it is given another one: its runs in MLflow would lie in two experiments.
+    """
+    if not RunFolder(out).benchmark.exists():
+        return benchmark
+    try:
+        held = read_object(RunFolder(out).plan)["settings"].get("name")
+    except (OSError, ValueError, KeyError, AttributeError):
+        return benchmark
+    if benchmark.name not in (None, held):
+        said = f"named {held!r}" if held else f"without a name, in the experiment {benchmark.suite!r}"
+        raise InputError(f"`--name` must stay as it is, but {out} is {said}, and got {benchmark.name!r}.")
+    return benchmark.model_copy(update={"name": held})
 
 
 def check_settings(benchmark: Benchmark, problems: list[str]) -> dict[str, SpaceFile]:

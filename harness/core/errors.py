@@ -2,7 +2,9 @@
 
 import difflib
 import shlex
+import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class InputError(Exception):
@@ -26,9 +28,15 @@ def typed(*words: object) -> str:
     return shlex.join(map(str, words))
 
 
+def program() -> str:
+    """How this program is called: `lingo-bench`, or the script of a checkout where that was started."""
+    script = Path(sys.argv[0]).name if sys.argv else ""
+    return "python run_benchmark.py" if script == "run_benchmark.py" else "lingo-bench"
+
+
 def command(*words: object) -> str:
     """A command of this program, `typed`."""
-    return typed("python", "run_benchmark.py", *words)
+    return " ".join(filter(None, [program(), typed(*words)]))
 
 
 class RunStopped(Exception):

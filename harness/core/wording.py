@@ -2,6 +2,7 @@
 
 import re
 import textwrap
+from collections.abc import Sized
 
 
 def duration(seconds: float) -> str:
@@ -10,6 +11,13 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def some(values: int | Sized, what: str) -> str:
+    """`1 trial`, `1,024 trials`, `2 studies`: of a number, or of as many as there are `values`."""
+    count = values if isinstance(values, int) else len(values)
+    many = f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
+    return f"{count:,} {what if count == 1 else many}"
 
 
 def one_line(problem: BaseException) -> str:

@@ -90,6 +90,19 @@ def examine(
     Raises:
         InputError: If `tasks` has an unknown name.
     """
+    failed = 0
+    for finding in findings(models=models, data_dir=data_dir, tasks=tasks, out=out, ray=ray):
+        failed += finding.state == "fail"
+        _show(finding, console)
+    word = f"{failed} problem{'s' if failed != 1 else ''} found." if failed else "All requirements are met."
+    console.print(word)
+    return SICK if failed else HEALTHY
+
+
+def findings(
+    *, models: Sequence[str], data_dir: Path | None, tasks: Sequence[str], out: Path, ray: bool
+) -> Findings:
+    """The result of each check as it is made; arguments as of `examine`."""
     wanted = find_tasks(tasks)
     checks: list[Callable[[], Findings]] = [
         versions,
@@ -100,14 +113,8 @@ def examine(
         lambda: folders(out),
     ]
     checks += [ray_starts] if ray else []
-    failed = 0
     for check in checks:
-        for finding in check():
-            failed += finding.state == "fail"
-            _show(finding, console)
-    word = f"{failed} problem{'s' if failed != 1 else ''} found." if failed else "All requirements are met."
-    console.print(word)
-    return SICK if failed else HEALTHY
+        yield from check()
 
 
 def _show(finding: Finding, console: Console) -> None:

@@ -7,14 +7,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.core.errors import InputError, nearest
+from harness.core.errors import InputError, command, nearest
 from harness.runs.info import Setting
 from harness.runs.intervals import is_useful, with_spread
 from harness.runs.layout import RunFolder
 from harness.runs.record import Record
-from harness.runs.selection import group_of_record, joint_winner
+from harness.runs.selection import SCOPE, group_of_record, joint_winner
 from harness.runs.store import load
-from harness.tracking.read import SCOPE
 from lingo.metrics import merit
 
 
@@ -173,7 +172,9 @@ def records_of(out: Path) -> list[Record]:
     """
     records = load(out) if RunFolder(out).records.is_dir() else []
     if not records:
-        raise InputError(f"RUN must be the output folder of a benchmark, but {out} contains no records.")
+        raise InputError(
+            f"RUN must be the output folder of a benchmark, but {out} contains no records.{_inside(out)}"
+        )
     try:
         scope = Setting.read(out).scope
     except PermissionError:
@@ -181,3 +182,15 @@ def records_of(out: Path) -> list[Record]:
     except (OSError, ValueError, KeyError):
         scope = "task"
     return [replace(record, facts={**record.facts, SCOPE: scope}) for record in records]
+
+
+def _inside(folder: Path, most: int = 5) -> str:
+    """The runs in a folder that is none itself, as the end of a message."""
+    try:
+        found = sorted(one.parent for one in folder.glob("*/benchmark.json"))
+    except OSError:
+        return ""
+    if not found:
+        return ""
+    more = f" and {len(found) - most} more (`{command('list', 'runs', folder)}`)" if len(found) > most else ""
+    return f" It has the {'run' if len(found) == 1 else 'runs'} {', '.join(map(str, found[:most]))}{more}."

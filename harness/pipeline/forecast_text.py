@@ -1,21 +1,32 @@
 """The words and tables of `plan`."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from harness.config.benchmark import NO_BACKBONE, Benchmark, seconds_of
-from harness.core.wording import duration
+from harness.core.columns import Column, fitted
+from harness.core.wording import duration, some
 from harness.pipeline.forecast import Forecast, Work, disk_bytes
 from harness.pipeline.forecast_inputs import Data, Model, splits_text
 from harness.pipeline.forecast_time import Key, Rate, frozen_here, total_seconds
 from harness.pool.resources import WorkerLayout
 from lingo.methods import METHODS
 
-Print = Callable[[str], None]
+
+class Print:
+    """Prints lines as they are; `width` is that of the terminal, `None` where the output goes elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self.width = console.width if console.is_terminal else None
+
+    def __call__(self, text: str) -> None:
+        self._console.print(escape(text), soft_wrap=True, highlight=False)
+
+
 CELLS = {
     (True, True): "ready",
     (False, True): "no data",
@@ -38,15 +49,12 @@ def tell(
         shape: Worker groups that this machine bears.
     """
 
-    def line(text: str) -> None:
-        console.print(escape(text), soft_wrap=True, highlight=False)
-
-    benchmark = found.benchmark
+    line, benchmark = Print(console), found.benchmark
     line(
-        f"{found.studies:,} studies: {_some(benchmark.tasks, 'task')}, {_some(found.models, 'backbone')}, "
-        f"{_some(benchmark.methods, 'method')}. {found.trials:,} trials of up to {benchmark.epochs} epochs "
-        f"(scope {benchmark.scope}, {benchmark.searcher}, {benchmark.scheduler}), then "
-        f"{found.studies * len(benchmark.seeds):,} final runs ({len(benchmark.seeds)} seeds per study)."
+        f"{some(found.studies, 'study')}: {some(benchmark.tasks, 'task')}, {some(found.models, 'backbone')}, "
+        f"{some(benchmark.methods, 'method')}. {some(found.trials, 'trial')} of up to "
+        f"{some(benchmark.epochs, 'epoch')} (scope {benchmark.scope}, {benchmark.searcher}, {benchmark.scheduler}), "
+        f"then {some(found.studies * len(benchmark.seeds), 'final run')} ({some(benchmark.seeds, 'seed')} per study)."
     )
     _matrix(found, line)
     _backbones(found, line)
@@ -55,23 +63,69 @@ def tell(
     _missing(found, [*problems, *found.problems], line)
 
 
-def _some(values: Sequence[object], what: str) -> str:
-    return f"{len(values)} {what}{'' if len(values) == 1 else 's'}"
+def summary(
+    found: Forecast, rates: Mapping[Key, Rate], problems: Sequence[str], shape: WorkerLayout
+) -> dict[str, Any]:
+    """The forecast as plain data; arguments as of `tell`. Times are `None` where something could not be measured."""
+    trained = [work for work in found.works if METHODS[work.study.method].needs_backbone]
+    seconds, unknown = total_seconds(trained, dict(rates))
+    known = not unknown and bool(trained)
+    pack = max((rate.pack for rate in rates.values()), default=found.benchmark.pack or 1)
+    wall = seconds / shape.groups
+    price = found.benchmark.price_per_hour
+    return {
+        "studies": found.studies,
+        "trials": found.trials,
+        "final_runs": found.studies * len(found.benchmark.seeds),
+        "steps": sum(work.steps for work in trained),
+        "most_steps": sum(work.most_steps for work in trained),
+        "flops": sum(work.flops for work in found.works),
+        "worker_seconds": seconds if known else None,
+        "wall_seconds": wall if known else None,
+        "cost": price * wall / 3600 if price and known else None,
+        "disk_bytes": disk_bytes(found, shape.groups * pack),
+        "tasks": [
+            {
+                "task": one.task.name,
+                "kind": one.task.kind,
+                "rows": one.rows,
+                "published": one.published,
+                "data": one.state,
+            }
+            for one in found.data
+        ],
+        "backbones": [
+            {"backbone": one.name, "state": one.state, "licence": one.licence, "where": one.where}
+            for one in found.models
+        ],
+        "works": [
+            {
+                "study": work.study.key,
+                "trained_parameters": work.trained,
+                "tokens": work.tokens,
+                "steps": work.steps,
+                "flops": work.flops,
+            }
+            for work in found.works
+        ],
+        "problems": [*problems, *found.problems],
+    }
 
 
-def _table(rows: Sequence[Mapping[str, str]], line: Print, right: Sequence[str] = ()) -> None:
-    """Rows with the same keys, which are the header; a row is never folded."""
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for name in rows[0]:
-        table.add_column(escape(name), justify="right" if name in right else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*map(escape, row.values()))
-    console = Console(width=10_000, color_system=None)
-    with console.capture() as made:
-        console.print(table)
+def _table(rows: Sequence[Mapping[str, str]], line: Print, right: Sequence[str] = (), names: int = 1) -> None:
+    """Rows with the same keys, which are the header; a row is never folded.
+
+    Args:
+        names: Number of columns, from the left, that name a row.
+    """
+    ranks = {"where": 3, "licence": 2, "tokens": 5, "trained": 4, "at most": 6, "kind": 2, "classes": 3}
+    columns = [
+        Column(title=name, right=name in right, name=number < names, rank=ranks.get(name, 0))
+        for number, name in enumerate(rows[0])
+    ]
     line("")
-    for text in made.get().splitlines():
-        line(text.rstrip())
+    for text, _ in fitted(columns, [list(row.values()) for row in rows], line.width):
+        line(text)
 
 
 def _matrix(found: Forecast, line: Print) -> None:
@@ -142,7 +196,7 @@ def _work(found: Forecast, rates: dict[Key, Rate], line: Print) -> None:
                 "worker hours": "-" if unknown == len(works) else duration(seconds),
             }
         )
-    _table(rows, line, right=list(rows[0])[2:])
+    _table(rows, line, right=list(rows[0])[2:], names=2)
     line("trained: parameters that a trial trains; those of fmft without embeddings and norms.")
     frozen, why = frozen_here(found.benchmark)
     line(f"Number types: frozen weights {frozen} ({why}); trained weights fp32, also with full fine-tuning.")

@@ -11,13 +11,14 @@ from rich.markup import escape
 
 from harness.config.benchmark import TINY_MODEL, Benchmark
 from harness.config.studies import Plan, PreparedStudy, plan
-from harness.core.atomic_files import Unwritable, written
+from harness.core.atomic_files import Unwritable, write_whole, written
 from harness.core.disk_space import out_place, ray_place, scratch_place, shortages
-from harness.core.errors import InputError, RunStopped
+from harness.core.errors import InputError, RunStopped, command
 from harness.core.exit_codes import COMPLETE, INCOMPLETE, INTERRUPTED, resume_command
 from harness.core.home import temporary_folders
-from harness.core.wording import duration
+from harness.core.wording import duration, some
 from harness.data.sources import forget_rows
+from harness.pipeline import ending
 from harness.pipeline.prepare import prepare_studies, read_backbones, refuse_other_inputs
 from harness.pipeline.recorder import let_go_of_ended
 from harness.pipeline.remaining import missing, outdated, unsearched, winners
@@ -104,7 +105,7 @@ def _run(checked: Plan, console: Console, make_engine: MakeEngine | None, take_f
     store, cells = _prepare(checked, console)
     if take_from:
         taken = take_over(take_from, store, cells, benchmark)
-        console.print(f"{_some(taken, 'trial')} of {take_from} reused.")
+        console.print(f"{some(taken, 'trial')} of {take_from} reused.")
     let_go_of_ended(checked.out, store.load())
     interrupted = False
     if _left(store.load(), cells, benchmark):
@@ -150,19 +151,31 @@ def _say_what(checked: Plan, console: Console) -> None:
             "shows how the harness works; its scores do not compare methods."
         )
     console.print(
-        f"{_some(studies, 'study')} ({_some(benchmark.tasks, 'task')} x {_some(benchmark.models, 'backbone')} x "
-        f"{_some(benchmark.methods, 'method')}): {benchmark.num_samples} trials of up to "
-        f"{_some(range(benchmark.epochs), 'epoch')} each, then {_some(benchmark.seeds, 'seed')} of each winner."
+        f"{some(studies, 'study')} ({some(benchmark.tasks, 'task')} x {some(benchmark.models, 'backbone')} x "
+        f"{some(benchmark.methods, 'method')}): {some(benchmark.num_samples, 'trial')} of up to "
+        f"{some(benchmark.epochs, 'epoch')} each, then {some(benchmark.seeds, 'seed')} of each winner."
     )
+    out = checked.out
+    for name, what in (
+        ("folder", str(out)),
+        ("progress", f"{command('status', out)}, or the page {RunFolder(out).page.resolve()}"),
+        ("MLflow", command("ui", out)),
+        ("report", f"{command('report', out)}; it is also written at the end"),
+    ):
+        console.print(f"{name:9}{escape(what)}", soft_wrap=True)
     if benchmark.limit:
         console.print(f"[yellow]Caveat smoke: at most {benchmark.limit} rows of each split are used.[/]")
-    for note in checked.notes:
+    for note in _once(checked.notes):
         console.print(f"[dim]{escape(note)}[/]")
 
 
-def _some(values: Sequence[object], what: str) -> str:
-    many = f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
-    return f"{len(values)} {what if len(values) == 1 else many}"
+def _once(notes: Sequence[str]) -> list[str]:
+    """Notes `where: what`, those of several places with the same words once."""
+    places: dict[str, list[str]] = {}
+    for note in notes:
+        where, _, what = note.partition(": ")
+        places.setdefault(what or where, []).append(where if what else "")
+    return [": ".join(filter(None, ["; ".join(where), what])) for what, where in places.items()]
 
 
 def _prepare(checked: Plan, console: Console) -> tuple[ResultStore, list[PreparedStudy]]:
@@ -181,6 +194,7 @@ def _prepare(checked: Plan, console: Console) -> tuple[ResultStore, list[Prepare
     refuse_other_inputs(store.load(), cells, checked.out)
     with written(checked.out):
         checked.write()
+        write_whole(RunFolder(checked.out).repeat, checked.benchmark.repeat())
     return store, cells
 
 
@@ -194,13 +208,13 @@ def _conclude(
     seconds: float,
 ) -> int:
     """Print what there is, what is missing and where it lies; the exit code."""
-    from harness.core.store_address import default_uri, ui_command
-    from harness.report.leaderboard import print_leaderboard
+    from harness.report.leaderboard import print_leaderboard, print_winners
 
-    benchmark, records, folder = checked.benchmark, store.load(), RunFolder(checked.out)
+    benchmark, records = checked.benchmark, store.load()
     if any(record.stage == "final" for record in records):
         keys = [(cell.study.task.name, cell.study.backbone, cell.study.method) for cell in cells]
         print_leaderboard(records, console, expected=keys, seeds=benchmark.seeds)
+        print_winners(records, console, expected=keys, seeds=benchmark.seeds)
     _say_failures(records, console)
     unfinished = unsearched(records, cells, benchmark)
     _say_without_winner(records, [cell for cell in cells if cell not in unfinished], benchmark, console)
@@ -218,13 +232,9 @@ def _conclude(
             f"To continue: {escape(resume_command(checked.out))} (or the same command again).",
             soft_wrap=True,
         )
-    for name, where in (
-        ("results", folder.table),
-        ("records", folder.records),
-        ("adapters", folder.adapters),
-        ("MLflow", ui_command(benchmark.tracking_uri or default_uri(checked.out))),
-    ):
-        console.print(f"{name:8} {escape(str(where))}", soft_wrap=True)
+    finished = any(record.stage == "final" for record in records)
+    reported = finished and not interrupted and ending.write_report(checked.out, console)
+    ending.last_lines(checked.out, console, report=reported, finished=finished)
     return INTERRUPTED if interrupted else INCOMPLETE if lacking else COMPLETE
 
 

@@ -15,6 +15,7 @@ from harness.config.benchmark import Benchmark
 from harness.config.search_space import largest
 from harness.config.studies import Plan, PreparedStudy
 from harness.core.atomic_files import written
+from harness.core.wording import some
 from harness.pipeline.budgets import Budgets
 from harness.pipeline.forecast import typical
 from harness.pipeline.interrupts import ctrl_c, outlived
@@ -36,6 +37,7 @@ from harness.pool.pool import Pool
 from harness.pool.ray_causes import PoolError
 from harness.pool.ray_session import ClusterResources, ray_for
 from harness.progress.live import Progress, StudyGoal
+from harness.progress.page import ProgressPage
 from harness.runs.environment import capture
 from harness.runs.info import Setting
 from harness.runs.layout import RunFolder
@@ -94,19 +96,20 @@ def train(
         benchmark = benchmark.model_copy(update={"frozen": checked.frozen})
         slots = _slots(todo, benchmark, resources, console, make_engine)
         console.print(
-            f"Training on {resources.where}: {resources.layout}, {_some_trials(slots)} at once in each."
+            f"Training on {resources.where}: {resources.layout}, {some(slots, 'trial')} at once in each."
         )
         if not resources.layout.gpus and (benchmark.max_gpu_hours or benchmark.study_max_gpu_hours):
             console.print("[yellow]A GPU-hour limit has no effect without GPUs; use --time-budget.[/]")
         budgets = _budgets(benchmark, resources, store)
-        with _pool(cells, benchmark, resources, slots, make_engine) as pool, progress:
+        page = ProgressPage(RunFolder(checked.out), progress.board, records)
+        with _pool(cells, benchmark, resources, slots, make_engine) as pool, progress, page:
             pressed.ends(pool)
             recorder = Recorder(
                 store,
                 cells,
                 benchmark=benchmark.suite,
                 environment=capture().to_dict(),
-                watchers=[progress.update, tracker.update, budgets.update],
+                watchers=[progress.update, page.update, tracker.update, budgets.update],
                 on_record=tracker.ended,
             )
             stages = _Stages(checked, cells, store, pool, recorder, budgets, tracker)
@@ -289,10 +292,6 @@ def _best_pack(cell: PreparedStudy, benchmark: Benchmark, resources: ClusterReso
         log.warning("packs of one trial: %s", error)
         return 1
     return told.pack
-
-
-def _some_trials(count: int) -> str:
-    return f"{count} trial{'' if count == 1 else 's'}"
 
 
 def _goal(

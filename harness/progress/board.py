@@ -1,6 +1,6 @@
 """Display of a benchmark's progress: the live table and the log line."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from harness.core.columns import HEADER, Column, Line, fitted
 from harness.core.wording import duration
 
 SPARE = 6
@@ -91,20 +92,50 @@ class Board:
         first = sorted(self.rows.items(), key=place_of)[:most]
         return [row for _, row in sorted(first)]
 
-    def table(self, height: int | None = None) -> RenderableType:
+    def table(self, height: int | None = None, width: int | None = None) -> RenderableType:
         """The live view.
 
         Args:
             height: Lines of the terminal; studies that do not fit are counted.
+            width: Columns of the terminal; `None` for no limit.
         """
         most = len(self.rows) if height is None else max(1, height - SPARE)
-        rows = self.shown(most)
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("study", no_wrap=True)
-        for name in ("trials", "running", "stopped", "failed", "best dev", "final"):
-            table.add_column(name, justify="right")
-        for row in rows:
-            table.add_row(
+        made = self._lines(self.shown(most), width)
+        while height is not None and most > 1 and len(made) > max(3, height - SPARE + 2):
+            most -= 1
+            made = self._lines(self.shown(most), width)
+        parts = [Text(text, style="bold" if row == HEADER else "", no_wrap=True) for text, row in made]
+        if most < len(self.rows):
+            over, waiting = (
+                sum(r.over for r in self.rows.values()),
+                sum(not r.begun for r in self.rows.values()),
+            )
+            text = f"of {len(self.rows)} studies {over} are complete, {waiting} not started"
+            parts.append(Text(text, style="dim"))
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(
+            Text(self.stage, style="bold"),
+            ProgressBar(
+                total=1.0, completed=self.done, width=40 if width is None else max(10, min(40, width - 45))
+            ),
+            Text(f"{self.done:.0%}{self.eta()}"),
+        )
+        return Group(*parts, bar)
+
+    def _lines(self, rows: Sequence[StudyRow], width: int | None) -> list[Line]:
+        columns = [Column(title="study", name=True)] + [
+            Column(title=title, right=True, rank=rank)
+            for title, rank in (
+                ("trials", 0),
+                ("running", 1),
+                ("stopped", 3),
+                ("failed", 2),
+                ("best dev", 0),
+                ("final", 0),
+            )
+        ]
+        cells = [
+            [
                 row.title,
                 f"{row.ended}/{row.trials}",
                 str(row.running or "·"),
@@ -112,22 +143,10 @@ class Board:
                 str(row.failed or "·"),
                 "·" if row.best is None else f"{row.metric} {row.best:.3f}",
                 f"{row.tested}/{row.finals}",
-            )
-        if len(rows) < len(self.rows):
-            over, waiting = (
-                sum(r.over for r in self.rows.values()),
-                sum(not r.begun for r in self.rows.values()),
-            )
-            table.add_row(
-                f"of {len(self.rows)} studies {over} are complete, {waiting} not started", style="dim"
-            )
-        bar = Table.grid(padding=(0, 1))
-        bar.add_row(
-            Text(self.stage, style="bold"),
-            ProgressBar(total=1.0, completed=self.done, width=40),
-            Text(f"{self.done:.0%}{self.eta()}"),
-        )
-        return Group(table, bar)
+            ]
+            for row in rows
+        ]
+        return fitted(columns, cells, width, rule=False)
 
     def line(self) -> str:
         """Everything in one line."""

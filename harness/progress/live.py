@@ -186,7 +186,8 @@ class Progress:
 
     def table(self) -> RenderableType:
         """The live view."""
-        return self.board().table(self._console.size.height)
+        size = self._console.size
+        return self.board().table(size.height, size.width)
 
     def board(self) -> Board:
         """The current state of the benchmark."""

@@ -1,14 +1,18 @@
 """The leaderboard: results per task, backbone and method. Reads only results."""
 
+import re
 import statistics
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
+from harness.core.columns import HEADER as HEADER_LINE
+from harness.core.columns import Column, Line, fitted
 from harness.runs.intervals import EQUAL, all_equal, brackets, is_useful, usable, with_spread
 from harness.runs.record import Record
 from harness.runs.shortcuts import SHORTCUT, shortcut_tasks
@@ -87,6 +91,13 @@ class LeaderboardRow:
     useful: bool = True
     failed_trials: int = 0
     best: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: `test` and `dev` are the scores of the seeds, with their means beside them."""
+        values = {**vars(self), "complete": self.complete}
+        for name in ("dev", "test", "beside"):
+            values |= {name: list(getattr(self, name).values), f"{name}_mean": getattr(self, name).mean}
+        return values
 
     @property
     def complete(self) -> bool:
@@ -249,35 +260,34 @@ def _cell(spread: Spread, metric: str, single: str) -> str:
     return str(spread) if single or not spread.values else f"{metric} {spread}"
 
 
+RANKS = {"trained": 5, "test {}": 4, "dev {}": 2}
+"""Columns that are left out of a narrow terminal, the highest first; of the two test columns the secondary metric."""
+
+
+def lines(rows: Sequence[LeaderboardRow], width: int | None = None) -> list[Line]:
+    """The leaderboard as lines of text with a legend of the caveats, see `harness.core.columns.fitted`.
+
+    Args:
+        width: Columns of the terminal; `None` for no limit.
+    """
+    header, cells, legend = _lines(rows)
+    right, second = range(len(header))[NUMBERS], HEADER.index("seeds") - 1
+    columns = [
+        Column(
+            title=title,
+            right=i in right,
+            name=i < NUMBERS.start,
+            rank=0 if name == "test {}" and i != second else RANKS.get(name, 0),
+        )
+        for i, (name, title) in enumerate(zip(HEADER, header, strict=True))
+    ]
+    below = [part for text in legend for part in (textwrap.wrap(text, width) if width else [text])]
+    return [*fitted(columns, cells, width), *((text, None) for text in below)]
+
+
 def plain(rows: Sequence[LeaderboardRow]) -> str:
     """The leaderboard as text in columns, with a legend of the caveats."""
-    header, cells, legend = _lines(rows)
-    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
-    right = range(len(header))[NUMBERS]
-    lines = [
-        "  ".join(
-            text.rjust(width) if i in right else text.ljust(width)
-            for i, (text, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in [header, ["-" * width for width in widths], *cells]
-    ]
-    return "\n".join([*lines, *legend]) + "\n"
-
-
-def table(rows: Sequence[LeaderboardRow]) -> Table:
-    """The leaderboard for a terminal."""
-    header, cells, legend = _lines(rows)
-    made = Table(title="Leaderboard", caption="\n".join(legend), caption_justify="left")
-    right = range(len(header))[NUMBERS]
-    for i, name in enumerate(header):
-        made.add_column(name, justify="right" if i in right else "left", no_wrap=i in right)
-    for row, line in zip(rows, cells, strict=True):
-        made.add_row(*map(_styled, line), style="bold" if row.best else None)
-    return made
-
-
-def _styled(text: str) -> str:
-    return f"[red]{text}[/]" if text.strip() in (MISSING, UNDEFINED) else escape(text)
+    return "\n".join(text for text, _ in lines(rows)) + "\n"
 
 
 def print_leaderboard(
@@ -287,11 +297,59 @@ def print_leaderboard(
     expected: Sequence[Key] = (),
     seeds: Sequence[int] = (),
 ) -> None:
-    """Print the leaderboard: a table if the terminal is wide enough, otherwise columns of text."""
+    """Print the leaderboard: within the width of a terminal, and whole where the output goes elsewhere."""
     rows = leaderboard(records, expected=expected, seeds=seeds)
-    made, text = table(rows), plain(rows)
-    needed = console.measure(made, options=console.options.update(width=10_000)).maximum
-    if console.is_terminal and needed <= console.width:
-        console.print(made)
-    else:
-        console.print(text, markup=False, highlight=False, soft_wrap=True, end="")
+    if not console.is_terminal:
+        console.print(plain(rows), markup=False, highlight=False, soft_wrap=True, end="")
+        return
+    for text, row in lines(rows, console.width):
+        shown, of_row = escape(text), row is not None and row != HEADER_LINE
+        if of_row:
+            shown = re.sub(rf"\b({MISSING}|{UNDEFINED})\b", r"[red]\1[/]", shown)
+        strong = row == HEADER_LINE or (row is not None and of_row and rows[row].best)
+        console.print(f"[bold]{shown}[/]" if strong else shown, highlight=False, soft_wrap=True)
+
+
+def print_winners(
+    records: Iterable[Record],
+    console: Console,
+    *,
+    expected: Sequence[Key] = (),
+    seeds: Sequence[int] = (),
+) -> None:
+    """Print the best study of each task, or that there is none."""
+    for text in winners(leaderboard(records, expected=expected, seeds=seeds)):
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def winners(rows: Sequence[LeaderboardRow]) -> list[str]:
+    """A line for each task: its best study by mean test score, those that tie, or why none can be named."""
+    lines = []
+    for task in dict.fromkeys(row.task for row in rows):
+        mine = [row for row in rows if row.task == task]
+        best = [row for row in mine if row.best]
+        if best:
+            names = " and ".join(" ".join(filter(None, [_model(row, rows), _method(row)])) for row in best)
+            said = (
+                f"{names}{' tie' if len(best) > 1 else ''}, {best[0].metric.upper()} {best[0].test.mean:.3f}"
+            )
+        elif not any(row.complete for row in mine):
+            said = "no study is complete"
+        elif not any(row.useful for row in mine if row.complete):
+            said = "none: no study is above a constant prediction"
+        else:
+            (first, *others) = [row for row in mine if row.complete and row.useful]
+            why = "all studies have the same score" if others else "there is no other study to compare"
+            said = f"none: {why}, {first.metric.upper()} {first.test.mean:.3f}"
+        left = sum(not row.complete for row in mine)
+        unfinished = f" ({left} of {len(mine)} studies are not complete)" if best and left else ""
+        lines.append(f"best of {task}: {said}{unfinished}")
+    return lines
+
+
+def _model(row: LeaderboardRow, rows: Sequence[LeaderboardRow]) -> str:
+    return row.backbone if len({other.backbone for other in rows}) > 1 and row.backbone != "none" else ""
+
+
+def _method(row: LeaderboardRow) -> str:
+    return f"{row.method} (a simple baseline)" if row.backbone == "none" else row.method

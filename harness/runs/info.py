@@ -49,7 +49,7 @@ class Setting:
             config, planned = held["config"], _planned(folder)
             studies, now = planned.get("studies", []), planned.get("settings", {})
             read = cls(
-                experiment=config["suite"],
+                experiment=now.get("name") or config["suite"],
                 identity=held["identity"],
                 scope=now.get("scope") or config.get("scope") or "task",
                 tokenization=config.get("tokenization") or "bbpe",

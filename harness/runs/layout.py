@@ -30,6 +30,13 @@ class RunFolder:
         self.store = out / "mlflow.db"
         self.artifacts = out / ARTIFACTS
         self.lock = out / "driver.lock"
+        self.progress = out / "progress.json"
+        """State of the run under way, see `harness.progress.board.Board`."""
+        self.page = out / "progress.html"
+        """The same as a page that reloads itself; at the end it leads to the report."""
+        self.report = out / "report" / "report.html"
+        self.repeat = out / "settings.yaml"
+        """Settings that repeat the run, for `run --settings`."""
 
     def is_run(self) -> bool:
         """Whether anything in it is what a run leaves."""
@@ -49,7 +56,7 @@ def file_name(record_id: str) -> str:
     return f"{readable}-{hashlib.sha256(record_id.encode()).hexdigest()[:12]}.json"
 
 
-NOT_MIRRORED = ("data", "open", "checkpoints", "cluster", "driver.lock")
+NOT_MIRRORED = ("data", "open", "checkpoints", "cluster", "driver.lock", "progress.json", "progress.html")
 """What can be made again, or belongs to a run under way."""
 
 NOT_DOWNLOADED = (*NOT_MIRRORED, ".*")

@@ -71,6 +71,23 @@ def _take_back(lock: Path, new: Sequence[Path]) -> None:
             folder.rmdir()
 
 
+def driver_of(out: Path | str) -> str:
+    """The process that writes an output folder, as its lock says; empty where none is alive on this machine."""
+    path = RunFolder(out).lock
+    try:
+        held = read_json(path)
+        if held["host"] == socket.gethostname():
+            os.kill(int(held["pid"]), 0)
+            with path.open("a") as file:  # a process of the same number may be another one
+                if lock_descriptor(file.fileno(), blocking=False):
+                    return ""
+    except PermissionError:  # of another account
+        pass
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        return ""
+    return _holder(path)
+
+
 def _holder(path: Path) -> str:
     try:
         held = read_json(path)

@@ -7,6 +7,9 @@ from typing import Literal, cast
 from harness.runs.record import Record
 from lingo.metrics import merit
 
+SCOPE = "scope"
+"""Fact of a record for whoever chooses: which studies share their configurations."""
+
 
 def joint_winner(records: Iterable[Record], metrics: Mapping[str, str]) -> dict[str, Record]:
     """The winning trial of studies that share their configurations: its record by study, none without a winner.

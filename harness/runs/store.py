@@ -7,6 +7,7 @@ is under way it may lack the last ones, and it may be deleted at any time. MLflo
 import json
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from functools import lru_cache
@@ -105,6 +106,17 @@ def load(out: Path | str) -> list[Record]:
         InputError: with one line for each file that is no record.
     """
     return load_folder(RunFolder(out).records)
+
+
+def counts(out: Path | str) -> tuple[Counter[tuple[str, str, int]], str]:
+    """How many records there are of each (stage, status, seed), and when the last one ended, from the table of all
+    records; of the records themselves where there is none that can be read."""
+    try:
+        table = pq.read_table(RunFolder(out).table, columns=["stage", "status", "seed", "ended"])
+        rows = [tuple(row.values()) for row in table.to_pylist()]
+    except (OSError, pa.ArrowException):
+        rows = [(one.stage, one.status, one.seed, one.ended) for one in load(out)]
+    return Counter(row[:3] for row in rows), max((str(row[3]) for row in rows), default="")
 
 
 def load_folder(folder: Path) -> list[Record]:

@@ -6,12 +6,10 @@ from typing import Any
 from harness.core.errors import InputError, nearest
 from harness.core.store_address import opened
 from harness.runs.record import Record
+from harness.runs.selection import SCOPE
 from harness.tracking.database import prepare
 from harness.tracking.store import OWNER, client_of, find_experiment
 from harness.tracking.sync import unreachable
-
-SCOPE = "scope"
-"""Fact for `best_of`: which studies share their configurations."""
 
 
 def records_from_store(uri: str, experiment: str) -> list[Record]:

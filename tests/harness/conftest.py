@@ -6,6 +6,12 @@ from pathlib import Path
 import pytest
 
 
+@pytest.fixture(autouse=True)
+def no_report(monkeypatch):
+    """Benchmarks of this process write no report at their end: it takes seconds."""
+    monkeypatch.setattr("harness.pipeline.ending.write_report", lambda *_: False)
+
+
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory) -> Path:
     """A fresh MLflow database, which takes seconds to make, to be copied."""

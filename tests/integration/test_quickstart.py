@@ -150,7 +150,10 @@ def test_what_a_person_sees(story):
         "random weights",
         "smoke",
         str(out / "results.parquet"),
-        "mlflow ui",
+        " ui ",
+        "best of quickstart/promoter",
+        "report.html",
+        "progress.html",
         "lora",
         "ars",
     ):

@@ -155,7 +155,7 @@ def test_a_cluster_that_stays_away_is_left_with_how_to_come_back(monkeypatch, tm
     session = Session(out=tmp_path / "my run", job="j", provider="aws", file="c.yaml")
     code = following.attach(session, TeardownOptions(), Console(file=text, width=200))
     assert code == 130 and "no longer answers (no tunnel)" in text.getvalue()
-    assert f"python run_benchmark.py attach '{tmp_path}/my run'" in text.getvalue()
+    assert f"lingo-bench attach '{tmp_path}/my run'" in text.getvalue()
     assert "cost money" in text.getvalue()
 
 

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from harness.cluster.file import read_cluster, with_price
-from harness.config.benchmark import DECLARED, MACHINE, Benchmark, build, seconds_of
+from harness.config.benchmark import DECLARED, MACHINE, Benchmark, build, read_settings, seconds_of
 from harness.core.errors import InputError, nearest
 from lingo.methods import DEFAULT_METHODS, METHODS
 
@@ -61,6 +61,7 @@ def test_identity_leaves_out_only_where_and_how_fast():
         "max_concurrent": 7,
         "workers_per_trial": 2,
         "out": Path("there"),
+        "name": "mine",
         "tracking_uri": "http://127.0.0.1:5000",
         "search_spaces": (Path("x.yaml"),),
         "pack": 3,
@@ -137,3 +138,20 @@ def test_a_cluster_alone_means_the_papers_tasks(tmp_path):
     assert build({"cluster": "clusters/aws.yaml", "data_dir": tmp_path}).suite == "paper"
     assert build({"cluster": "clusters/aws.yaml", "tasks": ("EMP/H3",), "models": ("m",)}).suite == "custom"
     assert build({}).suite == "quickstart"
+
+
+@pytest.mark.parametrize(
+    "options", [OPTIONS, {}, {"suite": "gue", "models": ("opt-125m",), "epochs": 2, "seeds": (3,)}]
+)
+def test_the_settings_of_a_run_repeat_it(options, tmp_path):
+    benchmark = build({**options, "out": tmp_path})
+    read = read_settings(benchmark.repeat(), "settings.yaml")
+    again = build(read)
+    assert again.identity() == benchmark.identity()
+    assert (again.num_samples, again.seeds, again.out) == (benchmark.num_samples, benchmark.seeds, None)
+
+
+@pytest.mark.parametrize("name", ["", "/etc", "a\nb", "x.", "é" * 101, "-a"])
+def test_a_name_that_is_no_folder_is_refused(name):
+    with pytest.raises(InputError, match="`--name`"):
+        build({**OPTIONS, "name": name})

@@ -390,7 +390,7 @@ def test_a_password_leaves_the_command_line_before_anything_starts():
 
 
 def test_commands_are_printed_as_a_shell_takes_them():
-    assert command("resume", Path("/a b/it's")) == """python run_benchmark.py resume '/a b/it'"'"'s'"""
+    assert command("resume", Path("/a b/it's")) == """lingo-bench resume '/a b/it'"'"'s'"""
     assert typed("ray", "up", Path("x$y")) == "ray up 'x$y'"
 
 
@@ -398,7 +398,7 @@ def test_every_command_that_is_printed_with_a_path_is_quoted(tmp_path):
     out = tmp_path / "my runs [1]"
     make_benchmark(out)
     result = CliRunner().invoke(app, ["ui", str(out)])
-    assert f"`python run_benchmark.py sync '{out}'` creates it" in result.stderr
+    assert f"`lingo-bench sync '{out}'` creates it" in result.stderr
     program = r"python run_benchmark\.py|ray (up|down)|sbatch|pip install|--out|--data-dir|`(resume|prepare)"
     unquoted = re.compile(rf"({program}) [^`\"]*\{{(?!typed|command|extra|row.family)")
     for path in [*(ROOT / "harness").rglob("*.py"), *(ROOT / "lingo").rglob("*.py")]:

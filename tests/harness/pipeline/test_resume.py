@@ -380,9 +380,7 @@ def test_a_full_disk_ends_a_run_with_what_is_needed_to_go_on(tmp_path, monkeypat
         code, text = started(tmp_path, monkeypatch, problem)
         (line,) = [line for line in text.splitlines() if "No space left on device" in line]
         assert code == 1 and line.startswith(f"Stopped: {out} cannot be written")
-        assert line.endswith(
-            f"Free some space there, then continue with: python run_benchmark.py resume {out}"
-        )
+        assert line.endswith(f"Free some space there, then continue with: lingo-bench resume {out}")
     code, text = started(tmp_path, monkeypatch, RunStopped("No worker group started within 300 s."))
     assert code == 1 and "Stopped: No worker group started" in text and "Continue with" in text
     with pytest.raises(OSError, match="odd"):
@@ -413,7 +411,7 @@ def test_the_first_ctrl_c_ends_the_jobs_and_the_second_the_process(tmp_path, mon
         signal.raise_signal(signal.SIGTERM)
         assert left == [130]
     assert signal.getsignal(signal.SIGINT) == before
-    assert f"Stopped immediately. To continue: python run_benchmark.py resume {tmp_path}" in text.getvalue()
+    assert f"Stopped immediately. To continue: lingo-bench resume {tmp_path}" in text.getvalue()
 
 
 CLOSED = """
@@ -486,7 +484,7 @@ def test_a_run_outlives_no_vital_process_of_ray(tmp_path, monkeypatch):
         assert left == [1]
         assert processes["gcs_server"].wait(10) != 0, "nothing is left behind"
         assert "Ray's process raylet has ended unexpectedly" in text.getvalue()
-        assert f"Continue with: python run_benchmark.py resume {tmp_path}" in text.getvalue()
+        assert f"Continue with: lingo-bench resume {tmp_path}" in text.getvalue()
     finally:
         for process in processes.values():
             process.kill()

@@ -243,8 +243,7 @@ def test_the_ui_of_a_store_that_is_no_database_any_more(tmp_path):
     result = CliRunner().invoke(app, ["ui", str(tmp_path)])
     assert result.exit_code == 2
     assert (
-        f"mlflow.db: is no longer a valid database; `python run_benchmark.py sync {tmp_path}` keeps it"
-        in result.stderr
+        f"mlflow.db: is no longer a valid database; `lingo-bench sync {tmp_path}` keeps it" in result.stderr
     )
 
 

@@ -1,0 +1,104 @@
+"""The commands in the order of the help, their modules and what they are for; nothing else is imported for the help."""
+
+import shutil
+import textwrap
+from collections.abc import Mapping
+from importlib import import_module, metadata
+
+from harness.core.errors import program
+
+GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "Before a run": {
+        "doctor": (
+            "doctor",
+            "Check the requirements of a run: versions, devices, backbones, data, folders, Ray.",
+        ),
+        "plan": ("plan", "Estimate steps, time, disk and cost of a run without starting it."),
+        "audit": ("audit", "Look for shortcuts in tasks: rules without biology, near duplicates, constructed negatives."),
+        "prepare": ("prepare", "Prepare a dataset for runs: DeepSEA."),
+    },
+    "Run": {
+        "run": (
+            "run",
+            "Search every (task, backbone, method) study and test each winner: the default command.",
+        ),
+        "resume": ("resume", "Continue a run after any end."),
+        "status": ("cluster", "Print the progress of a run, on this machine or on a cluster."),
+        "attach": ("cluster", "Reconnect to a benchmark on a cluster, and download its results at the end."),
+        "clusters": (
+            "clusters",
+            "List the machines of all clusters: what runs, since when, what it has cost.",
+        ),
+        "logs": ("cluster", "Print the log of a benchmark on a cluster."),
+        "stop": ("cluster", "Stop a benchmark on a cluster, and download its results."),
+    },
+    "Results": {
+        "list": ("list", "List the runs in a folder, or the models, tasks or methods that may be named."),
+        "show": ("show", "Show a run: settings, leaderboard, best configurations, failures."),
+        "best": ("best", "Print the best configuration of every study."),
+        "compare": ("compare", "Compare the test scores of two runs, row by row of the test split."),
+        "report": ("report", "Write a report: HTML page, Markdown, tables, figures."),
+        "ui": ("ui", "Show the runs of a benchmark in the MLflow UI."),
+        "sync": ("sync", "Write the runs that an MLflow store lacks."),
+    },
+    "Use": {
+        "export": ("export", "Write the adapter of a study's winner in the layout of peft."),
+        "predict": ("predict", "Predict sequences with an exported adapter."),
+    },
+}
+"""Name of each command: its module in `harness.cli`, and one line."""
+
+COMMANDS = {name: row for rows in GROUPS.values() for name, row in rows.items()}
+
+HELP = ("-h", "--help")
+
+
+def load(name: str | None = None) -> None:
+    """Import the module of one command, or of all, which adds it to the application."""
+    wanted = [COMMANDS[name]] if name in COMMANDS else list(COMMANDS.values())
+    for module in dict.fromkeys(row[0] for row in wanted):
+        import_module(f"harness.cli.{module}")
+
+
+def version() -> str:
+    """`lingo-bench 0.1.0`."""
+    try:
+        return f"lingo-bench {metadata.version('lingo-bench')}"
+    except metadata.PackageNotFoundError:  # a checkout that was not installed
+        import tomllib
+
+        from harness.core.paths import ROOT
+
+        text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+        return f"lingo-bench {tomllib.loads(text)['project']['version']}"
+
+
+def short_help(width: int | None = None) -> str:
+    """One page: what the program is for, and a line for each command.
+
+    Args:
+        width: Columns; those of the terminal, at most 110, where `None`.
+    """
+    width = max(40, min(width or shutil.get_terminal_size((100, 24)).columns, 110))
+    name = program()
+    lines = [
+        f"Usage: {name} COMMAND [OPTIONS]",
+        "",
+        *textwrap.wrap(
+            "Search and benchmark parameter-efficient fine-tuning of language models on DNA. Without a command and "
+            "options it runs the quickstart: generated DNA, a tiny backbone, no download, a few minutes.",
+            width,
+        ),
+    ]
+    for title, rows in GROUPS.items():
+        lines += ["", f"{title}:"]
+        for command, (_, text) in rows.items():
+            first, *rest = textwrap.wrap(text, width - 12)
+            lines += [f"  {command:9} {first}", *(" " * 12 + line for line in rest)]
+    lines += [
+        "",
+        f"Options of a command: {name} COMMAND --help, for example {name} run --help.",
+        "--version prints the version, --install-completion completes commands and options in this shell.",
+        "Terms: docs/glossary.md.",
+    ]
+    return "\n".join(lines)
