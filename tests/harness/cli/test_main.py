@@ -207,9 +207,11 @@ def test_the_command_itself_refuses_without_a_traceback(tmp_path):
 def given_values():
     """Every option of every command that takes a value, and every argument."""
     for name, command in get_command(app).commands.items():
+        before: list[str] = []
         for one in command.params:
             if one.param_type_name == "argument":
-                yield pytest.param(name, [], one.metavar.strip("[]."), id=f"{name} {one.name}")
+                yield pytest.param(name, [*before], one.metavar.strip("[]."), id=f"{name} {one.name}")
+                before.append("x")
             elif not one.is_flag:
                 option = max(one.opts, key=len)
                 yield pytest.param(name, [option], option, id=f"{name} {option}")
