@@ -52,6 +52,24 @@ def plan(
             print_json(summary(found, rates, problems, shape))
             return 0
         tell(found, rates, problems, shape, console)
+        _tell_machines(found, console)
         return 0
 
     conduct(work)
+
+
+def _tell_machines(found: Any, console: Console) -> None:
+    """With a cluster file, the machines that suit the benchmark."""
+    from pathlib import Path
+
+    from harness.core.cluster_address import joins
+
+    cluster = found.benchmark.cluster
+    if joins(cluster) or "://" in cluster:
+        return
+    from harness.cluster.file import inspect
+    from harness.pipeline.machine_choice import machine_lines
+
+    file, problems = inspect(Path(cluster), filled_in=False)
+    for line in [*problems, *(machine_lines(found, file) if file is not None else ())]:
+        console.print(line, soft_wrap=True, markup=False)

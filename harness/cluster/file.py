@@ -16,6 +16,7 @@ from harness.cluster.file_checks import (
     setting_problems,
     unsafe,
 )
+from harness.cluster.gpus import listed_prices, resource_problems
 from harness.config.benchmark import Benchmark
 from harness.core.errors import InputError, typed
 from harness.core.paths import ROOT
@@ -131,8 +132,11 @@ def inspect(path: Path, *, filled_in: bool = True) -> tuple[ClusterFile | None, 
     problems += placeholders(path) if filled_in else ()
     mounts = config.get("file_mounts")
     problems += mount_problems(path, mounts) if isinstance(mounts, dict) else ()
-    problems = list(dict.fromkeys(problems))
-    return (ClusterFile(path=path, config=config, kinds=tuple(_kinds(config))) if sound else None), problems
+    file = ClusterFile(path=path, config=config, kinds=tuple(_kinds(config))) if sound else None
+    if file is not None and file.provider != "local":
+        instances = {kind.name: kind.instance for kind in file.kinds}
+        problems += resource_problems(path, file.provider, config["available_node_types"], instances)
+    return file, list(dict.fromkeys(problems))
 
 
 def read_cluster(path: Path, *, filled_in: bool = True) -> ClusterFile:
@@ -203,13 +207,15 @@ def _rows(value: Any) -> list[dict[str, Any]]:
 
 
 def read_prices(path: Path = ROOT / "clusters" / "prices.yaml") -> dict[str, float]:
-    """Prices per hour by machine type, with the suffix ` spot` for spot machines; empty if the file does not exist.
+    """Prices per hour by machine type, with the suffix ` spot` for spot machines: those of the file, and of
+    `gpus.yaml` those that it lacks.
 
     Raises:
         InputError: If the file is not a mapping of names to numbers.
     """
+    listed = listed_prices()
     if not path.is_file():
-        return {}
+        return listed
     try:
         read = yaml.safe_load(read_text(path))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
@@ -222,7 +228,7 @@ def read_prices(path: Path = ROOT / "clusters" / "prices.yaml") -> dict[str, flo
     ]
     if wrong:
         raise InputError(f"{path}: the price of {wrong[0]} must be a number of at least 0.")
-    return {str(name): float(price) for name, price in rows.items()}
+    return listed | {str(name): float(price) for name, price in rows.items()}
 
 
 def with_price(benchmark: Benchmark) -> Benchmark:

@@ -13,6 +13,7 @@ import yaml
 
 from harness.cluster.file import ClusterFile
 from harness.cluster.file_checks import PLACEHOLDER, source_of
+from harness.cluster.machines import mark_head
 from harness.cluster.session import Session, token_path
 from harness.cluster.ssh import Remote, ShellError, quiet, run, stream
 from harness.core.errors import InputError
@@ -62,6 +63,8 @@ def ray_up(cluster: ClusterFile, config: dict[str, Any], session: Session, say: 
     command = [RAY, "up", "--yes", "--no-config-cache", str(file)]
     if stream(command, log, environment(cluster.provider), on_line):
         raise InputError(f"`ray up` failed: {last_words(last)} Its complete output is in {log}.")
+    if cluster.provider == "aws":
+        mark_head(config, session.out)
     return with_head(session)
 
 

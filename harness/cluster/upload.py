@@ -90,9 +90,8 @@ def _tasks(benchmark: Benchmark, inputs: str, sent: list[Sent]) -> tuple[list[st
     for row in rows:
         if row.source:
             path, reading = parted(row.source)
-            further = {name: getattr(reading, name) for name in ("labels", "genome")}
-            there: Any = {name: _file(Path(file), inputs, sent) for name, file in further.items() if file}
-            reading = replace(reading, **there)
+            if reading.labels:
+                reading = replace(reading, labels=_file(Path(reading.labels), inputs, sent))
             folder = f"{inputs}/{_short(path)}"
             sent.append(Sent(path, f"{folder}/{path.name}" if path.is_dir() else folder))
             named.append(reading.told_of(f"{folder}/{path.name}"))

@@ -62,7 +62,7 @@ def aws(tmp_path_factory):
         finally:
             forget_clients()
             server.terminate()
-            server.wait(10)
+            server.wait(60)
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ BY_NAME = "resolve:ssm:"
 WHO_AM_I = "https://checkip.amazonaws.com"
 
 
-def clients(config: dict[str, Any]) -> Callable[[str], Any]:
-    """Creates boto3 clients in the region of the file.
+def clients(config: dict[str, Any]) -> Callable[..., Any]:
+    """Creates boto3 clients of a service, in the region of the file or in `region_name`.
 
     Raises:
         InputError: If boto3 is not installed, or `AWS_PROFILE` names no profile.
@@ -28,7 +28,7 @@ def clients(config: dict[str, Any]) -> Callable[[str], Any]:
         raise InputError(
             f"AWS: {error}: AWS_PROFILE must name one of `aws configure list-profiles`."
         ) from None
-    return lambda service: session.client(service)
+    return lambda service, **more: session.client(service, **more)
 
 
 def image_id(image: str, client: Callable[[str], Any]) -> str:
