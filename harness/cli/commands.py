@@ -14,7 +14,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = {
             "Check the requirements of a run: versions, devices, backbones, data, folders, Ray.",
         ),
         "plan": ("plan", "Estimate steps, time, disk and cost of a run without starting it."),
-        "audit": ("audit", "Look for shortcuts in tasks: rules without biology, near duplicates, constructed negatives."),
+        "audit": ("audit", "Look for shortcuts in tasks: rules without biology, near duplicates."),
         "prepare": ("prepare", "Prepare a dataset for runs: DeepSEA."),
     },
     "Run": {
