@@ -90,7 +90,7 @@ def check(benchmark: Benchmark, *, dry_run: bool) -> Checked:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class Destination:
     """Target of a benchmark.
 
     Attributes:
@@ -111,7 +111,7 @@ def inspect_cluster(
     tracking_uri: str | None = None,
     dry_run: bool,
     price: float | None = None,
-) -> Place:
+) -> Destination:
     """Check cluster and storage, as far as possible without starting anything.
 
     Args:
@@ -153,7 +153,7 @@ def inspect_cluster(
             problems += storage_problems(storage_path)
         elif not dry_run and file is not None and file.provider == "local" and not problems:
             problems += head_folder_problems(storage_path, file)
-    return Place(file=file, problems=list(dict.fromkeys(problems)), notes=notes)
+    return Destination(file=file, problems=list(dict.fromkeys(problems)), notes=notes)
 
 
 def _login_problems(address: str) -> list[str]:

@@ -27,7 +27,7 @@ from lingo.text_files import read_object
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """One cell of the benchmark: a task, a backbone, a method, and its search space.
+    """One study of the benchmark: a task, a backbone, a method, and its search space.
 
     Attributes:
         backbone: The backbone's name in results: of a folder its last part.
@@ -362,7 +362,7 @@ def build_studies(
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreparedStudy:
+class PreparedStudy(Study):
     """A study with its prepared data.
 
     Attributes:
@@ -370,20 +370,18 @@ class PreparedStudy:
         data_digest, backbone_digest: What its records carry.
         marks: What a reader of its results must know.
         tokens: Tokens of the longest training sequence.
-        source: What workers load; for a backbone made on this machine its folder.
+        source: What workers load; of a backbone that is made on this machine its folder.
         facts: What was measured of the data, for the records' `facts`.
     """
 
-    study: Study
     data: Path
     data_digest: str
     backbone_digest: str
     marks: Sequence[str]
     tokens: int
-    source: str
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def cost(self) -> float:
         """Work of one epoch, in a unit that is the same for all studies of one backbone."""
-        return float(self.study.train_rows * self.tokens)
+        return float(self.train_rows * self.tokens)

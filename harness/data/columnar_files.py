@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from harness.core.errors import InputError
 from harness.core.wording import words
-from harness.data.table_batches import BATCH, Batch, as_texts
+from harness.data.table_batches import BATCH, TableBatch, as_texts
 
 COLUMNAR = (b"PAR1", b"ARROW1", b"\xff\xff\xff\xff")
 
@@ -35,7 +35,7 @@ class ColumnFile:
             raise InputError(f"{path}: is not readable as {self._kind} ({words(error, 120)}).") from None
         self.names: Sequence[str] = list(self.schema.names)
 
-    def batches(self, columns: Sequence[int]) -> Iterator[Batch]:
+    def batches(self, columns: Sequence[int]) -> Iterator[TableBatch]:
         """As `TableFile.batches`."""
         number = 0
         self.done = 0
@@ -46,7 +46,7 @@ class ColumnFile:
                     places = range(number + 1, number + 1 + part.num_rows)
                     number += part.num_rows
                     self.done = number if self._kind == "Parquet" else self.done
-                    yield Batch(places, [as_texts(column) for column in part.columns])
+                    yield TableBatch(places, [as_texts(column) for column in part.columns])
         except (OSError, pa.ArrowException) as error:
             raise InputError(f"{self.path}: is damaged ({words(error)}).") from None
         self.done = self.total

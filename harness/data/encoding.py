@@ -50,7 +50,7 @@ class _Done:
 
 
 @dataclass(frozen=True, eq=False)
-class Encoded:
+class EncodedSplit:
     """A tokenised split.
 
     Attributes:
@@ -87,13 +87,13 @@ class Encoder:
         self.tokenizer, self.prompt, self.max_length = tokenizer, prompt, max_length
         self.progress, self.folder = progress or tell, folder
 
-    def encode(self, name: str, split: str, sequences: Sequence[str]) -> Encoded:
+    def encode(self, name: str, split: str, sequences: Sequence[str]) -> EncodedSplit:
         """Tokenise a split, or what is left of it."""
         ids, lengths, journal = (self.folder / f"{split}.{kind}" for kind in ("ids", "lengths", "journal"))
         done = _sound(ids, lengths, journal)
         if done.arrow:
             whole = open_split(self.folder / f"{split}.arrow")
-            return Encoded(whole.ids, whole.offsets, done.cut, done.longest, written=True)
+            return EncodedSplit(whole.ids, whole.offsets, done.cut, done.longest, written=True)
         with ids.open("ab") as ids_file, lengths.open("ab") as lengths_file, journal.open("a") as log:
             for start in range(done.rows, len(sequences), CHUNK):
                 chunk = sequences[start : start + CHUNK]
@@ -117,7 +117,7 @@ class Encoder:
         offsets = np.zeros(len(sequences) + 1, dtype=np.int64)
         np.cumsum(np.fromfile(lengths, np.int64), out=offsets[1:])
         flat = np.memmap(ids, done.dtype, mode="r") if done.ids else np.empty(0, done.dtype)
-        return Encoded(flat, offsets, done.cut, done.longest)
+        return EncodedSplit(flat, offsets, done.cut, done.longest)
 
     def written(self, split: str, size: int) -> None:
         """The split's Arrow file is whole and has `size` bytes: the other files are not needed any more."""

@@ -15,7 +15,7 @@ import pyarrow as pa
 from harness.core.errors import InputError
 from harness.core.wording import words
 from harness.data.columns import ROLES, listed, plain, shown
-from harness.data.table_batches import Batch, TableFile, texts
+from harness.data.table_batches import TableBatch, TableFile, texts
 from harness.data.text_blocks import opened
 
 PLACE = {
@@ -185,7 +185,7 @@ class _PlacedFile:
         """How far the last iterator is."""
         return self._file.done
 
-    def batches(self, columns: Sequence[int]) -> Iterator[Batch]:
+    def batches(self, columns: Sequence[int]) -> Iterator[TableBatch]:
         """As `TableFile.batches`."""
         last = len(self.names) - 1
         wanted = list(dict.fromkeys([*(i for i in columns if i != last), *self._place.values()]))
@@ -194,7 +194,7 @@ class _PlacedFile:
             problems = dict(batch.problems)
             if last in columns:
                 held[last] = self._sequences(held, problems)
-            yield Batch(batch.places, [held[i] for i in columns], problems)
+            yield TableBatch(batch.places, [held[i] for i in columns], problems)
 
     def _sequences(
         self, held: dict[int, pa.LargeStringArray], problems: dict[int, str]

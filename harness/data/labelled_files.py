@@ -45,7 +45,7 @@ class Rows:
 
 
 @dataclass(frozen=True, eq=False)
-class Joined:
+class LabelFile:
     """Labels that stand in a file of their own.
 
     Attributes:
@@ -57,7 +57,7 @@ class Joined:
     rows: Mapping[str, Sequence[str]]
 
     @classmethod
-    def read(cls, path: Path, asked: Mapping[str, str]) -> "Joined":
+    def read(cls, path: Path, asked: Mapping[str, str]) -> "LabelFile":
         """Read it whole.
 
         Raises:
@@ -112,7 +112,7 @@ class LabelledTable:
         asked: Mapping[str, str],
         *,
         only: str | None = None,
-        joined: Joined | None = None,
+        joined: LabelFile | None = None,
         guess: bool = True,
         case: Case = "upper",
         genome: str = "",
@@ -175,7 +175,7 @@ class LabelledTable:
         roles: Roles,
         columns: Sequence[Column],
         only: str | None,
-        joined: Joined | None,
+        joined: LabelFile | None,
         case: Case,
     ) -> None:
         wanted = [roles.sequence, *([] if roles.second is None else [roles.second]), *roles.labels]

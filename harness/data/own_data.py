@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from harness.core.errors import InputError
 from harness.data.columns import shown
 from harness.data.cut_splits import cut_splits, told_cut
-from harness.data.labelled_files import Joined, LabelledTable, Rows
+from harness.data.labelled_files import LabelFile, LabelledTable, Rows
 from harness.data.labels import Column, Meaning, meaning
 from harness.data.reading import Reading, parted, stem_of
 from harness.data.schema import schema_of
@@ -147,7 +147,7 @@ def _read(
     """As `read_own`; a file is read again when its content has changed."""
     digests = dict(digested)
     asked, columns, problems = dict(reading.columns), list[Column](), list[str]()
-    joined = Joined.read(Path(reading.labels), asked) if reading.labels else None
+    joined = LabelFile.read(Path(reading.labels), asked) if reading.labels else None
     if joined is not None:
         asked = {name: value for name, value in asked.items() if name not in ("label", "target")}
     tables = {

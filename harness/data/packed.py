@@ -6,15 +6,15 @@ A split is a row of shards `<split>-00000.arrow` with the columns `bases` (packe
 """
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from harness.core.errors import InputError
+from harness.data.sequence_views import SequenceView
 from harness.data.two_bit import Bytes, texts, unpack
 from lingo.text_files import read_json
 
@@ -142,7 +142,7 @@ def _flat(column: pa.Array) -> Bytes:
     return np.frombuffer(column.buffers()[1], dtype=np.uint8).reshape(len(column), column.type.byte_width)
 
 
-class PackedSequences(Sequence[str]):
+class PackedSequences(SequenceView):
     """Some rows of a split as strings, decoded when they are asked for."""
 
     def __init__(self, split: PackedSplit, rows: NDArray[np.int64]) -> None:
@@ -151,14 +151,8 @@ class PackedSequences(Sequence[str]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    @overload
-    def __getitem__(self, at: int) -> str: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[str]: ...
-    def __getitem__(self, at: int | slice) -> str | list[str]:
-        if isinstance(at, slice):
-            return texts(self.split.letters(self.rows[at]))
-        return texts(self.split.letters(self.rows[[at]]))[0]
+    def made(self, rows: slice) -> list[str]:
+        return texts(self.split.letters(self.rows[rows]))
 
     def take(self, indices: NDArray[np.int64]) -> "PackedSequences":
         """These of the rows, in this order."""

@@ -24,6 +24,7 @@ from harness.core.errors import InputError
 from harness.data.encoding import Encoder
 from harness.data.labelled_files import Rows
 from harness.data.leakage import audited
+from harness.data.sequence_views import Concatenated, OtherStrand
 from harness.data.sources import (
     label_names,
     read_splits,
@@ -35,7 +36,6 @@ from harness.data.sources import (
 from harness.data.split_arrow import open_split, write_split
 from harness.data.split_checks import constant_outputs, look_at_labels, refuse_same_tokens
 from harness.data.steps import Listener
-from harness.data.strands import Joined, OtherStrand
 from harness.data.tasks import Strands, TaskRow
 from lingo.data import Kind, Split, TaskData
 from lingo.nucleotides import Units
@@ -305,7 +305,7 @@ def _stranded(splits: Mapping[str, Rows], strands: Strands) -> dict[str, Rows]:
     for split, rows in splits.items():
         turned = OtherStrand(rows.sequences)
         if split == "train" and strands in ("train", "both"):
-            both = Joined(rows.sequences, turned)
+            both = Concatenated(rows.sequences, turned)
             made[split] = Rows(both, np.concatenate([rows.labels, rows.labels]))
         else:
             made[split] = rows

@@ -11,7 +11,7 @@ from harness.core.errors import InputError
 from harness.core.wording import words
 from harness.data import text_blocks
 from harness.data.columns import shown
-from harness.data.table_batches import BATCH, Batch, text_of, texts
+from harness.data.table_batches import BATCH, TableBatch, text_of, texts
 from harness.data.text_blocks import Lines, TextFile
 
 SPLIT_WORDS = ("train", "training", "dev", "valid", "validation", "val", "test", "testing")
@@ -43,7 +43,7 @@ class FastaFile(TextFile):
                 self._bars = 1
             break
 
-    def batches(self, columns: Sequence[int]) -> Iterator[Batch]:
+    def batches(self, columns: Sequence[int]) -> Iterator[TableBatch]:
         """As `TableFile.batches`; a place is that of the header."""
         places: list[int] = []
         rows: list[list[str]] = []
@@ -54,10 +54,10 @@ class FastaFile(TextFile):
             rows.append([parts[0] if parts else "", sequence, *self._extra(parts)])
             size += len(sequence)
             if len(rows) >= BATCH or size >= text_blocks.BLOCK:
-                yield Batch(places, [texts(row[i] for row in rows) for i in columns])
+                yield TableBatch(places, [texts(row[i] for row in rows) for i in columns])
                 places, rows, size = [], [], 0
         if rows:
-            yield Batch(places, [texts(row[i] for row in rows) for i in columns])
+            yield TableBatch(places, [texts(row[i] for row in rows) for i in columns])
 
     def _extra(self, parts: list[str]) -> list[str]:
         count = len(self.names) - 2
@@ -100,7 +100,7 @@ class FastqFile(TextFile):
         self.head, self.names = "", ["id", "sequence"]
         self.notes.append("is FASTQ")
 
-    def batches(self, columns: Sequence[int]) -> Iterator[Batch]:
+    def batches(self, columns: Sequence[int]) -> Iterator[TableBatch]:
         """As `TableFile.batches`; a place is that of the line of the name."""
         lines = Lines(self.blocks())
         places: list[int] = []
@@ -123,10 +123,10 @@ class FastqFile(TextFile):
             places.append(lines.number - 3)
             rows.append([name[1:].split()[0] if name[1:].strip() else "", sequence])
             if len(rows) >= BATCH:
-                yield Batch(places, [texts(row[i] for row in rows) for i in columns], problems)
+                yield TableBatch(places, [texts(row[i] for row in rows) for i in columns], problems)
                 places, rows, problems = [], [], {}
         if rows:
-            yield Batch(places, [texts(row[i] for row in rows) for i in columns], problems)
+            yield TableBatch(places, [texts(row[i] for row in rows) for i in columns], problems)
 
 
 class JsonFile(TextFile):
@@ -146,7 +146,7 @@ class JsonFile(TextFile):
             self.names, self.head = list(row), f"{self.unit} {number}"
             break
 
-    def batches(self, columns: Sequence[int]) -> Iterator[Batch]:
+    def batches(self, columns: Sequence[int]) -> Iterator[TableBatch]:
         """As `TableFile.batches`."""
         names = [self.names[i] for i in columns]
         places: list[int] = []
@@ -159,10 +159,10 @@ class JsonFile(TextFile):
             places.append(number)
             rows.append([text_of(row.get(name)) for name in names])
             if len(rows) >= BATCH:
-                yield Batch(places, [texts(row[i] for row in rows) for i in range(len(names))], problems)
+                yield TableBatch(places, [texts(row[i] for row in rows) for i in range(len(names))], problems)
                 places, rows, problems = [], [], {}
         if rows:
-            yield Batch(places, [texts(row[i] for row in rows) for i in range(len(names))], problems)
+            yield TableBatch(places, [texts(row[i] for row in rows) for i in range(len(names))], problems)
 
     def _rows(self) -> Iterator[tuple[int, Any]]:
         """The place and the value of each row; a text that says what is wrong instead of a value."""

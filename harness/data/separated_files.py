@@ -9,7 +9,7 @@ import pyarrow.csv as pa_csv
 
 from harness.core.errors import InputError
 from harness.data.columns import KNOWN, plain, shown
-from harness.data.table_batches import BATCH, Batch, texts
+from harness.data.table_batches import BATCH, TableBatch, texts
 from harness.data.text_blocks import Lines, TextFile
 from lingo.sequences import sequence_problem
 
@@ -72,7 +72,7 @@ class SeparatedFile(TextFile):
             return names
         return []
 
-    def batches(self, columns: Sequence[int]) -> Iterator[Batch]:
+    def batches(self, columns: Sequence[int]) -> Iterator[TableBatch]:
         """As `TableFile.batches`."""
         lines = Lines(self.blocks())
         self._header(lines)
@@ -82,7 +82,7 @@ class SeparatedFile(TextFile):
                 yield from self._one_by_one(lines, columns)
             else:
                 count = len(found[0])
-                yield Batch(range(lines.number + 1, lines.number + 1 + count), found)
+                yield TableBatch(range(lines.number + 1, lines.number + 1 + count), found)
                 lines.skip(count)
 
     def _at_once(self, block: bytes, columns: Sequence[int]) -> list[pa.LargeStringArray] | None:
@@ -109,7 +109,7 @@ class SeparatedFile(TextFile):
             return None
         return [column.combine_chunks() for column in table.columns]
 
-    def _one_by_one(self, lines: Lines, columns: Sequence[int]) -> Iterator[Batch]:
+    def _one_by_one(self, lines: Lines, columns: Sequence[int]) -> Iterator[TableBatch]:
         """Rows up to the end of the block that the last one ends in."""
         reader, width = csv.reader(lines, strict=True, delimiter=self._separator), len(self.names)
         places: list[int] = []
@@ -133,10 +133,10 @@ class SeparatedFile(TextFile):
             places.append(lines.number)
             rows.append(fields)
             if len(rows) >= BATCH * 8:
-                yield Batch(places, [texts(row[i] for row in rows) for i in columns], problems)
+                yield TableBatch(places, [texts(row[i] for row in rows) for i in columns], problems)
                 places, rows, problems = [], [], {}
         if rows:
-            yield Batch(places, [texts(row[i] for row in rows) for i in columns], problems)
+            yield TableBatch(places, [texts(row[i] for row in rows) for i in columns], problems)
 
 
 class BedFile(SeparatedFile):

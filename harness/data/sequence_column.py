@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import overload
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from harness.data.sequence_views import SequenceView
 from harness.data.table_batches import texts
 from lingo.sequences import ACCEPTED, CASES, CODES, PAIR, UNIFORM, Case, sequence_problem
 
@@ -21,7 +21,7 @@ BLOCK = 1 << 20
 """Letters counted at once."""
 
 
-class Texts(Sequence[str]):
+class Texts(SequenceView):
     """Sequences in one piece of memory, a byte a letter and eight a sequence."""
 
     def __init__(self, column: pa.LargeStringArray) -> None:
@@ -30,15 +30,9 @@ class Texts(Sequence[str]):
     def __len__(self) -> int:
         return len(self.column)
 
-    @overload
-    def __getitem__(self, at: int) -> str: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[str]: ...
-    def __getitem__(self, at: int | slice) -> str | list[str]:
-        if isinstance(at, slice):
-            found: list[str] = self.column[at].to_pylist()
-            return found
-        return str(self.column[int(at)].as_py())
+    def made(self, rows: slice) -> list[str]:
+        sequences: list[str] = self.column[rows].to_pylist()
+        return sequences
 
     def __iter__(self) -> Iterator[str]:
         for start in range(0, len(self), 8192):

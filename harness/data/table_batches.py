@@ -13,7 +13,7 @@ BATCH = 1024
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
+class TableBatch:
     """Some rows in the file's order.
 
     Attributes:
@@ -32,7 +32,7 @@ class TableFile(Protocol):
 
     Attributes:
         path: Where it is.
-        unit: What `Batch.places` counts: `line` or `row`.
+        unit: What `TableBatch.places` counts: `line` or `row`.
         head: Where its columns stand, for messages: `line 1`, or empty.
         names: Its columns as they are written.
         notes: What was found of its form beside a plain CSV file in UTF-8.
@@ -50,7 +50,7 @@ class TableFile(Protocol):
     def done(self) -> int:
         """How far the last iterator is."""
 
-    def batches(self, columns: Sequence[int]) -> Iterator[Batch]:
+    def batches(self, columns: Sequence[int]) -> Iterator[TableBatch]:
         """Its rows from the first one on, with these columns.
 
         Raises:

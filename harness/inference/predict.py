@@ -15,9 +15,9 @@ from rich.markup import escape
 
 from harness.core.errors import InputError
 from harness.core.wording import words
-from harness.inference.read_progress import Reading
+from harness.inference.read_progress import ReadProgress
 from harness.inference.sequences import SequenceFile, SequenceRecord, open_sequences
-from harness.inference.tables import SUFFIXES, Layout, open_table
+from harness.inference.tables import SUFFIXES, OutputColumns, open_table
 from lingo.predict import Encoded, Predictor
 from lingo.trial import Frozen
 
@@ -34,7 +34,7 @@ SHOWN = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class PredictionCounts:
     """Result of a prediction run.
 
     Attributes:
@@ -64,7 +64,7 @@ def predict_file(
     on_error: OnError = "refuse",
     device: str = "auto",
     frozen: Frozen | None = None,
-) -> Outcome:
+) -> PredictionCounts:
     """Predict every sequence of a file; the output is written atomically.
 
     Args:
@@ -176,7 +176,7 @@ def _check(source: Path, sequences: SequenceFile, console: Console) -> None:
     """Read the whole file. Raises `InputError` with its invalid records."""
     shown: list[str] = []
     bad = 0
-    with Reading(console, "checking", sequences) as reading:
+    with ReadProgress(console, "checking", sequences) as reading:
         for number, record in enumerate(sequences.records(), 1):
             if record.problem:
                 bad += 1
@@ -214,14 +214,14 @@ class _Window:
 
 def _predict(
     predictor: Predictor, sequences: SequenceFile, output: Path, console: Console, batch_size: int | None
-) -> Outcome:
-    layout = Layout.of(predictor, named=sequences.named)
+) -> PredictionCounts:
+    layout = OutputColumns.of(predictor, named=sequences.named)
     skipped = output.with_name(f"{output.name}.skipped.csv")
     written = bad = cut = odd = seen = 0
     with contextlib.ExitStack() as stack:
         table = stack.enter_context(open_table(output, layout))
         rejects = stack.enter_context(_Rejects(skipped))
-        reading = stack.enter_context(Reading(console, "predicting", sequences))
+        reading = stack.enter_context(ReadProgress(console, "predicting", sequences))
         at = 0
         for window in _ahead(_windows(predictor, sequences)):
             if window.encoded is not None:
@@ -237,10 +237,10 @@ def _predict(
         table.close()
         rejects.close()
     spelt = sequences.letters.note(predictor.facts.case)
-    return Outcome(written=written, skipped=bad, cut=cut, odd=odd, letters=spelt)
+    return PredictionCounts(written=written, skipped=bad, cut=cut, odd=odd, letters=spelt)
 
 
-def _tell(reading: Reading, seen: int, at: int, window: "_Window", share: float) -> None:
+def _tell(reading: ReadProgress, seen: int, at: int, window: "_Window", share: float) -> None:
     """Progress within a window, which may take minutes with a large model on a CPU."""
     reading.seen(seen + int(window.size * share), at=at + int((window.done - at) * share))
 

@@ -10,7 +10,7 @@ from harness.core.wording import duration
 from harness.inference.sequences import SequenceFile
 
 
-class Reading:
+class ReadProgress:
     """Progress through one file of sequences. Use as a context manager.
 
     Args:
@@ -34,7 +34,7 @@ class Reading:
         )
         self._task = self._bar.add_task(what, total=source.total, rate="")
 
-    def __enter__(self) -> "Reading":
+    def __enter__(self) -> "ReadProgress":
         self._bar.start()
         return self
 

@@ -19,7 +19,7 @@ from lingo.predict import Predictor
 
 
 @dataclass(frozen=True)
-class Layout:
+class OutputColumns:
     """The columns: `row` (number of the record in the input, from 1), `id` where records have names,
     `prediction` (the most probable class), then `p_<label>` for each class or label, or `value`.
 
@@ -34,7 +34,7 @@ class Layout:
     named: bool
 
     @classmethod
-    def of(cls, predictor: Predictor, *, named: bool) -> "Layout":
+    def of(cls, predictor: Predictor, *, named: bool) -> "OutputColumns":
         """Schema of a predictor's outputs."""
         return cls(predictor.labels, predictor.facts.kind, named)
 
@@ -127,17 +127,17 @@ SUFFIXES: dict[str, Callable[[IO[bytes], pa.Schema], _Writer]] = {
 """Writers by file extension."""
 
 
-class Table:
+class PredictionTable:
     """A table being written; the file is created with the first rows."""
 
-    def __init__(self, path: Path, layout: Layout) -> None:
-        self._path, self._layout = path, layout
+    def __init__(self, path: Path, columns: OutputColumns) -> None:
+        self._path, self._columns = path, columns
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         self._open: tuple[IO[bytes], _Writer] | None = None
 
     def write(self, rows: Sequence[int], names: Sequence[str], values: NDArray[np.float64]) -> int:
         """Add rows; returns the number of rows with a non-finite output."""
-        self._file()[1].write_batch(self._layout.batch(rows, names, values))
+        self._file()[1].write_batch(self._columns.batch(rows, names, values))
         return int((~np.isfinite(values)).any(axis=1).sum())
 
     def close(self) -> None:
@@ -160,15 +160,15 @@ class Table:
     def _file(self) -> tuple[IO[bytes], _Writer]:
         if self._open is None:
             sink = self._temporary.open("wb")
-            self._open = sink, SUFFIXES[self._path.suffix](sink, self._layout.schema)
+            self._open = sink, SUFFIXES[self._path.suffix](sink, self._columns.schema)
         return self._open
 
 
 @contextmanager
-def open_table(path: Path, layout: Layout) -> Iterator[Table]:
+def open_table(path: Path, columns: OutputColumns) -> Iterator[PredictionTable]:
     """A table under a temporary name, renamed when closed."""
     _sweep(path)
-    table = Table(path, layout)
+    table = PredictionTable(path, columns)
     try:
         yield table
     finally:

@@ -154,8 +154,8 @@ def _prepared(benchmark: Benchmark, model: Model, data: Data, work: Work, scratc
         source = str(make_backbone(scratch / "model"))
     tokens = read_backbones([source])[source]
     checked = Plan(benchmark=small, identity={}, studies=(work.study,), out=scratch)
-    (cell,) = prepare_studies(checked, {work.study.source: tokens}, lambda _: None)
-    return source, cell.data
+    (study,) = prepare_studies(checked, {work.study.source: tokens}, lambda _: None)
+    return source, study.data
 
 
 def total_seconds(works: Sequence[Work], rates: dict[Key, Rate]) -> tuple[float, int]:

@@ -1,4 +1,4 @@
-"""From a plan to cells: backbones checked tensor by tensor, data tokenised once per tokenizer and prompt."""
+"""From a plan to prepared studies: backbones checked tensor by tensor, data tokenised once per tokenizer and prompt."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -106,7 +106,7 @@ def prepare_studies(checked: Plan, backbones: dict[str, Tokens], say: Say) -> li
     made: dict[tuple[str, str, bool], PreparedTask] = {}
     audits: dict[str, Mapping[str, Any]] = {}
     say = _once(say)
-    cells = []
+    studies = []
     for study in checked.studies:
         prompted = _prompted(study, backbones[study.source], checked.benchmark)
         key = (study.task.name, study.source, prompted)
@@ -114,9 +114,9 @@ def prepare_studies(checked: Plan, backbones: dict[str, Tokens], say: Say) -> li
             own = study.task.generated
             folder = generated if own else task_folder(study.task, checked.benchmark.data_dir)
             made[key] = _prepared(checked, study, folder, backbones[study.source], prompted, say)
-        cell = _cell(study, made[key], backbones[study.source], checked.benchmark, prompted)
-        cells.append(_audited(cell, checked, audits, say))
-    return cells
+        prepared = _with_data(study, made[key], backbones[study.source], checked.benchmark, prompted)
+        studies.append(_audited(prepared, checked, audits, say))
+    return studies
 
 
 def _prompted(study: Study, tokens: Tokens, benchmark: Benchmark) -> bool:
@@ -200,30 +200,29 @@ def _once(say: Say) -> Say:
     return speak
 
 
-def _cell(
+def _with_data(
     study: Study, prepared: PreparedTask, tokens: Tokens, benchmark: Benchmark, prompted: bool
 ) -> PreparedStudy:
     own = [] if tokens.trained else ["untrained backbone"]
     scheme = "bases" if tokens is BARE else benchmark.tokenization
     return PreparedStudy(
-        study=study,
+        **{**vars(study), "source": tokens.source},
         data=prepared.folder,
         data_digest=prepared.digest,
         backbone_digest=tokens.digest,
         marks=list(dict.fromkeys([*benchmark.marks, *prepared.marks, *own])),
         tokens=prepared.longest["train"],
-        source=tokens.source,
         facts={"leaks": prepared.leaks, "tokenization": scheme, "prompt": prompted} | _label_facts(prepared),
     )
 
 
 def _audited(
-    cell: PreparedStudy, checked: Plan, audits: dict[str, Mapping[str, Any]], say: Say
+    study: PreparedStudy, checked: Plan, audits: dict[str, Mapping[str, Any]], say: Say
 ) -> PreparedStudy:
     """The study with what the shortcut audit of its task found; generated tasks have none."""
-    task = cell.study.task
+    task = study.task
     if task.generated or not checked.benchmark.audit:
-        return cell
+        return study
     if task.name not in audits:
         folder = task_folder(task, checked.benchmark.data_dir)
         try:
@@ -243,31 +242,31 @@ def _audited(
     for mark, why in marks.items():
         say(f"  caveat {mark}: {why}")
     checks = [check for check in found["checks"] if check["status"] != "pass"]
-    facts = {**cell.facts, "audit": {"tool": found["tool"], "checks": checks}}
-    return replace(cell, marks=list(dict.fromkeys([*cell.marks, *marks])), facts=facts)
+    facts = {**study.facts, "audit": {"tool": found["tool"], "checks": checks}}
+    return replace(study, marks=list(dict.fromkeys([*study.marks, *marks])), facts=facts)
 
 
 def _label_facts(prepared: PreparedTask) -> dict[str, Any]:
     return {"undefined_labels": prepared.undefined_labels} if prepared.kind == "multilabel" else {}
 
 
-def refuse_other_inputs(records: Sequence[Record], cells: Sequence[PreparedStudy], out: Path) -> None:
+def refuse_other_inputs(records: Sequence[Record], studies: Sequence[PreparedStudy], out: Path) -> None:
     """Refuse to continue results that were made from other data or another backbone of the same name.
 
     Raises:
         InputError: with one line for each study.
     """
     problems = []
-    for cell in cells:
-        mine = [record for record in records if record.study == cell.study.key]
+    for study in studies:
+        mine = [record for record in records if record.study == study.key]
         for what, digest, others in (
-            ("data", cell.data_digest, {record.data_digest for record in mine}),
-            ("backbone", cell.backbone_digest, {record.backbone_digest for record in mine}),
+            ("data", study.data_digest, {record.data_digest for record in mine}),
+            ("backbone", study.backbone_digest, {record.backbone_digest for record in mine}),
         ):
             for other in sorted(others - {digest}):
                 problems.append(
                     f"`--out` must not contain results of another {what}, but {out} has some of "
-                    f"{cell.study.key} with digest {other[:12]} and it is now {digest[:12]}."
+                    f"{study.key} with digest {other[:12]} and it is now {digest[:12]}."
                 )
     if problems:
         raise InputError(problems)

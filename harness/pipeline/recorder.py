@@ -73,7 +73,7 @@ class Recorder:
 
     Args:
         store: Where records go.
-        cells: The studies, by their keys.
+        studies: The studies, by their keys.
         benchmark: Name of the benchmark.
         environment: Versions and code state, the same for all records.
         watchers: Told of every event.
@@ -83,7 +83,7 @@ class Recorder:
     def __init__(
         self,
         store: ResultStore,
-        cells: Sequence[PreparedStudy],
+        studies: Sequence[PreparedStudy],
         *,
         benchmark: str,
         environment: Mapping[str, Any],
@@ -91,7 +91,7 @@ class Recorder:
         on_record: Callable[[Record], None] = lambda record: None,
     ) -> None:
         self._store, self._benchmark, self._environment = store, benchmark, environment
-        self._cells = {cell.study.key: cell for cell in cells}
+        self._studies = {study.key: study for study in studies}
         self._watchers, self._on_record, self._open = watchers, on_record, OpenTrials(store.out)
         self._started: dict[str, str] = {}
 
@@ -118,23 +118,23 @@ class Recorder:
             shutil.rmtree(checkpoint_folder(job.checkpoints, job.id), ignore_errors=True)
 
     def _write(self, job: Job, reports: Sequence[Report], status: Status) -> None:
-        cell = self._cells[job.study]
+        study = self._studies[job.study]
         record = Record.of(
             job,
             reports,
             status,
             benchmark=self._benchmark,
-            family=cell.study.task.family,
-            metric=cell.study.task.metric,
+            family=study.task.family,
+            metric=study.task.metric,
             trial=int(job.id.rsplit("-", 1)[1]) if job.stage == "search" else None,
             started=self._started.pop(job.id, ""),
-            data_digest=cell.data_digest,
-            backbone_digest=cell.backbone_digest,
+            data_digest=study.data_digest,
+            backbone_digest=study.backbone_digest,
             environment=self._environment,
-            marks=list(cell.marks),
+            marks=list(study.marks),
         )
-        types = {"backbone_type": cell.study.backbone_type} if cell.study.backbone_type else {}
-        facts = {**cell.facts, **types, **record.facts}
+        types = {"backbone_type": study.backbone_type} if study.backbone_type else {}
+        facts = {**study.facts, **types, **record.facts}
         problem = above_budget(record)
         if problem is not None:
             log.error("%s: %s", record.id, problem)

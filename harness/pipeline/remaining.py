@@ -17,7 +17,7 @@ from lingo.methods import METHODS
 
 
 def winners(
-    records: Iterable[Record], cells: Sequence[PreparedStudy], scope: Scope = "task"
+    records: Iterable[Record], studies: Sequence[PreparedStudy], scope: Scope = "task"
 ) -> dict[str, Record]:
     """For each study the record of its search group's winning trial; studies of a group without one are left out.
 
@@ -25,25 +25,25 @@ def winners(
     """
     found: dict[str, Record] = {}
     records = list(records)
-    for members in groups(cells, scope):
-        metrics = {cell.study.key: cell.study.task.metric for cell in members}
+    for members in groups(studies, scope):
+        metrics = {study.key: study.task.metric for study in members}
         found |= joint_winner(records, metrics)
     return found
 
 
-def groups(cells: Sequence[PreparedStudy], scope: Scope) -> list[list[PreparedStudy]]:
-    """The cells of each search group, see `harness.runs.selection.group_of`."""
+def groups(studies: Sequence[PreparedStudy], scope: Scope) -> list[list[PreparedStudy]]:
+    """The studies of each search group, see `harness.runs.selection.group_of`."""
     found: dict[str, list[PreparedStudy]] = {}
-    for cell in cells:
-        task, backbone, method = cell.study.task, cell.study.backbone, cell.study.method
+    for study in studies:
+        task, backbone, method = study.task, study.backbone, study.method
         key = group_of(scope, task=task.name, family=task.family, backbone=backbone, method=method)
-        found.setdefault(key, []).append(cell)
+        found.setdefault(key, []).append(study)
     return list(found.values())
 
 
 def unsearched(
     records: Sequence[Record],
-    cells: Sequence[PreparedStudy],
+    studies: Sequence[PreparedStudy],
     benchmark: Benchmark,
 ) -> list[PreparedStudy]:
     """The studies of search groups without the benchmark's number of ended trials (a grid: without all of its points).
@@ -52,20 +52,20 @@ def unsearched(
     outside has not.
     """
     left: list[PreparedStudy] = []
-    for members in groups(cells, benchmark.scope):
-        keys = {cell.study.key for cell in members}
+    for members in groups(studies, benchmark.scope):
+        keys = {study.key for study in members}
         ended = sum(
             has_ended([record.status for record in trial.values()], len(keys))
             for trial in trials_by_number([record for record in records if record.study in keys]).values()
         )
-        space = merge([cell.study.space for cell in members])
+        space = merge([study.space for study in members])
         if ended < trials_of(space, searcher=benchmark.searcher, num_samples=benchmark.num_samples):
             left += members
     return left
 
 
 def missing(
-    records: Sequence[Record], cells: Sequence[PreparedStudy], seeds: Sequence[int]
+    records: Sequence[Record], studies: Sequence[PreparedStudy], seeds: Sequence[int]
 ) -> list[tuple[PreparedStudy, int]]:
     """The (study, seed) pairs without a finished final run."""
     have = {
@@ -73,12 +73,12 @@ def missing(
         for record in records
         if (record.stage, record.status) == ("final", "finished")
     }
-    return [(cell, seed) for cell in cells for seed in seeds if (cell.study.key, seed) not in have]
+    return [(study, seed) for study in studies for seed in seeds if (study.key, seed) not in have]
 
 
 def final_jobs(
     records: Sequence[Record],
-    cells: Sequence[PreparedStudy],
+    studies: Sequence[PreparedStudy],
     seeds: Sequence[int],
     adapters: Path | None = None,
     *,
@@ -91,41 +91,40 @@ def final_jobs(
     Args:
         checkpoints, patience: See `harness.runs.jobs.Job`.
     """
-    best = winners(records, cells, scope)
+    best = winners(records, studies, scope)
     jobs = []
-    for cell, seed in missing(records, cells, seeds):
-        won = best.get(cell.study.key)
+    for study, seed in missing(records, studies, seeds):
+        won = best.get(study.key)
         if won is not None:
             jobs.append(
                 Job(
-                    id=f"{cell.study.key}/final/seed-{seed}",
-                    study=cell.study.key,
+                    id=f"{study.key}/final/seed-{seed}",
+                    study=study.key,
                     stage="final",
-                    backbone=cell.source,
-                    data=str(cell.data),
+                    backbone=study.source,
+                    data=str(study.data),
                     config={**won.config, "seed": seed},
-                    adapter=_adapter_folder(adapters, cell, seed),
+                    adapter=_adapter_folder(adapters, study, seed),
                     checkpoints=str(checkpoints) if checkpoints else None,
                     alone=True,
                     patience=patience,
-                    metric=cell.study.task.metric,
+                    metric=study.task.metric,
                 )
             )
     return jobs
 
 
-def _adapter_folder(adapters: Path | None, cell: PreparedStudy, seed: int) -> str | None:
+def _adapter_folder(adapters: Path | None, study: PreparedStudy, seed: int) -> str | None:
     """`<task>/<backbone>/<method>/seed-<n>`; none for full fine-tuning, whose result is a whole model."""
-    study = cell.study
     if adapters is None or METHODS[study.method].trains_all:
         return None
     names = [re.sub(r"[^\w.-]+", "_", name) for name in (study.task.name, study.backbone, study.method)]
     return str(adapters.joinpath(*names, f"seed-{seed}"))
 
 
-def outdated(records: Sequence[Record], cells: Sequence[PreparedStudy], scope: Scope) -> list[Record]:
+def outdated(records: Sequence[Record], studies: Sequence[PreparedStudy], scope: Scope) -> list[Record]:
     """The final records whose configuration is not, or no longer, that of their study's winner."""
-    best = winners(records, cells, scope)
+    best = winners(records, studies, scope)
     return [
         record
         for record in records

@@ -64,7 +64,7 @@ def _at_home(settings: Mapping[str, Any], home: Path) -> dict[str, Any]:
 
 
 def take_over(
-    source: Path, store: ResultStore, cells: Sequence[PreparedStudy], benchmark: Benchmark
+    source: Path, store: ResultStore, studies: Sequence[PreparedStudy], benchmark: Benchmark
 ) -> list[Record]:
     """Copy into a new folder the ended trials of another whose configurations lie in the new search spaces.
 
@@ -78,26 +78,26 @@ def take_over(
     if (frozen := frozen_in(source)) and not frozen_in(store.out):
         store.hold(frozen)
     taken = []
-    for cell in cells:
-        if cell.study.key in begun:
+    for study in studies:
+        if study.key in begun:
             continue
-        fitting = [record for record in found if _fits(record, cell, benchmark)]
+        fitting = [record for record in found if _fits(record, study, benchmark)]
         fitting.sort(key=lambda record: record.trial or 0)
         for number, record in enumerate(fitting[: benchmark.num_samples]):
             facts = {**record.facts, "taken_from": f"{source.name}: {record.id}"}
-            name = f"{cell.study.key}/trial-{number:04d}"
+            name = f"{study.key}/trial-{number:04d}"
             taken.append(replace(record, id=name, trial=number, facts=facts, benchmark=benchmark.suite))
             store.append(taken[-1])
     return taken
 
 
-def _fits(record: Record, cell: PreparedStudy, benchmark: Benchmark) -> bool:
+def _fits(record: Record, study: PreparedStudy, benchmark: Benchmark) -> bool:
     """Whether a record is a trial that the new study could have drawn, on the same data and backbone."""
     ended = record.stage == "search" and record.status in ("finished", "stopped")
-    same = (record.data_digest, record.backbone_digest) == (cell.data_digest, cell.backbone_digest)
-    if not (ended and same and record.study == cell.study.key):
+    same = (record.data_digest, record.backbone_digest) == (study.data_digest, study.backbone_digest)
+    if not (ended and same and record.study == study.key):
         return False
-    space = cell.study.space
+    space = study.space
     drawn = {name: record.config[name] for name in space.leaves if name in record.config}
     if len(drawn) < len(space.leaves) or not all(_inside(space.leaves[n], v) for n, v in drawn.items()):
         return False

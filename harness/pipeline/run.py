@@ -102,32 +102,32 @@ def _copied(checked: Plan, console: Console) -> AbstractContextManager[None]:
 def _run(checked: Plan, console: Console, make_engine: MakeEngine | None, take_from: Path | None) -> int:
     begun, benchmark = time.monotonic(), checked.benchmark
     _say_what(checked, console)
-    store, cells = _prepare(checked, console)
+    store, studies = _prepare(checked, console)
     if take_from:
-        taken = take_over(take_from, store, cells, benchmark)
+        taken = take_over(take_from, store, studies, benchmark)
         console.print(f"{some(taken, 'trial')} of {take_from} reused.")
     let_go_of_ended(checked.out, store.load())
     interrupted = False
-    if _left(store.load(), cells, benchmark):
+    if _left(store.load(), studies, benchmark):
         from harness.pipeline.stages import train
 
         try:
-            interrupted = train(checked, cells, store, console, make_engine)
+            interrupted = train(checked, studies, store, console, make_engine)
         finally:
             with written(checked.out):
                 store.write_table()
     else:
         console.print("All results of this benchmark are already in the output folder; nothing is trained.")
     seconds = time.monotonic() - begun
-    return _conclude(checked, cells, store, console, interrupted=interrupted, seconds=seconds)
+    return _conclude(checked, studies, store, console, interrupted=interrupted, seconds=seconds)
 
 
-def _left(records: Sequence[Record], cells: Sequence[PreparedStudy], benchmark: Benchmark) -> bool:
+def _left(records: Sequence[Record], studies: Sequence[PreparedStudy], benchmark: Benchmark) -> bool:
     """Whether anything is to be searched or trained."""
     return bool(
-        unsearched(records, cells, benchmark)
-        or outdated(records, cells, benchmark.scope)
-        or missing(records, cells, benchmark.seeds)
+        unsearched(records, studies, benchmark)
+        or outdated(records, studies, benchmark.scope)
+        or missing(records, studies, benchmark.seeds)
     )
 
 
@@ -188,19 +188,19 @@ def _prepare(checked: Plan, console: Console) -> tuple[ResultStore, list[Prepare
     if TINY_MODEL in checked.benchmark.models:
         folder = make_backbone(checked.out.resolve() / "quickstart" / "model")
         backbones[TINY_MODEL] = read_backbones([str(folder)])[str(folder)]
-    cells = prepare_studies(checked, backbones, lambda line: console.print(f"[dim]{escape(line)}[/]"))
+    studies = prepare_studies(checked, backbones, lambda line: console.print(f"[dim]{escape(line)}[/]"))
     forget_rows()
     store = ResultStore(checked.out, checked.identity)
-    refuse_other_inputs(store.load(), cells, checked.out)
+    refuse_other_inputs(store.load(), studies, checked.out)
     with written(checked.out):
         checked.write()
         write_whole(RunFolder(checked.out).repeat, checked.benchmark.repeat())
-    return store, cells
+    return store, studies
 
 
 def _conclude(
     checked: Plan,
-    cells: Sequence[PreparedStudy],
+    studies: Sequence[PreparedStudy],
     store: ResultStore,
     console: Console,
     *,
@@ -212,19 +212,19 @@ def _conclude(
 
     benchmark, records = checked.benchmark, store.load()
     if any(record.stage == "final" for record in records):
-        keys = [(cell.study.task.name, cell.study.backbone, cell.study.method) for cell in cells]
+        keys = [(study.task.name, study.backbone, study.method) for study in studies]
         print_leaderboard(records, console, expected=keys, seeds=benchmark.seeds)
         print_winners(records, console, expected=keys, seeds=benchmark.seeds)
     _say_failures(records, console)
-    unfinished = unsearched(records, cells, benchmark)
-    _say_without_winner(records, [cell for cell in cells if cell not in unfinished], benchmark, console)
+    unfinished = unsearched(records, studies, benchmark)
+    _say_without_winner(records, [study for study in studies if study not in unfinished], benchmark, console)
     for line in read_usage(checked.out).get("cut", []):
         console.print(f"[yellow]cut[/] {escape(line)}", soft_wrap=True)
-    finals = len(cells) * len(benchmark.seeds)
-    lacking = len(missing(records, cells, benchmark.seeds))
-    searches = len(cells) - len(unfinished)
+    finals = len(studies) * len(benchmark.seeds)
+    lacking = len(missing(records, studies, benchmark.seeds))
+    searches = len(studies) - len(unfinished)
     console.print(
-        f"{'Interrupted' if interrupted else 'Done'} after {duration(seconds)}: {searches} of {len(cells)} "
+        f"{'Interrupted' if interrupted else 'Done'} after {duration(seconds)}: {searches} of {len(studies)} "
         f"searches and {finals - lacking} of {finals} final runs are complete."
     )
     if lacking:
@@ -247,12 +247,11 @@ def _say_failures(records: Sequence[Record], console: Console, shown: int = 5) -
 
 
 def _say_without_winner(
-    records: Sequence[Record], cells: Sequence[PreparedStudy], benchmark: Benchmark, console: Console
+    records: Sequence[Record], studies: Sequence[PreparedStudy], benchmark: Benchmark, console: Console
 ) -> None:
     """Why a search that is complete has nothing to train on the seeds: going on would not help it."""
-    chosen = winners(records, cells, benchmark.scope)
-    for cell in cells:
-        study = cell.study
+    chosen = winners(records, studies, benchmark.scope)
+    for study in studies:
         if study.key in chosen:
             continue
         mine = [record for record in records if record.study == study.key and record.stage == "search"]

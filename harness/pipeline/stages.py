@@ -59,7 +59,7 @@ MOST_IN_A_PACK = 16
 
 def train(
     checked: Plan,
-    cells: Sequence[PreparedStudy],
+    studies: Sequence[PreparedStudy],
     store: ResultStore,
     console: Console,
     make_engine: MakeEngine | None,
@@ -73,8 +73,8 @@ def train(
     """
     benchmark, begun = checked.benchmark, time.monotonic()
     records = store.load()
-    todo = unsearched(records, cells, benchmark)
-    progress = Progress([_goal(cell, benchmark, todo, records) for cell in cells], console)
+    todo = unsearched(records, studies, benchmark)
+    progress = Progress([_goal(study, benchmark, todo, records) for study in studies], console)
     with (
         ctrl_c(console, checked.out) as pressed,
         ray_for(
@@ -92,7 +92,7 @@ def train(
         ) as tracker,
     ):
         pressed.take()
-        checked, cells = _settled(checked, cells, store, resources, console)
+        checked, studies = _settled(checked, studies, store, resources, console)
         benchmark = benchmark.model_copy(update={"frozen": checked.frozen})
         slots = _slots(todo, benchmark, resources, console, make_engine)
         console.print(
@@ -102,17 +102,17 @@ def train(
             console.print("[yellow]A GPU-hour limit has no effect without GPUs; use --time-budget.[/]")
         budgets = _budgets(benchmark, resources, store)
         page = ProgressPage(RunFolder(checked.out), progress.board, records)
-        with _pool(cells, benchmark, resources, slots, make_engine) as pool, progress, page:
+        with _pool(studies, benchmark, resources, slots, make_engine) as pool, progress, page:
             pressed.ends(pool)
             recorder = Recorder(
                 store,
-                cells,
+                studies,
                 benchmark=benchmark.suite,
                 environment=capture().to_dict(),
                 watchers=[progress.update, page.update, tracker.update, budgets.update],
                 on_record=tracker.ended,
             )
-            stages = _Stages(checked, cells, store, pool, recorder, budgets, tracker)
+            stages = _Stages(checked, studies, store, pool, recorder, budgets, tracker)
             try:
                 progress.stage("search")
                 stages.search(todo)
@@ -131,17 +131,17 @@ class _Stages:
     def __init__(
         self,
         checked: Plan,
-        cells: Sequence[PreparedStudy],
+        studies: Sequence[PreparedStudy],
         store: ResultStore,
         pool: Pool,
         recorder: Recorder,
         budgets: Budgets,
         tracker: Tracker,
     ) -> None:
-        self._out, self._benchmark, self._cells = checked.out, checked.benchmark, cells
+        self._out, self._benchmark, self._studies = checked.out, checked.benchmark, studies
         self._store, self._pool, self._recorder = store, pool, recorder
         self._budgets, self._tracker = budgets, tracker
-        self._keys = [cell.study.key for cell in cells]
+        self._keys = [study.key for study in studies]
 
     def search(self, todo: Sequence[PreparedStudy]) -> None:
         """Run the searches that are not complete."""
@@ -159,7 +159,7 @@ class _Stages:
         """Train the missing seeds of every study whose search is complete, or was cut by a budget."""
         benchmark, records = self._benchmark, self._store.load()
         unfinished = self._unfinished(records)
-        ready = [cell for cell in self._cells if cell not in unfinished] + self._cut(unfinished)
+        ready = [study for study in self._studies if study not in unfinished] + self._cut(unfinished)
         with written(self._out):
             for record in set_aside(self._store, outdated(records, ready, benchmark.scope)):
                 self._tracker.ended(record)
@@ -182,7 +182,7 @@ class _Stages:
         """Write what was used and cut."""
         records = self._store.load()
         why = self._budgets.cut()
-        keys = [cell.study.key for cell in self._cut(self._unfinished(records))]
+        keys = [study.key for study in self._cut(self._unfinished(records))]
         cut = [f"{key}: {why.get(key, 'with others of its scope')}" for key in keys]
         pool = self._pool.usage()
         write_usage(self._out, self._benchmark, records, cut=cut, pool=pool, seconds=seconds)
@@ -191,31 +191,29 @@ class _Stages:
         """Those whose search a budget has ended, their own or that of another study of their search group."""
         cut = self._budgets.cut(self._keys)
         found = groups(unfinished, self._benchmark.scope)
-        return [cell for members in found if any(c.study.key in cut for c in members) for cell in members]
+        return [study for members in found if any(one.key in cut for one in members) for study in members]
 
     def _unfinished(self, records: Sequence[Record]) -> list[PreparedStudy]:
-        return unsearched(records, self._cells, self._benchmark)
+        return unsearched(records, self._studies, self._benchmark)
 
 
 def _settled(
     checked: Plan,
-    cells: Sequence[PreparedStudy],
+    studies: Sequence[PreparedStudy],
     store: ResultStore,
     resources: ClusterResources,
     console: Console,
 ) -> tuple[Plan, list[PreparedStudy]]:
-    """The plan and its cells with the number type of the backbones' weights, which plan.json gets as well."""
+    """The plan and its studies with the number type of the backbones' weights, which plan.json gets as well."""
     held = settle(checked, store, resources.layout, lambda line: console.print(escape(line), soft_wrap=True))
     types = {study.key: study.backbone_type for study in held.studies}
     with written(checked.out):
         held.write()
-    return held, [
-        replace(cell, study=replace(cell.study, backbone_type=types[cell.study.key])) for cell in cells
-    ]
+    return held, [replace(study, backbone_type=types[study.key]) for study in studies]
 
 
 def _pool(
-    cells: Sequence[PreparedStudy],
+    studies: Sequence[PreparedStudy],
     benchmark: Benchmark,
     resources: ClusterResources,
     slots: int,
@@ -225,7 +223,6 @@ def _pool(
     if make_engine is None:
         from harness.workers.engines import make_engine as engine
 
-        studies = [cell.study for cell in cells]
         room = largest([study.space for study in studies], [study.task.num_labels for study in studies])
         make_engine = partial(
             engine, pack=slots, files=resources.files, frozen=benchmark.frozen, gpus=lay.gpus, **room
@@ -250,36 +247,36 @@ def _budgets(benchmark: Benchmark, resources: ClusterResources, store: ResultSto
 
 
 def _slots(
-    cells: Sequence[PreparedStudy],
+    studies: Sequence[PreparedStudy],
     benchmark: Benchmark,
     resources: ClusterResources,
     console: Console,
     make_engine: MakeEngine | None,
 ) -> int:
     """Trials at once in a worker group: as asked, or what a few steps with each backbone say is best for all."""
-    packed = [cell for cell in cells if _goes_into_packs(cell)]
+    packed = [study for study in studies if _goes_into_packs(study)]
     runs = len(packed) * benchmark.num_samples  # final runs train alone
     each = -(-min(runs, benchmark.max_concurrent or runs) // resources.layout.groups)
     if benchmark.deterministic:
         return 1
     if benchmark.pack or make_engine or each <= 1:
         return benchmark.pack or 1
-    longest = {cell.source: cell for cell in sorted(packed, key=lambda cell: cell.cost)}
+    longest = {study.source: study for study in sorted(packed, key=lambda study: study.cost)}
     with console.status("calibrating trials per worker"):
-        return min(_best_pack(cell, benchmark, resources, each) for cell in longest.values())
+        return min(_best_pack(study, benchmark, resources, each) for study in longest.values())
 
 
-def _goes_into_packs(cell: PreparedStudy) -> bool:
-    return METHODS[cell.study.method].packs
+def _goes_into_packs(study: PreparedStudy) -> bool:
+    return METHODS[study.method].packs
 
 
-def _best_pack(cell: PreparedStudy, benchmark: Benchmark, resources: ClusterResources, most: int) -> int:
+def _best_pack(study: PreparedStudy, benchmark: Benchmark, resources: ClusterResources, most: int) -> int:
     """What serves best for this study's trials; one where it cannot be measured."""
-    lay, study = resources.layout, cell.study
+    lay = resources.layout
     try:
         told = calibrate_remotely(
-            cell.source,
-            str(cell.data),
+            study.source,
+            str(study.data),
             typical(study, benchmark).to_dict(),
             cpus=lay.cpus,
             gpus=lay.gpus,
@@ -295,10 +292,9 @@ def _best_pack(cell: PreparedStudy, benchmark: Benchmark, resources: ClusterReso
 
 
 def _goal(
-    cell: PreparedStudy, benchmark: Benchmark, todo: Sequence[PreparedStudy], records: Sequence[Record]
+    study: PreparedStudy, benchmark: Benchmark, todo: Sequence[PreparedStudy], records: Sequence[Record]
 ) -> StudyGoal:
     """What a study has to do, and what its records have of it."""
-    study = cell.study
     backbone = f" {study.backbone}" if len(benchmark.models) > 1 else ""
     mine = [record for record in records if record.study == study.key]
     trials = [record for record in mine if record.stage == "search" and record.status != "killed"]
@@ -310,10 +306,10 @@ def _goal(
         key=study.key,
         title=f"{study.task.name}{backbone} {study.method}",
         metric=study.task.metric,
-        trials=max(len(trials), study.trials(benchmark)) if cell in todo else len(trials),
+        trials=max(len(trials), study.trials(benchmark)) if study in todo else len(trials),
         finals=len(set(benchmark.seeds)),
         epochs=benchmark.epochs,
-        cost=cell.cost,
+        cost=study.cost,
         ended=len(trials),
         stopped=sum(record.status == "stopped" for record in trials),
         failed=sum(record.status == "failed" for record in trials),

@@ -210,7 +210,7 @@ class Link:
         return commands
 
 
-class Group:
+class RankLoop:
     """One rank's loop around its engine.
 
     Args:
@@ -374,7 +374,7 @@ def _serve(
             target=_heartbeat, args=(source, name, incarnation, stop), name="heartbeat", daemon=True
         ).start()
     try:
-        Group(engine, shared, link, crashed, probable_cause).run()
+        RankLoop(engine, shared, link, crashed, probable_cause).run()
     finally:
         stop.set()
 

@@ -137,10 +137,9 @@ def table(outcomes: Outcomes, found: Sequence[BestPairs]) -> Table:
         rows=[_row(outcomes, best) for best in found],
         text_columns=2,
         caption="The pair of backbone and method with the best mean test score over a family, and the second-best "
-        "pair. "
-        "Pairs that are collapsed or not above a constant prediction on half of the family are excluded. Brackets: "
-        "95 % intervals over at least three seeds of each dataset, clipped to the range of the metric. The best of "
-        "many pairs is partly a result of selection.",
+        "pair. Pairs that are collapsed or not above a constant prediction on half of the family are excluded. "
+        "Brackets: 95 % intervals over at least three seeds of each dataset, clipped to the range of the metric. The "
+        "best of many pairs is partly a result of selection.",
     )
 
 

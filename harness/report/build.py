@@ -55,9 +55,8 @@ def report_of(runs: Sequence[RunResults], outcomes: Outcomes, published: Publish
             provenance.section(runs, outcomes),
         ],
         footer="Every table is also a CSV and a Parquet file in tables/, every figure a PNG and an SVG in figures/. "
-        "The "
-        "glossary is docs/glossary.md of the repository. Published numbers: Zhan, Wu, Zhang, arXiv:2402.08075 (CC BY "
-        "4.0).",
+        "The glossary is docs/glossary.md of the repository. Published numbers: Zhan, Wu, Zhang, arXiv:2402.08075 (CC "
+        "BY 4.0).",
     )
 
 

@@ -99,13 +99,13 @@ class Note:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class KeyFigures:
     """Key figures: (name, value, small print) each."""
 
     items: Sequence[tuple[str, str, str]]
 
 
-Block = Table | Picture | Missing | Note | Facts
+Block = Table | Picture | Missing | Note | KeyFigures
 
 
 @dataclass(frozen=True, kw_only=True)

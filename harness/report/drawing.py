@@ -6,10 +6,10 @@ The colours are those of Okabe and Ito, suitable for colour-blind readers; marke
 import io
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -24,6 +24,8 @@ from harness.report.outcomes import Outcome
 from harness.runs.intervals import LEAST_SEEDS, range_of, why_none
 
 log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
 
 
 INK, FAINT, PAPER = "#1b1f24", "#9aa3ad", "#fefefe"
@@ -97,10 +99,15 @@ def canvas(columns: int, rows: int, size: tuple[float, float], **options: Any) -
     return figure, list(panels.flat)
 
 
-def grid_shape(count: int, columns: int = 3) -> tuple[int, int]:
-    """(columns, rows) for a number of panels."""
-    across = max(1, min(columns, count))
-    return across, -(-count // across)
+def small_multiples(
+    items: Collection[Item], size: tuple[float, float], *, columns: int = 3, **options: Any
+) -> tuple[Figure, Iterator[tuple[Axes, Item]]]:
+    """A figure with a panel of `size` inches for each item, and each panel with its item; other panels are blank."""
+    across = max(1, min(columns, len(items)))
+    figure, panels = canvas(across, -(-len(items) // across), size, **options)
+    for panel in panels[len(items) :]:
+        panel.axis("off")
+    return figure, zip(panels, items, strict=False)
 
 
 def method_look(name: str, methods: Sequence[str]) -> tuple[str, str]:
@@ -111,13 +118,7 @@ def method_look(name: str, methods: Sequence[str]) -> tuple[str, str]:
     return OTHERS[extra.index(name) % len(OTHERS)] if name in extra else OTHERS[-1]
 
 
-def hide_unused(panels: Sequence[Axes], used: int) -> None:
-    """Blank the panels after the first `used`."""
-    for panel in panels[used:]:
-        panel.axis("off")
-
-
-def legend_below(figure: Figure, columns: int = 6) -> None:
+def legend_below(figure: Figure, columns: int = 6) -> Figure:
     """One legend for the whole figure, each entry once, in as many rows as necessary."""
     entries: dict[str, Any] = {}
     for axes in figure.axes:
@@ -127,6 +128,7 @@ def legend_below(figure: Figure, columns: int = 6) -> None:
         widest = 0.55 + 0.06 * max(map(len, entries))  # inches: the sign and its distances, a letter
         columns = max(1, min(columns, len(entries), int(figure.get_figwidth() / widest)))
         figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns)
+    return figure
 
 
 def baseline_lines(panel: Axes, lines: Sequence[tuple[str, float]], *, vertical: bool = False) -> None:

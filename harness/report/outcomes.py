@@ -1,7 +1,7 @@
 """The final runs of each study as one outcome, in the metric in which the paper reports its family."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,17 +17,6 @@ from lingo.metrics import merit
 INCOMPARABLE = ("smoke", "untrained backbone", "changed split", "generated data", "cut split")
 """Caveats of results that must not be compared with published ones."""
 
-SCALARS = (
-    "device_seconds",
-    "gpus",
-    "flops",
-    "flops_per_step",
-    "reference_flops_per_step",
-    "samples",
-    "collapsed",
-)
-"""Facts of a run that are single numbers."""
-
 TYPES = ("backbone_type", "trained_type")
 """Facts that name number types, see `harness.pipeline.number_types`."""
 
@@ -42,7 +31,6 @@ class Outcome:
         metric: The metric reported here: the paper's for its families, else the one that selects.
         scores: Test score by seed of the finished final runs; NaN where undefined.
         finals: The finished final runs by seed.
-        facts: Their facts that are single numbers or small, by seed.
         expected: Expected seeds.
         failed: Final runs that failed.
         marks: Caveats of its records.
@@ -53,10 +41,14 @@ class Outcome:
     metric: str
     scores: Mapping[int, float]
     finals: Mapping[int, Record]
-    facts: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     expected: frozenset[int] = frozenset()
     failed: int = 0
     marks: tuple[str, ...] = ()
+
+    @property
+    def facts(self) -> dict[int, Mapping[str, Any]]:
+        """What was measured in the finished final runs, by seed."""
+        return {seed: record.facts for seed, record in self.finals.items()}
 
     @property
     def values(self) -> list[float]:
@@ -86,7 +78,8 @@ class Outcome:
     @property
     def bootstrap(self) -> Interval:
         """95 % bootstrap limits over test rows, averaged over seeds; NaN if a seed has none."""
-        limits = [usable(facts.get("interval"), self.metric) for facts in self.facts.values()]
+        held = [facts.get("interval") or {} for facts in self.facts.values()]
+        limits = [usable(found.get(self.metric), self.metric) for found in held]
         known = [pair for pair in limits if pair is not None]
         if not known or len(known) < len(self.scores):
             return stats.NAN, stats.NAN
@@ -109,7 +102,7 @@ class Outcome:
         return [
             seed
             for seed, trial in sorted(self.finals.items())
-            if self.facts.get(seed, {}).get("collapsed") or (trial.test or {}).get("collapsed")
+            if trial.facts.get("collapsed") or (trial.test or {}).get("collapsed")
         ]
 
     @cached_property
@@ -291,31 +284,16 @@ def _outcome(
     tests = {seed: t.test or {} for seed, t in sorted(finals.items())}
     if tests and not any(metric in test for test in tests.values()):
         metric = selecting
-    facts = {seed: _small(trial.facts, metric) for seed, trial in finals.items()}
-    tokenization = next((f["tokenization"] for f in facts.values() if f.get("tokenization")), setting)
+    tokenization = next(
+        (t.facts["tokenization"] for t in finals.values() if t.facts.get("tokenization")), setting
+    )
     return Outcome(
         key=Key(*study, tokenization=str(tokenization)),
         family=family,
         metric=metric,
         scores={seed: test[metric] for seed, test in tests.items() if metric in test},
         finals=dict(sorted(finals.items())),
-        facts=facts,
         expected=seeds,
         failed=sum((t.stage, t.status) == ("final", "failed") for t in trials),
         marks=tuple(dict.fromkeys(mark for t in trials for mark in t.marks)),
     )
-
-
-def _small(facts: Mapping[str, Any], metric: str) -> dict[str, Any]:
-    """The facts needed by tables; curves and trajectories are read again when drawn."""
-    kept = {
-        name: facts[name]
-        for name in (*SCALARS, "tokenization", "leaks", "undefined_labels", "constant", *TYPES)
-        if name in facts
-    }
-    limits = facts.get("interval")
-    if isinstance(limits, dict) and limits.get(metric):
-        kept["interval"] = tuple(map(float, limits[metric]))
-    if isinstance(kept.get("tokenization"), dict):
-        kept["tokenization"] = kept["tokenization"].get("scheme")
-    return kept

@@ -18,7 +18,17 @@ from markupsafe import Markup
 
 from harness.core.atomic_files import write_whole
 from harness.report import drawing
-from harness.report.content import Block, Facts, Field, Missing, Note, Picture, Section, Table, plain_text
+from harness.report.content import (
+    Block,
+    Field,
+    KeyFigures,
+    Missing,
+    Note,
+    Picture,
+    Section,
+    Table,
+    plain_text,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +146,7 @@ def _markdown_block(block: Block) -> str:
         return "\n".join([_safe(block.text), "", *(f"- {_safe(point)}" for point in block.points)]).strip()
     if isinstance(block, Missing):
         return f"**{_safe(block.title)}**: not drawn. {_safe(block.why)}"
-    if isinstance(block, Facts):
+    if isinstance(block, KeyFigures):
         return "\n".join(
             f"- {n}: **{_safe(v)}**{f' ({_safe(line)})' if line else ''}" for n, v, line in block.items
         )

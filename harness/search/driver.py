@@ -41,7 +41,7 @@ SETTLE_S = 30.0
 
 
 def run_search(
-    plans: Sequence[SearchStudy],
+    studies: Sequence[SearchStudy],
     pool: Pool,
     *,
     max_concurrent: int | None = None,
@@ -68,11 +68,11 @@ def run_search(
         InputError: If the spaces of a search group do not intersect, or a grid is not finite.
         PoolError: If the Tuner died repeatedly; ended trials were reported.
     """
-    _check(plans)
-    trials = _Trials(pool, on_event, {plan.key: plan.search_group for plan in plans})
+    _check(studies)
+    trials = _Trials(pool, on_event, {study.key: study.search_group for study in studies})
     pool.begin(max_concurrent)
-    tuning = _Tuning(plans, pool, max_concurrent, scratch or pool.scratch / "tune", trials)
-    cutter = _Cutter(members_of(plans), pool, tuning, trials)
+    tuning = _Tuning(studies, pool, max_concurrent, scratch or pool.scratch / "tune", trials)
+    cutter = _Cutter(members_of(studies), pool, tuning, trials)
     try:
         tuning.start()
         while tuning.goes_on() and not pool.interrupted:
@@ -93,7 +93,7 @@ def run_search(
     finally:
         tuning.end()
     trials.take(0.0)
-    return {plan.key: trials.of_study(plan.key) for plan in plans}
+    return {study.key: trials.of_study(study.key) for study in studies}
 
 
 def run_finals(jobs: Sequence[Job], pool: Pool, *, on_event: OnEvent) -> dict[str, TrialOutcome]:
@@ -115,11 +115,11 @@ def run_finals(jobs: Sequence[Job], pool: Pool, *, on_event: OnEvent) -> dict[st
     return {job.id: trials.outcomes[job.id] for job in jobs if job.id in trials.outcomes}
 
 
-def _check(plans: Sequence[SearchStudy]) -> None:
+def _check(studies: Sequence[SearchStudy]) -> None:
     """Check before the start that the spaces of each group intersect."""
-    for members in members_of(plans).values():
-        space = merge([plan.space for plan in members])
-        if members[0].searcher == "grid":
+    for members in members_of(studies).values():
+        space = merge([study.space for study in members])
+        if members[0].benchmark.searcher == "grid":
             grid(space, seed=0)
 
 
@@ -165,14 +165,14 @@ class _Trials:
     def of_study(self, key: str) -> list[TrialOutcome]:
         return [self.outcomes[name] for name in sorted(self.outcomes) if self.outcomes[name].job.study == key]
 
-    def continued(self, plan: SearchStudy) -> SearchStudy:
-        """The plan with the current state: ended trials in its history, started ones open."""
-        history = {past.number: past for past in plan.history}
-        history |= {_number(found.job): _past(plan, found) for found in self.of_study(plan.key)}
-        begun = dict(plan.open)
-        begun |= {_number(e.job): e.job.config for e in self._pool.open.values() if e.job.study == plan.key}
+    def continued(self, study: SearchStudy) -> SearchStudy:
+        """The study with the current state: ended trials in its history, started ones open."""
+        history = {past.number: past for past in study.history}
+        history |= {_number(found.job): _past(study, found) for found in self.of_study(study.key)}
+        begun = dict(study.open)
+        begun |= {_number(e.job): e.job.config for e in self._pool.open.values() if e.job.study == study.key}
         return replace(
-            plan,
+            study,
             history=tuple(history[number] for number in sorted(history)),
             open=tuple((number, begun[number]) for number in sorted(begun) if number not in history),
         )
@@ -192,13 +192,14 @@ def _number(job: Job) -> int:
     return int(job.id.rsplit("-", 1)[1])
 
 
-def _past(plan: SearchStudy, found: TrialOutcome) -> Past:
+def _past(study: SearchStudy, found: TrialOutcome) -> Past:
+    metric = study.task.metric
     return Past(
         number=_number(found.job),
-        values={name: found.job.config[name] for name in plan.space.leaves if name in found.job.config},
+        values={name: found.job.config[name] for name in study.space.leaves if name in found.job.config},
         status=found.status,
         evaluations=tuple(
-            (report.epoch, report.dev[plan.metric]) for report in found.reports if plan.metric in report.dev
+            (report.epoch, report.dev[metric]) for report in found.reports if metric in report.dev
         ),
     )
 
@@ -217,7 +218,7 @@ class _Cutter:
     def __init__(
         self, members: Mapping[str, list[SearchStudy]], pool: Pool, tuning: "_Tuning", trials: _Trials
     ) -> None:
-        self._group_of = {plan.key: key for key, plans in members.items() for plan in plans}
+        self._group_of = {study.key: key for key, studies in members.items() for study in studies}
         self._pool, self._tuning, self._trials = pool, tuning, trials
         self._closed: set[str] = set()
 
@@ -249,13 +250,13 @@ class _Tuning:
 
     def __init__(
         self,
-        plans: Sequence[SearchStudy],
+        studies: Sequence[SearchStudy],
         pool: Pool,
         max_concurrent: int | None,
         scratch: Path,
         trials: _Trials,
     ) -> None:
-        self._plans, self._pool, self._trials, self._scratch = plans, pool, trials, scratch
+        self._studies, self._pool, self._trials, self._scratch = studies, pool, trials, scratch
         slots = max(1, pool.capacity // pool.groups)
         at_once = min(pool.capacity, max_concurrent or pool.capacity)
         spare = 0 if at_once == 1 and max_concurrent == 1 else max(1, -(-at_once // 4))
@@ -283,10 +284,10 @@ class _Tuning:
         now = time.monotonic()
         self._starts = [start for start in self._starts if now - start < WITHIN_S] + [now]
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        plans = [self._trials.continued(plan) for plan in self._plans]
+        studies = [self._trials.continued(study) for study in self._studies]
         actor: Any = ray.remote(Tuner)
         self._tuner = actor.options(num_cpus=0, max_concurrency=2, scheduling_strategy=here).remote(
-            plans, self._rules
+            studies, self._rules
         )
         self._fit = self._tuner.fit.remote(self._pool.handle, str(self._scratch), self._client)
         self.close(self._closed)

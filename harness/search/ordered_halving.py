@@ -29,11 +29,11 @@ class Halving:
     """Decisions of one search group, by trial number.
 
     Args:
-        plan: The group's first member.
+        study: The group's first member.
     """
 
-    def __init__(self, plan: SearchStudy) -> None:
-        self._plan = plan
+    def __init__(self, study: SearchStudy) -> None:
+        self._study = study
         self._scores: dict[int, dict[int, float]] = {}
         self._ended: set[int] = set()
         self._due: dict[int, int] = {}
@@ -43,7 +43,7 @@ class Halving:
         scores = self._scores.setdefault(number, {})
         if epoch not in scores:
             scores[epoch] = value
-            if epoch in rungs_of(self._plan, number):
+            if epoch in rungs_of(self._study, number):
                 self._due[number] = epoch
 
     def begin(self, number: int) -> None:
@@ -64,20 +64,20 @@ class Halving:
             if any(rung not in self._scores.get(other, {}) and other not in self._ended for other in rivals):
                 continue
             there = [self._scores[n][rung] for n in (*rivals, number) if rung in self._scores.get(n, {})]
-            cutoff = np.quantile(there, 1 - 1 / self._plan.reduction_factor)
+            cutoff = np.quantile(there, 1 - 1 / self._study.reduction_factor)
             decided.append((number, rung, bool(self._scores[number][rung] >= cutoff)))
             del self._due[number]
         return decided
 
     def _together(self, one: int, other: int) -> bool:
-        return bracket(self._plan, one) == bracket(self._plan, other)
+        return bracket(self._study, one) == bracket(self._study, other)
 
 
 class InOrder(TrialScheduler):
     """Tells the pool, and not Tune, which trials continue: for Tune every trial does, until its jobs have ended.
 
     Args:
-        members: By search group the plans of its members.
+        members: By search group the studies of its members.
         history: By search group its ended trials.
         proceed: Receives, by job, the last rung that it may pass.
         release: Receives the id of a job to be stopped.
@@ -93,7 +93,7 @@ class InOrder(TrialScheduler):
         super().__init__()  # type: ignore[no-untyped-call]
         self._metric = METRIC
         self._members, self._proceed, self._release = members, proceed, release
-        self._groups = {key: Halving(plans[0]) for key, plans in members.items()}
+        self._groups = {key: Halving(studies[0]) for key, studies in members.items()}
         self._go: dict[str, int] = {}
         self._stop: set[str] = set()
         for key, trials in history.items():
@@ -175,4 +175,4 @@ class InOrder(TrialScheduler):
             self._release(name)
 
     def _jobs(self, key: str, number: int) -> list[str]:
-        return [job_id(plan, number) for plan in self._members[key]]
+        return [job_id(study, number) for study in self._members[key]]

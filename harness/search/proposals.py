@@ -47,25 +47,26 @@ class Proposals:
     """Draws the trials of one group: open ones first, then missing numbers in order.
 
     Args:
-        members: The plans of the group's studies; the first one's settings are the group's.
+        members: The studies of the group; the first one's settings are the group's.
 
     Raises:
         InputError: If the members' search spaces do not intersect.
     """
 
     def __init__(self, members: Sequence[SearchStudy]) -> None:
-        self._members, self._plan = members, members[0]
-        self._space = merge([plan.space for plan in members])
-        self._siblings = siblings_of(self._space, self._plan.siblings)
+        self._members, self._first, self._settings = members, members[0], members[0].benchmark
+        self._trials = self._first.trials(self._settings)
+        self._space = merge([study.space for study in members])
+        self._siblings = siblings_of(self._space, self._first.siblings)
         self._scores: dict[int, float] = {}  # last scores of trials that were not stopped
         points = [dict(point) for point in self._space.first_points]
-        self._grid = self._plan.searcher == "grid"
-        self._points = grid(self._space, points, seed=self._plan.seed) if self._grid else points
+        self._grid = self._settings.searcher == "grid"
+        self._points = grid(self._space, points, seed=self._settings.seed) if self._grid else points
         self._values: dict[int, Mapping[str, Any]] = {}
         self._pasts: dict[int, Past] = {}
         self._seen: dict[int, dict[int, float]] = {}
         self._asked: dict[int, optuna.Trial] = {}
-        self._sampler = PerTrial(sampler_of(self._plan))
+        self._sampler = PerTrial(sampler_of(self._first))
         self._study = self._new_study()
         self.history, self._open = group_history(members)
         for past in self.history:
@@ -73,7 +74,7 @@ class Proposals:
             self._pasts[past.number] = past
         ended = {past.number for past in self.history}
         known = ended | {trial.number for trial in self._open}
-        self.total = min(self._plan.num_samples, len(self._points)) if self._grid else self._plan.num_samples
+        self.total = min(self._trials, len(self._points)) if self._grid else self._trials
         self._fresh = [number for number in range(self.total) if number not in known]
         self.total = len(known | set(range(self.total)))
         self.begun = len(ended)
@@ -87,7 +88,7 @@ class Proposals:
     def ready(self) -> bool:
         """Whether the next trial can be proposed. In a deterministic search, a trial drawn from the scores of others
         waits until all those up to `LAG` trials before it have ended."""
-        if not self._plan.deterministic or self._next_is_open() or self._fixed_by_number(self._fresh[0]):
+        if not self._first.deterministic or self._next_is_open() or self._fixed_by_number(self._fresh[0]):
             return True
         return all(number in self._pasts for number in range(self._fresh[0] - LAG + 1))
 
@@ -98,27 +99,25 @@ class Proposals:
             trial = self._open.pop(0)
             self._ask(trial.number, trial.values)
             jobs = [
-                self._job(plan, trial.number, trial.values, trial.configs.get(plan.key))
-                for plan in self._members
+                self._job(study, trial.number, trial.values, trial.configs.get(study.key))
+                for study in self._members
             ]
             return Proposal(number=trial.number, jobs=jobs, seen=trial.seen)
         number = self._fresh.pop(0)
-        if self._plan.deterministic:
+        if self._first.deterministic:
             self._forget_after(number - LAG)
         values = self._ask(number, self._fixed(number))
-        return Proposal(number=number, jobs=[self._job(plan, number, values) for plan in self._members])
+        return Proposal(number=number, jobs=[self._job(study, number, values) for study in self._members])
 
     def _next_is_open(self) -> bool:
         """Open trials first; in a deterministic search, all trials in order of their numbers."""
-        if not self._open or not self._plan.deterministic or not self._fresh:
+        if not self._open or not self._first.deterministic or not self._fresh:
             return bool(self._open)
         return self._open[0].number < self._fresh[0]
 
     def _fixed_by_number(self, number: int) -> bool:
         """Whether a trial's settings depend only on its number."""
-        return self._plan.searcher != "tpe" or number < len(self._points) + startup_trials(
-            self._plan.num_samples
-        )
+        return self._settings.searcher != "tpe" or number < len(self._points) + startup_trials(self._trials)
 
     def _new_study(self) -> optuna.Study:
         return optuna.create_study(direction="maximize", sampler=self._sampler)
@@ -132,7 +131,7 @@ class Proposals:
 
     def report(self, number: int, epoch: int, value: float) -> None:
         """Record an evaluation of a running trial; a repeated epoch has no effect."""
-        if self._plan.deterministic:
+        if self._first.deterministic:
             self._seen.setdefault(number, {}).setdefault(epoch, value)
             return
         trial = self._asked[number]
@@ -141,7 +140,7 @@ class Proposals:
 
     def ended(self, number: int, state: str) -> None:
         """A trial ended: `finished`, `stopped` by the scheduler, or anything else, which counts as failed."""
-        if self._plan.deterministic:
+        if self._first.deterministic:
             seen = self._seen.pop(number, {})
             status: Ended = (
                 "finished" if state == "finished" else "stopped" if state == "stopped" else "failed"
@@ -168,10 +167,10 @@ class Proposals:
         fork."""
         if number < len(self._points):
             return self._points[number]
-        start, index = startup_trials(self._plan.num_samples), number - len(self._points)
-        if self._plan.searcher == "tpe" and index < start:
+        start, index = startup_trials(self._trials), number - len(self._points)
+        if self._settings.searcher == "tpe" and index < start:
             return self._space.suggest(
-                LatinHypercube(index, start, f"{self._plan.seed}|{self._plan.search_group}")
+                LatinHypercube(index, start, f"{self._settings.seed}|{self._first.search_group}")
             )
         return self._next_sibling()
 
@@ -187,30 +186,37 @@ class Proposals:
     def _ask(self, number: int, fixed: Mapping[str, Any]) -> Mapping[str, Any]:
         if fixed:
             self._study.enqueue_trial(dict(fixed))
-        self._sampler.begin(self._plan.seed, f"{self._plan.search_group}|{number}")
+        self._sampler.begin(self._settings.seed, f"{self._first.search_group}|{number}")
         self._asked[number] = trial = self._study.ask()
         self._values[number] = self._space.suggest(trial)
         return self._values[number]
 
     def _job(
         self,
-        plan: SearchStudy,
+        study: SearchStudy,
         number: int,
         values: Mapping[str, Any],
         config: Mapping[str, Any] | None = None,
     ) -> Job:
-        made = {"seed": plan.seed, **plan.space.fixed, **plan.fixed, "method": plan.method, **values}
+        settings = study.benchmark
+        made = {
+            "seed": settings.seed,
+            **study.space.fixed,
+            **settings.of_trials,
+            "method": study.method,
+            **values,
+        }
         return Job(
-            id=job_id(plan, number),
-            study=plan.key,
+            id=job_id(study, number),
+            study=study.key,
             stage="search",
-            backbone=plan.backbone,
-            data=plan.data,
+            backbone=study.source,
+            data=str(study.data),
             config=dict(config or made),
-            checkpoints=plan.checkpoints,
-            siblings=plan.siblings > 1,
-            alone=plan.deterministic,
-            rungs=tuple(rungs_of(self._plan, number)) if plan.deterministic else (),
+            checkpoints=study.checkpoints,
+            siblings=study.siblings > 1,
+            alone=study.deterministic,
+            rungs=tuple(rungs_of(self._first, number)) if study.deterministic else (),
         )
 
     def _remember(self, past: Past) -> None:
@@ -263,16 +269,16 @@ def group_history(members: Sequence[SearchStudy]) -> tuple[list[Past], list[Open
     """
     ended: dict[int, dict[str, Past]] = {}
     opened: dict[int, OpenTrial] = {}
-    for plan in members:
-        for past in plan.history:
-            ended.setdefault(past.number, {})[plan.key] = past
-    for plan in members:
-        for number, config in plan.open:
+    for study in members:
+        for past in study.history:
+            ended.setdefault(past.number, {})[study.key] = past
+    for study in members:
+        for number, config in study.open:
             statuses = [past.status for past in ended.get(number, {}).values()]
             if not has_ended(statuses, len(members)):
-                values = {name: _plain(config[name]) for name in plan.space.leaves if name in config}
+                values = {name: _plain(config[name]) for name in study.space.leaves if name in config}
                 trial = opened.setdefault(number, OpenTrial(number=number, values=values))
-                trial.configs[plan.key] = config
+                trial.configs[study.key] = config
     whole = []
     for number, pasts in sorted(ended.items()):
         statuses = [past.status for past in pasts.values()]
@@ -294,14 +300,14 @@ def mean_evaluations(
     members: Sequence[SearchStudy], pasts: Mapping[str, Past]
 ) -> Iterator[tuple[int, float]]:
     """Pairs of an epoch and the group's objective, for the epochs that every member has evaluated."""
-    signed = [{epoch: objective(value) for epoch, value in pasts[plan.key].evaluations} for plan in members]
+    signed = [{epoch: objective(value) for epoch, value in pasts[study.key].evaluations} for study in members]
     for epoch in sorted(set.intersection(*(set(values) for values in signed))):
         yield epoch, math.fsum(values[epoch] for values in signed) / len(signed)
 
 
-def job_id(plan: SearchStudy, number: int) -> str:
+def job_id(study: SearchStudy, number: int) -> str:
     """A study's part of a trial."""
-    return f"{plan.key}/trial-{number:04d}"
+    return f"{study.key}/trial-{number:04d}"
 
 
 def _shared(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -313,12 +319,12 @@ def _plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def as_config(group: str, plans: Sequence[SearchStudy], proposal: Proposal) -> dict[str, Any]:
+def as_config(group: str, studies: Sequence[SearchStudy], proposal: Proposal) -> dict[str, Any]:
     """A proposal as the configuration of a Tune trial, see `harness.search.trial_client`."""
     return {
         "group": group,
         "number": proposal.number,
         "jobs": [asdict(job) for job in proposal.jobs],
-        "metrics": [plan.metric for plan in plans],
+        "metrics": [study.task.metric for study in studies],
         "seen": {key: [list(pair) for pair in pairs] for key, pairs in proposal.seen.items()},
     }

@@ -17,15 +17,15 @@ def startup_trials(num_samples: int) -> int:
     return max(3, min(8, num_samples // 3))
 
 
-def sampler_of(plan: SearchStudy) -> Callable[[int], BaseSampler]:
+def sampler_of(study: SearchStudy) -> Callable[[int], BaseSampler]:
     """Creates the sampler of a trial from its seed."""
-    start = startup_trials(plan.num_samples)
+    start = startup_trials(study.trials(study.benchmark))
 
     def tpe(seed: int) -> BaseSampler:
         # In seven dimensions the best region is rarely among Optuna's default of 24 candidates.
         return TPESampler(seed=seed, multivariate=True, n_startup_trials=start, n_ei_candidates=128)
 
-    return tpe if plan.searcher == "tpe" else RandomSampler
+    return tpe if study.benchmark.searcher == "tpe" else RandomSampler
 
 
 class PerTrial(BaseSampler):

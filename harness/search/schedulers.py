@@ -32,15 +32,15 @@ class GroupSchedulers(TrialScheduler):
     """Delegates every trial to the scheduler of its search group.
 
     Args:
-        plans: By search group the plan of its first member.
+        studies: By search group the study of its first member.
         history: By search group its ended trials, which its scheduler receives first.
     """
 
-    def __init__(self, plans: Mapping[str, SearchStudy], history: Mapping[str, Sequence[Past]]) -> None:
+    def __init__(self, studies: Mapping[str, SearchStudy], history: Mapping[str, Sequence[Past]]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._metric = METRIC
-        self._plans = plans
-        self._brackets = {key: brackets(plan) for key, plan in plans.items()}
+        self._studies = studies
+        self._brackets = {key: brackets(study) for key, study in studies.items()}
         self._child_of: dict[str, TrialScheduler] = {}
         for key, trials in history.items():
             for past in trials:
@@ -52,7 +52,7 @@ class GroupSchedulers(TrialScheduler):
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         key, number = trial.config["group"], trial.config["number"]
-        child = self._brackets[key][bracket(self._plans[key], number)]
+        child = self._brackets[key][bracket(self._studies[key], number)]
         self._child_of[trial.trial_id] = child
         child.on_trial_add(tune_controller, trial)
 
@@ -79,7 +79,7 @@ class GroupSchedulers(TrialScheduler):
         return None
 
     def debug_string(self) -> str:
-        return f"{len(self._plans)} search groups, each with its own scheduler."
+        return f"{len(self._studies)} search groups, each with its own scheduler."
 
     def _replay(self, key: str, past: Past) -> None:
         if not past.evaluations:
@@ -148,22 +148,24 @@ class SuccessiveHalving(TrialScheduler):
         self._settled.pop(trial.trial_id, None)
 
 
-def rungs(plan: SearchStudy) -> list[int]:
+def rungs(study: SearchStudy) -> list[int]:
     """Epochs at which `asha` compares, all before the last: the first after twice the learning-rate warm-up (earlier
     scores say little about the learning rate), the others η, η² … times as far."""
-    settings = {**plan.space.fixed, **plan.fixed}
+    settings = {**study.space.fixed, **study.benchmark.of_trials}
     share = settings.get("warmup_ratio", TrialConfig.warmup_ratio)
-    if "warmup_ratio" not in METHODS[plan.method].settings:
+    if "warmup_ratio" not in METHODS[study.method].settings:
         share = 0.0
-    first = max(1, math.ceil(2 * share * plan.epochs - 1e-9))
-    count = max(0, math.ceil(math.log(plan.epochs / first) / math.log(plan.reduction_factor) - 1e-9))
-    return [math.ceil(first * plan.reduction_factor**index - 1e-9) for index in range(count)]
+    first = max(1, math.ceil(2 * share * study.benchmark.epochs - 1e-9))
+    count = max(
+        0, math.ceil(math.log(study.benchmark.epochs / first) / math.log(study.reduction_factor) - 1e-9)
+    )
+    return [math.ceil(first * study.reduction_factor**index - 1e-9) for index in range(count)]
 
 
-def first_rungs(plan: SearchStudy) -> list[int]:
+def first_rungs(study: SearchStudy) -> list[int]:
     """First rungs of Hyperband's brackets: epochs 1, η, η² …, up to the last."""
-    count = int(math.log(plan.epochs) / math.log(plan.reduction_factor) + 1e-9) + 1
-    return [math.ceil(plan.reduction_factor**index) for index in range(count)]
+    count = int(math.log(study.benchmark.epochs) / math.log(study.reduction_factor) + 1e-9) + 1
+    return [math.ceil(study.reduction_factor**index) for index in range(count)]
 
 
 def sync_epochs(members: Sequence[SearchStudy]) -> list[int]:
@@ -172,46 +174,47 @@ def sync_epochs(members: Sequence[SearchStudy]) -> list[int]:
     Empty if they cannot wait: without checkpoints they would start again.
     """
     first = members[0]
-    lasting = METHODS[first.method].engine == "pack" and all(plan.checkpoints for plan in members)
-    if len(members) == 1 or not lasting or first.scheduler == "none":
+    lasting = METHODS[first.method].engine == "pack" and all(study.checkpoints for study in members)
+    if len(members) == 1 or not lasting or first.benchmark.scheduler == "none":
         return []
-    if first.scheduler == "hyperband":
-        return [epoch for epoch in first_rungs(first) if epoch < first.epochs]
-    begin = 1 if first.scheduler == "median" else min(rungs(first), default=first.epochs)
-    return list(range(begin, first.epochs))  # asha revises early decisions after every epoch
+    if first.benchmark.scheduler == "hyperband":
+        return [epoch for epoch in first_rungs(first) if epoch < first.benchmark.epochs]
+    begin = 1 if first.benchmark.scheduler == "median" else min(rungs(first), default=first.benchmark.epochs)
+    return list(range(begin, first.benchmark.epochs))  # asha revises early decisions after every epoch
 
 
-def brackets(plan: SearchStudy) -> list[TrialScheduler]:
+def brackets(study: SearchStudy) -> list[TrialScheduler]:
     """The schedulers that share a group's trials: one, except for `hyperband`."""
-    if plan.scheduler == "none":
+    if study.benchmark.scheduler == "none":
         return [FIFOScheduler()]  # type: ignore[no-untyped-call]
     common: dict[str, Any] = {"time_attr": EPOCH, "metric": METRIC, "mode": "max"}
-    if plan.scheduler == "median":
+    if study.benchmark.scheduler == "median":
         common["min_time_slice"] = math.inf  # it stops trials and never pauses them
         return [MedianStoppingRule(**common, grace_period=1, min_samples_required=3)]
-    if plan.scheduler == "asha":
-        return [SuccessiveHalving(rungs(plan), plan.reduction_factor)]
-    common |= {"max_t": plan.epochs, "reduction_factor": plan.reduction_factor}
-    return [AsyncHyperBandScheduler(**common, grace_period=first) for first in first_rungs(plan)]
+    if study.benchmark.scheduler == "asha":
+        return [SuccessiveHalving(rungs(study), study.reduction_factor)]
+    common |= {"max_t": study.benchmark.epochs, "reduction_factor": study.reduction_factor}
+    return [AsyncHyperBandScheduler(**common, grace_period=first) for first in first_rungs(study)]
 
 
-def rungs_of(plan: SearchStudy, number: int) -> list[int]:
+def rungs_of(study: SearchStudy, number: int) -> list[int]:
     """The epochs after which a trial may be stopped in a deterministic search, by `asha` or `hyperband`."""
-    if plan.scheduler == "none":
+    if study.benchmark.scheduler == "none":
         return []
-    if plan.scheduler == "asha":
-        return rungs(plan)
-    first = first_rungs(plan)
-    return [epoch for epoch in first[bracket(plan, number) :] if epoch < plan.epochs]
+    if study.benchmark.scheduler == "asha":
+        return rungs(study)
+    first = first_rungs(study)
+    return [epoch for epoch in first[bracket(study, number) :] if epoch < study.benchmark.epochs]
 
 
-def bracket(plan: SearchStudy, number: int) -> int:
+def bracket(study: SearchStudy, number: int) -> int:
     """The bracket of a trial. As in Hyperband, bracket b gets (s_max + 1) / (s + 1) · η^s trials, s = s_max - b."""
-    if plan.scheduler != "hyperband":
+    if study.benchmark.scheduler != "hyperband":
         return 0
-    last = len(first_rungs(plan)) - 1
+    last = len(first_rungs(study)) - 1
     weights = [
-        (last + 1) / (last - index + 1) * plan.reduction_factor ** (last - index) for index in range(last + 1)
+        (last + 1) / (last - index + 1) * study.reduction_factor ** (last - index)
+        for index in range(last + 1)
     ]
-    stream = random.Random(f"{plan.seed}|{plan.search_group}|{number}|bracket")
+    stream = random.Random(f"{study.benchmark.seed}|{study.search_group}|{number}|bracket")
     return stream.choices(range(last + 1), weights)[0]

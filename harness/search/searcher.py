@@ -17,7 +17,7 @@ class GroupSearcher(Searcher):
     """Proposes trials of several search groups, each from its own Optuna study, as one stream for Tune.
 
     Args:
-        plans: The studies to search.
+        studies: The studies to search.
         groups: Worker groups of the pool.
         slots: Jobs per worker group.
         spare: Jobs to keep queued, so that no slot waits for the search.
@@ -31,12 +31,12 @@ class GroupSearcher(Searcher):
     """
 
     def __init__(
-        self, plans: Sequence[SearchStudy], *, groups: int, slots: int, spare: int, limit: int | None = None
+        self, studies: Sequence[SearchStudy], *, groups: int, slots: int, spare: int, limit: int | None = None
     ) -> None:
         super().__init__(metric=METRIC, mode="max")
         capacity = min(groups * slots, limit or groups * slots) + spare
         self._rules = {"groups": groups, "slots": slots, "spare": spare, "capacity": capacity}
-        self.members = members_of(plans)
+        self.members = members_of(studies)
         self.proposals = {key: Proposals(members) for key, members in self.members.items()}
         self._requests = {key: self._request(key, members) for key, members in self.members.items()}
         self._running: dict[str, tuple[str, int]] = {}
@@ -95,8 +95,8 @@ class GroupSearcher(Searcher):
             del ends["stopped"]  # stopped externally, without a meaningful evaluation
         self.proposals[key].ended(number, ends.get(state, "failed"))
         if state != "finished":  # its client releases its jobs only when the next trial starts
-            for plan in self.members[key]:
-                self.release(job_id(plan, number))
+            for study in self.members[key]:
+                self.release(job_id(study, number))
         self._requests[key].running -= 1
 
     def save(self, checkpoint_path: str) -> None:
@@ -110,8 +110,8 @@ class GroupSearcher(Searcher):
         single = not method.packs or members[0].deterministic
         return Request(
             key=key,
-            queue=(members[0].backbone, f"{method.engine} {method.name}" if single else "pack"),
-            cost=sum(plan.cost for plan in members),
+            queue=(members[0].source, f"{method.engine} {method.name}" if single else "pack"),
+            cost=sum(study.cost for study in members),
             jobs=len(members),
             single=single,
             total=self.proposals[key].total,

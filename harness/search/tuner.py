@@ -62,17 +62,17 @@ class Tuner:
     """Runs as an actor of `harness.search.driver`, with a thread for `fit` and one for `close`.
 
     Args:
-        plans: The studies, with their history.
+        studies: The studies, with their history.
         rules: Arguments of `harness.search.searcher.GroupSearcher`.
     """
 
-    def __init__(self, plans: Sequence[SearchStudy], rules: dict[str, Any]) -> None:
+    def __init__(self, studies: Sequence[SearchStudy], rules: dict[str, Any]) -> None:
         os.environ.update(TUNE_SETTINGS)
         for name in SECRETS:
             os.environ.pop(name, None)
         from harness.search.searcher import GroupSearcher
 
-        self._searcher = GroupSearcher(plans, **rules)
+        self._searcher = GroupSearcher(studies, **rules)
         self._ended = threading.Event()
 
     def close(self, groups: set[str]) -> None:
@@ -101,13 +101,13 @@ class Tuner:
         members = self._searcher.members
         history = {key: proposals.history for key, proposals in self._searcher.proposals.items()}
         scheduler: Any
-        if any(plans[0].deterministic for plans in members.values()):
+        if any(studies[0].deterministic for studies in members.values()):
             scheduler = InOrder(
                 members, history, lambda epochs: source.proceed.remote(epochs), self._searcher.release
             )
             threading.Thread(target=scheduler.tell_until, args=(self._ended,), daemon=True).start()
         else:
-            scheduler = GroupSchedulers({key: plans[0] for key, plans in members.items()}, history)
+            scheduler = GroupSchedulers({key: studies[0] for key, studies in members.items()}, history)
         client = tune.with_parameters(Client, source=source)
         tuner = tune.Tuner(
             tune.with_resources(client, dict(client_asks)),

@@ -38,21 +38,15 @@ from harness.search.study import SearchStudy  # noqa: E402
 from harness.workers.packed_engine import make_engine  # noqa: E402
 from tests.benchmarks.search_rows import Row, tell  # noqa: E402
 from tests.support import toy_engine  # noqa: E402
+from tests.support.studies import search_study  # noqa: E402
 
 CPUS = 2
-
-
-def study(key: str, space: SearchSpace, trials: int, **more: Any) -> SearchStudy:
-    """Trials of one epoch, so that the scheduler has nothing to stop."""
-    return SearchStudy(
-        key=key, method=space.method, space=space, num_samples=trials, seed=0, epochs=1, **more
-    )
 
 
 def toy_study(trials: int) -> SearchStudy:
     """Trials that do nothing."""
     space = SearchSpace(method="lora", leaves={"quality": Leaf(type="float", low=0, high=1)})
-    return study("overhead", space, trials, backbone="none", data="nowhere", fixed={"epochs": 1})
+    return search_study("overhead|none|lora", space, trials, epochs=1)
 
 
 def real_study(folder: Path, trials: int) -> SearchStudy:
@@ -74,8 +68,7 @@ def real_study(folder: Path, trials: int) -> SearchStudy:
     )
     rate = Leaf(type="float", low=1e-5, high=1e-2, log=True)
     space = SearchSpace(method="ars", leaves={"learning_rate": rate}, fixed={"delta_T": 1})
-    fixed = {"epochs": 1, "batch_size": 8}
-    return study("memory", space, trials, backbone=source, data=str(data.folder), fixed=fixed)
+    return search_study("memory|toy|ars", space, trials, epochs=1, source=source, data=str(data.folder))
 
 
 def peer_trial(config: dict[str, Any]) -> None:
@@ -133,13 +126,13 @@ def pool_seconds(pool: Pool, trials: int) -> tuple[float, float]:
     start = time.perf_counter()
     found = run_search([toy_study(trials)], pool, on_event=lambda *_: times.append(time.perf_counter()))
     whole = time.perf_counter() - start
-    assert [outcome.status for outcome in found["overhead"]] == ["finished"] * trials
+    assert [outcome.status for outcome in found["overhead|none|lora"]] == ["finished"] * trials
     return whole / trials, (times[-1] - times[0]) / trials
 
 
 def memory_rows(pool: Pool, plan: SearchStudy, first: int = 10) -> list[Row]:
     """Resident set of the driver and of the worker at trial `first` and at the last trial."""
-    trials = plan.num_samples
+    trials = plan.benchmark.num_samples
     (worker,) = pool.state()["workers"].values()
     seen: dict[str, list[float]] = {"driver": [], "worker": []}
     ended = 0

@@ -39,6 +39,7 @@ from harness.search.driver import run_search  # noqa: E402
 from harness.search.study import SearchStudy  # noqa: E402
 from tests.benchmarks.search_rows import Row, tell  # noqa: E402
 from tests.support import toy_engine  # noqa: E402
+from tests.support.studies import search_study  # noqa: E402
 
 EPOCHS = 4
 
@@ -46,18 +47,8 @@ EPOCHS = 4
 def study(trials: int, seconds: float) -> SearchStudy:
     """Trials of four epochs that sleep `seconds` in all; none is stopped early."""
     space = SearchSpace(method="lora", leaves={"quality": Leaf(type="float", low=0, high=1)})
-    return SearchStudy(
-        key="toy|none|lora",
-        backbone="none",
-        method="lora",
-        data="nowhere",
-        fixed={"epochs": EPOCHS, "seconds": seconds / EPOCHS},
-        space=space,
-        num_samples=trials,
-        seed=0,
-        epochs=EPOCHS,
-        scheduler="none",
-    )
+    toy = {"seconds": seconds / EPOCHS}
+    return search_study("toy|none|lora", space, trials, epochs=EPOCHS, fixed=toy, scheduler="none")
 
 
 @dataclass

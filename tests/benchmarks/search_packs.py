@@ -27,10 +27,10 @@ from harness.config.search_space import Leaf, SearchSpace
 from harness.pool.local_ray import local_ray
 from harness.pool.pool import Pool
 from harness.search.driver import run_search
-from harness.search.study import SearchStudy
 from harness.workers.packed_engine import make_engine
 from tests.benchmarks.models import TOY
 from tests.benchmarks.search_rows import Row, Say, quiet, tell
+from tests.support.studies import search_study
 
 PACK, EPOCHS, CPUS = 16, 2, 3
 SETTINGS: dict[str, Any] = {
@@ -87,16 +87,14 @@ def prepared(folder: Path, source: str, rows: int) -> str:
 def search_seconds(source: str, data: str, trials: int, pack: int) -> tuple[float, dict[str, float]]:
     """(wall seconds of a search in packs of so many, how the worker group's time was used)."""
     rate = Leaf(type="float", low=1e-5, high=1e-3, log=True)
-    plan = SearchStudy(
-        key=f"packs/{pack}",
-        backbone=source,
-        method="adalora",
+    plan = search_study(
+        f"packs/{pack}|toy|adalora",
+        SearchSpace(method="adalora", leaves={"learning_rate": rate}, fixed=SETTINGS),
+        trials,
+        source=source,
         data=data,
-        fixed={"epochs": EPOCHS, "batch_size": TOY.batch},
-        space=SearchSpace(method="adalora", leaves={"learning_rate": rate}, fixed=SETTINGS),
-        num_samples=trials,
-        seed=0,
         epochs=EPOCHS,
+        batch_size=TOY.batch,
         searcher="random",
         scheduler="none",
     )

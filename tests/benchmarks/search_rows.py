@@ -14,6 +14,7 @@ from rich.table import Table
 from harness.config.search_space import Leaf, SearchSpace
 from harness.runs.jobs import Event
 from harness.search.study import SearchStudy
+from tests.support.studies import search_study
 
 Say = Callable[[str], None]
 
@@ -42,18 +43,8 @@ def tell(rows: Sequence[Row], file: Path | None) -> None:
 
 def toy_study(key: str, trials: int, *, epochs: int = 1, seconds: float = 0.0, **more: Any) -> SearchStudy:
     """Trials of `epochs` reports, each after so many seconds without any work."""
-    return SearchStudy(
-        key=key,
-        backbone="none",
-        method="lora",
-        data="nowhere",
-        fixed={"epochs": epochs, "seconds": seconds},
-        space=SearchSpace(method="lora", leaves={"quality": Leaf(type="float", low=0, high=1)}),
-        num_samples=trials,
-        seed=0,
-        epochs=epochs,
-        **more,
-    )
+    space = SearchSpace(method="lora", leaves={"quality": Leaf(type="float", low=0, high=1)})
+    return search_study(f"{key}|none|lora", space, trials, epochs=epochs, fixed={"seconds": seconds}, **more)
 
 
 def quiet(event: Event) -> None:

@@ -36,6 +36,7 @@ from harness.search.trial_client import EPOCH, METRIC, STATE, objective
 from harness.workers.engines import make_engine
 from lingo.backbones import load_backbone
 from tests.benchmarks.search_rows import Row, Say, tell
+from tests.support.studies import search_study
 
 TASK, EPOCHS, PACK, AT_ONCE, SIBLINGS = "quickstart/motif_pair", 8, 8, 2, 4
 RANDOM_TRIALS, TRIALS = 32, 96
@@ -141,16 +142,16 @@ class Search:
 
 def study(setting: Setting, name: str, seed: int, **more: Any) -> SearchStudy:
     """The study that both sides search; the pool knows the jobs of all sides, so each has a name."""
-    return SearchStudy(
-        key=f"{name}|{TASK}|quickstart-opt|ars",
-        backbone=setting.backbone,
-        method="ars",
+    checkpoints = str(setting.scratch / f"{name}-{seed}")
+    return search_study(
+        f"{name} {TASK}|quickstart-opt|ars",
+        _space(),
+        first_points=(),
+        source=setting.backbone,
         data=setting.data,
-        fixed={"epochs": EPOCHS, "batch_size": 8, "seed": seed},
-        space=replace(_space(), first_points=()),
         seed=seed,
         epochs=EPOCHS,
-        checkpoints=str(setting.scratch / f"{name}-{seed}"),
+        checkpoints=checkpoints,
         **more,
     )
 

@@ -97,23 +97,12 @@ def main():
     from harness.pool.pool import Pool
     from harness.pool.ray_session import ray_for
     from harness.search.driver import run_search
-    from harness.search.study import SearchStudy
     from tests.support import toy_engine
+    from tests.support.studies import search_study
 
     ray.cloudpickle.register_pickle_by_value(toy_engine)
     space = SearchSpace(method="lora", leaves={"quality": Leaf(type="float", low=0, high=1)})
-    plan = SearchStudy(
-        key="toy|none|lora",
-        backbone="none",
-        method="lora",
-        data="nowhere",
-        fixed={"epochs": 2, "seconds": 3.0},
-        space=space,
-        num_samples=TRIALS,
-        seed=0,
-        epochs=2,
-        scheduler="none",
-    )
+    plan = search_study("toy|none|lora", space, TRIALS, epochs=2, fixed={"seconds": 3.0}, scheduler="none")
     told = {}
     pools.IDLE_GROUP_S = 5.0
     with ray_for("auto") as resources:

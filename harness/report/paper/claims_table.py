@@ -48,8 +48,7 @@ def section(outcomes: Outcomes, published: Published) -> Section:
         anchor="claims",
         title="The paper's claims",
         intro="Each quantitative claim of the paper that can be tested: as published, as recomputed from the paper's "
-        "own "
-        "tables, and as measured here.",
+        "own tables, and as measured here.",
         blocks=blocks or [Note(text="No published claims were given.")],
     )
 
@@ -63,10 +62,8 @@ def _summary(measured: int, total: int, said: str) -> str:
     return (
         f"{count(measured, 'claim')} of {total} were tested: {said}. A published number has no spread, so it is "
         "compared with the 95 % prediction interval of a single run; a direction requires that the 95 % interval of "
-        "the "
-        "mean over seeds excludes zero. “Direction agrees”: the sign agrees, the size does not. “Inconclusive”: both "
-        "the "
-        "claim and its negation are compatible with these results."
+        "the mean over seeds excludes zero. “Direction agrees”: the sign agrees, the size does not. “Inconclusive”: "
+        "both the claim and its negation are compatible with these results."
     )
 
 

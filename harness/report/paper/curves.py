@@ -132,16 +132,14 @@ def _curves(outcomes: Outcomes) -> Block:
         title=title,
         draw=partial(_draw_curves, outcomes, curves, tasks),
         caption="Mean over seeds of the final runs. Steps are converted to steps of OPT-125M with the same FLOPs "
-        "(section "
-        "4.4), so that backbones of different sizes share one axis. For each backbone, the method with the best dev "
-        "score is shown; the paper's figure has Lingo on the OPT models and ARS on NT-500M.",
+        "(section 4.4), so that backbones of different sizes share one axis. For each backbone, the method with the "
+        "best dev score is shown; the paper's figure has Lingo on the OPT models and ARS on NT-500M.",
     )
 
 
 def _draw_curves(outcomes: Outcomes, curves: Mapping[naming.Key, Curve], tasks: Sequence[str]) -> Figure:
-    columns, rows = drawing.grid_shape(len(tasks))
-    figure, panels = drawing.canvas(columns, rows, (4.2, 2.8))
-    for panel, task in zip(panels, tasks, strict=False):
+    figure, panels = drawing.small_multiples(tasks, (4.2, 2.8))
+    for panel, task in panels:
         metric = ""
         for place, backbone in enumerate(outcomes.backbones):
             here = {k: c for k, c in curves.items() if (k.task, k.backbone) == (task, backbone)}
@@ -166,7 +164,6 @@ def _draw_curves(outcomes: Outcomes, curves: Mapping[naming.Key, Curve], tasks: 
         panel.set_ylabel(f"dev {naming.metric_title(metric)}")
         panel.set_title(naming.task_title(task))
     _baseline_legend(figure)
-    drawing.hide_unused(panels, len(tasks))
     return figure
 
 
@@ -262,9 +259,8 @@ def _labels(outcomes: Outcomes) -> list[Block]:
 
 def _draw_labels(scores: Sequence[LabelScores]) -> Figure:
     pairs = list(combinations(scores, 2))
-    columns, rows = drawing.grid_shape(len(pairs))
-    figure, panels = drawing.canvas(columns, rows, (3.3, 3.1))
-    for panel, (a, b) in zip(panels, pairs, strict=False):
+    figure, panels = drawing.small_multiples(pairs, (3.3, 3.1))
+    for panel, (a, b) in panels:
         both = [(x, b.auroc[name]) for name, x in a.auroc.items() if name in b.auroc]
         x, y = [p[0] for p in both], [p[1] for p in both]
         known = [v for v in x + y if v == v]
@@ -275,7 +271,6 @@ def _draw_labels(scores: Sequence[LabelScores]) -> Figure:
         panel.set_xlabel(f"{naming.backbone_title(a.backbone)} ({naming.method_title(a.method)})")
         panel.set_ylabel(f"{naming.backbone_title(b.backbone)} ({naming.method_title(b.method)})")
         panel.set_title(f"{above} of {len(both)} labels above", fontsize=8.5, color=INK)
-    drawing.hide_unused(panels, len(pairs))
     return figure
 
 

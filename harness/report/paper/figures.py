@@ -1,6 +1,6 @@
 """The paper's figure 4 from these results (radars, means, Top-2 counts), and the section that holds 2 to 4."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import numpy as np
@@ -12,7 +12,7 @@ from harness.report import drawing, naming, stats
 from harness.report.aggregates import complete_backbones, family_estimate, mean_baselines, paired_methods
 from harness.report.content import Block, Missing, Picture, Section, p_text, signed
 from harness.report.drawing import BLUE, FAINT, ORANGE, interval_point
-from harness.report.outcomes import Outcomes
+from harness.report.outcomes import Outcome, Outcomes
 from harness.report.paper import fronts
 
 
@@ -30,8 +30,7 @@ def section(outcomes: Outcomes) -> Section:
         anchor="figures",
         title="The paper's figures, with these results",
         intro="The figures of the paper, drawn with these results where they suffice. Error bars: one standard "
-        "deviation "
-        "over at least three seeds; fewer seeds are drawn as ticks. Dashed lines: simple baselines, if run.",
+        "deviation over at least three seeds; fewer seeds are drawn as ticks. Dashed lines: simple baselines, if run.",
         blocks=blocks,
     )
 
@@ -54,16 +53,16 @@ def _radars(outcomes: Outcomes) -> Block:
         title=title,
         draw=partial(_draw_radars, outcomes, chosen),
         caption="One spoke per dataset, starting at the minimum of the axis; outward is better. p: one-sided paired "
-        "t-test "
-        "over datasets (Lingo above ARS), as in the paper, whose values are 0.013 (OPT-125M) and 0.005 (OPT-350M) "
-        "on the ten yeast marks.",
+        "t-test over datasets (Lingo above ARS), as in the paper, whose values are 0.013 (OPT-125M) and 0.005 "
+        "(OPT-350M) on the ten yeast marks.",
     )
 
 
 def _draw_radars(outcomes: Outcomes, chosen: Sequence[tuple[str, str]]) -> Figure:
-    columns, rows = drawing.grid_shape(len(chosen), 2)
-    figure, panels = drawing.canvas(columns, rows, (4.6, 4.2), subplot_kw={"projection": "polar"})
-    for panel, (family, backbone) in zip(panels, chosen, strict=False):
+    figure, panels = drawing.small_multiples(
+        chosen, (4.6, 4.2), subplot_kw={"projection": "polar"}, columns=2
+    )
+    for panel, (family, backbone) in panels:
         tasks, lingo, ars = paired_methods(outcomes, family, backbone, "lingo", "ars")
         angles = np.linspace(0, 2 * np.pi, len(tasks), endpoint=False)
         for name, scores, colour, marker in (("ARS", ars, ORANGE, "D"), ("Lingo", lingo, BLUE, "o")):
@@ -80,9 +79,7 @@ def _draw_radars(outcomes: Outcomes, chosen: Sequence[tuple[str, str]]) -> Figur
             f"Lingo − ARS {signed(found.difference)}, {p_text(found.p)}",
             fontsize=9,
         )
-    drawing.hide_unused(panels, len(chosen))
-    drawing.legend_below(figure)
-    return figure
+    return drawing.legend_below(figure)
 
 
 def means_picture(outcomes: Outcomes, name: str, title: str) -> Block:
@@ -96,21 +93,17 @@ def means_picture(outcomes: Outcomes, name: str, title: str) -> Block:
         name=name,
         title=title,
         draw=partial(_draw_means, outcomes, families),
-        caption="Mean over the datasets of a family, with its 95 % interval over at least three seeds; fewer seeds "
-        "of a "
-        "single dataset are drawn as ticks. Right is better.",
+        caption="Mean over the datasets of a family, with its 95 % interval over at least three seeds; fewer seeds of "
+        "a single dataset are drawn as ticks. Right is better.",
     )
 
 
 def _draw_means(outcomes: Outcomes, families: Sequence[str]) -> Figure:
-    columns, rows = drawing.grid_shape(len(families))
     high = 0.5 + 0.17 * len(outcomes.backbones) * (len(outcomes.methods) + 1)
-    figure, panels = drawing.canvas(columns, rows, (4.2, max(2.4, high)))
-    for panel, family in zip(panels, families, strict=False):
+    figure, panels = drawing.small_multiples(families, (4.2, max(2.4, high)))
+    for panel, family in panels:
         _draw_mean_panel(panel, outcomes, family)
-    drawing.hide_unused(panels, len(families))
-    drawing.legend_below(figure, 8)
-    return figure
+    return drawing.legend_below(figure, 8)
 
 
 def _draw_mean_panel(panel: Axes, outcomes: Outcomes, family: str) -> None:
@@ -143,34 +136,35 @@ def top_two_of_models(
     If another backbone has no Lingo, its ARS is used, since the paper applies the prefix to OPT models only. Ties
     count. This is one interpretation of the paper, which does not specify the method of the others.
     """
-    hits = compared = 0
-    for task in tasks:
-        mine = outcomes.get(task, backbone, method)
-        rivals = [
-            outcomes.get(task, other, method)
-            or (outcomes.get(task, other, "ars") if method == "lingo" else None)
-            for other in others
-        ]
-        if mine is None or any(rival is None for rival in rivals):
-            continue
-        compared += 1
-        hits += mine.useful and sum(rival.merit > mine.merit for rival in rivals if rival is not None) < 2
-    return hits, compared
+
+    def rival(task: str, other: str) -> Outcome | None:
+        same = outcomes.get(task, other, method)
+        return same or (outcomes.get(task, other, "ars") if method == "lingo" else None)
+
+    return _among_two(
+        (outcomes.get(task, backbone, method), [rival(task, other) for other in others]) for task in tasks
+    )
 
 
 def top_two_of_methods(
     outcomes: Outcomes, tasks: Sequence[str], backbone: str, method: str, *, others: Sequence[str]
 ) -> tuple[int, int]:
     """(datasets among the best two, datasets compared) of a method compared with other methods on the same backbone."""
-    hits = compared = 0
-    for task in tasks:
-        mine = outcomes.get(task, backbone, method)
-        rivals = [outcomes.get(task, backbone, other) for other in others]
-        if mine is None or any(rival is None for rival in rivals):
-            continue
-        compared += 1
-        hits += mine.useful and sum(rival.merit > mine.merit for rival in rivals if rival is not None) < 2
-    return hits, compared
+    return _among_two(
+        (outcomes.get(task, backbone, method), [outcomes.get(task, backbone, other) for other in others])
+        for task in tasks
+    )
+
+
+def _among_two(compared: Iterable[tuple[Outcome | None, Sequence[Outcome | None]]]) -> tuple[int, int]:
+    """(how often an outcome is useful and among the best two, how often all outcomes exist)."""
+    hits = count = 0
+    for mine, rivals in compared:
+        known = [rival for rival in rivals if rival is not None]
+        if mine is not None and len(known) == len(rivals):
+            count += 1
+            hits += mine.useful and sum(rival.merit > mine.merit for rival in known) < 2
+    return hits, count
 
 
 def _top_two(outcomes: Outcomes) -> Block:
@@ -204,9 +198,8 @@ def _top_two(outcomes: Outcomes) -> Block:
         title=title,
         draw=partial(_draw_top_two, outcomes, panels),
         caption="Number of datasets (filled) of those compared (hatched) on which a method is among the best two, "
-        "compared "
-        f"with {against}. Ties count; methods not above a constant prediction do not. The paper does not specify the "
-        "comparison behind its counts.",
+        f"compared with {against}. Ties count; methods not above a constant prediction do not. The paper does not "
+        "specify the comparison behind its counts.",
     )
 
 
@@ -219,9 +212,8 @@ def _counts(outcomes: Outcomes, family: str, backbone: str, dna: Sequence[str]) 
 
 
 def _draw_top_two(outcomes: Outcomes, chosen: Sequence[tuple[str, str, tuple[str, ...]]]) -> Figure:
-    columns, rows = drawing.grid_shape(len(chosen))
-    figure, panels = drawing.canvas(columns, rows, (3.8, 2.3))
-    for panel, (family, backbone, dna) in zip(panels, chosen, strict=False):
+    figure, panels = drawing.small_multiples(chosen, (3.8, 2.3))
+    for panel, (family, backbone, dna) in panels:
         counts = {m: c for m, c in _counts(outcomes, family, backbone, dna).items() if c[1]}
         for place, (method, (hits, compared)) in enumerate(counts.items()):
             colour, _ = drawing.method_look(method, outcomes.methods)
@@ -234,5 +226,4 @@ def _draw_top_two(outcomes: Outcomes, chosen: Sequence[tuple[str, str, tuple[str
         panel.set_ylabel("datasets")
         panel.grid(visible=False, axis="x")
         panel.set_title(f"{naming.family_title(family)} · {naming.backbone_title(backbone)}", fontsize=8.5)
-    drawing.hide_unused(panels, len(chosen))
     return figure

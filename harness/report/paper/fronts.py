@@ -47,9 +47,8 @@ def _no_front(count: int) -> str:
 
 
 def _draw_full_fronts(outcomes: Outcomes, tasks: Sequence[str]) -> Figure:
-    columns, rows = drawing.grid_shape(len(tasks))
-    figure, panels = drawing.canvas(columns, rows, (4.0, 3.0))
-    for panel, task in zip(panels, tasks, strict=False):
+    figure, panels = drawing.small_multiples(tasks, (4.0, 3.0))
+    for panel, task in panels:
         held = [o for o in outcomes.main if (o.key.task, o.key.method) == (task, "fmft")]
         for outcome in held:
             seeds_point(
@@ -68,9 +67,7 @@ def _draw_full_fronts(outcomes: Outcomes, tasks: Sequence[str]) -> Figure:
         panel.set_ylabel(naming.metric_title(held[0].metric))
         panel.set_title(naming.task_title(task))
         panel.margins(0.25, 0.15)
-    drawing.hide_unused(panels, len(tasks))
-    drawing.legend_below(figure)
-    return figure
+    return drawing.legend_below(figure)
 
 
 def _family_means(outcomes: Outcomes) -> Block:
@@ -87,9 +84,8 @@ def _family_means(outcomes: Outcomes) -> Block:
 
 
 def _draw_family_means(outcomes: Outcomes, families: Sequence[str]) -> Figure:
-    columns, rows = drawing.grid_shape(len(families))
-    figure, panels = drawing.canvas(columns, rows, (4.0, 2.6))
-    for panel, family in zip(panels, families, strict=False):
+    figure, panels = drawing.small_multiples(families, (4.0, 2.6))
+    for panel, family in panels:
         tasks, names = outcomes.tasks_of(family), complete_backbones(outcomes, family, "fmft")
         for place, name in enumerate(reversed(names)):
             found = family_estimate(outcomes, tasks, name, "fmft")
@@ -99,9 +95,7 @@ def _draw_family_means(outcomes: Outcomes, families: Sequence[str]) -> Figure:
         drawing.baseline_lines(panel, mean_baselines(outcomes, tasks), vertical=True)
         panel.set_xlabel(f"mean test {naming.metric_title(outcomes.metric_of(family))}")
         panel.set_title(f"{naming.family_title(family)} ({len(tasks)})")
-    drawing.hide_unused(panels, len(families))
-    drawing.legend_below(figure)
-    return figure
+    return drawing.legend_below(figure)
 
 
 def _method_fronts(outcomes: Outcomes) -> list[Block]:
@@ -146,10 +140,10 @@ def _several_methods(outcomes: Outcomes, task: str) -> bool:
 
 def _draw_method_fronts(outcomes: Outcomes, tasks: Sequence[str]) -> Figure:
     names = outcomes.backbones
-    shape = (len(names), len(tasks)) if len(names) > 1 else drawing.grid_shape(len(tasks))
-    figure, panels = drawing.canvas(*shape, (3.0, 2.3))
     pairs = [(task, name) for task in tasks for name in names]
-    for panel, (task, name) in zip(panels, pairs, strict=False):
+    columns = len(names) if len(names) > 1 else 3
+    figure, panels = drawing.small_multiples(pairs, (3.0, 2.3), columns=columns)
+    for panel, (task, name) in panels:
         held = [o for o in outcomes.main if (o.key.task, o.key.backbone) == (task, name)]
         if not held:
             panel.axis("off")
@@ -163,6 +157,4 @@ def _draw_method_fronts(outcomes: Outcomes, tasks: Sequence[str]) -> Figure:
         panel.set_ylabel(naming.metric_title(held[0].metric))
         panel.set_title(f"{naming.task_title(task)} · {naming.backbone_title(name)}", fontsize=8.5)
         panel.margins(0.12, 0.15)
-    drawing.hide_unused(panels, len(pairs))
-    drawing.legend_below(figure, 8)
-    return figure
+    return drawing.legend_below(figure, 8)

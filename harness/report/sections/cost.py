@@ -93,10 +93,9 @@ def _draw_against(
     tasks: Sequence[str],
     unit: str,
 ) -> Figure:
-    columns, rows = drawing.grid_shape(len(tasks))
-    figure, panels = drawing.canvas(columns, rows, (4.2, 2.9))
+    figure, panels = drawing.small_multiples(tasks, (4.2, 2.9))
     several = len(outcomes.backbones) > 1
-    for panel, task in zip(panels, tasks, strict=False):
+    for panel, task in panels:
         here = [o for o in held if o.key.task == task]
         _cost_legend(panel, outcomes, several)
         for outcome in here:
@@ -107,9 +106,7 @@ def _draw_against(
         panel.set_ylabel(f"test {naming.metric_title(here[0].metric)}")
         panel.set_title(naming.task_title(task))
         panel.margins(0.12)
-    drawing.hide_unused(panels, len(tasks))
-    drawing.legend_below(figure, 8)
-    return figure
+    return drawing.legend_below(figure, 8)
 
 
 def _cost_point(panel: Axes, outcome: Outcome, cost: float, outcomes: Outcomes, several: bool) -> None:
@@ -176,8 +173,7 @@ def _costs(runs: Sequence[RunResults]) -> Table:
         rows=rows,
         text_columns=2,
         caption="Time: a trial's share of its workers' time if measured, otherwise its wall time, which includes "
-        "waiting "
-        "for other trials. FLOPs: matrix products (lingo/flops.py lists the operations not counted).",
+        "waiting for other trials. FLOPs: matrix products (lingo/flops.py lists the operations not counted).",
         data=[{"backbone": b, "method": m, **sums[b, m]} for b, m in order],
     )
 
@@ -233,9 +229,8 @@ def _trajectories(outcomes: Outcomes) -> Block:
 def _draw_trajectories(found: Sequence[tuple[Outcome, Mapping[str, Any]]]) -> Figure:
     from matplotlib import colormaps
 
-    columns, rows = drawing.grid_shape(len(found))
-    figure, panels = drawing.canvas(columns, rows, (3.6, 2.4))
-    for panel, (outcome, trajectory) in zip(panels, found, strict=False):
+    figure, panels = drawing.small_multiples(found, (3.6, 2.4))
+    for panel, (outcome, trajectory) in panels:
         ranks = np.asarray(trajectory["ranks"], dtype=float)
         layers = [layer_of(path) for path in trajectory["paths"]]
         for layer in sorted(set(layers)):
@@ -245,7 +240,6 @@ def _draw_trajectories(found: Sequence[tuple[Outcome, Mapping[str, Any]]]) -> Fi
         panel.set_xlabel("step")
         panel.set_ylabel("mean rank")
         panel.set_title(_ranks_title(outcome), fontsize=8.5)
-    drawing.hide_unused(panels, len(found))
     return figure
 
 
@@ -271,9 +265,8 @@ def _kept(outcomes: Outcomes) -> Block:
 
 
 def _draw_kept(found: Sequence[Outcome]) -> Figure:
-    columns, rows = drawing.grid_shape(len(found))
-    figure, panels = drawing.canvas(columns, rows, (3.6, 2.4))
-    for panel, outcome in zip(panels, found, strict=False):
+    figure, panels = drawing.small_multiples(found, (3.6, 2.4))
+    for panel, outcome in panels:
         ranks = [trial.facts.get("kept_ranks") or {} for trial in outcome.finals.values()]
         paths = list(ranks[0])
         parts, layers = list(dict.fromkeys(map(part_of, paths))), sorted({layer_of(path) for path in paths})
@@ -291,5 +284,4 @@ def _draw_kept(found: Sequence[Outcome]) -> Figure:
         panel.grid(visible=False)
         panel.set_title(_ranks_title(outcome), fontsize=8.5)
         figure.colorbar(drawn, ax=panel)
-    drawing.hide_unused(panels, len(found))
     return figure

@@ -105,8 +105,7 @@ def section(runs: Sequence[RunResults]) -> Section:
         title="Hyper-parameters",
         intro="All search trials of a method, over its datasets and backbones. Since scores of different studies are "
         "not comparable, trials are compared by their rank within their study, scaled from 0 (worst) to 1 (best). "
-        "Trials "
-        "stopped early count with their last dev score.",
+        "Trials stopped early count with their last dev score.",
         blocks=blocks,
     )
 
@@ -174,17 +173,15 @@ def _importance(found: Mapping[str, Searched]) -> Block:
         title=title,
         draw=partial(_draw_importance, made, {m: found[m].total for m in made}),
         caption="Share of the variance in scaled rank explained by a hyper-parameter (functional ANOVA of Optuna). "
-        "With few "
-        "trials this is only indicative; a hyper-parameter that the searcher soon kept near its best value appears "
-        "less important than it is.",
+        "With few trials this is only indicative; a hyper-parameter that the searcher soon kept near its best value "
+        "appears less important than it is.",
     )
 
 
 def _draw_importance(made: Mapping[str, Mapping[str, float]], totals: Mapping[str, int]) -> Figure:
-    columns, rows = drawing.grid_shape(len(made))
     most = max(map(len, made.values()))
-    figure, panels = drawing.canvas(columns, rows, (3.6, 0.9 + 0.26 * most))
-    for panel, (method, shares) in zip(panels, made.items(), strict=False):
+    figure, panels = drawing.small_multiples(made.items(), (3.6, 0.9 + 0.26 * most))
+    for panel, (method, shares) in panels:
         names = sorted(shares, key=lambda name: shares[name])
         colour = drawing.method_look(method, list(made))[0]
         panel.barh(range(len(names)), [shares[name] for name in names], color=colour)
@@ -194,7 +191,6 @@ def _draw_importance(made: Mapping[str, Mapping[str, float]], totals: Mapping[st
         panel.set_xlim(0, 1.12)
         panel.grid(visible=False, axis="y")
         panel.set_title(f"{naming.method_title(method)} ({totals[method]:,} trials)")
-    drawing.hide_unused(panels, len(made))
     return figure
 
 
@@ -211,8 +207,7 @@ def _parallel(found: Mapping[str, Searched]) -> Block:
         title=title,
         draw=partial(_draw_parallel, shown),
         caption="One line per trial, from its hyper-parameters to its scaled rank on the right; bright lines are the "
-        "best "
-        f"of their studies. At most {LINES} lines per method.",
+        f"best of their studies. At most {LINES} lines per method.",
     )
 
 

@@ -11,8 +11,7 @@ MARKS = {
     "scores with each other, not with published ones.",
     "untrained backbone": "the backbone has random weights: its scores do not represent a pretrained model.",
     "overlapping splits": "dev or test rows also occur in the published training split, on either strand, which "
-    "inflates "
-    "the scores of every method. --drop-leaks removes those rows from train.",
+    "inflates the scores of every method. --drop-leaks removes those rows from train.",
     NEAR_DUPLICATES: "dev or test rows have near copies or shifted windows in an earlier split, which inflates the "
     "scores of every method; the records name the check (fact audit).",
     CONSTRUCTED: "rows are shuffles or other edits of rows with another label: a model may tell real from edited "

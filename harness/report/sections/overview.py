@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from harness.core.wording import duration
 from harness.data.split_checks import UNDEFINED
 from harness.report import best_pairs, naming
-from harness.report.content import Block, Facts, Missing, Note, Section, count, number, signed
+from harness.report.content import Block, KeyFigures, Missing, Note, Section, count, number, signed
 from harness.report.outcomes import Outcome, Outcomes
 from harness.report.paper import claims_table
 from harness.report.paper.figures import means_picture
@@ -25,7 +25,7 @@ FEW_TRIALS = 10
 
 def section(runs: Sequence[RunResults], outcomes: Outcomes, published: Published) -> Section:
     """All of it."""
-    blocks: list[Block] = [Facts(items=_facts(runs, outcomes))]
+    blocks: list[Block] = [KeyFigures(items=_facts(runs, outcomes))]
     found = [
         best for family in outcomes.families if (best := best_pairs.best_of(outcomes, family)) is not None
     ]

@@ -38,9 +38,8 @@ def section(outcomes: Outcomes) -> Section:
         anchor="significance",
         title="Significance",
         intro="Pairwise tests of differences between methods. p-values are two-sided with Holm's correction over the "
-        "tests "
-        "of one backbone on one family (or dataset), which limits the probability of any false positive among them "
-        "to 5 %.",
+        "tests of one backbone on one family (or dataset), which limits the probability of any false positive among "
+        "them to 5 %.",
         blocks=[_ranks(outcomes), _over_datasets(outcomes), _within_datasets(outcomes)],
     )
 
@@ -113,24 +112,21 @@ def _ranks(outcomes: Outcomes) -> Block:
         title=title,
         draw=partial(_draw_ranks, shown, outcomes.methods),
         caption="Mean rank (1 is best) over the (dataset, backbone) pairs that have all methods shown. Ties share "
-        "their "
-        "mean rank; methods that are collapsed or not above a constant prediction tie for the last. Bars join methods "
-        "whose mean ranks differ by less than the critical difference of Nemenyi's test at 5 % (Demšar 2006): these "
-        "results do not distinguish them. p: Friedman's test that all methods are equal. Pairs that share a dataset "
-        "or a backbone are not independent, so the test is somewhat anti-conservative.",
+        "their mean rank; methods that are collapsed or not above a constant prediction tie for the last. Bars join "
+        "methods whose mean ranks differ by less than the critical difference of Nemenyi's test at 5 % (Demšar 2006): "
+        "these results do not distinguish them. p: Friedman's test that all methods are equal. Pairs that share a "
+        "dataset or a backbone are not independent, so the test is somewhat anti-conservative.",
     )
 
 
 def _draw_ranks(shown: dict[str, stats.Ranking], methods: Sequence[str]) -> Figure:
-    columns, rows = drawing.grid_shape(len(shown), 2)
-    figure, panels = drawing.canvas(columns, rows, (5.2, 2.1))
-    for panel, (name, found) in zip(panels, shown.items(), strict=False):
+    figure, panels = drawing.small_multiples(shown.items(), (5.2, 2.1), columns=2)
+    for panel, (name, found) in panels:
         _draw_ranking(panel, found, methods)
         panel.set_title(
             f"{name}: {found.blocks} pairs, Friedman {p_text(found.p)}, {_critical(found)}",
             fontsize=8.5,
         )
-    drawing.hide_unused(panels, len(shown))
     return figure
 
 

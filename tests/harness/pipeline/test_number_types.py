@@ -29,8 +29,8 @@ from harness.workers.packed_engine import LingoEngine
 from harness.workers.packs import Room
 from lingo.quantized import native_bf16, usual_type
 from tests.support import engine_runs
-from tests.support.cells import recording
 from tests.support.paper_like import records
+from tests.support.studies import recording
 
 CPU = WorkerLayout(groups=1, workers=1, cpus=1, gpus=0)
 GPU = replace(CPU, gpus=1)
@@ -201,11 +201,11 @@ def test_methods_of_peft_say_their_types(made, tmp_path):
 def test_a_record_has_the_type_even_of_a_trial_that_never_reported(begin, tmp_path):
     held, _ = begin(A100)
     study = next(study for study in held.studies if study.method == "lora")
-    cell = PreparedStudy(
-        study=study, data=tmp_path, data_digest="d", backbone_digest="b", marks=[], tokens=9, source="m"
+    study = PreparedStudy(
+        **vars(study), data=tmp_path, data_digest="d", backbone_digest="b", marks=[], tokens=9
     )
     store = ResultStore(tmp_path / "out", held.identity)
-    take = recording(store, [cell])
+    take = recording(store, [study])
     job = replace(
         engine_runs.make_job((tmp_path, tmp_path), tmp_path, f"{study.key}/trial-0000", "lora"),
         study=study.key,

@@ -31,7 +31,7 @@ from harness.runs.open_trials import OpenTrials
 from harness.runs.record import Record
 from harness.runs.store import ResultStore
 from harness.search.study import SearchStudy
-from tests.support.cells import cell, recording
+from tests.support.studies import prepared_study, recording
 from tests.support.task_files import listing, write_task
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -92,7 +92,7 @@ def test_a_damaged_file_costs_its_own_trial_alone(tmp_path):
 @pytest.fixture
 def take(tmp_path):
     store = ResultStore(tmp_path / "out", {"a": 1})
-    return recording(store, [cell(tmp_path)])
+    return recording(store, [prepared_study(tmp_path)])
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_what_a_driver_killed_right_after_a_record_has_left_of_its_trial_goes(ta
     let_go_of_ended(out, records)
     assert OpenTrials(out).load() == jobs[1:]
     assert [checkpoint_folder(folder, one.id).is_dir() for one in jobs] == [False, True, True]
-    let_go_of_ended(out, [replace(drawn(cell(tmp_path), n), id=jobs[n].id) for n in range(3)])
+    let_go_of_ended(out, [replace(drawn(prepared_study(tmp_path), n), id=jobs[n].id) for n in range(3)])
     assert not folder.exists() and OpenTrials(out).load() == []
 
 
@@ -263,8 +263,8 @@ def test_a_changed_search_space_needs_a_fork(run_folder, tmp_path):
     assert "the search space of lora" in result.stderr and "--fork" in result.stderr
 
 
-def drawn(cell, number, status="finished", mcc=0.5, **values):
-    config = {"seed": 0, "epochs": 5, "batch_size": 8, "method": "lora", **cell.study.space.fixed}
+def drawn(study, number, status="finished", mcc=0.5, **values):
+    config = {"seed": 0, "epochs": 5, "batch_size": 8, "method": "lora", **study.space.fixed}
     return Record.of(
         (one := job(number, config={**config, "learning_rate": 1e-3, "rank": 8, **values})),
         [Report(job=one.id, number=1, status="running", epoch=1, step=1, dev={"mcc": mcc})],
@@ -273,13 +273,16 @@ def drawn(cell, number, status="finished", mcc=0.5, **values):
         family="mouse",
         metric="mcc",
         trial=number,
-        data_digest=cell.data_digest,
-        backbone_digest=cell.backbone_digest,
+        data_digest=study.data_digest,
+        backbone_digest=study.backbone_digest,
     )
 
 
 def test_a_fork_takes_over_the_trials_that_lie_in_its_space(tmp_path):
-    mine, asked = cell(tmp_path), build({"tasks": ("mouse/2",), "models": ("opt-125m",), "num_samples": 3})
+    mine, asked = (
+        prepared_study(tmp_path),
+        build({"tasks": ("mouse/2",), "models": ("opt-125m",), "num_samples": 3}),
+    )
     old = ResultStore(tmp_path / "old", {"a": 1})
     other_data = replace(drawn(mine, 5), data_digest="other")
     for record in (
@@ -304,7 +307,10 @@ def test_a_fork_takes_over_the_trials_that_lie_in_its_space(tmp_path):
 
 
 def test_the_search_is_told_what_ended_and_what_goes_on(tmp_path):
-    mine, asked = cell(tmp_path), build({"tasks": ("mouse/2",), "models": ("opt-125m",), "num_samples": 8})
+    mine, asked = (
+        prepared_study(tmp_path),
+        build({"tasks": ("mouse/2",), "models": ("opt-125m",), "num_samples": 8}),
+    )
     records = [drawn(mine, 0), drawn(mine, 1, "killed"), drawn(mine, 2, "failed")]
     trials = OpenTrials(tmp_path)
     for number in (0, 3):  # the driver died between the record of 0 and the end of its file
@@ -316,7 +322,7 @@ def test_the_search_is_told_what_ended_and_what_goes_on(tmp_path):
 
 
 def test_final_runs_of_a_past_winner_are_set_aside_and_done_again_under_another_name(tmp_path):
-    mine, store = cell(tmp_path), ResultStore(tmp_path / "out", {"a": 1})
+    mine, store = prepared_study(tmp_path), ResultStore(tmp_path / "out", {"a": 1})
     final = replace(
         drawn(mine, 0), id=f"{STUDY}/final/seed-7", stage="final", trial=None, seed=7, test={"mcc": 0.5}
     )
@@ -339,7 +345,7 @@ def test_final_runs_of_a_past_winner_are_set_aside_and_done_again_under_another_
 
 
 def test_usage_adds_up_over_runs(tmp_path):
-    mine = cell(tmp_path)
+    mine = prepared_study(tmp_path)
     facts = {"device_seconds": 1800.0, "gpus": 2, "samples": 80, "samples_shared": 16}
     records = [replace(drawn(mine, n), facts=facts) for n in range(2)]
     asked = build({"tasks": ("mouse/2",), "models": ("opt-125m",), "price_per_hour": 4.0, "max_cost": 9.0})

@@ -16,7 +16,7 @@ from harness.runs.jobs import Job, Report
 from harness.runs.record import Record
 from harness.runs.selection import joint_winner
 from harness.runs.store import ResultStore
-from tests.support.cells import cell, recording
+from tests.support.studies import prepared_study, recording
 
 NAN = float("nan")
 
@@ -61,17 +61,17 @@ def test_the_winner_trained_all_epochs_and_of_equals_is_the_earlier():
 
 
 def test_what_is_left_to_do(tmp_path):
-    cells = [cell(tmp_path)]
+    studies = [prepared_study(tmp_path)]
     records = [trial(0, 0.1), trial(1, 0.2, "stopped"), trial(2, 0.3, "failed"), trial(3, 0.4, "killed")]
     asked = SimpleNamespace(scope="task", searcher="tpe", num_samples=4)
-    assert unsearched(records, cells, asked) == cells
-    assert unsearched(records, cells, SimpleNamespace(**(vars(asked) | {"num_samples": 3}))) == []
+    assert unsearched(records, studies, asked) == studies
+    assert unsearched(records, studies, SimpleNamespace(**(vars(asked) | {"num_samples": 3}))) == []
     records += [trial(0, 0.5, stage="final", seed=7), trial(1, 0.5, "failed", stage="final", seed=8)]
-    assert [seed for _, seed in missing(records, cells, (7, 8, 9))] == [8, 9]
-    jobs = final_jobs(records, cells, (7, 8, 9))
+    assert [seed for _, seed in missing(records, studies, (7, 8, 9))] == [8, 9]
+    jobs = final_jobs(records, studies, (7, 8, 9))
     assert [job.config["seed"] for job in jobs] == [8, 9]
     assert all(job.stage == "final" and job.config["learning_rate"] == 1.0 for job in jobs)
-    assert final_jobs([trial(0, NAN)], cells, (1,)) == []
+    assert final_jobs([trial(0, NAN)], studies, (1,)) == []
 
 
 def job(number=0, stage="search"):
@@ -89,7 +89,7 @@ def told(tmp_path):
     records, store = [], ResultStore(tmp_path / "out", {"a": 1})
     environment = {"git_sha": "x"}
     return (
-        recording(store, [cell(tmp_path)], environment=environment, on_record=records.append),
+        recording(store, [prepared_study(tmp_path)], environment=environment, on_record=records.append),
         store,
         records,
     )
@@ -125,7 +125,7 @@ def test_a_record_for_every_end(told):
 def test_a_final_run_that_kept_more_ranks_than_its_budget_is_a_failure(told, tmp_path, caplog):
     """Its scores are of weights that the budget does not allow."""
     _, store, _ = told
-    take = recording(store, [cell(tmp_path, "adalora")])
+    take = recording(store, [prepared_study(tmp_path, "adalora")])
     for seed, kept in enumerate([{"q": 3, "v": 1}, {"q": 7, "v": 2}]):
         config = {"method": "adalora", "seed": seed, "b0": 8, "bT": 2}
         one = replace(job(seed, "final"), study="mouse/2|toy|adalora", config=config)
@@ -157,7 +157,7 @@ def test_an_interrupted_trial_is_recorded_as_killed_and_replaced_when_run_again(
     for status in ("started", "interrupted"):
         take(one, Report(job=one.id, number=0, status="running"), status)
     assert [record.status for record in store.load()] == ["killed"]
-    take = recording(store, [cell(tmp_path)])  # of another run
+    take = recording(store, [prepared_study(tmp_path)])  # of another run
     take(one, Report(job=one.id, number=0, status="running"), "started")
     take(one, report(one, 1, "finished"), "finished")
     assert [record.status for record in store.load()] == ["finished"]
@@ -232,8 +232,9 @@ def test_the_goal_of_a_run_that_goes_on_counts_its_records():
         backbone="toy",
         method="lora",
         task=SimpleNamespace(name="mouse/2", metric="mcc"),
+        cost=1.0,
+        trials=lambda benchmark: benchmark.num_samples,
     )
-    cell = SimpleNamespace(study=study, cost=1.0)
     benchmark = SimpleNamespace(models=("toy",), num_samples=4, seeds=(0, 1), epochs=2)
 
     def kept(stage, status, seed, *scores):
@@ -249,10 +250,10 @@ def test_the_goal_of_a_run_that_goes_on_counts_its_records():
         kept("final", "failed", 0),
         kept("final", "finished", 7),
     ]
-    found = _goal(cell, benchmark, [cell], records)
+    found = _goal(study, benchmark, [study], records)
     assert (found.trials, found.ended, found.stopped, found.failed, found.best) == (4, 3, 1, 1, 0.6)
     assert (found.finals, found.tested) == (2, 1)
-    done = _goal(cell, benchmark, [], records[:1])
+    done = _goal(study, benchmark, [], records[:1])
     assert (done.trials, done.ended) == (1, 1)
 
 

@@ -4,8 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from harness.search.driver import run_search
 from harness.search.proposals import Proposals
 from harness.search.study import Past, SearchStudy, TrialOutcome
 from tests.support import toy_engine
+from tests.support.studies import search_study
 
 QUALITY = SearchSpace(method="lora", leaves={"quality": Leaf(type="float", low=0, high=1)})
 
@@ -29,20 +29,9 @@ QUALITY = SearchSpace(method="lora", leaves={"quality": Leaf(type="float", low=0
 def study(
     key: str, *, space: SearchSpace = QUALITY, num_samples: int = 6, epochs: int = 4, **more: Any
 ) -> SearchStudy:
-    seconds = more.pop("seconds", 0.0)
-    points: Sequence[Mapping[str, Any]] = more.pop("first_points", ())
-    return SearchStudy(
-        key=key,
-        backbone="none",
-        method=space.method,
-        data="nowhere",
-        fixed={"epochs": epochs, "seconds": seconds, "warmup_ratio": 0.0, **more.pop("fixed", {})},
-        space=replace(space, first_points=tuple(points)),
-        num_samples=num_samples,
-        seed=more.pop("seed", 0),
-        epochs=epochs,
-        **more,
-    )
+    toy = {"seconds": more.pop("seconds", 0.0), "warmup_ratio": 0.0, **more.pop("fixed", {})}
+    key = key if "|" in key else f"{key}|b|lora"
+    return search_study(key, space, num_samples, epochs=epochs, fixed=toy, **more)
 
 
 def proposals(*plans: SearchStudy) -> list[Job]:
@@ -126,9 +115,9 @@ def test_thirty_trials_of_three_studies_on_two_groups(pool: Pool, capfd: pytest.
         plans, pool, on_event=lambda event: told.setdefault(event.job.id, []).append(event.status)
     )
     assert sorted(found) == [plan.key for plan in plans]
-    assert statuses(found["thirty/1"]) == ["failed"] * 10  # rows, not the end of the study
-    assert found["thirty/1"][0].error == "`refuse` must be absent, but got true."
-    for key in ("thirty/0", "thirty/2"):
+    assert statuses(found["thirty/1|b|lora"]) == ["failed"] * 10  # rows, not the end of the study
+    assert found["thirty/1|b|lora"][0].error == "`refuse` must be absent, but got true."
+    for key in ("thirty/0|b|lora", "thirty/2|b|lora"):
         assert [outcome.job.id for outcome in found[key]] == [f"{key}/trial-{n:04d}" for n in range(10)]
         assert set(statuses(found[key])) <= {"finished", "stopped"} and "finished" in statuses(found[key])
     assert all(news[-1] in ("finished", "stopped", "failed") for news in told.values()) and len(told) == 30
@@ -174,11 +163,11 @@ def test_an_interrupt_returns_what_has_ended_and_the_pool_lives_on(pool: Pool) -
 
     found = run_search([study("cut", num_samples=500, seconds=0.05)], pool, on_event=interrupt)
     assert pool.interrupted
-    assert {outcome.job.id for outcome in found["cut"]} >= set(ended)
-    assert len(found["cut"]) < 20
+    assert {outcome.job.id for outcome in found["cut|b|lora"]} >= set(ended)
+    assert len(found["cut|b|lora"]) < 20
     assert left_over(before) == []
     again = run_search([study("after", num_samples=2)], pool, max_concurrent=1, on_event=quiet)
-    assert len(again["after"]) == 2 and not pool.interrupted
+    assert len(again["after|b|lora"]) == 2 and not pool.interrupted
 
 
 @pytest.mark.ray
@@ -297,7 +286,7 @@ def test_a_tuner_that_is_killed_goes_on_with_the_same_trials(pool: Pool) -> None
     plan = study("killed", num_samples=12, epochs=3, seconds=0.1, seed=4, scheduler="none")
     (outcomes,) = run_search([plan], pool, on_event=kill).values()
     assert len(pids) == 1
-    assert [outcome.job.id for outcome in outcomes] == [f"killed/trial-{n:04d}" for n in range(12)]
+    assert [outcome.job.id for outcome in outcomes] == [f"killed|b|lora/trial-{n:04d}" for n in range(12)]
     assert statuses(outcomes) == ["finished"] * 12
     assert all(news.count("finished") == 1 and news.count("started") == 1 for news in told.values())
     assert left_over(before) == []
@@ -318,17 +307,17 @@ def test_a_budget_ends_its_study_after_the_next_evaluations_and_leaves_the_other
         job, report, status = event.job, event.report, event.status
         told.setdefault(job.id, []).append((status, report))
         if sum(news[-1][0] == "finished" for name, news in told.items() if name.startswith("dear")) == 2:
-            over.add("dear")
+            over.add("dear|b|lora")
 
     plans = [
         study("dear", num_samples=200, epochs=3, seconds=0.1, scheduler="none"),
         study("cheap", num_samples=8, epochs=3, seconds=0.01, scheduler="none"),
     ]
     found = run_search(plans, own_pool, on_event=watch, cut=lambda: over)
-    assert statuses(found["cheap"]) == ["finished"] * 8
-    assert 2 <= statuses(found["dear"]).count("finished") < 60
-    stopped = [outcome for outcome in found["dear"] if outcome.status == "stopped"]
-    assert stopped and len(found["dear"]) < 80
+    assert statuses(found["cheap|b|lora"]) == ["finished"] * 8
+    assert 2 <= statuses(found["dear|b|lora"]).count("finished") < 60
+    stopped = [outcome for outcome in found["dear|b|lora"] if outcome.status == "stopped"]
+    assert stopped and len(found["dear|b|lora"]) < 80
     for outcome in stopped:
         status, report = told[outcome.job.id][-1]
         assert status == "stopped" and report.facts["cut"] == "budget"

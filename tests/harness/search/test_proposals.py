@@ -22,8 +22,9 @@ from harness.search.schedulers import (
     sync_epochs,
 )
 from harness.search.searcher import GroupSearcher
-from harness.search.study import Past, SearchStudy
+from harness.search.study import Past
 from harness.search.trial_client import EPOCH, METRIC, STATE, Client, _Member
+from tests.support.studies import search_study
 
 RATE = Leaf(type="float", low=1e-5, high=1e-2, log=True)
 RANKS = {name: Leaf(type="int", low=2, high=16) for name in ("b0", "bT")}
@@ -45,19 +46,7 @@ COARSE = SearchSpace(
 
 
 def plan(key="t|b|ars", space=ARS, num_samples=8, **more):
-    space = replace(space, first_points=tuple(more.pop("first_points", space.first_points)))
-    return SearchStudy(
-        key=key,
-        backbone=more.pop("backbone", "b"),
-        method=space.method,
-        data="d",
-        fixed={"epochs": more.get("epochs", 4)},
-        space=space,
-        num_samples=num_samples,
-        seed=more.pop("seed", 0),
-        epochs=more.pop("epochs", 4),
-        **more,
-    )
+    return search_study(key, space, num_samples, **{"epochs": 4, **more})
 
 
 def score(config):
@@ -352,7 +341,7 @@ def play(plans, *, groups=1, slots=4, seed=0, quality=score):
         trial, epoch = running[name]
         epoch += 1
         group, number = trial.config["group"], trial.config["number"]
-        last = epoch == searcher.members[group][0].epochs
+        last = epoch == searcher.members[group][0].benchmark.epochs
         value = quality(trial.config["jobs"][0]["config"]) * epoch
         result = {METRIC: value, EPOCH: epoch, STATE: "finished" if last else "running"}
         seen.setdefault(group, {})[number] = epoch
@@ -444,12 +433,12 @@ def test_tasks_take_turns_where_their_scheduler_compares_and_can_go_on_later():
 
 
 def test_hyperbands_brackets_start_later_and_later_and_follow_the_seed():
-    wide = plan(epochs=9, scheduler="hyperband", reduction_factor=3)
+    wide, other = (plan(epochs=9, scheduler="hyperband", reduction_factor=3, seed=seed) for seed in (0, 1))
     assert first_rungs(wide) == [1, 3, 9] and len(brackets(wide)) == 3
     drawn = [bracket(wide, number) for number in range(300)]
     assert drawn == [bracket(wide, number) for number in range(300)]
     assert drawn.count(0) > drawn.count(1) > drawn.count(2) > 0
-    assert drawn != [bracket(replace(wide, seed=1), number) for number in range(300)]
+    assert drawn != [bracket(other, number) for number in range(300)]
 
 
 def test_a_closed_group_proposes_nothing_more():

@@ -13,8 +13,8 @@ from harness.data.labelled_files import Rows
 from harness.data.leakage import audit, audited
 from harness.data.prepared import open_prepared, open_reverse_dev, open_reverse_test, open_test, prepare
 from harness.data.quickstart import make_backbone
+from harness.data.sequence_views import Concatenated, OtherStrand
 from harness.data.sources import check_task, read_splits, training_rows
-from harness.data.strands import Joined, OtherStrand
 from harness.data.tasks import TASKS, strands_of
 from harness.runs.jobs import Job
 from harness.workers.packed_engine import LingoEngine
@@ -88,7 +88,7 @@ def test_sequences_joined_and_turned_read_like_lists():
     first, second = ["AC", "GG", "T"], ["CCA", "N"]
     turned = OtherStrand(first)
     assert (turned[0], turned[1:], len(turned)) == ("GT", ["CC", "A"], 3)
-    both, plain = Joined(first, second), first + second
+    both, plain = Concatenated(first, second), first + second
     assert len(both) == 5
     for start in range(-6, 7):
         assert both[start : start + 3] == plain[start : start + 3]
