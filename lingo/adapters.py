@@ -13,10 +13,48 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lingo.layout import Layout, Site
+from lingo.dropout import Draws, Masks
+from lingo.layout import Input, Layout, Site
 from lingo.packed_bits import is_packed, unpacked
 from lingo.slot import Slot
 from lingo.streams import stream
+
+
+class Dropped:
+    """The input of one or several sites, as dropout leaves it in one forward pass: computed by the first site that
+    reads it, and held until the last one has.
+
+    Attributes:
+        sites: How many sites use it.
+        kept: Mask [n, B·S, d_in] of this pass; the factor 1/(1 - rate) is part of the folded scale.
+    """
+
+    def __init__(self) -> None:
+        self.sites = 0
+        self.kept: Tensor | None = None
+        self._held: tuple[Tensor, Tensor, Tensor] | None = None
+        self._left = 0
+
+    def __call__(self, x: Tensor, slots: int) -> tuple[Tensor, Tensor | None]:
+        """(x without what is dropped [slots, R, d_in], the mask of these rows or None)."""
+        if self._held is not None and self._held[0] is x:
+            _, rows, kept = self._held
+            self._left -= 1
+            self._held = self._held if self._left else None
+            return rows, kept
+        rows = x.detach().reshape(slots, -1, x.shape[-1])
+        if self.kept is None:
+            return rows, None
+        kept = self.kept
+        if kept.shape[1] != rows.shape[1]:  # positions that hold several vectors (strands) share theirs
+            kept = kept.repeat_interleave(rows.shape[1] // kept.shape[1], dim=1)
+        rows, self._left = rows * kept, self.sites - 1
+        self._held = (x, rows, kept) if self._left else None
+        return rows, kept
+
+    def set(self, kept: Tensor | None) -> None:
+        """The mask of the next pass, or none."""
+        self.kept, self._held = kept, None
 
 
 class PackedLinear(nn.Module):
@@ -26,9 +64,9 @@ class PackedLinear(nn.Module):
     Without an arrangement (`p` is None) it is the frozen layer alone.
     """
 
-    def __init__(self, base: nn.Module, anchor: Tensor) -> None:
+    def __init__(self, base: nn.Module, anchor: Tensor, dropped: Dropped | None = None) -> None:
         super().__init__()
-        self.base = base
+        self.base, self.dropped = base, dropped or Dropped()
         weight = cast(Tensor, base.weight)
         # GPT-2's Conv1D keeps its weight as [d_in, d_out].
         dense = weight if isinstance(base, nn.Linear) else weight.t()
@@ -40,8 +78,6 @@ class PackedLinear(nn.Module):
         self.q: Tensor | None = None
         self.grad_p: Tensor | None = None
         self.grad_g: Tensor | None = None
-        self.kept: Tensor | None = None
-        """Dropout mask [n, B·S, d_in]; the factor 1/(1 - rate) is part of the folded scale."""
         self.views: tuple[Tensor, ...] = ()
         """Pᵀ, Q̂ᵀ and the gradient buffers of P and G, as the backward pass takes them."""
 
@@ -55,17 +91,10 @@ class PackedLinear(nn.Module):
         """W0ᵀ [d_in, d_out]."""
         return self._dense[1] if self._dense else self.weight.t()
 
-    def mask(self, rows: Tensor) -> Tensor | None:
-        """The dropout mask of rows [n, R, d_in]; positions that hold several vectors (strands) share theirs."""
-        kept = self.kept
-        if kept is None or kept.shape[1] == rows.shape[1]:
-            return kept
-        return kept.repeat_interleave(rows.shape[1] // kept.shape[1], dim=1)
-
     def forward(self, x: Tensor) -> Tensor:
         if self.p is None:
             return F.linear(x, self.weight, self.bias)  # type: ignore[arg-type]
-        out: Tensor = _LowRank.apply(x.contiguous(), self.anchor, self)
+        out: Tensor = _LowRank.apply(x.contiguous(), self.anchor, self, *self.dropped(x, self.slots))
         return out
 
     def extra_repr(self) -> str:
@@ -81,38 +110,39 @@ class _LowRank(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, anchor: Tensor, site: PackedLinear) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, anchor: Tensor, site: PackedLinear, rows: Tensor, kept: Tensor | None
+    ) -> Tensor:
         out = F.linear(x, site.weight, site.bias)  # type: ignore[arg-type]
-        rows = x.view(site.slots, -1, x.shape[-1])
-        kept = site.mask(rows)
-        u = torch.bmm(rows if kept is None else rows * kept, site.p)  # type: ignore[arg-type]
+        u = torch.bmm(rows, site.p)  # type: ignore[arg-type]
         out.view(site.slots, -1, out.shape[-1]).baddbmm_(u, site.q)  # type: ignore[arg-type]
-        ctx.save_for_backward(x, u)
+        ctx.save_for_backward(rows, u)
         # The buffers of this step: a later arrangement must not be mixed in.
         ctx.site, ctx.kept = site, kept
         ctx.views = site.views
         return out
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None]:
-        x, u = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None, None, None]:
+        rows, u = ctx.saved_tensors
         site, kept, (grad,) = ctx.site, ctx.kept, grads
         p_t, q_t, grad_p, grad_g = ctx.views
         slots = u.shape[0]
         g = grad.reshape(slots, -1, grad.shape[-1])
-        rows = x.view(slots, -1, x.shape[-1])
         du = torch.bmm(g, q_t)
-        grad_p.baddbmm_((rows if kept is None else rows * kept).mT, du)
+        grad_p.baddbmm_(rows.mT, du)
         grad_g.baddbmm_(u.mT, g)
         if not ctx.needs_input_grad[0]:
-            return None, None, None
+            return None, None, None, None, None
         dx = F.linear(grad, site.weight_t)
-        dx_rows = dx.view(slots, -1, x.shape[-1])
+        dx_rows = dx.view(slots, -1, rows.shape[-1])
         if kept is None:
             dx_rows.baddbmm_(du, p_t)
+        elif kept.dtype == dx.dtype:
+            dx_rows.addcmul_(torch.bmm(du, p_t), kept)
         else:
             dx_rows.add_(torch.bmm(du, p_t).mul_(kept))
-        return dx, None, None
+        return dx, None, None, None, None
 
 
 class AdapterBank:
@@ -121,11 +151,20 @@ class AdapterBank:
     Args:
         model: The frozen backbone; its adapted linear layers are replaced until `detach`.
         layout: Segments of a row.
+        inputs: What the sites read, for dropout.
         capacity: K, rows of the flat tensors.
         dtype: Of parameters and gradients (float32, or float64 for exactness tests).
     """
 
-    def __init__(self, model: nn.Module, layout: Layout, *, capacity: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        layout: Layout,
+        inputs: Sequence[Input],
+        *,
+        capacity: int,
+        dtype: torch.dtype,
+    ) -> None:
         weight = next(model.parameters())
         self.model, self.layout, self.capacity = model, layout, capacity
         self.device, self.compute_dtype = weight.device, weight.dtype
@@ -142,7 +181,11 @@ class AdapterBank:
         self.valid = torch.zeros(capacity, layout.ranks, **new)
         """1 where the slot has this rank of this site at all."""
         self._anchor = torch.zeros((), device=self.device, dtype=self.compute_dtype, requires_grad=True)
-        self._modules = {site.path: self._replace(site) for site in layout.sites}
+        self._dropped = {one: Dropped() for one in inputs}
+        dropped = {path: held for one, held in self._dropped.items() for path in one.paths}
+        self._modules = {site.path: self._replace(site, dropped[site.path]) for site in layout.sites}
+        self._masks: Masks | None = None
+        """Those of the arranged sites, once they are needed."""
         self._in_place, self._first = False, 0
         self._buffers: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         self.rows = 0
@@ -150,9 +193,9 @@ class AdapterBank:
 
     # --- the modules ----------------------------------------------------------------------------------
 
-    def _replace(self, site: Site) -> PackedLinear:
+    def _replace(self, site: Site, dropped: Dropped) -> PackedLinear:
         parent, name = self._parent(site.path)
-        packed = PackedLinear(getattr(parent, name), self._anchor)
+        packed = PackedLinear(getattr(parent, name), self._anchor, dropped)
         setattr(parent, name, packed)
         return packed
 
@@ -193,7 +236,10 @@ class AdapterBank:
         [M, rows, …], since batched products want each site's factors dense.
         """
         layout, self.rows, self.widths = self.layout, rows, list(widths)
-        self._first = first
+        self._first, self._masks = first, None
+        used = {site.path for site in layout.sites if widths[site.number]}
+        for one, dropped in self._dropped.items():
+            dropped.sites = len(used.intersection(one.paths))
         theta, grad = self.theta[first : first + rows], self.grad[first : first + rows]
         self._in_place = rows == 1 and self.compute_dtype == theta.dtype
         self._buffers = []
@@ -214,7 +260,7 @@ class AdapterBank:
                 self._aim(self._modules[site.path], site, widths[site.number])
 
     def _aim(self, module: PackedLinear, site: Site, width: int) -> None:
-        module.slots, module.kept = self.rows, None
+        module.slots = self.rows
         if not width:
             module.p = module.q = module.grad_p = module.grad_g = None
             return
@@ -262,14 +308,14 @@ class AdapterBank:
             q[:, :, : gg.shape[2]].copy_(gg)
         return grad
 
-    def drop(self, kept: Tensor | None) -> None:
-        """Set the dropout masks of the next forward pass, [n, B, S, Σ d_in], or none at all."""
-        start = 0
-        kept = None if kept is None else kept.flatten(1, 2)
-        for site in self.layout.sites:
-            module = self._modules[site.path]
-            module.kept = None if kept is None else kept[..., start : start + site.d_in]
-            start += site.d_in
+    def drop(self, draws: Draws | None = None, width: int = 0) -> None:
+        """Set the dropout masks of the next forward pass, of rows of `width` tokens; without `draws` none at all."""
+        if draws and self._masks is None:
+            inputs = [one for one, dropped in self._dropped.items() if dropped.sites]
+            self._masks = Masks(inputs, device=self.device, dtype=self.compute_dtype)
+        kept = self._masks.draw(draws, width) if draws and self._masks else {}
+        for one, dropped in self._dropped.items():
+            dropped.set(kept.get(one.number))
 
     def finish(self, grad: Tensor, factor: Tensor, scale: Tensor) -> None:
         """Turn G into the gradients of Q and Λ, in place: dQ = s·Λ·G, dΛ = s·⟨G, Q⟩ where λ learns."""

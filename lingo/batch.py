@@ -1,6 +1,5 @@
-"""One step's sequences of all slots, padded to one block, with their dropout masks."""
+"""One step's sequences of all slots, padded to one block, and what their dropout masks are drawn from."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,13 +9,8 @@ import torch
 from torch import Tensor
 
 from lingo.data import Kind
-from lingo.layout import Layout
+from lingo.dropout import Draws
 from lingo.slot import Slot
-from lingo.streams import stream
-
-FLOAT_MASK = 1 << 24
-"""Elements up to which dropout masks have the type of the activations: a CPU multiplies by them six times
-faster than by bool, at four times the memory."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +36,7 @@ class Batch:
         labels: For each kind of task present: (slots of that kind or None for all, labels [m, B] or [m, B, C]);
             targets of a regression are standardised.
         padded: Whether some row has fewer than S tokens.
-        kept: [n, B, S, Σ d_in], 1 or True for inputs that dropout keeps, or None; see `FLOAT_MASK`.
+        draws: What the dropout masks of these rows are drawn from, or None.
     """
 
     ids: Tensor
@@ -50,7 +44,7 @@ class Batch:
     weight: Tensor
     labels: dict[Kind, tuple[Tensor | None, Tensor]]
     padded: bool
-    kept: Tensor | None
+    draws: Draws | None
 
     def parts(self, count: int) -> Iterator["Batch"]:
         """The batch in up to `count` micro-batches along B; their losses add up to that of the whole."""
@@ -63,7 +57,7 @@ class Batch:
                 self.weight[:, at],
                 {kind: (slots, labels[:, at]) for kind, (slots, labels) in self.labels.items()},
                 self.padded,
-                self.kept[:, at] if self.kept is not None else None,
+                self.draws.part(at) if self.draws else None,
             )
 
 
@@ -72,10 +66,8 @@ def gather(
     *,
     share: Share,
     labels: int,
-    layout: Layout,
     device: torch.device,
     dtype: torch.dtype,
-    compute_dtype: torch.dtype,
 ) -> Batch:
     """The next batch of every slot. The width S is that of the longest sequence of any whole batch, so that it
     does not depend on how many workers share the batches."""
@@ -97,7 +89,7 @@ def gather(
         torch.from_numpy(weight).to(dtype=dtype, **to),
         _labels(slots, own, size, labels, device=device, dtype=dtype),
         bool((lengths < width).any()),
-        _dropout(slots, chosen, widths, share, layout, (n, size, width), device=device, dtype=compute_dtype),
+        _dropout(slots, chosen, share, size, device),
     )
 
 
@@ -137,38 +129,16 @@ def _labels(
 
 
 def _dropout(
-    slots: Sequence[Slot],
-    chosen: Sequence[np.ndarray],
-    widths: Sequence[int],
-    share: Share,
-    layout: Layout,
-    shape: tuple[int, int, int],
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> Tensor | None:
-    """Masks of all sites, one draw a slot. A slot's numbers depend on its own batch alone: every worker draws
-    the whole batch and takes its rows, and padding by longer neighbours is filled with `keep`."""
+    slots: Sequence[Slot], chosen: Sequence[np.ndarray], share: Share, size: int, device: torch.device
+) -> Draws | None:
+    """From what the masks of this worker's `size` rows of each batch are drawn, or nothing where no slot drops."""
     if not any(slot.dropout for slot in slots):
         return None
-    depth = sum(site.d_in for site in layout.sites)
-    size = math.prod(shape) * depth
-    kept = torch.ones(*shape, depth, dtype=dtype if size <= FLOAT_MASK else torch.bool, device=device)
-    for i, (slot, rows) in enumerate(zip(slots, chosen, strict=True)):
-        if not slot.dropout:
-            continue
-        generator = stream(slot.config.seed, "dropout", slot.step, device=device)
-        mask = _bernoulli((len(rows), widths[i], depth), slot.dropout, generator)
-        own = mask[share.rows(len(rows))]
-        kept[i, : own.shape[0], : widths[i]] = own
-    return kept
-
-
-def _bernoulli(shape: tuple[int, int, int], rate: float, generator: torch.Generator) -> Tensor:
-    """True with probability 1 - rate (a multiple of 2⁻¹⁶): four draws from each 64 random bits, which is five
-    times faster than `bernoulli_` on a CPU."""
-    count = shape[0] * shape[1] * shape[2]
-    words = torch.empty(-(-count // 4), dtype=torch.int64, device=generator.device)
-    words.random_(-(2**63), None, generator=generator)
-    below = round(rate * 65536) - 32768
-    return (words.view(torch.int16)[:count] >= below).view(shape)
+    first = [share.rows(len(rows)).start for rows in chosen]
+    return Draws.of(
+        [slot.config.seed for slot in slots],
+        [slot.step for slot in slots],
+        [slot.dropout for slot in slots],
+        np.array(first)[:, None] + np.arange(size),
+        device=device,
+    )

@@ -33,6 +33,21 @@ class Site:
 
 
 @dataclass(frozen=True)
+class Input:
+    """What one or several sites read: queries, keys and values of a layer have one.
+
+    Attributes:
+        number: Position in layer order, the same for every pack on a backbone.
+        paths: Module paths of its sites.
+        width: Its columns.
+    """
+
+    number: int
+    paths: tuple[str, ...]
+    width: int
+
+
+@dataclass(frozen=True)
 class Group:
     """All sites of one shape: their factors lie side by side, [M, d_in, r] and [M, r, d_out]."""
 

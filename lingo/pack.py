@@ -23,7 +23,7 @@ from lingo.losses import LOSSES
 from lingo.metrics import score
 from lingo.ranks import Allocation, Importance, draw
 from lingo.reduce import Reduce, alone
-from lingo.sites import linear_shapes, target_paths
+from lingo.sites import inputs_of, linear_shapes, target_paths
 from lingo.slot import ADAM_BETAS, ADAM_EPS, Slot, StepNumbers, stacked
 from lingo.streams import stream
 from lingo.trial import TrialConfig
@@ -81,7 +81,7 @@ class Pack:
             self.bank: AdapterBank | FullBank = FullBank(model, self.layout, dtype=dtype)
         else:
             self.layout = Layout(linear_shapes(backbone), rank=max_rank, hidden=width, labels=max_labels)
-            self.bank = AdapterBank(model, self.layout, capacity=capacity, dtype=dtype)
+            self.bank = AdapterBank(model, self.layout, inputs_of(backbone), capacity=capacity, dtype=dtype)
         _IN_USE.add(model)
         try:
             self._allocate_state(capacity, max_labels)
@@ -289,16 +289,14 @@ class Pack:
             slots,
             share=self.share,
             labels=self.layout.labels,
-            layout=self.layout,
             device=self.device,
             dtype=self.dtype,
-            compute_dtype=next(self.backbone.model.parameters()).dtype,
         )
 
     def _losses(self, batch: Batch, n: int) -> Tensor:
         """Loss of each slot, [n]: the mean over its batch, this worker's share of it."""
         if isinstance(self.bank, AdapterBank):
-            self.bank.drop(batch.kept)
+            self.bank.drop(batch.draws, batch.ids.shape[-1])
         logits = self._logits(
             batch.ids.flatten(0, 1), batch.lengths.flatten(), slice(0, n), padded=batch.padded
         )
@@ -363,7 +361,7 @@ class Pack:
         if isinstance(self.bank, AdapterBank):
             self._arrange(slot.row, 1)
             self.bank.fold(torch.full((1, 1), slot.scale, device=self.device, dtype=self.dtype))
-            self.bank.drop(None)
+            self.bank.drop()
         order = np.argsort(-split.lengths, kind="stable")
         out = zeros(len(split), self.layout.labels, like=self.bank.theta)
         mine = order[self.share.index :: self.share.of]

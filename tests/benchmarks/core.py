@@ -21,7 +21,7 @@ from lingo.flops import OPT_125M as OPT_125M_FLOPS
 from lingo.flops import step_flops
 from lingo.pack import Pack
 from lingo.ranks import Allocation
-from lingo.slot import Numbers
+from lingo.slot import stacked
 from tests.benchmarks import memory
 from tests.benchmarks.measure import VIEWS, Operators, Row, clock_of, say, side_by_side, table
 from tests.benchmarks.models import OPT_125M, TARGETS, TOY, Shape
@@ -71,17 +71,19 @@ def allocator(args: argparse.Namespace) -> list[Row]:
         pack.step()
     model = peer.model.base_model
     ranks, budget = model.rankallocator, pack.slots[0].schedule.budget(4)  # type: ignore[union-attr]
-    numbers = Numbers(pack.slots, device=pack.device, dtype=pack.dtype)
+    numbers = stacked(pack.slots, device=pack.device, dtype=pack.dtype)
     bank, layout = pack.bank, pack.layout
     grad = torch.randn_like(bank.theta)
     theta, valid = bank.theta, bank.valid
 
     def ours_update() -> None:
-        pack.importance.update(theta, grad, numbers.toward, numbers.toward_u)
+        pack.importance.update(theta, grad, numbers.sensitivity_rate, numbers.uncertainty_rate)
 
     def ours_mask() -> None:
         drawn = torch.zeros_like(valid)
-        event = Allocation(numbers.now, numbers.budget, drawn, numbers.regrow, numbers.zero, numbers.mask)
+        event = Allocation(
+            numbers.allocates, numbers.budget, drawn, numbers.regrow, numbers.zero, numbers.mask
+        )
         scores = pack.importance.scores(1, valid)
         event.apply(scores, lam=layout.lam(theta), keep=bank.keep, valid=valid)
 

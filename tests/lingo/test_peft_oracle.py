@@ -34,7 +34,7 @@ class LanguageModelPack(Pack):
     batches: dict[str, Tensor]
 
     def _losses(self, batch: Batch, n: int) -> Tensor:
-        self.bank.drop(batch.kept)
+        self.bank.drop()
         step = self.slots[0].step
         ids, mask, labels = (self.batches[k][step] for k in ("input_ids", "attention_mask", "labels"))
         logits = self.backbone.model(input_ids=ids, attention_mask=mask).logits
