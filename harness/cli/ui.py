@@ -1,6 +1,7 @@
 """`ui`: the MLflow UI on an output folder, for this machine alone."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,6 +24,9 @@ ADDRESS = "127.0.0.1"
 def ui(
     out: Annotated[Path, typer.Argument(metavar="RUN", help="Output folder of a benchmark.")],
     port: Annotated[int, typer.Option(metavar="N", help="Port.", min=1, max=65535)] = 5000,
+    open_: Annotated[
+        bool, typer.Option("--open", help="Open the view of the best configurations in the browser.")
+    ] = False,
     tracking_uri: Annotated[
         str | None,
         typer.Option(metavar="URI", help="MLflow store to show.", show_default="that of the benchmark"),
@@ -45,12 +49,51 @@ def ui(
             return 0
         command, environment = server(uri, port)
         _check(out, setting, uri, port)
+        here = f"http://{ADDRESS}:{port}"
+        found = saved_views(out, setting, uri, here)
+        first = next(iter(found.values()), here)
         console.print(
-            f"MLflow UI at http://{ADDRESS}:{port}, experiment {escape(setting.experiment)}; press Ctrl-C to stop."
+            f"MLflow UI at {here}, experiment {escape(setting.experiment)}; press Ctrl-C to stop. Once it answers:"
         )
+        for name, address in found.items():
+            console.print(f"  {name:26} {address}", soft_wrap=True, markup=False)
+        sys.stdout.flush()
+        if open_ and (
+            child := subprocess.Popen([sys.executable, "-c", OPENER, here, first], env=environment)
+        ):
+            child.returncode = 0  # it ends by itself once the page is open
         os.execve(sys.executable, command, environment)
 
     conduct(work)
+
+
+OPENER = """
+import sys, time, urllib.request, webbrowser
+server, page = sys.argv[1:]
+for _ in range(300):
+    try:
+        urllib.request.urlopen(server + "/health", timeout=2).read()
+        webbrowser.open(page)
+        break
+    except OSError:
+        time.sleep(0.5)
+"""
+"""Opens a page in the browser once the server answers; run in a process of its own."""
+
+
+def saved_views(out: Path, setting: "Setting", uri: str, here: str) -> dict[str, str]:
+    """Addresses of the experiment's saved views by their names; none where a run of an older version wrote it."""
+    from harness.tracking import views
+    from harness.tracking.sync import open_store
+
+    store = open_store(out, setting, uri)
+    experiment = store.client.get_experiment_by_name(setting.experiment)
+    held = experiment.tags if experiment is not None else {}
+    return {
+        name: views.address(here, experiment.experiment_id, store.prefix, key)
+        for key, name in views.NAMES.items()
+        if f"{views.TAG}{store.prefix}-{key}" in held
+    }
 
 
 def server(uri: str, port: int) -> tuple[list[str], dict[str, str]]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -70,7 +71,7 @@ class BestConfiguration:
 
 
 def best_of(records: Iterable[Record], metric: str | None = None) -> list[BestConfiguration]:
-    """The best configuration of each study that has one, by task and then by score.
+    """The best configuration of each study that has one: tasks by their best score, their studies by score.
 
     Where studies share their configurations it is that of the best mean, which the final stage trains.
 
@@ -90,9 +91,19 @@ def best_of(records: Iterable[Record], metric: str | None = None) -> list[BestCo
         scope = record.facts.get(SCOPE, "task")
         groups.setdefault((record.benchmark, group_of_record(record, scope)), []).append(record)
     found = [best for group in groups.values() for best in _best(group, metric)]
+    usual = Counter(best.metric for best in found).most_common(1)
+    top = {
+        task: min(
+            (best.metric != usual[0][0], -merit(best.metric, best.score))
+            for best in found
+            if best.task == task
+        )
+        for task in {best.task for best in found}
+    }
     return sorted(
         found,
         key=lambda best: (
+            top[best.task],
             best.task,
             best.metric,
             -merit(best.metric, best.score),

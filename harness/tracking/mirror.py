@@ -15,12 +15,14 @@ from harness.runs.info import Setting
 from harness.runs.jobs import Job, Report
 from harness.runs.record import Record
 from harness.runs.selection import group_of_record
+from harness.tracking import notes, views
 from harness.tracking.artifacts import pictures, tables
 from harness.tracking.models import log_adapter
 from harness.tracking.spool import Spool
 from harness.tracking.store import Store
 from harness.tracking.study import Summary, champion, leading, study_end
 from harness.tracking.tags import (
+    NOTE,
     Point,
     job_tags,
     origin_tags,
@@ -57,6 +59,7 @@ class Mirror:
         self._ended: set[str] = set()
         self._groups: dict[str, set[str]] = {}
         self._best: dict[str, str] = {}
+        self._described = 0
         self._made: set[str] = set()
         self._held: set[str] = set()
         self.problems: list[str] = []
@@ -104,6 +107,8 @@ class Mirror:
         """Write everything of one trial, whether or not parts exist; its run ends."""
         run = self._live.pop(record.id, None)
         tags = record_tags(record, self._setting)
+        if record.stage == "final":
+            tags[NOTE] = notes.of_final(record, self._setting)
         if run is None:
             run = self._child(record.id, record.study, _started(record), tags)
         self._points(run, record_points(record))
@@ -133,6 +138,7 @@ class Mirror:
             self.store.write(run, tags={"status": status})
             self.store.end(run, RUN_STATUS[status], ended)
         self._adopt()
+        self._describe()
         self._live.clear()
         self._studies.clear()
         self._there.clear()
@@ -195,6 +201,7 @@ class Mirror:
             run = self._study(study)
             seconds = max(_ended(record) - run.info.start_time / 1000, 0.0)
             metrics, tags = standing.metrics, dict(standing.tags)
+            tags[NOTE] = notes.of_study(study, self._setting, metrics, tags)
             if study == record.study:
                 tags |= origin_tags(record, self._setting)
             else:
@@ -202,6 +209,19 @@ class Mirror:
                 seconds += 0.001  # of two values at the same step and time MLflow shows the higher one
             self.store.write(run, points=[(metrics, standing.ended, seconds)], tags=tags)
         self._best |= {study: won.id for study, won in best.items()}
+        if len(self._summaries) > self._described:
+            self._describe()
+
+    def _describe(self) -> None:
+        """Write the saved views and the description of the experiment."""
+        if not self._summaries:
+            return
+        self._described = len(self._summaries)
+        metrics = [summary.metric for summary in self._summaries.values()]
+        tasks = list(dict.fromkeys(study.split("|")[0] for study in sorted(self._summaries)))
+        found = views.tags(views.views(metrics, tasks, self.store.owner), self.store.prefix)
+        self.store.mark(found, same=views.same)
+        self.store.mark({NOTE: notes.of_experiment(self._setting, tasks)})
 
     def _keep_adapter(self, record: Record) -> None:
         """Once all seeds of a study are finished, log its best adapter as a model."""

@@ -10,6 +10,7 @@ from harness.runs.selection import SCOPE
 from harness.tracking.database import prepare
 from harness.tracking.store import OWNER, client_of, find_experiment
 from harness.tracking.sync import unreachable
+from harness.tracking.tags import RECORD
 
 
 def records_from_store(uri: str, experiment: str) -> list[Record]:
@@ -61,7 +62,7 @@ def _record(run: Any) -> Record:
         for split in ("dev_", "test_")
     }
     return Record(
-        id=f"{study}/{run.info.run_name}",
+        id=f"{study}/{tags.get(RECORD, run.info.run_name)}",
         benchmark=tags.get(OWNER, ""),
         study=study,
         task=tags["task"],

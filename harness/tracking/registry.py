@@ -12,7 +12,7 @@ from harness.runs.store import load
 from harness.tracking.models import log_adapter
 from harness.tracking.study import champion
 from harness.tracking.sync import address_of, open_store, read_setting, unreachable
-from harness.tracking.tags import run_name, study_name
+from harness.tracking.tags import record_name, study_name
 
 ALIAS = "champion"
 
@@ -68,7 +68,7 @@ def register_best(out: Path, study: str, name: str, *, uri: str | None = None) -
         if store.answers():
             raise InputError(f"`--register` failed: {one_line(error, address)}") from None
         raise InputError(unreachable(address, error)) from None
-    return Registered(f"models:/{name}@{ALIAS}", version, run_name(best.id, study))
+    return Registered(f"models:/{name}@{ALIAS}", version, record_name(best.id, study))
 
 
 def _version(client: Any, name: str, model: str, run_id: str) -> str:

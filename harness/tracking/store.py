@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,23 @@ class Store:
         store = shown(self.uri) if self._artifacts is None else "the folder's own"
         text = f"{store}\n{experiment_id}\n{self._experiment.creation_time}"
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+    def mark(self, tags: Mapping[str, str], *, same: Callable[[str, str], bool] = str.__eq__) -> None:
+        """Set tags of the experiment that differ from what it has, by `same`."""
+        held = self.client.get_experiment(self.experiment_id).tags
+        for name, value in tags.items():
+            if name not in held or not same(held[name], value):
+                self.client.set_experiment_tag(self.experiment_id, name, value)
+
+    @property
+    def owner(self) -> str:
+        """Condition that leaves only this benchmark's runs; empty in a store of its own."""
+        return "" if self._artifacts is not None else f" and tags.`{OWNER}` = '{self._identity}'"
+
+    @property
+    def prefix(self) -> str:
+        """What tells this benchmark's views from those of others in the experiment."""
+        return self._identity[:8]
 
     def answers(self) -> bool:
         """Whether the store can be reached."""

@@ -127,7 +127,7 @@ def _costs(records: list[Record]) -> dict[str, float]:
     hours = [found for record in records if (found := gpu_hours(record)) is not None]
     costs = {"hours": sum(record.seconds for record in records) / 3600}
     if flops:
-        costs["petaflops"] = sum(flops) / 1e15
+        costs["gigaflops"] = sum(flops) / 1e9
     if hours:
         costs["gpu_hours"] = sum(hours)
     return costs

@@ -18,17 +18,40 @@ SHOWN = 4
 ORGANISMS = {"EMP": "yeast "}
 """Groups of tasks whose names do not contain their origin."""
 
+RECORD = "lingo.record"
+"""Tag with the name of a run's record in its study: `trial-0007`, `final/seed-3`."""
+
+NOTE = "mlflow.note.content"
+"""Tag that the UI shows as description, in Markdown."""
+
 LONGEST_TAG = 5000
 """Maximum characters of a tag value."""
 
 
 def study_name(study: str) -> str:
-    """`yeast EMP/H3 · opt-125m · lingo`."""
+    """`lingo · yeast EMP/H3 · opt-125m`: what differs within a task comes first, as names are cut at their end."""
     task, backbone, method = study.split("|")
-    return f"{ORGANISMS.get(task.split('/')[0], '')}{task} · {backbone} · {method}"
+    parts = [
+        method,
+        f"{ORGANISMS.get(task.split('/')[0], '')}{task}",
+        *([] if backbone == "none" else [backbone]),
+    ]
+    return " · ".join(parts)
 
 
 def run_name(job_id: str, study: str) -> str:
+    """`lingo · yeast EMP/H3 · opt-125m · trial 7`, `… · seed 3`."""
+    last = job_id.rsplit("/", 1)[-1]
+    what, _, number = last.rpartition("-")
+    own = (
+        f"{what} {int(number)}"
+        if what in ("trial", "seed") and number.isdigit()
+        else record_name(job_id, study)
+    )
+    return f"{study_name(study)} · {own}"
+
+
+def record_name(job_id: str, study: str) -> str:
     """`trial-0007` or `final/seed-3`."""
     return job_id.removeprefix(f"{study}/")
 
@@ -54,6 +77,7 @@ def job_tags(job: Job, setting: Setting) -> dict[str, Any]:
         "stage": job.stage,
         "seed": job.config.get("seed"),
         "status": "running",
+        RECORD: record_name(job.id, job.study),
         **config_tags(job.config),
     }
 
@@ -71,6 +95,7 @@ def record_tags(record: Record, setting: Setting) -> dict[str, Any]:
             "error": record.error,
             "weights": record.facts.get("weights"),
             "selection": record.selection,
+            RECORD: record_name(record.id, record.study),
             **config_tags(record.config),
         }
     )
@@ -137,7 +162,9 @@ def record_points(record: Record) -> Iterator[Point]:
 
 
 def compute(facts: Mapping[str, Any], step: int) -> dict[str, float]:
-    """Cost of `step` steps: petaFLOPs, and steps of OPT-125M on the same data with the same FLOPs.
+    """Cost of `step` steps: gigaFLOPs, and steps of OPT-125M on the same data with the same FLOPs.
+
+    Small models have millionths of a petaFLOP, which charts show as 0.
 
     The paper's section 4.4 gives I_m = I_OPT-125M · FLOPs_OPT-125M / FLOPs_m steps of model m the cost of
     I_OPT-125M steps of OPT-125M; the common axis of all backbones is I_OPT-125M = I_m · FLOPs_m /
@@ -146,7 +173,7 @@ def compute(facts: Mapping[str, Any], step: int) -> dict[str, float]:
     own, reference = (facts.get(name) for name in ("flops_per_step", "reference_flops_per_step"))
     if not own or not reference:
         return {}
-    return {"petaflops": step * own / 1e15, "flops_adjusted_step": step * own / reference}
+    return {"gigaflops": step * own / 1e9, "flops_adjusted_step": step * own / reference}
 
 
 def gpu_hours(record: Record) -> float | None:

@@ -179,17 +179,17 @@ def _mlflow(store: Path) -> dict[str, Any]:
     client = MlflowClient(f"sqlite:///{store}")
     experiments = client.search_experiments()
     runs = client.search_runs([each.experiment_id for each in experiments])
-    names = {run.info.run_id: run.info.run_name for run in runs}
+    names = {run.info.run_id: _name(run) for run in runs}
     told = {}
     for run in runs:
         parent = run.data.tags.get("mlflow.parentRunId")
-        name = f"{names[parent]} / {run.info.run_name}" if parent else run.info.run_name
+        name = f"{names[parent]} / {_name(run)}" if parent else _name(run)
         told[name] = {
             "status": run.info.status,
             "tags": {
                 tag: "" if tag in UNSTABLE_TAGS else value
                 for tag, value in sorted(run.data.tags.items())
-                if not tag.startswith("mlflow.")
+                if not tag.startswith(("mlflow.", "lingo.record"))
             },
             "metrics": ", ".join(sorted(run.data.metrics)),
             "parameters": ", ".join(sorted(run.data.params)),
@@ -199,6 +199,14 @@ def _mlflow(store: Path) -> dict[str, Any]:
         "experiments": sorted(each.name for each in experiments),
         "runs": {name: told[name] for name in sorted(told)},
     }
+
+
+def _name(run: Any) -> str:
+    """Of a study its task, backbone and method, of its trials and final runs those of their records."""
+    tags = run.data.tags
+    if tags.get("stage") == "study":
+        return " · ".join(tags[axis] for axis in ("task", "backbone", "method"))
+    return str(tags.get("lingo.record", run.info.run_name))
 
 
 def _csv(file: Path) -> dict[str, Any]:

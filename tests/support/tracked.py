@@ -14,7 +14,7 @@ from harness.runs.layout import file_name
 from harness.runs.record import Record
 
 STUDY = "EMP/H3|tiny|lora"
-TITLE = "yeast EMP/H3 · tiny · lora"
+TITLE = "lora · yeast EMP/H3 · tiny"
 SETTING = Setting(experiment="bench", identity="one", seeds=(1,))
 FLOPS = {"flops_per_step": 4e15, "reference_flops_per_step": 2e15, "device_seconds": 1800.0, "gpus": 2}
 
@@ -137,7 +137,8 @@ def runs(uri, text="") -> list[Run]:
 
 
 def by_name(uri):
-    return {run.data.tags["mlflow.runName"]: run for run in runs(uri)}
+    """Trials and final runs by the names of their records, studies by their titles."""
+    return {run.data.tags.get("lingo.record", run.data.tags["mlflow.runName"]): run for run in runs(uri)}
 
 
 def history(uri, run, name):

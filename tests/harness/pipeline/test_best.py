@@ -38,7 +38,7 @@ def test_folder_and_store_say_the_same(tmp_path, uri):
     sync(tmp_path)
     from_folder = best_of(records_of(tmp_path))
     assert best_of(records_from_store(uri, "bench")) == from_folder
-    h3, tata = from_folder
+    tata, h3 = from_folder
     assert (h3.trial, h3.score, h3.trials, h3.test, h3.searched) == (
         "trial-0003",
         0.5,
@@ -97,12 +97,12 @@ def test_what_is_printed_can_be_fed_back(tmp_path, form, read):
     filled(tmp_path)
     code, printed, _ = call(tmp_path, "--format", form)
     assert code == 0
-    assert [entry["score"] for entry in read(printed)["configurations"]] == [0.5, 0.9]
+    assert [entry["score"] for entry in read(printed)["configurations"]] == [0.9, 0.5], "the task with the best score first"
     (tmp_path / "best").write_text(printed)
     configurations = read_configurations(tmp_path / "best")
     assert [(one.task, one.config["learning_rate"]) for one in configurations] == [
-        ("EMP/H3", 4e-3),
         ("prom/tata", 1e-3),
+        ("EMP/H3", 4e-3),
     ]
 
 

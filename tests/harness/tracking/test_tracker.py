@@ -140,7 +140,7 @@ def test_the_parent_follows_the_best_and_counts(tmp_path, uri):
         "finals/finished": 1,
         "test/mcc_mean": 0.4,
         "trained_parameters": 99,
-        "petaflops": 6,
+        "gigaflops": 6e6,
         "gpu_hours": 6,
     }
     assert expected.items() <= parent.data.metrics.items()
@@ -156,7 +156,7 @@ def test_flops_put_all_backbones_on_one_axis(tmp_path, uri):
     keep(tmp_path, *story())
     mirrored(tmp_path, uri)
     trial = by_name(uri)["trial-0000"]
-    assert history(uri, trial, "petaflops") == [(10, 40), (20, 80), (30, 120)]
+    assert history(uri, trial, "gigaflops") == [(10, 4e7), (20, 8e7), (30, 1.2e8)]
     assert history(uri, trial, "flops_adjusted_step") == [(10, 20), (20, 40), (30, 60)]
     assert history(uri, trial, "adjusted/dev_mcc") == [(20, 0.1), (40, 0.2), (60, 0.3)]
     assert trial.data.metrics["gpu_hours"] == 1
@@ -234,7 +234,7 @@ def test_a_killed_trial_that_is_run_again_has_each_step_once(tmp_path, uri):
     run = by_name(uri)["trial-0000"]
     assert (run.info.status, run.data.tags["status"]) == ("FINISHED", "finished")
     assert history(uri, run, "dev_mcc") == [(10, 0.1), (20, 0.2), (30, 0.3)]
-    assert [step for step, _ in history(uri, run, "petaflops")] == [10, 20, 30]
+    assert [step for step, _ in history(uri, run, "gigaflops")] == [10, 20, 30]
     assert [step for step, _ in history(uri, run, "adjusted/dev_mcc")] == [20, 40, 60]
 
 
