@@ -97,7 +97,10 @@ def test_what_is_printed_can_be_fed_back(tmp_path, form, read):
     filled(tmp_path)
     code, printed, _ = call(tmp_path, "--format", form)
     assert code == 0
-    assert [entry["score"] for entry in read(printed)["configurations"]] == [0.9, 0.5], "the task with the best score first"
+    assert [entry["score"] for entry in read(printed)["configurations"]] == [
+        0.9,
+        0.5,
+    ]  # tasks by their best score
     (tmp_path / "best").write_text(printed)
     configurations = read_configurations(tmp_path / "best")
     assert [(one.task, one.config["learning_rate"]) for one in configurations] == [
