@@ -103,8 +103,29 @@ def id_dtype(tokenizer: Any) -> type[np.int16] | type[np.int32]:
 
 
 def _encode(texts: list[str], tokenizer: Any) -> list[list[int]]:
+    if not texts:
+        return []
+    if _is_plain(
+        tokenizer
+    ):  # a third of the time: transformers looks at offsets, masks and types of every token
+        backend = tokenizer.backend_tokenizer
+        backend.no_padding()
+        backend.no_truncation()
+        backend.encode_special_tokens = tokenizer.split_special_tokens
+        return [row.ids for row in backend.encode_batch_fast(texts)]
     # verbose=False: the tokenizer's own warning about length is answered by `_shorten`.
-    return tokenizer(texts, return_attention_mask=False, verbose=False)["input_ids"] if texts else []
+    found: list[list[int]] = tokenizer(texts, return_attention_mask=False, verbose=False)["input_ids"]
+    return found
+
+
+def _is_plain(tokenizer: Any) -> bool:
+    """Whether its encoding is that of the library tokenizers, and no class of its own changes it."""
+    if not getattr(tokenizer, "is_fast", False):
+        return False
+    from transformers import PreTrainedTokenizerFast as Plain
+
+    own = type(tokenizer)
+    return issubclass(own, Plain) and (own.__call__, own._encode_plus) == (Plain.__call__, Plain._encode_plus)
 
 
 def _shorten(

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer, EsmTokenizer
+from transformers import AutoTokenizer, EsmTokenizer, PreTrainedTokenizerFast
 
 from lingo.prompts import Prompt, prompt_for
 from lingo.tokenization import id_dtype, tokenize
@@ -49,6 +49,24 @@ def test_text_that_fits_is_the_tokenizers_own_encoding(tokenizer, prompt):
     texts = [f"{prompt.prefix}{s}{prompt.suffix}" if prompt else s for s in sequences]
     assert split_rows(ids, offsets) == [tokenizer(text)["input_ids"] for text in texts]
     assert offsets.dtype == np.int64 and offsets[0] == 0
+
+
+def test_neither_the_last_call_nor_special_words_change_the_encoding(tokenizer):
+    texts = ["ACGTACGTAC", "ACGT", *tokenizer.all_special_tokens, f"AC{tokenizer.all_special_tokens[0]}GT"]
+    plainly = [tokenizer(text)["input_ids"] for text in texts]
+    tokenizer(texts, padding=tokenizer.pad_token is not None, truncation=True, max_length=2)
+    assert split_rows(*tokenize(texts, tokenizer, None, None)) == plainly
+
+
+def test_a_class_that_encodes_in_its_own_way_is_asked(shared):
+    class Turning(PreTrainedTokenizerFast):
+        def __call__(self, text, **options):
+            return super().__call__([one[::-1] for one in text], **options)
+
+    turning = Turning.from_pretrained(shared / FOLDERS["stories260K"], local_files_only=True)
+    plain = PreTrainedTokenizerFast.from_pretrained(shared / FOLDERS["stories260K"], local_files_only=True)
+    ids, _ = tokenize(["AACGT"], turning, None, None)
+    assert ids.tolist() == plain("TGCAA")["input_ids"]
 
 
 @pytest.mark.parametrize("prompt", [None, PROMPT, Prompt("ACG", "TTACG")], ids=["bare", "prompt", "merging"])
