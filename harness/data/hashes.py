@@ -43,6 +43,12 @@ def strand_hashes(sequences: Sequence[str]) -> tuple[Hashes, Hashes]:
     return own, turned
 
 
+def same_sequences(first: Sequence[str], second: Sequence[str]) -> bool:
+    """Whether two splits hold the same sequences, in any order and number."""
+    one, other = (np.unique(strand_hashes(each)[0]) for each in (first, second))
+    return np.array_equal(one, other)
+
+
 def _turned(block: Bytes) -> Bytes:
     if not (block == ord(PAIR)).any():
         return COMPLEMENT[block][:, ::-1]
@@ -57,8 +63,8 @@ def _blocks(sequences: Sequence[str]) -> Iterator[tuple[Any, Bytes]]:
             part = sequences.rows[start : start + CHUNK]
             yield slice(start, start + len(part)), sequences.split.letters(part)
             continue
-        held = Texts(sequences.column[start : start + CHUNK]) if isinstance(sequences, Texts) else None
-        held = held or Texts(texts(sequences[start : start + CHUNK]))
+        chunk = slice(start, start + CHUNK)
+        held = Texts(sequences.part(chunk) if isinstance(sequences, Texts) else texts(sequences[chunk]))
         lengths, raw = held.lengths, np.frombuffer(letters(held.column), np.uint8)
         ends = np.cumsum(lengths)
         for length in np.unique(lengths[lengths > 0]).tolist():

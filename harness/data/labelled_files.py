@@ -13,7 +13,7 @@ from harness.core.errors import InputError
 from harness.data.columns import CURE, Roles, find_columns, plain
 from harness.data.genome import with_sequences
 from harness.data.labels import Column, Meaning, first_fault, parts
-from harness.data.sequence_column import LetterCounts, Texts, cleaned, joined_pairs
+from harness.data.sequence_column import Gathered, LetterCounts, Texts, cleaned, joined_pairs
 from harness.data.steps import tell
 from harness.data.table_batches import TableFile, texts
 from harness.data.table_files import open_table
@@ -99,10 +99,11 @@ class LabelledTable:
     written: LetterCounts = field(default_factory=LetterCounts)
     tasks: set[str] = field(default_factory=set)
     only: str | None = None
-    _sequences: list[pa.LargeStringArray] = field(default_factory=list)
+    _sequences: Gathered = field(default_factory=Gathered)
     _codes: list[list[NDArray[np.int32]]] = field(default_factory=list)
     _places: list[tuple[Path, str, Sequence[int]]] = field(default_factory=list)
-    _splits: list[pa.LargeStringArray] = field(default_factory=list)
+    _split: Column = field(default_factory=Column)
+    _splits: list[NDArray[np.int32]] = field(default_factory=list)
 
     @classmethod
     def read(
@@ -211,12 +212,12 @@ class LabelledTable:
                 chosen = np.flatnonzero(keep)
                 places = [batch.places[i] for i in chosen.tolist()]
                 sequences, labels = sequences.take(chosen), [column.take(chosen) for column in labels]
-            self._sequences.append(sequences)
+            self._sequences.add(sequences)
             self._codes.append([column.codes(values) for column, values in zip(columns, labels, strict=True)])
             self._places.append((file.path, file.unit, places))
             if roles.split is not None:
                 split = held[roles.split]
-                self._splits.append(split if keep.all() else split.take(np.flatnonzero(keep)))
+                self._splits.append(self._split.codes(split)[keep])
             tell(f"reading {file.path.name}", min(file.done, file.total - 1), file.total)
         tell(f"reading {file.path.name}", file.total, file.total)
 
@@ -228,15 +229,11 @@ class LabelledTable:
     @property
     def count(self) -> int:
         """Good rows."""
-        return sum(map(len, self._sequences))
+        return self._sequences.count
 
-    def parts_of(self) -> list[str]:
-        """The value of the column `split` in each row; none where there is no such column."""
-        return [value.strip() for chunk in self._splits for value in chunk.to_pylist()]
-
-    def sequences(self) -> Texts:
-        """Sequences of the good rows."""
-        return Texts(pa.chunked_array(self._sequences, pa.large_string()).combine_chunks())
+    def parts_of(self) -> tuple[Sequence[str], NDArray[np.int32]]:
+        """The different values of the column `split`, and which of them each row has; none without such a column."""
+        return self._split.values, np.concatenate([np.zeros(0, np.int32), *self._splits])
 
     def rows(self, found: Meaning, columns: Sequence[Column]) -> tuple[Rows, NDArray[np.bool_]]:
         """The good rows with the labels that were found, and which they are of those before.
@@ -253,7 +250,7 @@ class LabelledTable:
             )
             self.problems.append(f"{path}, {place}: {fault}")
         self.bad += int(unfit.sum())
-        rows = Rows(self.sequences(), _typed(numbers, found, unfit))
+        rows = Rows(Texts(self._sequences.column()), _typed(numbers, found, unfit))
         return (rows.take(np.flatnonzero(~unfit)) if unfit.any() else rows), ~unfit
 
     def label_names(self, count: int) -> Sequence[str]:

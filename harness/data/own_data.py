@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from harness.core.errors import InputError
 from harness.data.columns import shown
 from harness.data.cut_splits import cut_splits, told_cut
+from harness.data.hashes import same_sequences
 from harness.data.labelled_files import LabelFile, LabelledTable, Rows
 from harness.data.labels import Column, Meaning, meaning
 from harness.data.reading import Reading, parted, stem_of
@@ -121,6 +122,11 @@ def _joint_digest(files: Sequence[Path]) -> str:
     return each[0] if len(each) == 1 else hashlib.sha256(" ".join(each).encode()).hexdigest()
 
 
+def forget_own() -> None:
+    """Free the memory of the tables that were read; they are read again where they are needed."""
+    _read.cache_clear()
+
+
 def own_places(source: Path | str) -> dict[str, str]:
     """For each split the file that its rows come from."""
     files = split_files(parted(str(source))[0])
@@ -200,7 +206,7 @@ def _read(
         splits, digests, more = _by_column(tables["train"], splits, digests, kept, reading)
         problems += more
     for (first, rows), (split, others) in combinations(splits.items(), 2):
-        if not problems and set(rows.sequences) == set(others.sequences):
+        if not problems and same_sequences(rows.sequences, others.sequences):
             problems.append(
                 f"{_place(tables, split)}: must differ from {_name(tables, first)}, but holds the same sequences."
             )
@@ -278,23 +284,22 @@ def _by_column(
     reading: Reading,
 ) -> tuple[dict[str, Rows], dict[str, str], list[str]]:
     """The splits that a column of train names."""
-    values = np.array(train.parts_of(), dtype=object)
+    values, codes = train.parts_of()
     asked = bool(reading.dev or reading.test)
-    if not len(values) or len(splits) > 1:
+    if not values or len(splits) > 1:
         if not asked:
             return splits, digests, []
-        why = "there are further files" if len(values) else "there is none; `split=NAME` names another column"
+        why = "there are further files" if values else "there is none; `split=NAME` names another column"
         return (
             splits,
             digests,
             [f"{train.paths[0]}: dev and test must be values of a column `split`, but {why}."],
         )
-    values = values[kept["train"]]
+    codes = codes[kept["train"]]
     names: Mapping[str, Sequence[str]] = {"dev": reading.dev, "test": reading.test} if asked else NAMES
     split_of = {name: split for split, some in names.items() for name in some}
-    given = {
-        value: split_of.get(value if asked else value.casefold()) for value in dict.fromkeys(values.tolist())
-    }
+    present = [values[code] for code in np.unique(codes).tolist()]
+    given = {value: split_of.get(value if asked else value.casefold()) for value in present}
     problems = []
     if asked:
         lacking = [name for name in split_of if name not in given]
@@ -311,14 +316,14 @@ def _by_column(
             f"(it has {some})."
         )
         return splits, digests, problems
-    rows, place = splits["train"], np.array([given[value] for value in values.tolist()], dtype=object)
-    if "train" not in place:
+    if "train" not in given.values():
         return (
             splits,
             digests,
             [f"{train.paths[0]}: the column `split` must have rows of train, but has none."],
         )
-    found = {split: np.flatnonzero(place == split) for split in SPLITS}
+    rows, split_at = splits["train"], np.array([given.get(value, "") for value in values])
+    found = {split: np.flatnonzero((split_at == split)[codes]) for split in SPLITS}
     made = {split: rows.take(chosen) for split, chosen in found.items() if len(chosen)}
     whole = digests["train"]
     return made, {split: hashlib.sha256(f"{whole} split {split}".encode()).hexdigest() for split in made}, []
@@ -330,7 +335,7 @@ def _class_problems(
     """Classes that no training row has."""
     if found.kind != "classification":
         return []
-    present = set(splits["train"].labels.tolist())
+    present = set(np.unique(splits["train"].labels).tolist())
     lacking = [number for number in range(found.outputs) if number not in present]
     if not lacking:
         return []

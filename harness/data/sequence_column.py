@@ -1,13 +1,17 @@
 """Columns of sequences: in one piece of memory, in uniform letters, with counts of how they were written."""
 
+import mmap
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from harness.core.errors import InputError
 from harness.data.sequence_views import SequenceView
 from harness.data.table_batches import texts
 from lingo.sequences import ACCEPTED, CASES, CODES, PAIR, UNIFORM, Case, sequence_problem
@@ -21,17 +25,26 @@ BLOCK = 1 << 20
 """Letters counted at once."""
 
 
-class Texts(SequenceView):
-    """Sequences in one piece of memory, a byte a letter and eight a sequence."""
+HELD = 1 << 28
+"""Letters that are held in memory; those of larger tables lie on the disk."""
 
-    def __init__(self, column: pa.LargeStringArray) -> None:
-        self.column = column
+
+class Texts(SequenceView):
+    """Sequences in one piece of memory, a byte a letter and eight a sequence, or some of its rows, eight more for each.
+
+    Args:
+        column: The sequences.
+        rows: Which of them, in their order; `None` for all.
+    """
+
+    def __init__(self, column: pa.LargeStringArray, rows: NDArray[np.int64] | None = None) -> None:
+        self.column, self.rows = column, rows
 
     def __len__(self) -> int:
-        return len(self.column)
+        return len(self.column if self.rows is None else self.rows)
 
     def made(self, rows: slice) -> list[str]:
-        sequences: list[str] = self.column[rows].to_pylist()
+        sequences: list[str] = self.part(rows).to_pylist()
         return sequences
 
     def __iter__(self) -> Iterator[str]:
@@ -43,14 +56,66 @@ class Texts(SequenceView):
 
     __hash__ = None  # type: ignore[assignment]
 
+    def part(self, at: slice) -> pa.LargeStringArray:
+        """Some of the sequences, in one piece of memory."""
+        return self.column[at] if self.rows is None else self.column.take(pa.array(self.rows[at]))
+
     def take(self, indices: NDArray[np.int64]) -> "Texts":
         """These rows, in this order."""
-        return Texts(self.column.take(pa.array(indices)))
+        return Texts(self.column, indices if self.rows is None else self.rows[indices])
 
     @property
     def lengths(self) -> NDArray[np.int64]:
         """Letters of each sequence."""
-        return np.diff(_offsets(self.column))
+        lengths = np.diff(_offsets(self.column))
+        return lengths if self.rows is None else lengths[self.rows]
+
+
+class Gathered:
+    """Sequences put one behind the other, in memory up to `HELD` bytes and beyond in a file without a name."""
+
+    def __init__(self) -> None:
+        self._letters = bytearray()
+        self._lengths: list[NDArray[np.int64]] = []
+        self._file: IO[bytes] | None = None
+        self.count = 0
+        """Sequences."""
+
+    def add(self, column: pa.LargeStringArray) -> None:
+        """Put these behind the others.
+
+        Raises:
+            InputError: If the folder for temporary files has no room for them.
+        """
+        self._letters += letters(column)
+        self._lengths.append(np.diff(_offsets(column)))
+        self.count += len(column)
+        if len(self._letters) <= HELD:
+            return
+        try:
+            self._file = self._file or tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the column)
+            self._file.write(self._letters)
+            self._file.flush()
+        except OSError as error:
+            folder = tempfile.gettempdir()
+            raise InputError(
+                f"{folder}: must have room for the sequences of a large table, but has not ({error.strerror}); free "
+                "some space there, or set another folder with TMPDIR."
+            ) from None
+        self._letters = bytearray()
+
+    def column(self) -> pa.LargeStringArray:
+        """All of them; nothing is added afterwards."""
+        offsets = np.zeros(self.count + 1, np.int64)
+        np.cumsum(np.concatenate([np.zeros(0, np.int64), *self._lengths]), out=offsets[1:])
+        self._lengths = []
+        held: bytearray | mmap.mmap = self._letters
+        if self._file is not None:
+            self._file.write(self._letters)
+            self._file.flush()
+            held = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(held)]
+        return pa.Array.from_buffers(pa.large_string(), self.count, buffers)
 
 
 def _offsets(column: pa.LargeStringArray) -> NDArray[np.int64]:

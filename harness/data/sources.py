@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from harness.core.errors import InputError, typed
+from harness.data.hashes import same_sequences
 from harness.data.labelled_files import Rows, read_rows
 from harness.data.leakage import kept_for_training
-from harness.data.own_data import own_places, read_own
+from harness.data.own_data import forget_own, own_places, read_own
 from harness.data.packed import META, PackedSequences, PackedSplit
 from harness.data.schema import schema_lines
 from harness.data.split_checks import look_at_labels
@@ -128,6 +129,7 @@ def split_places(row: TaskRow, data_dir: Path | str) -> dict[str, str]:
 def forget_rows() -> None:
     """Free the memory of the rows that were read; they are read again where they are needed."""
     _read_once.cache_clear()
+    forget_own()
 
 
 def split_digests(row: TaskRow, data_dir: Path | str) -> dict[str, str]:
@@ -213,7 +215,7 @@ def _read_once(
     for split, other in combinations(splits, 2):
         if digests[split] == digests[other] and len(splits[split].labels):
             problems.append(f"{files[other]}: must differ from {files[split].name}, but is the same file.")
-        elif not problems and set(splits[split].sequences) == set(splits[other].sequences):
+        elif not problems and same_sequences(splits[split].sequences, splits[other].sequences):
             problems.append(
                 f"{files[other]}: must differ from {files[split].name}, but holds the same sequences."
             )

@@ -1,13 +1,15 @@
-"""Large tables: a preparation that was killed goes on, and its memory does not grow with copies of the table."""
+"""Large tables: a preparation that was killed goes on, and none holds copies of the table in memory."""
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from harness.data import encoding
-from harness.data.own_data import own_task
+from harness.core.errors import InputError
+from harness.data import encoding, sequence_column
+from harness.data.own_data import forget_own, own_task
 from harness.data.prepared import prepare
 from lingo.nucleotides import bare_bases
 
@@ -106,3 +108,42 @@ def test_two_at_once_have_a_folder_each(tmp_path, whole):
     assert content(second) == whole
     assert made[0].folder == second.folder
     assert list((tmp_path / "prepared").iterdir()) == [second.folder]
+
+
+# --- memory ------------------------------------------------------------------------------------------------
+
+MEASURED = """
+import sys
+from pathlib import Path
+from tests.harness.data.test_resumed_preparation import prepared, table
+
+def peak():  # of this program alone: getrusage counts the program that started it too
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) / 1024
+
+folder = Path(sys.argv[1])
+table(folder / "small/table.csv", 1_000)
+prepared(folder / "small")
+before = peak()
+made = prepared(folder)
+print(peak() - before, sum(made.rows.values()))
+"""
+
+
+def test_half_a_million_rows_take_little_memory(tmp_path):
+    """23 MB of text, 30 MB of ids; measured: 93 MiB."""
+    table(tmp_path / "table.csv", 500_000)
+    done = subprocess.run([sys.executable, "-c", MEASURED, str(tmp_path)], stdout=subprocess.PIPE, check=True)
+    grown, rows = map(float, done.stdout.split())
+    assert rows == 500_000
+    assert grown < 125
+
+
+def test_long_sequences_lie_on_the_disk(tmp_path, monkeypatch, whole):
+    monkeypatch.setattr(sequence_column, "HELD", 1000)
+    table(tmp_path / "table.csv", ROWS)
+    assert content(prepared(tmp_path)) == whole
+    forget_own()
+    with Path("/dev/full").open("r+b", buffering=0) as full:
+        monkeypatch.setattr(sequence_column.tempfile, "TemporaryFile", lambda: full)
+        with pytest.raises(InputError, match="TMPDIR"):
+            own_task(str(tmp_path / "table.csv"))
