@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.own_data [--rows 5000000] [--length 40] [--tokenizer FOLDER]
 
-A CSV file of random sequences with classes 0 and 1 is written below the scratch folder, read, cut into splits, audited and
-tokenised, by nucleotide or with a backbone's own tokenizer. CPU seconds are those of the process after its imports; its
-peak memory is that of the whole process.
+A CSV file of random sequences with classes 0 and 1 is written below the scratch folder, read, cut into splits, audited
+and tokenised, by nucleotide or with a backbone's own tokenizer. CPU seconds are those of the process after its imports;
+its peak memory is that of the whole process, PyTorch included.
 """
 
 import argparse
