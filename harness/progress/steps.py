@@ -31,7 +31,7 @@ class Steps:
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console, self._clock = console, clock
-        self._what, self._begun, self._pause, self._next = "", 0.0, 0.0, 0.0
+        self._what, self._begun, self._first, self._pause, self._next = "", 0.0, 0, 0.0, 0.0
         self._bar: Progress | None = None
 
     def __enter__(self) -> "Steps":
@@ -45,7 +45,8 @@ class Steps:
         now = self._clock()
         if what != self._what:
             self._close()
-            self._what, self._begun, self._pause, self._next = what, now, AFTER, now + AFTER
+            self._what, self._begun, self._first = what, now, done
+            self._pause, self._next = AFTER, now + AFTER
         if self._console.is_terminal:
             if self._bar is None and now >= self._next and done < total:
                 self._bar = self._opened(what)
@@ -53,7 +54,8 @@ class Steps:
                 self._bar.update(self._bar.task_ids[0], completed=done, total=total)
         elif now >= self._next or (done >= total and self._pause > AFTER):
             share, spent = done / max(1, total), now - self._begun
-            left = f", about {duration(spent / share - spent)} left" if 0 < share < 1 else ""
+            here = done - self._first  # a step that goes on was done in part before
+            left = f", about {duration(spent * (total - done) / here)} left" if here and done < total else ""
             self._console.print(
                 f"[dim]{duration(spent):>7}  {escape(what)} {share:.0%}{left}[/]", soft_wrap=True
             )
