@@ -130,8 +130,8 @@ def plan(benchmark: Benchmark) -> Plan:
         problems += error.problems
     if problems:
         raise InputError(dict.fromkeys(problems))
-    told = tuple(line for name in benchmark.tasks for line in _label_notes(find_task(name), benchmark))
-    found = Plan(benchmark=benchmark, identity=identity, studies=tuple(studies), out=out, warnings=told)
+    warnings = tuple(line for name in benchmark.tasks for line in _label_notes(find_task(name), benchmark))
+    found = Plan(benchmark=benchmark, identity=identity, studies=tuple(studies), out=out, warnings=warnings)
     return found.holding(benchmark.frozen or frozen_in(out))
 
 
@@ -148,8 +148,8 @@ def _with_its_name(benchmark: Benchmark, out: Path) -> Benchmark:
     except (OSError, ValueError, KeyError, AttributeError):
         return benchmark
     if benchmark.name not in (None, held):
-        said = f"named {held!r}" if held else f"without a name, in the experiment {benchmark.suite!r}"
-        raise InputError(f"`--name` must stay as it is, but {out} is {said}, and got {benchmark.name!r}.")
+        named = f"named {held!r}" if held else f"without a name, in the experiment {benchmark.suite!r}"
+        raise InputError(f"`--name` must stay as it is, but {out} is {named}, and got {benchmark.name!r}.")
     return benchmark.model_copy(update={"name": held})
 
 

@@ -225,8 +225,8 @@ def _predict(
         at = 0
         for window in _ahead(_windows(predictor, sequences)):
             if window.encoded is not None:
-                told = partial(_tell, reading, seen, at, window)
-                logits = _compute(predictor, window.encoded, batch_size, told)
+                progress = partial(_tell, reading, seen, at, window)
+                logits = _compute(predictor, window.encoded, batch_size, progress)
                 odd += table.write(window.numbers, window.names, predictor.probabilities(logits))
                 cut += window.encoded.cut
                 written += len(window.numbers)

@@ -149,13 +149,13 @@ class Budgets:
 
     def _measured(self, running: _Running, report: Report, now: float) -> None:
         """Book what a report measured, or the estimate since the last one where it measured nothing."""
-        told = report.facts.get("device_seconds")
-        if told is None:
+        measured = report.facts.get("device_seconds")
+        if measured is None:
             extra = self._estimate(running, now)
         else:  # less than before: the job has begun anew
-            extra = float(told) - (running.known if float(told) >= running.known else 0.0)
+            extra = float(measured) - (running.known if float(measured) >= running.known else 0.0)
         running.gpus = float(report.facts.get("gpus", running.gpus))
-        running.known = running.known + extra if told is None else float(told)
+        running.known = running.known + extra if measured is None else float(measured)
         running.since = now
         self._device[running.study] = self._device.get(running.study, 0.0) + extra
         self._gpu[running.study] = self._gpu.get(running.study, 0.0) + extra * running.gpus

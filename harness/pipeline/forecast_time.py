@@ -102,7 +102,7 @@ def _measured(benchmark: Benchmark, model: Model, data: Data, work: Work, full: 
     torch.set_num_threads(shape.cpus)  # as a worker has them
     with tempfile.TemporaryDirectory(prefix="lingo-plan-") as scratch:
         source, folder = _prepared(benchmark, model, data, work, Path(scratch))
-        told = calibrate(
+        calibration = calibrate(
             source,
             str(folder),
             typical(work.study, benchmark),
@@ -111,7 +111,7 @@ def _measured(benchmark: Benchmark, model: Model, data: Data, work: Work, full: 
             max_labels=work.study.task.num_labels,
             frozen=frozen_here(benchmark)[0],
         )
-    return _rate(told, model, work, full, "fp32" if full else frozen_here(benchmark)[0])
+    return _rate(calibration, model, work, full, "fp32" if full else frozen_here(benchmark)[0])
 
 
 def frozen_here(benchmark: Benchmark) -> tuple[Frozen, str]:
@@ -127,16 +127,16 @@ def frozen_here(benchmark: Benchmark) -> tuple[Frozen, str]:
     return usual, "for the device of this machine; a run determines it once, on a worker"
 
 
-def _rate(told: Calibration, model: Model, work: Work, full: bool, frozen: str) -> Rate:
+def _rate(calibration: Calibration, model: Model, work: Work, full: bool, frozen: str) -> Rate:
     return Rate(
         model=model.name,
         full=full,
-        seconds_per_flop=told.seconds_per_trial_step / work.step_flops,
-        alone_per_flop=told.seconds_per_step[1] / work.step_flops,
-        eval_seconds=told.eval_seconds_per_row,
+        seconds_per_flop=calibration.seconds_per_trial_step / work.step_flops,
+        alone_per_flop=calibration.seconds_per_step[1] / work.step_flops,
+        eval_seconds=calibration.eval_seconds_per_row,
         tokens=work.tokens,
-        pack=told.pack,
-        device=told.device,
+        pack=calibration.pack,
+        device=calibration.device,
         frozen=frozen,
     )
 

@@ -189,12 +189,12 @@ def _prepared(
 
 
 def _once(say: Say) -> Say:
-    """What holds for the sequences of a task holds for each of its tokenisations, and is said once."""
-    said: set[str] = set()
+    """What holds for the sequences of a task holds for each of its tokenisations, and is printed once."""
+    printed: set[str] = set()
 
     def speak(line: str) -> None:
-        if line not in said:
-            said.add(line)
+        if line not in printed:
+            printed.add(line)
             say(line)
 
     return speak
@@ -258,10 +258,10 @@ def refuse_other_inputs(records: Sequence[Record], studies: Sequence[PreparedStu
     """
     problems = []
     for study in studies:
-        mine = [record for record in records if record.study == study.key]
+        of_study = [record for record in records if record.study == study.key]
         for what, digest, others in (
-            ("data", study.data_digest, {record.data_digest for record in mine}),
-            ("backbone", study.backbone_digest, {record.backbone_digest for record in mine}),
+            ("data", study.data_digest, {record.data_digest for record in of_study}),
+            ("backbone", study.backbone_digest, {record.backbone_digest for record in of_study}),
         ):
             for other in sorted(others - {digest}):
                 problems.append(

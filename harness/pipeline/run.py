@@ -254,10 +254,12 @@ def _say_without_winner(
     for study in studies:
         if study.key in chosen:
             continue
-        mine = [record for record in records if record.study == study.key and record.stage == "search"]
-        failed = sum(record.status == "failed" for record in mine)
+        of_study = [record for record in records if record.study == study.key and record.stage == "search"]
+        failed = sum(record.status == "failed" for record in of_study)
         why = (
-            "all trials failed" if failed == len(mine) else f"no trial has a defined dev {study.task.metric}"
+            "all trials failed"
+            if failed == len(of_study)
+            else f"no trial has a defined dev {study.task.metric}"
         )
         more = benchmark.num_samples + max(1, benchmark.num_samples // 2)
         console.print(

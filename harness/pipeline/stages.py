@@ -223,9 +223,9 @@ def _pool(
     if make_engine is None:
         from harness.workers.engines import make_engine as engine
 
-        room = largest([study.space for study in studies], [study.task.num_labels for study in studies])
+        capacity = largest([study.space for study in studies], [study.task.num_labels for study in studies])
         make_engine = partial(
-            engine, pack=slots, files=resources.files, frozen=benchmark.frozen, gpus=lay.gpus, **room
+            engine, pack=slots, files=resources.files, frozen=benchmark.frozen, gpus=lay.gpus, **capacity
         )
     return Pool.start(
         make_engine,
@@ -274,7 +274,7 @@ def _best_pack(study: PreparedStudy, benchmark: Benchmark, resources: ClusterRes
     """What serves best for this study's trials; one where it cannot be measured."""
     lay = resources.layout
     try:
-        told = calibrate_remotely(
+        calibration = calibrate_remotely(
             study.source,
             str(study.data),
             typical(study, benchmark).to_dict(),
@@ -288,7 +288,7 @@ def _best_pack(study: PreparedStudy, benchmark: Benchmark, resources: ClusterRes
     except ValueError as error:
         log.warning("packs of one trial: %s", error)
         return 1
-    return told.pack
+    return calibration.pack
 
 
 def _goal(
@@ -296,9 +296,9 @@ def _goal(
 ) -> StudyGoal:
     """What a study has to do, and what its records have of it."""
     backbone = f" {study.backbone}" if len(benchmark.models) > 1 else ""
-    mine = [record for record in records if record.study == study.key]
-    trials = [record for record in mine if record.stage == "search" and record.status != "killed"]
-    finals = {r.seed for r in mine if (r.stage, r.status) == ("final", "finished")}.intersection(
+    of_study = [record for record in records if record.study == study.key]
+    trials = [record for record in of_study if record.stage == "search" and record.status != "killed"]
+    finals = {r.seed for r in of_study if (r.stage, r.status) == ("final", "finished")}.intersection(
         benchmark.seeds
     )
     scores = [entry["dev"].get(study.task.metric, math.nan) for record in trials for entry in record.history]

@@ -98,7 +98,7 @@ def write_usage(
         for name in ("busy_s", "idle_s")
     }
     total = sum(times.values())
-    told = {
+    usage = {
         "cut": list(cut),
         "searcher": benchmark.searcher,
         "scheduler": benchmark.scheduler,
@@ -112,5 +112,5 @@ def write_usage(
         "cost": wall / 3600 * benchmark.price_per_hour if benchmark.price_per_hour else None,
         "wall_s": wall,
     }
-    write_whole(RunFolder(out).usage, json.dumps(told, indent=1) + "\n")
-    return told
+    write_whole(RunFolder(out).usage, json.dumps(usage, indent=1) + "\n")
+    return usage

@@ -293,20 +293,20 @@ def _start(folder: Path, num_cpus: int, num_gpus: int | None) -> None:
                 )
             return
         except Exception as error:  # Ray raises many types
-            said, logged = f"{type(error).__name__}: {error}", tails(folder)
+            text, logged = f"{type(error).__name__}: {error}", tails(folder)
             _end(folder)
-            cause = cause_of(said, logged, places(folder))
+            cause = cause_of(text, logged, places(folder))
             if cause is SLOW_START and not last:
                 continue
-            raise RayTrouble(cause or _unknown(said, folder)) from error
+            raise RayTrouble(cause or _unknown(text, folder)) from error
         except BaseException:
             _end(folder)
             raise
 
 
-def _unknown(said: str, folder: Path) -> Cause:
+def _unknown(text: str, folder: Path) -> Cause:
     return Cause(
-        f"Ray does not start on this machine: {last_line(said)}.",
+        f"Ray does not start on this machine: {last_line(text)}.",
         f"Its logs are in {folder}/session_latest/logs until the next run.",
     )
 
@@ -367,9 +367,9 @@ def try_ray(seconds: float = 60.0) -> str:
         try:
             answer: str = ray.get(ray.remote(ray.util.get_node_ip_address).remote(), timeout=seconds)
         except Exception as error:
-            said = f"{type(error).__name__}: {error}"
+            text = f"{type(error).__name__}: {error}"
             raise RayTrouble(
-                cause_of(said, "", places(folder)) or Cause(f"Ray does not run tasks: {last_line(said)}.", "")
+                cause_of(text, "", places(folder)) or Cause(f"Ray does not run tasks: {last_line(text)}.", "")
             ) from error
     return answer
 

@@ -107,33 +107,33 @@ NO_SPACE = re.compile(r"No space left on device|Disk quota exceeded|OutOfDisk|EN
 REFUSED = re.compile(r"\[Errno (?:1|13|30)\] (?P<why>[^:]+): '(?P<path>[^']+)'")
 
 
-def cause_of(said: str, logged: str = "", places: Sequence[Place] = ()) -> Cause | None:
+def cause_of(message: str, logged: str = "", places: Sequence[Place] = ()) -> Cause | None:
     """Cause of a failure; `None` if unknown.
 
     Args:
-        said: Text of the error.
+        message: Text of the error.
         logged: Last lines of Ray's logs.
         places: Disks that it writes to; a full one takes precedence over all other causes.
     """
     if line := full(places):
         return Cause(f"{line[0].upper()}{line[1:]}", "")
-    if found := NO_SPACE.search(said) or NO_SPACE.search(logged):
+    if found := NO_SPACE.search(message) or NO_SPACE.search(logged):
         names = ", ".join(f"{place.name} ({place.folder})" for place in places)
         return Cause(
             f"Ray reports a full disk: {found[0]}.",
             f"Free some space on the disks of {names or 'its temporary folder'}, or set another folder with "
             "RAY_TMPDIR.",
         )
-    if refused := REFUSED.search(said):
+    if refused := REFUSED.search(message):
         return Cause(
             f"Ray cannot use {refused['path']} ({refused['why']}).",
             "Correct its permissions, or choose another.",
         )
-    for text in (said, logged):
+    for text in (message, logged):
         for sign, cause in RULES:
             if re.search(sign, text):
                 return cause()
-    return SLOW_START if SLOW_SIGN.search(said) else None
+    return SLOW_START if SLOW_SIGN.search(message) else None
 
 
 def tails(folder: Path, most: int = 4000) -> str:

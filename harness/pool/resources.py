@@ -140,8 +140,8 @@ def coming_nodes(present: list[NodeResources], config: Path | None = None) -> li
     workers = [kind for name, kind in types.items() if name != head and kind.get("resources")]
     found: list[NodeResources] = []
     for kind in workers:
-        room = min(kind.get("max_workers", 0), most - len(found))
-        found += [_node(kind["resources"], 0.0)] * max(0, room)
+        left = min(kind.get("max_workers", 0), most - len(found))
+        found += [_node(kind["resources"], 0.0)] * max(0, left)
     return found
 
 

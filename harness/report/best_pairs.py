@@ -178,7 +178,7 @@ def _pairs(best: BestPairs, pairs: Sequence[Pair]) -> Field:
     if not pairs:
         return "–"
     words = ("collapsed", "no better than a constant")
-    said = [
+    failures = [
         ", ".join(
             f"{word} on {many} of {len(best.tasks)}"
             for word, many in zip(words, best.fallen.get(pair, (0, 0)), strict=True)
@@ -187,8 +187,8 @@ def _pairs(best: BestPairs, pairs: Sequence[Pair]) -> Field:
         for pair in pairs
     ]
     if len(pairs) == 1:
-        return Cell(pair_title(pairs[0]), lines=tuple(filter(None, said)))
-    lines = [f"{pair_title(pair)} {words}".strip() for pair, words in zip(pairs, said, strict=True)]
+        return Cell(pair_title(pairs[0]), lines=tuple(filter(None, failures)))
+    lines = [f"{pair_title(pair)} {words}".strip() for pair, words in zip(pairs, failures, strict=True)]
     return Cell(f"tie of {len(pairs)}", lines=tuple(lines))
 
 

@@ -92,9 +92,9 @@ class SearchStudy(PreparedStudy):
 
         Of trials that have begun and not ended without a file, the records say that they were killed.
         """
-        mine = [record for record in records if (record.study, record.stage) == (study.key, "search")]
-        ended = {record.id: record for record in mine if record.status != "killed"}
-        begun = {record.id: dict(record.config) for record in mine if record.status == "killed"}
+        of_study = [record for record in records if (record.study, record.stage) == (study.key, "search")]
+        ended = {record.id: record for record in of_study if record.status != "killed"}
+        begun = {record.id: dict(record.config) for record in of_study if record.status == "killed"}
         begun |= {job.id: job.config for job in opened if (job.study, job.stage) == (study.key, "search")}
         names = {"task": study.task.name, "backbone": study.backbone, "method": study.method}
         return cls(

@@ -31,8 +31,8 @@ def section(outcomes: Outcomes, published: Published) -> Section:
     found = [(row, check(row["id"], tables), check(row["id"], ours)) for row in rows]
     measured = [item for item in found if item[2].verdict != "not measured"]
     counts = Counter(ours.verdict for *_, ours in measured)
-    said = ", ".join(f"{verdict} {counts[verdict]}" for verdict in LOOKS if counts[verdict])
-    blocks: list[Block] = [Note(text=_summary(len(measured), len(found), said))] if found else []
+    verdicts = ", ".join(f"{verdict} {counts[verdict]}" for verdict in LOOKS if counts[verdict])
+    blocks: list[Block] = [Note(text=_summary(len(measured), len(found), verdicts))] if found else []
     for name, title, items, folded in (
         ("claims", "Claims testable with these results", measured, False),
         (
@@ -53,14 +53,14 @@ def section(outcomes: Outcomes, published: Published) -> Section:
     )
 
 
-def _summary(measured: int, total: int, said: str) -> str:
+def _summary(measured: int, total: int, verdicts: str) -> str:
     if not measured:
         return (
             f"None of {total} claims can be tested: they concern the paper's backbones (DNABERT-2, NT-500M, "
             "OPT-125M, OPT-350M), on its 14 datasets with the published splits."
         )
     return (
-        f"{count(measured, 'claim')} of {total} were tested: {said}. A published number has no spread, so it is "
+        f"{count(measured, 'claim')} of {total} were tested: {verdicts}. A published number has no spread, so it is "
         "compared with the 95 % prediction interval of a single run; a direction requires that the 95 % interval of "
         "the mean over seeds excludes zero. “Direction agrees”: the sign agrees, the size does not. “Inconclusive”: "
         "both the claim and its negation are compatible with these results."

@@ -11,7 +11,7 @@ from harness.report import naming
 from harness.report.content import Block, Cell, Field, Missing, Note, Section, Table, count
 from harness.report.outcomes import Outcome, Outcomes
 from harness.report.run_results import RunResults
-from harness.report.sections.marks import meaning
+from harness.report.sections.caveats import meaning
 from harness.runs.record import Record
 
 EDGE = 0.02

@@ -12,7 +12,7 @@ from harness.report.paper import claims_table
 from harness.report.paper.figures import means_picture
 from harness.report.paper.published import Published
 from harness.report.run_results import RunResults
-from harness.report.sections import health, marks, provenance
+from harness.report.sections import caveats, health, provenance
 from harness.report.sections.cost import device_seconds, on_gpus
 from harness.report.sections.significance import ALPHA, method_ranking, within_datasets
 from harness.report.stats import Ranking
@@ -56,7 +56,7 @@ def lead(runs: Sequence[RunResults], outcomes: Outcomes) -> str:
     if not outcomes.main:
         if any(o.scores for o in outcomes if not o.baseline):
             marked = any(UNDEFINED in o.marks for o in outcomes)
-            why = f" (caveat “{UNDEFINED}”: {marks.meaning(UNDEFINED)})" if marked else ""
+            why = f" (caveat “{UNDEFINED}”: {caveats.meaning(UNDEFINED)})" if marked else ""
             said = f"No method has a defined test score, although {done} of {wanted} final runs are finished"
             return f"{said}{why.replace('.)', ')')}."
         return f"No final run has finished yet ({done} of {wanted}), so no test score is known."
@@ -357,7 +357,7 @@ def _certainty(outcomes: Outcomes, published: Published) -> list[str]:
 def distrust(runs: Sequence[RunResults], outcomes: Outcomes) -> list[str]:
     """One line per kind of caveat."""
     points = [
-        f"Caveat “{mark}” on {count(counts.total(), 'record')}: {marks.meaning(mark)}"
+        f"Caveat “{mark}” on {count(counts.total(), 'record')}: {caveats.meaning(mark)}"
         for mark, counts in health.mark_counts(runs).items()
     ]
     lacking = health.incomplete(outcomes)

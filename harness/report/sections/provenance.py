@@ -52,16 +52,16 @@ def _repeats(runs: Sequence[RunResults]) -> str:
     inexact = {name for trial in finals for name in trial.facts.get("inexact_operations", ())}
     if not alone:
         return "Final runs were trained together with others: their last digits may differ when repeated."
-    told = "Final runs: the same configuration and seed give bit-identical results on the same machine"
-    told += (
+    text = "Final runs: the same configuration and seed give bit-identical results on the same machine"
+    text += (
         f", except for operations without deterministic kernels ({', '.join(sorted(inexact))})"
         if inexact
         else ""
     )
     searches = {bool(run.settings.get("deterministic")) for run in runs}
     if searches == {True}:
-        return f"{told}. Search: --deterministic, also reproducible."
-    return f"{told}. Search: trials and winners depend on the load; --deterministic makes them reproducible."
+        return f"{text}. Search: --deterministic, also reproducible."
+    return f"{text}. Search: trials and winners depend on the load; --deterministic makes them reproducible."
 
 
 def _weights(trials: Sequence[Record]) -> list[Block]:
@@ -77,8 +77,8 @@ def _weights(trials: Sequence[Record]) -> list[Block]:
     )
     if not rules:
         return []
-    told = "; ".join(f"{rule} ({count(number, 'run')})" for rule, number in rules.most_common())
-    return [Note(text=f"Weights that the final runs tested: {told}.")]
+    text = "; ".join(f"{rule} ({count(number, 'run')})" for rule, number in rules.most_common())
+    return [Note(text=f"Weights that the final runs tested: {text}.")]
 
 
 def studies_by_types(outcomes: Outcomes) -> dict[tuple[str, str], list[Outcome]]:

@@ -11,7 +11,7 @@ from harness.core.wording import duration
 from harness.pipeline.remaining import final_jobs, missing, unsearched
 from harness.pool.resources import local_layout
 from harness.progress.live import Progress, StudyGoal
-from harness.report.sections.marks import meaning
+from harness.report.sections.caveats import meaning
 from harness.runs.jobs import Job, Report
 from harness.runs.record import Record
 from harness.runs.selection import joint_winner

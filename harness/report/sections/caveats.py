@@ -5,7 +5,7 @@ from harness.data.split_checks import UNDEFINED, UNSEEN
 from harness.runs.intervals import NO_BETTER
 from harness.runs.shortcuts import SHORTCUT
 
-MARKS = {
+CAVEATS = {
     "smoke": "only the first rows of each split were used (--limit): a test of the program, not a result.",
     "changed split": "the splits are not the published ones (rows were removed, or their number differs): compare such "
     "scores with each other, not with published ones.",
@@ -40,4 +40,6 @@ UNKNOWN = "set by the run; the preparation log gives the reason."
 
 def meaning(mark: str) -> str:
     """Meaning of a caveat; by its prefix if it contains details (`changed split: …`)."""
-    return MARKS.get(mark) or next((text for name, text in MARKS.items() if mark.startswith(name)), UNKNOWN)
+    return CAVEATS.get(mark) or next(
+        (text for name, text in CAVEATS.items() if mark.startswith(name)), UNKNOWN
+    )
