@@ -42,10 +42,6 @@ class Factors:
         """Ranks kept."""
         return int(self.kept.sum())
 
-    def delta(self, scale: float) -> Tensor:
-        """s · P Λ Q, [d_in, d_out]."""
-        return (self.p * (scale * self.lam)) @ self.q
-
 
 def factors_of(pack: Pack, slot: Slot) -> dict[str, Factors]:
     """The factors of every adapted matrix by its path, cut to the slot's rank; waits for the device."""

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.core.errors import InputError
+from harness.core.wording import some
 from harness.data.hashes import Hashes, among, groups, label_hashes, paired, strand_hashes
 from harness.data.labelled_files import Rows
 
@@ -131,7 +132,7 @@ def audited(
         left["train"] = splits["train"].take(kept)
     leaks = found.to_dict()
     if found.dropped:
-        changed = f"{name}: --drop-leaks took {_some(found.dropped, 'row')} out of train."
+        changed = f"{name}: --drop-leaks took {some(found.dropped, 'row')} out of train."
         marks["changed split"] = " ".join(filter(None, [marks.get("changed split"), changed]))
     if overlap := crossing(leaks):
         marks["overlapping splits"] = f"{name}: {overlap}."
@@ -141,18 +142,18 @@ def audited(
 def summary(leaks: Mapping[str, Any]) -> str:
     """One line on what `Leaks.to_dict` counted; empty when there is nothing to say."""
     parts = [
-        f"{split} repeats {_some(found['repeated'], 'row')}" + _extra(found, "conflicting", "with two labels")
+        f"{split} repeats {some(found['repeated'], 'row')}" + _extra(found, "conflicting", "with two labels")
         for split, found in leaks["within"].items()
         if found["repeated"]
     ]
     parts += [
-        f"{_some(found['reverse_complement'], 'row')} of {split} also as reverse complement"
+        f"{some(found['reverse_complement'], 'row')} of {split} also as reverse complement"
         for split, found in leaks["within"].items()
         if found["reverse_complement"]
     ]
     parts += _crossings(leaks)
     if leaks["dropped"]:
-        parts.append(f"{_some(leaks['dropped'], 'row')} dropped from train")
+        parts.append(f"{some(leaks['dropped'], 'row')} dropped from train")
     return "; ".join(parts)
 
 
@@ -175,10 +176,6 @@ def _crossings(leaks: Mapping[str, Any]) -> list[str]:
 
 def _extra(found: Mapping[str, int], name: str, words: str) -> str:
     return f" ({found[name]:,} {words})" if found[name] else ""
-
-
-def _some(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _within(rows: _Hashed) -> Within:

@@ -67,7 +67,6 @@ class PreparedTask:
             negatives: they have no AUROC.
         label_names: Names of a multi-label task's labels, of several targets, and of classes that have names.
         schema: What the table holds of a person's own data, see `harness.data.schema.schema_of`.
-        reused: Whether the folder was there already.
     """
 
     folder: Path
@@ -81,7 +80,6 @@ class PreparedTask:
     truncated: Mapping[str, int]
     marks: Mapping[str, str]
     leaks: Mapping[str, Any]
-    reused: bool
     undefined_labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     label_names: Sequence[str] = ()
     schema: Mapping[str, Any] = field(default_factory=dict)
@@ -151,7 +149,7 @@ def prepare(
         recipe["pair"] = SPACER if isinstance(tokenizer, Units) else pair_joint(tokenizer)
     digest = _digest(recipe)
     folder = Path(out).resolve() / f"{row.name.replace('/', '_')}-{digest[:16]}"
-    ready = read_prepared(folder, reused=True)
+    ready = read_prepared(folder)
     if ready is not None:
         return ready
     splits = read_splits(row, data_dir)
@@ -190,7 +188,7 @@ def prepare(
     return prepared
 
 
-def read_prepared(folder: Path | str, *, reused: bool = False) -> PreparedTask | None:
+def read_prepared(folder: Path | str) -> PreparedTask | None:
     """What a prepared folder says of itself; `None` when it is not there or not whole."""
     folder = Path(folder).resolve()
     try:
@@ -215,7 +213,6 @@ def read_prepared(folder: Path | str, *, reused: bool = False) -> PreparedTask |
         truncated=meta["truncated"],
         marks=meta["marks"],
         leaks=meta["leaks"],
-        reused=reused,
         undefined_labels=meta.get("undefined_labels", {}),
         label_names=meta.get("label_names", ()),
         schema=meta.get("schema", {}),

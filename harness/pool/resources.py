@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from harness.core.host import free_gibibytes, usable_cores
+from harness.core.wording import some
 
 GROUP_GIB = 1.7
 """GiB of a group of one worker, without the backbone, including Ray's helper processes (measured: 1.4)."""
@@ -34,9 +35,6 @@ class WorkerLayout:
     gpus: int
 
     def __str__(self) -> str:
-        def some(count: int, what: str) -> str:
-            return f"{count} {what}{'s' if count > 1 else ''}"
-
         each = some(self.gpus, "GPU") if self.gpus else some(self.cpus, "thread")
         if self.workers > 1:
             return f"{some(self.groups, 'worker group')} of {self.workers} workers, {each} a worker"

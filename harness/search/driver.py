@@ -26,7 +26,7 @@ from harness.pool.pool import Pool
 from harness.pool.ray_causes import PoolError
 from harness.pool.supervisor import placement_groups
 from harness.runs.jobs import OPEN, Event, Job
-from harness.search.study import CUT, Past, SearchStudy, TrialOutcome, members_of
+from harness.search.study import CUT, Past, SearchStudy, TrialOutcome, members_of, number_of
 from harness.search.tuner import AT_HOME, CLIENT, CLIENT_GIB, CONTROLLER_RAY, Tuner, knows_ray
 
 __all__ = ["Past", "SearchStudy", "TrialOutcome", "run_finals", "run_search"]
@@ -154,7 +154,7 @@ class _Trials:
         """What ended a job other than its scheduler: a limit, or the failure of another task of its trial."""
         if job.study not in self._group_of or status not in ("failed", "stopped"):
             return None
-        trial = self._group_of[job.study], _number(job)
+        trial = self._group_of[job.study], number_of(job.id)
         if status == "failed":
             self._failed.setdefault(trial, job.study)
             return None
@@ -168,9 +168,11 @@ class _Trials:
     def continued(self, study: SearchStudy) -> SearchStudy:
         """The study with the current state: ended trials in its history, started ones open."""
         history = {past.number: past for past in study.history}
-        history |= {_number(found.job): _past(study, found) for found in self.of_study(study.key)}
+        history |= {number_of(found.job.id): _past(study, found) for found in self.of_study(study.key)}
         begun = dict(study.open)
-        begun |= {_number(e.job): e.job.config for e in self._pool.open.values() if e.job.study == study.key}
+        begun |= {
+            number_of(e.job.id): e.job.config for e in self._pool.open.values() if e.job.study == study.key
+        }
         return replace(
             study,
             history=tuple(history[number] for number in sorted(history)),
@@ -188,14 +190,10 @@ def _settle(pool: Pool, trials: _Trials) -> None:
         trials.take(POLL_S)
 
 
-def _number(job: Job) -> int:
-    return int(job.id.rsplit("-", 1)[1])
-
-
 def _past(study: SearchStudy, found: TrialOutcome) -> Past:
     metric = study.task.metric
     return Past(
-        number=_number(found.job),
+        number=number_of(found.job.id),
         values={name: found.job.config[name] for name in study.space.leaves if name in found.job.config},
         status=found.status,
         evaluations=tuple(

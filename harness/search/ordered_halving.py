@@ -11,10 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from ray.tune.schedulers import TrialScheduler
 
 from harness.search.proposals import job_id
-from harness.search.schedulers import bracket, rungs_of
+from harness.search.schedulers import GroupScheduler, bracket, rungs_of
 from harness.search.study import Past, SearchStudy
 from harness.search.trial_client import EPOCH, METRIC, STATE
 
@@ -73,7 +72,7 @@ class Halving:
         return bracket(self._study, one) == bracket(self._study, other)
 
 
-class InOrder(TrialScheduler):
+class InOrder(GroupScheduler):
     """Tells the pool, and not Tune, which trials continue: for Tune every trial does, until its jobs have ended.
 
     Args:
@@ -90,8 +89,7 @@ class InOrder(TrialScheduler):
         proceed: Callable[[Mapping[str, int]], object],
         release: Callable[[str], object],
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._metric = METRIC
+        super().__init__(members)
         self._members, self._proceed, self._release = members, proceed, release
         self._groups = {key: Halving(studies[0]) for key, studies in members.items()}
         self._go: dict[str, int] = {}
@@ -101,10 +99,6 @@ class InOrder(TrialScheduler):
                 for epoch, value in past.evaluations:
                     self._groups[key].score(past.number, epoch, value)
                 self._groups[key].end(past.number)
-
-    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
-        """The objective is maximised."""
-        return True
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         with LOCK:
@@ -129,13 +123,6 @@ class InOrder(TrialScheduler):
 
     def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
         self.on_trial_error(tune_controller, trial)
-
-    def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        """No choice: Tune starts pending trials in the order in which they were proposed."""
-        return None
-
-    def debug_string(self) -> str:
-        return f"{len(self._groups)} search groups, each halved in the order of its trials."
 
     def tell_until(self, ended: threading.Event) -> None:
         """Repeat the decisions on trials that have not ended."""

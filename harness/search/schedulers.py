@@ -7,7 +7,7 @@ which differ in the epoch of their first rung; a trial's bracket depends only on
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,30 @@ class _Earlier:
     config: Mapping[str, Any]
 
 
-class GroupSchedulers(TrialScheduler):
+class GroupScheduler(TrialScheduler):
+    """A scheduler of several search groups: each has a metric to maximise, and Tune decides which trial starts next.
+
+    Args:
+        groups: The groups.
+    """
+
+    def __init__(self, groups: Collection[str]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._metric, self._count = METRIC, len(groups)
+
+    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
+        """The objective is maximised."""
+        return True
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """No choice: Tune starts pending trials in the order in which they were proposed."""
+        return None
+
+    def debug_string(self) -> str:
+        return f"{self._count} search groups, each with early stopping of its own."
+
+
+class GroupSchedulers(GroupScheduler):
     """Delegates every trial to the scheduler of its search group.
 
     Args:
@@ -37,18 +60,13 @@ class GroupSchedulers(TrialScheduler):
     """
 
     def __init__(self, studies: Mapping[str, SearchStudy], history: Mapping[str, Sequence[Past]]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._metric = METRIC
+        super().__init__(studies)
         self._studies = studies
         self._brackets = {key: brackets(study) for key, study in studies.items()}
         self._child_of: dict[str, TrialScheduler] = {}
         for key, trials in history.items():
             for past in trials:
                 self._replay(key, past)
-
-    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
-        """Set in the schedulers of the groups."""
-        return True
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         key, number = trial.config["group"], trial.config["number"]
@@ -73,13 +91,6 @@ class GroupSchedulers(TrialScheduler):
 
     def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
         self._child_of.pop(trial.trial_id).on_trial_remove(tune_controller, trial)
-
-    def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        """No choice: Tune starts pending trials in the order in which they were proposed."""
-        return None
-
-    def debug_string(self) -> str:
-        return f"{len(self._studies)} search groups, each with its own scheduler."
 
     def _replay(self, key: str, past: Past) -> None:
         if not past.evaluations:

@@ -169,7 +169,8 @@ def test_what_was_trained_beside_bfloat16_is_merged_into_the_checkpoint_itself(
     (slot,) = train(pack, task(backbone), TRIALS[2:3], AFTER)
     merged = load_file(merge(pack, slot, tmp_path / "merged", card=CARD) / "model.safetensors")
     for path, site in factors_of(pack, slot).items():
-        base = merged[f"{path}.weight"] - site.delta(slot.scale).t()
+        delta = (site.p * (slot.scale * site.lam)) @ site.q  # s · P Λ Q
+        base = merged[f"{path}.weight"] - delta.t()
         torch.testing.assert_close(base, checkpoint.get_submodule(path).weight, rtol=0, atol=1e-6)
 
 

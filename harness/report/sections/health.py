@@ -71,6 +71,11 @@ def _marks(runs: Sequence[RunResults]) -> Block:
     )
 
 
+def _study(outcome: Outcome) -> tuple[str, str, str]:
+    key = outcome.key
+    return key.task, naming.backbone_title(key.backbone), naming.method_title(key.method)
+
+
 # --- what is not there ------------------------------------------------------------------------------------
 
 
@@ -87,9 +92,7 @@ def _incomplete(outcomes: Outcomes) -> Block:
         )
     rows: list[list[Field]] = [
         [
-            o.key.task,
-            naming.backbone_title(o.key.backbone),
-            naming.method_title(o.key.method),
+            *_study(o),
             f"{len(o.scores)} of {len(o.expected)}",
             ", ".join(map(str, sorted(o.expected - set(o.scores)))),
             f"{o.failed:,}",
@@ -154,9 +157,7 @@ def _collapsed(outcomes: Outcomes) -> Block:
         return Note(text="Collapsed seeds: none; every final model predicts more than one class.")
     rows: list[list[Field]] = [
         [
-            o.key.task,
-            naming.backbone_title(o.key.backbone),
-            naming.method_title(o.key.method),
+            *_study(o),
             ", ".join(map(str, o.collapsed)),
             f"{len(o.collapsed)} of {len(o.finals)}",
         ]
@@ -221,9 +222,7 @@ def _edges(runs: Sequence[RunResults], outcomes: Outcomes) -> Block:
         return Note(text="Winners at a bound of their search space: none.")
     rows: list[list[Field]] = [
         [
-            e.outcome.key.task,
-            naming.backbone_title(e.outcome.key.backbone),
-            naming.method_title(e.outcome.key.method),
+            *_study(e.outcome),
             e.name,
             f"{e.value:.3g}",
             f"{e.low:.3g} to {e.high:.3g}",

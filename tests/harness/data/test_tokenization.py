@@ -93,7 +93,7 @@ def test_prepared_once(made):
         prompt=prompt_for(TASK.domain),
         **options,
     )
-    assert again == replace(prepared["kmer"], reused=True)
+    assert again == prepared["kmer"]
 
 
 def test_one_engine_trains_each_scheme_on_a_backbone_with_its_rows(made):
