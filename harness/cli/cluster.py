@@ -103,9 +103,20 @@ def stop(
     teardown: Annotated[
         bool | None, typer.Option(help="Also terminate the cluster, or keep it.", show_default=ASKED)
     ] = None,
+    discard: Annotated[
+        bool,
+        typer.Option(
+            "--discard", help="Terminate it although other benchmarks run there or have results only there."
+        ),
+    ] = False,
 ) -> None:
     """Stop a benchmark on a cluster like Ctrl-C, download its results, and terminate the cluster.
 
     Exit code: 0 if stopped, 1 if machines may be left, 2 for invalid input.
     """
-    _conduct(lambda control, console: control.stop_run(run, teardown, console))
+    wish = True if discard else teardown
+    _conduct(
+        lambda control, console: control.stop_run(
+            run, control.TeardownOptions(teardown=wish, discard=discard), console
+        )
+    )

@@ -81,8 +81,9 @@ def show_logs(out: Path, last: int, console: Console) -> int:
     return _told(look)
 
 
-def stop_run(out: Path, wish: bool | None, console: Console) -> int:
+def stop_run(out: Path, options: TeardownOptions, console: Console) -> int:
     """Stop the benchmark if it is running, download its results, and terminate the cluster if requested."""
+    wish = options.teardown
     session = load_session(out)
     use_token(of_its_own=bool(session.address))
     if not session.host and not session.address:
@@ -97,8 +98,10 @@ def stop_run(out: Path, wish: bool | None, console: Console) -> int:
                     console.print("Stopping the benchmark; finished trials are kept.")
                     jobs.stop(session.job)
                     ending = jobs.wait(session.job)
-            code = conclude(session, ending, TeardownOptions(teardown=wish), console, all_the_same=True)
+            code = conclude(session, ending, options, console, all_the_same=True)
             return 0 if code in (0, DETACHED) else code
     except (InputError, ShellError, RuntimeError, OSError) as error:
         console.print(f"[yellow]{escape(str(error))}[/]", soft_wrap=True)
-    return teardown(session, wish, console, home=not session.job) if session.file else 1
+    if not session.file:
+        return 1
+    return teardown(session, wish, console, home=not session.job, discard=options.discard)

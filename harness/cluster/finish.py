@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from harness.cluster.download import bring_home, bring_parcel
 from harness.cluster.jobs_api import Ending
+from harness.cluster.joining import in_use, kept_for, mark_home
 from harness.cluster.launch import ray_down
 from harness.cluster.session import Session, connection
 from harness.cluster.spending import spent
@@ -28,11 +29,13 @@ class TeardownOptions:
         yes: Start without confirmation.
         teardown: Whether to terminate the cluster at the end; `None` asks, and without a terminal terminates it once
             the results are downloaded, so that no machine keeps costing money unnoticed.
+        discard: Terminate a cluster although others use it.
     """
 
     dry_run: bool = False
     yes: bool = False
     teardown: bool | None = None
+    discard: bool = False
 
 
 def conclude(
@@ -48,6 +51,8 @@ def conclude(
     Args:
         all_the_same: Terminate the cluster as requested even if the results could not be downloaded.
     """
+    # as wished at the start, also after Ctrl-C and `attach`
+    wish = session.teardown if options.teardown is None and not all_the_same else options.teardown
     code = {"SUCCEEDED": 0, "STOPPED": DETACHED}.get(ending.status, ending.code or 1)
     if ending.status != "SUCCEEDED":
         told = f" ({' '.join(ending.message.split())[:200]})" if ending.message and not ending.code else ""
@@ -56,7 +61,8 @@ def conclude(
     if session.file:
         console.print(spent(session), soft_wrap=True)
         if home or all_the_same:
-            return teardown(session, options.teardown, console, home=home) or (code if home else 1)
+            undone = teardown(session, wish, console, home=home, discard=options.discard)
+            return undone or (code if home else 1)
         console.print(
             "The cluster is not terminated, because the results are only there. When it is reachable again:"
         )
@@ -84,6 +90,7 @@ def _home(session: Session, console: Console) -> bool:
             count = found
         else:
             count = bring_home(session)
+            mark_home(session)
     except (InputError, ShellError, OSError, RuntimeError) as error:
         for line in error.problems if isinstance(error, InputError) else [str(error)]:
             console.print(f"[bold red]{escape(line)}[/]", soft_wrap=True)
@@ -94,7 +101,13 @@ def _home(session: Session, console: Console) -> bool:
 
 
 def teardown(
-    session: Session, wish: bool | None, console: Console, *, home: bool = True, nobody: bool = True
+    session: Session,
+    wish: bool | None,
+    console: Console,
+    *,
+    home: bool = True,
+    nobody: bool = True,
+    discard: bool = False,
 ) -> int:
     """Terminate the cluster, after confirmation unless decided.
 
@@ -104,6 +117,7 @@ def teardown(
         wish: The user's decision; `None` asks.
         home: Whether the results are downloaded; if not, Return keeps the cluster.
         nobody: Decision without a terminal to ask.
+        discard: Terminate it although others use it.
     """
     if wish is None:
         question = (
@@ -112,6 +126,10 @@ def teardown(
         wish = agreed(question, console, default=home, nobody=home and nobody)
     if not wish:
         console.print(still_up(session.out), soft_wrap=True)
+        return 0
+    if not discard and (why := in_use(session)):
+        console.print(escape(kept_for(session, why)), soft_wrap=True)
+        console.print(f"To terminate it all the same: {escape(command('stop', session.out, '--discard'))}")
         return 0
     try:
         left = ray_down(session, lambda line: console.print(escape(line), soft_wrap=True))

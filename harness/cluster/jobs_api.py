@@ -19,6 +19,9 @@ from harness.core.wording import words
 from harness.progress.wire import SETTING
 
 ENDED = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
+NAMED = "lingo "
+"""Beginning of the name of a benchmark's job."""
+
 JOB_SETTINGS = {
     "PYTHONUNBUFFERED": "1",
     "COLUMNS": "110",
@@ -119,6 +122,16 @@ class Jobs:
     def status(self, job: str) -> str:
         """Ray's status of the job."""
         return str(_known(job, self._client.get_job_status).value)
+
+    def running(self) -> list[str]:
+        """Benchmarks that run or wait: their job ids and names."""
+        found = []
+        for row in self._client.list_jobs():
+            name = (row.metadata or {}).get("name", "")
+            status = str(getattr(row.status, "value", row.status))
+            if row.submission_id and name.startswith(NAMED) and status not in ENDED:
+                found.append(f"{row.submission_id} ({name.removeprefix(NAMED)})")
+        return found
 
     def logs(self, job: str) -> str:
         """The complete output of a job."""

@@ -1,21 +1,25 @@
 """Starting and terminating machines with Ray's launcher, and handling of what it leaves open or behind."""
 
 import copy
+import hashlib
 import re
 import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from harness.cluster import head_keeper
 from harness.cluster.file import ClusterFile
 from harness.cluster.file_checks import PLACEHOLDER, source_of
 from harness.cluster.machines import mark_head
 from harness.cluster.session import Session, token_path
 from harness.cluster.ssh import Remote, ShellError, quiet, run, stream
+from harness.core.atomic_files import write_whole
 from harness.core.errors import InputError
 from harness.core.wording import words
 
@@ -46,13 +50,8 @@ def ray_up(cluster: ClusterFile, config: dict[str, Any], session: Session, say: 
     Raises:
         InputError: With the last output of the launcher, if it fails; machines may already be running.
     """
-    folder = session.out / "cluster"
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o700)  # a cluster file may contain keys, and the launcher's output may quote it
-    file = folder / cluster.path.name
-    file.write_text(_text(config), encoding="utf-8")
-    session = session.save(file=str(file), source=str(cluster.path), name=cluster.name)
-    log = folder / "up.log"
+    session = with_file(cluster, config, session)
+    log = Path(session.file).parent / "up.log"
     last: list[str] = []
 
     def on_line(line: str) -> None:
@@ -60,7 +59,7 @@ def ray_up(cluster: ClusterFile, config: dict[str, Any], session: Session, say: 
         if said := step(line):
             say(said)
 
-    command = [RAY, "up", "--yes", "--no-config-cache", str(file)]
+    command = [RAY, "up", "--yes", "--no-config-cache", session.file]
     if stream(command, log, environment(cluster.provider), on_line):
         raise InputError(f"`ray up` failed: {last_words(last)} Its complete output is in {log}.")
     if cluster.provider == "aws":
@@ -68,10 +67,14 @@ def ray_up(cluster: ClusterFile, config: dict[str, Any], session: Session, say: 
     return with_head(session)
 
 
-def started_with(cluster: ClusterFile, config: dict[str, Any], session: Session) -> bool:
-    """Whether machines were last started with exactly this configuration in this session."""
-    file = session.out / "cluster" / cluster.path.name
-    return file.is_file() and file.read_text(encoding="utf-8") == _text(config)
+def with_file(cluster: ClusterFile, config: dict[str, Any], session: Session) -> Session:
+    """The session with the cluster file as it is used, in its output folder."""
+    folder = session.out / "cluster"
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)  # a cluster file may contain keys, and the launcher's output may quote it
+    file = folder / cluster.path.name
+    write_whole(file, _text(config), mode=0o600)
+    return session.save(file=str(file), source=str(cluster.path), name=cluster.name)
 
 
 def _text(config: dict[str, Any]) -> str:
@@ -84,8 +87,11 @@ def environment(provider: str) -> dict[str, str]:
     return own | ({"RAY_UP_enable_autoscaler_v2": "0"} if provider == "local" else {})
 
 
-def resolve(cluster: ClusterFile, say: Say) -> dict[str, Any]:
+def resolve(cluster: ClusterFile, say: Say, ssh_from: str | None = None) -> dict[str, Any]:
     """The configuration of the file with absolute paths, and its provider prepared.
+
+    Args:
+        ssh_from: Network from which the machines accept SSH; `None` for this machine's address.
 
     Raises:
         InputError: If the provider refuses; no machine has been requested at this point.
@@ -100,8 +106,34 @@ def resolve(cluster: ClusterFile, say: Say) -> dict[str, Any]:
     if cluster.provider == "aws":
         from harness.cluster.providers.aws import prepare
 
-        prepare(config, say)
+        prepare(config, say, ssh_from)
+    _let_head_decide(config)
     return config
+
+
+DIGEST = "~/lingo/cluster.sha256"
+"""File on the head with the digest of the configuration with which it was started."""
+
+KEEPER = (
+    "{ kill $(cat ~/lingo/keep_head.pid) || true; } 2>/dev/null; "
+    "nohup setsid bash -c 'echo $$ >~/lingo/keep_head.pid; exec python ~/lingo/keep_head.py' "
+    ">>~/lingo/keep_head.log 2>&1 </dev/null & true"
+)
+
+
+def digest_of(config: dict[str, Any]) -> str:
+    """Digest of a configuration of `resolve`, as the head knows it."""
+    (line,) = (row for row in config["head_start_ray_commands"] if DIGEST in row)
+    return str(line.split()[1])
+
+
+def _let_head_decide(config: dict[str, Any]) -> None:
+    """Let the head know its configuration, and end the machines of a cloud when nobody needs them."""
+    more = [f"echo {hashlib.sha256(_text(config).encode()).hexdigest()} >{DIGEST}"]
+    if config["provider"]["type"] != "local":
+        config["file_mounts"]["~/lingo/keep_head.py"] = str(Path(head_keeper.__file__).resolve())
+        more.append(KEEPER)
+    config["head_start_ray_commands"] = [*config.get("head_start_ray_commands", ()), *more]
 
 
 def step(line: str) -> str:
@@ -144,6 +176,33 @@ def with_head(session: Session) -> Session:
         raise InputError(f"the head was not found: {' '.join(str(error).split())[:300]}") from None
     auth = bootstrapped["auth"]
     return session.save(host=host, user=auth["ssh_user"], key=auth.get("ssh_private_key"))
+
+
+def head_of(config: dict[str, Any], session: Session) -> Session | None:
+    """The session, not saved, on the head of a cluster of this name that is up; `None` if there is none, or SSH does
+    not reach it."""
+    from ray.autoscaler._private.commands import _bootstrap_config
+    from ray.autoscaler.tags import NODE_KIND_HEAD, TAG_RAY_NODE_KIND
+
+    place, auth = config["provider"], config["auth"]
+    try:
+        if place["type"] == "local":
+            host = str(place["head_ip"])
+        else:
+            with quiet():
+                heads = _provider(config).non_terminated_nodes({TAG_RAY_NODE_KIND: NODE_KIND_HEAD})
+                if not heads:
+                    return None
+                auth = _bootstrap_config(copy.deepcopy(config))["auth"]
+                provider = _provider(config)
+                internal = place.get("use_internal_ips", False)
+                host = (provider.internal_ip if internal else provider.external_ip)(heads[0])
+        up = replace(session, host=host, user=auth["ssh_user"], key=auth.get("ssh_private_key"))
+        (session.out / "cluster").mkdir(parents=True, exist_ok=True)
+        up.remote.run("true", timeout=60)
+    except Exception:  # every provider's library has its own exceptions; the launcher tells what is wrong
+        return None
+    return up
 
 
 def ray_down(session: Session, say: Say) -> list[str]:

@@ -234,7 +234,7 @@ def account_problems(file: ClusterFile, note: Callable[[str], None]) -> Iterator
 
 OPENS = {
     "aws": (
-        "Opens      SSH from this machine's address only: security group {group}, created if it does not exist",
+        "Opens      SSH from {source} only: security group {group}, created if it does not exist",
         "Creates    an SSH key and the role ray-autoscaler-v1, if they do not exist; both are free of charge",
     ),
     "gcp": (
@@ -268,7 +268,8 @@ def plan_lines(checked: Checked, benchmark: Benchmark) -> Iterator[str]:
         yield from _machine_lines(file)
         yield f"Cost       {cost_line(file, benchmark)}"
         group = (file.config["provider"].get("security_group") or {}).get("GroupName", "lingo-ssh-only")
-        yield from (line.format(group=group) for line in OPENS[file.provider])
+        source = benchmark.ssh_from or "this machine's address"
+        yield from (line.format(group=group, source=source) for line in OPENS[file.provider])
         yield f"Starts     {typed('ray', 'up', '--yes', '--no-config-cache', used)}"
         for there, here in (file.config.get("file_mounts") or {}).items():
             yield f"Copies     {here} -> every machine, {there}"
@@ -310,18 +311,21 @@ def _machine_lines(file: ClusterFile) -> Iterator[str]:
 
 
 def cost_line(file: ClusterFile, benchmark: Benchmark) -> str:
-    """Cost ceiling of the machines, without disks and traffic."""
+    """Cost ceiling of the machines, without disks and traffic, and of a head that nobody terminates."""
     hourly = file.ceiling()
     if file.provider == "local":
         return "your own machines"
     if hourly is None:
         return "unknown: add the prices to clusters/prices.yaml"
+    head = seconds_of(benchmark.keep_head) / 3600 * (file.kinds[0].price or 0.0)
+    keep = f"the head up to {benchmark.keep_head} longer than its job (${head:.2f}) unless terminated before"
     if benchmark.time_budget:
         hours = seconds_of(benchmark.time_budget) / 3600
         return (
             f"at most ${hourly:.2f} an hour; ${hourly * hours:.2f} for the search's {benchmark.time_budget}, "
-            "plus the final stage and disks"
+            f"plus the final stage, {keep}, and disks"
         )
     return (
-        f"at most ${hourly:.2f} an hour, ${hourly * 24:.2f} a day (set --time-budget for a limit), plus disks"
+        f"at most ${hourly:.2f} an hour, ${hourly * 24:.2f} a day (set --time-budget for a limit), plus {keep}, "
+        "and disks"
     )

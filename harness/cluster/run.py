@@ -1,6 +1,7 @@
 """Start of a benchmark on a cluster: checks, preview, confirmation, start, node checks, submission."""
 
 import json
+import shlex
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -14,13 +15,14 @@ from harness.cluster.download import bring_back
 from harness.cluster.file import ClusterFile, with_price
 from harness.cluster.finish import TeardownOptions, agreed, still_up, teardown
 from harness.cluster.follow import attach
-from harness.cluster.jobs_api import Jobs
-from harness.cluster.launch import Say, ray_up, resolve, started_with
+from harness.cluster.jobs_api import NAMED, Jobs
+from harness.cluster.joining import join
+from harness.cluster.launch import ray_up, resolve
 from harness.cluster.preview import check, folder_name, show_plan
 from harness.cluster.session import FILE, Session, connection, load_session, use_token
 from harness.cluster.ssh import ShellError
 from harness.cluster.upload import INPUTS, Shipment, shipment
-from harness.config.benchmark import SETTINGS, Benchmark
+from harness.config.benchmark import SETTINGS, Benchmark, seconds_of
 from harness.core.atomic_files import write_whole
 from harness.core.cluster_address import JOBS
 from harness.core.errors import InputError
@@ -72,11 +74,13 @@ def _start(
     def say(line: str) -> None:
         console.print(f"{duration(time.monotonic() - begun):>8}  {escape(line)}", soft_wrap=True)
 
-    config = resolve(file, say)
+    config = resolve(file, say, benchmark.ssh_from)
     before = load_session(out) if (out / FILE).is_file() else None
-    session, fresh = _session(file, before, out, benchmark)
+    session = _session(file, before, out, benchmark, options)
+    there = join(file, config, session, say)
+    fresh = there is None and session.started != getattr(before, "started", None)
     try:
-        session = _as_it_is(file, config, before, session, say) or ray_up(file, config, session, say)
+        session = there.save() if there else ray_up(file, config, session.save(), say)
         session = _submit(session, benchmark, console)
     except (InputError, ShellError, OSError) as error:
         for line in error.problems if isinstance(error, InputError) else [str(error)]:
@@ -103,36 +107,17 @@ def _again(out: Path, console: Console) -> Session | None:
     return None
 
 
-def _as_it_is(
-    file: ClusterFile, config: dict[str, Any], before: Session | None, session: Session, say: Say
-) -> Session | None:
-    """The session on the machines of an earlier start, if they answer and the file is unchanged: Ray keeps running
-    there, with its other jobs. `None` if machines must be started."""
-    if (
-        before is None
-        or before.name != file.name
-        or not before.host
-        or not started_with(file, config, before)
-    ):
-        return None
-    kept = replace(
-        session, host=before.host, user=before.user, key=before.key, file=before.file, source=before.source
-    )
-    try:
-        with connection(kept):
-            say("the cluster is already up and matches the file")
-    except (InputError, ShellError):
-        return None
-    return kept.save()
-
-
 def _session(
-    cluster: ClusterFile, earlier: Session | None, out: Path, benchmark: Benchmark
-) -> tuple[Session, bool]:
-    """The session of a start, and whether, as far as is known, no machine of its cluster was up before."""
+    cluster: ClusterFile,
+    earlier: Session | None,
+    out: Path,
+    benchmark: Benchmark,
+    options: TeardownOptions,
+) -> Session:
+    """The session of a start, not saved; it has the start of an earlier one that still has its machines."""
     still = earlier is not None and earlier.name == cluster.name and bool(earlier.host)
     hourly = cluster.ceiling()
-    session = Session(
+    return Session(
         out=out,
         name=cluster.name,
         provider=cluster.provider,
@@ -143,8 +128,8 @@ def _session(
         worker_price=max((kind.price or 0.0 for kind in cluster.kinds[1:]), default=0.0) if hourly else None,
         started=earlier.started if earlier is not None and still else time.time(),
         file=str(cluster.path.resolve()),
+        teardown=options.teardown,
     )
-    return session.save(), not still
 
 
 def _submit(session: Session, benchmark: Benchmark, console: Console) -> Session:
@@ -157,11 +142,19 @@ def _submit(session: Session, benchmark: Benchmark, console: Console) -> Session
         if not session.address:
             _doctor(session, jobs, console)
         with_it = sent.sent if session.address else ()
-        name = f"lingo {session.out.name}"
+        name = f"{NAMED}{session.out.name}"
         job = jobs.submit(sent.arguments, name=name, sent=with_it, settings=sent.settings)
+        if session.file and session.provider != "local":
+            _tell_keeper(session, benchmark)
     session = session.save(job=job, folder=sent.settings["out"])
     console.print(f"Submitted as {job}.")
     return session
+
+
+def _tell_keeper(session: Session, benchmark: Benchmark) -> None:
+    """Tell the head how long it stays when nobody needs it, see `harness.cluster.head_keeper`."""
+    keep = {"keep_s": seconds_of(benchmark.keep_head), "wait": session.teardown is False}
+    session.remote.run(f"echo {shlex.quote(json.dumps(keep))} >~/lingo/keep_head.json")
 
 
 def _ship(session: Session, benchmark: Benchmark, console: Console) -> Shipment:

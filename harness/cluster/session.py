@@ -35,6 +35,7 @@ class Session:
         host, user, key: SSH access to the head; empty before it is up.
         folder: Output folder on the head.
         job: Job id; empty before submission.
+        teardown: Whether to terminate the cluster at the end, as given at the start; `None` asks.
     """
 
     out: Path
@@ -54,6 +55,7 @@ class Session:
     key: str | None = None
     folder: str = ""
     job: str = ""
+    teardown: bool | None = None
 
     @property
     def remote(self) -> Remote:

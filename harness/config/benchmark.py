@@ -1,5 +1,6 @@
 """What a person asks for: one frozen, strict `Benchmark`, whose fields are all options of the command line."""
 
+import ipaddress
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -78,6 +79,15 @@ def _run_name(name: str) -> str:
     return name
 
 
+def _network(text: str) -> str:
+    try:
+        return str(ipaddress.IPv4Network(text))
+    except ValueError:
+        raise ValueError(
+            f"must be an IPv4 address or network like 198.51.100.7 or 198.51.100.0/24, but got {text!r}."
+        ) from None
+
+
 def _seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
     wrong = [seed for seed in seeds if not 0 <= seed < 2**31]
     if wrong:
@@ -119,6 +129,7 @@ Positive = Annotated[int, Field(ge=1, lt=2**31)]
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
 Amount = Annotated[float, Field(gt=0)]
 Span = Annotated[str, AfterValidator(_span)]
+Network = Annotated[str, AfterValidator(_network)]
 
 
 class Benchmark(BaseModel):
@@ -297,6 +308,21 @@ class Benchmark(BaseModel):
         Annotated[str, AfterValidator(place_without_secret)] | None, Option(WHERE, "URI")
     ] = None
     """Folder or bucket (s3://…) to which the output folder is copied."""
+
+    ssh_from: Annotated[
+        Network | None, Option(WHERE, "ADDRESS", default="this machine's public address, as AWS sees it")
+    ] = None
+    """Address or network (198.51.100.0/24) from which an AWS cluster accepts SSH: needed behind a proxy."""
+
+    keep_head: Annotated[Span, Option(WHERE, "TIME")] = "2h"
+    """How long a cluster's head stays when its job has ended and nobody is connected: then it terminates the cluster.
+    It does so within minutes if all results are in --storage-path."""
+
+    machine_wait: Annotated[Span, Option(WHERE, "TIME")] = "1h"
+    """How long a cluster's first machine may take; the benchmark ends after it."""
+
+    spot_wait: Annotated[Span, Option(WHERE, "TIME")] = "10m"
+    """How long without a spot machine until on-demand ones are asked for, where the cluster file has such types."""
 
     pack: Annotated[Positive | None, Option(WHERE, "K", default="by a short calibration")] = None
     """Trials that a worker group trains at once."""

@@ -1,7 +1,9 @@
 """Resources of this machine: cores and memory."""
 
 import os
+from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
 
 def usable_cores() -> int:
@@ -27,3 +29,14 @@ def free_gibibytes() -> float:
     except (OSError, ValueError):
         pass
     return free / 2**30
+
+
+def cpu_stands_in() -> bool:
+    """Whether this is a machine of the tests' cloud, whose CPUs stand in for GPUs: `LINGO_CPU_FOR_GPU=1`, and only if
+    AWS's API is at a private address."""
+    if os.environ.get("LINGO_CPU_FOR_GPU") != "1":
+        return False
+    try:
+        return ip_address(urlsplit(os.environ.get("AWS_ENDPOINT_URL", "")).hostname or "").is_private
+    except ValueError:
+        return False

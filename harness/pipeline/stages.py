@@ -4,14 +4,14 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 
 from rich.console import Console
 from rich.markup import escape
 
-from harness.config.benchmark import Benchmark
+from harness.config.benchmark import Benchmark, seconds_of
 from harness.config.search_space import largest
 from harness.config.studies import Plan, PreparedStudy
 from harness.core.atomic_files import written
@@ -33,6 +33,7 @@ from harness.pipeline.remaining import (
 from harness.pipeline.usage import budgets_of, write_usage
 from harness.pool.engine import Engine
 from harness.pool.local_ray import full_disk, ray_processes, troubles_told
+from harness.pool.machines import watched
 from harness.pool.pool import Pool
 from harness.pool.ray_causes import PoolError
 from harness.pool.ray_session import ClusterResources, ray_for
@@ -55,6 +56,8 @@ log = logging.getLogger(__name__)
 MakeEngine = Callable[[int, int], Engine]
 
 MOST_IN_A_PACK = 16
+GROUP_START_S = 300.0
+"""Seconds that the first worker group may take where all machines are there."""
 
 
 def train(
@@ -78,8 +81,12 @@ def train(
     with (
         ctrl_c(console, checked.out) as pressed,
         ray_for(
-            benchmark.cluster, workers=benchmark.workers_per_trial, at_most=benchmark.max_concurrent
+            benchmark.cluster,
+            workers=benchmark.workers_per_trial,
+            at_most=benchmark.max_concurrent,
+            wait_s=seconds_of(benchmark.machine_wait),
         ) as resources,
+        _machines(benchmark, resources, console),
         troubles_told(resources.scratch),
         outlived(ray_processes(), console, checked.out, full=partial(full_disk, resources.scratch)),
         closing(
@@ -205,7 +212,13 @@ def _settled(
     console: Console,
 ) -> tuple[Plan, list[PreparedStudy]]:
     """The plan and its studies with the number type of the backbones' weights, which plan.json gets as well."""
-    held = settle(checked, store, resources.layout, lambda line: console.print(escape(line), soft_wrap=True))
+    held = settle(
+        checked,
+        store,
+        resources.layout,
+        lambda line: console.print(escape(line), soft_wrap=True),
+        seconds_of(checked.benchmark.machine_wait),
+    )
     types = {study.key: study.backbone_type for study in held.studies}
     with written(checked.out):
         held.write()
@@ -235,7 +248,20 @@ def _pool(
         gpus_per_worker=lay.gpus,
         slots=slots,
         scratch=resources.scratch,
+        start_s=seconds_of(benchmark.machine_wait) if resources.grows else GROUP_START_S,
         max_failures=benchmark.max_failures,
+    )
+
+
+def _machines(
+    benchmark: Benchmark, resources: ClusterResources, console: Console
+) -> AbstractContextManager[None]:
+    """Tell of the machines that a cluster starts, and ask for others where there is no spot capacity."""
+    if not resources.grows:
+        return nullcontext()
+    return watched(
+        seconds_of(benchmark.spot_wait),
+        lambda line: console.print(escape(f"          {line}"), soft_wrap=True),
     )
 
 

@@ -17,11 +17,14 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from harness.core.errors import RunStopped
 from harness.pool.engine import Engine
 from harness.pool.job_log import JobLog
 from harness.pool.job_queue import JobSource
 from harness.pool.local_ray import local_ray, ray_processes
+from harness.pool.machines import too_late
 from harness.pool.ray_causes import PoolError
+from harness.pool.resources import autoscaled, check_fit
 from harness.pool.supervisor import (
     Supervisor,
     beside_the_driver,
@@ -88,9 +91,8 @@ class Pool:
         Raises:
             ValueError: If the groups do not fit on the machine.
             PoolError: If no group could start.
+            RunStopped: If no machine of an autoscaled cluster came in time.
         """
-        from harness.pool.resources import autoscaled, check_fit
-
         check_fit(groups, workers_per_group, cpus_per_worker, gpus_per_worker)
         temporary = scratch is None
         scratch = Path(scratch or tempfile.mkdtemp(prefix="lingo-pool-")).resolve()
@@ -254,6 +256,8 @@ class Pool:
         while not (state := self.state())["up"]:
             if len(state["broken"]) == len(self._groups):
                 raise PoolError(next(iter(state["broken"].values())))
+            if time.monotonic() > deadline and autoscaled():
+                raise RunStopped(too_late(start_s))
             if time.monotonic() > deadline:
                 raise PoolError(f"No worker group started within {start_s:.0f} s.")
             time.sleep(0.1)

@@ -37,17 +37,19 @@ class ClusterResources:
         files: Workers' access to the driver's files.
         where: Description for the user.
         scratch: Folder for Ray's files, if Ray was started here.
+        grows: Whether the cluster's autoscaler may start machines.
     """
 
     layout: WorkerLayout
     files: Files
     where: str
     scratch: Path | None = None
+    grows: bool = False
 
 
 @contextmanager
 def ray_for(
-    cluster: str | None, *, workers: int = 1, at_most: int | None = None
+    cluster: str | None, *, workers: int = 1, at_most: int | None = None, wait_s: float = NODE_START_S
 ) -> Iterator[ClusterResources]:
     """Ray for a benchmark, for the duration of the block: started here, or joined.
 
@@ -55,6 +57,7 @@ def ray_for(
         cluster: Value of `--cluster`; `None` for this machine.
         workers: Data-parallel workers of each group.
         at_most: Maximum number of useful groups.
+        wait_s: Seconds that a group may wait for a machine of a cluster.
 
     Raises:
         InputError: If the Ray cluster `cluster` cannot be joined.
@@ -63,7 +66,7 @@ def ray_for(
     if not joins(cluster):
         raise InputError(f"`--cluster` must be auto or ray://HOST:PORT here, but got {cluster}.")
     if cluster is not None:
-        with _joined(cluster, workers, at_most) as resources:
+        with _joined(cluster, workers, at_most, wait_s) as resources:
             yield resources
         return
     from harness.pool.local_ray import local_ray
@@ -75,13 +78,13 @@ def ray_for(
 
 
 @contextmanager
-def _joined(address: str, workers: int, at_most: int | None) -> Iterator[ClusterResources]:
+def _joined(address: str, workers: int, at_most: int | None, wait_s: float) -> Iterator[ClusterResources]:
     import ray
 
     from harness.pool.local_ray import PACKAGES, OwnModulesFirst, own_modules
 
     remote = address.startswith("ray://")
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", NODE_START_S)
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(wait_s))
     try:
         program: dict[str, Any] = {"job_config": OwnModulesFirst(own_modules())}
         if remote:
@@ -104,7 +107,8 @@ def _joined(address: str, workers: int, at_most: int | None) -> Iterator[Cluster
         where = f"a cluster of {len(nodes)} node{'s' if len(nodes) > 1 else ''}"
         if ahead:
             where += f", up to {len(nodes) + len(ahead)}"
-        yield ClusterResources(layout=lay, files=_files(mine) if many else LocalFiles(), where=where)
+        files = _files(mine) if many else LocalFiles()
+        yield ClusterResources(layout=lay, files=files, where=where, grows=bool(ahead))
     finally:
         ray.shutdown()
 

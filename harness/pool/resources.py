@@ -128,12 +128,8 @@ def coming_nodes(present: list[NodeResources], config: Path | None = None) -> li
 
     A node type that does not specify its GPUs or CPUs is ignored.
     """
-    path = config or Path(os.path.expanduser("~/ray_bootstrap_config.yaml"))  # noqa: PTH111 - never raises
-    try:
-        described = yaml.safe_load(path.read_text(encoding="utf-8"))
-        types, head = described["available_node_types"], described["head_node_type"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
-        return []
+    described = described_cluster(config)
+    types, head = described.get("available_node_types", {}), described.get("head_node_type")
     most = described.get("max_workers", 0) - (len(present) - 1)
     workers = [kind for name, kind in types.items() if name != head and kind.get("resources")]
     found: list[NodeResources] = []
@@ -141,6 +137,17 @@ def coming_nodes(present: list[NodeResources], config: Path | None = None) -> li
         left = min(kind.get("max_workers", 0), most - len(found))
         found += [_node(kind["resources"], 0.0)] * max(0, left)
     return found
+
+
+def described_cluster(config: Path | None = None) -> dict[str, Any]:
+    """The cluster file that `ray up` left on the head; empty if there is none."""
+    path = config or Path(os.path.expanduser("~/ray_bootstrap_config.yaml"))  # noqa: PTH111 - never raises
+    try:
+        described = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    whole = isinstance(described, dict) and {"available_node_types", "head_node_type"} <= described.keys()
+    return described if whole else {}
 
 
 def autoscaled() -> bool:
@@ -168,5 +175,5 @@ def check_fit(groups: int, workers: int, cpus: float, gpus: float) -> None:
             )
 
 
-NODE_START_S = "3600"
-"""Seconds that a worker group may wait for machines to be started by an autoscaler."""
+NODE_START_S = 3600.0
+"""Seconds that the first machine started by an autoscaler may take."""

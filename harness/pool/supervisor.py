@@ -15,6 +15,8 @@ from ray.util import placement_group_table, remove_placement_group
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from harness.core.host import cpu_stands_in
+
 log = logging.getLogger(__name__)
 
 HEADROOM = 0.95  # share of a worker's CPUs requested from Ray: Tune's clients (0.001 each) must fit beside full groups
@@ -129,7 +131,7 @@ def fit(source: Any, name: str, run: dict[str, Any], scratch: str) -> None:
             "make_engine": run["make_engine"],
             "threads": max(1, int(run["cpus"])),
         },
-        torch_config=TorchConfig(backend="nccl" if run["gpus"] else "gloo"),
+        torch_config=TorchConfig(backend="nccl" if run["gpus"] and not cpu_stands_in() else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=run["workers"], use_gpu=run["gpus"] > 0, resources_per_worker=bundle(run, name)
         ),

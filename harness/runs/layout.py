@@ -59,6 +59,9 @@ def file_name(record_id: str) -> str:
 NOT_MIRRORED = ("data", "open", "checkpoints", "cluster", "driver.lock", "progress.json", "progress.html")
 """What can be made again, or belongs to a run under way."""
 
+COPIED = ".copied"
+"""File that marks the last copy to the storage path as complete: newer than everything that was copied."""
+
 NOT_DOWNLOADED = (*NOT_MIRRORED, ".*")
 """What is not brought home: prepared data, states of trials under way, files being written."""
 

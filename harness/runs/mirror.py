@@ -20,7 +20,7 @@ from harness.core.errors import InputError
 from harness.core.home import path_of
 from harness.core.store_address import masked, place_without_secret, shown
 from harness.core.wording import words
-from harness.runs.layout import NOT_MIRRORED
+from harness.runs.layout import COPIED, NOT_MIRRORED
 
 MANIFEST = "MANIFEST.json"
 
@@ -227,6 +227,7 @@ def copied(folder: Path, uri: str | None, warn: object = None) -> Iterator[None]
     def push() -> None:
         try:
             copy.push()
+            (folder / COPIED).touch()
         except (OSError, ArrowException) as error:
             if callable(warn):
                 warn(f"not copied to {uri}: {masked(' '.join(str(error).split()))[:200]}")

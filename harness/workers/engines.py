@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
+from harness.core.host import cpu_stands_in
 from harness.pool.engine import Engine
 from harness.pool.files import Files, LocalFiles
 from harness.runs.jobs import Job, Report
@@ -65,7 +66,7 @@ def make_engine(
 
 def refuse_unusable(gpus: float) -> None:
     """Raise `ValueError` if torch cannot use the GPUs assigned to this process."""
-    if gpus and not torch.cuda.is_available():
+    if gpus and not torch.cuda.is_available() and not cpu_stands_in():
         raise ValueError(
             f"This machine's GPU must be usable by torch {torch.__version__} (CUDA {torch.version.cuda}), but is not: "
             "the driver is missing or too old (see `nvidia-smi` there); use a newer image in the cluster file."

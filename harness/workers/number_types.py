@@ -3,6 +3,7 @@
 from typing import Any
 
 from harness.core.errors import RunStopped
+from harness.pool.machines import too_late
 from harness.pool.resources import NODE_START_S
 from harness.workers.engines import refuse_unusable
 from lingo.quantized import native_bf16
@@ -17,22 +18,31 @@ def look(gpus: float = 0) -> tuple[str, bool]:
     import torch
 
     refuse_unusable(gpus)
-    return (torch.cuda.get_device_name(), native_bf16("cuda")) if gpus else ("CPU", False)
+    return (
+        (torch.cuda.get_device_name(), native_bf16("cuda"))
+        if gpus and torch.cuda.is_available()
+        else ("CPU", False)
+    )
 
 
-def asked(cpus: float, gpus: float) -> tuple[str, bool]:
-    """`look` on a node where a worker would run."""
+def asked(cpus: float, gpus: float, wait_s: float = NODE_START_S) -> tuple[str, bool]:
+    """`look` on a node where a worker would run.
+
+    Args:
+        wait_s: Seconds that the first machine of a cluster may take.
+
+    Raises:
+        RunStopped: If none has come by then, or its GPU cannot be used.
+    """
     import ray
 
     task: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=3)(look)
     running = task.remote(gpus)
     try:
-        found: tuple[str, bool] = ray.get(running, timeout=float(NODE_START_S))
+        found: tuple[str, bool] = ray.get(running, timeout=wait_s)
     except ray.exceptions.GetTimeoutError:
         ray.cancel(running, force=True)
-        raise RunStopped(
-            f"no worker with {cpus:g} CPUs and {gpus:g} GPUs was available within {float(NODE_START_S):.0f} s."
-        ) from None
+        raise RunStopped(too_late(wait_s)) from None
     except ray.exceptions.RayError as error:
         cause = getattr(error, "cause", None) or error
         raise RunStopped(" ".join(str(cause).split())[:300]) from error

@@ -9,6 +9,7 @@ from harness.cluster.file import ClusterFile
 from harness.cluster.launch import running_nodes
 from harness.cluster.providers.aws import GROUP, close_security_group, settle_images
 from harness.cluster.providers.aws_checks import aws_problems
+from harness.pool.machines import FULL_PRICE, SPOT
 
 pytest.importorskip("moto", reason="moto is not installed (pip install 'lingo-bench[test]')")
 boto3 = pytest.importorskip("boto3")
@@ -85,11 +86,12 @@ def test_another_address_takes_the_place_of_the_last(aws, machines, file):
     assert ranges == ["198.51.100.9/32"]
 
 
-def test_where_there_is_no_spot_the_fallback_is_started(file):
-    """Ray's second autoscaler, which `ray up` starts: a type that failed to come gives way to its equal."""
+def test_ray_alone_asks_for_spot_and_for_full_price_what_is_asked_by_that_name(file):
+    """Ray's second autoscaler, which `ray up` starts: a refused type keeps its place; `full_price` names the other."""
     from ray.autoscaler.v2.instance_manager.config import NodeTypeConfig
     from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest
     from ray.autoscaler.v2.utils import ResourceRequestUtil
+    from ray.core.generated.autoscaler_pb2 import ClusterResourceConstraint
 
     types = file.config["available_node_types"]
     kinds = {
@@ -103,20 +105,24 @@ def test_where_there_is_no_spot_the_fallback_is_started(file):
         for name, kind in types.items()
     }
 
-    def launched(there):
+    def launched(*constraint):
         demand = [ResourceRequestUtil.make({"GPU": 1, "CPU": 7.6})] * 3
+        asked = [ResourceRequestUtil.make(bundle) for bundle in constraint]
         request = SchedulingRequest(
             disable_launch_config_check=True,
             node_type_configs=kinds,
             max_num_nodes=file.workers,
             resource_requests=ResourceRequestUtil.group_by_count(demand),
-            recoverable_resource_availabilities={"gpu-spot": there},
+            cluster_resource_constraints=[
+                ClusterResourceConstraint(resource_requests=ResourceRequestUtil.group_by_count(asked))
+            ],
         )
         reply = ResourceDemandScheduler(None).schedule(request)
         return {row.instance_type: row.count for row in reply.to_launch}
 
-    assert launched(1.0) == {"gpu-spot": 3}
-    assert launched(0.2) == {"gpu-on-demand": 3}
+    assert launched() == {"gpu-spot": 3}
+    assert launched({FULL_PRICE: 1}, {FULL_PRICE: 1}) == {"gpu-on-demand": 2, "gpu-spot": 1}
+    assert launched({SPOT: 1}) == {"gpu-spot": 3}
 
 
 def test_nothing_is_left_after_the_end(aws, machines, file):

@@ -3,9 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +11,7 @@ import yaml
 
 from harness.runs.store import load
 from tests.support.hosts import Hosts, skip_unless_possible
+from tests.support.laptop import Laptop, Story, until
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
@@ -50,72 +48,12 @@ def cluster_file(folder, hosts):
     return path
 
 
-class Laptop:
-    """The user's side: an account of its own, and the command."""
-
-    def __init__(self, folder):
-        self.out = folder / "run"
-        self.file = folder / "on-premises.yaml"
-        (folder / "home").mkdir()
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin"
-        self.environment = {**kept, "HOME": str(folder / "home"), "PATH": path, "HF_HUB_OFFLINE": "1"}
-
-    def command(self, *arguments):
-        return [sys.executable, str(ROOT / "run_benchmark.py"), *map(str, arguments)]
-
-    def begin(self, *more):
-        """Start the benchmark; its process."""
-        command = self.command(
-            "run", "--cluster", self.file, *BENCHMARK, *SIZE, "--out", self.out, "--yes", *more
-        )
-        return subprocess.Popen(
-            command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-
-    def do(self, *arguments, timeout=300):
-        """A command to its end: exit code and what was printed."""
-        done = subprocess.run(
-            self.command(*arguments),
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            stdin=subprocess.DEVNULL,
-        )
-        return done.returncode, done.stdout + done.stderr
-
-    def session(self):
-        return json.loads((self.out / "cluster.json").read_text())
-
-
-def until(condition, seconds, process):
-    """Wait for a condition while the process lives."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline, "too late"
-        time.sleep(0.5)
-
-
-class Story(dict):
-    """What was said, and after how many seconds it was heard."""
-
-    def __init__(self, **values):
-        super().__init__(**values)
-        self.begun, self.times = time.monotonic(), {}
-
-    def __setitem__(self, name, value):
-        super().__setitem__(name, value)
-        self.times[name] = round(time.monotonic() - self.begun)
-
-
 @pytest.fixture(scope="module")
 def story(tmp_path_factory):
     """One benchmark's life: left by Ctrl-C, a host lost, its driver killed, begun again, home, taken down."""
     skip_unless_possible()
     folder = tmp_path_factory.mktemp("hosts")
-    laptop = Laptop(folder)
+    laptop = Laptop(folder, "on-premises.yaml", *BENCHMARK, *SIZE)
     told = Story()
     with Hosts(3, SETTINGS) as hosts:
         process = None
@@ -130,14 +68,7 @@ def story(tmp_path_factory):
             told["left"] = process.communicate(timeout=60)[0], process.returncode
             hosts.cut_off(2)
             told["before"] = before = int(hosts.ssh(0, records))
-            process = subprocess.Popen(
-                laptop.command("attach", laptop.out, "--no-teardown"),
-                env=laptop.environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                stdin=subprocess.DEVNULL,
-            )
+            process = laptop.start("attach", laptop.out, "--no-teardown")
             told["listening"] = hosts.ssh(0, "ss -Hltn")
             told["status"] = laptop.do("status", laptop.out)
             until(lambda: int(hosts.ssh(0, records)) >= max(3, before + 1), 500, process)

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,7 +83,14 @@ class Hosts:
     Args:
         count: Hosts; `hosts[0].address` ends in .2, the bridge itself (this machine) in .1.
         environment: Variables that every login shell on a host has.
+
+    Attributes:
+        home: Home folder of the account that `public` keys open.
+        private: Folders that every host has for itself, in an order in which none hides the one before.
+        length: Bits of the network's address.
     """
+
+    home, private, length = "/root", PRIVATE, 24
 
     def __init__(self, count: int, environment: dict[str, str] | None = None) -> None:
         self.base = Path(tempfile.mkdtemp(prefix="hosts-", dir="/tmp"))
@@ -97,10 +105,10 @@ class Hosts:
         try:
             run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key))
             run("ip", "link", "add", self._bridge, "type", "bridge")
-            run("ip", "addr", "add", f"{self._net}.1/24", "dev", self._bridge)
+            run("ip", "addr", "add", f"{self.gateway}/{self.length}", "dev", self._bridge)
             run("ip", "link", "set", self._bridge, "up")
             for number in range(self._count):
-                self.all.append(self._start(number))
+                self.all.append(self._start(number, f"{self._net}.{number + 2}"))
             for host in self.all:
                 self._wait(host)
         except BaseException:
@@ -109,14 +117,29 @@ class Hosts:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for host in self.all:
-            os.killpg(host.process.pid, signal.SIGKILL)  # unshare --kill-child takes the whole host along
-            host.process.wait()
-        for number in range(self._count):
-            subprocess.run(["ip", "link", "del", f"{self._bridge}v{number}"], capture_output=True)
-            subprocess.run(["ip", "netns", "del", f"{self._bridge}h{number}"], capture_output=True)
+        for number in range(len(self.all)):
+            self.end(number)
         subprocess.run(["ip", "link", "del", self._bridge], capture_output=True)
         shutil.rmtree(self.base, ignore_errors=True)
+
+    @property
+    def gateway(self) -> str:
+        """Address of this machine on the bridge."""
+        return f"{self._net}.1"
+
+    @property
+    def public(self) -> str:
+        """Keys that open an account of a host, as in `authorized_keys`."""
+        return Path(f"{self.key}.pub").read_text()
+
+    def end(self, number: int) -> None:
+        """End a host with all its processes, as a cloud ends a machine."""
+        host = self.all[number]
+        if host.process.poll() is None:
+            os.killpg(host.process.pid, signal.SIGKILL)  # unshare --kill-child takes the whole host along
+        host.process.wait()
+        subprocess.run(["ip", "link", "del", f"{self._bridge}v{number}"], capture_output=True)
+        subprocess.run(["ip", "netns", "del", f"{self._bridge}h{number}"], capture_output=True)
 
     @property
     def addresses(self) -> list[str]:
@@ -158,18 +181,18 @@ class Hosts:
             self.ssh(number, f"kill -9 {' '.join(found)} 2>/dev/null || true")
         return len(found)
 
-    def _start(self, number: int) -> Host:
-        name, address = f"{self._bridge}h{number}", f"{self._net}.{number + 2}"
+    def _start(self, number: int, address: str) -> Host:
+        name = f"{self._bridge}h{number}"
         outer, inner = f"{self._bridge}v{number}", f"{self._bridge}w{number}"
         run("ip", "netns", "add", name)
         run("ip", "link", "add", outer, "type", "veth", "peer", "name", inner)
         run("ip", "link", "set", inner, "netns", name)
         run("ip", "link", "set", outer, "master", self._bridge, "up")
         inside = ["ip", "netns", "exec", name]
-        run(*inside, "ip", "addr", "add", f"{address}/24", "dev", inner)
+        run(*inside, "ip", "addr", "add", f"{address}/{self.length}", "dev", inner)
         run(*inside, "ip", "link", "set", inner, "up")
         run(*inside, "ip", "link", "set", "lo", "up")
-        run(*inside, "ip", "route", "add", "default", "via", f"{self._net}.1")  # Ray learns its address by it
+        run(*inside, "ip", "route", "add", "default", "via", self.gateway)  # Ray learns its address by it
         root = self.base / f"host{number}"
         script = root / "start.sh"
         root.mkdir()
@@ -186,34 +209,42 @@ class Hosts:
 
     def _script(self, root: Path, name: str) -> str:
         """What a host does as its first process: its own folders, its key, sshd."""
-        path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
-        variables = {"PATH": path, "OMP_NUM_THREADS": "1", **self._environment}
         lines = ["mount --make-rprivate /", f"echo {name} >/proc/sys/kernel/hostname"]
-        shown = shown_folders()
-        for private in PRIVATE:
+        shown = shown_folders(self.private)
+        for private in self.private:
             own = root / private.strip("/").replace("/", "-")
             lines.append(f"mkdir -p {own}")
             for folder in shown:
                 if folder.is_relative_to(private):
                     inside = own / folder.relative_to(private)
                     lines.append(f"mkdir -p {inside} && mount --bind {folder} {inside}")
-        home = root / "root"
-        exports = "".join(f"export {key}={shlex.quote(value)}\n" for key, value in variables.items())
+        home = root / self.home.strip("/")
+        exports = "".join(f"export {key}={shlex.quote(value)}\n" for key, value in self.variables().items())
         lines += [
             f"mkdir -p -m 700 {home}/.ssh",
-            f"cp {self.key}.pub {home}/.ssh/authorized_keys",
+            f"cat >{home}/.ssh/authorized_keys <<'END'\n{self.public}END",
             f"cat >{home}/.bashrc <<'END'\n{exports}END",
             f"cp {home}/.bashrc {home}/.profile",
+            *self._more(root, home),
             f"mkdir -p {root}/run/sshd",
             f"cp {self.key} {root}/run/host_key && chmod 600 {root}/run/host_key",
             f"mkdir -p {root}/dev-shm && mount -t tmpfs -o size=1g tmpfs {root}/dev-shm",
-            *(f"mount --rbind {root}/{p.strip('/').replace('/', '-')} {p}" for p in PRIVATE),
-            "chmod 1777 /tmp",
+            *(f"mount --rbind {root}/{p.strip('/').replace('/', '-')} {p}" for p in self.private),
+            "chmod 1777 /tmp /dev/shm",
             "exec /usr/sbin/sshd -D -e -f /dev/null -h /run/host_key -o UsePAM=no -o StrictModes=no "
             "-o PidFile=none -o MaxStartups=100 -o PermitRootLogin=yes "
-            "-o AuthorizedKeysFile=/root/.ssh/authorized_keys",
+            f"-o AuthorizedKeysFile={self.home}/.ssh/authorized_keys",
         ]
         return "\n".join(lines) + "\n"
+
+    def variables(self) -> dict[str, str]:
+        """What every login shell of a host exports."""
+        path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
+        return {"PATH": path, "OMP_NUM_THREADS": "1", **self._environment}
+
+    def _more(self, root: Path, home: Path) -> list[str]:
+        """Further lines of the script, before the host's own folders take their places."""
+        return []
 
     def _wait(self, host: Host) -> None:
         deadline = time.monotonic() + 120  # a busy machine
@@ -227,11 +258,11 @@ class Hosts:
                 time.sleep(0.1)
 
 
-def shown_folders() -> list[Path]:
+def shown_folders(private: Sequence[str] = PRIVATE) -> list[Path]:
     """Folders that hosts must see although they lie in one of their private ones."""
     wanted = {Path(sys.prefix), Path(sys.base_prefix), ROOT}
     wanted = {Path(os.path.realpath(folder)) for folder in wanted} | wanted
-    return sorted(folder for folder in wanted if any(folder.is_relative_to(p) for p in PRIVATE))
+    return sorted(folder for folder in wanted if any(folder.is_relative_to(p) for p in private))
 
 
 def run(*command: str) -> None:

@@ -38,8 +38,11 @@ def image_id(image: str, client: Callable[[str], Any]) -> str:
     return str(client("ssm").get_parameter(Name=image.removeprefix(BY_NAME))["Parameter"]["Value"])
 
 
-def prepare(config: dict[str, Any], say: Callable[[str], None]) -> None:
+def prepare(config: dict[str, Any], say: Callable[[str], None], ssh_from: str | None = None) -> None:
     """Prepare the configuration for Ray's launcher: image ids, a restricted security group.
+
+    Args:
+        ssh_from: Network from which SSH is accepted; `None` for this machine's public address.
 
     Raises:
         InputError: If AWS refuses.
@@ -48,7 +51,7 @@ def prepare(config: dict[str, Any], say: Callable[[str], None]) -> None:
 
     try:
         settle_images(config)
-        close_security_group(config, say)
+        close_security_group(config, say, ssh_from)
     except (BotoCoreError, ClientError) as error:
         raise InputError(f"AWS: {' '.join(str(error).split())[:300]}") from None
 
@@ -97,8 +100,8 @@ def my_address() -> str:
             return str(answer.read().decode().strip())
     except OSError as error:
         raise InputError(
-            f"the public address of this machine cannot be determined ({WHO_AM_I}: {error}); create the security "
-            "group manually, see clusters/README.md."
+            f"the public address of this machine cannot be determined ({WHO_AM_I}: {error}); give it as "
+            "--ssh-from."
         ) from None
 
 
@@ -112,7 +115,7 @@ def close_security_group(
 
     Args:
         config: Of the cluster file; its `security_group` is set.
-        address: Address of this machine; `None` to determine it.
+        address: Network from which SSH is accepted; `None` to determine this machine's public address.
 
     Returns:
         The group's id.
@@ -124,7 +127,8 @@ def close_security_group(
     filters = [{"Name": "group-name", "Values": [name]}, {"Name": "vpc-id", "Values": [vpc]}]
     found = ec2.describe_security_groups(Filters=filters)["SecurityGroups"]
     group = found[0]["GroupId"] if found else _create(ec2, name, vpc)
-    mine = f"{address or my_address()}/32"
+    mine = address or my_address()
+    mine = mine if "/" in mine else f"{mine}/32"
     for rule in found[0]["IpPermissions"] if found else ():
         if rule.get("IpRanges") or rule.get("Ipv6Ranges"):
             old = {

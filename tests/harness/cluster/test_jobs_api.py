@@ -97,7 +97,7 @@ def test_coming_back_to_what_was_taken_down_or_never_sent(tmp_path, monkeypatch)
     with pytest.raises(InputError, match="terminated"):
         control.show_status(tmp_path, console)
     with pytest.raises(InputError, match="already terminated"):
-        control.stop_run(tmp_path, None, console)
+        control.stop_run(tmp_path, control.TeardownOptions(), console)
     Session(out=tmp_path, host="10.0.0.1").save()
     with pytest.raises(InputError, match="not submitted"):
         control.show_logs(tmp_path, 0, console)

@@ -49,7 +49,7 @@ def begin(tmp_path, monkeypatch):
     def run(device=None, out=tmp_path / "out", **options):
         checked, told = plan(asked(out, **options)), []
         store = ResultStore(out, checked.identity)
-        monkeypatch.setattr(number_types, "asked", lambda cpus, gpus: device)
+        monkeypatch.setattr(number_types, "asked", lambda cpus, gpus, wait_s: device)
         held = settle(checked, store, GPU if device else CPU, told.append)
         held.write()
         return held, told
