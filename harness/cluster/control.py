@@ -9,7 +9,7 @@ from rich.markup import escape
 from harness.cluster.finish import DETACHED, TeardownOptions, conclude, teardown
 from harness.cluster.follow import attach, board_of, plain
 from harness.cluster.session import Session, connection, load_session, use_token
-from harness.cluster.spending import spending
+from harness.cluster.spending import spent
 from harness.cluster.ssh import ShellError
 from harness.core.errors import InputError
 from harness.core.wording import words
@@ -59,7 +59,7 @@ def show_status(out: Path, console: Console) -> int:
             console.print(lines[-1].strip(), soft_wrap=True, markup=False)
         if session.file:
             console.print(
-                f"{session.name} ({session.provider}), head {session.host}. {spending(session)}",
+                f"{session.name} ({session.provider}), head {session.host}. {spent(session)}",
                 soft_wrap=True,
             )
         return 1 if state == "FAILED" else 0

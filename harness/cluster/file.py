@@ -132,7 +132,7 @@ def inspect(path: Path, *, filled_in: bool = True) -> tuple[ClusterFile | None, 
     problems += placeholders(path) if filled_in else ()
     mounts = config.get("file_mounts")
     problems += mount_problems(path, mounts) if isinstance(mounts, dict) else ()
-    file = ClusterFile(path=path, config=config, kinds=tuple(_kinds(config))) if sound else None
+    file = ClusterFile(path=path, config=config, kinds=tuple(node_kinds(config))) if sound else None
     if file is not None and file.provider != "local":
         instances = {kind.name: kind.instance for kind in file.kinds}
         problems += resource_problems(path, file.provider, config["available_node_types"], instances)
@@ -168,7 +168,8 @@ def _other(path: Path) -> str:
     return f" Use sbatch for a Slurm script: {typed('sbatch', path)}" if path.suffix == ".sbatch" else ""
 
 
-def _kinds(config: dict[str, Any]) -> Iterator[NodeKind]:
+def node_kinds(config: dict[str, Any]) -> Iterator[NodeKind]:
+    """Node types of a cluster file's contents, the head's first."""
     types, head = config.get("available_node_types", {}), config.get("head_node_type")
     if config["provider"]["type"] == "local":
         local = config["provider"]

@@ -109,12 +109,36 @@ def terminate(config: Mapping[str, Any]) -> None:
     provider.terminate_nodes(heads)
 
 
+def note(config: Mapping[str, Any], file: Path) -> None:
+    """Note the machines that are up, with the times at which they were first and last seen, for the cost: providers
+    list ended ones for an hour or not at all."""
+    from ray.autoscaler._private.providers import _get_node_provider
+    from ray.autoscaler.tags import TAG_RAY_USER_NODE_TYPE
+
+    provider, now = _get_node_provider(dict(config["provider"]), config["cluster_name"]), time.time()
+    try:
+        known = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = {}
+    for name in provider.non_terminated_nodes({}):
+        row = known.setdefault(name, {"kind": provider.node_tags(name).get(TAG_RAY_USER_NODE_TYPE, "")})
+        row["first"], row["last"] = row.get("first", now), now
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps(known), encoding="utf-8")
+    part.replace(file)
+
+
 def main() -> None:
     import yaml
 
+    config = yaml.safe_load((HOME / "ray_bootstrap_config.yaml").read_text(encoding="utf-8"))
     since = time.monotonic()
     while True:
         time.sleep(POLL_S)
+        try:
+            note(config, HOME / "lingo" / "machines.json")
+        except Exception as error:  # every provider's library has its own exceptions
+            print(f"{time.ctime()}: {type(error).__name__}: {error}", flush=True)
         if busy() or connected():
             since = time.monotonic()
             continue
@@ -124,7 +148,7 @@ def main() -> None:
         ray = str(Path(sys.executable).parent / "ray")
         subprocess.run([ray, "stop"], check=False)  # its autoscaler would start machines again
         try:
-            terminate(yaml.safe_load((HOME / "ray_bootstrap_config.yaml").read_text(encoding="utf-8")))
+            terminate(config)
         except Exception as error:  # every provider's library has its own exceptions; tried again
             print(f"{time.ctime()}: {type(error).__name__}: {error}", flush=True)
 

@@ -1,15 +1,18 @@
 """Machines of clusters, as their providers list them: what runs, since when, at which price."""
 
 import hashlib
+import json
 import re
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from harness.cluster.ssh import run
 
 RAY_NAME, RAY_KIND = "ray-cluster-name", "ray-user-node-type"
 """Tags of Ray's launcher: cluster, node type."""
@@ -186,3 +189,49 @@ def _when(text: str) -> float:
     """Seconds since 1970; times without a zone are UTC. Azure gives seven decimals, of which six are read."""
     time = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text.replace("Z", "+00:00")))
     return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+
+
+def _ask_aws(providers: Sequence[Mapping[str, Any]]) -> list[Machine]:
+    from harness.cluster.providers.aws import clients
+
+    make = clients({"provider": {}})
+    regions = dict.fromkeys(str(one["region"]) for one in providers)
+    return aws_machines(lambda region: make("ec2", region_name=region), regions)
+
+
+def _ask_google(providers: Sequence[Mapping[str, Any]]) -> list[Machine]:
+    import google.auth
+    from googleapiclient import discovery
+
+    credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/compute.readonly"])
+    compute = discovery.build("compute", "v1", credentials=credentials, cache_discovery=False)
+    projects = dict.fromkeys(str(one["project_id"]) for one in providers)
+    return [machine for project in projects for machine in google_machines(compute, project)]
+
+
+def _ask_azure(providers: Sequence[Mapping[str, Any]]) -> list[Machine]:
+    found: list[Machine] = []
+    for name in dict.fromkeys(str(one["subscription_id"]) for one in providers):
+        line = ["az", "vm", "list", "--show-details", "--subscription", name, "--output", "json"]
+        found += azure_machines(json.loads(run(line, timeout=120, what="az vm list") or "[]"))
+    return found
+
+
+ASK = {"aws": _ask_aws, "gcp": _ask_google, "azure": _ask_azure}
+"""Machines of all clusters in the accounts of some `provider` blocks, by the provider's type."""
+
+
+def machines_of(config: Mapping[str, Any]) -> list[Machine]:
+    """Machines of one cluster, including ended ones as long as the provider lists them.
+
+    Raises:
+        Exception: Of the provider's library.
+    """
+    place = config["provider"]
+    if place["type"] == "aws":
+        from harness.cluster.providers.aws import clients
+
+        rows: Iterable[Machine] = _aws_region(clients(dict(config))("ec2"), str(place["region"]))
+    else:
+        rows = ASK[place["type"]]([place])
+    return [one for one in rows if one.cluster == config["cluster_name"]]

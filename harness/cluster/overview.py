@@ -15,9 +15,8 @@ from rich.markup import escape
 from harness.cluster.file import read_cluster, read_prices
 from harness.cluster.file_checks import NEEDED, PLACEHOLDER
 from harness.cluster.finish import agreed
-from harness.cluster.machines import Machine, aws_machines, azure_machines, google_machines, run_tag
+from harness.cluster.machines import ASK, Machine, run_tag
 from harness.cluster.session import FILE, Session, load_session
-from harness.cluster.ssh import run
 from harness.core.errors import InputError, command, typed
 from harness.core.paths import ROOT
 from harness.core.wording import duration, words
@@ -54,7 +53,7 @@ def overview(files: Sequence[Path], folders: Sequence[Path]) -> Found:
     ]
     notes: list[str] = []
     machines: list[Machine] = []
-    for provider, ask in (("aws", _ask_aws), ("gcp", _ask_google), ("azure", _ask_azure)):
+    for provider, ask in ASK.items():
         if asked := [place for _, place in read if place["type"] == provider]:
             try:
                 machines += ask(asked)
@@ -92,32 +91,6 @@ def _sessions(folders: Sequence[Path]) -> Iterator[Session]:
                 session = load_session(path.parent)
                 if session.file:
                     yield session
-
-
-def _ask_aws(providers: Sequence[Mapping[str, Any]]) -> list[Machine]:
-    from harness.cluster.providers.aws import clients
-
-    make = clients({"provider": {}})
-    regions = dict.fromkeys(str(one["region"]) for one in providers)
-    return aws_machines(lambda region: make("ec2", region_name=region), regions)
-
-
-def _ask_google(providers: Sequence[Mapping[str, Any]]) -> list[Machine]:
-    import google.auth
-    from googleapiclient import discovery
-
-    credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/compute.readonly"])
-    compute = discovery.build("compute", "v1", credentials=credentials, cache_discovery=False)
-    projects = dict.fromkeys(str(one["project_id"]) for one in providers)
-    return [machine for project in projects for machine in google_machines(compute, project)]
-
-
-def _ask_azure(providers: Sequence[Mapping[str, Any]]) -> list[Machine]:
-    found: list[Machine] = []
-    for name in dict.fromkeys(str(one["subscription_id"]) for one in providers):
-        line = ["az", "vm", "list", "--show-details", "--subscription", name, "--output", "json"]
-        found += azure_machines(json.loads(run(line, timeout=120, what="az vm list") or "[]"))
-    return found
 
 
 def show_clusters(found: Found, console: Console, *, as_json: bool, now: float | None = None) -> int:

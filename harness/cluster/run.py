@@ -18,8 +18,10 @@ from harness.cluster.follow import attach
 from harness.cluster.jobs_api import NAMED, Jobs
 from harness.cluster.joining import join
 from harness.cluster.launch import ray_up, resolve
+from harness.cluster.machines import mark_head
 from harness.cluster.preview import check, folder_name, show_plan
 from harness.cluster.session import FILE, Session, connection, load_session, use_token
+from harness.cluster.spending import launched
 from harness.cluster.ssh import ShellError
 from harness.cluster.upload import INPUTS, Shipment, shipment
 from harness.config.benchmark import SETTINGS, Benchmark, seconds_of
@@ -81,6 +83,9 @@ def _start(
     fresh = there is None and session.started != getattr(before, "started", None)
     try:
         session = there.save() if there else ray_up(file, config, session.save(), say)
+        if there and file.provider == "aws":
+            mark_head(config, out)
+        session = session.save(started=launched(session))
         session = _submit(session, benchmark, console)
     except (InputError, ShellError, OSError) as error:
         for line in error.problems if isinstance(error, InputError) else [str(error)]:
