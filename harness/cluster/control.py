@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import yaml
 from rich.console import Console
 from rich.markup import escape
 
 from harness.cluster.finish import DETACHED, TeardownOptions, conclude, teardown
 from harness.cluster.follow import attach, board_of, plain
+from harness.cluster.machines import Machine, machines_of
 from harness.cluster.session import Session, connection, load_session, use_token
 from harness.cluster.spending import spent
 from harness.cluster.ssh import ShellError
@@ -30,17 +32,38 @@ def _running(out: Path) -> Session:
     return session
 
 
-def _told(work: Callable[[], int]) -> int:
-    """Report errors of other hosts like invalid input, in one line."""
+def _told(out: Path, work: Callable[[], int]) -> int:
+    """Report errors of other hosts like invalid input, in one line; and a cluster that has ended by itself."""
     try:
         return work()
     except (ShellError, RuntimeError, OSError) as error:
+        session = load_session(out)
+        if session.file and session.provider != "local" and not any(one.up for one in _machines(session)):
+            session.save(host="", file="")
+            raise InputError(
+                f"{out}: none of its cluster's machines is up any more; the head ends them when nobody needs it "
+                "(--keep-head). Results are in --storage-path, if given; the same command continues from there."
+            ) from None
         raise InputError(words(error, 300)) from None
+
+
+def _machines(session: Session) -> list[Machine]:
+    """Machines of a session's cluster.
+
+    Raises:
+        InputError: If the provider cannot be asked.
+    """
+    try:
+        return machines_of(yaml.safe_load(Path(session.file).read_text(encoding="utf-8")))
+    except Exception as error:  # every provider's library has its own exceptions
+        raise InputError(
+            f"{session.name}: neither its head nor its provider answers ({words(error)})."
+        ) from None
 
 
 def attach_to(out: Path, options: TeardownOptions, console: Console) -> int:
     """`attach` for an output folder."""
-    return _told(lambda: attach(_running(out), options, console))
+    return _told(out, lambda: attach(_running(out), options, console))
 
 
 def show_status(out: Path, console: Console) -> int:
@@ -64,7 +87,7 @@ def show_status(out: Path, console: Console) -> int:
             )
         return 1 if state == "FAILED" else 0
 
-    return _told(look)
+    return _told(out, look)
 
 
 def show_logs(out: Path, last: int, console: Console) -> int:
@@ -78,7 +101,7 @@ def show_logs(out: Path, last: int, console: Console) -> int:
             console.print(line, soft_wrap=True, markup=False)
         return 0
 
-    return _told(look)
+    return _told(out, look)
 
 
 def stop_run(out: Path, options: TeardownOptions, console: Console) -> int:

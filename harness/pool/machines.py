@@ -7,6 +7,7 @@ node types of a cluster file have the resource `full_price: 1`, which the driver
 """
 
 import logging
+import re
 import threading
 import time
 from collections import Counter
@@ -195,11 +196,33 @@ def look() -> Machines:
     ]
     # search clients reserve a thousandth of a CPU
     wanted = sum(row.count for row in rows if row.bundle.get("GPU") or row.bundle.get("CPU", 0) > 0.1)
+    answers = refusals(_log()) if status.failed_launches else {}
     refused = {
-        row.ray_node_type_name: " ".join((row.details or "no capacity").split())[:160]
+        row.ray_node_type_name: answers.get(row.ray_node_type_name, row.details or "no reason given")
         for row in status.failed_launches
     }
     return Machines(there=there, coming=coming, wanted=wanted, refused=refused)
+
+
+REFUSAL = re.compile(r"LaunchNodeError\(node_type=([^,]+), [^)]*\): ([^\n]+)")
+
+
+def refusals(text: str) -> dict[str, str]:
+    """The cloud's last answer by node type, in the autoscaler's log: Ray's status of failed launches lacks it."""
+    return {name: " ".join(why.split())[:160] for name, why in REFUSAL.findall(text)}
+
+
+def _log() -> str:
+    """End of the autoscaler's log on this machine."""
+    import ray
+
+    try:
+        folder = Path(ray._private.worker.global_worker.node.get_logs_dir_path())  # type: ignore[attr-defined]
+        with (folder / "monitor.log").open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - 100_000))
+            return file.read().decode(errors="replace")
+    except (OSError, AttributeError):
+        return ""
 
 
 @contextmanager

@@ -1,14 +1,18 @@
 """clusters/aws.yaml through Ray's own provider against moto's AWS on loopback; and what is said when AWS refuses."""
 
 import copy
+import json
 from collections import Counter
 
 import pytest
 
-from harness.cluster.file import ClusterFile
+from harness.cluster import head_keeper
+from harness.cluster.file import ClusterFile, read_prices
 from harness.cluster.launch import running_nodes
+from harness.cluster.machines import machines_of
 from harness.cluster.providers.aws import GROUP, close_security_group, settle_images
 from harness.cluster.providers.aws_checks import aws_problems
+from harness.cluster.spending import counted
 from harness.pool.machines import FULL_PRICE, SPOT
 
 pytest.importorskip("moto", reason="moto is not installed (pip install 'lingo-bench[test]')")
@@ -125,11 +129,25 @@ def test_ray_alone_asks_for_spot_and_for_full_price_what_is_asked_by_that_name(f
     assert launched({SPOT: 1}) == {"gpu-spot": 3}
 
 
-def test_nothing_is_left_after_the_end(aws, machines, file):
-    provider, _, _ = machines
+def test_the_costs_of_a_cluster_are_those_of_its_tag(aws, machines, file):
+    found = machines_of(file.config)
+    assert Counter(one.instance for one in found if one.up) == {
+        "m6i.2xlarge": 1,
+        "g6.2xlarge spot": 2,
+        "g6.2xlarge": 1,
+    }
+    now = max(one.started for one in found) + 3600
+    assert "2 x g6.2xlarge spot for 2.0 h" in counted(found, now, read_prices())
+
+
+def test_a_head_that_nobody_needs_ends_all_machines_itself_last(aws, machines, file, tmp_path):
+    provider, config, _ = machines
     there = provider.non_terminated_nodes({})
     assert len(there) == 4 and sorted(running_nodes(file.config)) == sorted(there)
-    provider.terminate_nodes(there)
+    head_keeper.note(config, tmp_path / "machines.json")
+    kinds = Counter(row["kind"] for row in json.loads((tmp_path / "machines.json").read_text()).values())
+    assert kinds == {"head": 1, "gpu-spot": 2, "gpu-on-demand": 1}
+    head_keeper.terminate(config)
     assert instances(aws) == [] and running_nodes(file.config) == []
 
 

@@ -129,6 +129,16 @@ def test_kept_when_told_so_with_the_way_to_end_it(cloud, answer):
     assert load_session(there.session.out).host == "10.0.0.1"
 
 
+@pytest.mark.parametrize("remembered,given,downs", [(True, None, 1), (False, None, 0), (True, False, 0)])
+def test_the_wish_at_the_start_is_remembered_by_attach(cloud, answer, remembered, given, downs):
+    answer("n\n", terminal=True)
+    there = cloud()
+    session = there.session.save(teardown=remembered)
+    assert conclude(session, DONE, TeardownOptions(teardown=given), there.console) == 0
+    assert there.downs == downs and "Terminate" not in there.said
+    assert load_session(session.out).teardown is remembered
+
+
 def test_what_is_left_is_named_and_remembered(cloud):
     there = cloud(left=["machine i-1 still exists: terminate it in the provider's console."])
     assert conclude(there.session, DONE, TeardownOptions(teardown=True), there.console) == 1

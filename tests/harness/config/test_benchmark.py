@@ -68,6 +68,10 @@ def test_identity_leaves_out_only_where_and_how_fast():
         "max_failures": 0,
         "cluster": "auto",
         "storage_path": "s3://bucket/x",
+        "ssh_from": "198.51.100.7",
+        "keep_head": "1h",
+        "machine_wait": "3h",
+        "spot_wait": "1m",
     }
     assert set(changed) == MACHINE
     more = {"num_samples": 99, "seeds": (7,), "time_budget": "2h", "max_cost": 5.0, "price_per_hour": 2.0}

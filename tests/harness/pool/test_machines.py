@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from harness.core.paths import ROOT
-from harness.pool.machines import PROBE_S, FullPrice, Machines, Types, describe, types_of
+from harness.pool.machines import PROBE_S, FullPrice, Machines, Types, describe, refusals, types_of
 
 TYPES = Types(full=("gpu-on-demand",), usual=("gpu-spot",))
 REFUSED = {"gpu-spot": "InsufficientInstanceCapacity"}
@@ -98,6 +98,15 @@ def test_while_they_do_all_the_work_a_spot_machine_is_asked_for_at_times(rig):
     rig.see(after=600, full=("a",))
     rig.see(after=10, full=("a",), spot=("s",))
     assert rig.asked[2:] == [(0, 1), (0, 0)] and rig.left == ["a"]
+
+
+def test_the_answer_of_the_cloud_is_in_the_autoscalers_log():
+    line = "Update instance REQUESTED->ALLOCATION_FAILED (details=launch failed with LaunchNodeError("
+    log = (
+        f"{line}node_type=gpu-spot, count=1, request_id=a-b): old)\n"
+        f"{line}node_type=gpu-spot, count=1, request_id=c-d): InsufficientInstanceCapacity: no spot\n"
+    )
+    assert refusals(log) == {"gpu-spot": "InsufficientInstanceCapacity: no spot"} and refusals("") == {}
 
 
 def test_one_line_says_what_is_there_asked_for_and_refused():
