@@ -3,8 +3,11 @@
 import pytest
 import yaml
 
+from harness.core.errors import RunStopped
 from harness.core.paths import ROOT
 from harness.pool.machines import PROBE_S, FullPrice, Machines, Types, describe, refusals, types_of
+from harness.pool.pool import Pool
+from harness.pool.ray_causes import PoolError
 
 TYPES = Types(full=("gpu-on-demand",), usual=("gpu-spot",))
 REFUSED = {"gpu-spot": "InsufficientInstanceCapacity"}
@@ -107,6 +110,28 @@ def test_the_answer_of_the_cloud_is_in_the_autoscalers_log():
         f"{line}node_type=gpu-spot, count=1, request_id=c-d): InsufficientInstanceCapacity: no spot\n"
     )
     assert refusals(log) == {"gpu-spot": "InsufficientInstanceCapacity: no spot"} and refusals("") == {}
+
+
+@pytest.mark.parametrize(
+    "grows,error,says",
+    [
+        (
+            True,
+            RunStopped,
+            r"No machine came within 0 s \(machines: none yet; .*InsufficientInstanceCapacity\)",
+        ),
+        (False, PoolError, "No worker group started within 0 s"),
+    ],
+)
+def test_a_first_machine_that_does_not_come_is_one_line_with_a_cure(monkeypatch, grows, error, says):
+    pool = Pool.__new__(Pool)
+    pool._groups, pool._supervisors = ["group-0"], []
+    monkeypatch.setattr(pool, "_call", lambda method, *_: {"up": [], "broken": {}})
+    monkeypatch.setattr("harness.pool.pool.autoscaled", lambda: grows)
+    monkeypatch.setattr("harness.pool.machines.look", lambda: Machines(wanted=1, refused=REFUSED))
+    with pytest.raises(error, match=says) as raised:
+        pool._up(0.0)
+    assert "\n" not in str(raised.value) and ("--machine-wait" in str(raised.value)) is grows
 
 
 def test_one_line_says_what_is_there_asked_for_and_refused():
