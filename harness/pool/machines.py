@@ -216,8 +216,9 @@ def _log() -> str:
     """End of the autoscaler's log on this machine."""
     import ray
 
+    node: Any = ray._private.worker.global_worker.node
     try:
-        folder = Path(ray._private.worker.global_worker.node.get_logs_dir_path())  # type: ignore[attr-defined]
+        folder = Path(node.get_logs_dir_path())
         with (folder / "monitor.log").open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - 100_000))
             return file.read().decode(errors="replace")
