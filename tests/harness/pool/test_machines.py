@@ -104,12 +104,14 @@ def test_while_they_do_all_the_work_a_spot_machine_is_asked_for_at_times(rig):
 
 
 def test_the_answer_of_the_cloud_is_in_the_autoscalers_log():
-    line = "Update instance REQUESTED->ALLOCATION_FAILED (details=launch failed with LaunchNodeError("
+    line = "INFO node_provider.py:491 -- Failed to launch 1 nodes of type gpu-spot"
     log = (
-        f"{line}node_type=gpu-spot, count=1, request_id=a-b): old)\n"
-        f"{line}node_type=gpu-spot, count=1, request_id=c-d): InsufficientInstanceCapacity: no spot\n"
+        f"{line}: Node Launch Exception (RequestLimitExceeded): later\n"
+        f"{line}: Node Launch Exception (InsufficientInstanceCapacity): There is no Spot capacity.\n"
+        f"{line} with request id 1-2: \n"
     )
-    assert refusals(log) == {"gpu-spot": "InsufficientInstanceCapacity: no spot"} and refusals("") == {}
+    assert refusals(log) == {"gpu-spot": "(InsufficientInstanceCapacity): There is no Spot capacity"}
+    assert refusals("") == {}
 
 
 @pytest.mark.parametrize(
