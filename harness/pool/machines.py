@@ -204,12 +204,15 @@ def look() -> Machines:
     return Machines(there=there, coming=coming, wanted=wanted, refused=refused)
 
 
-REFUSAL = re.compile(r"Failed to launch \d+ nodes? of type ([^\s:]+): (?:Node Launch Exception )?([^\n]+)")
+REFUSAL = re.compile(r"Failed to launch \d+ nodes? of type ([^\s:]+): (?:Node Launch Exception )?(.+)")
 
 
 def refusals(text: str) -> dict[str, str]:
     """The cloud's last answer by node type, in the autoscaler's log: Ray's status of failed launches lacks it."""
-    return {name: " ".join(why.split()).rstrip(".")[:160] for name, why in REFUSAL.findall(text)}
+    return {
+        name: re.sub(r"^\((\w+)\)", r"\1", why).strip()[:160].rstrip(".")
+        for name, why in REFUSAL.findall(text)
+    }
 
 
 def _log() -> str:

@@ -110,7 +110,7 @@ def test_the_answer_of_the_cloud_is_in_the_autoscalers_log():
         f"{line}: Node Launch Exception (InsufficientInstanceCapacity): There is no Spot capacity.\n"
         f"{line} with request id 1-2: \n"
     )
-    assert refusals(log) == {"gpu-spot": "(InsufficientInstanceCapacity): There is no Spot capacity"}
+    assert refusals(log) == {"gpu-spot": "InsufficientInstanceCapacity: There is no Spot capacity"}
     assert refusals("") == {}
 
 
