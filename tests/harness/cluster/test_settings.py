@@ -28,6 +28,7 @@ CONFIGURATION = {
 }
 NAMED = {
     "suite": "quickstart",
+    "name": "my run",
     "methods": ("ars", "kmer_logreg"),
     "seeds": (7, 5),
     "configurations": (CONFIGURATION,),
