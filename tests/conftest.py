@@ -46,6 +46,7 @@ def shared() -> Path:
 
 
 FIRST = (
+    "test_cloud_walk.py",
     *("test_repeats.py", "test_driver.py", "test_chaos.py", "test_surroundings.py", "test_survival.py"),
     *(
         "test_kinds_and_families.py",
