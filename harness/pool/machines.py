@@ -72,7 +72,7 @@ def describe(seen: Machines) -> str:
         parts.append(f"being set up: {coming}")
     if seen.wanted:
         parts.append(f"asked for, for {seen.wanted} worker{'s' if seen.wanted > 1 else ''}")
-    parts += [f"the cloud refuses {name}: {why}" for name, why in seen.refused.items()]
+        parts += [f"the cloud refuses {name}: {why}" for name, why in seen.refused.items()]
     return "; ".join(parts)
 
 
