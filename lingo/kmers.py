@@ -23,8 +23,8 @@ CHUNK = 4096
 MAX_ITERATIONS = 1000
 TINY = 1e-12
 
-Features = Callable[[Split, NDArray[np.int64]], sparse.csr_matrix]
-"""What a linear model sees of rows of a split: float `[rows, features]`."""
+Features = Callable[[Split, NDArray[np.int64]], Any]
+"""What a linear model sees of rows of a split: float `[rows, features]`, sparse, or dense and then centred as well."""
 
 
 def kmer_counts(split: Split, k: int, rows: NDArray[np.int64] | None = None) -> sparse.csr_matrix:
@@ -89,7 +89,7 @@ class KmerModel:
     ) -> None:
         self._config, self._data, self._C = config, data, C or config.C
         self._features = features or (lambda split, rows: kmer_counts(split, config.k, rows))
-        self._scale = StandardScaler(with_mean=False, copy=False)
+        self._scale: Any = None
         self._model: Any = None
         self._constant: NDArray[np.float64] | None = None
         per_row = max(1.0, len(data.train.ids) / max(1, len(data.train)))
@@ -101,7 +101,10 @@ class KmerModel:
         """Fit on the training split."""
         train = self._data.train
         rows = sampled_rows(len(train), self.rows, self._config.seed)
-        counts = self._scale.fit_transform(self._features(train, rows))
+        counts = self._features(train, rows)
+        dense = not sparse.issparse(counts)
+        self._scale = StandardScaler(with_mean=dense, copy=dense)
+        counts = self._scale.fit_transform(counts)
         labels = np.asarray(train.labels)[rows]
         if self._data.kind == "regression":
             self._model = Ridge(alpha=1 / self._C).fit(counts, self._data.scale.standardised(labels))

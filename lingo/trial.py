@@ -16,6 +16,10 @@ Frozen = Literal["fp32", "bf16", "4bit"]
 DROPOUT_STEPS = 2**16
 """Rates of adapter dropout are multiples of 1/65536."""
 
+FeaturePooling = Literal["auto", "mean", "first", "last", "max"]
+FEATURE_POOLINGS: tuple[FeaturePooling, ...] = get_args(FeaturePooling)
+"""How the states of a sequence's tokens become one vector; `auto` is how the backbone's heads read it."""
+
 PAPER_MATRICES = ("W_q", "W_k", "W_v", "W_o", "W_f1", "W_f2")
 
 
@@ -47,7 +51,9 @@ class TrialConfig:
         targets: Adapted matrices by the paper's names, see `PAPER_MATRICES`, or by names of the backbone's own
             (`Backbone.matrices`), which are checked once it is loaded.
         k: Length of the counted k-mers (`kmer_logreg` only).
-        C: Inverse strength of its L2 penalty, as scikit-learn has it (1/C for ridge regression).
+        C: Inverse strength of the L2 penalty of a linear model, as scikit-learn has it (1/C for ridge regression).
+        depth: Share of the backbone's layers whose states a probe reads; 1 for the output.
+        pooling: How a probe makes one vector of a sequence's states, see `FEATURE_POOLINGS`.
         filters, kernel_width: Channels, and bases that the first layer sees (`onehot_cnn` only).
         dropout: Dropout probability before its last layer.
     """
@@ -80,6 +86,8 @@ class TrialConfig:
     filters: int = 64
     kernel_width: int = 11
     dropout: float = 0.2
+    depth: float = 1.0
+    pooling: str = "auto"
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TrialConfig":
@@ -96,8 +104,10 @@ class TrialConfig:
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, the inverse of `from_dict`."""
-        return asdict(self) | {"targets": list(self.targets)}
+        """Plain data, the inverse of `from_dict`; settings of later versions only where they mean something."""
+        values = asdict(self) | {"targets": list(self.targets)}
+        later = {"depth", "pooling"} - (self.kind.settings if self.method in METHODS else set())
+        return {name: value for name, value in values.items() if name not in later}
 
     @property
     def kind(self) -> Method:
@@ -169,9 +179,14 @@ class TrialConfig:
             real("max_grad_norm", 0, np.inf, "above 0, or none", ends=(False, True))
         if "rank" in self.kind.settings:
             whole("rank")
+        if "C" in self.kind.settings or not self.kind.needs_backbone:
+            real("C", 0, 1e9, "above 0 and below 1e9", ends=neither)
+        if "depth" in self.kind.settings:
+            real("depth", 0, 1, "above 0 and at most 1", ends=(False, True))
+            known = f"one of {', '.join(FEATURE_POOLINGS)}"
+            rules.append(("pooling", self.pooling, self.pooling in FEATURE_POOLINGS, known))
         if not self.kind.needs_backbone:
             whole("k", 1, 8)
-            real("C", 0, 1e9, "above 0 and below 1e9", ends=neither)
             whole("filters")
             whole("kernel_width")
             real("dropout", 0, 1, share, ends=(True, False))

@@ -44,6 +44,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "Use": {
         "export": ("export", "Write the adapter of a study's winner in the layout of peft."),
         "predict": ("predict", "Predict sequences with an exported adapter."),
+        "embed": ("embed", "Write one vector for each sequence: frozen features of a backbone."),
     },
 }
 """Name of each command: its module in `harness.cli`, and one line."""

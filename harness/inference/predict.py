@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 from rich.markup import escape
@@ -17,9 +17,12 @@ from harness.core.errors import InputError
 from harness.core.wording import words
 from harness.inference.read_progress import ReadProgress
 from harness.inference.sequences import SequenceFile, SequenceRecord, open_sequences
-from harness.inference.tables import SUFFIXES, OutputColumns, open_table
+from harness.inference.tables import SUFFIXES, Columns, OutputColumns, open_table
 from lingo.predict import Encoded, Predictor
 from lingo.trial import Frozen
+
+if TYPE_CHECKING:
+    from lingo.features import Embedder
 
 OnError = Literal["refuse", "skip"]
 
@@ -84,8 +87,8 @@ def predict_file(
         InputError: With all problems of adapter, backbone, input, output and options.
     """
     problems: list[str] = []
-    sequences = _open(source, columns, genome, problems)
-    _check_output(source, output, problems)
+    sequences = open_input(source, columns, genome, problems)
+    check_output(source, output, problems)
     if batch_size is not None and batch_size < 1:
         problems.append(f"`--batch-size` must be at least 1, but got {batch_size}.")
     predictor = _predictor(adapter, backbone, device, frozen, problems) if not problems else None
@@ -103,14 +106,16 @@ def predict_file(
     for note in sequences.notes:
         console.print(f"{escape(source.name)}: {escape(note)}.", soft_wrap=True)
     if on_error == "refuse":
-        _check(source, sequences, console)
+        check_records(source, sequences, console)
     try:
-        return _predict(predictor, sequences, output, console, batch_size)
+        layout = OutputColumns.of(predictor, named=sequences.named)
+        return write_outputs(predictor, layout, sequences, output, console, batch_size)
     except OSError as error:
         raise InputError(f"{output}: cannot be written ({error.strerror or error}).") from None
 
 
-def _open(source: Path, columns: str, genome: str, problems: list[str]) -> SequenceFile | None:
+def open_input(source: Path, columns: str, genome: str, problems: list[str]) -> SequenceFile | None:
+    """The input; `None`, and lines in `problems`, where it cannot be read."""
     try:
         return open_sequences(source, columns, genome)
     except InputError as error:
@@ -118,7 +123,8 @@ def _open(source: Path, columns: str, genome: str, problems: list[str]) -> Seque
         return None
 
 
-def _check_output(source: Path, output: Path, problems: list[str]) -> None:
+def check_output(source: Path, output: Path, problems: list[str]) -> None:
+    """Add a line to `problems` for each reason why `output` cannot be written."""
     if output.suffix not in SUFFIXES:
         problems.append(f"`--output` must end with {', '.join(SUFFIXES)}, but got {output.name}.")
     if output.is_dir():
@@ -136,11 +142,25 @@ def _check_output(source: Path, output: Path, problems: list[str]) -> None:
 def _predictor(
     adapter: Path, backbone: str | None, device: str, frozen: Frozen | None, problems: list[str]
 ) -> Predictor | None:
-    import torch
-
     from lingo.adapter_folder import AdapterError
     from lingo.checkpoint import BackboneError
     from lingo.predict import open_adapter
+
+    place = device_of(device, problems)
+    if place is None:
+        return None
+    try:
+        return open_adapter(adapter, backbone, device=place, frozen=frozen)
+    except BackboneError as error:
+        problems += [f"`--backbone`: {problem}" for problem in error.problems]
+    except AdapterError as error:
+        problems.append(f"`--adapter`: {error}")
+    return None
+
+
+def device_of(device: str, problems: list[str]) -> str | None:
+    """The device that `--device` means; `None`, and a line in `problems`, where it cannot be used."""
+    import torch
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -151,13 +171,7 @@ def _predictor(
             f"`--device` must be cpu, cuda or auto, but {device!r} cannot be used here ({words(error)})."
         )
         return None
-    try:
-        return open_adapter(adapter, backbone, device=device, frozen=frozen)
-    except BackboneError as error:
-        problems += [f"`--backbone`: {problem}" for problem in error.problems]
-    except AdapterError as error:
-        problems.append(f"`--adapter`: {error}")
-    return None
+    return device
 
 
 def _say_what(predictor: Predictor, console: Console) -> None:
@@ -172,7 +186,7 @@ def _say_what(predictor: Predictor, console: Console) -> None:
     )
 
 
-def _check(source: Path, sequences: SequenceFile, console: Console) -> None:
+def check_records(source: Path, sequences: SequenceFile, console: Console) -> None:
     """Read the whole file. Raises `InputError` with its invalid records."""
     shown: list[str] = []
     bad = 0
@@ -212,10 +226,15 @@ class _Window:
         return len(self.numbers) + len(self.bad)
 
 
-def _predict(
-    predictor: Predictor, sequences: SequenceFile, output: Path, console: Console, batch_size: int | None
+def write_outputs(
+    predictor: "Predictor | Embedder",
+    layout: Columns,
+    sequences: SequenceFile,
+    output: Path,
+    console: Console,
+    batch_size: int | None,
 ) -> PredictionCounts:
-    layout = OutputColumns.of(predictor, named=sequences.named)
+    """Compute and write the outputs of every valid record."""
     skipped = output.with_name(f"{output.name}.skipped.csv")
     written = bad = cut = odd = seen = 0
     with contextlib.ExitStack() as stack:
@@ -246,7 +265,10 @@ def _tell(reading: ReadProgress, seen: int, at: int, window: "_Window", share: f
 
 
 def _compute(
-    predictor: Predictor, encoded: Encoded, batch_size: int | None, progress: Callable[[float], None]
+    predictor: "Predictor | Embedder",
+    encoded: Encoded,
+    batch_size: int | None,
+    progress: Callable[[float], None],
 ) -> Any:
     import torch
 
@@ -260,7 +282,7 @@ def _compute(
         ) from None
 
 
-def _windows(predictor: Predictor, sequences: SequenceFile) -> Iterator[_Window]:
+def _windows(predictor: "Predictor | Embedder", sequences: SequenceFile) -> Iterator[_Window]:
     """The file in windows large enough for sorting by length and small enough for memory."""
     good: list[tuple[int, SequenceRecord]] = []
     bad: list[SequenceRecord] = []
@@ -279,7 +301,10 @@ def _windows(predictor: Predictor, sequences: SequenceFile) -> Iterator[_Window]
 
 
 def _encoded(
-    predictor: Predictor, good: list[tuple[int, SequenceRecord]], bad: list[SequenceRecord], done: int
+    predictor: "Predictor | Embedder",
+    good: list[tuple[int, SequenceRecord]],
+    bad: list[SequenceRecord],
+    done: int,
 ) -> _Window:
     numbers, names = [number for number, _ in good], [record.name for _, record in good]
     try:

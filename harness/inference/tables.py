@@ -89,7 +89,7 @@ class _JsonLines:
     """One JSON object per line; non-finite numbers are null."""
 
     def __init__(self, sink: IO[bytes], schema: pa.Schema) -> None:
-        self._sink, self._digits = sink, 9 if pa.float32() in schema.types else 17
+        self._sink, self._digits = sink, 17 if pa.float64() in schema.types else 9
 
     def write_batch(self, batch: pa.RecordBatch) -> None:
         for row in batch.to_pylist():
@@ -100,7 +100,9 @@ class _JsonLines:
             self._sink.write(json.dumps(plain, ensure_ascii=False).encode() + b"\n")
 
     def _short(self, value: Any) -> Any:
-        """A number with the digits of its type."""
+        """A number with the digits of its type, also in a list."""
+        if isinstance(value, list):
+            return [self._short(one) for one in value]
         return float(f"{value:.{self._digits}g}") if isinstance(value, float) else value
 
     def close(self) -> None:
@@ -127,10 +129,21 @@ SUFFIXES: dict[str, Callable[[IO[bytes], pa.Schema], _Writer]] = {
 """Writers by file extension."""
 
 
+class Columns(Protocol):
+    """What a table's rows are."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Names and types of all columns."""
+
+    def batch(self, rows: Sequence[int], names: Sequence[str], values: NDArray[np.float64]) -> pa.RecordBatch:
+        """Some rows; `values` is `[n, outputs]`."""
+
+
 class PredictionTable:
     """A table being written; the file is created with the first rows."""
 
-    def __init__(self, path: Path, columns: OutputColumns) -> None:
+    def __init__(self, path: Path, columns: Columns) -> None:
         self._path, self._columns = path, columns
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         self._open: tuple[IO[bytes], _Writer] | None = None
@@ -165,7 +178,7 @@ class PredictionTable:
 
 
 @contextmanager
-def open_table(path: Path, columns: OutputColumns) -> Iterator[PredictionTable]:
+def open_table(path: Path, columns: Columns) -> Iterator[PredictionTable]:
     """A table under a temporary name, renamed when closed."""
     _sweep(path)
     table = PredictionTable(path, columns)

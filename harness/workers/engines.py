@@ -13,7 +13,7 @@ from lingo.methods import METHODS
 from lingo.quantized import usual_type
 from lingo.trial import Frozen
 
-HEAVY = frozenset({"pack", "peft"})
+HEAVY = frozenset({"pack", "peft", "probe"})
 """Kinds that load a backbone: two at once would need its memory twice."""
 
 
@@ -61,7 +61,12 @@ def make_engine(
 
         return PeftEngine(rank=rank, world=world, device=device, files=files, frozen=held)
 
-    return Dispatch({"pack": packed, "simple": simple, "peft": peft})
+    def probe() -> Engine:
+        from harness.workers.probe_engine import ProbeEngine
+
+        return ProbeEngine(rank=rank, world=world, device=device, files=files, frozen=held)
+
+    return Dispatch({"pack": packed, "simple": simple, "peft": peft, "probe": probe})
 
 
 def refuse_unusable(gpus: float) -> None:

@@ -3,31 +3,22 @@
 import logging
 from typing import Any
 
-from harness.data.prepared import read_recipe
 from harness.runs.jobs import Job
 from harness.workers.adapter_files import input_of
-from harness.workers.packs import local_source
-from harness.workers.single_engine import Held, SimpleEngine
+from harness.workers.backbone_engine import BackboneEngine
+from harness.workers.single_engine import Held
 from lingo.adapter_folder import adapter_digest
-from lingo.backbones import Backbone
 from lingo.data import TaskData
-from lingo.embeddings import add_rows
 from lingo.foreign import PeftNetwork, export_peft, peft_problem, peft_trial
-from lingo.quantized import load_frozen
 from lingo.single import GradientTrial, Single
 from lingo.target import ExportError
-from lingo.trial import Frozen, TrialConfig
+from lingo.trial import TrialConfig
 
 log = logging.getLogger(__name__)
 
 
-class PeftEngine(SimpleEngine):
+class PeftEngine(BackboneEngine):
     """Trains jobs of `lokr`, `loha` and similar methods. The backbone stays loaded between jobs."""
-
-    def __init__(self, *, frozen: Frozen | None = None, **place: Any) -> None:
-        super().__init__(**place)
-        self._frozen = frozen
-        self._loaded: tuple[tuple[str, int], Backbone] | None = None
 
     def release(self, job_id: str) -> None:
         """Drop a job and restore the backbone's own layers; unknown ids are ignored."""
@@ -36,31 +27,12 @@ class PeftEngine(SimpleEngine):
         if held is not None and self._held is None:
             self._network(held.trial).detach()
 
-    def close(self) -> None:
-        """Release all resources."""
-        if self._held is not None:
-            self.release(self._held.job.id)
-        super().close()
-        self._loaded = None
-
     def _trial(self, job: Job, config: TrialConfig, data: TaskData) -> Single:
         problem = peft_problem()
         if problem is not None:
             raise ValueError(f"`{config.method}` {problem}")
         backbone = self._backbone(job)
         return peft_trial(backbone, config, data, device=self._device)
-
-    def _backbone(self, job: Job) -> Backbone:
-        """The job's backbone, with embedding rows for additional tokens."""
-        new_tokens = int(read_recipe(self._files.fetch(job.data)).get("new_tokens", 0))
-        key = (job.backbone, new_tokens)
-        if self._loaded is None or self._loaded[0] != key:
-            self._loaded = None
-            source = local_source(job.backbone, self._files)
-            backbone = load_frozen(source, self._frozen, device=self._device)
-            add_rows(backbone, new_tokens)
-            self._loaded = (key, backbone)
-        return self._loaded[1]
 
     @staticmethod
     def _network(trial: Single) -> PeftNetwork:

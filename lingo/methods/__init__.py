@@ -1,6 +1,19 @@
 """The registry of methods. A method is one module, one row here, one search space, one test."""
 
-from lingo.methods import adalora, ars, dora, fmft, kmer_logreg, lingo, loha, lokr, lora, onehot_cnn, rules
+from lingo.methods import (
+    adalora,
+    ars,
+    dora,
+    fmft,
+    kmer_logreg,
+    lingo,
+    loha,
+    lokr,
+    lora,
+    onehot_cnn,
+    probe,
+    rules,
+)
 from lingo.methods.base import Method
 
 METHODS: dict[str, Method] = {
@@ -17,6 +30,7 @@ METHODS: dict[str, Method] = {
         loha.METHOD,
         dora.METHOD,
         *rules.METHODS,
+        probe.METHOD,
     )
 }
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:  # names and settings of methods are asked for without torch
     import torch
     from torch import Tensor
 
-Engine = Literal["pack", "simple", "peft"]
+Engine = Literal["pack", "simple", "peft", "probe"]
 RankUpdate = Literal["in_place", "held", "published_code"]
 
 TRAINING = frozenset({"learning_rate", "lr_schedule", "warmup_ratio", "weight_decay", "max_grad_norm"})
@@ -38,8 +38,8 @@ class Method:
         name: Name on the command line, in search spaces and in results.
         title: Name in tables and plots.
         prompt: Whether the sequence stands in the language prefix and suffix (paper section 4.3.1).
-        engine: What trains it: `pack` (`lingo.pack`), `peft` (`lingo.foreign`, one trial at a time) or `simple` (a
-            baseline, one at a time).
+        engine: What trains it: `pack` (`lingo.pack`), `peft` (`lingo.foreign`, one trial at a time), `probe` (a linear
+            model on frozen features, one at a time) or `simple` (a baseline, one at a time).
         needs_backbone: Whether it adapts a pretrained model; a baseline reads the sequence's bases alone.
         trains_all: Whether every weight is trained and none is an adapter's.
         has_budget: Whether it has singular values on a budget of ranks.
@@ -164,6 +164,17 @@ class PeftMethod(Method):
 
         given = {name: getattr(config, setting) for name, setting in self.arguments.items()}
         return getattr(peft, self.peft)(target_modules=list(paths), **given, **self.constants)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe(Method):
+    """A linear model on features of the backbone as it is."""
+
+    engine: ClassVar[Engine] = "probe"
+
+    @property
+    def settings(self) -> frozenset[str]:
+        return frozenset({"C", "depth", "pooling"})
 
 
 @dataclass(frozen=True, kw_only=True)
