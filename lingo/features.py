@@ -16,7 +16,7 @@ from lingo.heads import pool
 from lingo.masks import unread
 from lingo.predict import BATCH_TOKENS, BATCH_TOKENS_CPU, Encoded
 from lingo.prompts import Prompt
-from lingo.sequences import reverse_complement, sequence_problem, uniform
+from lingo.sequences import Case, reverse_complement, sequence_problem, uniform
 from lingo.tokenization import tokenize
 from lingo.trial import FeaturePooling
 
@@ -115,6 +115,7 @@ class Embedder:
         both_strands: Whether the vector is the mean of the sequence's and its reverse complement's.
         prompt: What stands around each sequence.
         max_length: Most tokens of an input; `None` for the backbone's positions.
+        case: What lower case means, see `lingo.sequences`.
     """
 
     backbone: Backbone
@@ -123,6 +124,7 @@ class Embedder:
     both_strands: bool = False
     prompt: Prompt | None = None
     max_length: int | None = None
+    case: Case = "upper"
 
     @property
     def device(self) -> torch.device:
@@ -135,7 +137,7 @@ class Embedder:
         for number, sequence in enumerate(sequences, 1):
             if problem := sequence_problem(sequence):
                 raise ValueError(f"sequence {number}: {problem}")
-        texts = [uniform(sequence) for sequence in sequences]
+        texts = [uniform(sequence, self.case) for sequence in sequences]
         if self.both_strands:
             texts += reverse_complement(texts)
         tokenizer: Any = self.backbone.tokenizer

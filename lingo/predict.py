@@ -38,7 +38,7 @@ from lingo.embeddings import append_rows, rows_of
 from lingo.heads import pooled_states
 from lingo.nucleotides import Units, units_for
 from lingo.quantized import load_frozen
-from lingo.sequences import PAIR, reverse_complement, sequence_problem, uniform
+from lingo.sequences import PAIR, Case, reverse_complement, sequence_problem, uniform
 from lingo.strands import average_strands
 from lingo.text_files import one_line
 from lingo.tokenization import first_bases, tokenize
@@ -211,6 +211,11 @@ class Predictor:
         self._tokenizer = _tokenizer(facts, backbone)
         # Letters of the longest token: bases that lie further behind cannot be in an input of limited length.
         self._letters = max(map(len, backbone.tokenizer.get_vocab()))
+
+    @property
+    def case(self) -> Case:
+        """What lower case means."""
+        return self.facts.case
 
     @property
     def head(self) -> Tensor:

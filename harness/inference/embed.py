@@ -79,7 +79,7 @@ def embed_file(
         depth, pooling: See `lingo.features.features`.
         strands: `both` is the mean of the vectors of a sequence and its reverse complement.
         max_length: Most tokens of an input; `None` for the backbone's positions.
-        source, output, console, batch_size, columns, genome, on_error, device: As `harness.inference.predict.predict_file`.
+        source, output, console, batch_size, columns, genome, on_error, device: As `predict_file` takes them.
         frozen: Number type of the weights; `None` for that of the device.
 
     Raises:

@@ -255,7 +255,7 @@ def write_outputs(
             reading.seen(seen, at=at)
         table.close()
         rejects.close()
-    spelt = sequences.letters.note(predictor.facts.case)
+    spelt = sequences.letters.note(predictor.case)
     return PredictionCounts(written=written, skipped=bad, cut=cut, odd=odd, letters=spelt)
 
 
