@@ -22,7 +22,7 @@ from lingo.target import ExportError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class ChosenRun:
     """The final run to be exported.
 
     Attributes:
@@ -54,7 +54,7 @@ class Choice:
 
 def choose(
     run: Path, *, task: str, method: str, backbone: str | None = None, seed: int | None = None
-) -> Choice:
+) -> ChosenRun:
     """The final run to export: of the study given by task, method and backbone, the seed with the best dev score.
 
     Args:
@@ -79,10 +79,10 @@ def choose(
             f"`{command('resume', run)}`, and export again."
         )
     record = _of_seed(finals, seed) if seed is not None else best_on_dev(finals) or finals[0]
-    return Choice(record=record, finals=finals, adapter=_folder(run, record), asked=seed is not None)
+    return ChosenRun(record=record, finals=finals, adapter=_folder(run, record), asked=seed is not None)
 
 
-def export_choice(choice: Choice, out: Path, *, merge: bool = False) -> Path:
+def export_choice(choice: ChosenRun, out: Path, *, merge: bool = False) -> Path:
     """Copy the adapter to `out` with a model card, atomically.
 
     Args:
@@ -201,7 +201,7 @@ def _folder(run: Path, record: Record) -> Path:
     return found
 
 
-def _check(choice: Choice) -> None:
+def _check(choice: ChosenRun) -> None:
     """Raise `InputError` unless the folder is complete and is the one that was evaluated."""
     record, folder = choice.record, choice.adapter
     try:

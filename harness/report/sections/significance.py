@@ -164,7 +164,7 @@ def _draw_ranking(panel: Axes, found: stats.Ranking, methods: Sequence[str]) -> 
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedComparison:
     """Two methods on one backbone.
 
     Attributes:
@@ -185,27 +185,28 @@ class Comparison:
 
 def _compared(
     where: tuple[str, str], a: str, b: str, x: Sequence[float], y: Sequence[float], metric: str
-) -> Comparison:
+) -> PairedComparison:
     if merit(metric, stats.mean(x)) < merit(metric, stats.mean(y)):
         a, b, x, y = b, a, y, x
     test = stats.paired_t(x, y, bounds=stats.difference_range(metric))
     wins = sum(merit(metric, p) > merit(metric, q) for p, q in zip(x, y, strict=True))
-    return Comparison(where, a, b, wins, test)
+    return PairedComparison(where, a, b, wins, test)
 
 
-def _corrected(found: Sequence[Comparison]) -> list[Comparison]:
+def _corrected(found: Sequence[PairedComparison]) -> list[PairedComparison]:
     """With Holm's correction over the tests of one family (or dataset) on one backbone."""
-    made: list[Comparison] = []
+    made: list[PairedComparison] = []
     for where in dict.fromkeys(c.where for c in found):
         here = [c for c in found if c.where == where]
         adjusted = stats.holm([c.test.p for c in here])
         made += [
-            Comparison(c.where, c.a, c.b, c.wins, c.test, p) for c, p in zip(here, adjusted, strict=True)
+            PairedComparison(c.where, c.a, c.b, c.wins, c.test, p)
+            for c, p in zip(here, adjusted, strict=True)
         ]
     return made
 
 
-def over_datasets(outcomes: Outcomes) -> list[Comparison]:
+def over_datasets(outcomes: Outcomes) -> list[PairedComparison]:
     """Every pair of methods on each backbone, paired by the datasets of a family (at least three)."""
     found = []
     for family in outcomes.families:
@@ -217,7 +218,7 @@ def over_datasets(outcomes: Outcomes) -> list[Comparison]:
     return _corrected(found)
 
 
-def within_datasets(outcomes: Outcomes) -> list[Comparison]:
+def within_datasets(outcomes: Outcomes) -> list[PairedComparison]:
     """The method with the best mean of each (dataset, backbone) against each other one, paired by seed (at
     least three); empty if no method is useful."""
     groups: dict[tuple[str, str], list[Outcome]] = {}
@@ -272,7 +273,7 @@ def _within_datasets(outcomes: Outcomes) -> Block:
 
 
 def _table(
-    name: str, title: str, found: Sequence[Comparison], unit: str, caption: str, *, folded: bool = False
+    name: str, title: str, found: Sequence[PairedComparison], unit: str, caption: str, *, folded: bool = False
 ) -> Table:
     first = naming.family_title if unit == "datasets" else naming.task_title
     rows: list[list[Field]] = [
@@ -302,11 +303,11 @@ def _table(
     )
 
 
-def _beside(c: Comparison) -> str:
+def _beside(c: PairedComparison) -> str:
     return "equals" if abs(c.test.difference) <= EQUAL else "over"
 
 
-def _record(c: Comparison, head: str) -> dict[str, object]:
+def _record(c: PairedComparison, head: str) -> dict[str, object]:
     return {
         head: c.where[0],
         "backbone": c.where[1],
