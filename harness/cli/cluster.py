@@ -53,7 +53,7 @@ def status(run: Run, as_json: Annotated[bool, JSON] = False) -> None:
             return int(import_module("harness.cluster.control").show_status(run, console))
         return _local(run, console, as_json=as_json)
 
-    conduct(work)
+    conduct(work, refused="nothing was changed")
 
 
 def _local(run: Path, console: Console, *, as_json: bool) -> int:

@@ -16,6 +16,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "plan": ("plan", "Estimate steps, time, disk and cost of a run without starting it."),
         "audit": ("audit", "Look for shortcuts in tasks: rules without biology, near duplicates."),
         "prepare": ("prepare", "Prepare a dataset for runs: DeepSEA."),
+        "prefetch": ("prefetch", "Download models and data of a run, for machines without internet."),
     },
     "Run": {
         "run": (

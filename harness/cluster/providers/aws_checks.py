@@ -16,6 +16,7 @@ QUOTAS = {  # vCPU quotas: (on demand, spot), by the first letters of the instan
     ("g", "vt"): ("L-DB2E81BA", "L-3819A6DF"),
     ORDINARY: ("L-1216C47A", "L-34B43A08"),
 }
+P5_SPOT = "L-C4BD4855"
 RAYS_OWN = ("SubnetIds",)
 """Machine settings of Ray that replace those of EC2."""
 
@@ -204,6 +205,8 @@ def _quota(file: ClusterFile, client: Client, note: Callable[[str], None]) -> It
 
 def quota_code(instance: str, spot: bool) -> str:
     """AWS code of the vCPU quota of an instance type."""
+    if spot and instance.startswith("p5"):
+        return P5_SPOT
     letters = re.split(r"\d", instance, maxsplit=1)[0]
     for names, codes in QUOTAS.items():
         if letters in names:

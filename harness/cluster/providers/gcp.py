@@ -8,8 +8,15 @@ from harness.cluster.file import ClusterFile
 from harness.core.wording import words
 
 IMAGE = re.compile(r"projects/([^/]+)/global/images/(?:family/)?([^/]+)$")
-GPUS = {"g2": "NVIDIA_L4_GPUS", "a2": "NVIDIA_A100_GPUS", "a3": "NVIDIA_H100_GPUS"}
-"""Google's name of the GPU quota, by the machine series; that of spot machines has the prefix `PREEMPTIBLE_`."""
+GPUS = {
+    "n1-": "NVIDIA_T4_GPUS",
+    "g2-": "NVIDIA_L4_GPUS",
+    "a2-highgpu": "NVIDIA_A100_GPUS",
+    "a2-ultragpu": "NVIDIA_A100_80GB_GPUS",
+    "a3-": "NVIDIA_H100_GPUS",
+}
+"""Google's name of the GPU quota, by the beginning of the machine type; that of spot machines has the prefix
+`PREEMPTIBLE_`."""
 
 
 def google_problems(file: ClusterFile, note: Callable[[str], None]) -> Iterator[str]:
@@ -107,7 +114,7 @@ def _quota(file: ClusterFile, rows: list[dict[str, Any]], note: Callable[[str], 
     """GPU quota of the project in the region, compared with one machine and all of a type."""
     limits = {row["metric"]: row["limit"] for row in rows}
     for kind in file.kinds[1:]:
-        metric = GPUS.get(kind.instance.split("-")[0])
+        metric = next((name for start, name in GPUS.items() if kind.instance.startswith(start)), None)
         gpus = file.config["available_node_types"][kind.name]["resources"].get("GPU", 0)
         name = f"PREEMPTIBLE_{metric}" if kind.spot else str(metric)
         if not metric or not gpus or name not in limits:

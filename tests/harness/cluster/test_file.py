@@ -2,7 +2,6 @@
 
 import importlib
 import re
-import subprocess
 import tomllib
 from pathlib import Path
 
@@ -162,57 +161,6 @@ def test_kuberay_is_a_rayjob_with_a_token():
         assert container["resources"]["limits"] == container["resources"]["requests"]
         assert [row["name"] for row in container["volumeMounts"]] == [row["name"] for row in pod["volumes"]]
     assert joins("auto") and "--cluster auto" in job["spec"]["entrypoint"]
-
-
-def test_slurm_runs_one_ray_on_each_machine_with_a_token_of_its_own(tmp_path):
-    """The script itself, with stand-ins for Slurm's two programs and for Ray."""
-    bin, home, said = tmp_path / "bin", tmp_path / "home", tmp_path / "said"
-    (tmp_path / "work/.venv/bin").mkdir(parents=True)
-    (tmp_path / "work/.venv/bin/activate").write_text("")
-    bin.mkdir()
-    home.mkdir()
-    line = (
-        f'printf "%s\\n" "$@" >{said}; stat -c %a "$RAY_AUTH_TOKEN_PATH" >>{said}; env | grep ^RAY_ >>{said}'
-    )
-    for name, text in {"scontrol": "echo node-a; echo node-b", "srun": line}.items():
-        (bin / name).write_text(f"#!/bin/sh\n{text}\n")
-        (bin / name).chmod(0o755)
-    settings = {"SLURM_JOB_NODELIST": "node-[a-b]", "SLURM_JOB_ID": "1234567", "SLURM_JOB_NUM_NODES": "2"}
-    more = {
-        "SLURM_SUBMIT_DIR": str(tmp_path / "work"),
-        "SLURM_CPUS_PER_TASK": "16",
-        "USER": "me",
-        "HOME": str(home),
-    }
-    script = CLUSTERS / "slurm.sbatch"
-    subprocess.run(
-        ["bash", str(script), "--suite", "paper", "--out", "my run"],
-        env={"PATH": f"{bin}:/usr/bin:/bin", **settings, **more},
-        check=True,
-    )
-    lines = said.read_text().splitlines()
-    asked = lines[: lines.index("600")]
-    assert asked[: asked.index("--")] == [
-        *("--kill-on-bad-exit=1", "ray", "symmetric-run", "--address", "node-a:34567", "--min-nodes", "2"),
-        *("--num-cpus", "16"),
-    ]
-    program = [
-        "python",
-        "run_benchmark.py",
-        "run",
-        "--cluster",
-        "auto",
-        "--suite",
-        "paper",
-        "--out",
-        "my run",
-    ]
-    assert asked[asked.index("--") + 1 :] == program
-    assert "RAY_AUTH_MODE=token" in lines and "RAY_TMPDIR=/tmp/ray-me-1234567" in lines
-    assert not any("RAY_AUTH_TOKEN=" in text for text in lines)
-    assert list((home / ".ray").iterdir()) == []  # the token goes with the job
-    told = [text for text in script.read_text().splitlines() if text.startswith("#SBATCH")]
-    assert all("#" in text[1:] or "=lingo" in text for text in told)
 
 
 def test_every_problem_of_a_file_at_once(tmp_path):
