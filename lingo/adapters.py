@@ -7,6 +7,7 @@ the gradients of Q and Λ follow from G for all sites at once: dQ = s·Λ·G and
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -18,6 +19,10 @@ from lingo.layout import Input, Layout, Site
 from lingo.packed_bits import is_packed, unpacked
 from lingo.slot import Slot
 from lingo.streams import stream
+
+ALIGNED = {"cpu": 1, "cuda": 8}
+"""Ranks in a product are a multiple of it, as far as the pack has them: cuBLAS wants rows of 16 bytes. What is added is
+zero."""
 
 
 class Dropped:
@@ -145,6 +150,28 @@ class _LowRank(torch.autograd.Function):
         return dx, None, None, None, None
 
 
+@dataclass
+class _Arrangement:
+    """Some rows as the modules use them.
+
+    Attributes:
+        rows, widths: Which rows, and how many ranks each site uses of them.
+        in_place: Whether P and the gradients are views of the flat tensors.
+        buffers: P, Q̂ and the gradients of P and G of each group, [M, rows, …].
+        views: The same of each site, by its number.
+        sites: How many sites use an input.
+        masks: Those of these inputs, once they are needed.
+    """
+
+    rows: slice
+    widths: list[int]
+    in_place: bool
+    buffers: list[tuple[Tensor, Tensor, Tensor, Tensor]] = field(default_factory=list)
+    views: dict[int, tuple[Any, Any, Any, Any]] = field(default_factory=dict)
+    sites: dict[Input, int] = field(default_factory=dict)
+    masks: Masks | None = None
+
+
 class AdapterBank:
     """The adapters of all slots: flat parameters, flat gradients, and the modules that use them.
 
@@ -184,12 +211,8 @@ class AdapterBank:
         self._dropped = {one: Dropped() for one in inputs}
         dropped = {path: held for one, held in self._dropped.items() for path in one.paths}
         self._modules = {site.path: self._replace(site, dropped[site.path]) for site in layout.sites}
-        self._masks: Masks | None = None
-        """Those of the arranged sites, once they are needed."""
-        self._in_place, self._first = False, 0
-        self._buffers: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-        self.rows = 0
-        self.widths = [0] * len(layout.sites)
+        self._kept: dict[tuple[int, int], _Arrangement] = {}
+        self._now = _Arrangement(slice(0, 0), [0] * len(layout.sites), in_place=False)
 
     # --- the modules ----------------------------------------------------------------------------------
 
@@ -229,53 +252,70 @@ class AdapterBank:
 
     # --- one step -------------------------------------------------------------------------------------
 
-    def arrange(self, first: int, rows: int, widths: Sequence[int]) -> None:
-        """Point every module at rows [first, first + rows), using the leading `widths[number]` ranks of a site.
+    def arrange(self, rows: slice, widths: Sequence[int], *, keep: bool) -> None:
+        """Point every module at `rows`, using the leading `widths[number]` ranks of a site.
 
         A site of width 0 is the frozen layer alone. A single row is used in place; several are copied to
         [M, rows, …], since batched products want each site's factors dense.
+
+        Args:
+            keep: Whether the copies are held for the next call with these rows, until `forget`.
         """
-        layout, self.rows, self.widths = self.layout, rows, list(widths)
-        self._first, self._masks = first, None
-        used = {site.path for site in layout.sites if widths[site.number]}
+        now = self._kept.get((rows.start, rows.stop)) or self._arrangement(rows, widths)
+        if keep:
+            self._kept[rows.start, rows.stop] = now
+        self._now = now
         for one, dropped in self._dropped.items():
-            dropped.sites = len(used.intersection(one.paths))
-        theta, grad = self.theta[first : first + rows], self.grad[first : first + rows]
-        self._in_place = rows == 1 and self.compute_dtype == theta.dtype
-        self._buffers = []
+            dropped.sites = now.sites[one]
+        for site in self.layout.sites:
+            module = self._modules[site.path]
+            module.slots = rows.stop - rows.start
+            module.p, module.q, module.grad_p, module.grad_g = now.views[site.number]
+            if module.p is not None and module.q is not None:
+                module.views = (module.p.mT, module.q.mT, module.grad_p, module.grad_g)
+
+    def forget(self) -> None:
+        """Slots have come, gone or moved: nothing is arranged any more."""
+        self._kept.clear()
+
+    def _arrangement(self, rows: slice, widths: Sequence[int]) -> "_Arrangement":
+        layout, count = self.layout, rows.stop - rows.start
+        theta, grad = self.theta[rows], self.grad[rows]
+        made = _Arrangement(rows, list(widths), in_place=count == 1 and self.compute_dtype == theta.dtype)
+        multiple = ALIGNED["cpu" if self.device.type == "cpu" else "cuda"]
+        wide = [min(layout.rank, -(-width // multiple) * multiple) for width in widths]
         for group in layout:
-            rank = max(1, *(widths[site.number] for site in group.sites))
+            rank = max(1, *(wide[site.number] for site in group.sites))
             new: dict[str, Any] = {"device": self.device, "dtype": self.compute_dtype}
-            p_shape = (len(group), rows, group.d_in, rank)
-            q_shape = (len(group), rows, rank, group.d_out)
-            if self._in_place:
+            p_shape = (len(group), count, group.d_in, rank)
+            q_shape = (len(group), count, rank, group.d_out)
+            if made.in_place:
                 p, gp = (layout.p(flat, group).transpose(0, 1) for flat in (theta, grad))
-                q = torch.empty(len(group), rows, layout.rank, group.d_out, **new)
+                q = torch.empty(len(group), count, layout.rank, group.d_out, **new)
                 gg = layout.q(grad, group).transpose(0, 1)
             else:
                 p, q = torch.empty(p_shape, **new), torch.empty(q_shape, **new)
                 gp, gg = torch.zeros(p_shape, **new), torch.zeros(q_shape, **new)
-            self._buffers.append((p, q, gp, gg))
+            made.buffers.append((p, q, gp, gg))
             for site in group.sites:
-                self._aim(self._modules[site.path], site, widths[site.number])
+                width = wide[site.number]
+                at = slice(0, width)
+                one = (
+                    p[site.index][:, :, at],
+                    q[site.index][:, at],
+                    gp[site.index][:, :, at],
+                    gg[site.index][:, at],
+                )
+                made.views[site.number] = one if width else (None, None, None, None)
+        used = {site.path for site in layout.sites if widths[site.number]}
+        made.sites = {one: len(used.intersection(one.paths)) for one in self._dropped}
+        return made
 
-    def _aim(self, module: PackedLinear, site: Site, width: int) -> None:
-        module.slots = self.rows
-        if not width:
-            module.p = module.q = module.grad_p = module.grad_g = None
-            return
-        p, q, gp, gg = (buffer[site.index] for buffer in self._buffers[site.group])
-        module.p, module.grad_p = p[:, :, :width], gp[:, :, :width]
-        module.q, module.grad_g = q[:, :width], gg[:, :width]
-        module.views = (module.p.mT, module.q.mT, module.grad_p, module.grad_g)
-
-    def fold(self, scale: Tensor) -> Tensor:
-        """Write Q̂ = s·Λ·Q of the arranged rows; `scale` s is [rows, 1]. Returns s·Λ [rows, R]."""
-        rows = slice(self._first, self._first + self.rows)
-        layout, theta = self.layout, self.theta[rows]
-        factor = torch.addcmul(self.unit[rows], layout.lam(theta), self.keep[rows]).mul_(scale)
-        for g, group in enumerate(layout):
-            p, q, _, _ = self._buffers[g]
+    def fold(self, scale: Tensor) -> None:
+        """Write Q̂ = s·Λ·Q of the arranged rows; `scale` s is [rows, 1]."""
+        now, layout, theta = self._now, self.layout, self.theta[self._now.rows]
+        factor = self._factor(now.rows, scale)
+        for group, (p, q, _, _) in zip(layout, now.buffers, strict=True):
             whole_p, whole_q = layout.p(theta, group), layout.q(theta, group)
             weight = layout.of_group(factor, group).unsqueeze(-1)
             rank = q.shape[2]
@@ -284,44 +324,48 @@ class AdapterBank:
                 torch.mul(*folded, out=q)
             else:
                 q.copy_(folded[0] * folded[1])
-            if not self._in_place:
+            if not now.in_place:
                 p.copy_(whole_p[..., :rank].transpose(0, 1))
-        return factor
+
+    def _factor(self, rows: slice, scale: Tensor) -> Tensor:
+        """s·Λ of some rows, [rows, R]; Λ is 1 where it is fixed and 0 where it is masked."""
+        lam = self.layout.lam(self.theta[rows])
+        return torch.addcmul(self.unit[rows], lam, self.keep[rows]).mul_(scale)
 
     def zero_grad(self) -> None:
         """Clear the gradients of the arranged rows."""
-        self.grad[self._first : self._first + self.rows].zero_()
-        if not self._in_place:
-            for _, _, gp, gg in self._buffers:
+        self.grad[self._now.rows].zero_()
+        if not self._now.in_place:
+            for _, _, gp, gg in self._now.buffers:
                 gp.zero_()
                 gg.zero_()
 
-    def collect(self) -> Tensor:
-        """Gradients [rows, size + 1] as written by the backward pass: of P, and G in the place of Q."""
-        grad = self.grad[self._first : self._first + self.rows]
-        if self._in_place:
-            return grad
-        for g, group in enumerate(self.layout):
-            _, _, gp, gg = (buffer.transpose(0, 1) for buffer in self._buffers[g])
+    def collect(self) -> None:
+        """Bring the gradients of the arranged rows to `grad`, as written by the backward pass: of P, and G in the place
+        of Q."""
+        if self._now.in_place:
+            return
+        grad = self.grad[self._now.rows]
+        for group, (_, _, gp, gg) in zip(self.layout, self._now.buffers, strict=True):
             p, q = self.layout.p(grad, group), self.layout.q(grad, group)
-            p[..., : gp.shape[-1]].copy_(gp)
-            q[:, :, : gg.shape[2]].copy_(gg)
-        return grad
+            p[..., : gp.shape[-1]].copy_(gp.transpose(0, 1))
+            q[:, :, : gg.shape[2]].copy_(gg.transpose(0, 1))
 
     def drop(self, draws: Draws | None = None, width: int = 0) -> None:
         """Set the dropout masks of the next forward pass, of rows of `width` tokens; without `draws` none at all."""
-        if draws and self._masks is None:
-            inputs = [one for one, dropped in self._dropped.items() if dropped.sites]
-            self._masks = Masks(inputs, device=self.device, dtype=self.compute_dtype)
-        kept = self._masks.draw(draws, width) if draws and self._masks else {}
+        if draws and self._now.masks is None:
+            inputs = [one for one, sites in self._now.sites.items() if sites]
+            self._now.masks = Masks(inputs, device=self.device, dtype=self.compute_dtype)
+        kept = self._now.masks.draw(draws, width) if draws and self._now.masks else {}
         for one, dropped in self._dropped.items():
             dropped.set(kept.get(one.number))
 
-    def finish(self, grad: Tensor, factor: Tensor, scale: Tensor) -> None:
-        """Turn G into the gradients of Q and Λ, in place: dQ = s·Λ·G, dΛ = s·⟨G, Q⟩ where λ learns."""
-        rows = slice(self._first, self._first + self.rows)
+    def finish(self, grad: Tensor, scale: Tensor) -> None:
+        """Turn G into the gradients of Q and Λ of the leading rows, in place: dQ = s·Λ·G, dΛ = s·⟨G, Q⟩ where λ
+        learns."""
+        rows = slice(0, len(grad))
         layout, theta = self.layout, self.theta[rows]
-        lam = layout.lam(grad)
+        factor, lam = self._factor(rows, scale), layout.lam(grad)
         for group in layout:
             g, q = layout.q(grad, group), layout.q(theta, group)
             torch.sum(g * q, dim=-1, out=layout.of_group(lam, group))
@@ -334,7 +378,7 @@ class AdapterBank:
         d‖S‖_F = 2 P S / ‖S‖_F for S = PᵀP - I, in closed form for all sites of a shape at once.
         `weight` is [rows, 1, 1, 1] and already divided by 2M.
         """
-        rows = slice(self._first, self._first + self.rows)
+        rows = slice(0, len(grad))
         layout, theta = self.layout, self.theta[rows]
         for group in layout:
             eye = torch.diag_embed(layout.of_group(self.valid[rows], group))

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from lingo.data import Kind
 from lingo.dropout import Draws
+from lingo.memory import sent
 from lingo.slot import Slot
 
 
@@ -75,18 +75,17 @@ def gather(
     own = [rows[share.rows(len(rows))] for rows in chosen]
     widths = [int(_lengths(slot, rows).max()) for slot, rows in zip(slots, chosen, strict=True)]
     n, size, width = len(slots), max(1, *(len(rows) for rows in own)), max(widths)
-    ids = np.zeros((n, size, width), dtype=np.int64)
+    ids = np.zeros((n, size, width), dtype=np.int32)
     lengths = np.ones((n, size), dtype=np.int64)
     weight = np.zeros((n, size))
     for i, (slot, rows) in enumerate(zip(slots, own, strict=True)):
         ids[i] = slot.data.pad_id
         ids[i, : len(rows)], lengths[i, : len(rows)] = slot.data.train.padded(rows, slot.data.pad_id, width)
         weight[i, : len(rows)] = 1 / len(chosen[i])
-    to: dict[str, Any] = {"device": device, "non_blocking": True}
     return Batch(
-        torch.from_numpy(ids).to(**to),
-        torch.from_numpy(lengths).to(**to),
-        torch.from_numpy(weight).to(dtype=dtype, **to),
+        sent(ids, device).long(),
+        sent(lengths, device),
+        sent(weight, device).to(dtype),
         _labels(slots, own, size, labels, device=device, dtype=dtype),
         bool((lengths < width).any()),
         _dropout(slots, chosen, share, size, device),
@@ -122,7 +121,7 @@ def _labels(
                 block[place, : len(values), : values.shape[1]] = values
             else:
                 block[place, : len(values)] = values
-        labels = torch.from_numpy(block).to(device, non_blocking=True)
+        labels = sent(block, device)
         index = None if len(members) == len(slots) else torch.tensor(members).to(device, non_blocking=True)
         found[kind] = (index, labels if kind == "classification" else labels.to(dtype))
     return found

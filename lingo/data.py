@@ -167,6 +167,11 @@ class TaskData:
             raise ValueError("\n".join(problems))
 
     @cached_property
+    def usual_length(self) -> int:
+        """Tokens that nine of ten training sequences do not exceed."""
+        return int(np.quantile(self.train.lengths, 0.9, method="higher")) if len(self.train) else 0
+
+    @cached_property
     def scale(self) -> Scale:
         """Mean and standard deviation of the training targets; those of a regression alone are not 0 and 1."""
         regression = self.kind == "regression" and len(self.train) > 0

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lingo.layout import Input
+from lingo.memory import sent
 from lingo.streams import stream_seed
 
 GOLDEN = 0x9E3779B97F4A7C15
@@ -80,8 +81,8 @@ class Draws:
         host = np.stack([hashed(key, own.astype(np.uint64)) for key, own in zip(keys, rows, strict=True)])
         below = np.array([round(rate * RATES) - RATES // 2 for rate in rates], dtype=np.int16)
         return cls(
-            torch.from_numpy(host).to(device, non_blocking=True),
-            torch.from_numpy(below).to(device, non_blocking=True),
+            sent(host, device),
+            sent(below, device),
         )
 
     def part(self, at: slice) -> "Draws":

@@ -19,6 +19,7 @@ from lingo.data import Split, TaskData
 from lingo.full import FullBank
 from lingo.heads import apply_head, pooled_states
 from lingo.layout import Layout, zeros
+from lingo.lengths import blocks_of, overhead_of
 from lingo.losses import LOSSES
 from lingo.metrics import score
 from lingo.ranks import Allocation, Importance, draw
@@ -100,14 +101,16 @@ class Pack:
         """Sum of training losses since `take_loss`, [K, 1]; stays on the device."""
         self.lost = zeros(capacity, 1, like=self.bank.theta)
         """Steps since that sum stopped being finite, the first such one included, [K, 1]; stays on the device."""
+        self.blocks: list[slice] = []
+        """Rows that a step computes together."""
         self.open = torch.zeros(capacity, max_labels, dtype=torch.bool, device=self.device)
         """Which outputs of the head a slot has."""
         self.midway = False
         """Whether a step was broken off while it changed parameters; until then it can be taken again."""
         self.eval_tokens = EVAL_TOKENS
         """Tokens of a batch in `predict`, padding included."""
-        self._arranged: tuple[int, int] | None = None
-        """First row and number of rows at which the modules point."""
+        self._arranged: slice | None = None
+        """The rows at which the modules point."""
 
     # --- admission --------------------------------------------------------------------------------------
 
@@ -197,16 +200,20 @@ class Pack:
         self._order_rows()
 
     def _order_rows(self) -> None:
-        """Running slots first, so that a step works on leading rows without copying."""
+        """Running slots first, longer sequences before shorter ones: a step works on blocks of leading rows without
+        copying them (`lingo.lengths`)."""
         self._arranged = None
-        count = len(self.running)
-        strays = [slot for slot in self.running if slot.row >= count]
-        for stray, resting in zip(
-            strays, [s for s in self.slots if not s.running and s.row < count], strict=True
-        ):
-            self._swap(stray.row, resting.row)
-            stray.row, resting.row = resting.row, stray.row
-        self.slots.sort(key=lambda slot: slot.row)
+        if isinstance(self.bank, AdapterBank):
+            self.bank.forget()
+        order = sorted(self.slots, key=lambda slot: (not slot.running, -slot.data.usual_length, slot.row))
+        for row, slot in enumerate(order):
+            if slot.row != row:
+                other = next(other for other in self.slots if other.row == row)
+                self._swap(slot.row, row)
+                slot.row, other.row = row, slot.row
+        self.slots = order
+        sizes = [(slot.data.usual_length, slot.config.batch_size) for slot in self.running]
+        self.blocks = blocks_of(sizes, overhead=overhead_of(self.device))
 
     def _swap(self, a: int, b: int) -> None:
         for tensor in self.tensors().values():
@@ -222,11 +229,12 @@ class Pack:
         if not slots:
             return
         numbers = stacked(slots, device=self.device, dtype=self.dtype)
-        batch = self._gather(slots)
         if isinstance(self.bank, AdapterBank):
-            self._adapter_step(self.bank, slots, numbers, batch)
+            self._adapter_step(self.bank, slots, numbers)
         else:
-            self._descend(self._gradients(batch, len(slots)), numbers)
+            self.bank.zero_grad()
+            self._backward(slots, slice(0, 1))
+            self._descend(self._reduced(self.bank.grad), numbers)
         for slot in slots:
             slot.step += 1
             slot.running = not slot.done
@@ -234,15 +242,17 @@ class Pack:
             self._order_rows()
         self.midway = False
 
-    def _adapter_step(
-        self, bank: AdapterBank, slots: list[Slot], numbers: StepNumbers[Tensor], batch: Batch
-    ) -> None:
+    def _adapter_step(self, bank: AdapterBank, slots: list[Slot], numbers: StepNumbers[Tensor]) -> None:
         """Gradients of the factors, AdamW, importance of every weight, and new masks where a slot allocates."""
         n = len(slots)
-        self._arrange(0, n)
-        factor = bank.fold(numbers.scale)
-        grad = self._gradients(batch, n)
-        bank.finish(grad, factor, numbers.scale)
+        for rows in self.blocks:
+            self._arrange(rows, keep=True)
+            bank.fold(numbers.scale[rows])
+            bank.zero_grad()
+            self._backward(slots[rows], rows)
+            bank.collect()
+        grad = self._reduced(bank.grad[:n])
+        bank.finish(grad, numbers.scale)
         if any(slot.svd for slot in slots):
             bank.orthogonality(grad, numbers.orthogonality[:, :, None, None])
         self._descend(grad, numbers)
@@ -256,18 +266,19 @@ class Pack:
         if any(slot.allocates() for slot in slots):
             self._allocate(slots, numbers)
 
-    def _gradients(self, batch: Batch, n: int) -> Tensor:
-        """Gradients [n, size + 1] of the leading n rows, the loss in the last column; each row of the batch touches
-        its own slot's parameters alone."""
-        bank = self.bank
-        bank.zero_grad()
-        for part in batch.parts(self.micro_batches):
-            losses = self._losses(part, n)
+    def _backward(self, slots: list[Slot], rows: slice) -> None:
+        """Add this worker's gradients of some slots to the bank's, the loss in the last column; each row of the batch
+        touches its own slot's parameters alone."""
+        for part in self._gather(slots).parts(self.micro_batches):
+            losses = self._losses(part, rows)
             losses.sum().backward()
-            bank.grad[:n, -1] += losses.detach()
-        grad = bank.collect()
+            self.bank.grad[rows, -1] += losses.detach()
+
+    def _reduced(self, grad: Tensor) -> Tensor:
+        """Gradients [n, size + 1] of the leading n rows, summed over the workers; adds up the losses."""
         self.reduce(grad)
         self.midway = True
+        n = len(grad)
         losses = self.loss_sum[:n].add_(grad[:, -1:])
         self.lost[:n] += (losses - losses) != 0  # of what is not finite the difference is not a number
         return grad
@@ -293,21 +304,20 @@ class Pack:
             dtype=self.dtype,
         )
 
-    def _losses(self, batch: Batch, n: int) -> Tensor:
-        """Loss of each slot, [n]: the mean over its batch, this worker's share of it."""
+    def _losses(self, batch: Batch, rows: slice) -> Tensor:
+        """Loss of each slot of these rows: the mean over its batch, this worker's share of it."""
         if isinstance(self.bank, AdapterBank):
             self.bank.drop(batch.draws, batch.ids.shape[-1])
-        logits = self._logits(
-            batch.ids.flatten(0, 1), batch.lengths.flatten(), slice(0, n), padded=batch.padded
-        )
-        rows = torch.zeros_like(batch.weight)
+        logits = self._logits(batch.ids.flatten(0, 1), batch.lengths.flatten(), rows, padded=batch.padded)
+        each = torch.zeros_like(batch.weight)
+        open_ = self.open[rows, None]
         for kind, (index, labels) in batch.labels.items():
             if index is None:
-                rows = LOSSES[kind](logits, labels, self.open[:n, None])
+                each = LOSSES[kind](logits, labels, open_)
             else:
-                each = LOSSES[kind](logits[index], labels, self.open[:n, None][index])
-                rows = rows.index_copy(0, index, each)
-        return (rows * batch.weight).sum(1)
+                own = LOSSES[kind](logits[index], labels, open_[index])
+                each = each.index_copy(0, index, own)
+        return (each * batch.weight).sum(1)
 
     def _logits(self, ids: Tensor, lengths: Tensor, rows: slice, *, padded: bool) -> Tensor:
         """[n, B, labels] from ids [n·B, S] and lengths [n·B], n the slots in `rows`."""
@@ -336,12 +346,11 @@ class Pack:
 
     # --- arrangement of the modules -------------------------------------------------------------------------
 
-    def _arrange(self, first: int, rows: int) -> None:
-        """Point the adapters' modules at these rows, as wide as their slots need."""
-        if isinstance(self.bank, AdapterBank) and self._arranged != (first, rows):
-            slots = [slot for slot in self.slots if first <= slot.row < first + rows]
-            self.bank.arrange(first, rows, self._widths(slots))
-            self._arranged = (first, rows)
+    def _arrange(self, rows: slice, *, keep: bool) -> None:
+        """Point the adapters' modules at these rows, as wide as their slots need; `keep` as `AdapterBank` has it."""
+        if isinstance(self.bank, AdapterBank) and self._arranged != rows:
+            self.bank.arrange(rows, self._widths(self.slots[rows]), keep=keep)
+            self._arranged = rows
 
     def _widths(self, slots: Sequence[Slot]) -> list[int]:
         widths = [0] * len(self.layout.sites)
@@ -359,7 +368,7 @@ class Pack:
         the user's unit. Rows are computed longest first in batches that depend on the split alone, shared between
         the workers."""
         if isinstance(self.bank, AdapterBank):
-            self._arrange(slot.row, 1)
+            self._arrange(slice(slot.row, slot.row + 1), keep=False)
             self.bank.fold(torch.full((1, 1), slot.scale, device=self.device, dtype=self.dtype))
             self.bank.drop()
         order = np.argsort(-split.lengths, kind="stable")

@@ -270,11 +270,13 @@ def _compute(
     batch_size: int | None,
     progress: Callable[[float], None],
 ) -> Any:
-    import torch
+    from lingo.memory import out_of_memory
 
     try:
         return predictor.compute(encoded, batch_size=batch_size, progress=progress)
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
         given = "the default" if batch_size is None else batch_size
         raise InputError(
             f"`--batch-size` must be small enough for the memory of {predictor.device}, but got {given}; use a "

@@ -55,7 +55,8 @@ log = logging.getLogger(__name__)
 
 MakeEngine = Callable[[int, int], Engine]
 
-MOST_IN_A_PACK = 16
+MOST_IN_A_PACK = {"cpu": 16, "cuda": 64}
+"""Trials beyond which no larger pack is tried: a GPU gains up to more of them than a CPU."""
 GROUP_START_S = 300.0
 """Seconds that the first worker group may take where all machines are there."""
 
@@ -306,7 +307,7 @@ def _best_pack(study: PreparedStudy, benchmark: Benchmark, resources: ClusterRes
             typical(study, benchmark).to_dict(),
             cpus=lay.cpus,
             gpus=lay.gpus,
-            most=min(most, MOST_IN_A_PACK),
+            most=min(most, MOST_IN_A_PACK["cuda" if lay.gpus else "cpu"]),
             frozen=benchmark.frozen or "fp32",
             max_labels=study.task.num_labels,
             files=resources.files,

@@ -14,14 +14,15 @@ from harness.pool.files import Files, LocalFiles
 from harness.workers.packs import Room, build, is_full, load, local_source
 from lingo.backbones import Backbone
 from lingo.data import Split, TaskData
+from lingo.memory import out_of_memory
 from lingo.pack import Pack
 from lingo.trial import Frozen, TrialConfig
 
 GAIN = 1.1
 """Factor in samples per second required of a pack of twice the size."""
 
-WARM_UP, STEPS, SECONDS = 1, 3, 3.0
-"""Warm-up steps; minimum measured steps; minimum measured seconds."""
+WARM_UP, STEPS, SECONDS = {"cuda": 5, "cpu": 1}, 3, 3.0
+"""Warm-up steps (a GPU chooses kernels and takes memory in its first ones); minimum measured steps and seconds."""
 
 SHARE = {"cuda": 0.85, "cpu": 0.5}
 """Share of the memory that a pack may use, since later batches may be longer than the measured ones."""
@@ -151,7 +152,9 @@ class _Runs:
             if reason is None:
                 try:
                     self._one(size)
-                except torch.OutOfMemoryError:
+                except RuntimeError as error:
+                    if not out_of_memory(error):
+                        raise
                     reason = f"{size} trials do not fit into memory"
             if reason is None and size > 1 and self._rates[size] < GAIN * self._rates[size // 2]:
                 reason = f"{size} trials train less than 10 % more samples per second than {size // 2}"
@@ -214,7 +217,7 @@ def _fitting(trial: TrialConfig, data: TaskData) -> TrialConfig:
 
 def _time_steps(pack: Pack, device: str) -> float:
     """Seconds of a step, the mean over a few."""
-    for _ in range(WARM_UP):
+    for _ in range(WARM_UP[device]):
         pack.step()
     _wait(device)
     begun, steps = time.perf_counter(), 0
@@ -228,6 +231,9 @@ def _time_steps(pack: Pack, device: str) -> float:
 def _time_rows(pack: Pack, dev: Split, device: str) -> float:
     rows = min(EVAL_ROWS, len(dev))
     few = Split(dev.ids[: dev.offsets[rows]], dev.offsets[: rows + 1], dev.labels[:rows])
+    if device == "cuda":
+        pack.predict(pack.slots[0], few)
+        _wait(device)
     begun = time.perf_counter()
     pack.predict(pack.slots[0], few)
     _wait(device)

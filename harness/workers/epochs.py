@@ -12,7 +12,7 @@ from harness.runs.jobs import Report
 from harness.workers.evaluation import dev_scores
 from harness.workers.facts import job_facts
 from harness.workers.finals import keep_adapter, restore_best, take_test
-from harness.workers.peers import Peers
+from harness.workers.peers import Peers, short_of_memory
 from harness.workers.shared_prefixes import Prefixes
 from harness.workers.training import Training, finite
 from lingo.batch import Share
@@ -146,7 +146,9 @@ class Epochs:
         while True:
             try:
                 return evaluate()
-            except torch.OutOfMemoryError as problem:
+            except RuntimeError as problem:
+                if not short_of_memory(problem):
+                    raise
                 self._peers.short(problem)
                 if pack.eval_tokens <= LEAST_TOKENS:
                     raise

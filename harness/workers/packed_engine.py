@@ -15,7 +15,7 @@ from harness.workers.checkpoints import Checkpoints
 from harness.workers.epochs import Epochs
 from harness.workers.facts import cost_facts
 from harness.workers.packs import Room, build, is_full, load, local_source
-from harness.workers.peers import Peers, ShortOfMemory
+from harness.workers.peers import Peers, ShortOfMemory, short_of_memory
 from harness.workers.shared_prefixes import Prefixes, prefix_key
 from harness.workers.starts import Starts
 from harness.workers.training import Training
@@ -211,8 +211,8 @@ class LingoEngine:
         due = [one for one in running if one.slot and one.trajectory.due(one.slot)]
         try:
             pack.step()
-        except torch.OutOfMemoryError as problem:
-            if pack.midway:
+        except RuntimeError as problem:
+            if pack.midway or not short_of_memory(problem):
                 raise
             self._peers.short(problem)
             line = one_line(problem)
@@ -335,7 +335,9 @@ class LingoEngine:
                     share=self._share,
                     reduce=self._peers.reduce,
                 )
-            except torch.OutOfMemoryError as short:
+            except RuntimeError as short:
+                if not short_of_memory(short):
+                    raise
                 problem = short
             if self._peers.short(problem):
                 self._close_pack()

@@ -14,11 +14,17 @@ from torch import distributed as dist
 
 from harness.core.wording import one_line
 from harness.pool.engine import AGREE, WorkerFailed
+from lingo.memory import out_of_memory
 from lingo.reduce import all_reduce
 
 
 class ShortOfMemory(torch.OutOfMemoryError):
     """Another worker of the group has too little memory for the next operation."""
+
+
+def short_of_memory(error: RuntimeError) -> bool:
+    """Whether an error of a step or an evaluation means that less may succeed; another worker's failure does not."""
+    return out_of_memory(error) and not isinstance(error, WorkerFailed)
 
 
 class Peers:
@@ -40,7 +46,7 @@ class Peers:
             self._meet()
             all_reduce(tensor)
 
-    def short(self, problem: torch.OutOfMemoryError | None = None) -> bool:
+    def short(self, problem: RuntimeError | None = None) -> bool:
         """Whether this worker or another is short of memory.
 
         Args:

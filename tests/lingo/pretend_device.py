@@ -102,7 +102,7 @@ def test_every_architecture_stays_on_its_device(
     targets = tuple(backbone.matrices)[:3]
     with pretending():
         move(backbone)
-        pack = Pack(backbone, capacity=4, max_rank=4, max_labels=3)
+        pack = Pack(backbone, capacity=4, max_rank=16, max_labels=3)
         data = task(backbone, "classification", 2)
         others = [
             (trial("lora", 2, targets=targets), task(backbone, "multilabel", 3)),

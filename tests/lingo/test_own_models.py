@@ -373,7 +373,7 @@ def test_gradients_of_adapters_are_those_of_autograd(tiny, name):
         sites[site.path] = LowRank(other.model.get_submodule(site.path), p.clone(), q.clone())
     for path, module in sites.items():
         other.model.set_submodule(path, module)
-    pack._arrange(0, 1)
+    pack._arrange(slice(0, 1), keep=True)
     batch = pack._gather([slot])
     ids, lengths = batch.ids[0], batch.lengths[0]
     head = pack.layout.head(pack.bank.theta)[0].clone()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from lingo.adapters import ALIGNED
 from lingo.data import TaskData
 from lingo.pack import Pack
 from lingo.parameters import rank_pattern
@@ -149,3 +150,20 @@ def test_a_pack_that_finds_no_memory_leaves_the_backbone_as_it_was(monkeypatch: 
             Pack(backbone)
     assert [type(module) for module in backbone.model.modules()] == before
     Pack(backbone).close()
+
+
+def test_ranks_padded_as_on_a_gpu_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranks of 3 and 4 computed as 8, in a pack and alone, give what they give unpadded."""
+    found = []
+    for multiple in (1, 8):
+        monkeypatch.setitem(ALIGNED, "cpu", multiple)
+        for methods in (("lora", "ars"), ("ars",)):
+            pack = Pack(toy.opt_backbone(), capacity=len(methods), max_rank=12, dtype=torch.float64)
+            for method in methods:
+                slot = pack.admit(toy.trial(method, 1, delta_T=2), toy.task())
+            for _ in range(12):
+                pack.step()
+            found.append(pack.predict(slot, slot.data.dev))
+            pack.close()
+    for other in found[1:]:
+        np.testing.assert_allclose(other, found[0], rtol=0, atol=1e-9)

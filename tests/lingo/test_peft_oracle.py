@@ -33,7 +33,7 @@ class LanguageModelPack(Pack):
 
     batches: dict[str, Tensor]
 
-    def _losses(self, batch: Batch, n: int) -> Tensor:
+    def _losses(self, batch: Batch, rows: slice) -> Tensor:
         self.bank.drop()
         step = self.slots[0].step
         ids, mask, labels = (self.batches[k][step] for k in ("input_ids", "attention_mask", "labels"))
