@@ -33,6 +33,9 @@ PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L4": 121e12, "T4"
 SMALL = Shape(layers=12, hidden=768, ffn=3072, heads=12, batch=2, tokens=8)
 """OPT-125M with a batch that hardly computes: the operators of a step are the same."""
 
+MIDDLE = Shape(layers=4, hidden=256, ffn=1024, heads=4, batch=8, tokens=70)
+"""A third of OPT-125M's layers and width."""
+
 
 def pack_of(shape: Shape, slots: int, *, steps: int, dtype: torch.dtype = torch.float32, device: str = "cpu",
             **settings: Any) -> Pack:  # fmt: skip
@@ -57,6 +60,10 @@ def operators(args: argparse.Namespace) -> list[Row]:
         say(f"operators, K={slots}: {', '.join(f'{n} {name}' for name, n in counts.most_common(12))}")
         name = f"operators a trial step, K={slots}"
         rows.append(Row.at_most(name, counts.total() / slots, "operators", reach))
+    counts = Operators.of(pack_of(shape, 16, steps=20, adapter_dropout=0.05).step)
+    rows.append(
+        Row.at_most("operators a trial step, K=16, dropout 0.05", counts.total() / 16, "operators", 60)
+    )
     return rows
 
 
@@ -116,10 +123,25 @@ def toy(args: argparse.Namespace) -> list[Row]:
         each = [times[0], times[1], times[2] / 16]
         name = f"toy, dropout {dropout:g}"
         rows.append(Row(f"{name}: peft AdaLoRA", each[0] * 1e3, "ms a trial step"))
-        for slots, time, reach in ((1, each[1], 2.5), (16, each[2], 5.0)):
+        for slots, time, reach in ((1, each[1], 3.0), (16, each[2], 15.0)):
             rows.append(Row(f"{name}: pack, K={slots}", time * 1e3, "ms a trial step"))
             rows.append(Row.at_least(f"{name}: peft / pack, K={slots}", each[0] / time, "times", reach))
     return rows
+
+
+def lengths(args: argparse.Namespace) -> list[Row]:
+    """Four trials of 70, 160, 300 and 500 tokens in one pack, against each in a pack of its own."""
+    lengths, repetitions = (12, 24, 36, 48) if args.quick else (70, 160, 300, 500), 3
+    shapes = [replace(TOY if args.quick else MIDDLE, tokens=tokens) for tokens in lengths]
+    settings: dict[str, Any] = {"delta_T": 2, "adapter_dropout": 0.05}
+    apart = [pack_of(shape, 1, steps=repetitions + 2, **settings) for shape in shapes]
+    mixed = Pack(shapes[0].backbone(), capacity=len(shapes), max_rank=shapes[0].b0)
+    for seed, shape in enumerate(shapes):
+        mixed.admit(shape.trial(seed, **settings), shape.task(repetitions + 2))
+    works = [mixed.step, *(pack.step for pack in apart)]
+    times = side_by_side(works, repetitions=repetitions, calls=[1] * len(works), clock=clock_of("cpu"))
+    name = "lengths of 70, 160, 300 and 500 tokens: one pack / apart"
+    return [Row.at_most(name, times[0] / sum(times[1:]), "times", 1.1)]
 
 
 def trainer(args: argparse.Namespace) -> list[Row]:
@@ -235,6 +257,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
     "operators": operators,
     "allocator": allocator,
     "toy": toy,
+    "lengths": lengths,
     "trainer": trainer,
     "bf16": bf16,
     "memory": slot_memory,
