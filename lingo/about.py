@@ -41,6 +41,7 @@ class About:
         tokenization: `lingo.nucleotides.Units.recipe()` of tokens that are not the tokenizer's own.
         both_strands: Whether predictions are averaged over a sequence and its reverse complement.
         case: What lower case meant, see `lingo.sequences.Case`.
+        thresholds: Probabilities from which on class 1 of two, or each label, is predicted; none for ½ or the largest.
         pair: What stood between the two sequences of each pair; `None` for single sequences.
     """
 
@@ -52,6 +53,7 @@ class About:
     both_strands: bool = False
     case: Case = "upper"
     pair: str | None = None
+    thresholds: Sequence[float] = ()
 
     @property
     def new_tokens(self) -> int:
@@ -141,6 +143,7 @@ def facts_of(trained: Trained, target: Target, about: About, *, layout: str) -> 
         "both_strands": about.both_strands,
         "case": about.case,
         "pair": about.pair,
+        "thresholds": list(about.thresholds) or None,
         "padding_side": "right",
         "pad_token_id": data.pad_id,
         "pooling": backbone.pooling,

@@ -37,6 +37,7 @@ class Facts:
         layout: `lora`, `adalora`, `merged`, or the name of another kind of adapter of peft.
         task, kind, num_labels, labels: What is predicted; `labels` is empty where outputs have no names.
         prompt, max_length, tokenization, both_strands, case, pair: How the input is built, see `lingo.about.About`.
+        thresholds: Probabilities from which on class 1 of two, or each label, is predicted; none for ½.
         pad_id, pooling: As in `lingo.backbones.Backbone`.
         head: `head.safetensors`, or, in exports of version 0.1.0, path of the head in the model.
         scale: Unit of a regression's values; that of exports of version 0.1.0 has mean 0 and deviation 1.
@@ -56,6 +57,7 @@ class Facts:
     both_strands: bool
     case: Case
     pair: str | None
+    thresholds: tuple[float, ...]
     pad_id: int
     pooling: Pooling
     head: str
@@ -123,6 +125,7 @@ def read_facts(folder: Path) -> Facts:
             both_strands=found.get("both_strands", False),
             case=found.get("case", "upper"),
             pair=found.get("pair"),
+            thresholds=tuple(found.get("thresholds") or ()),
             pad_id=found["pad_token_id"],
             pooling=found["pooling"],
             head=found["head"],

@@ -1,12 +1,13 @@
 """One step's sequences of all slots, padded to one block, and what their dropout masks are drawn from."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lingo.balance import row_weights
 from lingo.data import Kind
 from lingo.dropout import Draws
 from lingo.memory import sent
@@ -35,6 +36,7 @@ class Batch:
         weight: [n, B]: 1 / (rows of the slot's batch over all workers), 0 for filling rows.
         labels: For each kind of task present: (slots of that kind or None for all, labels [m, B] or [m, B, C]);
             targets of a regression are standardised.
+        factors: For each kind of task with balanced classes: factors of the loss [m, B] or [m, B, C].
         padded: Whether some row has fewer than S tokens.
         draws: What the dropout masks of these rows are drawn from, or None.
     """
@@ -45,6 +47,7 @@ class Batch:
     labels: dict[Kind, tuple[Tensor | None, Tensor]]
     padded: bool
     draws: Draws | None
+    factors: Mapping[Kind, Tensor] = field(default_factory=dict)
 
     def parts(self, count: int) -> Iterator["Batch"]:
         """The batch in up to `count` micro-batches along B; their losses add up to that of the whole."""
@@ -58,6 +61,7 @@ class Batch:
                 {kind: (slots, labels[:, at]) for kind, (slots, labels) in self.labels.items()},
                 self.padded,
                 self.draws.part(at) if self.draws else None,
+                {kind: factors[:, at] for kind, factors in self.factors.items()},
             )
 
 
@@ -89,6 +93,7 @@ def gather(
         _labels(slots, own, size, labels, device=device, dtype=dtype),
         bool((lengths < width).any()),
         _dropout(slots, chosen, share, size, device),
+        _factors(slots, own, size, labels, device=device, dtype=dtype),
     )
 
 
@@ -124,6 +129,36 @@ def _labels(
         labels = sent(block, device)
         index = None if len(members) == len(slots) else torch.tensor(members).to(device, non_blocking=True)
         found[kind] = (index, labels if kind == "classification" else labels.to(dtype))
+    return found
+
+
+def _factors(
+    slots: Sequence[Slot],
+    own: Sequence[np.ndarray],
+    size: int,
+    width: int,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> dict[Kind, Tensor]:
+    """Factors of the loss by kind of task, 1 for slots of that kind without any; nothing where no slot has some."""
+    found: dict[Kind, Tensor] = {}
+    each = [row_weights(slot.config, slot.data, rows) for slot, rows in zip(slots, own, strict=True)]
+    for kind in dict.fromkeys(
+        slot.data.kind for slot, factors in zip(slots, each, strict=True) if factors is not None
+    ):
+        members = [i for i, slot in enumerate(slots) if slot.data.kind == kind]
+        wide = (width,) if kind == "multilabel" else ()
+        block = np.ones((len(members), size, *wide))
+        for place, i in enumerate(members):
+            if (factors := each[i]) is not None:
+                where = (
+                    (place, slice(len(factors)), slice(factors.shape[1]))
+                    if wide
+                    else (place, slice(len(factors)))
+                )
+                block[where] = factors
+        found[kind] = sent(block, device).to(dtype)
     return found
 
 

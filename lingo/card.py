@@ -161,7 +161,7 @@ def _input(facts: Mapping[str, Any]) -> str:
         f"the right with id {facts['pad_token_id']}. {_tokens(facts)}{_letters(facts)}The head "
         f"reads the {facts['pooling']} hidden state and gives {facts['num_labels']} outputs "
         f"({facts['problem_type']}{_names(facts['labels'])}). "
-        f"{_unit(facts.get('target'))}{strands}`lingo.json` has the same for programs."
+        f"{_unit(facts.get('target'))}{strands}{_thresholds(facts)}`lingo.json` has the same for programs."
     )
 
 
@@ -190,6 +190,15 @@ def _letters(facts: Mapping[str, Any]) -> str:
     joint = f"The two sequences of a pair are one text with `{pair}` between them. " if pair else ""
     how = f"`lingo.sequences.uniform(sequence, {facts.get('case', 'upper')!r})`"
     return f"{joint}{LETTERS[facts.get('case', 'upper')]}: {how} does the same, as `predict` does. "
+
+
+def _thresholds(facts: Mapping[str, Any]) -> str:
+    if not (found := facts.get("thresholds")):
+        return ""
+    names = facts["labels"] or [str(i) for i in range(facts["num_labels"])]
+    each = zip(names[-1:] if len(found) == 1 < len(names) else names, found, strict=True)
+    told = ", ".join(f"{name} from {value:.4g}" for name, value in each)
+    return f"What is predicted was decided on dev: {told}. "
 
 
 def _unit(scale: Mapping[str, float | Sequence[float]] | None) -> str:

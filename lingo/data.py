@@ -178,6 +178,21 @@ class TaskData:
         return Scale.of(self.train.labels) if regression else Scale()
 
     @cached_property
+    def class_weights(self) -> NDArray[np.float64]:
+        """n / (C · n_c) of each of C classes that train has, `[num_labels]`; of several labels n / (2 · n_v) of the
+        values 0 and 1, `[2, num_labels]`, from the n rows where the label is known. 1 for what train has not."""
+        labels = np.asarray(self.train.labels)
+        if self.kind == "classification":
+            counts = np.bincount(labels, minlength=self.num_labels)
+            rows, kinds = counts.sum(), (counts > 0).sum()
+        else:
+            ones = np.nansum(labels, axis=0, dtype=np.float64)
+            rows, kinds = (~np.isnan(labels.astype(np.float32))).sum(axis=0), np.int64(2)
+            counts = np.stack([rows - ones, ones])
+            counts = np.where((counts == 0).any(axis=0), 0, counts)
+        return np.asarray(np.where(counts > 0, rows / np.maximum(1, kinds * counts), 1.0), dtype=np.float64)
+
+    @cached_property
     def first_bias(self) -> NDArray[np.float64]:
         """The bias with which a head starts, `[num_labels]`: it predicts what is known without a sequence.
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lingo.about import About, Trained, settings_of, write_about
 from lingo.backbones import Backbone
+from lingo.balance import first_bias
 from lingo.card import HEAD, ROWS
 from lingo.data import TaskData
 from lingo.embeddings import last_rows
@@ -67,7 +68,7 @@ class PeftNetwork(Network):
         self.head = nn.utils.skip_init(nn.Linear, backbone.hidden_size, data.num_labels, device=device)
         with torch.no_grad():
             self.head.weight.copy_(weight.normal_(std=0.02, generator=stream(config.seed, "head")))
-            self.head.bias.copy_(torch.from_numpy(data.first_bias))
+            self.head.bias.copy_(torch.from_numpy(first_bias(config, data)))
         self._tuned = [module for module in self.model.modules() if _is_tuner_layer(module)]
 
     def logits(self, ids: Tensor, lengths: Tensor, generator: torch.Generator | None) -> Tensor:

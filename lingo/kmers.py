@@ -130,10 +130,11 @@ class KmerModel:
         truth = torch.from_numpy(np.ascontiguousarray(labels))
         truth = truth if self._data.kind == "classification" else truth.double()
         wide = torch.ones(1, 1, logits.shape[1], dtype=torch.bool)
-        return float(LOSSES[self._data.kind](torch.from_numpy(logits)[None], truth[None], wide).mean())
+        return float(LOSSES[self._data.kind](torch.from_numpy(logits)[None], truth[None], wide, None).mean())
 
     def _logistic(self) -> LogisticRegression:
-        return LogisticRegression(C=self._C, max_iter=MAX_ITERATIONS, tol=1e-3)
+        weight = "balanced" if self._config.class_weights == "balanced" else None
+        return LogisticRegression(C=self._C, max_iter=MAX_ITERATIONS, tol=1e-3, class_weight=weight)
 
     def _fit_labels(self, counts: Any, labels: NDArray[Any]) -> None:
         """Labels that are the same in all rows have no boundary: their log-odds are those of their share."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lingo.adapters import AdapterBank
 from lingo.backbones import Backbone
+from lingo.balance import first_bias
 from lingo.batch import Batch, Share, gather
 from lingo.data import Split, TaskData
 from lingo.full import FullBank
@@ -154,7 +155,7 @@ class Pack:
         head.normal_(std=0.02, generator=stream(config.seed, "head"))
         self.layout.head(self.bank.theta)[slot.row].zero_()[:, : data.num_labels] = head.t()
         bias = self.layout.head_bias(self.bank.theta)[slot.row].zero_()
-        bias[:, : data.num_labels] = torch.from_numpy(data.first_bias)
+        bias[:, : data.num_labels] = torch.from_numpy(first_bias(config, data))
         return slot
 
     def place(self, config: TrialConfig, data: TaskData) -> Slot:
@@ -313,9 +314,9 @@ class Pack:
         open_ = self.open[rows, None]
         for kind, (index, labels) in batch.labels.items():
             if index is None:
-                each = LOSSES[kind](logits, labels, open_)
+                each = LOSSES[kind](logits, labels, open_, batch.factors.get(kind))
             else:
-                own = LOSSES[kind](logits[index], labels, open_[index])
+                own = LOSSES[kind](logits[index], labels, open_[index], batch.factors.get(kind))
                 each = each.index_copy(0, index, own)
         return (each * batch.weight).sum(1)
 

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lingo.balance import first_bias, row_weights
 from lingo.cnn import OneHotCnn
 from lingo.data import Split, TaskData
 from lingo.kmers import KmerModel
@@ -142,7 +143,7 @@ class GradientTrial:
         labels: NDArray[np.generic] = self.data.train.labels[rows]
         if self.data.kind == "regression":
             labels = self.data.scale.standardised(labels)
-        loss = self._mean_loss(logits, labels)
+        loss = self._mean_loss(logits, labels, row_weights(self.config, self.data, rows))
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
         if self.config.max_grad_norm is not None:
@@ -190,17 +191,26 @@ class GradientTrial:
         ids, lengths = split.padded(rows, self.data.pad_id)
         return torch.from_numpy(ids).to(self.device), torch.from_numpy(lengths).to(self.device)
 
-    def _mean_loss(self, logits: Tensor, labels: NDArray[np.generic]) -> Tensor:
-        return mean_loss(self.data.kind, logits, labels, self._open)
+    def _mean_loss(
+        self, logits: Tensor, labels: NDArray[np.generic], factors: NDArray[np.float64] | None
+    ) -> Tensor:
+        return mean_loss(self.data.kind, logits, labels, self._open, factors)
 
 
-def mean_loss(kind: str, logits: Tensor, labels: NDArray[np.generic], open_: Tensor | None = None) -> Tensor:
-    """The training loss of logits [B, labels], one number."""
+def mean_loss(
+    kind: str,
+    logits: Tensor,
+    labels: NDArray[np.generic],
+    open_: Tensor | None = None,
+    factors: NDArray[np.float64] | None = None,
+) -> Tensor:
+    """The training loss of logits [B, labels], one number; `factors` are those of `lingo.balance.row_weights`."""
     truth = torch.from_numpy(np.ascontiguousarray(labels)).to(logits.device)
     truth = truth if kind == "classification" else truth.to(logits.dtype)
     if open_ is None:
         open_ = torch.ones(1, 1, logits.shape[-1], dtype=torch.bool, device=logits.device)
-    return LOSSES[kind](logits[None], truth[None], open_).mean()  # type: ignore[index]
+    weights = None if factors is None else torch.from_numpy(factors).to(logits)[None]
+    return LOSSES[kind](logits[None], truth[None], open_, weights).mean()  # type: ignore[index]
 
 
 def _batches(split: Split) -> Iterator[NDArray[np.int64]]:
@@ -221,7 +231,7 @@ class CnnNetwork(Network):
         self.net = OneHotCnn(
             data.num_labels, filters=config.filters, width=config.kernel_width, dropout=config.dropout
         )
-        self.net.initialise(stream(config.seed, "init"), torch.from_numpy(data.first_bias))
+        self.net.initialise(stream(config.seed, "init"), torch.from_numpy(first_bias(config, data)))
 
     def logits(self, ids: Tensor, lengths: Tensor, generator: torch.Generator | None) -> Tensor:
         return self.net(ids, lengths, generator)

@@ -48,6 +48,8 @@ class TrialConfig:
         final_finetune_ratio: (T_total - T) / T_total: share of all steps after the last allocation.
         rank_update: `in_place`, `held` or `published_code`; `None` takes the method's default.
         orthogonality: Weight of the orthogonality term of the SVD forms.
+        class_weights: `none`, or `balanced`: rare classes count as much as frequent ones, see `lingo.balance`.
+        threshold: Probability from which on class 1 of two, or a label, is predicted: `0.5`, or chosen on `dev`.
         targets: Adapted matrices by the paper's names, see `PAPER_MATRICES`, or by names of the backbone's own
             (`Backbone.matrices`), which are checked once it is loaded.
         k: Length of the counted k-mers (`kmer_logreg` only).
@@ -80,6 +82,8 @@ class TrialConfig:
     final_finetune_ratio: float = 0.25
     rank_update: RankUpdate | None = None
     orthogonality: float = 0.5
+    class_weights: Literal["none", "balanced"] = "none"
+    threshold: Literal["0.5", "dev"] = "0.5"
     targets: tuple[str, ...] = ("W_q", "W_k", "W_v", "W_f1", "W_f2")
     k: int = 5
     C: float = 0.01
@@ -107,7 +111,12 @@ class TrialConfig:
         """Plain data, the inverse of `from_dict`; settings of later versions only where they mean something."""
         values = asdict(self) | {"targets": list(self.targets)}
         later = {"depth", "pooling"} - (self.kind.settings if self.method in METHODS else set())
-        return {name: value for name, value in values.items() if name not in later}
+        usual = {"class_weights": "none", "threshold": "0.5"}
+        return {
+            name: value
+            for name, value in values.items()
+            if name not in later and usual.get(name, ...) != value
+        }
 
     @property
     def kind(self) -> Method:
@@ -168,6 +177,8 @@ class TrialConfig:
         whole("epochs")
         schedules = ("linear", "constant")
         rules.append(("lr_schedule", self.lr_schedule, self.lr_schedule in schedules, "linear or constant"))
+        for name, choices in (("class_weights", ("none", "balanced")), ("threshold", ("0.5", "dev"))):
+            rules.append((name, getattr(self, name), getattr(self, name) in choices, " or ".join(choices)))
         for name in ("warmup_ratio", "weight_decay", "adapter_dropout"):
             real(name, 0, 1, share, ends=(True, False))
         if rules[-1][2]:  # a rate that rounds to 1 would leave nothing

@@ -152,7 +152,8 @@ class Benchmark(BaseModel):
 
     tasks: Annotated[Names, Option(WHAT, "A,B")]
     """Tasks, comma-separated: EMP/H3,prom/prom_300_tata. A table (CSV, TSV, FASTA, JSON, Parquet, Arrow), or a folder
-    with train, dev and test, is a task of your own: columns sequence and label, label_0…label_n or target."""
+    with train, dev and test, is a task of your own: columns sequence and label, label_0…label_n or target. So is a data
+    set of the hub: hub:owner/name or hub:owner/name/configuration."""
 
     models: Annotated[Names, Option(WHAT, "A,B")]
     """Backbones, comma-separated: known names, hub ids or folders in the hub's layout."""
@@ -247,6 +248,13 @@ class Benchmark(BaseModel):
 
     prompt: Annotated[Literal["auto", "on", "off"], Option(TRAINING, "WHEN")] = "auto"
     """The language prefix and suffix around each sequence: **auto** as the method has it, **on** or **off**."""
+
+    class_weights: Annotated[Literal["none", "balanced"], Option(TRAINING, "RULE")] = "none"
+    """**balanced**: rare classes and labels count as much in the loss as frequent ones."""
+
+    threshold: Annotated[Literal["0.5", "dev"], Option(TRAINING, "RULE")] = "0.5"
+    """Probability from which on a class of two, or a label, is predicted: **0.5**, or chosen on **dev** for the largest
+    MCC (of a label: F1) after training."""
 
     frozen: Annotated[
         Literal["fp32", "bf16", "4bit"] | None,

@@ -159,6 +159,7 @@ def check_settings(benchmark: Benchmark, problems: list[str]) -> dict[str, Space
     problems += _backbone_problems(benchmark.models)
     problems += _worker_problems(benchmark)
     problems += _library_problems(benchmark)
+    problems += _label_problems(benchmark)
     names = {**short_names(benchmark.models), NO_BACKBONE: NO_BACKBONE}
     studies = [
         (find_task(task).name, names[model], method)
@@ -167,6 +168,22 @@ def check_settings(benchmark: Benchmark, problems: list[str]) -> dict[str, Space
     ]
     problems += fit_problems(from_plain(benchmark.configurations), studies)
     return files
+
+
+def _label_problems(benchmark: Benchmark) -> list[str]:
+    """Rules for rare labels where no task has labels that they are for."""
+    tasks = [find_task(name) for name in benchmark.tasks]
+    binary = any(
+        task.kind == "multilabel" or (task.kind, task.num_labels) == ("classification", 2) for task in tasks
+    )
+    problems = []
+    if benchmark.threshold == "dev" and not binary:
+        problems.append("`--threshold dev` is for two classes or several labels, which no task has.")
+    if benchmark.class_weights == "balanced" and all(task.kind == "regression" for task in tasks):
+        problems.append(
+            "`--class-weights balanced` is for classes or labels, but every task is a regression."
+        )
+    return problems
 
 
 def type_of(method: str, frozen: str | None) -> str | None:

@@ -8,18 +8,19 @@ from harness.data.tasks import ALIASES, TASKS, TaskRow, alias
 
 def find_task(name: str) -> TaskRow:
     """The row of a task by its official name or an alias (`EMP/H3`, `emp_H3`, `H3`, `human_tf_0`), or of a
-    person's own data by its path.
+    person's own data by its path, or of a data set of the hub.
 
     Raises:
         InputError: If no task has this name; it gives the nearest known names. If own data has problems.
     """
+    from harness.data.hub import PREFIX, own_copy
     from harness.data.own_data import own_task
     from harness.data.reading import is_own
 
     row = ALIASES.get(alias(name))
     if row is None:
         if is_own(name):
-            return own_task(name)
+            return own_task(own_copy(name) if name.startswith(PREFIX) else name)
         raise InputError(f"`--tasks` must name known tasks, but got {name!r}.{nearest(name, TASKS)}")
     return row
 

@@ -1,8 +1,13 @@
-"""GUE from the Hugging Face hub: each dataset of the mirror once, as Parquet files in the official layout."""
+"""Data from the Hugging Face hub, kept as Parquet files: GUE in its official layout, any data set as a person's own.
+
+No code of a data set is run: `datasets` reads files alone.
+"""
 
 import json
+import re
 import shutil
 import tempfile
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +20,12 @@ MIRROR = "leannmlindsey/GUE"
 
 NAMES = {"train": ("train",), "dev": ("dev", "validation", "valid"), "test": ("test",)}
 """Names that a split may have there."""
+
+PREFIX = "hub:"
+"""Begins the name of a task from any data set of the hub: `hub:owner/name`, or `hub:owner/name/configuration`."""
+
+SOURCE = "source.json"
+"""File beside a copy that says what it is a copy of."""
 
 TIMEOUT_S = 10.0
 """How long the hub may take to answer at all; the libraries would try for half a minute."""
@@ -65,18 +76,100 @@ def fetch(row: TaskRow, *, repository: str = MIRROR, cache_dir: Path | None = No
     final = folder / row.mirror
     revision = None if Path(repository).is_dir() else _revision(repository)
     splits = _load(repository, row.mirror, revision)
-    folder.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=f".{row.mirror}.", dir=folder))
+    _keep(final, splits, {"repository": repository, "revision": revision})
+    return folder
+
+
+def _keep(final: Path, splits: Mapping[str, Any], source: Mapping[str, Any]) -> None:
+    """Write a copy, whole or not at all."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
     try:
         for split, table in splits.items():
             table.to_parquet(made / f"{split}.parquet")
-        (made / "source.json").write_text(json.dumps({"repository": repository, "revision": revision}) + "\n")
+        (made / SOURCE).write_text(json.dumps(source) + "\n")
         made.chmod(0o755)
         shutil.rmtree(final, ignore_errors=True)
         made.rename(final)
     finally:
         shutil.rmtree(made, ignore_errors=True)
-    return folder
+
+
+def own_copy(name: str, *, cache_dir: Path | None = None) -> str:
+    """A person's own task from a name that begins with `PREFIX`: the folder of the kept copy, with how it is read.
+
+    Raises:
+        InputError: If the name is no data set's, or the hub does not give it.
+    """
+    given, mark, reading = name.removeprefix(PREFIX).partition("?")
+    parts = given.strip("/").split("/")
+    if not 2 <= len(parts) <= 3 or not all(
+        re.fullmatch(r"[\w.-]+", part) and set(part) != {"."} for part in parts
+    ):
+        raise InputError(
+            f"`--tasks` must name a data set of the hub as {PREFIX}owner/name[/configuration], but got {name!r}."
+        )
+    repository, configuration = "/".join(parts[:2]), parts[2] if len(parts) == 3 else None
+    return f"{fetch_any(repository, configuration, cache_dir=cache_dir)}{mark}{reading}"
+
+
+def fetch_any(repository: str, configuration: str | None, *, cache_dir: Path | None = None) -> Path:
+    """Download train, dev and test of any data set, as far as it has them, or find them where they were kept.
+
+    Args:
+        repository: Hub id of a dataset, or a local folder in the hub's layout.
+        configuration: Which one of its tables; `None` for the only one.
+        cache_dir: As in `fetch`.
+
+    Returns:
+        A folder with `train.parquet` and, where the data set has them, dev and test; classes by their names.
+
+    Raises:
+        InputError: If the hub cannot be reached, or has no such data set, configuration or split.
+    """
+    name = Path(repository).name + (f"_{configuration}" if configuration else "")
+    final = _folder(repository, cache_dir) / "own" / name
+    if (final / SOURCE).is_file():
+        return final
+    title = f"{PREFIX}{repository}{f'/{configuration}' if configuration else ''}"
+    try:
+        revision = None if Path(repository).is_dir() else _revision(repository)
+        held = _held(repository, configuration, revision)
+    except InputError as error:
+        raise InputError(f"`--tasks {title}` cannot be downloaded: {error}") from None
+    splits = {split: held[known] for split, names in NAMES.items() for known in names if known in held}
+    if "train" not in splits:
+        raise InputError(f"`--tasks {title}` must have a split train, but has {', '.join(held)}.")
+    named = {split: _with_names(table) for split, table in splits.items()}
+    aside = [split for split in held if not any(split in names for names in NAMES.values())]
+    _keep(
+        final,
+        named,
+        {"repository": repository, "configuration": configuration, "revision": revision, "aside": aside},
+    )
+    return final
+
+
+def source_note(folder: Path) -> str:
+    """What a folder is a copy of; empty for a person's own."""
+    try:
+        found = json.loads((folder / SOURCE).read_text(encoding="utf-8"))
+        parts = [found["repository"], *filter(None, [found.get("configuration")])]
+        aside = f"; left aside: {', '.join(found['aside'])}" if found.get("aside") else ""
+        return f"{'/'.join(parts)} of the hub, revision {found['revision'] or 'of a folder'}{aside}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _with_names(table: Any) -> Any:
+    """A table with its classes' names in the place of their numbers, where they have names."""
+    from datasets import ClassLabel, Value
+
+    for column, feature in table.features.items():
+        if isinstance(feature, ClassLabel) and not all(name.isdigit() for name in feature.names):
+            names = [None if code is None else feature.names[code] for code in table[column]]
+            table = table.remove_columns(column).add_column(column, names, feature=Value("string"))
+    return table
 
 
 def kept(row: TaskRow, *, repository: str = MIRROR, cache_dir: Path | None = None) -> Path | None:
@@ -116,13 +209,17 @@ def _ask(repository: str) -> tuple[str | None, str]:
         return None, f"{repository} does not answer ({_one_line(error)})."
 
 
-def _load(repository: str, name: str, revision: str | None) -> dict[str, Any]:
+def _held(repository: str, name: str | None, revision: str | None) -> Any:
     import datasets
 
     try:
-        held = datasets.load_dataset(repository, name, revision=revision)
+        return datasets.load_dataset(repository, name, revision=revision)
     except Exception as error:  # as above, and whatever its builders make of odd files
-        raise InputError(f"{repository} does not give {name} ({_one_line(error)}).") from None
+        raise InputError(f"{repository} does not give {name or 'its table'} ({_one_line(error)}).") from None
+
+
+def _load(repository: str, name: str, revision: str | None) -> dict[str, Any]:
+    held = _held(repository, name, revision)
     found: dict[str, Any] = {}
     for split, names in NAMES.items():
         there = next((known for known in names if known in held), None)

@@ -259,6 +259,9 @@ def _classes(column: Column, given: Sequence[str], name: str, rows: int) -> Mean
     cure = ""
     if any(not math.isnan(number(value)) for value in given if value not in numbered):
         cure = f"; for a regression name the column `target`, or say `--columns target={shown(name, 30)}`"
+        broken = [value for value in given if number(value) % 1 > 0]
+        if 2 * len(broken) > len(given) > 10:
+            return f"`{shown(name, 30)}` must hold classes, but has numbers such as {shown(broken[0], 30)}{cure}."
     if len(present) > MOST_CLASSES or (len(present) > 50 and 2 * len(present) > rows):
         return (
             f"`{shown(name, 30)}` must hold classes, but has {len(present):,} different numbers in {rows:,} rows; for "

@@ -22,6 +22,7 @@ from harness.core.errors import InputError
 from harness.data.columns import shown
 from harness.data.cut_splits import cut_splits, told_cut
 from harness.data.hashes import same_sequences
+from harness.data.hub import source_note
 from harness.data.labelled_files import LabelFile, LabelledTable, Rows
 from harness.data.labels import Column, Meaning, meaning
 from harness.data.reading import Reading, parted, stem_of
@@ -357,6 +358,7 @@ def _notes(
 ) -> list[str]:
     train = tables["train"]
     notes = list(dict.fromkeys(note for table in tables.values() for note in table.notes))
+    notes = [f"{line}." for line in [source_note(train.paths[0].parent)] if line] + notes
     told = [found.note] if found.note else []
     told += [line] if (line := written.note(case)) else []
     if found.kind == "multilabel":

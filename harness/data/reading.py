@@ -8,6 +8,7 @@ from pathlib import Path
 from harness.core.errors import InputError
 from harness.core.home import path_of
 from harness.data.columns import shown
+from harness.data.hub import PREFIX
 from harness.data.table_files import ENDINGS, PACKED_ENDINGS
 from lingo.sequences import CASES, Case
 
@@ -111,7 +112,9 @@ def parted(name: str) -> tuple[Path, Reading]:
 
 
 def is_own(name: str) -> bool:
-    """Whether a task's name means a file or folder."""
+    """Whether a task's name means a file or folder, or any data set of the hub."""
+    if name.startswith(PREFIX):
+        return True
     name = name.partition("?")[0]
     path = path_of(name)
     return stem_of(path) != path.name or name.startswith((".", "/", "~")) or path.exists()

@@ -34,6 +34,7 @@ def schema_of(
     """
     first = splits["train"].sequences
     every = np.concatenate([_lengths(rows.sequences) for rows in splits.values()])
+    every = every - (len(first) > 0 and PAIR in first[0])
     labels = {split: _labels(kind, names, rows) for split, rows in splits.items()}
     return {
         "rows": {split: len(rows.labels) for split, rows in splits.items()},

@@ -113,7 +113,8 @@ def label_notes(row: TaskRow, data_dir: Path | str) -> list[str]:
     found = []
     if row.source:
         own = read_own(row.source)
-        found = [f"{row.name}: {line}" for line in [*own.notes, *schema_lines(own.schema)]]
+        lines = [*own.notes, *own.marks.values(), *schema_lines(own.schema)]
+        found = [f"{row.name}: {line}" for line in lines]
     return found + list(look_at_labels(row, splits, split_places(row, data_dir), names=names).values())
 
 

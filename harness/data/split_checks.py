@@ -22,6 +22,10 @@ UNSEEN = "unseen labels"
 """Mark of a task with labels in dev or test that train never has."""
 
 
+ABSENT = "absent classes"
+"""Mark of a task with classes that train has and dev or test has not."""
+
+
 def look_at_labels(
     row: TaskRow,
     splits: Mapping[str, Rows],
@@ -40,7 +44,7 @@ def look_at_labels(
         names: Names of labels, or of classes that have some.
 
     Returns:
-        Marks, each with the line that says why: `undefined test score`, `unseen labels`.
+        Marks, each with the line that says why: `undefined test score`, `unseen labels`, `absent classes`.
 
     Raises:
         InputError: where train has the same label in all rows, so that nothing can be learnt; where dev has, so that
@@ -63,6 +67,10 @@ def look_at_labels(
         marks[UNSEEN] = f"{line}no model can predict what it never saw{f'; {larger}' if larger else ''}."
     if problems:
         raise InputError(problems)
+    if absent := _absent(row, splits, names):
+        marks[ABSENT] = (
+            f"{row.name}: {absent}; scores that average over classes are undefined there, or of the rest."
+        )
     if _constant(splits["test"]):
         cure = larger or f"give it rows of other {what}s" + (
             ", or leave its file out to have test cut from train" if row.source and row.path.is_dir() else ""
@@ -110,6 +118,21 @@ def _unseen(row: TaskRow, splits: Mapping[str, Rows], names: Sequence[str]) -> s
         for label, where in found.items()
     ]
     return ", ".join(words[:SHOWN]) + (f" and {len(words) - SHOWN} more" if len(words) > SHOWN else "")
+
+
+def _absent(row: TaskRow, splits: Mapping[str, Rows], names: Sequence[str]) -> str:
+    """Classes of train that dev or test has not, where these have several."""
+    if row.kind != "classification":
+        return ""
+    seen = _present(splits["train"], row.kind)
+    found = []
+    for split in ("dev", "test"):
+        lacking = sorted(seen - _present(splits[split], row.kind))
+        if lacking and not _constant(splits[split]):
+            some = ", ".join(names[label] if names else str(label) for label in lacking[:SHOWN])
+            more = f" and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else ""
+            found.append(f"{split} has no row of {some}{more}")
+    return " and ".join(found)
 
 
 def _present(rows: Rows, kind: str) -> set[int]:

@@ -21,22 +21,25 @@ from lingo.predict import Predictor
 @dataclass(frozen=True)
 class OutputColumns:
     """The columns: `row` (number of the record in the input, from 1), `id` where records have names,
-    `prediction` (the most probable class), then `p_<label>` for each class or label, or `value`.
+    `prediction` (the most probable class; by thresholds the class, or the labels with `;` between), then `p_<label>`
+    for each class or label, or `value`.
 
     Attributes:
         labels: Name of each output.
         kind: As in `lingo.data.TaskData`.
         named: Whether there is a column `id`.
+        thresholds: Probabilities from which on class 1 of two, or each label, is predicted; none for ½.
     """
 
     labels: tuple[str, ...]
     kind: str
     named: bool
+    thresholds: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, predictor: Predictor, *, named: bool) -> "OutputColumns":
         """Schema of a predictor's outputs."""
-        return cls(predictor.labels, predictor.facts.kind, named)
+        return cls(predictor.labels, predictor.facts.kind, named, predictor.facts.thresholds)
 
     @property
     def columns(self) -> list[str]:
@@ -57,19 +60,32 @@ class OutputColumns:
         return pa.float64() if self.kind == "regression" else pa.float32()
 
     @property
+    def decides(self) -> bool:
+        """Whether there is a column `prediction`."""
+        return self.kind == "classification" or bool(self.thresholds)
+
+    def _decided(self, row: NDArray[np.float64]) -> str:
+        if not self.thresholds:
+            return self.labels[int(row.argmax())]
+        if self.kind == "classification":
+            return self.labels[int(row[1] > self.thresholds[0])]
+        each = zip(self.labels, row, self.thresholds, strict=True)
+        return ";".join(label for label, chance, least in each if chance > least)
+
+    @property
     def schema(self) -> pa.Schema:
         """Names and types of all columns."""
         fields = [("row", pa.int64())]
         fields += [("id", pa.string())] if self.named else []
-        fields += [("prediction", pa.string())] if self.kind == "classification" else []
+        fields += [("prediction", pa.string())] if self.decides else []
         return pa.schema(fields + [(name, self.number) for name in self.columns])
 
     def batch(self, rows: Sequence[int], names: Sequence[str], values: NDArray[np.float64]) -> pa.RecordBatch:
         """Some rows; `values` is `[n, outputs]`."""
         columns: list[Any] = [pa.array(rows, pa.int64())]
         columns += [pa.array(names, pa.string())] if self.named else []
-        if self.kind == "classification":
-            best = [None if math.isnan(row.max()) else self.labels[row.argmax()] for row in values]
+        if self.decides:
+            best = [None if math.isnan(row.max()) else self._decided(row) for row in values]
             columns.append(pa.array(best, pa.string()))
         columns += [
             pa.array(column, self.number) for column in values.astype(self.number.to_pandas_dtype()).T

@@ -48,5 +48,5 @@ def save_adapter(pack: Pack, slot: Slot, folder: Path, data: Path | str, card: M
         OSError: If the disk refuses.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    export_adapter(pack, slot, folder, card=card, **input_of(data))
+    export_adapter(pack, slot, folder, card=card, thresholds=card.get("threshold", ()), **input_of(data))
     return adapter_digest(folder)

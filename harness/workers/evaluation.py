@@ -1,6 +1,6 @@
 """Evaluation of predictions: metrics of a split; for the test split also intervals, curves and predictions per row."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,13 @@ from sklearn import metrics
 
 from harness.data.prepared import open_reverse_dev, open_reverse_test, open_test
 from harness.workers.confidence import intervals
+from lingo.balance import decided, thresholds_of
 from lingo.data import Split
 from lingo.metrics import constant_scores, known_labels, score
 from lingo.pack import Pack
 from lingo.slot import Slot
 from lingo.strands import average_strands, label_scores
+from lingo.trial import TrialConfig
 
 POINTS = 200
 """Maximum number of points of a curve."""
@@ -25,14 +27,16 @@ POINTS = 200
 MOST_CURVES = 12
 """Maximum number of labels with separate curves; more are averaged into one."""
 
+DECIDED = ("accuracy", "f1", "mcc", "collapsed")
+"""Scores that depend on decisions, and so on thresholds; the others depend on probabilities alone."""
+
 Array = NDArray[np.float64]
 Curve = dict[str, list[float]]
 
 
 def dev_scores(pack: Pack, slot: Slot, folder: Path) -> dict[str, float]:
     """Metrics of a slot on the dev split of its prepared folder, averaged over both strands if used."""
-    logits = _predict(pack, slot, slot.data.dev, open_reverse_dev(folder))
-    return score(slot.data.kind, logits, slot.data.dev.labels)
+    return score(slot.data.kind, *dev_predictions(pack, slot, folder))
 
 
 def final_predictions(pack: Pack, slot: Slot, folder: Path) -> tuple[Array, NDArray[np.generic]]:
@@ -50,6 +54,39 @@ def _predict(pack: Pack, slot: Slot, split: Split, reverse: Split | None) -> Arr
     if reverse is None:
         return logits
     return average_strands(slot.data.kind, logits, pack.predict(slot, reverse))
+
+
+def at_thresholds(
+    config: TrialConfig,
+    kind: str,
+    logits: Array,
+    labels: NDArray[np.generic],
+    dev: Callable[[], tuple[Array, Any]],
+) -> tuple[Array, dict[str, float], dict[str, Any]]:
+    """Test outputs whose decisions at ½ are those at the thresholds of `config`, their scores, and facts.
+
+    Args:
+        logits, labels: Of the test split.
+        dev: Gives outputs and labels of dev, on which thresholds are chosen.
+
+    Returns:
+        The outputs; the scores, of which loss and curves do not depend on thresholds; and, with `threshold="dev"`,
+        `threshold` and `at_half`, the scores that change, at ½.
+    """
+    scores = score(kind, logits, labels)
+    thresholds = thresholds_of(kind, *dev()) if config.threshold == "dev" and kind != "regression" else ()
+    if not thresholds or not np.isfinite(logits).all():
+        return logits, scores, {}
+    moved = decided(kind, logits, thresholds)
+    found = scores | {name: value for name, value in score(kind, moved, labels).items() if name in DECIDED}
+    changed = {name: value for name, value in scores.items() if found[name] != value}
+    return moved, found, {"threshold": list(thresholds), "at_half": changed}
+
+
+def dev_predictions(pack: Pack, slot: Slot, folder: Path) -> tuple[Array, NDArray[np.generic]]:
+    """(logits, labels) of the dev split, averaged over both strands if used."""
+    dev = slot.data.dev
+    return _predict(pack, slot, dev, open_reverse_dev(folder)), dev.labels
 
 
 def final_facts(

@@ -8,9 +8,14 @@ from harness.pool.files import Files
 from harness.runs.layout import file_name
 from harness.workers.adapter_files import save_adapter
 from harness.workers.best_epoch import tested_facts
-from harness.workers.evaluation import final_facts, final_predictions, write_predictions
+from harness.workers.evaluation import (
+    at_thresholds,
+    dev_predictions,
+    final_facts,
+    final_predictions,
+    write_predictions,
+)
 from harness.workers.training import Training
-from lingo.metrics import score
 from lingo.pack import Pack
 from lingo.state import put_weights
 from lingo.target import ExportError
@@ -45,7 +50,10 @@ def take_test(
     kind = slot.data.kind
     names = read_label_names(training.folder)
     train = slot.data.train.labels
-    facts = final_facts(kind, logits, labels, train_labels=train, names=names, seed=slot.config.seed)
+    moved, scores, told = at_thresholds(
+        slot.config, kind, logits, labels, lambda: dev_predictions(pack, slot, training.folder)
+    )
+    facts = final_facts(kind, moved, labels, train_labels=train, names=names, seed=slot.config.seed) | told
     if keep and job.predictions:
         target = f"{job.predictions}/{file_name(job.id).removesuffix('.json')}.parquet"
         try:
@@ -57,7 +65,7 @@ def take_test(
         except OSError as problem:
             log.warning("no test predictions of %s: %s", job.id, problem)
             facts["predictions_error"] = str(problem)
-    return score(kind, logits, labels), facts
+    return scores, facts
 
 
 def keep_adapter(pack: Pack, training: Training, files: Files, facts: dict[str, Any]) -> dict[str, Any]:

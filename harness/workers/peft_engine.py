@@ -49,7 +49,12 @@ class PeftEngine(BackboneEngine):
             local = self._files.place(job.adapter)
             card = {"task": trial.data.name, "study": job.study, **facts}
             export_peft(
-                self._network(trial), trial, local, card=card, **input_of(self._files.fetch(job.data))
+                self._network(trial),
+                trial,
+                local,
+                card=card,
+                thresholds=facts.get("threshold", ()),
+                **input_of(self._files.fetch(job.data)),
             )
             digest = adapter_digest(local)
             self._files.send(local, job.adapter)

@@ -26,7 +26,7 @@ from harness.pool.files import Files, LocalFiles
 from harness.runs.jobs import Job, Report
 from harness.runs.layout import file_name
 from harness.workers.best_epoch import better, tested_facts
-from harness.workers.evaluation import final_facts, write_predictions
+from harness.workers.evaluation import at_thresholds, final_facts, write_predictions
 from lingo.data import Split, TaskData
 from lingo.metrics import score
 from lingo.single import Single, simple_trial
@@ -215,10 +215,18 @@ class SimpleEngine:
         test = open_test(folder)
         logits, names = _predict(trial, test, open_reverse_test(folder)), read_label_names(folder)
         train, seed = trial.data.train.labels, trial.config.seed
-        facts = final_facts(kind, logits, test.labels, train_labels=train, names=names, seed=seed)
+        dev = trial.data.dev
+        moved, scores, told = at_thresholds(
+            trial.config,
+            kind,
+            logits,
+            test.labels,
+            lambda: (_predict(trial, dev, open_reverse_dev(folder)), dev.labels),
+        )
+        facts = final_facts(kind, moved, test.labels, train_labels=train, names=names, seed=seed) | told
         if job.predictions and not self._rank:
             facts |= self._keep_predictions(job, kind, logits, test.labels)
-        return score(kind, logits, test.labels), facts
+        return scores, facts
 
     def _keep_predictions(
         self, job: Job, kind: str, logits: NDArray[np.float64], labels: NDArray[np.generic]

@@ -9,7 +9,10 @@ import pytest
 
 from harness.core.errors import InputError
 from harness.data import hub
+from harness.data.find_tasks import find_tasks
 from harness.data.labelled_files import read_rows
+from harness.data.own_data import read_own
+from harness.data.reading import told_how
 from harness.data.sources import check_task, find_task_files
 from harness.data.tasks import TASKS, TaskRow
 
@@ -93,6 +96,55 @@ def repository(tmp_path, monkeypatch):
         path.write_text("sequence,label\n" + "".join(f"{text},1\n" for text in sequences))
     (folder / "README.md").write_text(CARD.format(dev="dev"))
     return folder
+
+
+def test_any_data_set_is_a_task(repository, tmp_path, monkeypatch):
+    rows = 60
+    text = "seq,activity\n" + "".join(
+        f"{'ACGT'[i % 4]}{i:06b},{'on' if i % 3 else 'off'}\n" for i in range(rows)
+    )
+    for name, (a, b) in {"train": (0, 40), "validation": (40, 50), "extra": (50, 60)}.items():
+        lines = text.replace("0", "A").replace("1", "C").splitlines()[1:][a:b]
+        (repository / f"{name}.csv").write_text("\n".join(["seq,activity", *lines]) + "\n")
+    (repository / "README.md").write_text(
+        "---\ndataset_info:\n- config_name: two\n  features:\n  - {name: seq, dtype: string}\n"
+        "  - name: activity\n    dtype: {class_label: {names: {'0': 'off', '1': 'on'}}}\n"
+        "configs:\n- config_name: two\n  data_files:\n"
+        "  - {split: train, path: train.csv}\n  - {split: validation, path: validation.csv}\n"
+        "  - {split: extra, path: extra.csv}\n---\n"
+    )
+    folder = hub.fetch_any(str(repository), "two", cache_dir=tmp_path / "kept")
+    assert sorted(path.name for path in folder.iterdir()) == ["dev.parquet", "source.json", "train.parquet"]
+    monkeypatch.setattr(hub, "_held", None)  # what is kept is not asked for again
+    asked = []
+    monkeypatch.setattr(hub, "fetch_any", lambda *names, **_: asked.append(names) or folder)
+    names = told_how(["hub:owner/name/two", "quickstart/promoter"], "label=activity")
+    row, _ = find_tasks(names)
+    assert asked == [("owner/name", "two")] and row.path == folder and row.kind == "classification"
+    data = read_own(row.source)
+    assert (data.label_names, data.cut, len(data.splits["dev"].labels)) == (("off", "on"), ("test",), 10)
+    assert "repository/two of the hub" in data.notes[0] and "left aside: extra" in data.notes[0]
+
+
+@pytest.mark.parametrize("name", ["hub:name", "hub:a/b/c/d", "hub:a/../b", "hub:", "hub:a/b c"])
+def test_a_name_that_is_no_data_set(name):
+    with pytest.raises(InputError, match=r"hub:owner/name\[/configuration\]"):
+        find_tasks([name])
+
+
+def test_a_data_set_that_is_not_there(repository, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(
+        InputError, match="`--tasks hub:owner/name` cannot be downloaded: HF_HUB_OFFLINE is set"
+    ):
+        find_tasks(["hub:owner/name"])
+    with pytest.raises(InputError, match=r"cannot be downloaded: .* does not give other"):
+        hub.fetch_any(str(repository), "other", cache_dir=tmp_path / "kept")
+    files = "- {split: test, path: GUE/toy_one/test.csv}"
+    (repository / "README.md").write_text(f"---\nconfigs:\n- config_name: a\n  data_files:\n  {files}\n---\n")
+    with pytest.raises(InputError, match="must have a split train, but has"):
+        hub.fetch_any(str(repository), "a", cache_dir=tmp_path / "kept")
+    assert not list((tmp_path / "kept").rglob("*.parquet"))
 
 
 def fetch(repository, tmp_path, row=ROW):

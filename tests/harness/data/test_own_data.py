@@ -271,6 +271,23 @@ def test_the_command_line_names_the_line(tmp_path):
 # --- how a file is read, where its columns do not say it ----------------------------------------------------
 
 
+def test_rules_for_rare_labels_need_labels(tmp_path):
+    given = {"methods": "kmer_logreg", "threshold": "dev", "class_weights": "balanced"}
+    write(tmp_path / "a.csv", numbers(60))
+    with pytest.raises(InputError) as refused:
+        plan(build(settings({**given, "tasks": str(tmp_path / "a.csv")})))
+    assert len(refused.value.problems) == 2 and "`--threshold dev`" in refused.value.problems[0]
+    write(tmp_path / "b.csv", classes(60))
+    benchmark = build(settings({**given, "tasks": str(tmp_path / "b.csv"), "out": tmp_path / "out"}))
+    assert benchmark.identity()["class_weights"] == "balanced"
+    assert (
+        "threshold"
+        not in build(settings({"tasks": str(tmp_path / "b.csv"), "methods": "kmer_logreg"})).identity()
+    )
+    (study,) = plan(benchmark).studies
+    assert study.space.config({}, **benchmark.of_trials).threshold == "dev"
+
+
 def test_columns_by_the_command_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     columns = {"bases": dna(60), "fold": [f"chr{i % 6}" for i in range(60)], "y": [i / 7 for i in range(60)]}

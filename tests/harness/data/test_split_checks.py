@@ -89,6 +89,14 @@ def test_a_test_split_of_one_label_is_told_and_marked_before_anything_is_trained
     assert line in label_notes(find_task(str(tmp_path)), tmp_path)
 
 
+def test_a_class_that_dev_or_test_lacks_is_told_and_marked(tmp_path):
+    three = {"sequence": dna(30), "label": [0, 1, 2] * 10}
+    made = prepared(tmp_path, train=three, dev=classes(9, 1), test=classes(9, 2))
+    line = made.marks["absent classes"]
+    assert "dev has no row of 2 and test has no row of 2" in line
+    assert line in label_notes(find_task(str(tmp_path)), tmp_path)
+
+
 def test_a_test_split_that_the_limit_made_so(tmp_path):
     rows = "".join(f"{text},{int(i == 0)}\n" for i, text in enumerate(dna(40, 3)))
     folder = write_task(tmp_path / "a", test=f"sequence,label\n{rows}")
@@ -260,5 +268,5 @@ def test_the_plan_tells_of_a_test_split_of_one_class(tmp_path):
         out=tmp_path / "run",
     )
     checked = plan(asked)
-    assert len(checked.notes) == 1 and "mcc will be undefined on test" in checked.notes[0]
+    assert len(checked.notes) == 3 and "mcc will be undefined on test" in checked.notes[-1]
     assert inspect_data(find_task(str(tmp_path)), asked).notes == checked.warnings
