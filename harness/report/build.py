@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.report import naming
+from harness.report.content import Block, Note, Section
 from harness.report.outcomes import Outcomes, outcomes_of
 from harness.report.page import Page, today, write
 from harness.report.paper import claims_table, curves, figures, tables
@@ -42,22 +43,34 @@ def report_of(runs: Sequence[RunResults], outcomes: Outcomes, published: Publish
         title=f"Benchmark report: {_subject(runs[0], outcomes)}",
         kicker=f"lingo-bench · {names} · written {today()}",
         lead=overview.lead(runs, outcomes),
-        sections=[
+        banner=overview.banner(runs, outcomes),
+        sections=[  # what won, is it real, what it cost, which configuration, then the paper
             overview.section(runs, outcomes, published),
-            claims_table.section(outcomes, published),
             tables.section(outcomes, published),
             significance.section(outcomes),
-            figures.section(outcomes),
-            curves.section(outcomes),
+            health.section(runs, outcomes),
             cost.section(runs, outcomes),
             hyperparameters.section(runs),
-            health.section(runs, outcomes),
+            *_paper(outcomes, published),
             provenance.section(runs, outcomes),
         ],
         footer="Every table is also a CSV and a Parquet file in tables/, every figure a PNG and an SVG in figures/. "
         "The glossary is docs/glossary.md of the repository. Published numbers: Zhan, Wu, Zhang, arXiv:2402.08075 (CC "
         "BY 4.0).",
     )
+
+
+def _paper(outcomes: Outcomes, published: Published) -> list[Section]:
+    """The paper's claims and figures; one line to be opened where these results measured none of its claims."""
+    found = [claims_table.section(outcomes, published), figures.section(outcomes), curves.section(outcomes)]
+    verdicts = claims_table.tally(outcomes, published)
+    if not verdicts or verdicts.total() > verdicts["not measured"]:
+        return found
+    blocks: list[Block] = []
+    for section in found:
+        blocks += [Note(text=f"{section.title}. {section.intro}"), *section.blocks]
+    line = f"Nothing of the paper was measured here: its {verdicts.total()} claims, and these results in its figures"
+    return [Section(anchor="paper", title="The paper", folded=line, blocks=blocks)]
 
 
 def _subject(run: RunResults, outcomes: Outcomes) -> str:

@@ -117,11 +117,14 @@ class Section:
         title: Heading.
         intro: One or two introductory sentences.
         blocks: In order.
+        folded: The line that stands for the whole section until it is opened; Markdown has only this line. Empty where
+            the section is open.
     """
 
     anchor: str
     title: str
     intro: str = ""
+    folded: str = ""
     blocks: Sequence[Block] = field(default_factory=tuple)
 
 
@@ -162,7 +165,7 @@ def p_text(p: float) -> str:
     return "p undefined" if p != p else "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
-def amount(value: float | None) -> str:
+def amount(value: float | None, digits: int = 3) -> str:
     """Large counts for readers: `6.2M`, `46.6k`; an en dash for missing values."""
     if value is None or value != value:
         return "–"
@@ -176,8 +179,8 @@ def amount(value: float | None) -> str:
         (1e3, "k"),
     ):
         if abs(value) >= size:
-            return f"{value / size:.3g}{unit}"
-    return f"{value:.3g}"
+            return f"{value / size:.{digits}g}{unit}"
+    return f"{value:.{digits}g}"
 
 
 def count(n: int, what: str, many: str = "") -> str:

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import Formatter, LogLocator, MaxNLocator, NullFormatter
 
 from harness.report import stats
 from harness.report.content import amount
@@ -191,14 +191,33 @@ def inline(svg: str, name: str, words: str) -> str:
 
 
 def count_axis(panel: Axes, title: str) -> None:
-    """A logarithmic axis of counts, `6.2M`."""
-    panel.set_xscale("log")
+    """An axis of counts, `6.2M`: logarithmic, or linear where the largest is less than three times the smallest."""
     low, high = panel.dataLim.intervalx
-    if 0 < low <= high < 30 * low:  # with only powers of ten there would be one label or none
-        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: amount(value)))
+    if 0 < low <= high < 3 * low:  # a logarithmic axis would have one label or none
+        panel.xaxis.set_major_locator(MaxNLocator(nbins=3, min_n_ticks=2))
+    else:
+        panel.set_xscale("log")
+        if 0 < low <= high < 30 * low:
+            panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.xaxis.set_major_formatter(Amounts())
     panel.xaxis.set_minor_formatter(NullFormatter())
     panel.set_xlabel(title)
+
+
+class Amounts(Formatter):
+    """Labels like `6.2M`, with as many digits as it takes to tell them apart."""
+
+    def format_ticks(self, values: Sequence[float]) -> list[str]:
+        """The labels of all ticks."""
+        for digits in range(3, 9):
+            texts = [amount(value, digits) for value in values]
+            if len(set(texts)) == len(set(values)):
+                break
+        return texts
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        """The label of one tick."""
+        return amount(x)
 
 
 def draw_front(panel: Axes, points: Sequence[tuple[float, float]]) -> None:

@@ -39,6 +39,7 @@ class Page:
         title: Heading of the page.
         kicker: Small line above the title.
         lead: Summary in one or two sentences.
+        banner: What a reader must know before the numbers; each a sentence.
         sections: In order.
         footer: Last line.
     """
@@ -48,6 +49,7 @@ class Page:
     lead: str
     sections: Sequence[Section]
     footer: str
+    banner: Sequence[str] = ()
 
     @cached_property
     def blocks(self) -> list[Block]:
@@ -125,9 +127,11 @@ def html(report: Page, pictures: Mapping[str, str]) -> str:
         title=report.title,
         kicker=report.kicker,
         lead=report.lead,
+        banner=report.banner,
         sections=report.sections,
         footer=report.footer,
         pictures=pictures,
+        script=Markup(templates.joinpath("report.js").read_text(encoding="utf-8")),
         css=Markup(templates.joinpath("report.css").read_text(encoding="utf-8")),
     )
 
@@ -135,9 +139,13 @@ def html(report: Page, pictures: Mapping[str, str]) -> str:
 def markdown(report: Page) -> str:
     """The report as Markdown; figures are links into `figures/`."""
     parts = [f"# {report.title}", report.kicker, report.lead]
+    parts += [f"> **Read with care:** {' '.join(report.banner)}"] if report.banner else []
     for section in report.sections:
-        parts += [f"## {section.title}", section.intro]
-        parts += [_markdown_block(block) for block in section.blocks]
+        parts.append(f"## {section.title}")
+        if section.folded:
+            parts.append(f"{section.folded} (report.html and tables/ have it)")
+            continue
+        parts += [section.intro, *(_markdown_block(block) for block in section.blocks)]
     return "\n\n".join(part for part in [*parts, report.footer] if part) + "\n"
 
 

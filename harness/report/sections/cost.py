@@ -65,11 +65,27 @@ def on_gpus(outcomes: Outcomes) -> bool:
     return any((facts.get("gpus") or 0) > 0 for o in outcomes for facts in o.facts.values())
 
 
+def time_unit(hours: float, unit: str) -> tuple[str, float]:
+    """The unit in which a time is readable, and how many of it an hour has: 20 s are no 0.0055 hours.
+
+    Args:
+        hours: The longest time.
+        unit: `hours` or `GPU-hours`.
+    """
+    prefix = unit.removesuffix("hours")
+    if hours < 2 / 60:
+        return f"{prefix}seconds", 3600.0
+    return (f"{prefix}minutes", 60.0) if hours < 2 else (unit, 1.0)
+
+
 def _against(outcomes: Outcomes, kind: str) -> Block:
     unit = ("GPU-hours" if on_gpus(outcomes) else "hours") if kind == "hours" else "FLOPs"
     title = f"Score against {unit}"
     cost = COSTS[kind]
     costs = {o.key: cost(o) for o in outcomes.main}
+    if kind == "hours":
+        unit, size = time_unit(max(costs.values(), default=0.0), unit)
+        costs = {key: hours * size for key, hours in costs.items()}
     held = [o for o in outcomes.main if costs[o.key] > 0]
     if not held:
         return Missing(title=title, why="The final runs have no measured cost of this kind.")
@@ -82,7 +98,7 @@ def _against(outcomes: Outcomes, kind: str) -> Block:
         title=title,
         draw=partial(_draw_against, outcomes, held, costs, tasks, unit),
         caption="One point per study; colour: method, shape: backbone. Dotted line: Pareto front."
-        + (" Hours are wall time on CPUs." if unit == "hours" else ""),
+        + (" Times are wall times on CPUs." if kind == "hours" and not on_gpus(outcomes) else ""),
     )
 
 

@@ -19,6 +19,7 @@ from harness.report.stats import Ranking
 from harness.runs.shortcuts import NEAR, SHORTCUT
 from lingo.methods.rules import RULES
 
+NO_CAVEAT = "None: no caveats, no failures, no missing runs, no collapsed models."
 FEW_TRIALS = 10
 """A search with fewer trials per study is called short."""
 
@@ -41,8 +42,16 @@ def section(runs: Sequence[RunResults], outcomes: Outcomes, published: Published
     blocks.append(
         Note(text="Significance, and comparison with the paper:", points=_certainty(outcomes, published))
     )
-    blocks.append(Note(text="Caveats (details below):", points=distrust(runs, outcomes)))
     return Section(anchor="overview", title="At a glance", blocks=blocks)
+
+
+def banner(runs: Sequence[RunResults], outcomes: Outcomes, most: int = 6) -> list[str]:
+    """The caveats of the results, in one line each, for the top of the page; the section of caveats has all."""
+    points = distrust(runs, outcomes)
+    if points == [NO_CAVEAT]:
+        return []
+    more = [f"And {len(points) - most} more, see Caveats."] if len(points) > most else []
+    return points[:most] + more
 
 
 # --- the lead ---------------------------------------------------------------------------------------------
@@ -318,8 +327,10 @@ def _cost(runs: Sequence[RunResults], outcomes: Outcomes) -> tuple[str, str, str
     )
     if on_gpus(outcomes):
         hours = sum(float(h) for h in told if h) if any(told) else used / 3600
-        return "Compute", f"{hours:,.1f} GPU-hours", line
-    return "Compute", f"{used / 3600:,.1f} hours on CPUs", line or "sum of the wall times of all trials"
+        said = f"{hours:,.1f} GPU-hours" if hours >= 1 else f"{duration(hours * 3600)} of GPUs"
+        return "Compute", said, line
+    said = f"{used / 3600:,.1f} hours on CPUs" if used >= 7200 else f"{duration(used)} on CPUs"
+    return "Compute", said, line or "sum of the wall times of all trials"
 
 
 # --- lists ------------------------------------------------------------------------------------------------
@@ -403,4 +414,4 @@ def distrust(runs: Sequence[RunResults], outcomes: Outcomes) -> list[str]:
     if mixed := provenance.mixed_types(outcomes):
         points.append(mixed)
     points += [problem for run in runs for problem in run.problems]
-    return points or ["None: no caveats, no failures, no missing runs, no collapsed models."]
+    return points or [NO_CAVEAT]

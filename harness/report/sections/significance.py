@@ -136,24 +136,29 @@ def _critical(found: stats.Ranking) -> str:
 
 
 def _draw_ranking(panel: Axes, found: stats.Ranking, methods: Sequence[str]) -> None:
-    """Demšar's diagram: ranks on a line, names above, bars below join methods that cannot be distinguished."""
+    """Demšar's diagram: ranks on a line, names at its sides, bars below join methods that cannot be distinguished.
+
+    The better half stands on the left; each name has a level of its own, so that no line crosses a name.
+    """
     count = len(found.names)
-    panel.axhline(0, color=FAINT, linewidth=1)
+    half = -(-count // 2)
+    panel.plot([1, count], [0, 0], color=FAINT, linewidth=1)
     for place, (name, rank) in enumerate(zip(found.names, found.ranks, strict=True)):
         colour, marker = drawing.method_look(name, methods)
-        level = 0.5 + 0.5 * (place % 3)
-        panel.plot([rank, rank], [0, level], color=FAINT, linewidth=0.8)
+        left = place < half
+        level = 0.5 + 0.5 * (place if left else count - 1 - place)
+        end = 0.8 if left else count + 0.2
+        panel.plot([rank, rank, end], [0, level, level], color=FAINT, linewidth=0.8)
         panel.plot(rank, 0, marker, color=colour, zorder=3)
-        panel.text(
-            rank, level, f"{naming.method_title(name)} {rank:.2f}", ha="center", va="bottom", fontsize=8
-        )
+        text, side = f"{naming.method_title(name)} {rank:.2f}", "right" if left else "left"
+        panel.text(end + (-0.05 if left else 0.05), level, text, ha=side, va="center", fontsize=8)
     for level, (first, last) in enumerate(found.cliques):
         height = -0.35 - 0.3 * level
         panel.plot(
             [found.ranks[first] - 0.03, found.ranks[last] + 0.03], [height, height], color=INK, linewidth=3
         )
-    panel.set_xlim(0.7, count + 0.3)
-    panel.set_ylim(-0.5 - 0.3 * max(1, len(found.cliques)), 2.1)
+    panel.set_xlim(0.8 - 0.45 * count, 1.2 * count + 0.2 + 0.25 * count)
+    panel.set_ylim(-0.5 - 0.3 * max(1, len(found.cliques)), 0.9 + 0.5 * half)
     panel.set_xticks(range(1, count + 1))
     panel.set_yticks([])
     panel.spines["left"].set_visible(False)

@@ -82,7 +82,44 @@ def test_the_page_is_whole_and_asks_nothing_of_the_network(report):
     page.feed(report[1])
     assert page.outside == [] and page.wrong == [] and page.open == []
     assert len(page.ids) == len(set(page.ids))
-    assert "<script" not in report[1] and "@import" not in report[1] and "url(http" not in report[1]
+    assert "<script src" not in report[1] and "@import" not in report[1] and "url(http" not in report[1]
+    assert (
+        not any(word in report[1] for word in ("fetch(", "XMLHttpRequest", "import("))
+        and len(report[1]) < 3e6
+    )
+
+
+def test_sections_are_in_the_order_in_which_a_reader_asks(report):
+    places = [report[1].index(f'<section id="{name}"') for name in ORDER]
+    assert places == sorted(places)
+    assert report[1].index("<aside>") < places[0], "caveats stand above the first number"
+
+
+ORDER = ("overview", "tables", "significance", "health", "cost", "hyperparameters", "claims", "figures")
+
+
+def test_the_paper_is_one_line_where_nothing_of_it_was_measured(tmp_path, made):
+    mine = [
+        replace(r, id=r.id.replace(r.study, key), study=key, task="mine/x", family="mine", backbone="tiny")
+        for r in made
+        if r.task == "EMP/H3" and r.backbone == "opt-125m"
+        for key in [f"mine/x|tiny|{r.method}"]
+    ]
+    html = page_of(write_run(tmp_path / "run", mine, seeds=3, search=False))
+    assert html.count("Nothing of the paper was measured here") == 1 and 'id="claims"' not in html
+    text = (tmp_path / "run" / "report" / "report.md").read_text()
+    assert "Nothing of the paper was measured here" in text and "C001" not in text
+    assert (tmp_path / "run" / "report" / "tables" / "claims_not_measured.csv").exists()
+
+
+def test_ticks_tell_values_apart_and_times_have_a_unit_that_shows_them():
+    from harness.report.drawing import Amounts
+    from harness.report.sections.cost import time_unit
+
+    assert Amounts().format_ticks([46_370.0, 46_380.0, 46_470.0]) == ["46.37k", "46.38k", "46.47k"]
+    assert Amounts().format_ticks([1e6, 2e6]) == ["1M", "2M"]
+    assert time_unit(20 / 3600, "hours") == ("seconds", 3600.0)
+    assert time_unit(0.5, "GPU-hours") == ("GPU-minutes", 60.0) and time_unit(7, "hours") == ("hours", 1.0)
 
 
 def test_every_table_and_picture_is_a_file(report):
@@ -215,7 +252,7 @@ def test_a_run_where_everything_failed(tmp_path, made):
     ]
     html = page_of(write_run(tmp_path / "run", failed, seeds=3, search=False))
     assert "40 failures" in html
-    assert "<script>" not in html and "&lt;script&gt;" in html
+    assert "<script>alert" not in html and "&lt;script&gt;" in html
     assert "<script>" not in (tmp_path / "run" / "report" / "report.md").read_text()
 
 
@@ -392,6 +429,13 @@ def test_a_browser_opens_the_report(report, tmp_path):
     assert seen.count("<svg") == report[1].count("<svg") and "Best method per family" in seen
     browse(tmp_path, f"--print-to-pdf={tmp_path / 'report.pdf'}", page)
     assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
+    clicked = tmp_path / "clicked.html"
+    script = (
+        "document.querySelectorAll('th.sort')[1].click(); document.querySelectorAll('th.sort')[1].click()"
+    )
+    clicked.write_text(report[1].replace("</body>", f"<script>{script}</script></body>"))
+    seen = browse(tmp_path, "--dump-dom", f"file://{clicked}")
+    assert seen.count("aria-sort=") == 1 and 'class="filter"' in seen
     pictures = []
     for name, scheme in (("light", 1), ("dark", 0)):
         shot = tmp_path / f"{name}.png"
