@@ -31,7 +31,7 @@ USUAL: dict[str, Any] = {
     "datasetsFilter": [],
     "modelVersionFilter": "All Runs",
     "columnOrder": [],
-    "columnWidths": {"attributes.`Run Name`": 340},
+    "columnWidths": {},
     "runsHiddenMode": "FIRST_10_RUNS",
     "viewMaximized": False,
     "runListHidden": False,
