@@ -97,7 +97,7 @@ def audit_of(row: TaskRow, data_dir: Path | str, out: Path) -> dict[str, Any]:
     if not path.is_file():
         found = audit_shortcuts(row.name, row.kind, read_splits(row, data_dir))
         write_whole(path, json.dumps(found, indent=1) + "\n")
-    loaded: dict[str, Any] = json.loads(path.read_text())
+    loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return loaded
 
 

@@ -75,7 +75,7 @@ def test_what_every_machine_repeats_is_compared_everywhere(golden, path, value):
     ("path", "value"),
     [
         (("records", FINAL, "test", "mcc"), 0.9),
-        (("records", FINAL, "config", "learning_rate"), 0.003),
+        (("records", FINAL, "config", "learning_rate"), 0.004),
         (("records", TRIAL, "history", 3), None),
         (("records", TRIAL, "status"), "stopped"),
         (("predictions", FINAL), "sha256 0"),

@@ -93,7 +93,10 @@ def test_every_draw_of_every_space_is_a_valid_trial(method, task):
         assert space.config(point, seed=0, epochs=3).problems(total_steps=300) == []
 
 
-@pytest.mark.parametrize("method", [name for name, row in METHODS.items() if row.needs_backbone])
+@pytest.mark.parametrize(
+    "method",
+    [name for name, row in METHODS.items() if "learning_rate" in row.settings and row.needs_backbone],
+)
 def test_learning_rates_reach_what_small_backbones_need(method):
     space = read_space(method).for_task("mouse/2")
     rates = [point["learning_rate"] for point in space.first_points]

@@ -1,6 +1,7 @@
 """Data that is readable and yet of no use: nothing could be chosen on it, or it becomes the same tokens."""
 
 import io
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -213,7 +214,7 @@ def test_only_what_was_made_here_is_said_to_be(generated, models, said):
     studies = [SimpleNamespace(task=SimpleNamespace(generated=generated), source=models[0])]
     text = io.StringIO()
     _say_what(
-        SimpleNamespace(benchmark=benchmark, studies=studies, notes=[]),
+        SimpleNamespace(benchmark=benchmark, studies=studies, notes=[], out=Path("run")),
         Console(file=text, soft_wrap=True, width=500),
     )
     assert (said in text.getvalue()) if said else ("Quickstart" not in text.getvalue())

@@ -47,7 +47,8 @@ OUTPUTS = {
 def test_from_a_table_to_predictions(kind: str, method: str, tmp_path: Path) -> None:
     source = tmp_path / "a.csv"
     source.write_text(table(kind))
-    row, out, model = find_task(str(source)), tmp_path / "run", make_backbone(tmp_path / "model")
+    asked = f"{source}?target=dev+hk" if kind == "targets" else str(source)
+    row, out, model = find_task(asked), tmp_path / "run", make_backbone(tmp_path / "model")
     backbone, packed = load_backbone(model), method == "lora"
     tokenizer, pad_id = (backbone.tokenizer, backbone.pad_id) if packed else (bare_bases(), 0)
     prepared = prepare(row, tmp_path, out / "data", tokenizer=tokenizer, pad_id=pad_id)
