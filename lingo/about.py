@@ -22,7 +22,7 @@ from lingo.slot import Slot
 from lingo.target import ExportError, Target
 from lingo.text_files import file_digest
 from lingo.tokenization import NO_PROMPT
-from lingo.trial import TrialConfig
+from lingo.trial import Long, TrialConfig
 
 FORMAT = 3
 """2, of version 0.1.0, had no bias in the head and no unit of targets."""
@@ -40,6 +40,7 @@ class About:
         labels: Names of the outputs, in order; none, or one for each.
         tokenization: `lingo.nucleotides.Units.recipe()` of tokens that are not the tokenizer's own.
         both_strands: Whether predictions are averaged over a sequence and its reverse complement.
+        long: What became of sequences of more than `max_length` tokens, see `lingo.long_sequences.encode`.
         case: What lower case meant, see `lingo.sequences.Case`.
         thresholds: Probabilities from which on class 1 of two, or each label, is predicted; none for ½ or the largest.
         pair: What stood between the two sequences of each pair; `None` for single sequences.
@@ -51,6 +52,7 @@ class About:
     labels: Sequence[str] = ()
     tokenization: Mapping[str, Any] | None = None
     both_strands: bool = False
+    long: Long = "truncate"
     case: Case = "upper"
     pair: str | None = None
     thresholds: Sequence[float] = ()
@@ -141,6 +143,7 @@ def facts_of(trained: Trained, target: Target, about: About, *, layout: str) -> 
         "max_length": about.max_length,
         "tokenization": dict(about.tokenization) if about.tokenization else None,
         "both_strands": about.both_strands,
+        "long": about.long,
         "case": about.case,
         "pair": about.pair,
         "thresholds": list(about.thresholds) or None,

@@ -18,6 +18,7 @@ from lingo.families import Pooling
 from lingo.prompts import Prompt
 from lingo.sequences import Case
 from lingo.text_files import file_digest, one_line
+from lingo.trial import Long
 
 WEIGHTS = "adapter_model.safetensors"
 BEFORE = "base_model.model."
@@ -36,7 +37,8 @@ class Facts:
         folder: The export.
         layout: `lora`, `adalora`, `merged`, or the name of another kind of adapter of peft.
         task, kind, num_labels, labels: What is predicted; `labels` is empty where outputs have no names.
-        prompt, max_length, tokenization, both_strands, case, pair: How the input is built, see `lingo.about.About`.
+        prompt, max_length, tokenization, both_strands, long, case, pair: How the input is built, see
+            `lingo.about.About`.
         thresholds: Probabilities from which on class 1 of two, or each label, is predicted; none for ½.
         pad_id, pooling: As in `lingo.backbones.Backbone`.
         head: `head.safetensors`, or, in exports of version 0.1.0, path of the head in the model.
@@ -55,6 +57,7 @@ class Facts:
     max_length: int | None
     tokenization: Mapping[str, Any] | None
     both_strands: bool
+    long: Long
     case: Case
     pair: str | None
     thresholds: tuple[float, ...]
@@ -123,6 +126,7 @@ def read_facts(folder: Path) -> Facts:
             max_length=found["max_length"],
             tokenization=found.get("tokenization"),
             both_strands=found.get("both_strands", False),
+            long=found.get("long", "truncate"),
             case=found.get("case", "upper"),
             pair=found.get("pair"),
             thresholds=tuple(found.get("thresholds") or ()),

@@ -4,7 +4,9 @@ Code from a checkpoint never runs. What is known of architectures and models sta
 other class of transformers `lingo.architectures` derives what it can, and `lingo.probe` tries out the rest.
 """
 
+import contextlib
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +51,7 @@ class Backbone:
         trained: False when config.json says `"untrained": true` (random weights for demonstrations).
         digest: sha256 of weights, configuration and tokenizer.
         source: Folder as an absolute path, or `hub id@commit`.
+        window: Tokens of a chunk of longer rows, see `lingo.heads.pooled_states`; 0 where rows have no chunks.
     """
 
     name: str
@@ -63,6 +66,7 @@ class Backbone:
     trained: bool
     digest: str
     source: str
+    window: int = 0
 
     def states(self, ids: torch.Tensor, lengths: torch.Tensor, *, padded: bool = True) -> torch.Tensor:
         """Last hidden states [B, S, hidden_size] of ids [B, S], padded on the right behind `lengths` [B].
@@ -104,7 +108,7 @@ def load_backbone(
         raise BackboneError(*problems)
     with quiet():
         config, tokenizer = read_config(folder), read_tokenizer(folder)
-        family = _family(folder, config)
+        family = family_in(folder, config)
         _compare_shapes(folder, config, family)
         model = _read_model(folder, config, family, dtype)
         _compare_values(folder, model, family)
@@ -116,7 +120,7 @@ def load_backbone(
         model=model,
         tokenizer=tokenizer,
         hidden_size=found.hidden_size,
-        max_length=_max_length(config, family, model, tokenizer),
+        max_length=positions_in(config, family, model, tokenizer),
         causal=found.causal,
         pad_id=pad_id,
         pooling=found.pooling,
@@ -127,7 +131,7 @@ def load_backbone(
     )
 
 
-def _family(folder: Path, config: Any) -> Family:
+def family_in(folder: Path, config: Any) -> Family:
     """The row, with the settings it makes; refused is code of its own that computes something else."""
     own = type(config).__module__.startswith("lingo.")
     try:
@@ -156,7 +160,7 @@ def _behaviour(
         causal=family.causal,
         pooling=family.pooling,
         hidden_size=getattr(config, "word_embed_proj_dim", config.hidden_size),
-        matrices=_matrices(model, family, config.num_hidden_layers),
+        matrices=matrices_of(model, family, config.num_hidden_layers),
     )
 
 
@@ -191,11 +195,23 @@ def _read_model(folder: Path, config: Any, family: Family, dtype: torch.dtype) -
     return model
 
 
-def _plain(name: str, model: Any) -> str:
+def _inside(folder: Path, model: Any, family: Family) -> str:
+    """What stands before the names of the headless model in a checkpoint with a head: the class's own prefix, or the
+    one under which its publishers saved it (`backbone.` of Nemotron-H, which transformers renames)."""
+    usual = f"{model.base_model_prefix}."
+    names = [name for name, _ in checkpoint.tensors(folder, meta=True)] if family.derived else []
+    if not names or any(name.startswith(usual) for name in names):
+        return usual
+    firsts = Counter(name.partition(".")[0] + "." for name in names).most_common(1)
+    first, held = firsts[0][0], model.state_dict().keys()
+    return first if any(name.removeprefix(first) in held and name not in held for name in names) else usual
+
+
+def _plain(name: str, model: Any, inside: str) -> str:
     """A checkpoint's tensor name as the headless model spells it."""
     if own := own_models.plain_name(model, name):
         return own
-    name = name.removeprefix(f"{model.base_model_prefix}.")
+    name = name.removeprefix(inside)
     for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
         name = name.removesuffix(old) + new if name.endswith(old) else name
     return name
@@ -212,12 +228,12 @@ def _tensors(
 
     Where a class is not known, heads are what stands beside the headless model in a checkpoint that has both.
     """
-    inside = f"{model.base_model_prefix}."
+    inside = _inside(folder, model, family)
     beside = family.derived and any(
         name.startswith(inside) for name, _ in checkpoint.tensors(folder, meta=True)
     )
     for name, tensor in checkpoint.tensors(folder, meta=meta):
-        plain = _plain(name, model)
+        plain = _plain(name, model, inside)
         if not _is_head(plain) and (name.startswith(inside) or not beside):
             yield plain, tensor
 
@@ -226,9 +242,16 @@ def _held(model: Any, family: Family, names: Collection[str]) -> dict[str, torch
     """The model's tensors, spelled and cut as the checkpoint has them: transformers fuses some at loading."""
     held: dict[str, torch.Tensor] = model.state_dict()
     if family.derived and held.keys() != names:
-        stored = revert_weight_conversion(model, held)
-        stored = {_plain(name, model): tensor for name, tensor in stored.items()}
-        held = min(held, stored, key=lambda one: len(one.keys() ^ names))
+        # Some names are only renamed where they begin a name, others only behind the model's prefix.
+        inside = f"{model.base_model_prefix}."
+        stored = [
+            {
+                _plain(name, model, inside): tensor
+                for name, tensor in revert_weight_conversion(model, given).items()
+            }
+            for given in (held, {inside + name: tensor for name, tensor in held.items()})
+        ]
+        held = min(held, *stored, key=lambda one: len(one.keys() ^ names))
     return {name: tensor for name, tensor in held.items() if not _is_head(name)}
 
 
@@ -242,7 +265,9 @@ def _tied(model: nn.Module, names: Collection[str]) -> set[str]:
 
 def _refuse_counts(folder: Path, config: Any) -> None:
     """Refuse numbers of layers beyond all reason, before as many modules are built."""
-    most = max(1000, sum(1 for _ in checkpoint.tensors(folder, meta=True)))
+    most = 1000
+    with contextlib.suppress(BackboneError):  # weights may not be there yet
+        most = max(most, sum(1 for _ in checkpoint.tensors(folder, meta=True)))
     for name, value in config.to_dict().items():
         if isinstance(value, int) and value > most and re.search(r"(layers?|blocks?|experts)$", name):
             raise BackboneError(
@@ -251,18 +276,23 @@ def _refuse_counts(folder: Path, config: Any) -> None:
             )
 
 
-def _compare_shapes(folder: Path, config: Any, family: Family) -> None:
-    """Refuse a checkpoint whose tensor names or shapes are not exactly those of the model."""
+def empty_model(folder: Path, config: Any, family: Family) -> Any:
+    """The model without values (device `meta`). Raises `BackboneError` where config.json does not describe one."""
     _refuse_counts(folder, config)
     try:
         with torch.device("meta"):
-            model = getattr(transformers, family.auto).from_config(
+            return getattr(transformers, family.auto).from_config(
                 config, attn_implementation=family.attention, trust_remote_code=False, **family.init
             )
     except Exception as error:  # the classes refuse impossible sizes with errors of any kind
         raise BackboneError(
             f"{folder / 'config.json'}: does not describe a model ({one_line(error)})."
         ) from None
+
+
+def _compare_shapes(folder: Path, config: Any, family: Family) -> None:
+    """Refuse a checkpoint whose tensor names or shapes are not exactly those of the model."""
+    model = empty_model(folder, config, family)
     found = {name: list(tensor.shape) for name, tensor in _tensors(folder, model, family, meta=True)}
     wanted = {name: list(tensor.shape) for name, tensor in _held(model, family, found).items()}
     ignored = re.compile("|".join(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ["(?!)"]))
@@ -307,7 +337,8 @@ def _some(names: list[str], most: int = 6) -> str:
     return ", ".join(names[:most]) + rest
 
 
-def _matrices(model: nn.Module, family: Family, layers: int) -> dict[str, list[str]]:
+def matrices_of(model: nn.Module, family: Family, layers: int) -> dict[str, list[str]]:
+    """Matrices of a row of `lingo.families` by the paper's names, see `Backbone`. Raises `BackboneError`."""
     found = {
         paper: [f"{family.layer.format(layer)}.{path}" for layer in range(layers) for path in paths]
         for paper, paths in family.matrices.items()
@@ -319,7 +350,8 @@ def _matrices(model: nn.Module, family: Family, layers: int) -> dict[str, list[s
     return found
 
 
-def _max_length(config: Any, family: Family, model: nn.Module, tokenizer: Any) -> int:
+def positions_in(config: Any, family: Family, model: nn.Module, tokenizer: Any) -> int:
+    """Tokens of an input, by configuration, tables of positions and tokenizer. Raises `BackboneError`."""
     if family.derived:
         positions = architectures.positions_of(config, model)
     else:
@@ -337,10 +369,13 @@ def _max_length(config: Any, family: Family, model: nn.Module, tokenizer: Any) -
 def _pad_id(folder: Path, config: Any, family: Family, model: nn.Module, tokenizer: Any) -> int:
     """The padding id. Padding is never attended to nor pooled, so any id serves where none is set."""
     rows = _rows(folder, model) if family.derived else config.vocab_size
-    largest = max(tokenizer.get_vocab().values())
-    if largest >= rows:
+    beyond = {number: token for token, number in tokenizer.get_vocab().items() if number >= rows}
+    # Padding may be any id, and special tokens that no text gets need no row (Llama's [PAD] behind its vocabulary).
+    special = {*tokenizer.all_special_ids, *getattr(tokenizer, "added_tokens_decoder", {})}
+    if beyond.keys() - special or beyond.keys() & set(tokenizer("ACGT")["input_ids"]):
         raise BackboneError(
-            f"{folder}: token ids must be below {rows} (vocab_size), but the tokenizer has {largest}."
+            f"{folder}: token ids must be below {rows} (vocab_size), but the tokenizer has {max(beyond)} "
+            f"({beyond[max(beyond)]!r}); give the model an embedding row for each, or take the tokenizer of this model."
         )
     wanted = getattr(config, "pad_token_id", None)
     choices = [tokenizer.pad_token_id, wanted, tokenizer.eos_token_id, 0]
@@ -348,6 +383,7 @@ def _pad_id(folder: Path, config: Any, family: Family, model: nn.Module, tokeniz
     counted = architectures.counts_from_padding(model) if family.derived else family.padded_positions
     if counted and chosen != wanted:
         raise BackboneError(
-            f"{folder}: tokenizer and config.json must have one padding id, but got {chosen} and {wanted}."
+            f"{folder}: tokenizer and config.json must have one padding id, as positions count from it, but got "
+            f"{chosen} and {wanted}; correct `pad_token_id` in config.json or `pad_token` in tokenizer_config.json."
         )
     return chosen

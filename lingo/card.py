@@ -147,10 +147,17 @@ def _new_tokens(facts: Mapping[str, Any]) -> int:
     return int((facts["tokenization"] or {}).get("new_tokens", 0))
 
 
+CUT = {
+    "truncate": "cut to {} tokens by shortening the sequence",
+    "center": "cut to {} tokens in the middle of the sequence",
+    "chunk": "in overlapping chunks of {} tokens, whose pooled states are averaged (`lingo.long_sequences`)",
+}
+
+
 def _input(facts: Mapping[str, Any]) -> str:
     prompt, length = facts["prompt"], facts["max_length"]
     text = f"{prompt['prefix']}{{sequence}}{prompt['suffix']}" if prompt else "{sequence}"
-    cut = f"cut to {length} tokens by shortening the sequence" if length else "never cut"
+    cut = CUT[facts.get("long", "truncate")].format(length) if length else "never cut"
     strands = (
         "Predictions are the mean of those of the sequence and of its reverse complement. "
         if facts["both_strands"]

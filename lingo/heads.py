@@ -4,6 +4,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from lingo.backbones import Backbone
 from lingo.families import Pooling
@@ -37,7 +38,21 @@ def pool(hidden: Tensor, lengths: Tensor, how: Pooling) -> Tensor:
 def pooled_states(
     backbone: Backbone, ids: Tensor, lengths: Tensor, how: Pooling | None = None, *, padded: bool = True
 ) -> Tensor:
-    """[B, H] from ids [B, S] and lengths [B] of a backbone whose modules may be adapted; `padded` as in `states`."""
+    """[B, H] from ids [B, S] and lengths [B] of a backbone whose modules may be adapted; `padded` as in `states`.
+
+    Rows of more than `backbone.window` tokens are chunks of that length (`lingo.long_sequences`): the mean of theirs.
+    """
+    window = backbone.window
+    if window and ids.shape[1] > window:
+        count = -(-ids.shape[1] // window)
+        ids = F.pad(ids, (0, count * window - ids.shape[1]), value=backbone.pad_id)
+        first = torch.arange(0, count * window, window, device=ids.device)
+        held = (lengths[:, None] - first).clamp(0, window)  # [B, chunks]; none in chunks that only fill up
+        each = pooled_states(backbone, ids.reshape(-1, window), held.clamp(min=1).flatten(), how).view(
+            len(ids), count, -1
+        )
+        inside = (held > 0).to(each.dtype)[..., None]
+        return (each * inside).sum(1) / inside.sum(1)
     return pool(backbone.states(ids, lengths, padded=padded), lengths, how or backbone.pooling)
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from lingo.prompts import Prompt
 from lingo.sequences import PAIR
 from lingo.tokenization import NO_PROMPT, SPACER, shared_room
+from lingo.vocabulary import SAMPLE, reads_language, spelling
 
 Scheme = Literal["one_hot", "kmer"]
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
@@ -90,7 +91,7 @@ class Units:
         Raises:
             ValueError: If `max_length` leaves no room for a single unit.
         """
-        before, after = _frame(self.tokenizer, prompt or NO_PROMPT)
+        before, after = frame(self.tokenizer, prompt or NO_PROMPT)
         fixed = len(before) + len(after)
         room = None if max_length is None else max_length - fixed
         if room is not None and room < 1:
@@ -162,27 +163,23 @@ def units_for(scheme: Scheme, tokenizer: Any, rows: int) -> Units:
     """
     if scheme not in SCHEMES:
         raise ValueError(f"`scheme` must be one of {', '.join(SCHEMES)}, but got {scheme!r}.")
-    words, vocabulary = words_of(scheme), tokenizer.get_vocab()
-    # A vocabulary of DNA may have no N (DNABERT-2): N is then unknown, as it is to its own tokenizer.
-    if _is_dna(tokenizer, vocabulary) and set(words) - {"N"} <= vocabulary.keys():
-        unknown = tokenizer.unk_token_id
-        return Units(scheme, tokenizer, {word: vocabulary.get(word, unknown) for word in words}, 0)
+    words, vocabulary, table = words_of(scheme), tokenizer.get_vocab(), spelling(tokenizer)
+    found: dict[str, int | None] = {word: vocabulary.get(word.translate(table)) for word in words}
+    unknown: int | None = getattr(tokenizer, "unk_token_id", None)
+    # A vocabulary of DNA may have no N (DNABERT-2), or 6-mers alone (DNABERT): what it lacks is then unknown, as it is
+    # to its own tokenizer. A language's own letters A, C, G and T do not count as bases.
+    needed = words[: -len(BASES)] or list(BASES[:4])
+    lacks = [word for word in words if found[word] is None]
+    if not reads_language(tokenizer) and not set(lacks) & set(needed) and (not lacks or unknown is not None):
+        rest = unknown or 0
+        own = {word: rest if number is None else number for word, number in found.items()}
+        return Units(scheme, tokenizer, own, 0)
     return Units(scheme, tokenizer, {word: rows + number for number, word in enumerate(words)}, len(words))
 
 
-def reads_language(tokenizer: Any) -> bool:
-    """Whether a tokenizer's vocabulary has more than DNA, so that a prompt has words for its model."""
-    return not _is_dna(tokenizer, tokenizer.get_vocab())
-
-
-def _is_dna(tokenizer: Any, vocabulary: dict[str, int]) -> bool:
-    """Whether every ordinary token spells DNA: a language's own letters A, C, G and T do not count as bases."""
-    special = {*tokenizer.all_special_tokens, *getattr(tokenizer, "added_tokens_encoder", {})}
-    return all(set(BASES).issuperset(token) for token in vocabulary.keys() - special)
-
-
-def _frame(tokenizer: Any, prompt: Prompt) -> tuple[list[int], list[int]]:
-    """Ids before and after the sequence: the tokenizer's special tokens around prefix and suffix."""
+def frame(tokenizer: Any, prompt: Prompt | None) -> tuple[list[int], list[int]]:
+    """Ids before and after the sequence: the tokenizer's special tokens, prefix and suffix, and what marks DNA."""
+    tags, prompt = getattr(tokenizer, "dna_tags", ("", "")), prompt or NO_PROMPT
 
     def encode(text: str, *, special: bool) -> list[int]:
         if not text:
@@ -190,11 +187,12 @@ def _frame(tokenizer: Any, prompt: Prompt) -> tuple[list[int], list[int]]:
         found: list[int] = tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
         return found
 
-    whole, inner = encode("ACGT", special=True), encode("ACGT", special=False)
+    text = SAMPLE.translate(spelling(tokenizer))  # as long as every k-mer
+    whole, inner = encode(text, special=True), encode(text, special=False)
     starts = range(len(whole) - len(inner) + 1)
     at = next(start for start in starts if whole[start : start + len(inner)] == inner)
-    before = whole[:at] + encode(prompt.prefix, special=False)
-    return before, encode(prompt.suffix, special=False) + whole[at + len(inner) :]
+    before = whole[:at] + encode(prompt.prefix + tags[0], special=False)
+    return before, encode(tags[1] + prompt.suffix, special=False) + whole[at + len(inner) :]
 
 
 class BareTokenizer:

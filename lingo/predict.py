@@ -36,12 +36,13 @@ from lingo.checkpoint import BackboneError
 from lingo.data import Split
 from lingo.embeddings import append_rows, rows_of
 from lingo.heads import pooled_states
-from lingo.nucleotides import Units, units_for
+from lingo.long_sequences import encode
+from lingo.nucleotides import units_for
 from lingo.quantized import load_frozen
 from lingo.sequences import PAIR, Case, reverse_complement, sequence_problem, uniform
 from lingo.strands import average_strands
 from lingo.text_files import one_line
-from lingo.tokenization import first_bases, tokenize
+from lingo.tokenization import first_bases
 from lingo.trial import Frozen
 
 Array = NDArray[np.float64]
@@ -205,7 +206,8 @@ class Predictor:
             raise AdapterError(
                 f"{facts.folder}: the head must read {backbone.hidden_size} numbers, but reads {head.shape[1]}."
             )
-        self.facts, self.backbone = facts, backbone
+        window = facts.max_length or 0 if facts.long == "chunk" else 0
+        self.facts, self.backbone = facts, replace(backbone, window=window)
         self.device = next(backbone.model.parameters()).device
         self._head, self._bias = head.t().to(self.device).contiguous(), bias.to(self.device)
         self._tokenizer = _tokenizer(facts, backbone)
@@ -273,7 +275,7 @@ class Predictor:
         ids, offsets = self._tokenize(texts, None)
         cut, most = 0, self.facts.max_length
         if most is not None and (long := np.diff(offsets) > most).any():
-            cut = int(long[: len(sequences)].sum())
+            cut = 0 if self.facts.long == "chunk" else int(long[: len(sequences)].sum())
             ids, offsets = self._tokenize(texts, most)
         return Encoded(Split(ids, offsets, np.zeros(len(texts), dtype=np.int64)), len(sequences), cut)
 
@@ -325,15 +327,14 @@ class Predictor:
         if problem:
             raise ValueError(f"sequence {number}: {problem}")
         most = self.facts.max_length
-        text = sequence if most is None else first_bases(sequence, self._letters * (most + 1))
+        whole = most is None or self.facts.long != "truncate"
+        text = sequence if whole else first_bases(sequence, self._letters * (most + 1))  # type: ignore[operator]
         return uniform(text, self.facts.case)
 
     def _tokenize(
         self, texts: Sequence[str], most: int | None
     ) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
-        if isinstance(self._tokenizer, Units):
-            return self._tokenizer.tokenize(texts, self.facts.prompt, most)
-        return tokenize(texts, self._tokenizer, self.facts.prompt, most)
+        return encode(texts, self._tokenizer, self.facts.prompt, most, self.facts.long)
 
 
 def _tokenizer(facts: Facts, backbone: Backbone) -> Any:

@@ -91,11 +91,7 @@ class _Probe:
         self.ids, self.others = ids.to(weight.device), others.to(weight.device)
         self.tight = {torch.float64: 1e-9, torch.float32: 1e-5}.get(weight.dtype, 1e-2)
         self.loose = {torch.float64: 1e-6, torch.float32: 1e-3}.get(weight.dtype, 0.1)
-        self.sites = {
-            path: module
-            for path, module in model.named_modules()
-            if isinstance(module, nn.Linear | Conv1D) and _is_layer(path) and not _is_fused(model, path)
-        }
+        self.sites = linear_layers(model)
 
     def run(self, begins: bool) -> Behaviour:
         whole = torch.ones_like(self.ids)
@@ -223,6 +219,15 @@ class _Probe:
         finally:
             for hook in hooks:
                 hook.remove()
+
+
+def linear_layers(model: nn.Module) -> dict[str, nn.Linear | Conv1D]:
+    """Linear layers by path that may be sites by their place and name."""
+    return {
+        path: module
+        for path, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D) and _is_layer(path) and not _is_fused(model, path)
+    }
 
 
 def _is_layer(path: str) -> bool:

@@ -1,11 +1,13 @@
 """Which matrices of a backbone may be adapted, and which a trial adapts."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 
 from lingo.backbones import Backbone
 from lingo.layout import Input
+from lingo.trial import ALL_LINEAR
 
 TOGETHER = (("W_q", "W_k", "W_v"), ("W_f1",))
 """The paper's names of matrices that read the same vector where they stand in the same module."""
@@ -40,11 +42,46 @@ def inputs_of(backbone: Backbone) -> tuple[Input, ...]:
 
 
 def target_paths(backbone: Backbone, targets: Sequence[str]) -> tuple[str, ...]:
-    """Module paths of the paper's matrix names, each once. Raises `ValueError` for a name the backbone lacks."""
-    lacking = [name for name in targets if not backbone.matrices.get(name)]
+    """Module paths of the named matrices, each once: see `resolve`."""
+    return resolve(backbone.name, backbone.matrices, targets)
+
+
+def resolve(name: str, matrices: Mapping[str, Sequence[str]], targets: Sequence[str]) -> tuple[str, ...]:
+    """Module paths, each once, of targets that are the paper's names, the backbone's own, ends of paths (`q_proj`,
+    `mlp.down_proj`), or `all-linear`.
+
+    Args:
+        name: The backbone, for messages.
+        matrices: Its matrices by name, as `Backbone.matrices`.
+        targets: What to adapt.
+
+    Raises:
+        ValueError: For a target that no matrix has, with those that there are.
+    """
+    every = tuple(dict.fromkeys(path for paths in matrices.values() for path in paths))
+    found: list[str] = []
+    lacking: list[str] = []
+    for target in targets:
+        ends = (
+            every if target == ALL_LINEAR else [path for path in every if f".{path}".endswith(f".{target}")]
+        )
+        paths = matrices.get(target) or ends
+        found += paths
+        lacking += [] if paths else [target]
     if lacking:
         raise ValueError(
-            f"`targets` must be among the {', '.join(backbone.matrices)} of {backbone.name}, but got {lacking}; name "
-            "others in `fixed` of a search space of your own (`--search-space`)."
+            f"`--targets` must be {ALL_LINEAR} or among the {', '.join(matrices)} of {name}, but got {lacking}."
         )
-    return tuple(dict.fromkeys(path for name in targets for path in backbone.matrices[name]))
+    return tuple(dict.fromkeys(found))
+
+
+def names_of(matrices: Mapping[str, Sequence[str]], paths: Sequence[str]) -> tuple[str, ...] | None:
+    """The names under which exactly these paths stand; `None` where the paths are only a part of a name's."""
+    wanted = set(paths)
+    names = tuple(name for name, held in matrices.items() if held and wanted.issuperset(held))
+    return names if wanted == {path for name in names for path in matrices[name]} else None
+
+
+def counts_by_end(paths: Sequence[str]) -> dict[str, int]:
+    """How many matrices there are of each last part of a path, such as `{"q_proj": 12}`."""
+    return dict(Counter(path.rpartition(".")[2] for path in paths))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from lingo.prompts import Prompt
 from lingo.sequences import PAIR
+from lingo.vocabulary import spelled
 
 NO_PROMPT = Prompt("", "")
 SPACER = "N" * 6
@@ -49,6 +50,7 @@ def tokenize(
         prompt = Prompt(prompt.prefix + tags[0], tags[1] + prompt.suffix)
     if any(PAIR in sequence for sequence in sequences):
         prompt = _PairPrompt(prompt.prefix, prompt.suffix, pair_joint(tokenizer))
+    sequences = spelled(tokenizer, sequences)
     dtype = id_dtype(tokenizer)
     parts, lengths = [], []
     for start in range(0, len(sequences), CHUNK):

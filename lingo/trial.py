@@ -13,12 +13,18 @@ from lingo.methods.base import RankUpdate
 Frozen = Literal["fp32", "bf16", "4bit"]
 """How the backbone's weights, which stay as they are, are held."""
 
+Long = Literal["truncate", "center", "chunk"]
+"""What becomes of a sequence that is too long: its beginning is read, its middle, or all of it in chunks."""
+
 DROPOUT_STEPS = 2**16
 """Rates of adapter dropout are multiples of 1/65536."""
 
 FeaturePooling = Literal["auto", "mean", "first", "last", "max"]
 FEATURE_POOLINGS: tuple[FeaturePooling, ...] = get_args(FeaturePooling)
 """How the states of a sequence's tokens become one vector; `auto` is how the backbone's heads read it."""
+
+ALL_LINEAR = "all-linear"
+"""Stands among `targets` for every matrix that may be adapted."""
 
 PAPER_MATRICES = ("W_q", "W_k", "W_v", "W_o", "W_f1", "W_f2")
 
@@ -50,8 +56,8 @@ class TrialConfig:
         orthogonality: Weight of the orthogonality term of the SVD forms.
         class_weights: `none`, or `balanced`: rare classes count as much as frequent ones, see `lingo.balance`.
         threshold: Probability from which on class 1 of two, or a label, is predicted: `0.5`, or chosen on `dev`.
-        targets: Adapted matrices by the paper's names, see `PAPER_MATRICES`, or by names of the backbone's own
-            (`Backbone.matrices`), which are checked once it is loaded.
+        targets: Adapted matrices by the paper's names, see `PAPER_MATRICES`, by ends of their paths such as `q_proj`
+            or `mlp.down_proj`, which are checked once the backbone is loaded, or `ALL_LINEAR`.
         k: Length of the counted k-mers (`kmer_logreg` only).
         C: Inverse strength of the L2 penalty of a linear model, as scikit-learn has it (1/C for ridge regression).
         depth: Share of the backbone's layers whose states a probe reads; 1 for the output.
@@ -136,11 +142,8 @@ class TrialConfig:
             for name, value, holds, rule in self._rules()
             if not holds
         ]
-        if not self.targets or not all(map(_may_be_matrix, self.targets)):
-            found.append(
-                f"`targets` must be some of {', '.join(PAPER_MATRICES)} or names that the backbone has for others of "
-                f"its matrices, but got {list(self.targets)}."
-            )
+        if problem := targets_problem(self.targets):
+            found.append(f"`targets` {problem}")
         if self.kind.has_budget:
             found += self._budget_problems(total_steps)
         if total_steps == 1 and self.warmup_ratio > 0 and not found:  # a budget wants more steps anyhow
@@ -247,8 +250,20 @@ class TrialConfig:
         return first, last
 
 
+def targets_problem(targets: tuple[str, ...]) -> str:
+    """What is wrong with names of matrices, whatever the backbone; empty where nothing is."""
+    if targets and all(map(_may_be_matrix, targets)):
+        return ""
+    return (
+        f"must be some of {', '.join(PAPER_MATRICES)} or names that the backbone has for others of its matrices, or "
+        f"{ALL_LINEAR}, but got {list(targets)}."
+    )
+
+
 def _may_be_matrix(target: Any) -> bool:
-    """Whether it is a paper's name, or may be a part of a module's path."""
+    """Whether it is a paper's name, may be a part of a module's path, or stands for all."""
+    if target == ALL_LINEAR:
+        return True
     named = isinstance(target, str) and re.fullmatch(r"[A-Za-z]\w*(\.\w+)*", target) is not None
     return named and (target in PAPER_MATRICES or not target.startswith("W_"))
 

@@ -19,7 +19,7 @@ from harness.data.find_tasks import find_tasks
 from harness.data.tasks import SUITES, Strands
 from lingo.methods import DEFAULT_METHODS, GROUPS, METHODS
 from lingo.text_files import parse_json
-from lingo.trial import TrialConfig
+from lingo.trial import Long, TrialConfig, targets_problem
 
 RULES = 2
 """Version of the rules by which results compare; see CHANGELOG."""
@@ -47,6 +47,9 @@ CLUSTER_MODELS = ("opt-125m",)
 
 SETTINGS = "settings.json"
 """File of all settings, beside the program that is sent to a cluster and in the output folder of who sent it."""
+
+DEFAULT_TARGETS = ("default",)
+"""Of `--targets`: the matrices that the search spaces name."""
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -95,6 +98,12 @@ def _seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"must differ from each other, but got {','.join(map(str, seeds))}.")
     return seeds
+
+
+def _targets(targets: tuple[str, ...]) -> tuple[str, ...]:
+    if targets != DEFAULT_TARGETS and (problem := targets_problem(targets)):
+        raise ValueError(problem)
+    return targets
 
 
 WHAT, SEARCH, TRAINING = "What to run", "Search and final stage", "Training"
@@ -243,6 +252,10 @@ class Benchmark(BaseModel):
     ] = None
     """Tokens of an input, prompt included; longer sequences are cut."""
 
+    long: Annotated[Long, Option(TRAINING, "HOW")] = "truncate"
+    """Sequences that are too long: **truncate** reads their beginning, **center** their middle, **chunk** all of them,
+    in overlapping chunks whose states are averaged."""
+
     tokenization: Annotated[Literal["bbpe", "one_hot", "kmer"], Option(TRAINING, "SCHEME")] = "bbpe"
     """**bbpe**: the backbone's own tokenizer; **one_hot**: a nucleotide a token; **kmer**: 6-mers."""
 
@@ -255,6 +268,12 @@ class Benchmark(BaseModel):
     threshold: Annotated[Literal["0.5", "dev"], Option(TRAINING, "RULE")] = "0.5"
     """Probability from which on a class of two, or a label, is predicted: **0.5**, or chosen on **dev** for the largest
     MCC (of a label: F1) after training."""
+
+    target_modules: Annotated[Names, AfterValidator(_targets), Option(TRAINING, "A,B", flag="--targets")] = (
+        DEFAULT_TARGETS
+    )
+    """Matrices that adapters are put on: **default** (those of the search spaces, as in the paper), **all-linear**, the
+    paper's names (W_q,W_v), or ends of the backbone's own (q_proj,mlp.down_proj)."""
 
     frozen: Annotated[
         Literal["fp32", "bf16", "4bit"] | None,

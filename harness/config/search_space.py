@@ -1,7 +1,7 @@
 """Search spaces: what a study may vary, what it fixes, and which configurations it tries first."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
@@ -136,6 +136,18 @@ class SearchSpace:
     def config(self, values: Mapping[str, Any], **options: Any) -> TrialConfig:
         """The trial that `values` of the leaves and the command line's `options` (seed, epochs, …) make."""
         return TrialConfig.from_dict({"method": self.method, **options, **self.fixed, **values})
+
+    def adapting(self, targets: Sequence[str]) -> "SearchSpace":
+        """The same space with these matrices adapted, where the method adapts any; `notes` says so."""
+        if "targets" not in settings_of(self.method):
+            return self
+        note = f"{', '.join(targets)} are adapted, as --targets has it."
+        return replace(
+            self,
+            leaves={name: leaf for name, leaf in self.leaves.items() if name != "targets"},
+            fixed={**self.fixed, "targets": tuple(targets)},
+            notes=(*self.notes, note),
+        )
 
     def restrict(self, total_steps: int, **options: Any) -> "SearchSpace":
         """The same space with `delta_T` capped to what can fire in `total_steps` (T_total).

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from harness.config.benchmark import NO_BACKBONE, TINY_MODEL, Benchmark
+from harness.config.benchmark import DEFAULT_TARGETS, NO_BACKBONE, TINY_MODEL, Benchmark
 from harness.config.initial_points import fit_problems, from_plain, put_first
 from harness.config.scopes import merge, search_problems, trials_of
 from harness.config.search_space import SearchSpace
@@ -359,6 +359,8 @@ def build_studies(
             total_steps = steps_per_epoch(count, benchmark.batch_size) * benchmark.epochs
             try:
                 space = put_first(file.for_task(task), configured, task=task, backbone=names[model])
+                if benchmark.target_modules != DEFAULT_TARGETS:
+                    space = space.adapting(benchmark.target_modules)
                 space = space.restrict(total_steps, **benchmark.of_trials)
             except InputError as error:
                 size = f"{task}: {count} rows, batch size {benchmark.batch_size}, epochs {benchmark.epochs}"

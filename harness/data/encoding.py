@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from harness.core.errors import InputError
 from harness.data.split_arrow import open_split
 from harness.data.steps import Listener, tell
-from lingo.nucleotides import Units
+from lingo.long_sequences import encode
 from lingo.prompts import Prompt
-from lingo.tokenization import tokenize
+from lingo.trial import Long
 
 CHUNK = 8192
 """Sequences tokenised between two reports of progress."""
@@ -34,7 +34,7 @@ class _Done:
         rows: Sequences.
         ids: Token ids.
         cut: Sequences that were cut.
-        longest: Tokens of the longest one before it was cut.
+        longest, whole: Tokens of the longest one, and of all, before they were cut.
         dtype: Type of the ids.
         check: CRC-32 of the chunk's lengths and ids.
         arrow: Bytes of the split's whole file; 0 while there is none.
@@ -44,6 +44,7 @@ class _Done:
     ids: int = 0
     cut: int = 0
     longest: int = 0
+    whole: int = 0
     dtype: str = "int16"
     check: int = 0
     arrow: int = 0
@@ -57,7 +58,7 @@ class EncodedSplit:
         ids: Token ids of all rows, end to end.
         offsets: Where each row begins, int64 `[n + 1]`.
         cut: Rows that were cut.
-        longest: Tokens of the longest row before it was cut.
+        longest, whole: Tokens of the longest row, and of all rows, before they were cut.
         written: Whether its Arrow file is whole already.
     """
 
@@ -65,6 +66,7 @@ class EncodedSplit:
     offsets: NDArray[np.int64]
     cut: int
     longest: int
+    whole: int = 0
     written: bool = False
 
 
@@ -72,6 +74,7 @@ class Encoder:
     """Tokenises whole sequences, and cuts only those rows that are longer than the backbone takes.
 
     Args:
+        long: What becomes of rows that are too long.
         folder: Where ids, lengths and journal of each split lie, and go on from where they ended.
         progress: Told how far it is; `None` for whoever listens (`harness.data.steps`).
     """
@@ -83,8 +86,10 @@ class Encoder:
         max_length: int | None,
         progress: Listener | None,
         folder: Path,
+        long: Long = "truncate",
     ) -> None:
         self.tokenizer, self.prompt, self.max_length = tokenizer, prompt, max_length
+        self.long = long
         self.progress, self.folder = progress or tell, folder
 
     def encode(self, name: str, split: str, sequences: Sequence[str]) -> EncodedSplit:
@@ -93,7 +98,7 @@ class Encoder:
         done = _sound(ids, lengths, journal)
         if done.arrow:
             whole = open_split(self.folder / f"{split}.arrow")
-            return EncodedSplit(whole.ids, whole.offsets, done.cut, done.longest, written=True)
+            return EncodedSplit(whole.ids, whole.offsets, done.cut, done.longest, done.whole, written=True)
         with ids.open("ab") as ids_file, lengths.open("ab") as lengths_file, journal.open("a") as log:
             for start in range(done.rows, len(sequences), CHUNK):
                 chunk = sequences[start : start + CHUNK]
@@ -109,6 +114,7 @@ class Encoder:
                     ids=done.ids + len(values),
                     cut=done.cut + int((whole_rows > each).sum()),
                     longest=max(done.longest, int(whole_rows.max())),
+                    whole=done.whole + int(whole_rows.sum()),
                     dtype=values.dtype.name,
                     check=zlib.crc32(raw, zlib.crc32(sizes)),
                 )
@@ -117,7 +123,7 @@ class Encoder:
         offsets = np.zeros(len(sequences) + 1, dtype=np.int64)
         np.cumsum(np.fromfile(lengths, np.int64), out=offsets[1:])
         flat = np.memmap(ids, done.dtype, mode="r") if done.ids else np.empty(0, done.dtype)
-        return EncodedSplit(flat, offsets, done.cut, done.longest)
+        return EncodedSplit(flat, offsets, done.cut, done.longest, done.whole)
 
     def written(self, split: str, size: int) -> None:
         """The split's Arrow file is whole and has `size` bytes: the other files are not needed any more."""
@@ -147,9 +153,7 @@ class Encoder:
         self, chunk: Sequence[str], max_length: int | None
     ) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
         try:
-            if isinstance(self.tokenizer, Units):
-                return self.tokenizer.tokenize(chunk, self.prompt, max_length)
-            return tokenize(chunk, self.tokenizer, self.prompt, max_length)
+            return encode(chunk, self.tokenizer, self.prompt, max_length, self.long)
         except ValueError as error:
             raise InputError(
                 f"the prompt leaves no room in the backbone's {max_length} tokens: {error}"

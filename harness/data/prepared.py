@@ -37,10 +37,14 @@ from harness.data.split_arrow import open_split, write_split
 from harness.data.split_checks import constant_outputs, look_at_labels, refuse_same_tokens
 from harness.data.steps import Listener
 from harness.data.tasks import Strands, TaskRow
+from harness.data.token_checks import Reading, caveats, frame_tokens, read, refuse_unknown_bases
 from lingo.data import Kind, Split, TaskData
+from lingo.long_sequences import seen
 from lingo.nucleotides import Units
 from lingo.prompts import Prompt
 from lingo.tokenization import SPACER, pair_joint
+from lingo.trial import Long
+from lingo.vocabulary import spelling
 
 REVERSE = "_reverse"
 """Ending of the files that hold the other strand of dev and test."""
@@ -67,6 +71,8 @@ class PreparedTask:
             negatives: they have no AUROC.
         label_names: Names of a multi-label task's labels, of several targets, and of classes that have names.
         schema: What the table holds of a person's own data, see `harness.data.schema.schema_of`.
+        seen: Share of the bases of each split that the backbone reads, counted in tokens.
+        unread: What the tokenizer does not read of each split, see `harness.data.token_checks.Reading`.
     """
 
     folder: Path
@@ -83,6 +89,8 @@ class PreparedTask:
     undefined_labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     label_names: Sequence[str] = ()
     schema: Mapping[str, Any] = field(default_factory=dict)
+    unread: Mapping[str, Any] = field(default_factory=dict)
+    seen: Mapping[str, float] = field(default_factory=dict)
 
 
 def prepare(
@@ -97,6 +105,7 @@ def prepare(
     limit: int | None = None,
     drop_leaks: bool = False,
     strands: Strands = "none",
+    long: Long = "truncate",
     backbone: str = "",
     progress: Listener | None = None,
 ) -> PreparedTask:
@@ -115,6 +124,7 @@ def prepare(
         drop_leaks: Take out of train the rows that dev or test has as well, on either strand.
         strands: Where the reverse complement of each sequence is prepared as well: as further rows of train, or
             beside dev and test for `open_reverse_dev` and `open_reverse_test`.
+        long: What becomes of longer sequences, see `lingo.long_sequences.encode`.
         backbone: Whose tokenizer it is, for messages.
         progress: Told how far tokenisation is; `None` for whoever listens (`harness.data.steps`).
 
@@ -140,8 +150,12 @@ def prepare(
         recipe["drop_leaks"] = True
     if isinstance(tokenizer, Units):
         recipe |= tokenizer.recipe()
+    elif table := spelling(tokenizer):
+        recipe["letters"] = "ACGTN".translate(table)
     if strands != "none":
         recipe["strands"] = strands
+    if long != "truncate":
+        recipe["long"] = long
     schema = source_schema(row)
     if (case := schema.get("case", "upper")) != "upper":
         recipe["case"] = case
@@ -153,6 +167,7 @@ def prepare(
     if ready is not None:
         return ready
     splits = read_splits(row, data_dir)
+    refuse_unknown_bases(tokenizer, backbone)
     meta: dict[str, Any] = {"digest": digest, "recipe": recipe, "marks": _count_marks(row, splits, limit)}
     splits, meta["leaks"] = audited(row.name, splits, meta["marks"], drop=drop_leaks)
     if limit is not None:
@@ -166,7 +181,8 @@ def prepare(
     if row.kind == "multilabel":
         meta["undefined_labels"] = _undefined(splits, names)
     with _made_in_parts(folder) as made:
-        encoder, longest = Encoder(tokenizer, prompt, max_length, progress, made), 0
+        encoder, longest = Encoder(tokenizer, prompt, max_length, progress, made, long), 0
+        readings: dict[str, Reading] = {}
         for split, part in _stranded(splits, strands).items():
             coded = encoder.encode(f"tokenising {row.name} {split}", split, part.sequences)
             if split == "train":
@@ -177,10 +193,15 @@ def prepare(
             longest = max(longest, coded.longest)
             meta.setdefault("bytes", {})[split] = path.stat().st_size
             if split in splits:
+                readings[split] = read(part.sequences, coded.ids, coded.offsets, tokenizer, prompt)
                 meta.setdefault("rows", {})[split] = len(part.labels)
                 meta.setdefault("longest", {})[split] = int(np.diff(coded.offsets).max())
                 meta.setdefault("truncated", {})[split] = coded.cut
-        meta["marks"] |= _truncation_mark(row, meta["truncated"], meta["rows"], longest, max_length)
+                counts = coded.whole, len(coded.ids), len(part.labels), frame_tokens(tokenizer, prompt)
+                meta.setdefault("seen", {})[split] = round(seen(*counts, long), 6)
+        marks, meta["unread"] = caveats(row.name, backbone, readings)
+        meta["marks"] |= marks | _new_token_mark(row, tokenizer, backbone)
+        meta["marks"] |= _truncation_mark(row, meta, longest, max_length, long)
         encoder.finish()
         (made / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
     prepared = read_prepared(folder)
@@ -216,6 +237,8 @@ def read_prepared(folder: Path | str) -> PreparedTask | None:
         undefined_labels=meta.get("undefined_labels", {}),
         label_names=meta.get("label_names", ()),
         schema=meta.get("schema", {}),
+        unread=meta.get("unread", {}),
+        seen=meta.get("seen", {}),
     )
 
 
@@ -343,15 +366,27 @@ def _count_marks(row: TaskRow, splits: Mapping[str, Rows], limit: int | None) ->
     return marks
 
 
-def _truncation_mark(
-    row: TaskRow, cut: Mapping[str, int], rows: Mapping[str, int], longest: int, max_length: int | None
-) -> dict[str, str]:
-    parts = [f"{number:,} of {rows[split]:,} in {split}" for split, number in cut.items() if number]
-    if not parts:
+def _new_token_mark(row: TaskRow, tokenizer: Any, backbone: str) -> dict[str, str]:
+    if not isinstance(tokenizer, Units) or not tokenizer.new or not backbone:
         return {}
     return {
-        "truncated": f"{row.name}: sequences are cut to the backbone's {max_length:,} tokens "
-        f"({', '.join(parts)}; the longest has {longest:,})."
+        "random embeddings": f"{row.name}: the vocabulary of {backbone} lacks the tokens of {tokenizer.scheme}; the "
+        f"embeddings of {tokenizer.new:,} new ones are random, and adapters leave them so."
+    }
+
+
+def _truncation_mark(
+    row: TaskRow, meta: Mapping[str, Any], longest: int, max_length: int | None, long: Long
+) -> dict[str, str]:
+    cut: Mapping[str, int] = meta["truncated"]
+    parts = [f"{number:,} of {meta['rows'][split]:,} in {split}" for split, number in cut.items() if number]
+    if not parts:
+        return {}
+    how = "their middle of" if long == "center" else ""
+    return {
+        "truncated": f"{row.name}: sequences are cut to {how}{' ' * bool(how)}the backbone's {max_length:,} tokens "
+        f"({', '.join(parts)}; the longest has {longest:,}; of train {meta['seen']['train']:.0%} is read). "
+        "`--long chunk` reads all."
     }
 
 

@@ -110,6 +110,7 @@ def findings(
         extras,
         lambda: backbones(models),
         lambda: data(data_dir, wanted),
+        lambda: reading(models, wanted, data_dir),
         lambda: folders(out),
     ]
     checks += [ray_starts] if ray else []
@@ -220,6 +221,7 @@ def backbones(models: Sequence[str]) -> Findings:
 
 
 def _backbone(model: str) -> Finding:
+    from lingo.architectures import UNLIMITED
     from lingo.backbone_folder import inspect_backbone
     from lingo.backbones import load_backbone
     from lingo.checkpoint import BackboneError
@@ -238,7 +240,8 @@ def _backbone(model: str) -> Finding:
         advice = "the checkpoint does not match its config.json: download it again."
         return Finding(state="fail", about="backbone", text=" ".join(error.problems), advice=advice)
     count = sum(parameter.numel() for parameter in loaded.model.parameters())
-    text = f"{model}: {count:,} parameters, all tensors verified; up to {loaded.max_length:,} tokens"
+    length = f"up to {loaded.max_length:,} tokens" if loaded.max_length < UNLIMITED else "no limit of tokens"
+    text = f"{model}: {count:,} parameters, all tensors verified; {length}"
     return Finding(state="ok", about="backbone", text=text + ("" if loaded.trained else "; untrained"))
 
 
@@ -307,6 +310,20 @@ def _task(row: TaskRow, data_dir: Path | None, wanted: bool, missing: list[str])
         advice = "correct or replace these files, or choose other tasks."
         return Finding(state="fail", about="data", text="; ".join(problems), advice=advice)
     return Finding(state="ok", about="data", text=f"{row.name} in {folder}")
+
+
+def reading(models: Sequence[str], wanted: Sequence[TaskRow], data_dir: Path | None) -> Findings:
+    """What becomes of each required task with each backbone: tokens, cut rows, memory, time."""
+    from harness.doctor.readings import readings
+
+    for told in readings(models, wanted, data_dir):
+        advice = "the rest of a row is lost, or not read: choose --max-length, --long or another backbone."
+        yield Finding(
+            state="note" if told.noticed else "ok",
+            about="reading",
+            text=told.text,
+            advice=advice if told.noticed else "",
+        )
 
 
 # --- folders and Ray ---------------------------------------------------------------------------------------

@@ -19,13 +19,16 @@ from harness.config.studies import (
 )
 from harness.core.errors import InputError
 from harness.data.find_tasks import find_task
+from harness.data.token_checks import Lengths, Reading, sample_reading
 from harness.pipeline.forecast_inputs import Data, Model, find_model, inspect_data
+from lingo.architectures import UNLIMITED
 from lingo.flops import PUBLISHED, Shape, step_flops
 from lingo.known_models import known_model
 from lingo.methods import METHODS
-from lingo.nucleotides import reads_language
-from lingo.prompts import prompt_for
-from lingo.trial import TrialConfig
+from lingo.nucleotides import units_for
+from lingo.prompts import Prompt, prompt_for
+from lingo.trial import PAPER_MATRICES, TrialConfig
+from lingo.vocabulary import reads_language
 
 TINY_BASES = 2.5
 """Bases of one token of the quickstart's tokenizer, which is made at the first run."""
@@ -50,6 +53,8 @@ class Work:
         step_flops: Training FLOPs of one step.
         trained: Numbers that a trial trains.
         alone: Part of the steps that is trained without neighbours.
+        lengths, reading: Of a few rows, where data and tokenizer are here.
+        prompted: Whether they stand in a prompt.
     """
 
     study: Study
@@ -60,6 +65,9 @@ class Work:
     step_flops: float
     trained: int
     alone: float
+    lengths: Lengths | None = None
+    reading: Reading | None = None
+    prompted: bool = False
 
     @property
     def flops(self) -> float:
@@ -136,27 +144,16 @@ def forecast(benchmark: Benchmark) -> Forecast:
 
 def _work(study: Study, data: Data, model: Model | None, benchmark: Benchmark) -> Work | None:
     method = METHODS[study.method]
-    tokens = _tokens(study, data, model, benchmark)
+    lengths, reading = _reading(study, data, model, benchmark)
+    tokens = _cut(lengths.longest if lengths else _tokens(study, data, model, benchmark), model, benchmark)
     trial = typical(study, benchmark)
     steps = steps_per_epoch(study.train_rows, benchmark.batch_size)
     finals = len(benchmark.seeds) * benchmark.epochs
     trials = study.trials(benchmark)
     epochs = trials * _expected_epochs(benchmark) + finals
     flops = trained = 0.0
-    if method.needs_backbone and model is not None and model.shape is not None:
-        full, rank = method.trains_all, _rank(trial)
-        flops = step_flops(
-            model.shape,
-            length=tokens,
-            batch=benchmark.batch_size,
-            num_labels=study.task.num_labels,
-            full=full,
-            targets=() if full else trial.targets,
-            rank=0 if full else rank,
-            svd=method.has_budget,
-            delta_T=trial.delta_T,
-        ).total
-        trained = _trained(model.shape, trial, full=full, rank=rank)
+    if method.needs_backbone and model is not None:
+        flops, trained = _costs(study, trial, model, tokens, benchmark)
     return Work(
         study=study,
         tokens=tokens,
@@ -167,7 +164,40 @@ def _work(study: Study, data: Data, model: Model | None, benchmark: Benchmark) -
         alone=1.0 if benchmark.deterministic else finals / epochs,
         trained=int(trained)
         + (model.shape.output + 1 if model and model.shape else 0) * study.task.num_labels,
+        lengths=lengths,
+        reading=reading,
+        prompted=model is not None and _prompt(study, model, benchmark) is not None,
     )
+
+
+def _costs(
+    study: Study, trial: TrialConfig, model: Model, tokens: int, benchmark: Benchmark
+) -> tuple[float, float]:
+    """(FLOPs of a training step, numbers that are trained), 0 where they cannot be counted before loading."""
+    method = METHODS[study.method]
+    full, rank = method.trains_all, _rank(trial)
+    chunks = -(-tokens // _window(model, benchmark))
+    options: dict[str, Any] = {
+        "length": -(-tokens // chunks),
+        "batch": benchmark.batch_size * chunks,
+        "num_labels": study.task.num_labels,
+        "full": full,
+        "rank": 0 if full else rank,
+        "svd": method.has_budget,
+        "delta_T": trial.delta_T,
+    }
+    if model.shape is not None and (full or set(trial.targets) <= set(PAPER_MATRICES)):
+        found = step_flops(model.shape, targets=() if full else trial.targets, **options)
+        return found.total, _trained(model.shape, trial, full=full, rank=rank)
+    if model.outline is None:
+        return 0.0, 0.0
+    try:
+        found = model.outline.step(trial.targets, **options)
+        return found.total, model.outline.trained(trial.targets, rank, full=full)
+    except (
+        ValueError
+    ):  # a target that is not there, which preparation refuses, or a class that cannot be counted
+        return 0.0, 0.0
 
 
 def typical(study: Study, benchmark: Benchmark) -> TrialConfig:
@@ -202,25 +232,48 @@ def _expected_epochs(benchmark: Benchmark) -> float:
     return total + left * (benchmark.epochs - last)
 
 
-def _tokens(study: Study, data: Data, model: Model | None, benchmark: Benchmark) -> int:
-    """Tokens of the longest of a few inputs, or what the task's length makes by the rule of thumb."""
-    bases = max(map(len, data.sample), default=study.task.length)
-    if model is None:
-        return bases
+def _prompt(study: Study, model: Model, benchmark: Benchmark) -> Prompt | None:
     prompted = METHODS[study.method].prompt if benchmark.prompt == "auto" else benchmark.prompt == "on"
     known = known_model(study.source)
     language = reads_language(model.tokenizer) if model.tokenizer else not (known and known.dna)
-    prompt = prompt_for(study.task.domain) if prompted and language else None
+    return prompt_for(study.task.domain) if prompted and language else None
+
+
+def _reading(
+    study: Study, data: Data, model: Model | None, benchmark: Benchmark
+) -> tuple[Lengths | None, Reading | None]:
+    """What the backbone's tokenizer makes of a few rows, where both are here."""
+    if model is None or model.tokenizer is None or not data.sample:
+        return None, None
+    tokenizer = model.tokenizer
+    if benchmark.tokenization != "bbpe":
+        tokenizer = units_for(benchmark.tokenization, tokenizer, 1 << 20)
+    most = None if benchmark.long == "chunk" else _window(model, benchmark)
+    reading, lengths = sample_reading(data.sample, tokenizer, _prompt(study, model, benchmark), most)
+    return lengths, reading
+
+
+def _window(model: Model | None, benchmark: Benchmark) -> int:
+    """Tokens of an input at most, or of a chunk of one."""
+    return min(benchmark.max_length or UNLIMITED, (model.max_length if model else 0) or UNLIMITED)
+
+
+def _cut(count: int, model: Model | None, benchmark: Benchmark) -> int:
+    """Tokens that are left of so many; all of them in chunks."""
+    return count if benchmark.long == "chunk" else min(count, _window(model, benchmark))
+
+
+def _tokens(study: Study, data: Data, model: Model | None, benchmark: Benchmark) -> int:
+    """What the task's length makes by the rule of thumb."""
+    bases = max(map(len, data.sample), default=study.task.length)
+    if model is None:
+        return bases
+    known, prompt = known_model(study.source), _prompt(study, model, benchmark)
     if benchmark.tokenization != "bbpe":
         count = bases if benchmark.tokenization == "one_hot" else bases // 6 + 1
-        count += PROMPT_TOKENS if prompt else 0
-    elif model.tokenizer is not None and data.sample:
-        texts = [prompt.around(sequence) if prompt else sequence for sequence in data.sample]
-        count = max(len(ids) for ids in model.tokenizer(texts, verbose=False)["input_ids"])
-    else:
-        each = known.bases if known else TINY_BASES if study.source == TINY_MODEL else 1.0
-        count = int(bases / each) + 2 + (PROMPT_TOKENS if prompt else 0)
-    return min(count, benchmark.max_length or count)
+        return count + (PROMPT_TOKENS if prompt else 0)
+    each = known.bases if known else TINY_BASES if study.source == TINY_MODEL else 1.0
+    return int(bases / each) + 2 + (PROMPT_TOKENS if prompt else 0)
 
 
 def disk_bytes(found: Forecast, open_trials: int) -> Mapping[str, float]:

@@ -3,14 +3,17 @@
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.config.benchmark import TINY_MODEL, Benchmark
 from harness.core.errors import InputError
 from harness.core.home import path_of
 from harness.data import hub, sources
 from harness.data.tasks import SPLITS, TaskRow, strands_of
-from lingo.flops import PUBLISHED, Shape, shape_of
+from lingo.flops import PUBLISHED, Shape
+
+if TYPE_CHECKING:
+    from lingo.outline import Outline
 
 SAMPLED = 64
 """Sequences that are tokenised to see how long inputs are."""
@@ -51,6 +54,8 @@ class Model:
         licence: Of a known backbone.
         shape: `None` where nothing is known of it.
         tokenizer: `None` where it is not here.
+        outline: What its folder says without weights; `None` where it is not here or cannot be read.
+        parameters, max_length: Its size, and tokens of an input; 0 where unknown.
     """
 
     name: str
@@ -59,7 +64,22 @@ class Model:
     licence: str = ""
     shape: Shape | None = None
     tokenizer: Any = None
+    outline: "Outline | None" = None
+    parameters: int = 0
+    max_length: int = 0
     problems: tuple[str, ...] = ()
+
+    def gib(self, **options: Any) -> float:
+        """GiB of one training step, see `lingo.known_models.training_gib`; 0 where its size is unknown."""
+        from lingo.known_models import known_model, training_gib
+
+        if self.outline is not None:
+            return self.outline.gib(**options)
+        known = known_model(self.name)
+        layers, width = (known.layers, known.width) if known else (0, 0)
+        if self.shape is not None:
+            layers, width = self.shape.layers, self.shape.hidden
+        return training_gib(self.parameters, layers, width, **options) if self.parameters else 0.0
 
 
 def inspect_data(row: TaskRow, benchmark: Benchmark) -> Data:
@@ -133,15 +153,27 @@ def find_model(name: str) -> Model:
     folder = _kept(known.hub_id if known else name)
     if folder is None:
         where = f"{known.hub_id if known else name} at the hub, or its folder in --models"
-        return Model(name=name, state="missing", where=where, licence=licence, shape=published)
-    shape, tokenizer = _parts(folder)
+        return Model(
+            name=name,
+            state="missing",
+            where=where,
+            licence=licence,
+            shape=published,
+            parameters=int(known.millions * 1e6) if known else 0,
+            max_length=known.context if known else 0,
+        )
+    found, why = _outline(folder)
     return Model(
         name=name,
         state="here",
         where=str(folder),
         licence=licence,
-        shape=shape or published,
-        tokenizer=tokenizer,
+        shape=(found.shape if found else None) or published,
+        tokenizer=found.backbone.tokenizer if found else None,
+        outline=found,
+        parameters=found.parameters if found else 0,
+        max_length=found.backbone.max_length if found else 0,
+        problems=tuple(f"`--models`: {line}" for line in why),
     )
 
 
@@ -160,19 +192,15 @@ def _kept(name: str) -> Path | None:
 
 
 @cache
-def _parts(folder: Path) -> tuple[Shape | None, Any]:
-    """Shape and tokenizer; without them the published shape and a rule of thumb serve."""
-    from lingo.backbone_folder import read_without_weights
+def _outline(folder: Path) -> "tuple[Outline | None, tuple[str, ...]]":
+    """What a folder says without its weights, or why it cannot be a backbone."""
     from lingo.checkpoint import BackboneError
+    from lingo.outline import outline
 
     try:
-        config, tokenizer = read_without_weights(folder)
-    except BackboneError:
-        return None, None
-    try:
-        return shape_of(config), tokenizer
-    except ValueError:  # no closed form: its FLOPs are counted once it is loaded
-        return None, tokenizer
+        return outline(folder), ()
+    except BackboneError as error:
+        return None, tuple(error.problems)
 
 
 def splits_text(row: TaskRow) -> str:

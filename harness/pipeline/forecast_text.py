@@ -13,6 +13,7 @@ from harness.pipeline.forecast import Forecast, Work, disk_bytes
 from harness.pipeline.forecast_inputs import Data, Model, splits_text
 from harness.pipeline.forecast_time import Key, Rate, frozen_here, total_seconds
 from harness.pool.resources import WorkerLayout
+from lingo.architectures import UNLIMITED
 from lingo.methods import METHODS
 
 
@@ -58,6 +59,7 @@ def tell(
     )
     _matrix(found, line)
     _backbones(found, line)
+    _reading(found, line)
     _work(found, dict(rates), line)
     _totals(found, dict(rates), shape, line)
     _missing(found, [*problems, *found.problems], line)
@@ -159,17 +161,66 @@ def _short(model: Model) -> str:
 
 
 def _backbones(found: Forecast, line: Print) -> None:
+    """Each backbone: its size, and the memory of a training step of a trial that trains alone."""
     rows = [
         {
             "backbone": _short(one),
             "state": one.state,
+            "parameters": f"{one.parameters:,}" if one.parameters else "?",
+            "context": f"{one.max_length:,}"
+            if 0 < one.max_length < UNLIMITED
+            else "any"
+            if one.max_length
+            else "?",
+            "GiB": _gib(found, one, full=False),
+            "GiB fmft": _gib(found, one, full=True),
             "licence": one.licence or "-",
             "where": one.where or "-",
         }
         for one in found.models
     ]
     if rows:
-        _table(rows, line)
+        _table(rows, line, right=("parameters", "context", "GiB", "GiB fmft"))
+        line(
+            "GiB: estimated memory of one trial at this batch size and its longest input (adapters, and fmft)."
+        )
+
+
+def _gib(found: Forecast, model: Model, *, full: bool) -> str:
+    """Memory of the method that needs the most; `-` where none of the kind is asked for."""
+    works = [
+        work
+        for work in found.works
+        if work.study.source == model.name
+        and METHODS[work.study.method].needs_backbone
+        and METHODS[work.study.method].trains_all == full
+    ]
+    if not works:
+        return "-"
+    held = {"fp32": 4.0, "bf16": 2.0, "4bit": 0.5}[frozen_here(found.benchmark)[0]]
+    tokens = max(work.tokens for work in works)
+    gib = model.gib(tokens=tokens, batch=found.benchmark.batch_size, weight_bytes=held, full=full)
+    return f"{gib:.1f}" if gib >= 0.1 else "<0.1" if gib else "?"
+
+
+def _reading(found: Forecast, line: Print) -> None:
+    """What each backbone's tokenizer makes of each task, from a few rows."""
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for work in found.works:
+        if work.lengths is None or work.reading is None:
+            continue
+        made = work.lengths
+        rows[work.study.task.name, f"{work.study.backbone}{' with prompt' * work.prompted}"] = {
+            "median": f"{made.median:,}",
+            "longest": f"{made.longest:,}",
+            "rows cut": f"{made.cut:.0%}",
+            "tokens seen": f"{made.seen:.0%}",
+            "not read": work.reading.told or "-",
+        }
+    if rows:
+        table = [{"task": task, "backbone": name} | row for (task, name), row in rows.items()]
+        _table(table, line, right=("median", "longest", "rows cut", "tokens seen"))
+        line("Tokens of an input, from up to 64 rows of train; the run counts all rows.")
 
 
 def _work(found: Forecast, rates: dict[Key, Rate], line: Print) -> None:

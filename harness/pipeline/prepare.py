@@ -1,7 +1,7 @@
 """From a plan to prepared studies: backbones checked tensor by tensor, data tokenised once per tokenizer and prompt."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,13 @@ from harness.data.leakage import summary
 from harness.data.prepared import PreparedTask, prepare
 from harness.data.shortcuts import audit_of, marks_of, told
 from harness.data.tasks import strands_of
+from harness.data.token_checks import spelling_note
 from harness.runs.record import Record
 from lingo.methods import METHODS
-from lingo.nucleotides import bare_bases, reads_language, units_for
+from lingo.nucleotides import bare_bases, units_for
 from lingo.prompts import prompt_for
+from lingo.trial import TrialConfig
+from lingo.vocabulary import reads_language
 
 Say = Callable[[str], None]
 
@@ -32,6 +35,7 @@ class Tokens:
         max_length: Tokens that it takes; `None` for any number.
         language: Whether it reads language, and not DNA alone.
         grows: Whether the backbone takes tokens that it does not have.
+        matrices: Matrices that may be adapted, as `lingo.backbones.Backbone.matrices`.
     """
 
     tokenizer: Any
@@ -43,6 +47,7 @@ class Tokens:
     source: str
     language: bool
     grows: bool = True
+    matrices: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 BARE = Tokens(
@@ -86,6 +91,7 @@ def read_backbones(sources: Sequence[str]) -> dict[str, Tokens]:
             source=source,
             language=reads_language(backbone.tokenizer),
             grows=getattr(backbone.model, "takes_new_tokens", True),
+            matrices=backbone.matrices,
         )
     if problems:
         raise InputError(problems)
@@ -103,6 +109,7 @@ def prepare_studies(checked: Plan, backbones: dict[str, Tokens], say: Say) -> li
     backbones = {**backbones, NO_BACKBONE: BARE}
     _refuse_prompts(checked, backbones)
     _refuse_new_tokens(checked.benchmark, backbones)
+    _refuse_targets(checked.studies, backbones)
     made: dict[tuple[str, str, bool], PreparedTask] = {}
     audits: dict[str, Mapping[str, Any]] = {}
     say = _once(say)
@@ -152,6 +159,23 @@ def _refuse_new_tokens(benchmark: Benchmark, backbones: Mapping[str, Tokens]) ->
         )
 
 
+def _refuse_targets(studies: Sequence[Study], backbones: Mapping[str, Tokens]) -> None:
+    """Raises `InputError` where a study would adapt matrices that its backbone does not have."""
+    from lingo.sites import resolve
+
+    problems: dict[str, None] = {}
+    for study in studies:
+        if "targets" not in METHODS[study.method].settings or not backbones[study.source].matrices:
+            continue
+        targets = study.space.fixed.get("targets", TrialConfig.targets)
+        try:
+            resolve(study.backbone, backbones[study.source].matrices, targets)
+        except ValueError as error:
+            problems[str(error)] = None
+    if problems:
+        raise InputError(problems)
+
+
 def _prepared(
     checked: Plan, study: Study, folder: Path, tokens: Tokens, prompted: bool, say: Say
 ) -> PreparedTask:
@@ -173,6 +197,7 @@ def _prepared(
         limit=benchmark.limit,
         drop_leaks=benchmark.drop_leaks,
         strands=strands_of(study.task, benchmark.reverse_complement),
+        long=benchmark.long,
         backbone="" if tokens is BARE else study.backbone,
     )
     rows = ", ".join(f"{split} {count:,}" for split, count in prepared.rows.items())
@@ -181,6 +206,8 @@ def _prepared(
         f"{' with prompt' if prompted else ''}: {rows} rows, "
         f"up to {max(prepared.longest.values())} {'bases' if tokens is BARE else 'tokens'}"
     )
+    if note := spelling_note(tokenizer):
+        say(f"  {note}")
     if leaks := summary(prepared.leaks):
         say(f"  leakage audit: {leaks}")
     for mark, why in prepared.marks.items():
@@ -212,7 +239,10 @@ def _with_data(
         backbone_digest=tokens.digest,
         marks=list(dict.fromkeys([*benchmark.marks, *prepared.marks, *own])),
         tokens=prepared.longest["train"],
-        facts={"leaks": prepared.leaks, "tokenization": scheme, "prompt": prompted} | _label_facts(prepared),
+        facts={"leaks": prepared.leaks, "tokenization": scheme, "prompt": prompted}
+        | _label_facts(prepared)
+        | ({"unread": prepared.unread} if prepared.unread else {})
+        | ({"long": benchmark.long, "bases_seen": prepared.seen} if prepared.seen else {}),
     )
 
 

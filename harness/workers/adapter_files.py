@@ -25,6 +25,7 @@ def input_of(data: Path | str) -> dict[str, Any]:
         "max_length": recipe["max_length"],
         "labels": labels,
         "tokenization": {name: recipe[name] for name in UNITS} if "tokenization" in recipe else None,
+        "long": recipe.get("long", "truncate"),
         "both_strands": recipe.get("strands", "none") in ("test", "both"),
         "case": recipe.get("case", "upper"),
         "pair": recipe.get("pair"),

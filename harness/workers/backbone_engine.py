@@ -2,12 +2,10 @@
 
 from typing import Any
 
-from harness.data.prepared import read_recipe
 from harness.runs.jobs import Job
-from harness.workers.packs import local_source
+from harness.workers.packs import InputNeeds, local_source
 from harness.workers.single_engine import SimpleEngine
 from lingo.backbones import Backbone
-from lingo.embeddings import add_rows
 from lingo.quantized import load_frozen
 from lingo.trial import Frozen
 
@@ -18,7 +16,7 @@ class BackboneEngine(SimpleEngine):
     def __init__(self, *, frozen: Frozen | None = None, **place: Any) -> None:
         super().__init__(**place)
         self._frozen = frozen
-        self._loaded: tuple[tuple[str, int], Backbone] | None = None
+        self._loaded: tuple[tuple[str, InputNeeds], Backbone] | None = None
 
     def close(self) -> None:
         """Release all resources."""
@@ -28,13 +26,12 @@ class BackboneEngine(SimpleEngine):
         self._loaded = None
 
     def _backbone(self, job: Job) -> Backbone:
-        """The job's backbone, with embedding rows for additional tokens."""
-        new_tokens = int(read_recipe(self._files.fetch(job.data)).get("new_tokens", 0))
-        key = (job.backbone, new_tokens)
+        """The job's backbone, as its data needs it."""
+        needs = InputNeeds.of(self._files.fetch(job.data))
+        key = (job.backbone, needs)
         if self._loaded is None or self._loaded[0] != key:
             self._loaded = None
             source = local_source(job.backbone, self._files)
             backbone = load_frozen(source, self._frozen, device=self._device)
-            add_rows(backbone, new_tokens)
-            self._loaded = (key, backbone)
+            self._loaded = (key, needs.applied(backbone))
         return self._loaded[1]

@@ -4,14 +4,15 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from harness.core.host import free_gibibytes
-from harness.data.prepared import open_prepared, read_recipe
+from harness.data.prepared import open_prepared
 from harness.pool.files import Files, LocalFiles
-from harness.workers.packs import Room, build, is_full, load, local_source
+from harness.workers.packs import InputNeeds, Room, build, is_full, load, local_source
 from lingo.backbones import Backbone
 from lingo.data import Split, TaskData
 from lingo.memory import out_of_memory
@@ -90,9 +91,8 @@ def calibrate(
     data = open_prepared(folder)
     trial = _fitting(config if isinstance(config, TrialConfig) else TrialConfig.from_dict(config), data)
     room = Room(max_labels=max_labels, frozen=frozen)
-    new_tokens = int(read_recipe(folder).get("new_tokens", 0))
     source = local_source(backbone_source, files)
-    backbone = load(source, room, full=is_full(trial), device=device, new_tokens=new_tokens)
+    backbone = load(source, room, full=is_full(trial), device=device, needs=InputNeeds.of(Path(folder)))
     return _Runs(backbone, data, trial, room, device).all(most)
 
 

@@ -14,34 +14,40 @@ from lingo.pack import Pack
 from lingo.packed_bits import numbers_in
 from lingo.parameters import rank_pattern, trained_parameters, used_parameters
 from lingo.quantized import backbone_type, type_name
+from lingo.sites import counts_by_end, names_of
 from lingo.slot import Slot
 from lingo.streams import stream
+from lingo.trial import PAPER_MATRICES
 
 
 def cost_facts(pack: Pack, slot: Slot) -> dict[str, Any]:
     """FLOPs of one training step of a trial, and of the same step on OPT-125M; nothing where those of the backbone's
     architecture cannot be counted. The length is the mean of the first epoch's batches, as padded alone."""
     backbone, config, full = pack.backbone, slot.config, pack.full
+    width = round(_mean_width(slot))
+    chunks = max(1, -(-width // backbone.window)) if backbone.window else 1
     step: dict[str, Any] = {
-        "length": round(_mean_width(slot)),
-        "batch": config.batch_size,
+        "length": -(-width // chunks),
+        "batch": config.batch_size * chunks,
         "num_labels": slot.data.num_labels,
         "full": full,
         "rank": slot.rank,
         "svd": slot.svd,
         "delta_T": config.delta_T,
     }
-    targets = () if full else config.targets
+    named = all(name in backbone.matrices for name in config.targets)
+    names = () if full else config.targets if named else names_of(backbone.matrices, slot.paths)
+    paper = () if full else tuple(name for name in names or () if name in PAPER_MATRICES) or PAPER_MATRICES
     try:
-        if family_of(backbone.model.config).derived:
+        if family_of(backbone.model.config).derived or names is None:
             flops = counted_step(backbone, slot.paths, **step)
         else:
-            flops = step_flops(shape_of(backbone.model.config), targets=targets, **step)
+            flops = step_flops(shape_of(backbone.model.config), targets=names, **step)
     except (AttributeError, KeyError, ValueError):
         return {}
     return {
         "flops_per_step": flops.total,
-        "reference_flops_per_step": step_flops(OPT_125M, targets=targets, **step).total,
+        "reference_flops_per_step": step_flops(OPT_125M, targets=paper, **step).total,
     }
 
 
@@ -78,6 +84,8 @@ def job_facts(pack: Pack, training: Training, *, device: str, gpus: int) -> dict
         "micro_batches": pack.micro_batches,
         **training.costs,
     }
+    if slot.paths:
+        facts["adapted"] = counts_by_end(slot.paths)
     left_out = model_dropout(backbone.model.config) if pack.full else 0.0
     if left_out:
         facts["model_dropout"] = {"configured": left_out, "used": 0.0}

@@ -8,13 +8,13 @@ from dataclasses import replace
 import torch
 
 from harness.core.wording import one_line
-from harness.data.prepared import open_prepared, read_recipe
+from harness.data.prepared import open_prepared
 from harness.pool.files import Files, LocalFiles
 from harness.runs.jobs import Job, Report
 from harness.workers.checkpoints import Checkpoints
 from harness.workers.epochs import Epochs
 from harness.workers.facts import cost_facts
-from harness.workers.packs import Room, build, is_full, load, local_source
+from harness.workers.packs import InputNeeds, Room, build, is_full, load, local_source
 from harness.workers.peers import Peers, ShortOfMemory, short_of_memory
 from harness.workers.shared_prefixes import Prefixes, prefix_key
 from harness.workers.starts import Starts
@@ -81,12 +81,12 @@ class LingoEngine:
         self._share, self._device, self._room = Share(rank, world), device, room or Room(pack=capacity)
         self._files: Files = files or LocalFiles()
         self._peers = Peers(world)
-        self._backbone: tuple[tuple[str, int, Frozen], Backbone] | None = None
+        self._backbone: tuple[tuple[str, InputNeeds, Frozen], Backbone] | None = None
         self._pack: Pack | None = None
         self._most = self._room.pack
         self._alone = False
         self._data: dict[str, TaskData] = {}
-        self._new_tokens: dict[str, int] = {}
+        self._inputs: dict[str, InputNeeds] = {}
         self._jobs: dict[str, Training] = {}
         self._prefixes = Prefixes(self._files)
         self._starts = Starts(self._prefixes, self._share, self._peers.reduce, device)
@@ -284,11 +284,11 @@ class LingoEngine:
 
     # --- the pack -----------------------------------------------------------------------------------------
 
-    def _needs(self, job: Job, *, full: bool) -> tuple[str, int, Frozen]:
-        """The backbone of a job, the number of embedding rows that its tokens add, and its number type."""
-        if job.data not in self._new_tokens:
-            self._new_tokens[job.data] = int(read_recipe(self._files.fetch(job.data)).get("new_tokens", 0))
-        return job.backbone, self._new_tokens[job.data], "fp32" if full else self._room.frozen
+    def _needs(self, job: Job, *, full: bool) -> tuple[str, InputNeeds, Frozen]:
+        """The backbone of a job, what its data needs of it, and its number type."""
+        if job.data not in self._inputs:
+            self._inputs[job.data] = InputNeeds.of(self._files.fetch(job.data))
+        return job.backbone, self._inputs[job.data], "fp32" if full else self._room.frozen
 
     def _suits(self, pack: Pack, job: Job, config: TrialConfig) -> bool:
         full = is_full(config)
@@ -321,7 +321,7 @@ class LingoEngine:
             self._backbone, self._most = None, self._room.pack
             source = local_source(job.backbone, self._files)
             self._backbone = (
-                needs, load(source, self._room, full=full, device=self._device, new_tokens=needs[1])
+                needs, load(source, self._room, full=full, device=self._device, needs=needs[1])
             )  # fmt: skip
         while self._pack is None:
             problem = None

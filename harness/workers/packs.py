@@ -1,9 +1,10 @@
 """The packs of a worker: backbone, number of slots, and capacity for the largest possible trial."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
+from typing import NamedTuple, get_args
 
+from harness.data.prepared import read_recipe
 from harness.pool.files import Files
 from lingo.backbones import Backbone
 from lingo.batch import Share
@@ -55,11 +56,28 @@ def local_source(source: str, files: Files) -> str:
     return str(files.fetch(source)) if is_folder else source
 
 
-def load(source: str | Path, room: Room, *, full: bool, device: str, new_tokens: int) -> Backbone:
-    """A frozen backbone on its device, with its embedding extended by the new tokens of the data."""
-    backbone = load_frozen(source, "fp32" if full else room.frozen, device=device)
-    add_rows(backbone, new_tokens)
-    return backbone
+class InputNeeds(NamedTuple):
+    """What prepared data needs of a backbone: new rows of its embedding, and the tokens of a chunk of longer rows."""
+
+    new_tokens: int = 0
+    window: int = 0
+
+    @classmethod
+    def of(cls, folder: Path) -> "InputNeeds":
+        """Those of a prepared task."""
+        recipe = read_recipe(folder)
+        window = recipe["max_length"] or 0 if recipe.get("long") == "chunk" else 0
+        return cls(int(recipe.get("new_tokens", 0)), int(window))
+
+    def applied(self, backbone: Backbone) -> Backbone:
+        """The backbone with them."""
+        add_rows(backbone, self.new_tokens)
+        return replace(backbone, window=self.window)
+
+
+def load(source: str | Path, room: Room, *, full: bool, device: str, needs: InputNeeds) -> Backbone:
+    """A frozen backbone on its device, as the data needs it."""
+    return needs.applied(load_frozen(source, "fp32" if full else room.frozen, device=device))
 
 
 def build(

@@ -18,9 +18,10 @@ from lingo.dna_tokenizers import (
     letters,
     own_tokenizer,
 )
-from lingo.nucleotides import reads_language, units_for
+from lingo.nucleotides import units_for
 from lingo.prompts import Prompt
 from lingo.tokenization import tokenize
+from lingo.vocabulary import reads_language
 
 
 @pytest.fixture(scope="module")

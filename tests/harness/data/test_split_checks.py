@@ -18,7 +18,7 @@ from harness.data.labelled_files import Rows
 from harness.data.own_data import read_own
 from harness.data.prepared import prepare
 from harness.data.sources import label_notes, training_rows
-from harness.data.split_checks import look_at_labels
+from harness.data.split_checks import look_at_labels, refuse_same_tokens
 from harness.pipeline.forecast_inputs import inspect_data
 from harness.pipeline.prepare import Tokens, prepare_studies
 from harness.pipeline.run import _say_what
@@ -160,11 +160,17 @@ def word_tokenizer():
 
 
 def test_a_tokenizer_to_which_all_sequences_are_one_unknown_word(tmp_path):
+    with pytest.raises(InputError, match="must read A, C, G and T, but A, C, G, T are unknown"):
+        prepare(ROW, write_task(tmp_path), tmp_path / "p", tokenizer=word_tokenizer(), pad_id=1)
+    assert not list(tmp_path.glob("p/*"))
+
+
+def test_tokens_that_do_not_tell_sequences_apart():
+    rows = Rows(["ACGT", "ACGA", "ACGC"], np.array([0, 1, 0]))
     with pytest.raises(
         InputError, match="3 different ones become 1 different rows of tokens; use `--tokenization"
     ):
-        prepare(ROW, write_task(tmp_path), tmp_path / "p", tokenizer=word_tokenizer(), pad_id=1)
-    assert not list(tmp_path.glob("p/*"))
+        refuse_same_tokens(ROW, rows, np.array([5, 5, 5]), np.array([0, 1, 2, 3]))
 
 
 def test_the_backbone_with_such_a_tokenizer_is_named(tmp_path):
@@ -186,7 +192,7 @@ def test_the_backbone_with_such_a_tokenizer_is_named(tmp_path):
         source="s",
         language=False,
     )
-    with pytest.raises(InputError, match="the tokenizer of quickstart-opt must tell sequences apart"):
+    with pytest.raises(InputError, match="quickstart-opt: its tokenizer must read A, C, G and T"):
         prepare_studies(plan(benchmark), {"quickstart-opt": tokens}, lambda line: None)
 
 

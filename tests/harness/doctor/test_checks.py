@@ -150,3 +150,14 @@ def test_ray_that_hangs_or_dies(monkeypatch):
     monkeypatch.setattr(checks, "RAY_PROGRAM", "import no_such_module")
     (found,) = checks.ray_starts()
     assert found.state == "fail" and "No module named 'no_such_module'" in found.text
+
+
+def test_what_becomes_of_each_file_with_each_backbone(tmp_path, model):
+    bases = ["ACGT"[i % 4] + "ACGTTGCA" * (2 if i else 120) + "ACGT"[i // 4 % 4] for i in range(12)]
+    table = "sequence,label\n" + "".join(f"{text},{i % 2}\n" for i, text in enumerate(bases))
+    write_task(tmp_path / "gue", train=table)
+    code, output = consult("--models", model, "--tasks", "mouse/2", "--data-dir", tmp_path / "gue")
+    line = next(line for line in output.splitlines() if "reading" in line)
+    assert code == 0 and line.startswith("note") and "mouse/2 with model: " in line
+    for word in ("tokens a sequence", "8% of 12 rows cut to 256", "0.1 GiB", "an epoch of LoRA at least"):
+        assert word in line, word

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from transformers import EsmConfig, EsmModel
 from typer.testing import CliRunner
@@ -12,7 +13,11 @@ from harness.config.studies import plan
 from harness.data import sources
 from harness.data.tasks import SUITES
 from harness.pipeline.forecast import forecast, planned
+from lingo.backbones import load_backbone
+from lingo.flop_count import counted_step
 from lingo.flops import PUBLISHED
+from lingo.sites import linear_shapes, target_paths
+from tests.support.architectures import save_checkpoint
 from tests.support.task_files import listing, write_task
 
 
@@ -49,7 +54,8 @@ def test_what_is_here_and_what_is_not(tmp_path, shared):
         "--tasks", "mouse/2,mouse/3", "--models", f"{model},opt-125m", "--data-dir", tmp_path / "gue"
     )
     assert code == 0 and listing(tmp_path) == before
-    rows = {line.split()[0]: line for line in text.splitlines() if line.startswith("mouse/")}
+    lines = [line for line in text.splitlines() if line.startswith("mouse/")]
+    rows = {line.split()[0]: line for line in reversed(lines)}
     assert "40" in rows["mouse/2"] and "here" in rows["mouse/2"] and "ready" in rows["mouse/2"]
     assert "no model" in rows["mouse/2"] and "~1,904" in rows["mouse/3"] and "neither" in rows["mouse/3"]
 
@@ -139,3 +145,30 @@ def test_a_backbone_of_dna_is_known_by_what_it_is_and_not_by_its_name(tmp_path, 
     known, hub_id = "nt-500m-1000g", "InstaDeepAI/nucleotide-transformer-500m-1000g"
     assert tokens(hub_id, "lingo") == tokens(known, "lingo") == tokens(known, "lora") == 25 // 6 + 2
     assert tokens("facebook/opt-125m", "lingo") == tokens("opt-125m", "lingo") > tokens("opt-125m", "lora")
+
+
+def test_a_class_without_a_formula_is_told_before_it_is_loaded(tmp_path):
+    """FLOPs, numbers trained, memory, tokens and cut rows, from config.json and a few rows alone."""
+    for name in ("gpt_neox", "mixtral"):
+        save_checkpoint(name, tmp_path / name)
+    rng = np.random.default_rng(0)
+    rows = "\n".join(f"{''.join(rng.choice(list('ACGT'), 24 + 40 * (i % 2)))},{i % 2}" for i in range(40))
+    (tmp_path / "own.csv").write_text(f"sequence,label\n{rows}\n")
+    options = {"tasks": (str(tmp_path / "own.csv"),), "methods": ("lora",), "target_modules": ("all-linear",)}
+    found = forecast(planned({**options, "models": (str(tmp_path / "gpt_neox"), str(tmp_path / "mixtral"))}))
+    neox, mixtral = found.works
+    assert (
+        neox.lengths.longest == 64 and neox.tokens == 48 and neox.lengths.cut == pytest.approx(0.5, abs=0.2)
+    )
+    backbone = load_backbone(tmp_path / "gpt_neox")
+    paths = target_paths(backbone, ["all-linear"])
+    step = {"length": 48, "batch": 8, "num_labels": 2, "rank": 8}
+    assert neox.step_flops == counted_step(backbone, paths, **step).total
+    assert neox.trained == 8 * sum(sum(linear_shapes(backbone)[path]) for path in paths)
+    assert mixtral.step_flops > 0 and mixtral.trained > 0
+    code, text = told(
+        "--tasks", tmp_path / "own.csv", "--models", tmp_path / "gpt_neox", "--methods", "lora,fmft"
+    )
+    line = next(line for line in text.splitlines() if line.startswith("gpt_neox") and "here" in line)
+    assert code == 0 and line.split()[2:6] == [f"{found.models[0].parameters:,}", "48", "<0.1", "<0.1"]
+    assert any("rows cut" in line for line in text.splitlines())

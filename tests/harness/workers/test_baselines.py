@@ -13,7 +13,7 @@ from harness.data.prepared import open_prepared
 from harness.data.quickstart import make_backbone
 from harness.pipeline.prepare import BARE, Tokens, _prompted, prepare_studies, read_backbones
 from lingo.methods import DEFAULT_METHODS, METHODS
-from lingo.nucleotides import reads_language
+from lingo.vocabulary import reads_language
 
 TASK = "quickstart/promoter"
 
