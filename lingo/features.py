@@ -12,7 +12,7 @@ from torch import Tensor
 from lingo.backbones import Backbone
 from lingo.data import Split
 from lingo.families import Pooling
-from lingo.heads import pool
+from lingo.heads import over_chunks, pool
 from lingo.masks import unread
 from lingo.predict import BATCH_TOKENS, BATCH_TOKENS_CPU, Encoded
 from lingo.prompts import Prompt
@@ -81,6 +81,11 @@ def features(
     Raises:
         ValueError: see `states_at`.
     """
+
+    def compute(ids: Tensor, lengths: Tensor, padded: bool) -> Tensor:
+        hidden = states_at(backbone, ids, lengths, depth, padded=padded)
+        return pooled(hidden, lengths, pooling, backbone.pooling)
+
     device = next(backbone.model.parameters()).device
     wanted = np.arange(len(split)) if rows is None else rows
     order = np.argsort(-split.lengths[wanted], kind="stable")
@@ -90,10 +95,8 @@ def features(
         size = batch_size or max(1, tokens // max(1, int(split.lengths[wanted[order[start]]])))
         batch = wanted[order[start : start + size]]
         ids, lengths = (torch.from_numpy(part).to(device) for part in split.padded(batch, backbone.pad_id))
-        hidden = states_at(
-            backbone, ids, lengths, depth, padded=bool(split.lengths[batch].min() < ids.shape[1])
-        )
-        parts.append(pooled(hidden, lengths, pooling, backbone.pooling).float().cpu().numpy())
+        padded = bool(split.lengths[batch].min() < ids.shape[1])
+        parts.append(over_chunks(backbone, ids, lengths, compute, padded=padded).float().cpu().numpy())
         start += size
         if progress is not None:
             progress(min(1.0, start / len(order)))

@@ -1,5 +1,6 @@
 """From hidden states to logits: pooling, and one linear head per slot."""
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -42,18 +43,36 @@ def pooled_states(
 
     Rows of more than `backbone.window` tokens are chunks of that length (`lingo.long_sequences`): the mean of theirs.
     """
+
+    def compute(ids: Tensor, lengths: Tensor, padded: bool) -> Tensor:
+        return pool(backbone.states(ids, lengths, padded=padded), lengths, how or backbone.pooling)
+
+    return over_chunks(backbone, ids, lengths, compute, padded=padded)
+
+
+def over_chunks(
+    backbone: Backbone,
+    ids: Tensor,
+    lengths: Tensor,
+    compute: Callable[[Tensor, Tensor, bool], Tensor],
+    *,
+    padded: bool,
+) -> Tensor:
+    """[B, H] of `compute`, of rows of more than `backbone.window` tokens the mean over their chunks.
+
+    Args:
+        compute: Takes ids [B, S], lengths [B] and whether a row may be padded, and gives [B, H].
+    """
     window = backbone.window
-    if window and ids.shape[1] > window:
-        count = -(-ids.shape[1] // window)
-        ids = F.pad(ids, (0, count * window - ids.shape[1]), value=backbone.pad_id)
-        first = torch.arange(0, count * window, window, device=ids.device)
-        held = (lengths[:, None] - first).clamp(0, window)  # [B, chunks]; none in chunks that only fill up
-        each = pooled_states(backbone, ids.reshape(-1, window), held.clamp(min=1).flatten(), how).view(
-            len(ids), count, -1
-        )
-        inside = (held > 0).to(each.dtype)[..., None]
-        return (each * inside).sum(1) / inside.sum(1)
-    return pool(backbone.states(ids, lengths, padded=padded), lengths, how or backbone.pooling)
+    if not window or ids.shape[1] <= window:
+        return compute(ids, lengths, padded)
+    count = -(-ids.shape[1] // window)
+    ids = F.pad(ids, (0, count * window - ids.shape[1]), value=backbone.pad_id)
+    first = torch.arange(0, count * window, window, device=ids.device)
+    held = (lengths[:, None] - first).clamp(0, window)  # [B, chunks]; none in chunks that only fill up
+    each = compute(ids.reshape(-1, window), held.clamp(min=1).flatten(), True).view(len(ids), count, -1)
+    inside = (held > 0).to(each.dtype)[..., None]
+    return (each * inside).sum(1) / inside.sum(1)
 
 
 def apply_head(pooled: Tensor, layout: Layout, bank: _Bank, rows: slice) -> Tensor:
