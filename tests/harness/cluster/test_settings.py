@@ -31,6 +31,7 @@ NAMED = {
     "name": "my run",
     "methods": ("ars", "kmer_logreg"),
     "seeds": (7, 5),
+    "target_modules": ("W_q", "W_v"),
     "configurations": (CONFIGURATION,),
     "time_budget": "1h30m",
     "study_time_budget": "45m",

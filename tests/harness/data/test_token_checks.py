@@ -69,10 +69,8 @@ def test_a_word_piece_tokenizer_reads_no_long_row(tmp_path):
         "8 of 400 rows are unknown tokens alone, 7 rows have the tokens of another"
         in prepared.marks["unknown tokens"]
     )
-    assert (
-        prepared.unread["test"]["blank"] == 2
-        and prepare(few, few.path.parent, tmp_path / "out", **options).reused
-    )
+    assert prepared.unread["test"]["blank"] == 2
+    assert prepare(few, few.path.parent, tmp_path / "out", **options).folder == prepared.folder
 
 
 def test_an_unknown_base_is_refused_before_anything_is_written(tmp_path):
