@@ -113,6 +113,7 @@ def load_backbone(
         model = _read_model(folder, config, family, dtype)
         _compare_values(folder, model, family)
         model = model.to(device).eval().requires_grad_(False)
+        max_length = positions_in(config, family, model, tokenizer)
         pad_id = _pad_id(folder, config, family, model, tokenizer)
         found = _behaviour(folder, config, family, model, tokenizer, pad_id)
     return Backbone(
@@ -120,7 +121,7 @@ def load_backbone(
         model=model,
         tokenizer=tokenizer,
         hidden_size=found.hidden_size,
-        max_length=positions_in(config, family, model, tokenizer),
+        max_length=max_length,
         causal=found.causal,
         pad_id=pad_id,
         pooling=found.pooling,

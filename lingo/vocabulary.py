@@ -25,9 +25,9 @@ def unread(tokenizer: Any, text: str) -> int:
     if not getattr(tokenizer, "is_fast", False):
         ids = tokenizer(text, **options)["input_ids"]
         return 0 if ids and unknown not in ids else len(text)
-    encoded = tokenizer(text, return_offsets_mapping=True, **options)
+    encoded = tokenizer([text], return_offsets_mapping=True, **options)
     left = {at for at, letter in enumerate(text) if not letter.isspace()}
-    for (start, end), number in zip(encoded["offset_mapping"], encoded["input_ids"], strict=True):
+    for (start, end), number in zip(encoded["offset_mapping"][0], encoded["input_ids"][0], strict=True):
         if number != unknown:
             left.difference_update(range(start, end))
     return len(left)
