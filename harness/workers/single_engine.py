@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from harness.data.prepared import (
@@ -131,7 +133,7 @@ class SimpleEngine:
         if self._world > 1:
             return held.trial.advance()
         if held.step is None:
-            held.step = self._threads.submit(held.trial.advance)
+            held.step = self._threads.submit(_advance, held.trial, torch.get_num_threads())
         try:
             return held.step.result(timeout=SLICE_S)
         except TimeoutError:
@@ -257,6 +259,12 @@ class SimpleEngine:
     def _save(self, held: Held, facts: dict[str, Any]) -> dict[str, Any]:
         """Baselines have no adapter."""
         return {}
+
+
+def _advance(trial: Single, threads: int) -> bool:
+    """A step in a thread of its own, which does not inherit the number of threads that OpenMP has in this one."""
+    with threadpool_limits(threads):
+        return trial.advance()
 
 
 def _predict(trial: Single, split: Split, reverse: Split | None) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from harness.config.benchmark import NO_BACKBONE, TINY_MODEL, build
 from harness.config.studies import plan
@@ -12,6 +13,8 @@ from harness.core.errors import InputError
 from harness.data.prepared import open_prepared
 from harness.data.quickstart import make_backbone
 from harness.pipeline.prepare import BARE, Tokens, _prompted, prepare_studies, read_backbones
+from harness.workers.determinism import Exact
+from harness.workers.single_engine import Held, SimpleEngine
 from lingo.methods import DEFAULT_METHODS, METHODS
 from lingo.vocabulary import reads_language
 
@@ -93,3 +96,29 @@ def test_vocabularies_of_dna_have_no_words(shared: Path) -> None:
         name: reads_language(AutoTokenizer.from_pretrained(folder / name)) for name in ("opt", "dnabert2")
     }
     assert found == {"opt": True, "dnabert2": False}
+
+
+def test_a_fit_in_its_own_thread_has_the_threads_of_exact_arithmetic() -> None:
+    """OpenMP counts threads for each thread: the order of a fit's sums must not depend on the machine's cores."""
+    seen: list[int] = []
+
+    class Fit:
+        def advance(self) -> bool:
+            seen.extend(
+                int(pool["num_threads"])
+                for pool in threadpool_info()
+                if pool["user_api"] in ("openmp", "blas")
+            )
+            return True
+
+    exact, engine = Exact(), SimpleEngine()
+    exact.set(True)
+    try:
+        engine._threads.submit(threadpool_limits, 2).result()  # as where OMP_NUM_THREADS is not set
+        held = Held(job=None, trial=Fit(), started=0.0)  # type: ignore[arg-type]
+        while not engine._slow(held):
+            pass
+    finally:
+        exact.set(False)
+        engine.close()
+    assert seen and set(seen) == {1}
