@@ -1,5 +1,6 @@
 """How a person's file is read: which columns, splits, task and letters, as it stands in a task's name."""
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -82,7 +83,9 @@ class Reading:
             problems.append(f"`on_error` must be refuse or skip, but got {said['on_error']!r}.")
         if said.get("case", "upper") not in CASES:
             problems.append(f"`case` must be {', '.join(CASES)}, but got {said['case']!r}.")
-        files = {name: str(path_of(said[name]).resolve()) for name in ("labels", "genome") if said.get(name)}
+        files = {
+            name: os.path.realpath(path_of(said[name])) for name in ("labels", "genome") if said.get(name)
+        }
         problems += [
             f"`{name}` must be a file, but there is no {file}."
             for name, file in files.items()
