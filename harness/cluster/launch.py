@@ -129,7 +129,7 @@ def digest_of(config: dict[str, Any]) -> str:
 
 def _let_head_decide(config: dict[str, Any]) -> None:
     """Let the head know its configuration, and end the machines of a cloud when nobody needs them."""
-    more = [f"echo {hashlib.sha256(_text(config).encode()).hexdigest()} >{DIGEST}"]
+    more = ["mkdir -p ~/lingo", f"echo {hashlib.sha256(_text(config).encode()).hexdigest()} >{DIGEST}"]
     if config["provider"]["type"] != "local":
         config["file_mounts"]["~/lingo/keep_head.py"] = str(Path(head_keeper.__file__).resolve())
         more.append(KEEPER)

@@ -114,7 +114,7 @@ class Store:
     def mark(self, tags: Mapping[str, str], *, same: Callable[[str, str], bool] = str.__eq__) -> None:
         """Set tags of the experiment that differ from what it has, by `same`."""
         held = self.client.get_experiment(self.experiment_id).tags
-        for name, value in tags.items():
+        for name, value in texts(tags).items():
             if name not in held or not same(held[name], value):
                 self.client.set_experiment_tag(self.experiment_id, name, value)
 

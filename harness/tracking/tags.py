@@ -189,8 +189,9 @@ def chosen(scores: Mapping[str, float], metric: str | None = None) -> dict[str, 
 
 
 def texts(tags: Mapping[str, Any]) -> dict[str, str]:
-    """Tags in MLflow's format, without absent ones."""
-    return {key: str(value)[:LONGEST_TAG] for key, value in tags.items() if value not in (None, "")}
+    """Tags in MLflow's format, without absent ones; a path may have bytes that are no text, which a database refuses."""
+    given = {key: str(value)[:LONGEST_TAG] for key, value in tags.items() if value not in (None, "")}
+    return {key: text.encode("utf-8", "replace").decode() for key, text in given.items()}
 
 
 def _prefixed(prefix: str, values: Mapping[str, float]) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import socket
 import threading
 from dataclasses import replace
@@ -14,6 +15,7 @@ from harness.runs.store import load
 from harness.tracking.mirror import Mirror
 from harness.tracking.spool import Spool
 from harness.tracking.store import Store
+from harness.tracking.tags import LONGEST_TAG, texts
 from harness.tracking.tracker import Tracker
 from tests.support.tracked import (
     FINAL,
@@ -400,3 +402,8 @@ def test_the_command_that_opens_the_runs():
         == "mlflow ui --host 127.0.0.1 --backend-store-uri 'sqlite:////a b/mlflow.db'"
     )
     assert ui_command("http://me:pw@127.0.0.1:5000") == "http://127.0.0.1:5000"
+
+
+def test_tags_are_text_that_a_database_takes():
+    told = texts({"path": os.fsdecode(b"m\xff"), "absent": None, "empty": "", "long": "x" * 9000})
+    assert told == {"path": "m?", "long": "x" * LONGEST_TAG}
