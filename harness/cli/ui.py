@@ -13,6 +13,7 @@ from rich.markup import escape
 from harness.cli.app import app, conduct
 from harness.cli.options import say_store
 from harness.core.errors import InputError
+from harness.core.store_address import driver_uri
 
 if TYPE_CHECKING:
     from harness.runs.info import Setting
@@ -101,7 +102,7 @@ def server(uri: str, port: int) -> tuple[list[str], dict[str, str]]:
     machine can read command lines, and the address of a database may have a password."""
     command = [sys.executable, "-m", "mlflow", "ui", "--host", ADDRESS, "--port", str(port), "--workers", "1"]
     ours = {
-        "MLFLOW_BACKEND_STORE_URI": uri,
+        "MLFLOW_BACKEND_STORE_URI": driver_uri(uri),
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "PYTHONSAFEPATH": "1",  # nothing is imported from the folder in which the command is given

@@ -375,8 +375,13 @@ class Benchmark(BaseModel):
 
     @property
     def of_trials(self) -> dict[str, Any]:
-        """The settings that every trial of the search has: seed, epochs, batch size."""
-        return {name: getattr(self, name) for name in sorted(TRIAL)}
+        """The settings that every trial of the search has: seed, epochs, batch size. Those of later versions stand
+        there only where they differ from their default, so that earlier configurations stay the same."""
+        fields = type(self).model_fields
+        values = {name: getattr(self, name) for name in sorted(TRIAL)}
+        return {
+            name: value for name, value in values.items() if name in FIRST or value != fields[name].default
+        }
 
     def stored(self, out: Path) -> dict[str, Any]:
         """Every setting as plain data, paths absolute, with this output folder."""
@@ -406,10 +411,9 @@ class Benchmark(BaseModel):
         """Every setting that says what is measured, as plain data."""
         settings = self.model_dump(mode="json", exclude=MACHINE | AMOUNT)
         settings["patience"] = min(self.patience, self.epochs)  # there are no more evaluations than that
+        fields = type(self).model_fields  # in JSON a tuple is a list, which is no tuple's equal
         unused = {
-            name
-            for name, value in settings.items()
-            if name not in FIRST and value == type(self).model_fields[name].default
+            name for name in settings if name not in FIRST and getattr(self, name) == fields[name].default
         }
         return {"rules": RULES, **{name: value for name, value in settings.items() if name not in unused}}
 

@@ -10,6 +10,8 @@ import os
 import re
 import shlex
 from collections.abc import Iterator, MutableMapping
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote, unquote_plus, urlsplit
 
@@ -80,6 +82,20 @@ IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]*")
 def default_uri(out: Path | str) -> str:
     """The embedded store in the output folder."""
     return f"sqlite:///{Path(out).resolve() / 'mlflow.db'}"
+
+
+def driver_uri(address: str) -> str:
+    """An address as the installed SQLAlchemy reads it: paths of SQLite files stand here as they are, and from 2.1 on it
+    decodes `%`."""
+    if not address.startswith("sqlite:///") or not _decodes():
+        return address
+    return address.replace("%", "%25")
+
+
+@cache
+def _decodes() -> bool:
+    major, minor = metadata.version("sqlalchemy").split(".")[:2]
+    return (int(major), int(minor)) >= (2, 1)
 
 
 def shown(address: str) -> str:
@@ -342,7 +358,7 @@ def ui_command(address: str) -> str:
         return shown(address).replace(f"{MASK}@", "")
     if name:
         return f'MLFLOW_BACKEND_STORE_URI="${name}" mlflow ui --host 127.0.0.1'
-    return f"mlflow ui --host 127.0.0.1 --backend-store-uri {shlex.quote(address)}"
+    return f"mlflow ui --host 127.0.0.1 --backend-store-uri {shlex.quote(driver_uri(address))}"
 
 
 def store_command(address: str, *words: str) -> str:
@@ -350,7 +366,7 @@ def store_command(address: str, *words: str) -> str:
     address, name = _named(address)
     if name:
         return f'{ADDRESS}="${name}" {shlex.join(words)}'
-    return f"{ADDRESS}={shlex.quote(shown(address).replace(f'{MASK}@', ''))} {shlex.join(words)}"
+    return f"{ADDRESS}={shlex.quote(driver_uri(shown(address).replace(f'{MASK}@', '')))} {shlex.join(words)}"
 
 
 def _named(address: str) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.core.errors import InputError, command, typed
-from harness.core.store_address import default_uri
+from harness.core.store_address import default_uri, driver_uri
 from harness.runs.layout import RunFolder
 from harness.runs.mlflow_paths import BUSY_S, rehome
 
@@ -94,7 +94,7 @@ def _refusal(path: Path, state: State, revision: str | None, out: Path | None) -
     if state == "older":
         return (
             f"{path}: was written by an older MLflow than {version}; keep a copy of it, and upgrade it with "
-            f"`{typed('mlflow', 'db', 'upgrade', f'sqlite:///{path}')}`."
+            f"`{typed('mlflow', 'db', 'upgrade', driver_uri(f'sqlite:///{path}'))}`."
         )
     if state == "newer":
         again = f" move it away, and {sync} rewrites the runs from the records." if out else " move it away."
@@ -127,7 +127,7 @@ def look(path: Path) -> tuple[State, str | None]:
         with path.open("rb") as file:
             start = file.read(len(HEADER))
     except FileNotFoundError:
-        return "absent", None
+        return "damaged" if path.is_symlink() else "absent", None  # a link to nowhere, on which MLflow waits
     if not start:
         return "absent", None
     if start != HEADER:
@@ -198,7 +198,9 @@ def make(path: Path, artifacts: Path | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=path.parent, ignore_cleanup_errors=True) as scratch:
         made = Path(scratch).resolve() / "new.db"
         build: Any = SqlAlchemyStore  # untyped
-        store = build(f"sqlite:///{made}", str(artifacts or RunFolder(path.resolve().parent).artifacts))
+        store = build(
+            driver_uri(f"sqlite:///{made}"), str(artifacts or RunFolder(path.resolve().parent).artifacts)
+        )
         store.engine.dispose()
         if path.exists() and not path.stat().st_size:
             path.unlink()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import InputError
-from harness.core.store_address import shown, store_command
+from harness.core.store_address import driver_uri, shown, store_command
 from harness.tracking.tags import Point, texts
 
 KEY, OWNER = "lingo.key", "lingo.benchmark"
@@ -49,7 +49,7 @@ def client_of(uri: str) -> Any:
     from mlflow.tracking import MlflowClient
 
     quiet()  # its import sets the level of its loggers
-    return MlflowClient(uri)
+    return MlflowClient(driver_uri(uri))
 
 
 def _forget_places() -> None:

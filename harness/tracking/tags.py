@@ -189,7 +189,7 @@ def chosen(scores: Mapping[str, float], metric: str | None = None) -> dict[str, 
 
 
 def texts(tags: Mapping[str, Any]) -> dict[str, str]:
-    """Tags in MLflow's format, without absent ones; a path may have bytes that are no text, which a database refuses."""
+    """Tags in MLflow's format, without absent ones; bytes that are no text, as a path may have, are `?`."""
     given = {key: str(value)[:LONGEST_TAG] for key, value in tags.items() if value not in (None, "")}
     return {key: text.encode("utf-8", "replace").decode() for key, text in given.items()}
 

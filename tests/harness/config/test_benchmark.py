@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from harness.cluster.file import read_cluster, with_price
-from harness.config.benchmark import DECLARED, MACHINE, Benchmark, build, read_settings, seconds_of
+from harness.config.benchmark import DECLARED, FIRST, MACHINE, Benchmark, build, read_settings, seconds_of
 from harness.core.errors import InputError, nearest
 from lingo.methods import DEFAULT_METHODS, METHODS
 
@@ -80,6 +80,13 @@ def test_identity_leaves_out_only_where_and_how_fast():
     others |= {"scheduler": "none", "siblings": 2, "prompt": "off", "frozen": "bf16", "patience": 3}
     for name, value in others.items():
         assert build(OPTIONS | {name: value}).identity() != benchmark.identity()
+
+
+def test_settings_of_later_versions_are_not_in_the_identity_of_earlier_folders():
+    given = {"tasks": ("mouse/2",), "methods": ("kmer_logreg",)}
+    assert build(given).identity().keys() == FIRST | {"rules"}
+    assert build(given | {"target_modules": ("W_q",)}).identity()["target_modules"] == ["W_q"]
+    assert build(given).of_trials.keys() == {"seed", "epochs", "batch_size"}
 
 
 def test_patience_acts_at_the_defaults():

@@ -19,6 +19,7 @@ from harness.core.errors import InputError
 from harness.core.store_address import default_uri
 from harness.runs.mlflow_paths import rehome
 from harness.tracking.database import look, make, prepare, set_aside
+from harness.tracking.store import client_of
 from harness.tracking.sync import sync
 from harness.tracking.tracker import Tracker
 from tests.support.tracked import SETTING, benchmark, by_name, follow, keep, snapshot, story
@@ -279,3 +280,22 @@ def test_artifacts_elsewhere_are_left_where_they_are(tmp_path):
             "file:///root/lingo/runs/x/mlartifacts-other/3",
         ]
         assert ("file:///home/me/my%20x/mlartifacts",) in connection.execute("SELECT * FROM experiments")
+
+
+@pytest.mark.parametrize("name", ["a%2Fb", "50%", "a b+c"])
+def test_a_folder_with_a_percent_sign_has_its_store_inside(tmp_path, name):
+    """SQLAlchemy decodes `%` in addresses from version 2.1 on; MLflow then waits for a file elsewhere."""
+    out = tmp_path / name
+    out.mkdir()
+    prepare(out, default_uri(out), writer=True)
+    assert look(out / "mlflow.db")[0] == "whole"
+    client_of(default_uri(out)).create_experiment("there")
+    with closing(sqlite3.connect(out / "mlflow.db")) as database:
+        assert ("there",) in database.execute("SELECT name FROM experiments").fetchall()
+
+
+def test_a_link_to_nowhere_is_kept_aside(tmp_path):
+    (tmp_path / "mlflow.db").symlink_to(tmp_path / "gone" / "x.db")
+    said = []
+    prepare(tmp_path, default_uri(tmp_path), writer=True, say=said.append)
+    assert look(tmp_path / "mlflow.db")[0] == "whole" and "kept as" in said[0]
