@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -102,7 +101,8 @@ def main():
 
     ray.cloudpickle.register_pickle_by_value(toy_engine)
     space = SearchSpace(method="lora", leaves={"quality": Leaf(type="float", low=0, high=1)})
-    plan = search_study("toy|none|lora", space, TRIALS, epochs=2, fixed={"seconds": 3.0}, scheduler="none")
+    options = {"epochs": 2, "fixed": {"seconds": 3.0}, "scheduler": "none"}
+    plan, second = (search_study(f"{name}|none|lora", space, TRIALS, **options) for name in ("toy", "again"))
     told = {}
     pools.IDLE_GROUP_S = 5.0
     with ray_for("auto") as resources:
@@ -125,7 +125,7 @@ def main():
             while workers() > 1 and time.monotonic() - begun < 120:
                 time.sleep(1)
             told["idle"] = workers()  # the pool is still open
-            again = run_search([replace(plan, key="again|none|lora")], pool, on_event=on_event)
+            again = run_search([second], pool, on_event=on_event)
             told["again"] = [outcome.status for outcome in again["again|none|lora"]]
         begun = time.monotonic()
         while workers() and time.monotonic() - begun < 120:
