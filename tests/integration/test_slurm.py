@@ -4,6 +4,7 @@ Ray and the benchmark are stand-ins; test_symmetric_run.py has the real ones on 
 """
 
 import re
+import sys
 import time
 
 import pytest
@@ -50,6 +51,7 @@ def slurm():
         for folder in (".venv/bin", "bin"):
             (work / folder).mkdir(parents=True)
         (work / ".venv" / "bin" / "activate").write_text(f"export PATH={work}/bin:$PATH\n")
+        (work / "bin" / "python").symlink_to(sys.executable)
         (work / "bin" / "ray").write_text(RAY)
         (work / "bin" / "ray").chmod(0o755)
         (work / "run_benchmark.py").write_text(BENCHMARK)
