@@ -27,7 +27,7 @@ def audit(
 
     def work(console: Console) -> int:
         from harness.cli.options import settings
-        from harness.config.benchmark import build
+        from harness.config.build import build
         from harness.pipeline.audit import audits
 
         benchmark = build({**settings(options), "methods": ("rules",), "models": None})

@@ -35,7 +35,7 @@ def doctor(
     """
 
     def work(console: Console) -> int:
-        from harness.config.benchmark import address_problems
+        from harness.config.build import address_problems
         from harness.doctor.checks import HEALTHY, SICK, examine, findings
 
         given = {"models": names(models, "--models"), "data_dir": data_dir, "out": out}

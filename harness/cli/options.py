@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from harness.cli.app import names
-from harness.config.benchmark import AMOUNT, DECLARED, MACHINE, WHAT, Benchmark, flag_of, read_settings
+from harness.config.benchmark import AMOUNT, DECLARED, MACHINE, WHAT, Benchmark, flag_of
+from harness.config.build import read_settings
 from harness.config.initial_points import options_from, read_configurations
 from harness.core.errors import InputError
 from harness.core.store_address import ADDRESS, shown
@@ -156,7 +157,7 @@ def with_options(only: Iterable[str] | None = None) -> Callable[[Callable[..., A
 
 
 def settings(options: Mapping[str, Any]) -> dict[str, Any]:
-    """What was given on the command line, as settings for `harness.config.benchmark.build`; not given is `None`.
+    """What was given on the command line, as settings for `harness.config.build.build`; not given is `None`.
 
     Raises:
         InputError: for seeds that are no numbers, and for a file of settings or configurations that cannot be used.

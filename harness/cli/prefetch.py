@@ -8,7 +8,7 @@ from rich.markup import escape
 
 from harness.cli.app import app, conduct
 from harness.cli.options import settings, with_options
-from harness.config.benchmark import build
+from harness.config.build import build
 from harness.core.home import path_of
 
 

@@ -21,7 +21,7 @@ def all_problems(
 
     Args:
         options: As the command line gives them.
-        build: Makes a benchmark of them, see `harness.config.benchmark.build`.
+        build: Makes a benchmark of them, see `harness.config.build.build`.
         check: Looks at data, backbones and search spaces, see `harness.config.studies.plan`.
     """
     problems: list[str] = []

@@ -8,7 +8,7 @@ from rich.console import Console
 from harness.cli.app import app, conduct
 from harness.cli.options import with_options, with_store
 from harness.cli.problems import all_problems
-from harness.config.benchmark import build
+from harness.config.build import build
 from harness.core.errors import InputError
 
 

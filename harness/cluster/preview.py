@@ -29,7 +29,8 @@ from harness.cluster.upload import (
     shipment,
     size_problems,
 )
-from harness.config.benchmark import Benchmark, seconds_of
+from harness.config.benchmark import Benchmark
+from harness.config.values import seconds_of
 from harness.core.cluster_address import JOBS
 from harness.core.errors import InputError, typed
 from harness.core.store_address import place_without_secret

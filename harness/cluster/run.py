@@ -24,7 +24,8 @@ from harness.cluster.session import FILE, Session, connection, load_session, use
 from harness.cluster.spending import launched
 from harness.cluster.ssh import ShellError
 from harness.cluster.upload import INPUTS, Shipment, shipment
-from harness.config.benchmark import SETTINGS, Benchmark, seconds_of
+from harness.config.benchmark import SETTINGS, Benchmark
+from harness.config.values import seconds_of
 from harness.core.atomic_files import write_whole
 from harness.core.cluster_address import JOBS
 from harness.core.errors import InputError

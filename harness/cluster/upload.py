@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.config.benchmark import SETTINGS, TINY_MODEL, Benchmark, build, read_settings
+from harness.config.benchmark import SETTINGS, TINY_MODEL, Benchmark
+from harness.config.build import build, read_settings
 from harness.core.errors import InputError
 from harness.core.home import path_of
 from harness.core.paths import ROOT

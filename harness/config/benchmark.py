@@ -1,25 +1,28 @@
 """What a person asks for: one frozen, strict `Benchmark`, whose fields are all options of the command line."""
 
-import ipaddress
 import json
-import re
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from harness.core.errors import InputError, nearest
-from harness.core.home import path_of
-from harness.core.store_address import kept, masked, place_without_secret
-from harness.core.wording import one_line
-from harness.data.find_tasks import find_tasks
+from harness.config.values import (
+    DEFAULT_TARGETS,
+    Amount,
+    Names,
+    Network,
+    Positive,
+    RunName,
+    Seeds,
+    Span,
+    Targets,
+)
+from harness.core.store_address import kept, place_without_secret
 from harness.data.tasks import SUITES, Strands
-from lingo.methods import DEFAULT_METHODS, GROUPS, METHODS
-from lingo.text_files import parse_json
-from lingo.trial import Long, TrialConfig, targets_problem
+from lingo.methods import DEFAULT_METHODS, METHODS
+from lingo.trial import Long, TrialConfig
 
 RULES = 2
 """Version of the rules by which results compare; see CHANGELOG."""
@@ -48,64 +51,6 @@ CLUSTER_MODELS = ("opt-125m",)
 SETTINGS = "settings.json"
 """File of all settings, beside the program that is sent to a cluster and in the output folder of who sent it."""
 
-DEFAULT_TARGETS = ("default",)
-"""Of `--targets`: the matrices that the search spaces name."""
-
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def seconds_of(text: str) -> float:
-    """Seconds of a span of time like `45s`, `90m`, `12h`, `1.5d` or `1h30m`.
-
-    Raises:
-        ValueError: for anything else, or nothing.
-    """
-    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ValueError(f"must be a span of time like 45s, 90m, 12h or 1h30m, but got {text!r}.")
-    total = sum(float(number) * UNITS[unit] for number, unit in parts)
-    if total <= 0:
-        raise ValueError(f"must be above 0, but got {text!r}.")
-    return total
-
-
-def _span(text: str) -> str:
-    seconds_of(text)
-    return text
-
-
-def _run_name(name: str) -> str:
-    if not re.fullmatch(r"\w[\w .+-]{0,99}", name) or name.endswith((".", " ")):
-        raise ValueError(
-            f"must be up to 100 letters, digits and . _ + - or spaces between them, but got {name!r}."
-        )
-    return name
-
-
-def _network(text: str) -> str:
-    try:
-        return str(ipaddress.IPv4Network(text))
-    except ValueError:
-        raise ValueError(
-            f"must be an IPv4 address or network like 198.51.100.7 or 198.51.100.0/24, but got {text!r}."
-        ) from None
-
-
-def _seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
-    wrong = [seed for seed in seeds if not 0 <= seed < 2**31]
-    if wrong:
-        raise ValueError(f"must be at least 0 and below 2147483648, but got {wrong[0]}.")
-    if len(set(seeds)) < len(seeds):
-        raise ValueError(f"must differ from each other, but got {','.join(map(str, seeds))}.")
-    return seeds
-
-
-def _targets(targets: tuple[str, ...]) -> tuple[str, ...]:
-    if targets != DEFAULT_TARGETS and (problem := targets_problem(targets)):
-        raise ValueError(problem)
-    return targets
-
-
 WHAT, SEARCH, TRAINING = "What to run", "Search and final stage", "Training"
 BUDGET, WHERE = "Budgets", "Where and how fast"
 
@@ -132,13 +77,6 @@ class Option:
     flag: str | None = None
     kind: Any = None
     use: Literal["measured", "amount", "machine"] | None = None
-
-
-Positive = Annotated[int, Field(ge=1, lt=2**31)]
-Names = Annotated[tuple[str, ...], Field(min_length=1)]
-Amount = Annotated[float, Field(gt=0)]
-Span = Annotated[str, AfterValidator(_span)]
-Network = Annotated[str, AfterValidator(_network)]
 
 
 class Benchmark(BaseModel):
@@ -231,9 +169,7 @@ class Benchmark(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**31), Option(SEARCH, "N")] = 0
     """Seed of the search."""
 
-    seeds: Annotated[
-        tuple[int, ...], Field(min_length=1), AfterValidator(_seeds), Option(SEARCH, "N,N", use="amount")
-    ] = (0, 1, 2, 3, 4)
+    seeds: Annotated[Seeds, Option(SEARCH, "N,N", use="amount")] = (0, 1, 2, 3, 4)
     """Seeds on which each winner is trained again and tested, comma-separated."""
 
     patience: Annotated[int, Field(ge=0, lt=2**31), Option(SEARCH, "N")] = 10
@@ -269,9 +205,7 @@ class Benchmark(BaseModel):
     """Probability from which on a class of two, or a label, is predicted: **0.5**, or chosen on **dev** for the largest
     MCC (of a label: F1) after training."""
 
-    target_modules: Annotated[Names, AfterValidator(_targets), Option(TRAINING, "A,B", flag="--targets")] = (
-        DEFAULT_TARGETS
-    )
+    target_modules: Annotated[Targets, Option(TRAINING, "A,B", flag="--targets")] = DEFAULT_TARGETS
     """Matrices that adapters are put on: **default** (those of the search spaces, as in the paper), **all-linear**, the
     paper's names (W_q,W_v), or ends of the backbone's own (q_proj,mlp.down_proj)."""
 
@@ -312,9 +246,7 @@ class Benchmark(BaseModel):
     out: Annotated[Path | None, Option(WHERE, "FOLDER", default="results/SUITE-DIGEST")] = None
     """Output folder. A folder that holds this benchmark already is continued."""
 
-    name: Annotated[
-        Annotated[str, AfterValidator(_run_name)] | None, Option(WHERE, "NAME", default="the suite's")
-    ] = None
+    name: Annotated[RunName | None, Option(WHERE, "NAME", default="the suite's")] = None
     """Name of the run: of its experiment in MLflow, and of the output folder without --out."""
 
     tracking_uri: Annotated[
@@ -465,206 +397,3 @@ AMOUNT = _used_as("amount", BUDGET)
 def flag_of(name: str) -> str:
     """The option of the command line for a setting."""
     return (DECLARED[name].flag if name in DECLARED else None) or f"--{name.replace('_', '-')}"
-
-
-def build(options: Mapping[str, Any]) -> Benchmark:
-    """The benchmark of the given options (`None`: not given), with suite, names and defaults filled in.
-
-    Raises:
-        InputError: with every problem, each naming its option.
-    """
-    given = {name: value for name, value in options.items() if value is not None}
-    problems: list[str] = []
-    suite = given["suite"] if "suite" in given else "custom" if "tasks" in given else _usual_suite(given)
-    if given.get("cluster") and suite.startswith("paper"):
-        given.setdefault("models", CLUSTER_MODELS)
-    if "suite" in given and "tasks" in given:
-        problems.append("`--suite` and `--tasks` exclude each other: a suite is a list of tasks.")
-    elif suite not in {*SUITES, "custom"}:
-        problems.append(f"`--suite` must be a known suite, but got {suite!r}.{nearest(suite, SUITES)}")
-        suite = "custom"
-    values = {**PRESETS.get(suite, {}), **given, "suite": suite}
-    values["tasks"] = _task_names(suite, given, problems)
-    if "methods" in values:
-        values["methods"] = tuple(
-            dict.fromkeys(one for name in values["methods"] for one in GROUPS.get(name, (name,)))
-        )
-    problems += _method_problems(values.get("methods", ()))
-    if _without_backbone(values):
-        values["models"] = (NO_BACKBONE,)
-    elif not values.get("models"):
-        values["models"] = ("-",)
-        problems.append(
-            "`--models` is needed: name at least one backbone (a known name, a hub id or a folder)."
-        )
-    problems += address_problems(values)
-    values["models"] = tuple(dict.fromkeys(map(_resolved, values["models"])))
-    problems += _budget_problems(values)
-    if values.get("deterministic") and values.get("scheduler") == "median":
-        problems.append(
-            "`--deterministic` goes with `--scheduler` asha, hyperband or none, but got median, which compares a "
-            "trial with whatever others have reported by then."
-        )
-    try:
-        benchmark = Benchmark(**values)
-    except ValidationError as error:
-        raise InputError(problems + [_line(detail) for detail in error.errors()]) from None
-    if problems:
-        raise InputError(problems)
-    return benchmark
-
-
-def address_problems(values: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with addresses where only folders can be, without what may be a password in them.
-
-    Args:
-        values: Settings by name, of `models`, `data_dir` and `out` those that there are.
-    """
-    for name, kind in (("models", "a name or a folder"), ("data_dir", "a folder"), ("out", "a folder")):
-        given = values.get(name) or ()
-        if any(re.match(r"[A-Za-z][\w+.-]+:/", str(one)) for one in (given if name == "models" else [given])):
-            cure = " A bucket is for `--storage-path`." if name == "out" else ""
-            yield f"`--{name.replace('_', '-')}` must be {kind} of this machine, but got an address.{cure}"
-
-
-def _usual_suite(given: Mapping[str, Any]) -> str:
-    """What runs where nothing is named: a minute's work here, the paper's tasks on a cluster.
-
-    DeepSEA is on no hub: it belongs to them where the data folder has it.
-    """
-    if not given.get("cluster"):
-        return "quickstart"
-    data = given.get("data_dir")
-    return "paper" if data is not None and (Path(data) / "deepsea").is_dir() else "paper-gue"
-
-
-def read_settings(text: str, where: str) -> dict[str, Any]:
-    """Settings from JSON or YAML, as options for `build`: a mapping, or a run's plan.json, which has it as `settings`.
-
-    Paths are those of the process that reads them; `~/` stands for its account's home folder.
-
-    Args:
-        where: What the text is called in complaints.
-
-    Raises:
-        InputError: with every problem.
-    """
-    try:
-        read = _parsed(text)
-        read = read.get("settings", read)
-        given = {name: _at_home(value) for name, value in read.items() if value is not None}
-    except (ValueError, AttributeError, yaml.YAMLError, RecursionError) as error:
-        why = "is something else" if isinstance(error, AttributeError) else f"is neither ({one_line(error)})"
-        raise InputError(
-            f"{where}: must be settings in JSON or YAML, as `settings` in a run's plan.json, but {why}."
-        ) from None
-    try:  # the three that have no default may be missing here as on the command line
-        usual = {"suite": "custom", "tasks": ["-"], "models": ["-"]}
-        stored = Benchmark.model_validate_json(json.dumps({**usual, **given}, default=str))
-    except ValidationError as error:
-        raise InputError([f"{where}: {_line(detail)}" for detail in error.errors()]) from None
-    options = {name: getattr(stored, name) for name in given}
-    if options.get("suite") == "custom":
-        del options["suite"]
-    elif "tasks" in options and options["tasks"] == SUITES.get(options.get("suite", "")):
-        del options["tasks"]
-    return options
-
-
-def _parsed(text: str) -> Any:
-    """JSON, or else YAML, which reads 1e-3 as text."""
-    try:
-        return parse_json(text)
-    except ValueError:
-        if text.lstrip().startswith("{"):  # its own complaint is of more use
-            raise
-        return yaml.safe_load(text)
-
-
-def _at_home(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_at_home(one) for one in value]
-    return str(path_of(value)) if isinstance(value, str) and value.startswith("~/") else value
-
-
-def restore(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> Benchmark:
-    """A benchmark from the settings that a run has stored, with changes.
-
-    Args:
-        settings: Plain data, as `Benchmark.model_dump(mode="json")` gives it.
-        changes: Other values of some of them; `None` leaves one as it is.
-
-    Raises:
-        InputError: with every problem.
-    """
-    given = {name: value for name, value in changes.items() if value is not None}
-    problems = _budget_problems({**settings, **given})
-    try:
-        others = {name: value for name, value in settings.items() if name not in given}
-        stored = Benchmark.model_validate_json(json.dumps(others))
-        benchmark = Benchmark(**{**dict(stored), **given})
-    except ValidationError as error:
-        raise InputError(problems + [_line(detail) for detail in error.errors()]) from None
-    if problems:
-        raise InputError(problems)
-    return benchmark
-
-
-def _resolved(model: str) -> str:
-    """A folder's absolute path, so that it means the same in every process; other names as they are."""
-    folder = path_of(model)
-    return str(folder.resolve()) if model != TINY_MODEL and folder.is_dir() else model
-
-
-def _task_names(suite: str, given: Mapping[str, Any], problems: list[str]) -> tuple[str, ...]:
-    try:
-        names = given.get("tasks", SUITES.get(suite))
-        return ("-",) if names is None else tuple(row.source or row.name for row in find_tasks(names))
-    except InputError as error:
-        problems += error.problems
-        return ("-",)
-
-
-def _method_problems(methods: tuple[str, ...]) -> list[str]:
-    return [
-        f"`--methods` must name known methods, but got {name!r}.{nearest(name, METHODS)}"
-        for name in methods
-        if name not in METHODS
-    ]
-
-
-def _without_backbone(values: Mapping[str, Any]) -> bool:
-    """Whether only baselines are asked for, so that no backbone needs a name."""
-    rows = [METHODS[name] for name in values.get("methods") or DEFAULT_METHODS if name in METHODS]
-    return bool(rows) and not any(row.needs_backbone for row in rows)
-
-
-def _budget_problems(values: Mapping[str, Any]) -> list[str]:
-    if values.get("price_per_hour") is not None:
-        return []
-    return [
-        f"`--price-per-hour` is needed with `--{name.replace('_', '-')}`: what an hour of the machine, or of the "
-        "whole cluster, costs."
-        for name in ("max_cost", "study_max_cost")
-        if values.get(name) is not None and not str(values.get("cluster")).endswith((".yaml", ".yml"))
-    ]
-
-
-def _line(detail: Any) -> str:
-    """One line for one of pydantic's errors."""
-    name = str(detail["loc"][0])
-    option = f"`{flag_of(name)}`"
-    context = detail.get("ctx", {})
-    rules = {
-        "greater_than_equal": f"must be at least {context.get('ge')}",
-        "greater_than": f"must be above {context.get('gt'):g}" if "gt" in context else "",
-        "less_than": f"must be below {context.get('lt')}",
-        "too_short": "must name at least one value",
-        "literal_error": f"must be {context.get('expected', '').replace(chr(39), '')}",
-    }
-    if detail["type"] == "extra_forbidden":
-        return f"unknown setting `{name}`.{nearest(name, Benchmark.model_fields)}"
-    if detail["type"] == "value_error":
-        return f"{option} {context['error']}"
-    rule = rules.get(detail["type"], f"must be valid ({detail['msg'].lower()})")
-    return f"{option} {rule}, but got {masked(repr(detail['input']))}."

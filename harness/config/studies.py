@@ -6,11 +6,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from harness.config.benchmark import DEFAULT_TARGETS, NO_BACKBONE, TINY_MODEL, Benchmark
+from harness.config.benchmark import NO_BACKBONE, TINY_MODEL, Benchmark
 from harness.config.initial_points import fit_problems, from_plain, put_first
 from harness.config.scopes import merge, search_problems, trials_of
 from harness.config.search_space import SearchSpace
 from harness.config.search_space_file import SpaceFile, method_of, read_space
+from harness.config.values import DEFAULT_TARGETS
 from harness.core.atomic_files import write_whole
 from harness.core.cluster_address import joins
 from harness.core.errors import InputError, nearest

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from harness.core.errors import InputError
 from harness.data.columns import CURE, Roles, find_columns, plain
 from harness.data.genome import with_sequences
-from harness.data.labels import Column, Meaning, first_fault, parts
+from harness.data.labels import ColumnValues, Meaning, first_fault, parts
 from harness.data.sequence_column import Gathered, LetterCounts, Texts, cleaned, joined_pairs
 from harness.data.steps import tell
 from harness.data.table_batches import TableFile, texts
@@ -102,14 +102,14 @@ class LabelledTable:
     _sequences: Gathered = field(default_factory=Gathered)
     _codes: list[list[NDArray[np.int32]]] = field(default_factory=list)
     _places: list[tuple[Path, str, Sequence[int]]] = field(default_factory=list)
-    _split: Column = field(default_factory=Column)
+    _split: ColumnValues = field(default_factory=ColumnValues)
     _splits: list[NDArray[np.int32]] = field(default_factory=list)
 
     @classmethod
     def read(
         cls,
         paths: Sequence[Path],
-        columns: list[Column],
+        columns: list[ColumnValues],
         asked: Mapping[str, str],
         *,
         only: str | None = None,
@@ -153,7 +153,7 @@ class LabelledTable:
                 if joined is not None:
                     roles = replace(roles, names=joined.roles.names, say=joined.roles.say)
                 made.roles = roles
-                columns += [Column() for _ in roles.names[len(columns) :]]
+                columns += [ColumnValues() for _ in roles.names[len(columns) :]]
                 made._say(path, file, roles)
                 made._read(file, roles, columns, only, joined, case)
             except InputError as error:
@@ -174,7 +174,7 @@ class LabelledTable:
         self,
         file: TableFile,
         roles: Roles,
-        columns: Sequence[Column],
+        columns: Sequence[ColumnValues],
         only: str | None,
         joined: LabelFile | None,
         case: Case,
@@ -235,7 +235,7 @@ class LabelledTable:
         """The different values of the column `split`, and which of them each row has; none without such a column."""
         return self._split.values, np.concatenate([np.zeros(0, np.int32), *self._splits])
 
-    def rows(self, found: Meaning, columns: Sequence[Column]) -> tuple[Rows, NDArray[np.bool_]]:
+    def rows(self, found: Meaning, columns: Sequence[ColumnValues]) -> tuple[Rows, NDArray[np.bool_]]:
         """The good rows with the labels that were found, and which they are of those before.
 
         Rows without a usable label are told in `problems`.
@@ -316,7 +316,7 @@ def read_rows(path: Path, num_labels: int) -> tuple[Rows, list[str]]:
     Returns:
         The good rows, and one line for each problem (at most `SHOWN` and a count of the rest).
     """
-    columns = [Column()]
+    columns = [ColumnValues()]
     table = LabelledTable.read([path], columns, {}, guess=False)
     found = Meaning("classification", (), num_labels, [_in_range(columns[0], num_labels)])
     found = Meaning(
@@ -329,7 +329,7 @@ def read_rows(path: Path, num_labels: int) -> tuple[Rows, list[str]]:
     return rows, table.problems
 
 
-def _in_range(column: Column, num_labels: int) -> NDArray[np.float64]:
+def _in_range(column: ColumnValues, num_labels: int) -> NDArray[np.float64]:
     given = [
         int(value) if value.isascii() and value.isdigit() and len(value) < 6 else -1
         for value in column.values

@@ -29,7 +29,7 @@ WHOLE = {"false": "0", "true": "1"}
 RULES = {"classes": "a whole number from 0", "bits": "0 or 1", "numbers": "a finite number"}
 
 
-class Column:
+class ColumnValues:
     """One column's values: codes into a list of the different ones.
 
     Attributes:
@@ -84,7 +84,7 @@ class Meaning:
         return np.stack(each, axis=1)
 
     def unfit(
-        self, numbers: NDArray[Any], codes: Sequence[NDArray[np.int32]], cells: Sequence[Column]
+        self, numbers: NDArray[Any], codes: Sequence[NDArray[np.int32]], cells: Sequence[ColumnValues]
     ) -> NDArray[np.bool_]:
         """Rows whose labels cannot be used: values that are none, or nothing but unknown labels, `[n]`."""
         bad = np.isnan(numbers)
@@ -98,7 +98,7 @@ class Meaning:
         return np.asarray(wrong | bad.all(axis=1))
 
 
-def meaning(say: str, names: Sequence[str], columns: Sequence[Column], rows: int) -> Meaning | str:
+def meaning(say: str, names: Sequence[str], columns: Sequence[ColumnValues], rows: int) -> Meaning | str:
     """What columns mean, or why they mean nothing.
 
     Args:
@@ -138,7 +138,7 @@ def meaning(say: str, names: Sequence[str], columns: Sequence[Column], rows: int
     return found
 
 
-def _values(column: Column, parse: Callable[[str], float]) -> NDArray[np.float64]:
+def _values(column: ColumnValues, parse: Callable[[str], float]) -> NDArray[np.float64]:
     return np.array([parse(value) for value in column.values], dtype=np.float64)
 
 
@@ -163,7 +163,7 @@ def _one_family(names: Sequence[str]) -> bool:
     return bool(set.intersection(*each))
 
 
-def _targets(names: Sequence[str], columns: Sequence[Column], say: str) -> Meaning:
+def _targets(names: Sequence[str], columns: Sequence[ColumnValues], say: str) -> Meaning:
     note = ""
     if say == "unknown":
         note = "numbers that are not whole, so it is a regression" + (
@@ -175,7 +175,7 @@ def _targets(names: Sequence[str], columns: Sequence[Column], say: str) -> Meani
     )
 
 
-def _lists(column: Column, given: Sequence[str], name: str, say: str) -> Meaning | None:
+def _lists(column: ColumnValues, given: Sequence[str], name: str, say: str) -> Meaning | None:
     """The meaning of a column whose values are lists; `None` where they are not."""
     if not given:
         return None
@@ -238,7 +238,7 @@ def _whole(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 6 else None
 
 
-def _classes(column: Column, given: Sequence[str], name: str, rows: int) -> Meaning | str:
+def _classes(column: ColumnValues, given: Sequence[str], name: str, rows: int) -> Meaning | str:
     whole = {value: _whole(value) for value in given}
     numbered = {value: found for value, found in whole.items() if found is not None}
     words = [
@@ -275,7 +275,7 @@ def _classes(column: Column, given: Sequence[str], name: str, rows: int) -> Mean
     return Meaning("classification", (), max([*present, 1]) + 1, [table], cure=cure)
 
 
-def _named(column: Column, name_of: dict[str, str], names: Sequence[str]) -> Meaning:
+def _named(column: ColumnValues, name_of: dict[str, str], names: Sequence[str]) -> Meaning:
     place = {name: number for number, name in enumerate(names)}
     table = _values(column, lambda text: float(place[name_of[text]]) if text in name_of else math.nan)
     some = ", ".join(f"{shown(name, 30)} → {number}" for name, number in list(place.items())[:10])
@@ -283,7 +283,9 @@ def _named(column: Column, name_of: dict[str, str], names: Sequence[str]) -> Mea
     return Meaning("classification", tuple(names), len(names), [table], note, "a class")
 
 
-def first_fault(columns: Sequence[Column], codes: Sequence[int], names: Sequence[str], found: Meaning) -> str:
+def first_fault(
+    columns: Sequence[ColumnValues], codes: Sequence[int], names: Sequence[str], found: Meaning
+) -> str:
     """What is wrong with the labels of one row, given by their codes."""
     for column, code, values, name in zip(columns, codes, found.values, names, strict=True):
         if np.isnan(values[code]).any():

@@ -25,7 +25,7 @@ from harness.data.cut_splits import cut_splits, told_cut
 from harness.data.hashes import same_sequences
 from harness.data.hub import source_note
 from harness.data.labelled_files import LabelFile, LabelledTable, Rows
-from harness.data.labels import Column, Meaning, meaning
+from harness.data.labels import ColumnValues, Meaning, meaning
 from harness.data.reading import Reading, parted, stem_of
 from harness.data.schema import schema_of
 from harness.data.sequence_column import LetterCounts, Texts
@@ -154,7 +154,7 @@ def _read(
 ) -> OwnData:
     """As `read_own`; a file is read again when its content has changed."""
     digests = dict(digested)
-    asked, columns, problems = dict(reading.columns), list[Column](), list[str]()
+    asked, columns, problems = dict(reading.columns), list[ColumnValues](), list[str]()
     joined = LabelFile.read(Path(reading.labels), asked) if reading.labels else None
     if joined is not None:
         asked = {name: value for name, value in asked.items() if name not in ("label", "target")}
@@ -272,7 +272,7 @@ def _layout_problems(tables: Mapping[str, LabelledTable], reading: Reading) -> l
     return problems
 
 
-def _meaning(tables: Mapping[str, LabelledTable], columns: Sequence[Column]) -> Meaning | str:
+def _meaning(tables: Mapping[str, LabelledTable], columns: Sequence[ColumnValues]) -> Meaning | str:
     roles = tables["train"].roles
     assert roles is not None
     return meaning(roles.say, roles.names, columns, sum(table.count for table in tables.values()))

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.config.benchmark import NO_BACKBONE, TINY_MODEL, Benchmark, build
+from harness.config.benchmark import NO_BACKBONE, TINY_MODEL, Benchmark
+from harness.config.build import build
 from harness.config.studies import (
     Study,
     build_studies,
@@ -97,7 +98,7 @@ def planned(options: Mapping[str, Any]) -> Benchmark:
     """The benchmark of the given options; where no backbone is named, for those of the paper.
 
     Raises:
-        InputError: see `harness.config.benchmark.build`.
+        InputError: see `harness.config.build.build`.
     """
     quick = not options.get("tasks") and options.get("suite") in (None, "quickstart")
     models = options.get("models") or (None if quick else tuple(PUBLISHED))

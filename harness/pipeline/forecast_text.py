@@ -6,7 +6,8 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from harness.config.benchmark import NO_BACKBONE, Benchmark, seconds_of
+from harness.config.benchmark import NO_BACKBONE, Benchmark
+from harness.config.values import seconds_of
 from harness.core.columns import Column, fitted
 from harness.core.wording import duration, some
 from harness.pipeline.forecast import Forecast, Work, disk_bytes

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from harness.cluster.file import ClusterFile
 from harness.cluster.gpus import GpuMachine, as_of, gpu_machines
-from harness.config.benchmark import seconds_of
+from harness.config.values import seconds_of
 from harness.core.wording import duration
 from harness.pipeline.forecast import Forecast, Work
 from harness.pipeline.forecast_inputs import Model

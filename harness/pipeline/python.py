@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, get_origin
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from harness.config.benchmark import DECLARED, Benchmark, build, flag_of
+from harness.config.benchmark import DECLARED, Benchmark, flag_of
+from harness.config.build import build
 from harness.core.errors import InputError, nearest
 from harness.pipeline.state import RunState, state_of
 from harness.runs.layout import RunFolder, file_name

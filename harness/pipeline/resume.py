@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.config.benchmark import SETTINGS, Benchmark, restore
+from harness.config.benchmark import SETTINGS, Benchmark
+from harness.config.build import restore
 from harness.config.search_space import Leaf
 from harness.config.studies import PreparedStudy
 from harness.core.errors import InputError, typed

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.config.benchmark import Benchmark, seconds_of
+from harness.config.benchmark import Benchmark
+from harness.config.values import seconds_of
 from harness.core.atomic_files import write_whole
 from harness.pipeline.budgets import Budgets, Limits, Spent
 from harness.runs.layout import RunFolder

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness.config.benchmark import AMOUNT, MACHINE, build
+from harness.config.benchmark import AMOUNT, MACHINE
+from harness.config.build import build
 from harness.core.errors import InputError
 from harness.pipeline.resume import stored_benchmark
 from harness.pipeline.run import run_benchmark

@@ -79,7 +79,7 @@ def test_bad_rows(refused, tmp_path, model, text, where, says):
 
 
 def test_n_and_lower_case_are_accepted(tmp_path, model):
-    from harness.config.benchmark import build
+    from harness.config.build import build
     from harness.config.studies import plan
 
     rows = "".join(f"acgtN{'ACGT' * 4},{row % 2}\n" for row in range(40))
@@ -165,7 +165,7 @@ def test_a_training_that_is_too_short_to_allocate(refused, data_dir, model):
 
 
 def test_output_folder_of_another_benchmark(refused, tmp_path, data_dir, model):
-    from harness.config.benchmark import build
+    from harness.config.build import build
     from harness.config.studies import plan
     from harness.runs.store import ResultStore
 
@@ -243,7 +243,7 @@ def test_each_empty_value_is_told_and_the_default_command_looks_too():
 
 @pytest.mark.parametrize("name", ["tasks", "suite", "models", "methods", "seeds"])
 def test_empty_settings_from_python_are_refused_too(name):
-    from harness.config.benchmark import build
+    from harness.config.build import build
     from harness.core.errors import InputError
 
     with pytest.raises(InputError, match=f"`--{name}`"):

@@ -15,7 +15,7 @@ from harness.cluster.file import read_cluster, read_prices
 from harness.cluster.file_checks import placeholders, schema_problems, unsafe
 from harness.cluster.providers.aws_checks import quota_code
 from harness.cluster.upload import PROGRAM, program, program_problems, shipment
-from harness.config.benchmark import build
+from harness.config.build import build
 from harness.core.cluster_address import joins
 from harness.core.errors import InputError
 from harness.pool.resources import GROUP_GIB, NodeResources, coming_nodes, layout_on

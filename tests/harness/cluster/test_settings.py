@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from harness.cli.main import app
 from harness.cli.options import settings
 from harness.cluster.upload import INPUTS, UNPACK, add_inputs, shipment
-from harness.config.benchmark import DECLARED, SETTINGS, Benchmark, build
+from harness.config.benchmark import DECLARED, SETTINGS, Benchmark
+from harness.config.build import build
 from harness.core.errors import InputError
 from harness.data.find_tasks import find_tasks
 from harness.data.tasks import SUITES

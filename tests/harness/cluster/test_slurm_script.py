@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from harness.cli.options import settings
-from harness.config.benchmark import DECLARED, build
+from harness.config.benchmark import DECLARED
+from harness.config.build import build
 
 CLUSTERS = Path(__file__).resolve().parents[3] / "clusters"
 SRUN = 'printf "%s\\n" "$@" >{said}; stat -c %a "$RAY_AUTH_TOKEN_PATH" >>{said}; env | grep -E "^(RAY|LINGO)_" >>{said}'

@@ -23,7 +23,8 @@ from harness.cluster.preview import inspect_cluster
 from harness.cluster.session import Session
 from harness.cluster.ssh import ShellError
 from harness.cluster.upload import Sent, link_problems
-from harness.config.benchmark import DECLARED, Benchmark, build
+from harness.config.benchmark import DECLARED, Benchmark
+from harness.config.build import build
 from harness.core.errors import InputError
 from harness.data.find_tasks import find_tasks
 from harness.progress.wire import SETTING

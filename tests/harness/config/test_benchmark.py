@@ -6,7 +6,9 @@ import pytest
 from pydantic import ValidationError
 
 from harness.cluster.file import read_cluster, with_price
-from harness.config.benchmark import DECLARED, FIRST, MACHINE, Benchmark, build, read_settings, seconds_of
+from harness.config.benchmark import DECLARED, FIRST, MACHINE, Benchmark
+from harness.config.build import build, read_settings
+from harness.config.values import seconds_of
 from harness.core.errors import InputError, nearest
 from lingo.methods import DEFAULT_METHODS, METHODS
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.config.benchmark import build, restore
+from harness.config.build import build, restore
 from harness.config.initial_points import Configuration, options_from, put_first, read_configurations
 from harness.config.search_space import Leaf, SearchSpace
 from harness.config.studies import plan

@@ -17,7 +17,7 @@ from sqlalchemy.engine.default import DefaultDialect
 from typer.testing import CliRunner
 
 from harness.cli.main import app
-from harness.config.benchmark import build, restore
+from harness.config.build import build, restore
 from harness.config.studies import plan
 from harness.core.errors import InputError, command, typed
 from harness.core.store_address import (

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from harness.cli.main import app
 from harness.cli.options import settings
-from harness.config.benchmark import build
+from harness.config.build import build
 from harness.config.studies import plan
 from harness.core.errors import InputError
 from harness.data.find_tasks import find_task, find_tasks

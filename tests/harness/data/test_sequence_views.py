@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from harness.config.benchmark import build
+from harness.config.build import build
 from harness.core.errors import InputError
 from harness.data.deepsea.convert import convert
 from harness.data.labelled_files import Rows

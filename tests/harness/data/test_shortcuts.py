@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from harness.config.benchmark import build
+from harness.config.build import build
 from harness.config.studies import plan
 from harness.data import shortcuts
 from harness.data.find_tasks import find_task

@@ -10,7 +10,8 @@ from rich.console import Console
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
-from harness.config.benchmark import Benchmark, build
+from harness.config.benchmark import Benchmark
+from harness.config.build import build
 from harness.config.studies import plan
 from harness.core.errors import InputError
 from harness.data.find_tasks import find_task

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from harness.config.benchmark import build
+from harness.config.build import build
 from harness.core.errors import InputError
 from harness.data.labelled_files import read_rows
 from harness.data.prepared import open_prepared, open_test, prepare, read_recipe

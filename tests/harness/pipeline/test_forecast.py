@@ -8,7 +8,8 @@ from transformers import EsmConfig, EsmModel
 from typer.testing import CliRunner
 
 from harness.cli.main import app
-from harness.config.benchmark import DECLARED, build, flag_of
+from harness.config.benchmark import DECLARED, flag_of
+from harness.config.build import build
 from harness.config.studies import plan
 from harness.data import sources
 from harness.data.tasks import SUITES

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from harness.cli.main import app
-from harness.config.benchmark import build
+from harness.config.build import build
 from harness.core.store_address import default_uri
 from harness.data.prepared import prepare
 from harness.data.quickstart import make_backbone, make_data

@@ -8,7 +8,7 @@ import torch
 from typer.testing import CliRunner
 
 from harness.cli.main import app
-from harness.config.benchmark import build
+from harness.config.build import build
 from harness.config.studies import PreparedStudy, plan
 from harness.core.errors import InputError, RunStopped
 from harness.pipeline import forecast_time, number_types

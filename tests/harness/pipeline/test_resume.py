@@ -14,7 +14,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from harness.cli.main import app
-from harness.config.benchmark import build
+from harness.config.build import build
 from harness.config.studies import plan
 from harness.core.atomic_files import Unwritable
 from harness.core.errors import InputError, RunStopped

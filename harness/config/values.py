@@ -1,0 +1,76 @@
+"""Kinds of values that settings have, each with its check."""
+
+import ipaddress
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from lingo.trial import targets_problem
+
+DEFAULT_TARGETS = ("default",)
+"""Of `--targets`: the matrices that the search spaces name."""
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def seconds_of(text: str) -> float:
+    """Seconds of a span of time like `45s`, `90m`, `12h`, `1.5d` or `1h30m`.
+
+    Raises:
+        ValueError: for anything else, or nothing.
+    """
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise ValueError(f"must be a span of time like 45s, 90m, 12h or 1h30m, but got {text!r}.")
+    total = sum(float(number) * UNITS[unit] for number, unit in parts)
+    if total <= 0:
+        raise ValueError(f"must be above 0, but got {text!r}.")
+    return total
+
+
+def _span(text: str) -> str:
+    seconds_of(text)
+    return text
+
+
+def _run_name(name: str) -> str:
+    if not re.fullmatch(r"\w[\w .+-]{0,99}", name) or name.endswith((".", " ")):
+        raise ValueError(
+            f"must be up to 100 letters, digits and . _ + - or spaces between them, but got {name!r}."
+        )
+    return name
+
+
+def _network(text: str) -> str:
+    try:
+        return str(ipaddress.IPv4Network(text))
+    except ValueError:
+        raise ValueError(
+            f"must be an IPv4 address or network like 198.51.100.7 or 198.51.100.0/24, but got {text!r}."
+        ) from None
+
+
+def _seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    wrong = [seed for seed in seeds if not 0 <= seed < 2**31]
+    if wrong:
+        raise ValueError(f"must be at least 0 and below 2147483648, but got {wrong[0]}.")
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"must differ from each other, but got {','.join(map(str, seeds))}.")
+    return seeds
+
+
+def _targets(targets: tuple[str, ...]) -> tuple[str, ...]:
+    if targets != DEFAULT_TARGETS and (problem := targets_problem(targets)):
+        raise ValueError(problem)
+    return targets
+
+
+Positive = Annotated[int, Field(ge=1, lt=2**31)]
+Names = Annotated[tuple[str, ...], Field(min_length=1)]
+Amount = Annotated[float, Field(gt=0)]
+Span = Annotated[str, AfterValidator(_span)]
+Network = Annotated[str, AfterValidator(_network)]
+Targets = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_targets)]
+RunName = Annotated[str, AfterValidator(_run_name)]
+Seeds = Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(_seeds)]
