@@ -34,7 +34,10 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "stop": ("cluster", "Stop a benchmark on a cluster, and download its results."),
     },
     "Results": {
-        "list": ("list", "List the runs in a folder, or the models, tasks or methods that may be named."),
+        "list": (
+            "list",
+            "List the runs in a folder, or the models, tasks, suites, methods or metrics that there are.",
+        ),
         "show": ("show", "Show a run: settings, leaderboard, best configurations, failures."),
         "best": ("best", "Print the best configuration of every study."),
         "compare": ("compare", "Compare the test scores of two runs, row by row of the test split."),

@@ -1,4 +1,4 @@
-"""`list`: the runs in a folder, and what may be named: backbones, tasks and methods."""
+"""`list`: the runs in a folder, and what may be named: backbones, tasks, suites, methods and metrics."""
 
 import json
 from collections.abc import Callable
@@ -34,6 +34,43 @@ def _tasks() -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def _suites() -> list[dict[str, Any]]:
+    from harness.data.tasks import SUITES, TASKS
+
+    return [
+        {
+            "name": name,
+            "tasks": len(tasks),
+            "families": list(dict.fromkeys(TASKS[task].family for task in tasks)),
+            "kinds": list(dict.fromkeys(TASKS[task].kind for task in tasks)),
+        }
+        for name, tasks in SUITES.items()
+    ]
+
+
+def _metrics() -> list[dict[str, Any]]:
+    import numpy as np
+
+    from lingo.metrics import LOWER_IS_BETTER, RANGES, score
+
+    labels = np.array([0, 1, 0, 1])
+    kinds = {
+        "classification": score("classification", np.eye(2)[labels], labels),
+        "multilabel": score("multilabel", np.eye(2)[labels], np.eye(2)[labels]),
+        "regression": score("regression", labels * 2.0, labels * 1.0),
+    }
+    return [
+        {
+            "name": name,
+            "better": "lower" if name in LOWER_IS_BETTER else "higher",
+            "lowest": low,
+            "highest": None if high == float("inf") else high,
+            "kinds": [kind for kind, scores in kinds.items() if name in scores],
+        }
+        for name, (low, high) in RANGES.items()
+    ]
+
+
 def _methods() -> list[dict[str, Any]]:
     from lingo.methods import DEFAULT_METHODS, METHODS
 
@@ -54,7 +91,9 @@ def _methods() -> list[dict[str, Any]]:
 KINDS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "models": _models,
     "tasks": _tasks,
+    "suites": _suites,
     "methods": _methods,
+    "metrics": _metrics,
 }
 
 
@@ -63,13 +102,15 @@ RUNS = "runs"
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(metavar="runs|models|tasks|methods", help="What to list.")],
+    what: Annotated[
+        str, typer.Argument(metavar="runs|models|tasks|suites|methods|metrics", help="What to list.")
+    ],
     folder: Annotated[
         Path | None, typer.Argument(metavar="[FOLDER]", help="Folder of runs.", show_default="results")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
 ) -> None:
-    """List the runs in a folder, or the models, tasks or methods that may be named.
+    """List the runs in a folder, or the models, tasks, suites, methods or metrics that there are.
 
     Exit code: 0, 1 if there is no run in the folder, 2 for invalid input.
     """
@@ -79,7 +120,7 @@ def list_(
             return _runs(folder or Path("results"), console, as_json=as_json)
         if what not in KINDS:
             raise InputError(
-                f"`list` must be given runs, models, tasks or methods, but got {what!r}.{nearest(what, (RUNS, *KINDS))}"
+                f"`list` must be given {', '.join((RUNS, *KINDS))}, but got {what!r}.{nearest(what, (RUNS, *KINDS))}"
             )
         if folder is not None:
             raise InputError(f"`list {what}` takes no folder, but got {folder}.")
@@ -109,6 +150,8 @@ def _text(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, list):
         return " ".join(value)
+    if isinstance(value, float):
+        return f"{value:g}"
     return "?" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 

@@ -118,6 +118,9 @@ class Benchmark(BaseModel):
     data_dir: Annotated[Path | None, Option(WHAT, "FOLDER", default="the hub's copy", use="machine")] = None
     """Folder with TASK/train.csv, dev.csv and test.csv (or .parquet), as GUE is published."""
 
+    skip_missing: Annotated[bool, Option(WHAT, flag="--skip-missing", use="machine")] = False
+    """Run the tasks whose data is here, and name the others, instead of refusing all."""
+
     limit: Annotated[Positive | None, Option(WHAT, "ROWS")] = None
     """Use so many rows of each split; every result is then marked **smoke**."""
 
@@ -331,7 +334,7 @@ class Benchmark(BaseModel):
             if value != (type(self).model_fields[name].get_default() if name not in GIVEN else None)
             and name not in ("out", "cluster")
         }
-        if self.suite in SUITES:
+        if self.tasks == SUITES.get(self.suite):
             del changed["tasks"]
         else:
             del changed["suite"]

@@ -15,7 +15,7 @@ from harness.core.home import path_of
 from harness.core.store_address import masked
 from harness.core.wording import one_line
 from harness.data.find_tasks import find_tasks
-from harness.data.tasks import SUITES
+from harness.data.tasks import FORMER, SUITES
 from lingo.methods import DEFAULT_METHODS, GROUPS, METHODS
 from lingo.text_files import parse_json
 
@@ -119,8 +119,10 @@ def read_settings(text: str, where: str) -> dict[str, Any]:
     options = {name: getattr(stored, name) for name in given}
     if options.get("suite") == "custom":
         del options["suite"]
-    elif "tasks" in options and options["tasks"] == SUITES.get(options.get("suite", "")):
-        del options["tasks"]
+    elif "tasks" in options and options.get("suite") in SUITES:
+        suite = options["suite"]
+        if options["tasks"] in (SUITES[suite], SUITES.get(FORMER.get(suite, ""))):
+            options["suite"] = suite if options.pop("tasks") == SUITES[suite] else FORMER[suite]
     return options
 
 

@@ -116,7 +116,11 @@ def plan(benchmark: Benchmark) -> Plan:
     """
     problems: list[str] = []
     files = check_settings(benchmark, problems)
-    rows = {name: train_rows(find_task(name), benchmark, problems) for name in benchmark.tasks}
+    here, skipped = present(benchmark)
+    rows = {
+        name: train_rows(find_task(name), benchmark, problems) if name in here else None
+        for name in benchmark.tasks
+    }
     problems += _store_problems(benchmark)
     studies = build_studies(benchmark, files, rows, problems)
     problems += search_problems_of(studies, benchmark)
@@ -131,7 +135,8 @@ def plan(benchmark: Benchmark) -> Plan:
         problems += error.problems
     if problems:
         raise InputError(dict.fromkeys(problems))
-    warnings = tuple(line for name in benchmark.tasks for line in _label_notes(find_task(name), benchmark))
+    notes = [line for name in here for line in _label_notes(find_task(name), benchmark)]
+    warnings = (*skipped, *notes)
     found = Plan(benchmark=benchmark, identity=identity, studies=tuple(studies), out=out, warnings=warnings)
     return found.holding(benchmark.frozen or frozen_in(out))
 
@@ -231,6 +236,23 @@ def space_files(benchmark: Benchmark, problems: list[str]) -> dict[str, SpaceFil
         except InputError as error:
             problems += error.problems
     return read
+
+
+def present(benchmark: Benchmark) -> tuple[list[str], list[str]]:
+    """The tasks to run, and with `--skip-missing` a line for each whose data is not here.
+
+    Raises:
+        InputError: If none is here.
+    """
+    if not benchmark.skip_missing:
+        return list(benchmark.tasks), []
+    from harness.data.sources import missing_data
+
+    why = {name: missing_data(find_task(name), benchmark.data_dir) for name in benchmark.tasks}
+    here, skipped = [name for name in why if not why[name]], [line for line in why.values() if line]
+    if not here:
+        raise InputError(f"`--skip-missing` leaves no task: {skipped[0]}")
+    return here, [f"--skip-missing leaves out {line}" for line in skipped]
 
 
 def train_rows(task: TaskRow, benchmark: Benchmark, problems: list[str]) -> int | None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from harness.core.errors import InputError, typed
 from harness.data.hashes import same_sequences
+from harness.data.hub import task_folder
 from harness.data.labelled_files import Rows, read_rows
 from harness.data.leakage import kept_for_training
 from harness.data.own_data import forget_own, own_places, read_own
@@ -50,6 +51,21 @@ def find_task_files(row: TaskRow, data_dir: Path | str) -> dict[str, Path]:
 def folder_names(row: TaskRow) -> list[str]:
     """Folders that a task may lie in below the data folder."""
     return [name for name in (row.name, f"GUE/{row.name}", row.mirror) if name]
+
+
+def missing_data(row: TaskRow, data_dir: Path | None) -> str:
+    """What a task lacks that has no data here: no folder below `data_dir`, or without one no copy of the hub, which is
+    downloaded where it can be; empty where it has some. Data with faults is not missing."""
+    if row.generated or row.source:
+        return ""
+    try:
+        folder = task_folder(row, data_dir)
+    except InputError as error:
+        return error.problems[0]
+    names = folder_names(row)
+    if any((folder / name / META if row.packed else folder / name).exists() for name in names):
+        return ""
+    return f"{row.name}: there is no folder {' or '.join(names)} in {folder}."
 
 
 def _split_file(row: TaskRow, folder: Path, split: str, problems: list[str]) -> Path:

@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from harness.config.benchmark import Benchmark
+from harness.config.studies import present
 from harness.core.errors import InputError
 from harness.data.find_tasks import find_task
 from harness.data.hub import task_folder
@@ -29,7 +30,7 @@ def audits(benchmark: Benchmark) -> Iterator[dict[str, Any]]:
         InputError: with every problem of a task's files.
     """
     with TemporaryDirectory() as scratch:
-        for name in benchmark.tasks:
+        for name in present(benchmark)[0]:
             row = find_task(name)
             begun = time.monotonic()
             folder = _folder(row, benchmark, Path(scratch))

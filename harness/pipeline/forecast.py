@@ -21,7 +21,7 @@ from harness.config.studies import (
 from harness.core.errors import InputError
 from harness.data.find_tasks import find_task
 from harness.data.token_checks import Lengths, Reading, sample_reading
-from harness.pipeline.forecast_inputs import Data, Model, find_model, inspect_data
+from harness.pipeline.forecast_inputs import LEFT_OUT, Data, Model, find_model, inspect_data
 from lingo.architectures import UNLIMITED
 from lingo.flops import PUBLISHED, Shape, step_flops
 from lingo.known_models import known_model
@@ -132,7 +132,7 @@ def forecast(benchmark: Benchmark) -> Forecast:
         for study in studies
         if (work := _work(study, by_task[study.task.name], by_model.get(study.source), benchmark)) is not None
     )
-    count = len(benchmark.tasks) * len(pairs(benchmark.models, files))
+    count = sum(found.state != LEFT_OUT for found in data) * len(pairs(benchmark.models, files))
     return Forecast(
         benchmark=benchmark,
         data=data,

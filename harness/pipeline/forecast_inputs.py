@@ -19,12 +19,16 @@ SAMPLED = 64
 """Sequences that are tokenised to see how long inputs are."""
 
 
+LEFT_OUT = "left out"
+"""State of data that is missing and may be."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Data:
     """A task's data as it is found.
 
     Attributes:
-        state: `here`, `generated`, `missing` or `bad`.
+        state: `here`, `generated`, `missing`, `left out` (by `--skip-missing`) or `bad`.
         where: The folder, or what to do about it.
         rows: Training rows that would be trained; `None` where they are not known.
         published: Whether `rows` is the published count and not counted.
@@ -91,6 +95,8 @@ def inspect_data(row: TaskRow, benchmark: Benchmark) -> Data:
         return Data(task=row, state="generated", where="generated on this machine", rows=rows)
     folder = _folder_of(row, benchmark)
     if isinstance(folder, str):
+        if benchmark.skip_missing and (row.packed or benchmark.data_dir is not None):
+            return Data(task=row, state=LEFT_OUT, where=folder)
         published = row.published.get("train")
         known = None if published is None else _trained_rows(published, row, benchmark)
         return Data(task=row, state="missing", where=folder, rows=known, published=True)

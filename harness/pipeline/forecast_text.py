@@ -11,7 +11,7 @@ from harness.config.values import seconds_of
 from harness.core.columns import Column, fitted
 from harness.core.wording import duration, some
 from harness.pipeline.forecast import Forecast, Work, disk_bytes
-from harness.pipeline.forecast_inputs import Data, Model, splits_text
+from harness.pipeline.forecast_inputs import LEFT_OUT, Data, Model, splits_text
 from harness.pipeline.forecast_time import Key, Rate, frozen_here, total_seconds
 from harness.pool.resources import WorkerLayout
 from lingo.architectures import UNLIMITED
@@ -331,6 +331,8 @@ def _size(count: float) -> str:
 
 
 def _missing(found: Forecast, problems: Sequence[str], line: Print) -> None:
+    if left_out := [data.task.name for data in found.data if data.state == LEFT_OUT]:
+        line(f"Left out by --skip-missing: {', '.join(left_out)}")
     absent = [data for data in found.data if data.state == "missing"]
     models = [model for model in found.models if model.state == "missing"]
     if not (absent or models or problems):

@@ -26,7 +26,10 @@ def prefetch(benchmark: Benchmark, say: Callable[[str], None]) -> None:
         try:
             say(f"{row.source or row.name}: {_place(row, benchmark)}")
         except InputError as error:
-            problems += error.problems
+            if benchmark.skip_missing:
+                say(f"--skip-missing leaves out {error.problems[0]}")
+            else:
+                problems += error.problems
     for model in benchmark.models:
         if model in (NO_BACKBONE, TINY_MODEL):
             continue

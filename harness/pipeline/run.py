@@ -143,6 +143,7 @@ def _stopped(error: RunStopped, out: Path, console: Console) -> int:
 
 def _say_what(checked: Plan, console: Console) -> None:
     benchmark, studies = checked.benchmark, checked.studies
+    tasks = {study.task.name for study in studies}
     made = ["small generated DNA with planted motifs"] * any(study.task.generated for study in studies)
     made += ["a tiny OPT with random weights generated on this machine"] * (TINY_MODEL in benchmark.models)
     if made:
@@ -151,7 +152,7 @@ def _say_what(checked: Plan, console: Console) -> None:
             "shows how the harness works; its scores do not compare methods."
         )
     console.print(
-        f"{some(studies, 'study')} ({some(benchmark.tasks, 'task')} x {some(benchmark.models, 'backbone')} x "
+        f"{some(studies, 'study')} ({some(tasks, 'task')} x {some(benchmark.models, 'backbone')} x "
         f"{some(benchmark.methods, 'method')}): {some(benchmark.num_samples, 'trial')} of up to "
         f"{some(benchmark.epochs, 'epoch')} each, then {some(benchmark.seeds, 'seed')} of each winner."
     )

@@ -6,9 +6,10 @@ import pytest
 from typer.testing import CliRunner
 
 from harness.cli.main import app
-from harness.data.tasks import TASKS
+from harness.data.tasks import SUITES, TASKS
 from lingo.known_models import KNOWN
 from lingo.methods import METHODS
+from lingo.metrics import RANGES
 
 
 def told(*arguments):
@@ -17,7 +18,10 @@ def told(*arguments):
     return result.output
 
 
-@pytest.mark.parametrize(("what", "known"), [("models", KNOWN), ("tasks", TASKS), ("methods", METHODS)])
+@pytest.mark.parametrize(
+    ("what", "known"),
+    [("models", KNOWN), ("tasks", TASKS), ("suites", SUITES), ("methods", METHODS), ("metrics", RANGES)],
+)
 def test_every_name_is_listed_once(what, known):
     rows = json.loads(told(what, "--json"))
     assert [row["name"] for row in rows] == list(known)
@@ -32,6 +36,15 @@ def test_a_row_says_licence_context_and_what_is_unverified():
     )
 
 
+def test_suites_and_metrics_say_what_they_are():
+    suites = {row["name"]: row for row in json.loads(told("suites", "--json"))}
+    assert suites["gue"]["tasks"] == 28 and "virus" in suites["gue"]["families"]
+    metrics = {row["name"]: row for row in json.loads(told("metrics", "--json"))}
+    assert (metrics["mse"]["better"], metrics["mse"]["kinds"]) == ("lower", ["regression"])
+    assert (metrics["mcc"]["lowest"], metrics["mcc"]["highest"]) == (-1.0, 1.0)
+    assert all(row["kinds"] for row in metrics.values())
+
+
 def test_another_word_is_refused():
     result = CliRunner().invoke(app, ["list", "model"])
-    assert result.exit_code == 2 and "models, tasks or methods" in result.output
+    assert result.exit_code == 2 and "models, tasks, suites, methods, metrics" in result.output

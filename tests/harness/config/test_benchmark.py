@@ -1,5 +1,6 @@
 """The benchmark's settings: strict, frozen, and an identity that says what is measured."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,10 +8,13 @@ from pydantic import ValidationError
 
 from harness.cluster.file import read_cluster, with_price
 from harness.config.benchmark import DECLARED, FIRST, MACHINE, Benchmark
-from harness.config.build import build, read_settings
+from harness.config.build import build, read_settings, restore
+from harness.config.studies import plan
 from harness.config.values import seconds_of
 from harness.core.errors import InputError, nearest
+from harness.data.tasks import SUITES
 from lingo.methods import DEFAULT_METHODS, METHODS
+from tests.support.task_files import write_task
 
 ROOT = Path(__file__).resolve().parents[3]
 OPTIONS = {"tasks": ("H3", "prom/prom_300_tata"), "models": ("opt-125m",)}
@@ -73,6 +77,7 @@ def test_identity_leaves_out_only_where_and_how_fast():
         "ssh_from": "198.51.100.7",
         "keep_head": "1h",
         "machine_wait": "3h",
+        "skip_missing": True,
         "spot_wait": "1m",
     }
     assert set(changed) == MACHINE
@@ -162,6 +167,37 @@ def test_the_settings_of_a_run_repeat_it(options, tmp_path):
     again = build(read)
     assert again.identity() == benchmark.identity()
     assert (again.num_samples, again.seeds, again.out) == (benchmark.num_samples, benchmark.seeds, None)
+
+
+def test_folders_of_a_suite_that_had_other_tasks_go_on(tmp_path):
+    """`gue` was 29 tasks once, with DeepSEA."""
+    new = build({"suite": "gue-deepsea", "models": ("opt-125m",)})
+    old = {**new.stored(tmp_path), "suite": "gue"}
+    resumed = restore(old, {})
+    assert (resumed.suite, len(resumed.tasks)) == ("gue", 29)
+    assert resumed.identity()["tasks"] == list(SUITES["gue-deepsea"])
+    assert build(read_settings(json.dumps(old), "plan.json")).tasks == new.tasks
+    assert build(read_settings(resumed.repeat(), "settings.yaml")).tasks == new.tasks
+    assert build({"suite": "gue", "models": ("opt-125m",)}).identity() != resumed.identity()
+
+
+def test_missing_data_is_left_out_where_that_is_asked_for(tmp_path):
+    write_task(tmp_path / "gue")
+    options = {"suite": "gue", "methods": ("kmer_logreg",), "data_dir": tmp_path / "gue"}
+    with pytest.raises(InputError) as refused:
+        plan(build(options))
+    assert len(refused.value.problems) == 27
+    found = plan(build({**options, "skip_missing": True}))
+    assert [study.task.name for study in found.studies] == ["mouse/2"]
+    left = [line for line in found.notes if line.startswith("--skip-missing leaves out ")]
+    assert len(left) == 27 and any("EMP/H3:" in line for line in left)
+    assert found.identity == plan(build({**options, "skip_missing": True, "suite": "gue"})).identity
+    assert build({**options, "skip_missing": True}).identity() == build(options).identity()
+    with pytest.raises(InputError, match="leaves no task"):
+        plan(build({**options, "skip_missing": True, "data_dir": tmp_path}))
+    (tmp_path / "gue" / "mouse" / "2" / "dev.csv").unlink()
+    with pytest.raises(InputError, match=r"dev\.csv: missing"):
+        plan(build({**options, "skip_missing": True}))
 
 
 @pytest.mark.parametrize("name", ["", "/etc", "a\nb", "x.", "é" * 101, "-a"])

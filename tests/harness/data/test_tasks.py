@@ -22,7 +22,8 @@ def test_all_28_gue_datasets_are_there():
         "virus": 1,
         "deepsea": 1,
     }
-    assert len(SUITES["gue"]) == 29
+    assert len(SUITES["gue"]) == 28
+    assert set(SUITES["gue-deepsea"]) - set(SUITES["gue"]) == {"deepsea/histone"}
     assert len(SUITES["paper"]) == 14
     assert all(TASKS[name].generated for name in SUITES["quickstart"])
 

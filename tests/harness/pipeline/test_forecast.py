@@ -37,11 +37,11 @@ def told(*arguments):
 
 
 def test_the_whole_of_gue_with_the_papers_backbones_and_nothing_here(tmp_path):
-    code, text = told("--suite", "gue")
+    code, text = told("--suite", "gue-deepsea")
     assert code == 0 and list(tmp_path.iterdir()) == []
     lines = text.splitlines()
     table = {line.split()[0]: line.split() for line in lines if "neither" in line}
-    assert set(table) == set(SUITES["gue"]) and len(table) == 29
+    assert set(table) == set(SUITES["gue-deepsea"]) and len(table) == 29
     assert all(line.count("neither") == len(PUBLISHED) for line in table.values())
     assert all(any(line.startswith(f"Missing backbone {name}") for line in lines) for name in PUBLISHED)
     assert "virus/covid" in text and "`prepare deepsea" in text
