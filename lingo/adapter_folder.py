@@ -1,5 +1,6 @@
 """Exported folders read back: their facts checked, their factors as updates of the backbone's matrices."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -236,13 +237,13 @@ def updates(
 
 
 def _scale(config: Mapping[str, Any], module: str, layout: str) -> float:
-    """α/r of a module for LoRA, α/(b0 + 1e-5) for the SVD forms, as peft has them."""
+    """α/r of a module for LoRA, α/√r for rsLoRA, α/(b0 + 1e-5) for the SVD forms, as peft has them."""
     try:
         if layout == "adalora":
             return config["lora_alpha"] / (config["init_r"] + 1e-5)
         alpha = (config.get("alpha_pattern") or {}).get(module, config["lora_alpha"])
         rank = (config.get("rank_pattern") or {}).get(module, config["r"])
-        return float(alpha / rank)
+        return float(alpha / (math.sqrt(rank) if config.get("use_rslora") else rank))
     except (KeyError, TypeError) as error:
         raise AdapterError(f"adapter_config.json: lacks a number ({one_line(error)}).") from None
 

@@ -250,6 +250,11 @@ class AdapterBank:
         head, but not of its bias, which would be drawn away from the log-odds it starts with."""
         theta[:, : self.layout.bias_start].mul_(decay)
 
+    def scale_second(self, flat: Tensor, factor: Tensor) -> None:
+        """Multiply Q, or what is arranged like it, in rows flat [n, size] by factors [n, 1], in place."""
+        for group in self.layout:
+            self.layout.q(flat, group).mul_(factor[:, :, None, None])
+
     # --- one step -------------------------------------------------------------------------------------
 
     def arrange(self, rows: slice, widths: Sequence[int], *, keep: bool) -> None:

@@ -17,6 +17,7 @@ from lingo.about import About, Trained, write_about
 from lingo.card import HEAD, ROWS, source_of
 from lingo.embeddings import last_rows
 from lingo.folder import new_folder, write_json, write_tensors
+from lingo.methods.base import LowRank
 from lingo.pack import Pack
 from lingo.slot import Slot
 from lingo.target import ExportError, target_of
@@ -131,7 +132,8 @@ def export_adapter(
 
 
 def _lora(slot: Slot, factors: Mapping[str, Factors]) -> tuple[Tensors, Settings]:
-    tensors = {}
+    kind, tensors = slot.config.kind, {}
+    assert isinstance(kind, LowRank)
     for path, site in factors.items():
         tensors[f"{path}.lora_A.weight"] = site.p.t()
         tensors[f"{path}.lora_B.weight"] = site.q.t()
@@ -140,7 +142,7 @@ def _lora(slot: Slot, factors: Mapping[str, Factors]) -> tuple[Tensors, Settings
         "r": slot.rank,
         "lora_alpha": _number(slot.config.alpha),
         "target_modules": list(factors),
-    }
+    } | kind.peft_settings(slot.config)
 
 
 def _adalora(slot: Slot, factors: Mapping[str, Factors]) -> tuple[Tensors, Settings]:

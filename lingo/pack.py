@@ -235,7 +235,7 @@ class Pack:
         else:
             self.bank.zero_grad()
             self._backward(slots, slice(0, 1))
-            self._descend(self._reduced(self.bank.grad), numbers)
+            self._descend(self._reduced(self.bank.grad), numbers, two_rates=False)
         for slot in slots:
             slot.step += 1
             slot.running = not slot.done
@@ -256,7 +256,7 @@ class Pack:
         bank.finish(grad, numbers.scale)
         if any(slot.svd for slot in slots):
             bank.orthogonality(grad, numbers.orthogonality[:, :, None, None])
-        self._descend(grad, numbers)
+        self._descend(grad, numbers, two_rates=any(slot.two_rates for slot in slots))
         if any(slot.schedule and slot.step + 1 < slot.schedule.last for slot in slots):
             self.importance.update(
                 bank.theta[:n],
@@ -284,8 +284,9 @@ class Pack:
         self.lost[:n] += (losses - losses) != 0  # of what is not finite the difference is not a number
         return grad
 
-    def _descend(self, grad: Tensor, numbers: StepNumbers[Tensor]) -> None:
-        """AdamW with each slot's own learning rate, decay and clipping; clips `grad` in place."""
+    def _descend(self, grad: Tensor, numbers: StepNumbers[Tensor], *, two_rates: bool) -> None:
+        """AdamW with each slot's own learning rate, decay and clipping; clips `grad` in place. `two_rates` says whether
+        a slot has another rate for Q."""
         n, grad = len(grad), grad[:, : self.layout.size]
         norm = torch.linalg.vector_norm(grad, dim=1, keepdim=True)
         grad.mul_((numbers.max_norm / (norm + 1e-6)).clamp_(max=1.0))
@@ -294,7 +295,12 @@ class Pack:
         square.mul_(ADAM_BETAS[1]).addcmul_(grad, grad, value=1 - ADAM_BETAS[1])
         self.bank.decay(theta, numbers.decay)
         denominator = square.sqrt().mul_(numbers.inv_sqrt_bias2).add_(ADAM_EPS)
-        theta.sub_(torch.div(moment, denominator, out=denominator).mul_(numbers.step_size))
+        change = torch.div(moment, denominator, out=denominator).mul_(numbers.step_size)
+        if two_rates and isinstance(self.bank, AdapterBank):
+            self.bank.scale_second(theta, numbers.decay_more)
+            self.bank.scale_second(change, numbers.ratio)
+            self.layout.head_bias(change).mul_(numbers.ratio[..., None])
+        theta.sub_(change)
 
     def _gather(self, slots: list[Slot]) -> Batch:
         return gather(

@@ -79,6 +79,11 @@ class Slot:
         return self.config.kind.scale(self.config)
 
     @property
+    def two_rates(self) -> bool:
+        """Whether Q has a learning rate of its own."""
+        return self.config.kind.rate_ratio(self.config) != 1
+
+    @property
     def dropout(self) -> float:
         """Dropout rate on the adapter's input, to a resolution of 2⁻¹⁶."""
         return self.config.drawn_dropout if self.paths else 0.0
@@ -127,7 +132,7 @@ class Slot:
     def numbers(self) -> "StepNumbers[float]":
         """The next step as the device sees it."""
         config, t = self.config, self.step + 1
-        rate = self.learning_rate()
+        rate, ratio = self.learning_rate(), config.kind.rate_ratio(config)
         schedule, update = self.schedule, self.rank_update
         counting = schedule is not None and t < schedule.last
         allocating = schedule is not None and schedule.allocates(t)
@@ -135,6 +140,8 @@ class Slot:
             step_size=rate / (1 - ADAM_BETAS[0] ** t),
             inv_sqrt_bias2=1 / math.sqrt(1 - ADAM_BETAS[1] ** t),
             decay=1 - rate * config.weight_decay,
+            ratio=ratio,
+            decay_more=(1 - ratio * rate * config.weight_decay) / (1 - rate * config.weight_decay),
             max_norm=config.max_grad_norm if config.max_grad_norm is not None else math.inf,
             scale=self.scale / (1 - self.dropout),
             sensitivity_rate=1 - config.beta1 if counting else 0.0,
@@ -171,6 +178,8 @@ class StepNumbers(NamedTuple, Generic[T]):
         step_size: Learning rate over the bias correction of Adam's first moment.
         inv_sqrt_bias2: One over the root of that of its second moment.
         decay: Factor of decoupled weight decay.
+        ratio: Learning rate of Q and of the head's bias over that of all others.
+        decay_more: Factor of decoupled weight decay of Q, over that of all others.
         max_norm: Norm to which the gradient is clipped; infinity for no clipping.
         scale: s of the update s · P Λ Q, over the share of inputs that dropout keeps.
         sensitivity_rate, uncertainty_rate: 1 - β1 and 1 - β2 (equations 2 and 3); 0 outside the budget phase.
@@ -185,6 +194,8 @@ class StepNumbers(NamedTuple, Generic[T]):
     step_size: T
     inv_sqrt_bias2: T
     decay: T
+    ratio: T
+    decay_more: T
     max_norm: T
     scale: T
     sensitivity_rate: T

@@ -44,7 +44,7 @@ class TrialConfig:
         weight_decay: Decoupled weight decay.
         max_grad_norm: Norm to which the trial's own gradient is clipped; `None` for no clipping.
         adapter_dropout: Dropout probability on the input of the low-rank product.
-        alpha: Numerator of the adapter scale (α/r for LoRA, α/b0 for the SVD forms).
+        alpha: Numerator of the adapter scale (α/r for LoRA, α/√r for rsLoRA, α/b0 for the SVD forms).
         rank: Rank of LoRA and of the methods of peft.
         b0, bT: Average rank per adapted matrix at the start and the end of the budget phase.
         delta_T: Steps between allocations (ΔT).
@@ -64,6 +64,7 @@ class TrialConfig:
         pooling: How a probe makes one vector of a sequence's states, see `FEATURE_POOLINGS`.
         filters, kernel_width: Channels, and bases that the first layer sees (`onehot_cnn` only).
         dropout: Dropout probability before its last layer.
+        lr_ratio: Learning rate of the second factor over that of the first (`lora_plus` only).
     """
 
     method: str
@@ -98,6 +99,7 @@ class TrialConfig:
     dropout: float = 0.2
     depth: float = 1.0
     pooling: str = "auto"
+    lr_ratio: float = 16.0
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TrialConfig":
@@ -116,7 +118,7 @@ class TrialConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, the inverse of `from_dict`; settings of later versions only where they mean something."""
         values = asdict(self) | {"targets": list(self.targets)}
-        later = {"depth", "pooling"} - (self.kind.settings if self.method in METHODS else set())
+        later = {"depth", "pooling", "lr_ratio"} - (self.kind.settings if self.method in METHODS else set())
         usual = {"class_weights": "none", "threshold": "0.5"}
         return {
             name: value
@@ -193,6 +195,8 @@ class TrialConfig:
             real("max_grad_norm", 0, np.inf, "above 0, or none", ends=(False, True))
         if "rank" in self.kind.settings:
             whole("rank")
+        if "lr_ratio" in self.kind.settings:
+            real("lr_ratio", 1, 1000, "at least 1 and at most 1000", ends=(True, True))
         if "C" in self.kind.settings or not self.kind.needs_backbone:
             real("C", 0, 1e9, "above 0 and below 1e9", ends=neither)
         if "depth" in self.kind.settings:

@@ -10,8 +10,10 @@ from lingo.methods import (
     loha,
     lokr,
     lora,
+    lora_plus,
     onehot_cnn,
     probe,
+    rslora,
     rules,
 )
 from lingo.methods.base import Method
@@ -31,13 +33,15 @@ METHODS: dict[str, Method] = {
         dora.METHOD,
         *rules.METHODS,
         probe.METHOD,
+        rslora.METHOD,
+        lora_plus.METHOD,
     )
 }
 
 GROUPS: dict[str, tuple[str, ...]] = {"rules": rules.RULES}
 """Names that stand for several methods on the command line."""
 
-DEFAULT_METHODS: tuple[str, ...] = tuple(name for name, row in METHODS.items() if row.engine != "peft")
-"""What a benchmark compares unless `--methods` says otherwise: all but those that need the library peft."""
+DEFAULT_METHODS: tuple[str, ...] = tuple(name for name, row in METHODS.items() if row.by_default)
+"""What a benchmark compares unless `--methods` says otherwise: the paper's methods, baselines and rules."""
 
 __all__ = ["DEFAULT_METHODS", "GROUPS", "METHODS", "Method"]

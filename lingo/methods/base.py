@@ -46,11 +46,13 @@ class Method:
         sampled: Whether equation 4 of the paper draws singular values at each allocation.
         rank_update: The default treatment of singular values that are not kept.
         rank_setting: The setting that bounds the ranks of a matrix; empty where there is none.
+        by_default: Whether a benchmark compares it where no methods are named.
     """
 
     name: str
     title: str
     prompt: bool = False
+    by_default: bool = True
     sampled: bool = False
     rank_update: RankUpdate = "in_place"
     engine: ClassVar[Engine] = "pack"
@@ -75,6 +77,10 @@ class Method:
 
     def scale(self, config: Any) -> float:
         """Factor s of the update s · P Λ Q."""
+        return 1.0
+
+    def rate_ratio(self, config: Any) -> float:
+        """Learning rate of Q and of the head's bias, over that of all others."""
         return 1.0
 
     def draw(self, d_in: int, d_out: int, rank: int, generator: "torch.Generator") -> "tuple[Tensor, Tensor]":
@@ -116,6 +122,10 @@ class LowRank(Method):
             rank, d_out
         )
 
+    def peft_settings(self, config: Any) -> dict[str, Any]:
+        """What an export's `adapter_config.json` says beside rank, α and dropout."""
+        return {}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Budgeted(LowRank):
@@ -153,6 +163,7 @@ class PeftMethod(Method):
     peft: str
     arguments: Mapping[str, str] = field(default_factory=dict)
     constants: Mapping[str, Any] = field(default_factory=dict)
+    by_default: bool = False
     engine: ClassVar[Engine] = "peft"
 
     @property

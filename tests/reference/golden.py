@@ -28,6 +28,8 @@ TRIALS: dict[str, TrialConfig] = {
             ("ars held", "ars", {"rank_update": "held"}),
             ("ars published_code", "ars", {"rank_update": "published_code"}),
             ("lingo", "lingo", {}),
+            ("rslora", "rslora", {}),
+            ("lora_plus", "lora_plus", {}),
         ]
     )
 }
