@@ -137,9 +137,9 @@ def table(outcomes: Outcomes, found: Sequence[BestPairs]) -> Table:
         rows=[_row(outcomes, best) for best in found],
         text_columns=2,
         caption="The pair of backbone and method with the best mean test score over a family, and the second-best "
-        "pair. Pairs that are collapsed or not above a constant prediction on half of the family are excluded. "
-        "Brackets: 95 % intervals over at least three seeds of each dataset, clipped to the range of the metric. The "
-        "best of many pairs is partly a result of selection.",
+        "pair. Pairs that are collapsed or not above a constant prediction on half of the family are excluded, and "
+        "named where nothing else is left to compare. Brackets: 95 % intervals over at least three seeds of each "
+        "dataset, clipped to the range of the metric. The best of many pairs is partly a result of selection.",
     )
 
 
@@ -176,7 +176,7 @@ def pair_title(pair: Pair) -> str:
 def _pairs(best: BestPairs, pairs: Sequence[Pair]) -> Field:
     """The pair, or the tied pairs, and the number of datasets on which it fails."""
     if not pairs:
-        return "–"
+        return Cell("–", "muted", (f"excluded: {_titles(best.left_out)}",)) if best.left_out else "–"
     words = ("collapsed", "no better than a constant")
     failures = [
         ", ".join(
@@ -187,9 +187,17 @@ def _pairs(best: BestPairs, pairs: Sequence[Pair]) -> Field:
         for pair in pairs
     ]
     if len(pairs) == 1:
-        return Cell(pair_title(pairs[0]), lines=tuple(filter(None, failures)))
+        alone = "" if best.second else "no other to compare"
+        if alone and best.left_out:
+            alone = "the only one left: all others are excluded"
+        return Cell(pair_title(pairs[0]), lines=tuple(filter(None, [alone, *failures])))
     lines = [f"{pair_title(pair)} {words}".strip() for pair, words in zip(pairs, failures, strict=True)]
     return Cell(f"tie of {len(pairs)}", lines=tuple(lines))
+
+
+def _titles(pairs: Sequence[Pair], most: int = 4) -> str:
+    more = f" and {len(pairs) - most} more" if len(pairs) > most else ""
+    return ", ".join(map(pair_title, pairs[:most])) + more
 
 
 def _lead(best: BestPairs) -> Field:

@@ -44,6 +44,7 @@ def report_of(runs: Sequence[RunResults], outcomes: Outcomes, published: Publish
         kicker=f"lingo-bench · {names} · written {today()}",
         lead=overview.lead(runs, outcomes),
         banner=overview.banner(runs, outcomes),
+        tasks=[(task, naming.task_title(task)) for task in outcomes.tasks],
         sections=[  # what won, is it real, what it cost, which configuration, then the paper
             overview.section(runs, outcomes, published),
             tables.section(outcomes, published),

@@ -12,11 +12,15 @@ from html import escape
 from typing import Any, TypeVar
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
-from matplotlib.ticker import Formatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedFormatter, Formatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from harness.report import stats
 from harness.report.content import amount
@@ -162,7 +166,56 @@ def render(figure: Figure) -> tuple[str, bytes]:
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "report"}):
         vectors: Any = FigureCanvasSVG(figure)
         vectors.print_svg(svg, metadata={"Date": None})
-    return svg.getvalue(), png.getvalue()
+    return svg.getvalue().replace("</svg>", f"{_hints(figure)}</svg>"), png.getvalue()
+
+
+MOST_HINTS = 40
+"""Maximum number of points of a curve that tell their values."""
+
+
+def _hints(figure: Figure) -> str:
+    """Invisible circles on the points of all labelled lines of a figure at 72 dpi; each has its values as its title,
+    which browsers show. Labels that begin with an underscore are in no legend, but here."""
+    height, made = figure.get_figheight() * 72, []
+    for panel in figure.axes:
+        bars = {b.lines[0]: str(b.get_label()) for b in panel.containers if isinstance(b, ErrorbarContainer)}
+        for line in panel.lines:
+            label = bars.get(line, str(line.get_label())).removeprefix("_")
+            if (
+                label.startswith(("child", "nolegend", "Pareto front"))
+                or line.get_transform() != panel.transData
+            ):
+                continue
+            made += [_hint(panel, label, x, y, height) for x, y in _some_points(line)]
+    return "".join(made)
+
+
+def _some_points(line: Line2D) -> list[tuple[float, float]]:
+    """Its points, of many some at equal distances, the first and the last among them."""
+    points = [(x, y) for x, y in np.asarray(line.get_xydata(), dtype=float).tolist() if x == x and y == y]
+    if len(points) <= MOST_HINTS:
+        return points
+    return [points[i] for i in np.linspace(0, len(points) - 1, MOST_HINTS).round().astype(int)]
+
+
+def _hint(panel: Axes, label: str, x: float, y: float, height: float) -> str:
+    across, up = panel.transData.transform((x, y))
+    values = [_value(axis, place, (x, y)[place]) for place, axis in enumerate((panel.xaxis, panel.yaxis))]
+    words = "\n".join(filter(None, [panel.get_title(loc="left"), label, *values]))
+    circle = f'<circle class="hint" cx="{across:.1f}" cy="{height - up:.1f}" r="6" fill-opacity="0">'
+    return f"{circle}<title>{escape(words)}</title></circle>"
+
+
+def _value(axis: Axis, place: int, value: float) -> str:
+    """`test MCC 0.712`; on an axis of names the nearest name. `place`: 0 for x, 1 for y."""
+    if isinstance(axis.get_major_formatter(), FixedFormatter | FuncFormatter):
+        names = axis.get_majorticklabels()
+        return min(names, key=lambda name: abs(name.get_position()[place] - value)).get_text()
+    return f"{axis.get_label_text()} {amount(value, 4)}".strip()
+
+
+WIDE = 740
+"""Width in pixels above which a figure has the whole width of the page, its caption below it."""
 
 
 def inline(svg: str, name: str, words: str) -> str:
@@ -186,7 +239,10 @@ def inline(svg: str, name: str, words: str) -> str:
     body = re.sub(r" font-family: [^;\"]*;", "", body)
     for colour, variable in VARIABLES.items():
         body = body.replace(colour, f"var({variable})")
-    head = f'<svg role="img" aria-label="{escape(words, quote=True)}" style="width:{width * 4 / 3:.0f}px"'
+    wide = ' class="wide"' if width * 4 / 3 > WIDE else ""
+    head = (
+        f'<svg{wide} role="img" aria-label="{escape(words, quote=True)}" style="width:{width * 4 / 3:.0f}px"'
+    )
     return body.replace("<svg", head, 1)
 
 

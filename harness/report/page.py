@@ -42,6 +42,7 @@ class Page:
         banner: What a reader must know before the numbers; each a sentence.
         sections: In order.
         footer: Last line.
+        tasks: Of each task its name and its title, as tables and figures have them.
     """
 
     title: str
@@ -50,6 +51,7 @@ class Page:
     sections: Sequence[Section]
     footer: str
     banner: Sequence[str] = ()
+    tasks: Sequence[tuple[str, str]] = ()
 
     @cached_property
     def blocks(self) -> list[Block]:
@@ -130,6 +132,7 @@ def html(report: Page, pictures: Mapping[str, str]) -> str:
         banner=report.banner,
         sections=report.sections,
         footer=report.footer,
+        tasks=report.tasks,
         pictures=pictures,
         script=Markup(templates.joinpath("report.js").read_text(encoding="utf-8")),
         css=Markup(templates.joinpath("report.css").read_text(encoding="utf-8")),

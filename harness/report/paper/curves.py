@@ -261,12 +261,13 @@ def _draw_labels(scores: Sequence[LabelScores]) -> Figure:
     pairs = list(combinations(scores, 2))
     figure, panels = drawing.small_multiples(pairs, (3.3, 3.1))
     for panel, (a, b) in panels:
-        both = [(x, b.auroc[name]) for name, x in a.auroc.items() if name in b.auroc]
-        x, y = [p[0] for p in both], [p[1] for p in both]
-        known = [v for v in x + y if v == v]
+        names = [name for name in a.auroc if name in b.auroc]
+        both = [(a.auroc[name], b.auroc[name]) for name in names]
+        known = [v for pair in both for v in pair if v == v]
         ends = [min(known, default=0.0), max(known, default=1.0)]
         panel.plot(ends, ends, color=FAINT, linewidth=1)
-        panel.plot(x, y, "o", color=BLUE, markersize=3.5, alpha=0.7)
+        for name, point in zip(names, both, strict=True):
+            panel.plot(*point, "o", color=BLUE, markersize=3.5, alpha=0.7, label=f"_{name}")
         above = sum(q > p for p, q in both)
         panel.set_xlabel(f"{naming.backbone_title(a.backbone)} ({naming.method_title(a.method)})")
         panel.set_ylabel(f"{naming.backbone_title(b.backbone)} ({naming.method_title(b.method)})")

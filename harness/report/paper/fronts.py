@@ -52,7 +52,11 @@ def _draw_full_fronts(outcomes: Outcomes, tasks: Sequence[str]) -> Figure:
         held = [o for o in outcomes.main if (o.key.task, o.key.method) == (task, "fmft")]
         for outcome in held:
             seeds_point(
-                panel, outcome, INK, MARKERS[outcomes.backbones.index(outcome.key.backbone) % len(MARKERS)]
+                panel,
+                outcome,
+                INK,
+                MARKERS[outcomes.backbones.index(outcome.key.backbone) % len(MARKERS)],
+                f"_{naming.backbone_title(outcome.key.backbone)}",
             )
             panel.annotate(
                 naming.backbone_title(outcome.key.backbone),
@@ -89,7 +93,7 @@ def _draw_family_means(outcomes: Outcomes, families: Sequence[str]) -> Figure:
         tasks, names = outcomes.tasks_of(family), complete_backbones(outcomes, family, "fmft")
         for place, name in enumerate(reversed(names)):
             found = family_estimate(outcomes, tasks, name, "fmft")
-            interval_point(panel, found, place, (INK, "s"))
+            interval_point(panel, found, place, (INK, "s"), "_full fine-tuning")
         panel.set_yticks(range(len(names)), [naming.backbone_title(name) for name in reversed(names)])
         panel.set_ylim(-0.6, len(names) - 0.4)
         drawing.baseline_lines(panel, mean_baselines(outcomes, tasks), vertical=True)

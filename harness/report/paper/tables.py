@@ -1,5 +1,6 @@
 """The paper's tables from these results: S2 and S3 (scores), 1 (tokenisations), S1 (hyper-parameters)."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -37,6 +38,7 @@ SETTINGS = {
 def section(outcomes: Outcomes, published: Published) -> Section:
     """All tables of scores and configurations."""
     blocks: list[Block] = [_scores(outcomes, published, family) for family in outcomes.families]
+    blocks += _thresholds(outcomes)
     blocks += [_tokenizations(outcomes, published), _configurations(outcomes, published)]
     return Section(
         anchor="tables",
@@ -297,6 +299,52 @@ def _published_token(outcome: Outcome, published: Published) -> float:
         return stats.NAN
     backbone, dataset = _paper_pair(outcome)[0], naming.PAPER_DATASETS.get(outcome.key.task, "")
     return published.tokenizations.get((backbone, outcome.key.tokenization, dataset), stats.NAN)
+
+
+# --- thresholds -------------------------------------------------------------------------------------------
+
+
+def _thresholds(outcomes: Outcomes) -> list[Block]:
+    """Of the studies whose thresholds were chosen on dev: what that changed."""
+    rows, data = [], []
+    for outcome in outcomes.scored:
+        moved = [facts for facts in outcome.facts.values() if "threshold" in facts]
+        if not moved:
+            continue
+        metric = outcome.metric
+        half = stats.mean(
+            [facts.get("at_half", {}).get(metric, outcome.scores[s]) for s, facts in outcome.facts.items()]
+        )
+        found = [value for facts in moved for value in facts["threshold"]]
+        key = dict(zip(("task", "backbone", "method"), _study(outcome), strict=True))
+        data.append(
+            key | {"metric": metric, "thresholds": json.dumps(found), "score": outcome.mean, "at_half": half}
+        )
+        rows.append(
+            [
+                naming.task_title(outcome.key.task),
+                naming.backbone_title(outcome.key.backbone),
+                naming.method_title(outcome.key.method),
+                f"{min(found):.3f} to {max(found):.3f}",
+                f"{number(outcome.mean)} {naming.metric_title(metric)}",
+                number(half),
+                signed(outcome.mean - half),
+            ]
+        )
+    if not rows:
+        return []
+    return [
+        Table(
+            name="thresholds",
+            title="Scores with the threshold of dev, and at 0.5",
+            header=["task", "backbone", "method", "thresholds", "score", "at 0.5", "difference"],
+            rows=rows,
+            text_columns=3,
+            caption="The scores above are with thresholds chosen on dev (`--threshold dev`). Thresholds: the lowest "
+            "and the highest over seeds and labels. AUROC and the loss do not depend on them.",
+            data=data,
+        )
+    ]
 
 
 # --- S1 ---------------------------------------------------------------------------------------------------

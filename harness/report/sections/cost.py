@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from harness.core.wording import duration
-from harness.report import drawing, naming, stats
+from harness.report import best_pairs, drawing, naming, stats
 from harness.report.aggregates import baselines
 from harness.report.content import Block, Field, Missing, Picture, Section, Table, amount, count
 from harness.report.drawing import FAINT, count_axis, draw_front
@@ -80,12 +80,12 @@ def time_unit(hours: float, unit: str) -> tuple[str, float]:
 
 def _against(outcomes: Outcomes, kind: str) -> Block:
     unit = ("GPU-hours" if on_gpus(outcomes) else "hours") if kind == "hours" else "FLOPs"
-    title = f"Score against {unit}"
     cost = COSTS[kind]
     costs = {o.key: cost(o) for o in outcomes.main}
-    if kind == "hours":
-        unit, size = time_unit(max(costs.values(), default=0.0), unit)
+    if kind == "hours" and costs:
+        unit, size = time_unit(max(costs.values()), unit)
         costs = {key: hours * size for key, hours in costs.items()}
+    title = f"Score against {unit}"
     held = [o for o in outcomes.main if costs[o.key] > 0]
     if not held:
         return Missing(title=title, why="The final runs have no measured cost of this kind.")
@@ -130,7 +130,8 @@ def _cost_point(panel: Axes, outcome: Outcome, cost: float, outcomes: Outcomes, 
     colour, marker = drawing.method_look(outcome.key.method, outcomes.methods)
     if several:
         marker = drawing.MARKERS[outcomes.backbones.index(outcome.key.backbone) % len(drawing.MARKERS)]
-    panel.plot(cost, outcome.mean, marker, color=colour, linestyle="none", zorder=3)
+    name = "_" + best_pairs.pair_title((outcome.key.backbone, outcome.key.method))
+    panel.plot(cost, outcome.mean, marker, color=colour, linestyle="none", zorder=3, label=name)
 
 
 def _cost_legend(panel: Axes, outcomes: Outcomes, several: bool) -> None:
@@ -252,7 +253,9 @@ def _draw_trajectories(found: Sequence[tuple[Outcome, Mapping[str, Any]]]) -> Fi
         for layer in sorted(set(layers)):
             mine = ranks[:, [i for i, other in enumerate(layers) if other == layer]].mean(axis=1)
             colour = colormaps["cividis"](max(layer, 0) / max(1, *layers))
-            panel.step(trajectory["steps"], mine, where="post", color=colour, linewidth=1.1)
+            panel.step(
+                trajectory["steps"], mine, where="post", color=colour, linewidth=1.1, label=f"_layer {layer}"
+            )
         panel.set_xlabel("step")
         panel.set_ylabel("mean rank")
         panel.set_title(_ranks_title(outcome), fontsize=8.5)

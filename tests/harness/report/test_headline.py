@@ -118,6 +118,8 @@ def test_one_collapsed():
     """With a mean above the others, too: it is never best, next best or first in rank."""
     seen = Seen(study("lora", [-0.1] * 3), study("adalora", [0.2, 0.3, 0.4]), dead("ars"))
     assert seen.starred == seen.best == ["adalora"] and seen.second == []
+    assert "the only one left: all others are excluded" in seen.winners[1]
+    assert "excluded: OPT-125M · LoRA, OPT-125M · ARS" in seen.winners[3]
     assert len(seen.crowned) == len(seen.bold) == 1
     assert (
         "AdaLoRA scores highest of the methods (MCC 0.300); no other method is above a constant prediction"

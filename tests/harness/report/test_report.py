@@ -122,6 +122,52 @@ def test_ticks_tell_values_apart_and_times_have_a_unit_that_shows_them():
     assert time_unit(0.5, "GPU-hours") == ("GPU-minutes", 60.0) and time_unit(7, "hours") == ("hours", 1.0)
 
 
+@pytest.mark.parametrize(("seconds", "unit"), [(20.0, "seconds"), (600.0, "minutes"), (9000.0, "hours")])
+def test_the_heading_of_costs_follows_the_unit_of_the_axis(made, seconds, unit):
+    here = [
+        replace(r, seconds=seconds, facts={**r.facts, "device_seconds": seconds, "gpus": 0})
+        for r in made
+        if r.task == "EMP/H3" and r.stage == "final"
+    ]
+    run = RunResults(folder=Path("run"), trials=here)
+    block = cost.section([run], outcomes_of([run])).blocks[0]
+    assert block.title == f"Score against {unit}"
+    with drawing.style():
+        assert {panel.get_xlabel() for panel in block.draw().axes} == {f"{unit} of one final run"}
+
+
+def test_points_of_figures_tell_their_values(report, outcomes):
+    svg = (report[0] / "figures" / "score_against_flops.svg").read_text()
+    hints = re.findall(r'<circle class="hint"[^>]*><title>([^<]*)</title></circle>', svg)
+    assert len(hints) == len([o for o in outcomes.main if o.key.task != "prom/prom_300_tata"])
+    one = outcomes.get("EMP/H3", "opt-125m", "lingo")
+    (mine,) = [hint for hint in hints if hint.startswith("H3\nOPT-125M · Lingo\n")]
+    assert mine.endswith(f"test MCC {one.mean:.4g}") and "FLOPs of one final run" in mine
+    overview = (report[0] / "figures" / "overview.svg").read_text()
+    assert "\nLingo\nmean test MCC" in overview and "\nOPT-125M</title>" in overview, (
+        "names of an axis are told"
+    )
+    for path in (report[0] / "figures").glob("*.svg"):
+        size = float(re.search(r'viewBox="0 0 ([\d.]+)', path.read_text())[1])
+        places = [float(x) for x in re.findall(r'class="hint" cx="([-\d.]+)"', path.read_text())]
+        assert all(0 <= x <= size for x in places), path
+
+
+def test_scores_at_one_half_stand_beside_those_with_thresholds_of_dev(tmp_path, made):
+    here = [
+        replace(r, facts={**r.facts, "threshold": [0.25], "at_half": {"mcc": 0.125}})
+        if r.method == "lora"
+        else r
+        for r in made
+        if r.task == "EMP/H3" and r.stage == "final"
+    ]
+    html = page_of(write_run(tmp_path / "run", here, seeds=3, search=False))
+    assert "0.250 to 0.250" in html and "0.125" in html
+    rows = pq.read_table(tmp_path / "run/report/tables/thresholds.parquet").to_pylist()
+    assert {row["method"] for row in rows} == {"lora"} and {row["at_half"] for row in rows} == {0.125}
+    assert "thresholds" not in {p.stem for p in (tmp_path / "run/report/tables").glob("*scores*")}
+
+
 def test_every_table_and_picture_is_a_file(report):
     folder, html = report
     tables = {path.stem for path in (folder / "tables").glob("*.csv")}
@@ -436,6 +482,7 @@ def test_a_browser_opens_the_report(report, tmp_path):
     clicked.write_text(report[1].replace("</body>", f"<script>{script}</script></body>"))
     seen = browse(tmp_path, "--dump-dom", f"file://{clicked}")
     assert len(re.findall("<th[^>]*aria-sort=", seen)) == 1 and 'class="filter"' in seen
+    _a_task_is_picked(report[1], tmp_path)
     pictures = []
     for name, scheme in (("light", 1), ("dark", 0)):
         shot = tmp_path / f"{name}.png"
@@ -450,6 +497,37 @@ def test_a_browser_opens_the_report(report, tmp_path):
     light, dark = pictures
     assert light[2, 2].mean() > 0.9 and dark[2, 2].mean() < 0.2  # the ground follows the reader's wish
     assert 0.02 < (light.mean(axis=2) < 0.5).mean() < 0.5  # there is something to read
+
+
+def _a_task_is_picked(html, tmp_path):
+    """Rows, columns and panels of other tasks go; a pointer on a point shows its values."""
+    script = """ {
+      const field = document.querySelector("select.task");
+      field.value = [...field.options].find((one) => one.text === "EMP/H4").value;
+      field.dispatchEvent(new Event("change"));
+      const shown = (names) => [...document.querySelectorAll(names)].filter((one) => one.offsetParent);
+      const words = (names) => shown(names).map((one) => one.textContent);
+      const titles = [...document.querySelectorAll("g.dim text")].map((one) => one.textContent.trim());
+      const point = document.querySelector(".hint");
+      point.scrollIntoView();
+      const box = point.getBoundingClientRect();
+      const place = { clientX: box.x + box.width / 2, clientY: box.y + box.height / 2, bubbles: true };
+      point.dispatchEvent(new PointerEvent("pointermove", place));
+      const tip = document.querySelector(".tip");
+      document.body.textContent = JSON.stringify({
+        heads: words("th").filter((one) => ["H3", "H4", "H4ac"].includes(one)),
+        rows: words("tbody td").filter((one) => one.startsWith("EMP/")),
+        faded: titles.filter((one) => /^H(3|4)( ·|$)/.test(one)).map((one) => one.slice(0, 2)),
+        tip: tip.hidden ? "" : tip.textContent,
+      });
+    } """
+    page = tmp_path / "picked.html"
+    page.write_text(html.replace("</body>", f"<script>{script}</script></body>"))
+    seen = re.search("<body[^>]*>(.*)</body>", browse(tmp_path, "--dump-dom", f"file://{page}"), re.S)[1]
+    found = json.loads(seen)
+    assert set(found["heads"]) == {"H4"} and set(found["rows"]) <= {"EMP/H4"}
+    assert set(found["faded"]) == {"H3"}
+    assert "MCC" in found["tip"]
 
 
 def pixels(path):
