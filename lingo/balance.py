@@ -27,14 +27,22 @@ def first_bias(config: TrialConfig, data: TaskData) -> Array:
     return np.zeros(data.num_labels) if balanced else data.first_bias
 
 
-def row_weights(config: TrialConfig, data: TaskData, rows: NDArray[np.integer]) -> Array | None:
-    """Factors of the loss of training rows: `[rows]`, of several labels `[rows, labels]`; `None` for none."""
+def target_weights(config: TrialConfig, data: TaskData, rows: NDArray[np.integer]) -> Array | None:
+    """What training rows count in the loss, `[rows, num_labels]`: of classes the factor of each -log p, of labels that
+    of each cell's loss; `None` where the row's class, or each known cell, counts 1."""
     if config.class_weights == "none" or data.kind == "regression":
         return None
-    labels = np.asarray(data.train.labels[rows])
     if data.kind == "classification":
-        return data.class_weights[labels]
+        return plain_weights(data, rows) * data.class_weights
+    labels = np.asarray(data.train.labels[rows])
     return np.where(np.nan_to_num(labels) > 0.5, data.class_weights[1], data.class_weights[0])
+
+
+def plain_weights(data: TaskData, rows: NDArray[np.integer]) -> Array:
+    """The factors for which `target_weights` says `None`."""
+    if data.kind != "classification":
+        return np.ones((len(rows), data.num_labels))
+    return np.eye(data.num_labels)[data.train.labels[rows]]
 
 
 def thresholds_of(kind: str, logits: Array, labels: NDArray[np.generic]) -> tuple[float, ...]:

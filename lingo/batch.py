@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lingo.balance import row_weights
+from lingo.balance import plain_weights, target_weights
 from lingo.data import Kind
 from lingo.dropout import Draws
 from lingo.memory import sent
@@ -36,7 +36,7 @@ class Batch:
         weight: [n, B]: 1 / (rows of the slot's batch over all workers), 0 for filling rows.
         labels: For each kind of task present: (slots of that kind or None for all, labels [m, B] or [m, B, C]);
             targets of a regression are standardised.
-        factors: For each kind of task with balanced classes: factors of the loss [m, B] or [m, B, C].
+        factors: For each kind of task where some slot has them: `lingo.balance.target_weights`, [m, B, C].
         padded: Whether some row has fewer than S tokens.
         draws: What the dropout masks of these rows are drawn from, or None.
     """
@@ -141,23 +141,18 @@ def _factors(
     device: torch.device,
     dtype: torch.dtype,
 ) -> dict[Kind, Tensor]:
-    """Factors of the loss by kind of task, 1 for slots of that kind without any; nothing where no slot has some."""
+    """Factors of the loss by kind of task; nothing where no slot has some."""
     found: dict[Kind, Tensor] = {}
-    each = [row_weights(slot.config, slot.data, rows) for slot, rows in zip(slots, own, strict=True)]
+    each = [target_weights(slot.config, slot.data, rows) for slot, rows in zip(slots, own, strict=True)]
     for kind in dict.fromkeys(
         slot.data.kind for slot, factors in zip(slots, each, strict=True) if factors is not None
     ):
         members = [i for i, slot in enumerate(slots) if slot.data.kind == kind]
-        wide = (width,) if kind == "multilabel" else ()
-        block = np.ones((len(members), size, *wide))
+        block = np.zeros((len(members), size, width))
         for place, i in enumerate(members):
-            if (factors := each[i]) is not None:
-                where = (
-                    (place, slice(len(factors)), slice(factors.shape[1]))
-                    if wide
-                    else (place, slice(len(factors)))
-                )
-                block[where] = factors
+            given = each[i]
+            factors = plain_weights(slots[i].data, own[i]) if given is None else given
+            block[place, : len(factors), : factors.shape[1]] = factors
         found[kind] = sent(block, device).to(dtype)
     return found
 

@@ -9,11 +9,13 @@ from lingo.data import Kind
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, open_: Tensor, weights: Tensor | None = None) -> Tensor:
-    """[m, B] from logits [m, B, C] and classes [m, B]; `open_` [m, 1, C] is False for outputs the slot lacks, and
-    `weights` [m, B] are factors, see `lingo.balance`."""
+    """[m, B] from logits [m, B, C] and classes [m, B]; `open_` [m, 1, C] is False for outputs the slot lacks.
+    `weights` [m, B, C] are what -log p counts of each class in the place of the row's own alone, see
+    `lingo.balance.target_weights`."""
     logits = logits.masked_fill(~open_, float("-inf"))
-    each = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape)
-    return each if weights is None else each * weights
+    if weights is not None:
+        return -(weights * logits.log_softmax(-1).masked_fill(~open_, 0)).sum(-1)
+    return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape)
 
 
 def binary_cross_entropy(

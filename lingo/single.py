@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lingo.balance import first_bias, row_weights
+from lingo.balance import first_bias, target_weights
 from lingo.cnn import OneHotCnn
 from lingo.data import Split, TaskData
 from lingo.kmers import KmerModel
@@ -143,7 +143,7 @@ class GradientTrial:
         labels: NDArray[np.generic] = self.data.train.labels[rows]
         if self.data.kind == "regression":
             labels = self.data.scale.standardised(labels)
-        loss = self._mean_loss(logits, labels, row_weights(self.config, self.data, rows))
+        loss = self._mean_loss(logits, labels, target_weights(self.config, self.data, rows))
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
         if self.config.max_grad_norm is not None:
@@ -204,7 +204,7 @@ def mean_loss(
     open_: Tensor | None = None,
     factors: NDArray[np.float64] | None = None,
 ) -> Tensor:
-    """The training loss of logits [B, labels], one number; `factors` are those of `lingo.balance.row_weights`."""
+    """The training loss of logits [B, labels], one number; `factors` are those of `lingo.balance.target_weights`."""
     truth = torch.from_numpy(np.ascontiguousarray(labels)).to(logits.device)
     truth = truth if kind == "classification" else truth.to(logits.dtype)
     if open_ is None:

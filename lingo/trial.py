@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -15,6 +15,10 @@ Frozen = Literal["fp32", "bf16", "4bit"]
 
 Long = Literal["truncate", "center", "chunk"]
 """What becomes of a sequence that is too long: its beginning is read, its middle, or all of it in chunks."""
+
+LATER = {"later": True}
+"""Metadata of settings of later versions, which stand in plain data only where they are not the default: digests of
+configurations stay."""
 
 DROPOUT_STEPS = 2**16
 """Rates of adapter dropout are multiples of 1/65536."""
@@ -89,8 +93,8 @@ class TrialConfig:
     final_finetune_ratio: float = 0.25
     rank_update: RankUpdate | None = None
     orthogonality: float = 0.5
-    class_weights: Literal["none", "balanced"] = "none"
-    threshold: Literal["0.5", "dev"] = "0.5"
+    class_weights: Literal["none", "balanced"] = field(default="none", metadata=LATER)
+    threshold: Literal["0.5", "dev"] = field(default="0.5", metadata=LATER)
     targets: tuple[str, ...] = ("W_q", "W_k", "W_v", "W_f1", "W_f2")
     k: int = 5
     C: float = 0.01
@@ -118,13 +122,11 @@ class TrialConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, the inverse of `from_dict`; settings of later versions only where they mean something."""
         values = asdict(self) | {"targets": list(self.targets)}
-        later = {"depth", "pooling", "lr_ratio"} - (self.kind.settings if self.method in METHODS else set())
-        usual = {"class_weights": "none", "threshold": "0.5"}
-        return {
-            name: value
-            for name, value in values.items()
-            if name not in later and usual.get(name, ...) != value
+        unused = {"depth", "pooling", "lr_ratio"} - (self.kind.settings if self.method in METHODS else set())
+        unused |= {
+            one.name for one in fields(self) if one.metadata == LATER and values[one.name] == one.default
         }
+        return {name: value for name, value in values.items() if name not in unused}
 
     @property
     def kind(self) -> Method:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from harness.inference.tables import OutputColumns
 from harness.workers.evaluation import at_thresholds
-from lingo.balance import decided, first_bias, row_weights, thresholds_of
+from lingo.balance import decided, first_bias, target_weights, thresholds_of
 from lingo.data import Split, TaskData
 from lingo.export import export_adapter
 from lingo.metrics import score
@@ -53,10 +53,14 @@ def test_weights_are_those_of_scikit_learn(kind: str, backbones: Checkpoints) ->
     data = rare_task(backbones("opt"), kind)
     config = toy.trial("lora", 1, class_weights="balanced")
     rows = np.arange(len(data.train))
-    found = row_weights(config, data, rows)
-    assert found is not None and row_weights(toy.trial("lora", 1), data, rows) is None
+    found = target_weights(config, data, rows)
+    assert found is not None and target_weights(toy.trial("lora", 1), data, rows) is None
     labels = np.asarray(data.train.labels)
-    columns = [(labels, found)] if labels.ndim == 1 else list(zip(labels.T, found.T, strict=True))[:2]
+    if kind == "classification":
+        assert ((found > 0) == np.eye(2, dtype=bool)[labels]).all()
+        columns = [(labels, found.sum(1))]
+    else:
+        columns = list(zip(labels.T, found.T, strict=True))[:2]
     for truth, weights in columns:
         known = ~np.isnan(truth.astype(float))
         each = compute_class_weight("balanced", classes=np.array([0, 1]), y=truth[known].astype(int))
@@ -82,10 +86,12 @@ def test_a_balanced_trial_trains_on_the_weighted_loss_and_leaves_its_neighbours_
         found = [pack.take_loss(slot) for slot in slots]
         pack.close()
         truth = np.asarray(data.train.labels)[rows]
-        weights = torch.from_numpy(row_weights(balanced, data, rows))
+        weights = torch.from_numpy(target_weights(balanced, data, rows))
         outputs = torch.from_numpy(at_start[rows])
         if kind == "classification":
-            wanted = (F.cross_entropy(outputs, torch.from_numpy(truth), reduction="none") * weights).mean()
+            wanted = (
+                F.cross_entropy(outputs, torch.from_numpy(truth), reduction="none") * weights.sum(1)
+            ).mean()
         else:
             known = torch.from_numpy(~np.isnan(truth))
             target = torch.from_numpy(np.nan_to_num(truth)).double()
