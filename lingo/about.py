@@ -10,6 +10,7 @@ from lingo.card import FACTS, HEAD, card_text
 from lingo.data import TaskData
 from lingo.embeddings import rows_of
 from lingo.folder import write_json
+from lingo.heads import pooling_of
 from lingo.known_models import KNOWN
 from lingo.methods import METHODS
 from lingo.pack import Pack
@@ -149,7 +150,7 @@ def facts_of(trained: Trained, target: Target, about: About, *, layout: str) -> 
         "thresholds": list(about.thresholds) or None,
         "padding_side": "right",
         "pad_token_id": data.pad_id,
-        "pooling": backbone.pooling,
+        "pooling": pooling_of(trained.config.pooling, backbone.pooling),
         "head": HEAD,
         "target": asdict(data.scale) if data.kind == "regression" else None,
         "load": target.load,

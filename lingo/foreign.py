@@ -18,7 +18,7 @@ from lingo.card import HEAD, ROWS
 from lingo.data import TaskData
 from lingo.embeddings import last_rows
 from lingo.folder import new_folder, write_tensors
-from lingo.heads import pooled_states
+from lingo.heads import pooled_states, pooling_of
 from lingo.packed_bits import numbers_in
 from lingo.quantized import backbone_type
 from lingo.single import GradientTrial, Network
@@ -58,6 +58,7 @@ class PeftNetwork(Network):
         device = next(backbone.model.parameters()).device
         paths = list(target_paths(backbone, config.targets))
         self.backbone, self.config = backbone, config
+        self._how = pooling_of(config.pooling, backbone.pooling)
         with _drawing(stream_seed(config.seed, "init"), device):
             try:
                 self.model = peft.get_peft_model(backbone.model, config.kind.peft_config(config, paths))
@@ -77,7 +78,7 @@ class PeftNetwork(Network):
             module.train(training)
         seed = generator.initial_seed() if generator is not None else 0
         with _drawing(seed, ids.device):
-            pooled = pooled_states(self.backbone, ids, lengths)
+            pooled = pooled_states(self.backbone, ids, lengths, [self._how])
         logits: Tensor = self.head(pooled.to(self.head.weight.dtype))
         return logits
 

@@ -1,7 +1,7 @@
 """From hidden states to logits: pooling, and one linear head per slot."""
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -36,16 +36,38 @@ def pool(hidden: Tensor, lengths: Tensor, how: Pooling) -> Tensor:
     return (first + second.flip(-1)) / 2
 
 
+def pooling_of(how: str, own: Pooling) -> Pooling:
+    """What a head reads where `how` of `lingo.trial.HEAD_POOLINGS` is asked for, on a backbone whose heads read `own`.
+
+    Raises:
+        ValueError: If the backbone's states have no such vector: those of two strands have no first or last token.
+    """
+    if how == "auto" or (how, own) == ("mean", "strands"):
+        return own
+    if own == "strands":
+        raise ValueError(f"`pooling` must be auto or mean on a backbone of both strands, but got {how!r}.")
+    return cast(Pooling, how)
+
+
 def pooled_states(
-    backbone: Backbone, ids: Tensor, lengths: Tensor, how: Pooling | None = None, *, padded: bool = True
+    backbone: Backbone, ids: Tensor, lengths: Tensor, how: Sequence[Pooling] = (), *, padded: bool = True
 ) -> Tensor:
-    """[B, H] from ids [B, S] and lengths [B] of a backbone whose modules may be adapted; `padded` as in `states`.
+    """[B, H] from ids [B, S] and lengths [B] of a backbone whose modules may be adapted.
 
     Rows of more than `backbone.window` tokens are chunks of that length (`lingo.long_sequences`): the mean of theirs.
+
+    Args:
+        how: How each of as many equal parts of the rows is pooled; as the backbone has it without.
+        padded: As in `states`.
     """
+    kinds = tuple(how) if len(set(how)) > 1 else (*how, backbone.pooling)[:1]
 
     def compute(ids: Tensor, lengths: Tensor, padded: bool) -> Tensor:
-        return pool(backbone.states(ids, lengths, padded=padded), lengths, how or backbone.pooling)
+        hidden = backbone.states(ids, lengths, padded=padded)
+        if len(kinds) == 1:
+            return pool(hidden, lengths, kinds[0])
+        parts = zip(hidden.chunk(len(kinds)), lengths.chunk(len(kinds)), kinds, strict=True)
+        return torch.cat([pool(*part) for part in parts])
 
     return over_chunks(backbone, ids, lengths, compute, padded=padded)
 

@@ -18,7 +18,7 @@ from lingo.balance import first_bias
 from lingo.batch import Batch, Share, gather
 from lingo.data import Split, TaskData
 from lingo.full import FullBank
-from lingo.heads import apply_head, pooled_states
+from lingo.heads import apply_head, pooled_states, pooling_of
 from lingo.layout import Layout, zeros
 from lingo.lengths import blocks_of, overhead_of
 from lingo.losses import LOSSES
@@ -189,7 +189,12 @@ class Pack:
                 f"`num_labels` must be at most the pack's {self.layout.labels}, but got {data.num_labels}.",
             ),
         ]
-        return [text for wrong, text in checks if wrong]
+        found = [text for wrong, text in checks if wrong]
+        try:
+            pooling_of(config.pooling, self.backbone.pooling)
+        except ValueError as error:
+            found.append(str(error))
+        return found
 
     def release(self, slot: Slot) -> None:
         """Drop a trial and free its slot; the last row moves into its place."""
@@ -328,7 +333,8 @@ class Pack:
 
     def _logits(self, ids: Tensor, lengths: Tensor, rows: slice, *, padded: bool) -> Tensor:
         """[n, B, labels] from ids [n·B, S] and lengths [n·B], n the slots in `rows`."""
-        pooled = pooled_states(self.backbone, ids, lengths, padded=padded).to(self.dtype)
+        how = [pooling_of(slot.config.pooling, self.backbone.pooling) for slot in self.slots[rows]]
+        pooled = pooled_states(self.backbone, ids, lengths, how, padded=padded).to(self.dtype)
         return apply_head(
             pooled.view(rows.stop - rows.start, -1, pooled.shape[-1]), self.layout, self.bank, rows
         )

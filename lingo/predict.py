@@ -310,7 +310,7 @@ class Predictor:
                 torch.from_numpy(part).to(self.device) for part in split.padded(rows, self.facts.pad_id)
             )
             padded = bool(split.lengths[rows].min() < ids.shape[1])
-            pooled = pooled_states(self.backbone, ids, lengths, self.facts.pooling, padded=padded)
+            pooled = pooled_states(self.backbone, ids, lengths, [self.facts.pooling], padded=padded)
             out[torch.from_numpy(rows).to(self.device)] = torch.addmm(
                 self._bias, pooled.to(self._head.dtype), self._head
             )

@@ -27,6 +27,10 @@ FeaturePooling = Literal["auto", "mean", "first", "last", "max"]
 FEATURE_POOLINGS: tuple[FeaturePooling, ...] = get_args(FeaturePooling)
 """How the states of a sequence's tokens become one vector; `auto` is how the backbone's heads read it."""
 
+HeadPooling = Literal["auto", "mean", "first", "last"]
+HEAD_POOLINGS: tuple[HeadPooling, ...] = get_args(HeadPooling)
+"""What the head of an adapted backbone may read."""
+
 ALL_LINEAR = "all-linear"
 """Stands among `targets` for every matrix that may be adapted."""
 
@@ -65,7 +69,8 @@ class TrialConfig:
         k: Length of the counted k-mers (`kmer_logreg` only).
         C: Inverse strength of the L2 penalty of a linear model, as scikit-learn has it (1/C for ridge regression).
         depth: Share of the backbone's layers whose states a probe reads; 1 for the output.
-        pooling: How a probe makes one vector of a sequence's states, see `FEATURE_POOLINGS`.
+        pooling: How a sequence's states become the vector that the head reads, see `HEAD_POOLINGS`; of a probe, see
+            `FEATURE_POOLINGS`.
         filters, kernel_width: Channels, and bases that the first layer sees (`onehot_cnn` only).
         dropout: Dropout probability before its last layer.
         lr_ratio: Learning rate of the second factor over that of the first (`lora_plus` only).
@@ -122,7 +127,10 @@ class TrialConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, the inverse of `from_dict`; settings of later versions only where they mean something."""
         values = asdict(self) | {"targets": list(self.targets)}
-        unused = {"depth", "pooling", "lr_ratio"} - (self.kind.settings if self.method in METHODS else set())
+        read = self.kind.settings if self.method in METHODS else frozenset()
+        unused = {"depth", "pooling", "lr_ratio"} - read
+        if "depth" not in read and self.pooling == "auto":
+            unused.add("pooling")
         unused |= {
             one.name for one in fields(self) if one.metadata == LATER and values[one.name] == one.default
         }
@@ -203,8 +211,10 @@ class TrialConfig:
             real("C", 0, 1e9, "above 0 and below 1e9", ends=neither)
         if "depth" in self.kind.settings:
             real("depth", 0, 1, "above 0 and at most 1", ends=(False, True))
-            known = f"one of {', '.join(FEATURE_POOLINGS)}"
-            rules.append(("pooling", self.pooling, self.pooling in FEATURE_POOLINGS, known))
+        if "pooling" in self.kind.settings:
+            poolings = FEATURE_POOLINGS if "depth" in self.kind.settings else HEAD_POOLINGS
+            rule = f"one of {', '.join(poolings)}"
+            rules.append(("pooling", self.pooling, self.pooling in poolings, rule))
         if not self.kind.needs_backbone:
             whole("k", 1, 8)
             whole("filters")

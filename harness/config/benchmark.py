@@ -22,7 +22,7 @@ from harness.config.values import (
 from harness.core.store_address import kept, place_without_secret
 from harness.data.tasks import SUITES, Strands
 from lingo.methods import DEFAULT_METHODS, METHODS
-from lingo.trial import Long, TrialConfig
+from lingo.trial import HeadPooling, Long, TrialConfig
 
 RULES = 2
 """Version of the rules by which results compare; see CHANGELOG."""
@@ -211,6 +211,10 @@ class Benchmark(BaseModel):
     target_modules: Annotated[Targets, Option(TRAINING, "A,B", flag="--targets")] = DEFAULT_TARGETS
     """Matrices that adapters are put on: **default** (those of the search spaces, as in the paper), **all-linear**, the
     paper's names (W_q,W_v), or ends of the backbone's own (q_proj,mlp.down_proj)."""
+
+    head_pooling: Annotated[HeadPooling, Option(TRAINING, "HOW", flag="--pooling")] = "auto"
+    """What the head of an adapted backbone reads of a sequence's states: their **mean**, the **first** or the **last**;
+    **auto** as the backbone has it, or as a search space that names `pooling` has it."""
 
     frozen: Annotated[
         Literal["fp32", "bf16", "4bit"] | None,

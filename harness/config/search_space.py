@@ -139,13 +139,22 @@ class SearchSpace:
 
     def adapting(self, targets: Sequence[str]) -> "SearchSpace":
         """The same space with these matrices adapted, where the method adapts any; `notes` says so."""
-        if "targets" not in settings_of(self.method):
-            return self
         note = f"{', '.join(targets)} are adapted, as --targets has it."
+        return self._fixing("targets", tuple(targets), note)
+
+    def pooling(self, how: str) -> "SearchSpace":
+        """The same space with heads that read this, where the method puts one on the backbone; `notes` says so."""
+        if METHODS[self.method].engine == "probe":
+            return self
+        return self._fixing("pooling", how, f"heads read the {how} state, as --pooling has it.")
+
+    def _fixing(self, name: str, value: Any, note: str) -> "SearchSpace":
+        if name not in settings_of(self.method):
+            return self
         return replace(
             self,
-            leaves={name: leaf for name, leaf in self.leaves.items() if name != "targets"},
-            fixed={**self.fixed, "targets": tuple(targets)},
+            leaves={other: leaf for other, leaf in self.leaves.items() if other != name},
+            fixed={**self.fixed, name: value},
             notes=(*self.notes, note),
         )
 

@@ -384,6 +384,8 @@ def build_studies(
                 space = put_first(file.for_task(task), configured, task=task, backbone=names[model])
                 if benchmark.target_modules != DEFAULT_TARGETS:
                     space = space.adapting(benchmark.target_modules)
+                if benchmark.head_pooling != "auto":
+                    space = space.pooling(benchmark.head_pooling)
                 space = space.restrict(total_steps, **benchmark.of_trials)
             except InputError as error:
                 size = f"{task}: {count} rows, batch size {benchmark.batch_size}, epochs {benchmark.epochs}"

@@ -16,6 +16,7 @@ from harness.data.shortcuts import audit_of, marks_of, told
 from harness.data.tasks import strands_of
 from harness.data.token_checks import spelling_note
 from harness.runs.record import Record
+from lingo.families import Pooling
 from lingo.methods import METHODS
 from lingo.nucleotides import bare_bases, units_for
 from lingo.prompts import prompt_for
@@ -35,7 +36,7 @@ class Tokens:
         max_length: Tokens that it takes; `None` for any number.
         language: Whether it reads language, and not DNA alone.
         grows: Whether the backbone takes tokens that it does not have.
-        matrices: Matrices that may be adapted, as `lingo.backbones.Backbone.matrices`.
+        matrices, causal, pooling: As in `lingo.backbones.Backbone`.
     """
 
     tokenizer: Any
@@ -48,6 +49,8 @@ class Tokens:
     language: bool
     grows: bool = True
     matrices: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    causal: bool = False
+    pooling: Pooling | None = None
 
 
 BARE = Tokens(
@@ -92,6 +95,8 @@ def read_backbones(sources: Sequence[str]) -> dict[str, Tokens]:
             language=reads_language(backbone.tokenizer),
             grows=getattr(backbone.model, "takes_new_tokens", True),
             matrices=backbone.matrices,
+            causal=backbone.causal,
+            pooling=backbone.pooling,
         )
     if problems:
         raise InputError(problems)
@@ -110,6 +115,7 @@ def prepare_studies(checked: Plan, backbones: dict[str, Tokens], say: Say) -> li
     _refuse_prompts(checked, backbones)
     _refuse_new_tokens(checked.benchmark, backbones)
     _refuse_targets(checked.studies, backbones)
+    _refuse_poolings(checked.studies, backbones)
     made: dict[tuple[str, str, bool], PreparedTask] = {}
     audits: dict[str, Mapping[str, Any]] = {}
     say = _once(say)
@@ -172,6 +178,30 @@ def _refuse_targets(studies: Sequence[Study], backbones: Mapping[str, Tokens]) -
             resolve(study.backbone, backbones[study.source].matrices, targets)
         except ValueError as error:
             problems[str(error)] = None
+    if problems:
+        raise InputError(problems)
+
+
+def _refuse_poolings(studies: Sequence[Study], backbones: Mapping[str, Tokens]) -> None:
+    """Raises `InputError` where a head would read a state that its backbone does not have, or that does not depend on
+    the sequence."""
+    from lingo.heads import pooling_of
+
+    problems: dict[str, None] = {}
+    for study in studies:
+        tokens, leaf, fixed = backbones[study.source], study.space.leaves.get("pooling"), study.space.fixed
+        if tokens.pooling is None or METHODS[study.method].engine == "probe":
+            continue
+        for how in leaf.choices if leaf else [fixed.get("pooling", "auto")]:
+            try:
+                pooling_of(how, tokens.pooling)
+            except ValueError as error:
+                problems[f"{study.backbone} {study.method}: {error}"] = None
+        if tokens.causal and fixed.get("pooling") == "first":
+            problems[
+                f"{study.backbone} {study.method}: `pooling` must not be first on a backbone whose first token sees "
+                "nothing of what follows; use auto, mean or last."
+            ] = None
     if problems:
         raise InputError(problems)
 

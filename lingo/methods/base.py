@@ -13,6 +13,8 @@ Engine = Literal["pack", "simple", "peft", "probe"]
 RankUpdate = Literal["in_place", "held", "published_code"]
 
 TRAINING = frozenset({"learning_rate", "lr_schedule", "warmup_ratio", "weight_decay", "max_grad_norm"})
+HEADED = TRAINING | {"pooling"}
+"""Settings of training a backbone with a head on it."""
 ADAPTED = frozenset({"alpha", "adapter_dropout", "targets"})
 BUDGETED = frozenset(
     {
@@ -64,7 +66,7 @@ class Method:
     @property
     def settings(self) -> frozenset[str]:
         """The settings of a trial that mean something for this method and may stand in its search space."""
-        return TRAINING
+        return HEADED
 
     @property
     def packs(self) -> bool:
@@ -107,7 +109,7 @@ class LowRank(Method):
 
     @property
     def settings(self) -> frozenset[str]:
-        return TRAINING | ADAPTED | {"rank"}
+        return HEADED | ADAPTED | {"rank"}
 
     def scale(self, config: Any) -> float:
         """α/r."""
@@ -136,7 +138,7 @@ class Budgeted(LowRank):
 
     @property
     def settings(self) -> frozenset[str]:
-        return TRAINING | ADAPTED | BUDGETED | ({"p"} if self.sampled else frozenset())
+        return HEADED | ADAPTED | BUDGETED | ({"p"} if self.sampled else frozenset())
 
     def scale(self, config: Any) -> float:
         """α/(b0 + 1e-5), as peft has it."""
@@ -168,7 +170,7 @@ class PeftMethod(Method):
 
     @property
     def settings(self) -> frozenset[str]:
-        return TRAINING | {"targets", *self.arguments.values()}
+        return HEADED | {"targets", *self.arguments.values()}
 
     def peft_config(self, config: Any, paths: Sequence[str]) -> Any:
         import peft

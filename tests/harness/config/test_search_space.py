@@ -227,3 +227,27 @@ def test_suggested_bT_never_exceeds_b0():
     space = read_space("adalora").for_task("EMP/H3")
     pairs = [(drawn["b0"], drawn["bT"]) for drawn in (space.suggest(Draws(seed)) for seed in range(300))]
     assert all(b0 >= bT for b0, bT in pairs) and len(set(pairs)) > 30
+
+
+def test_pooling_is_searched_or_set_for_heads(tmp_path):
+    """`--pooling` is one value for every head; a search space may have several. Probes search their own."""
+    path = tmp_path / "lora.yaml"
+    path.write_text(
+        "method: lora\nspace:\n  learning_rate: 1.0e-3\n  pooling: {type: choice, choices: [auto, mean]}\n"
+        "rows:\n  - tasks: ['*']\n    first_point: {pooling: mean}\n"
+    )
+    space = read_space("lora", path).for_task("mouse/2")
+    assert space.leaves["pooling"].choices == ("auto", "mean")
+    set_ = space.pooling("first")
+    assert "pooling" not in set_.leaves and set_.fixed["pooling"] == "first" and "--pooling" in set_.notes[-1]
+    assert set_.restrict(100).first_points in ((), ({},))
+    for method in ("probe", "kmer_logreg"):
+        other = read_space(method, None).for_task("mouse/2")
+        assert other.pooling("first") == other
+
+
+def test_a_pooling_that_no_head_reads_is_refused(tmp_path):
+    path = tmp_path / "lora.yaml"
+    path.write_text("method: lora\nspace:\n  pooling: {type: choice, choices: [auto, max]}\nrows: []\n")
+    with pytest.raises(InputError, match="max"):
+        read_space("lora", path).for_task("mouse/2").restrict(100)
