@@ -23,6 +23,7 @@ class Setting:
         uri: Tracking address that the benchmark was given; `None` for the embedded store.
         sources: Where each study's backbone was loaded from.
         notes: What was changed from the search-space file of a study.
+        data_dir: Folder of the data files that the benchmark was given.
         out: The folder.
     """
 
@@ -34,6 +35,7 @@ class Setting:
     uri: str | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
+    data_dir: str | None = None
     out: Path | None = None
 
     @classmethod
@@ -57,6 +59,7 @@ class Setting:
                 uri=_foreign(now),
                 sources={study["key"]: study["source"] for study in studies},
                 notes={study["key"]: " ".join(study["space"]["notes"]) for study in studies},
+                data_dir=now.get("data_dir"),
                 out=out,
             )
         except (TypeError, AttributeError) as error:
@@ -67,6 +70,7 @@ class Setting:
             read.scope,
             read.tokenization,
             read.uri or "",
+            read.data_dir or "",
         ]
         if (
             not all(map(_is_text, texts))

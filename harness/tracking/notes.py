@@ -27,14 +27,7 @@ def of_study(study: str, setting: Setting, metrics: Mapping[str, float], tags: M
     if "best.config" in tags:
         config = _config(json.loads(tags["best.config"]))
         lines.append(f"Best configuration ({tags.get('best.trial')}):\n\n```json\n{config}\n```")
-    task, backbone, method = study.split("|")
-    if setting.out is not None:
-        words = ("--task", task, "--backbone", backbone, "--method", method)
-        retrain = command("best", setting.out, *words, "--format", "yaml")
-        lines.append(
-            f"To train it again: `{retrain} > best.yaml`, then `run --config best.yaml --num-samples 1`."
-        )
-    return "\n\n".join(lines) + _links(setting)
+    return "\n\n".join([*lines, *_again(study, setting)]) + _links(setting)
 
 
 def of_final(record: Record, setting: Setting) -> str:
@@ -49,7 +42,22 @@ def of_final(record: Record, setting: Setting) -> str:
     if record.facts.get("adapter") and setting.out is not None:
         words = ("--task", record.task, "--backbone", record.backbone, "--method", record.method)
         lines.append(f"Its adapter: `{command('export', setting.out, *words, '--seed', record.seed)}`")
-    return "\n\n".join(lines) + _links(setting)
+    return "\n\n".join([*lines, *_again(record.study, setting)]) + _links(setting)
+
+
+def _again(study: str, setting: Setting) -> list[str]:
+    """The commands that train the best configuration of a study again, with these data and this backbone."""
+    if setting.out is None:
+        return []
+    task, backbone, method = study.split("|")
+    key = ("--task", task, "--backbone", backbone, "--method", method)
+    source, _, commit = setting.sources.get(study, backbone).rpartition("@")
+    model = source if source and "/" not in commit else setting.sources.get(study, backbone)
+    words = ["--tasks", task, *(["--models", model] if backbone != "none" else []), "--methods", method]
+    words += ["--data-dir", setting.data_dir] if setting.data_dir else []
+    run = command("run", *words, "--config", "best.yaml", "--num-samples", 1)
+    best = command("best", setting.out, *key, "--format", "yaml")
+    return [f"To train it again:\n\n```bash\n{best} > best.yaml\n{run}\n```"]
 
 
 def _config(config: Mapping[str, Any]) -> str:

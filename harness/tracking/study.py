@@ -10,7 +10,7 @@ from harness.runs.intervals import is_useful, why_none
 from harness.runs.layout import SUPERSEDED
 from harness.runs.record import Record
 from harness.runs.selection import best_on_dev, joint_winner
-from harness.tracking.tags import gpu_hours
+from harness.tracking.tags import DIGEST, gpu_hours
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def best_tags(best: Record) -> dict[str, Any]:
     return {
         "best.trial": best.id.rsplit("/", 1)[-1],
         "best.config": json.dumps(best.config, sort_keys=True),
-        "best.config_hash": best.config_hash,
+        f"{DIGEST}best.config_hash": best.config_hash,
         **{f"best.{name}": value for name, value in values.items()},
     }
 

@@ -21,6 +21,9 @@ ORGANISMS = {"EMP": "yeast "}
 RECORD = "lingo.record"
 """Tag with the name of a run's record in its study: `trial-0007`, `final/seed-3`."""
 
+DIGEST = "x-"
+"""Begins the names of tags with digests and commits: MLflow sorts tags by name, and readers need these least."""
+
 NOTE = "mlflow.note.content"
 """Tag that the UI shows as description, in Markdown."""
 
@@ -109,11 +112,11 @@ def origin_tags(record: Record, setting: Setting) -> dict[str, Any]:
         "metric": record.metric,
         "revision": revision(record, setting),
         "tokenization": record.facts.get("tokenization") or setting.tokenization,
-        "data_digest": record.data_digest,
-        "backbone_digest": record.backbone_digest,
+        f"{DIGEST}data_digest": record.data_digest,
+        f"{DIGEST}backbone_digest": record.backbone_digest,
         "backbone_type": record.facts.get("backbone_type"),
         "trained_type": record.facts.get("trained_type"),
-        "git_sha": environment.get("git_sha"),
+        f"{DIGEST}git_sha": environment.get("git_sha"),
         "git_dirty": environment.get("git_dirty"),
         "marks": ", ".join(record.marks),
         **{f"mark.{mark.replace(' ', '_')}": "true" for mark in record.marks},
@@ -128,7 +131,7 @@ def revision(record: Record, setting: Setting) -> str:
 
 def config_tags(config: Mapping[str, Any]) -> dict[str, str]:
     """The configuration as JSON, which preserves types, and its digest."""
-    return {"config": json.dumps(config, sort_keys=True), "config_hash": config_hash(config)}
+    return {"config": json.dumps(config, sort_keys=True), f"{DIGEST}config_hash": config_hash(config)}
 
 
 def report_points(report: Report) -> list[Point]:

@@ -94,7 +94,7 @@ def test_its_records_are_written_to_another_store(out, tmp_path):
     command("sync", out, "--tracking-uri", uri)
     client = MlflowClient(uri)
     runs = client.search_runs([each.experiment_id for each in client.search_experiments()])
-    told = {run.data.tags["config_hash"] for run in runs if run.data.tags["stage"] != "study"}
+    told = {run.data.tags["x-config_hash"] for run in runs if run.data.tags["stage"] != "study"}
     assert told == {record["config_hash"] for record in records(out).values()}
     assert sum(run.data.tags["stage"] == "study" for run in runs) == STUDIES
 

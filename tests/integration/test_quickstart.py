@@ -139,7 +139,7 @@ def test_mlflow_mirrors_the_records(story):
     for run in children:
         assert run.data.tags["mlflow.parentRunId"] in parents
         assert ("test_mcc" in run.data.metrics) == (run.data.tags["stage"] == "final")
-        assert "smoke" in run.data.tags["marks"] and run.data.tags["config_hash"]
+        assert "smoke" in run.data.tags["marks"] and run.data.tags["x-config_hash"]
 
 
 @pytest.mark.ray

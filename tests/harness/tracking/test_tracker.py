@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import re
 import socket
 import threading
 from dataclasses import replace
@@ -111,8 +112,8 @@ def test_one_tag_for_each_axis(tmp_path, uri):
         "method": "lora",
         "tokenization": "bbpe",
         "scope": "family",
-        "data_digest": "d1ab" * 16,
-        "git_sha": "abc",
+        "x-data_digest": "d1ab" * 16,
+        "x-git_sha": "abc",
         "git_dirty": "True",
         "selection": "dev",
         "marks": "smoke, changed split",
@@ -120,9 +121,14 @@ def test_one_tag_for_each_axis(tmp_path, uri):
         "mark.changed_split": "true",
     }
     own = {"stage": "search", "seed": "0", "trial": "1", "status": "stopped"}
-    own["config_hash"] = story()[1].config_hash
+    own["x-config_hash"] = story()[1].config_hash
     assert (shared | own).items() <= found["trial-0001"].data.tags.items()
     assert (shared | {"stage": "study", "status": "finished"}).items() <= found[TITLE].data.tags.items()
+    for run in found.values():
+        shown = sorted(name for name in run.data.tags if not name.startswith("mlflow."))
+        first = next(i for i, name in enumerate(shown) if name.startswith("x-"))
+        assert all(name.startswith("x-") for name in shown[first:]), "digests are the last tags"
+        assert not [name for name in shown[:first] if re.fullmatch("[0-9a-f]{64}", run.data.tags[name])]
     data = found["final/seed-1"].inputs.dataset_inputs
     assert [(used.dataset.name, used.tags[0].value) for used in data] == [("EMP/H3", "train, dev, test")]
     assert found["trial-0001"].inputs.dataset_inputs[0].tags[0].value == "train, dev"

@@ -8,11 +8,12 @@ import subprocess
 import time
 import urllib.request
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from harness.pipeline.best import best_of
-from harness.tracking import views
+from harness.tracking import notes, views
 from harness.tracking.mirror import Mirror
 from harness.tracking.store import Store
 from tests.support.tracked import FLOPS, SETTING, job, record
@@ -83,6 +84,22 @@ def test_names_tell_runs_apart_and_descriptions_say_how_to_go_on(store):
         "best/mcc 0.7" in study.data.tags["mlflow.note.content"]
         and "learning_rate" in study.data.tags["mlflow.note.content"]
     )
+
+
+def test_the_command_that_trains_again_names_task_data_and_backbone():
+    setting = replace(
+        SETTING, out=Path("a run"), data_dir="GUE", sources={"EMP/H3|large|lora": "org/large@0123abc"}
+    )
+    for text in (
+        notes.of_study("EMP/H3|large|lora", setting, {}, {}),
+        notes.of_final(replace(records()[0], stage="final", study="EMP/H3|tiny|lora"), setting),
+    ):
+        assert "best 'a run' --task EMP/H3" in text and "--format yaml > best.yaml\n" in text
+        assert re.search(
+            r"run --tasks EMP/H3 --models (org/)?(large|tiny) --methods (lora|ars) --data-dir GUE", text
+        )
+        assert "--config best.yaml --num-samples 1\n```" in text
+    assert "--models org/large " in notes.of_study("EMP/H3|large|lora", setting, {}, {})
 
 
 @pytest.mark.slow
