@@ -19,6 +19,7 @@ from harness.config.values import (
     Span,
     Targets,
 )
+from harness.core.notify_target import notify_setting
 from harness.core.store_address import kept, place_without_secret
 from harness.data.tasks import SUITES, Strands
 from lingo.methods import DEFAULT_METHODS, METHODS
@@ -301,6 +302,12 @@ class Benchmark(BaseModel):
 
     max_failures: Annotated[int, Field(ge=0, lt=2**31), Option(WHERE, "N")] = 2
     """How often a trial is tried again after a lost worker or a lack of memory."""
+
+    notify: Annotated[Annotated[str, AfterValidator(notify_setting)] | None, Option(WHERE, "COMMAND|URL")] = (
+        None
+    )
+    """Tell of the end of the run and of trouble: a JSON message to a web address, or on the standard input of a
+    command; **env:NAME** for either in an environment variable. See docs/notify.md."""
 
     @property
     def marks(self) -> list[str]:

@@ -107,6 +107,7 @@ def outlived(
     out: Path,
     *,
     full: Callable[[], str] = str,
+    tell: Callable[[str], None] = lambda why: None,
     every: float = 1.0,
 ) -> Iterator[None]:
     """Leave at once, as a second Ctrl-C does, when one of Ray's vital processes has ended, or a disk that it needs is
@@ -115,6 +116,7 @@ def outlived(
     Args:
         processes: Those of Ray on this machine, by name; all are ended then.
         full: A line for a disk that is full, empty if there is none.
+        tell: Takes the reason, last of all.
         every: Seconds between two looks.
     """
     done = threading.Event()
@@ -129,7 +131,7 @@ def outlived(
                 why = f"Ray's process {gone[0]} has ended unexpectedly" if gone else line
                 if gone:
                     why += f": {line}" if line else " (out of memory, or killed)."
-                _left_by(why, processes, console, out)
+                _left_by(why, processes, console, out, tell)
                 return
 
     thread = threading.Thread(target=watch, name="vital", daemon=True)
@@ -140,7 +142,9 @@ def outlived(
         done.set()
 
 
-def _left_by(why: str, processes: Mapping[str, Process], console: Console, out: Path) -> None:
+def _left_by(
+    why: str, processes: Mapping[str, Process], console: Console, out: Path, tell: Callable[[str], None]
+) -> None:
     from harness.core.exit_codes import INCOMPLETE, resume_command
 
     for process in processes.values():
@@ -151,6 +155,7 @@ def _left_by(why: str, processes: Mapping[str, Process], console: Console, out: 
         f"Continue with: {escape(resume_command(out))}",
         soft_wrap=True,
     )
+    tell(why)
     os._exit(INCOMPLETE)
 
 

@@ -19,6 +19,7 @@ from harness.core.home import temporary_folders
 from harness.core.wording import duration, some
 from harness.data.sources import forget_rows
 from harness.pipeline import ending
+from harness.pipeline.notify import Notifier, notified
 from harness.pipeline.prepare import prepare_studies, read_backbones, refuse_other_inputs
 from harness.pipeline.recorder import let_go_of_ended
 from harness.pipeline.remaining import missing, outdated, unsearched, winners
@@ -57,7 +58,14 @@ def run_benchmark(
     _refuse_full_disks(checked)
     with only_driver(checked.out), _copied(checked, console):
         try:
-            return _run(checked, console, make_engine, take_from)
+            with notified(
+                benchmark.notify,
+                checked.out,
+                lambda line: console.print(f"[yellow]{escape(line)}[/]", soft_wrap=True),
+            ) as notifier:
+                code = _run(checked, console, make_engine, take_from, notifier)
+                notifier.ended(code)
+                return code
         except RunStopped as error:
             return _stopped(error, checked.out, console)
         except OSError as error:
@@ -99,7 +107,13 @@ def _copied(checked: Plan, console: Console) -> AbstractContextManager[None]:
     return copied(checked.out, uri, lambda line: console.print(f"[yellow]{escape(line)}[/]", soft_wrap=True))
 
 
-def _run(checked: Plan, console: Console, make_engine: MakeEngine | None, take_from: Path | None) -> int:
+def _run(
+    checked: Plan,
+    console: Console,
+    make_engine: MakeEngine | None,
+    take_from: Path | None,
+    notifier: Notifier,
+) -> int:
     begun, benchmark = time.monotonic(), checked.benchmark
     _say_what(checked, console)
     store, studies = _prepare(checked, console)
@@ -112,14 +126,14 @@ def _run(checked: Plan, console: Console, make_engine: MakeEngine | None, take_f
         from harness.pipeline.stages import train
 
         try:
-            interrupted = train(checked, studies, store, console, make_engine)
+            interrupted = train(checked, studies, store, console, make_engine, notifier)
         finally:
             with written(checked.out):
                 store.write_table()
     else:
         console.print("All results of this benchmark are already in the output folder; nothing is trained.")
     seconds = time.monotonic() - begun
-    return _conclude(checked, studies, store, console, interrupted=interrupted, seconds=seconds)
+    return _conclude(checked, studies, store, console, notifier, interrupted=interrupted, seconds=seconds)
 
 
 def _left(records: Sequence[Record], studies: Sequence[PreparedStudy], benchmark: Benchmark) -> bool:
@@ -204,6 +218,7 @@ def _conclude(
     studies: Sequence[PreparedStudy],
     store: ResultStore,
     console: Console,
+    notifier: Notifier,
     *,
     interrupted: bool,
     seconds: float,
@@ -215,7 +230,7 @@ def _conclude(
     if any(record.stage == "final" for record in records):
         keys = [(study.task.name, study.backbone, study.method) for study in studies]
         print_leaderboard(records, console, expected=keys, seeds=benchmark.seeds)
-        print_winners(records, console, expected=keys, seeds=benchmark.seeds)
+        notifier.winners = print_winners(records, console, expected=keys, seeds=benchmark.seeds)
     _say_failures(records, console)
     unfinished = unsearched(records, studies, benchmark)
     _say_without_winner(records, [study for study in studies if study not in unfinished], benchmark, console)
@@ -224,10 +239,11 @@ def _conclude(
     finals = len(studies) * len(benchmark.seeds)
     lacking = len(missing(records, studies, benchmark.seeds))
     searches = len(studies) - len(unfinished)
-    console.print(
+    notifier.text = (
         f"{'Interrupted' if interrupted else 'Done'} after {duration(seconds)}: {searches} of {len(studies)} "
         f"searches and {finals - lacking} of {finals} final runs are complete."
     )
+    console.print(notifier.text)
     if lacking:
         console.print(
             f"To continue: {escape(resume_command(checked.out))} (or the same command again).",

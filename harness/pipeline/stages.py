@@ -20,6 +20,7 @@ from harness.core.wording import some
 from harness.pipeline.budgets import Budgets
 from harness.pipeline.forecast import typical
 from harness.pipeline.interrupts import ctrl_c, outlived
+from harness.pipeline.notify import Notifier
 from harness.pipeline.number_types import settle
 from harness.pipeline.recorder import Recorder
 from harness.pipeline.remaining import (
@@ -68,6 +69,7 @@ def train(
     store: ResultStore,
     console: Console,
     make_engine: MakeEngine | None,
+    notifier: Notifier,
 ) -> bool:
     """Search what is not searched, then train the winners' missing seeds. True when interrupted.
 
@@ -90,7 +92,13 @@ def train(
         ) as resources,
         _machines(benchmark, resources, console),
         troubles_told(resources.scratch),
-        outlived(ray_processes(), console, checked.out, full=partial(full_disk, resources.scratch)),
+        outlived(
+            ray_processes(),
+            console,
+            checked.out,
+            full=partial(full_disk, resources.scratch),
+            tell=notifier.failed,
+        ),
         closing(
             Tracker(  # at its end every study's run ends as the study then stands
                 checked.out,
@@ -111,14 +119,19 @@ def train(
             console.print("[yellow]A GPU-hour limit has no effect without GPUs; use --time-budget.[/]")
         budgets = _budgets(benchmark, resources, store)
         page = ProgressPage(RunFolder(checked.out), progress.board, records)
-        with _pool(studies, benchmark, resources, slots, make_engine) as pool, progress, page:
+        with (
+            _pool(studies, benchmark, resources, slots, make_engine) as pool,
+            progress,
+            page,
+            notifier.watching(lambda: progress.board().line(), budgets.cut),
+        ):
             pressed.ends(pool)
             recorder = Recorder(
                 store,
                 studies,
                 benchmark=benchmark.suite,
                 environment=capture().to_dict(),
-                watchers=[progress.update, page.update, tracker.update, budgets.update],
+                watchers=[progress.update, page.update, tracker.update, budgets.update, notifier.update],
                 on_record=tracker.ended,
             )
             stages = _Stages(checked, studies, store, pool, recorder, budgets, tracker)

@@ -316,10 +316,12 @@ def print_winners(
     *,
     expected: Sequence[Key] = (),
     seeds: Sequence[int] = (),
-) -> None:
-    """Print the best study of each task, or that there is none."""
-    for text in winners(leaderboard(records, expected=expected, seeds=seeds)):
+) -> list[str]:
+    """Print the best study of each task, or that there is none; the lines."""
+    lines = winners(leaderboard(records, expected=expected, seeds=seeds))
+    for text in lines:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
+    return lines
 
 
 def winners(rows: Sequence[LeaderboardRow]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -28,8 +29,14 @@ OPTIONS = [
 SIZE = ["--num-samples", "3", "--seeds", "0,5", "--limit", "200", "--max-concurrent", "2"]
 
 
+TELL = "import sys; open(sys.argv[1], 'a').write(sys.stdin.read() + '\\n')"
+
+
 def command(out):
-    return [sys.executable, str(ROOT / "run_benchmark.py"), *OPTIONS, *SIZE, "--out", str(out)]
+    tell = shlex.join([sys.executable, "-c", TELL, f"{out}-told"])
+    return [
+        sys.executable, str(ROOT / "run_benchmark.py"), *OPTIONS, *SIZE, "--out", str(out), "--notify", tell,
+    ]  # fmt: skip
 
 
 def environment():
@@ -82,6 +89,19 @@ def test_interrupted_then_complete(story):
     assert {record.study for record in load(out)} == STUDIES
     assert "2 of 2 searches and 4 of 4 final runs are complete" in finished
     assert "nothing is trained" in " ".join(again.split()) and "Starting Ray" not in again
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(1500)
+def test_each_end_is_told(story):
+    told = [json.loads(line) for line in Path(f"{story[0]}-told").read_text().splitlines()]
+    assert [(one["event"], one["exit_code"]) for one in told] == [
+        ("interrupted", 130),
+        ("finished", 0),
+        ("finished", 0),
+    ]
+    assert all(one["folder"] == str(story[0]) for one in told) and "resume" in told[0]
+    assert told[1]["text"] in story[4] and told[1]["winners"] and told[1]["progress"].startswith("search 6/6")
 
 
 @pytest.mark.ray

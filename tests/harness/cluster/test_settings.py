@@ -41,6 +41,7 @@ NAMED = {
     "machine_wait": "3h",
     "spot_wait": "5m",
     "cluster": "http://127.0.0.1:8265",
+    "notify": "https://hooks.example/lingo",
     "storage_path": "s3://bucket/my folder",
     "out": Path("results/mine"),
     "tracking_uri": "https://mlflow.example:5000/x",

@@ -79,6 +79,7 @@ def test_identity_leaves_out_only_where_and_how_fast():
         "machine_wait": "3h",
         "skip_missing": True,
         "spot_wait": "1m",
+        "notify": "env:HOOK",
     }
     assert set(changed) == MACHINE
     more = {"num_samples": 99, "seeds": (7,), "time_budget": "2h", "max_cost": 5.0, "price_per_hour": 2.0}
