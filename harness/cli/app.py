@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NoReturn
 
 import typer
@@ -132,6 +133,13 @@ def _without_types(group: Any) -> None:
         for one in command.params:
             if one.param_type_name == "argument" or one.is_flag:
                 one.display_type_rich = lambda ctx: None
+        command.get_help_option = partial(_untyped, command.get_help_option)
+
+
+def _untyped(made: Callable[[Any], Any], ctx: Any) -> Any:
+    option = made(ctx)
+    option.display_type_rich = lambda ctx: None
+    return option
 
 
 app = typer.Typer(

@@ -22,17 +22,17 @@ from lingo.text_files import read_text
 
 
 def parameter(name: str) -> inspect.Parameter:
-    """A setting as a parameter for typer; not given, it is `None`."""
+    """A setting as a parameter for typer; `None` when it is not given."""
     field, said = Benchmark.model_fields[name], DECLARED[name]
     default = field.default
     shown = said.default
-    if shown is None and default is not False and default not in (None, PydanticUndefined):
+    if shown is None and not isinstance(default, bool) and default not in (None, PydanticUndefined):
         shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
     option = typer.Option(
         *([said.flag] if said.flag else []),
         metavar=said.metavar,
         help=said.help or " ".join(str(field.description).split()),
-        show_default=shown or False,
+        show_default=shown or (default is True and "on") or False,
         rich_help_panel=said.panel,
     )
     kind: Any = said.kind or _kind(field.annotation)
@@ -57,8 +57,8 @@ SETTINGS_FILE = inspect.Parameter(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Settings from a JSON or YAML file, like **plan.json** of a run. Budgets, the number of trials, "
-            "seeds, and where things are may be given beside it.",
+            help="JSON or YAML file with settings, for example **plan.json** of a run. Budgets, the number of trials, "
+            "seeds and paths may be given in addition.",
             show_default=False,
             rich_help_panel=WHAT,
         ),
@@ -74,10 +74,10 @@ COLUMNS = inspect.Parameter(
         str | None,
         typer.Option(
             metavar="A=B,…",
-            help="Which columns of your own files are what: **sequence=**, **label=** or **target=** (several with +), "
-            "**id=**, **split=** with **dev=** and **test=** its values, **only=** a value of a column task, "
-            "**labels=** a file of labels by id. See docs/data.md.",
-            show_default="by their names",
+            help="Columns of your own files: **sequence=**, **label=** or **target=** (several joined by +), "
+            "**id=**, **split=** with its values **dev=** and **test=**, **only=** a value of the column task, "
+            "**labels=** a file with labels by id. See docs/data.md.",
+            show_default="found by name",
             rich_help_panel=WHAT,
         ),
     ],
@@ -89,8 +89,8 @@ ON_ERROR = inspect.Parameter(
     annotation=Annotated[
         str | None,
         typer.Option(
-            metavar="refuse|skip",
-            help="Bad rows of your own files: **refuse** them all, or **skip** and count them.",
+            metavar="RULE",
+            help="Invalid rows of your own files: **refuse** the file, or **skip** and count them.",
             show_default="refuse",
             rich_help_panel=WHAT,
         ),
@@ -105,9 +105,9 @@ CASE = inspect.Parameter(
     annotation=Annotated[
         str | None,
         typer.Option(
-            metavar="upper|mask|keep",
-            help="Lower-case letters of your own files: **upper** raises them, **mask** reads them as N, **keep** "
-            "leaves them to the tokenizer.",
+            metavar="RULE",
+            help="Lower-case letters in your own files: **upper** converts them, **mask** reads them as N, **keep** "
+            "passes them to the tokenizer.",
             show_default="upper",
             rich_help_panel=WHAT,
         ),
@@ -121,8 +121,8 @@ GENOME = inspect.Parameter(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="FASTA file of the genome (also packed) that the places of a BED file, or of a table with chrom, "
-            "start and end, are cut from.",
+            help="FASTA file (optionally compressed) of the genome that contains the intervals of a BED file, or of a "
+            "table with chrom, start and end.",
             show_default=False,
             rich_help_panel=WHAT,
         ),

@@ -1,4 +1,4 @@
-"""What a person asks for: one frozen, strict `Benchmark`, whose fields are all options of the command line."""
+"""The settings of a benchmark: one frozen, strict `Benchmark`, whose fields are the options of the command line."""
 
 import json
 from dataclasses import dataclass, fields
@@ -32,7 +32,7 @@ TINY_MODEL = "quickstart-opt"
 """The tiny, randomly initialised OPT that the quickstart makes on this machine."""
 
 NO_BACKBONE = "none"
-"""Stands in study keys where a backbone's name would, for methods that need none."""
+"""Name of the backbone in the study keys of methods that need none."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     "quickstart": {
@@ -50,7 +50,7 @@ CLUSTER_MODELS = ("opt-125m",)
 """Backbone of the paper's tasks on a cluster where none is named."""
 
 SETTINGS = "settings.json"
-"""File of all settings, beside the program that is sent to a cluster and in the output folder of who sent it."""
+"""File with all settings: beside the program that is sent to a cluster, and in the output folder here."""
 
 WHAT, SEARCH, TRAINING = "What to run", "Search and final stage", "Training"
 BUDGET, WHERE = "Budgets", "Where and how fast"
@@ -62,11 +62,11 @@ class Option:
 
     Attributes:
         panel: Its group in the help.
-        metavar: What stands for its value in the help; `None` for a switch.
-        default: What the help shows as default; `None` for the default itself, and nothing for a switch.
-        help: What it is for, where the field's docstring does not say it.
-        flag: Its name, where that is not the setting's.
-        kind: Type of its value, where that is not the setting's.
+        metavar: Placeholder of its value in the help; `None` for a switch.
+        default: Default as the help shows it; `None` for the default itself, and nothing for a switch.
+        help: Its description, where that is not the field's docstring.
+        flag: Its name, if different from the setting's.
+        kind: Type of its value, if different from the setting's.
         use: Whether it says what is `measured`, or the `amount` that is done of it (more is added to what is there,
             and budgets may change), or where things are and how fast they go (`machine`); by the panel.
     """
@@ -99,9 +99,9 @@ class Benchmark(BaseModel):
     ]
 
     tasks: Annotated[Names, Option(WHAT, "A,B")]
-    """Tasks, comma-separated: EMP/H3,prom/prom_300_tata. A table (CSV, TSV, FASTA, JSON, Parquet, Arrow), or a folder
-    with train, dev and test, is a task of your own: columns sequence and label, label_0…label_n or target. So is a data
-    set of the hub: hub:owner/name or hub:owner/name/configuration."""
+    """Tasks, comma-separated, for example EMP/H3,mouse/2. Your own data is a task as well: a table (CSV, TSV, FASTA,
+    JSON, Parquet, Arrow) or a folder with train, dev and test, with the columns sequence and label, label_0…label_n or
+    target; or hub:owner/name, a dataset on the hub."""
 
     models: Annotated[Names, Option(WHAT, "A,B")]
     """Backbones, comma-separated: known names, hub ids or folders in the hub's layout."""
@@ -112,21 +112,21 @@ class Benchmark(BaseModel):
             WHAT,
             "A,B",
             default="all",
-            help=f"Methods, comma-separated, of {', '.join(METHODS)}; rules stands for all rules.",
+            help=f"Methods, comma-separated, out of {', '.join(METHODS)}; rules means all rules.",
         ),
     ] = DEFAULT_METHODS
 
     data_dir: Annotated[Path | None, Option(WHAT, "FOLDER", default="the hub's copy", use="machine")] = None
-    """Folder with TASK/train.csv, dev.csv and test.csv (or .parquet), as GUE is published."""
+    """Folder with TASK/train.csv, dev.csv and test.csv (or .parquet), the published layout of GUE."""
 
     skip_missing: Annotated[bool, Option(WHAT, flag="--skip-missing", use="machine")] = False
-    """Run the tasks whose data is here, and name the others, instead of refusing all."""
+    """Run the tasks whose data is found and list the others, instead of refusing to start."""
 
     limit: Annotated[Positive | None, Option(WHAT, "ROWS")] = None
-    """Use so many rows of each split; every result is then marked **smoke**."""
+    """Use only ROWS rows of each split; all results get the caveat **smoke**."""
 
     drop_leaks: Annotated[bool, Option(WHAT, flag="--drop-leaks")] = False
-    """Leave out training rows that dev or test has as well, on either strand; results are then marked **changed
+    """Remove training rows that also occur in dev or test, on either strand; results get the caveat **changed
     split**."""
 
     audit: Annotated[bool, Option(WHAT, use="machine")] = True
@@ -135,83 +135,84 @@ class Benchmark(BaseModel):
     reverse_complement: Annotated[Strands | None, Option(WHAT, "WHERE", default="none; both for deepsea")] = (
         None
     )
-    """Use both strands: **train** adds reverse complements to the training rows, **test** averages predictions over
-    both strands on dev and test, **both** or **none**."""
+    """Use both strands: **train** adds the reverse complements of the training rows, **test** averages the predictions
+    for both strands on dev and test; or **both** or **none**."""
 
     num_samples: Annotated[Positive, Option(SEARCH, "N", use="amount")] = 16
-    """Trials of each study's search; raise it later, and only the rest is run."""
+    """Trials in the search of each study. If raised later, only the additional trials run."""
 
     search_spaces: Annotated[
         tuple[Path, ...],
         Option(SEARCH, "FILE", default="", flag="--search-space", kind=list[Path], use="machine"),
     ] = ()
-    """A YAML file that replaces the search space of the method it names; may be repeated."""
+    """YAML file that replaces the search space of the method named in it; may be repeated."""
 
     scope: Annotated[Literal["task", "family", "suite"], Option(SEARCH, "SCOPE")] = "task"
-    """One configuration for each **task**, each **family** of tasks, or the whole **suite**; wider ones are chosen by
-    the mean over their tasks."""
+    """Choose one configuration per **task**, per **family** of tasks, or for the whole **suite**; the last two by the
+    mean score over their tasks."""
 
     configurations: Annotated[
         tuple[dict[str, Any], ...] | None, Option(SEARCH, "FILE", flag="--config", kind=Path)
     ] = None
-    """Configurations to try first, as **best --format yaml** prints them; with --num-samples 1 they alone."""
+    """Configurations to try first, in the format of **best --format yaml**. With --num-samples 1 only they are
+    tried."""
 
     searcher: Annotated[Literal["tpe", "random", "grid"], Option(SEARCH, "NAME")] = "tpe"
     """How configurations are proposed: **tpe**, **random** or **grid**."""
 
     scheduler: Annotated[Literal["asha", "hyperband", "median", "none"], Option(SEARCH, "NAME")] = "asha"
-    """How trials that fall behind are stopped: **asha**, **hyperband**, **median** or **none**."""
+    """How weak trials are stopped early: **asha**, **hyperband**, **median** or **none**."""
 
     siblings: Annotated[Positive, Option(SEARCH, "N", flag="--share-prefix")] = 1
-    """Trials of the best configuration so far, which differ only in p, bT and delta_T and share the training up to
-    their first rank allocation."""
+    """Number of variants of the best configuration so far that are trained together: they differ only in p, bT and
+    delta_T, and share the training up to their first rank allocation."""
 
     deterministic: Annotated[bool, Option(SEARCH, default="off; on for quickstart")] = False
-    """Make the search repeat whatever the load: trials train alone instead of in packs, and are compared in the order
-    of their numbers. Final runs always repeat. See docs/reproducibility.md."""
+    """Make the search reproducible under any load: trials train one by one instead of in packs, and are compared in
+    the order of their numbers. Final runs are always reproducible. See docs/reproducibility.md."""
 
     seed: Annotated[int, Field(ge=0, lt=2**31), Option(SEARCH, "N")] = 0
     """Seed of the search."""
 
     seeds: Annotated[Seeds, Option(SEARCH, "N,N", use="amount")] = (0, 1, 2, 3, 4)
-    """Seeds on which each winner is trained again and tested, comma-separated."""
+    """Seeds with which each winner is trained again and tested, comma-separated."""
 
     patience: Annotated[int, Field(ge=0, lt=2**31), Option(SEARCH, "N")] = 10
-    """A final run tests the weights of its best evaluation, by the dev metric of the study (with a budget of ranks:
-    from the last allocation on), and stops after N evaluations without a better one. 0: it trains all epochs and tests
-    the last weights."""
+    """A final run stops after N evaluations on dev without improvement, and tests the weights of its best evaluation
+    (of methods with a rank budget: since the last allocation). With 0 it trains all epochs and tests the last
+    weights."""
 
     epochs: Annotated[Positive, Option(TRAINING, "N")] = 5
     """Passes over the training split."""
 
     batch_size: Annotated[Positive, Option(TRAINING, "N")] = 8
-    """Sequences a step, over all workers of a trial."""
+    """Sequences per step, over all workers of a trial."""
 
     max_length: Annotated[
         Annotated[int, Field(ge=8, lt=2**31)] | None, Option(TRAINING, "TOKENS", default="whole sequences")
     ] = None
-    """Tokens of an input, prompt included; longer sequences are cut."""
+    """Maximum number of tokens of an input, prompt included; longer sequences are cut."""
 
     long: Annotated[Long, Option(TRAINING, "HOW")] = "truncate"
-    """Sequences that are too long: **truncate** reads their beginning, **center** their middle, **chunk** all of them,
-    in overlapping chunks whose states are averaged."""
+    """How sequences that are too long are read: **truncate** keeps the beginning, **center** the middle, **chunk**
+    reads everything in overlapping chunks and averages their states."""
 
     tokenization: Annotated[Literal["bbpe", "one_hot", "kmer"], Option(TRAINING, "SCHEME")] = "bbpe"
-    """**bbpe**: the backbone's own tokenizer; **one_hot**: a nucleotide a token; **kmer**: 6-mers."""
+    """**bbpe**: the backbone's own tokenizer; **one_hot**: one nucleotide per token; **kmer**: 6-mers."""
 
     prompt: Annotated[Literal["auto", "on", "off"], Option(TRAINING, "WHEN")] = "auto"
-    """The language prefix and suffix around each sequence: **auto** as the method has it, **on** or **off**."""
+    """The language prefix and suffix around each sequence: **auto** (by method), **on** or **off**."""
 
     class_weights: Annotated[Literal["none", "balanced"], Option(TRAINING, "RULE")] = "none"
-    """**balanced**: rare classes and labels count as much in the loss as frequent ones."""
+    """**balanced**: rare classes and labels have the same total weight in the loss as frequent ones."""
 
     threshold: Annotated[Literal["0.5", "dev"], Option(TRAINING, "RULE")] = "0.5"
-    """Probability from which on a class of two, or a label, is predicted: **0.5**, or chosen on **dev** for the largest
-    MCC (of a label: F1) after training."""
+    """Probability above which the positive class, or a label, is predicted: **0.5**, or chosen on **dev** after
+    training to maximise MCC (for labels: F1)."""
 
     target_modules: Annotated[Targets, Option(TRAINING, "A,B", flag="--targets")] = DEFAULT_TARGETS
-    """Matrices that adapters are put on: **default** (those of the search spaces, as in the paper), **all-linear**, the
-    paper's names (W_q,W_v), or ends of the backbone's own (q_proj,mlp.down_proj)."""
+    """Matrices that get adapters: **default** (those of the search space, as in the paper), **all-linear**, names of
+    the paper (W_q,W_v), or endings of the backbone's module names (q_proj,mlp.down_proj)."""
 
     head_pooling: Annotated[HeadPooling, Option(TRAINING, "HOW", flag="--pooling")] = "auto"
     """What the head of an adapted backbone reads of a sequence's states: their **mean**, the **first** or the **last**;
@@ -225,83 +226,83 @@ class Benchmark(BaseModel):
             default="bf16 where a worker's GPU has it, else fp32; once for each output folder",
         ),
     ] = None
-    """Type of the frozen weights: **fp32**, **bf16** or **4bit**. What is trained is fp32, all of full fine-tuning
-    too."""
+    """Number type of the frozen weights: **fp32**, **bf16** or **4bit**. Trained weights are always fp32, also in full
+    fine-tuning."""
 
     time_budget: Annotated[Span | None, Option(BUDGET, "TIME")] = None
-    """Wall time of the search, like 90m or 12h; no trial starts after it."""
+    """Limit of the wall time of the search, like 90m or 12h; no trial starts after it."""
 
     max_gpu_hours: Annotated[Amount | None, Option(BUDGET, "H")] = None
-    """Hours of GPUs that the search may use, over all of them."""
+    """Limit of the GPU-hours of the search, summed over all GPUs."""
 
     max_cost: Annotated[Amount | None, Option(BUDGET, "COST")] = None
-    """What the search may cost, at --price-per-hour."""
+    """Limit of the cost of the search, at --price-per-hour."""
 
     study_time_budget: Annotated[Span | None, Option(BUDGET, "TIME")] = None
-    """Wall time of each study's search."""
+    """Limit of the wall time of the search of each study."""
 
     study_max_gpu_hours: Annotated[Amount | None, Option(BUDGET, "H")] = None
-    """Hours of GPUs of each study's search."""
+    """Limit of the GPU-hours of the search of each study."""
 
     study_max_cost: Annotated[Amount | None, Option(BUDGET, "COST")] = None
-    """What each study's search may cost."""
+    """Limit of the cost of the search of each study."""
 
     price_per_hour: Annotated[
         Amount | None, Option(BUDGET, "PRICE", default="of the cluster file's prices")
     ] = None
-    """What an hour of this machine, or of the whole cluster, costs."""
+    """Price of one hour of this machine, or of the whole cluster."""
 
     out: Annotated[Path | None, Option(WHERE, "FOLDER", default="results/SUITE-DIGEST")] = None
-    """Output folder. A folder that holds this benchmark already is continued."""
+    """Output folder. If it already holds this benchmark, the benchmark is continued."""
 
     name: Annotated[RunName | None, Option(WHERE, "NAME", default="the suite's")] = None
-    """Name of the run: of its experiment in MLflow, and of the output folder without --out."""
+    """Name of the run: of its MLflow experiment and, without --out, of its output folder."""
 
     tracking_uri: Annotated[
         Annotated[str, AfterValidator(kept)] | None,
         Option(WHERE, "URI", default="MLFLOW_TRACKING_URI if set, else sqlite in the output folder"),
     ] = None
-    """MLflow tracking address, or **env:NAME** for the one in an environment variable: the place for one with a
-    password, which is never written down."""
+    """MLflow tracking address, or **env:NAME** to read it from an environment variable. Use the latter for an address
+    with a password: it is never written to disk."""
 
     cluster: Annotated[
         Annotated[str, AfterValidator(place_without_secret)] | None,
         Option(WHERE, "FILE|ADDRESS", default="this machine"),
     ] = None
-    """A cluster file like clusters/aws.yaml; or a running Ray cluster: its Jobs address http://HOST:8265, **auto** on
-    one of its nodes, or ray://HOST:PORT. See clusters/README.md."""
+    """Cluster file like clusters/aws.yaml, or the address of a running Ray cluster: http://HOST:8265 (its Jobs API),
+    **auto** on one of its nodes, or ray://HOST:PORT. See clusters/README.md."""
 
     storage_path: Annotated[
         Annotated[str, AfterValidator(place_without_secret)] | None, Option(WHERE, "URI")
     ] = None
-    """Folder or bucket (s3://…) to which the output folder is copied."""
+    """Folder or bucket (s3://…) that receives a copy of the output folder."""
 
     ssh_from: Annotated[
         Network | None, Option(WHERE, "ADDRESS", default="this machine's public address, as AWS sees it")
     ] = None
-    """Address or network (198.51.100.0/24) from which an AWS cluster accepts SSH: needed behind a proxy."""
+    """Address or network (198.51.100.0/24) from which an AWS cluster accepts SSH; needed behind a proxy."""
 
     keep_head: Annotated[Span, Option(WHERE, "TIME")] = "2h"
-    """How long a cluster's head stays when its job has ended and nobody is connected: then it terminates the cluster.
-    It does so within minutes if all results are in --storage-path."""
+    """How long the head of a cluster waits, after its job has ended and with nobody connected, before it terminates the
+    cluster. If all results are in --storage-path, it waits only minutes."""
 
     machine_wait: Annotated[Span, Option(WHERE, "TIME")] = "1h"
-    """How long a cluster's first machine may take; the benchmark ends after it."""
+    """How long to wait for the first machine of a cluster before the benchmark gives up."""
 
     spot_wait: Annotated[Span, Option(WHERE, "TIME")] = "10m"
-    """How long without a spot machine until on-demand ones are asked for, where the cluster file has such types."""
+    """How long to wait for a spot machine before on-demand machines are requested, if the cluster file has any."""
 
     pack: Annotated[Positive | None, Option(WHERE, "K", default="by a short calibration")] = None
-    """Trials that a worker group trains at once."""
+    """Number of trials that a worker group trains together."""
 
     max_concurrent: Annotated[Positive | None, Option(WHERE, "N", default="as many as fit")] = None
-    """Trials at the same time."""
+    """Maximum number of trials at the same time."""
 
     workers_per_trial: Annotated[Positive, Option(WHERE, "N")] = 1
-    """Data-parallel workers of each trial."""
+    """Number of data-parallel workers per trial."""
 
     max_failures: Annotated[int, Field(ge=0, lt=2**31), Option(WHERE, "N")] = 2
-    """How often a trial is tried again after a lost worker or a lack of memory."""
+    """How often a trial is retried after losing its worker or running out of memory."""
 
     notify: Annotated[Annotated[str, AfterValidator(notify_setting)] | None, Option(WHERE, "COMMAND|URL")] = (
         None
@@ -311,12 +312,12 @@ class Benchmark(BaseModel):
 
     @property
     def marks(self) -> list[str]:
-        """What a reader of every result must know: `smoke` for a limited benchmark."""
+        """Caveats of every result: `smoke` for a limited benchmark."""
         return ["smoke"] if self.limit is not None else []
 
     @property
     def stops_early(self) -> int | None:
-        """Patience of the final runs; `None` where all epochs are trained and the last evaluation counts."""
+        """Patience of the final runs; `None` if all epochs are trained and the last evaluation counts."""
         return self.patience or None
 
     @property
@@ -330,7 +331,7 @@ class Benchmark(BaseModel):
         }
 
     def stored(self, out: Path) -> dict[str, Any]:
-        """Every setting as plain data, paths absolute, with this output folder."""
+        """All settings as plain data, with absolute paths and this output folder."""
         where: dict[str, Any] = {"out": out.resolve()}
         if self.data_dir is not None:
             where["data_dir"] = self.data_dir.resolve()
@@ -354,10 +355,10 @@ class Benchmark(BaseModel):
         return f"{REPEATS}\n{text}"
 
     def identity(self) -> dict[str, Any]:
-        """Every setting that says what is measured, as plain data."""
+        """Every setting that determines the measured results, as plain data."""
         settings = self.model_dump(mode="json", exclude=MACHINE | AMOUNT)
-        settings["patience"] = min(self.patience, self.epochs)  # there are no more evaluations than that
-        fields = type(self).model_fields  # in JSON a tuple is a list, which is no tuple's equal
+        settings["patience"] = min(self.patience, self.epochs)  # there is one evaluation per epoch
+        fields = type(self).model_fields  # a tuple is a list in JSON, and compares unequal
         unused = {
             name for name in settings if name not in FIRST and getattr(self, name) == fields[name].default
         }
@@ -386,7 +387,7 @@ FIRST = {
 folders from before them go on."""
 
 TRIAL = frozenset(Benchmark.model_fields) & {field.name for field in fields(TrialConfig)}
-"""Settings of a benchmark that each of its trials has as they are; none of them may stand in a search space."""
+"""Settings of a benchmark that apply to all of its trials; a search space must not contain them."""
 
 DECLARED: dict[str, Option] = {
     name: next(one for one in field.metadata if isinstance(one, Option))
@@ -402,10 +403,10 @@ def _used_as(use: str, panel: str) -> set[str]:
 
 
 MACHINE = _used_as("machine", WHERE)
-"""Settings that say where things are and how fast they go; what is in those files is compared elsewhere."""
+"""Settings of places and speed; the contents of those files are compared elsewhere."""
 
 AMOUNT = _used_as("amount", BUDGET)
-"""Settings that say how much is done of the same thing: more of it is added to what is there."""
+"""Settings of amounts: when one is raised, the additional part is run."""
 
 
 def flag_of(name: str) -> str:
