@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.config.benchmark import build
+from harness.config.build import build
 from harness.core.errors import InputError, RunStopped
 from harness.core.notify_target import notify_setting, target
 from harness.pipeline import notify
