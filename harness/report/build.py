@@ -10,7 +10,15 @@ from harness.report.page import Page, today, write
 from harness.report.paper import claims_table, curves, figures, tables
 from harness.report.paper.published import Published, read_published
 from harness.report.run_results import RunResults, read_run
-from harness.report.sections import cost, health, hyperparameters, overview, provenance, significance
+from harness.report.sections import (
+    calibration,
+    cost,
+    health,
+    hyperparameters,
+    overview,
+    provenance,
+    significance,
+)
 
 
 def make_report(
@@ -49,6 +57,7 @@ def report_of(runs: Sequence[RunResults], outcomes: Outcomes, published: Publish
             overview.section(runs, outcomes, published),
             tables.section(outcomes, published),
             significance.section(outcomes),
+            calibration.section(outcomes),
             health.section(runs, outcomes),
             cost.section(runs, outcomes),
             hyperparameters.section(runs),

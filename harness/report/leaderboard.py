@@ -1,11 +1,12 @@
 """The leaderboard: results per task, backbone and method. Reads only results."""
 
+import math
 import re
 import statistics
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rich.console import Console
@@ -25,6 +26,9 @@ MISSING, UNDEFINED = "missing", "undefined"
 
 BESIDE = {"virus": "f1", "pearson": "spearman"}
 """Secondary metric, by family or selection metric; AUROC by default."""
+
+MORE = ("auroc", "auprc", "f1", "brier", "ece", "nll", "mse")
+"""Test metrics with a column of their means, where a row has them and the width allows."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ class LeaderboardRow:
         trained_parameters: Trained parameters reported by the final runs; `None` if none did.
         dev, test: The dev metric and the test metric of the final runs.
         second, beside: Another metric, `auroc`, and that of the test split.
+        others: The other test metrics of `MORE`.
         done, expected: Number of seeds with a finished final run, and expected seeds.
         limits: 95 % bootstrap limits of the test metric over the test rows, averaged over the seeds; `None` where
             a final run has none (`harness.workers.confidence.intervals`).
@@ -86,6 +91,7 @@ class LeaderboardRow:
     expected: int
     failed: int
     marks: tuple[str, ...]
+    others: Mapping[str, Spread] = field(default_factory=dict)
     limits: tuple[float, float] | None = None
     collapsed: int = 0
     useful: bool = True
@@ -97,6 +103,7 @@ class LeaderboardRow:
         values = {**vars(self), "complete": self.complete}
         for name in ("dev", "test", "beside"):
             values |= {name: list(getattr(self, name).values), f"{name}_mean": getattr(self, name).mean}
+        values["others"] = {name: list(spread.values) for name, spread in self.others.items()}
         return values
 
     @property
@@ -147,6 +154,11 @@ def _row(key: Key, records: Sequence[Record], seeds: set[int]) -> LeaderboardRow
         test=test,
         second=second,
         beside=_spread((record.test or {}).get(second) for record in finals),
+        others={
+            name: _spread((record.test or {}).get(name) for record in finals)
+            for name in MORE
+            if name not in (metric, second) and any(name in (record.test or {}) for record in finals)
+        },
         done=len({record.seed for record in finals}),
         expected=len(seeds),
         failed=_failed(records, "final"),
@@ -192,8 +204,14 @@ NUMBERS = slice(3, 8)
 """Right-aligned columns."""
 
 
+def _more(rows: Sequence[LeaderboardRow]) -> list[str]:
+    """The metrics that have a column of their own."""
+    return [name for name in MORE if any(name in row.others for row in rows)]
+
+
 def _lines(rows: Sequence[LeaderboardRow]) -> tuple[list[str], list[list[str]], list[str]]:
-    """Header, cells, and the legend of the caveats, which are letters in the cells."""
+    """Header without the columns of `_more`, cells with them at the end, and the legend of the caveats, which are
+    letters in the cells."""
     single, second = _only(row.metric for row in rows), _only(row.second for row in rows)
     letters = {mark: _letter(i) for i, mark in enumerate(dict.fromkeys(m for row in rows for m in row.marks))}
     header = [name.format(single).strip() for name in HEADER]
@@ -210,6 +228,7 @@ def _lines(rows: Sequence[LeaderboardRow]) -> tuple[list[str], list[list[str]], 
             _cell(row.beside, row.second, second),
             f"{row.done} of {row.expected}{_counted(row.failed, 'failed')}{_counted(row.collapsed, 'collapsed')}",
             " ".join(letters[mark] for mark in row.marks),
+            *(_mean(row.others.get(name, Spread())) for name in _more(rows)),
         ]
         for row in rows
     ]
@@ -220,6 +239,8 @@ def _lines(rows: Sequence[LeaderboardRow]) -> tuple[list[str], list[list[str]], 
     crowns = Counter(row.task for row in rows if row.best)
     if any(number > 1 for number in crowns.values()):
         legend.insert(1, "several * in a task: tie")
+    if more := _more(rows):
+        legend.append(f"{', '.join(map(str.upper, more))}: test split, mean over the seeds")
     if any(row.limits for row in rows):
         legend.append("[ ]: 95 % bootstrap interval over the test rows, averaged over the seeds")
     if any(row.limits is None and row.test.values for row in rows):
@@ -260,6 +281,10 @@ def _cell(spread: Spread, metric: str, single: str) -> str:
     return str(spread) if single or not spread.values else f"{metric} {spread}"
 
 
+def _mean(spread: Spread) -> str:
+    return "" if not spread.values else UNDEFINED if math.isnan(spread.mean) else f"{spread.mean:.3f}"
+
+
 RANKS = {"trained": 5, "test {}": 4, "dev {}": 2}
 """Columns that are left out of a narrow terminal, the highest first; of the two test columns the secondary metric."""
 
@@ -281,6 +306,10 @@ def lines(rows: Sequence[LeaderboardRow], width: int | None = None) -> list[Line
         )
         for i, (name, title) in enumerate(zip(HEADER, header, strict=True))
     ]
+    more = [Column(title=name.upper(), right=True, rank=10 + i) for i, name in enumerate(_more(rows))]
+    place = HEADER.index("seeds")  # beside the other scores
+    columns[place:place] = more
+    cells = [[*row[:place], *row[len(HEADER) :], *row[place : len(HEADER)]] for row in cells]
     below = [part for text in legend for part in (textwrap.wrap(text, width) if width else [text])]
     return [*fitted(columns, cells, width), *((text, None) for text in below)]
 

@@ -27,6 +27,10 @@ METRICS = {
     "f1": "F1 (macro)",
     "pearson": "Pearson r",
     "spearman": "Spearman ρ",
+    "mse": "MSE",
+    "brier": "Brier",
+    "ece": "ECE",
+    "nll": "NLL",
 }
 
 PUBLISHED_METRIC = {"EMP": "mcc", "prom_300": "auroc", "deepsea": "auroc"}

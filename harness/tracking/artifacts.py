@@ -42,6 +42,9 @@ def tables(record: Record) -> Iterator[tuple[str, Table]]:
     for name, x, y in (("roc", "false positive rate", "true positive rate"), ("pr", "recall", "precision")):
         if facts.get(name):
             yield f"{name}.json", _table(["label", x, y], _curve_rows(facts[name]))
+    if facts.get("reliability"):
+        bins = facts["reliability"]
+        yield "reliability.json", _table(list(bins), zip(*bins.values(), strict=True))
     if facts.get("kept_ranks"):
         yield "kept_ranks.json", _table(["module", "rank"], facts["kept_ranks"].items())
     trajectory = facts.get("rank_trajectory")

@@ -13,7 +13,11 @@ Point = tuple[Mapping[str, float], int, float]
 
 RANKED = ("loss", "mcc", "auroc", "pearson", "accuracy", "auprc", "spearman", "f1", "mse")
 SHOWN = 4
-"""Scores of a split that become metrics, the study's own first, then by `RANKED`; all are in `scores.json`."""
+"""Scores of an evaluation on dev that become metrics, the study's own first, then by `RANKED`; all are in
+`scores.json`."""
+
+TESTED = ("mcc", "auroc", "pearson", "accuracy", "auprc", "spearman", "f1", "mse", "brier", "ece", "nll")
+"""Scores of the test split that become metrics of a final run; `nll` is its loss."""
 
 ORGANISMS = {"EMP": "yeast "}
 """Groups of tasks whose names do not contain their origin."""
@@ -152,7 +156,8 @@ def record_points(record: Record) -> Iterator[Point]:
             yield cost, step, entry["seconds"]
             adjusted = {f"adjusted/dev_{record.metric}": dev.get(record.metric, float("nan"))}
             yield adjusted, round(cost["flops_adjusted_step"]), entry["seconds"]
-    end = _prefixed("test_", chosen(record.test or {}, record.metric)) | {"seconds": record.seconds}
+    test = {name: value for name, value in (record.test or {}).items() if name in (*TESTED, record.metric)}
+    end = _prefixed("test_", test) | {"seconds": record.seconds}
     if "best_epoch" in record.facts:  # the scores of the last evaluation belong to other weights
         end["best_epoch"] = float(record.facts["best_epoch"])
         end[f"best_dev_{record.metric}"] = record.dev.get(record.metric, float("nan"))

@@ -14,7 +14,7 @@ from scipy.special import log_softmax, logsumexp
 from scipy.stats import rankdata
 
 from harness.runs.intervals import EQUAL, usable
-from lingo.metrics import known_labels, score
+from lingo.metrics import CALIBRATION_BINS, certainty, known_labels, label_counts, score, squares
 
 Array = NDArray[np.float64]
 Weights = NDArray[np.float64]
@@ -107,6 +107,10 @@ class _Resamples:
         counts = np.bincount(where, weights=weight, minlength=self.units * cells)
         return counts.reshape(self.units, cells).astype(np.float64)
 
+    def sums(self, values: Array) -> Array:
+        """[units]: sum over the rows of each unit of `values`, [rows]."""
+        return np.bincount(self.unit, weights=values, minlength=self.units).astype(np.float64)
+
 
 class _Areas:
     """AUROC and average precision of one score under resampling; ties count half, as in scikit-learn."""
@@ -157,14 +161,22 @@ def _classification(
 ) -> Iterator[dict[str, Array]]:
     classes, truth = logits.shape[1], labels.astype(np.int64)
     cells = draws.counts(truth * classes + logits.argmax(axis=1), classes * classes)
-    own = -np.take_along_axis(log_softmax(logits, axis=1), truth[:, None], axis=1)[:, 0]
-    losses = draws.counts(np.zeros(len(truth), dtype=np.int64), 1, own)[:, 0]
+    losses = draws.sums(-np.take_along_axis(log_softmax(logits, axis=1), truth[:, None], axis=1)[:, 0])
+    errors = draws.sums(squares("classification", logits, truth))
+    chances, right, bins = certainty("classification", logits, truth)
+    gaps = draws.counts(bins, CALIBRATION_BINS, chances - right)
     wanted = [] if classes < 2 else [1] if classes == 2 else list(range(classes))
     odds = [logits[:, c] - logsumexp(np.delete(logits, c, axis=1), axis=1) for c in wanted]
     areas = [_Areas(score, truth == c, draws) for score, c in zip(odds, wanted, strict=True)]
     for weights in draws:
         table = (weights @ cells).reshape(-1, classes, classes)
-        found = _of_table(table) | {"loss": weights @ losses / table.sum((1, 2))}
+        rows, nll = table.sum((1, 2)), weights @ losses / table.sum((1, 2))
+        found = _of_table(table) | {
+            "brier": weights @ errors / rows,
+            "ece": np.abs(weights @ gaps).sum(1) / rows,
+            "nll": nll,
+            "loss": nll,
+        }
         if areas:
             both = np.array([area(weights) for area in areas])
             found |= {"auroc": both[:, 0].mean(0), "auprc": both[:, 1].mean(0)}
@@ -192,14 +204,34 @@ def _of_table(table: Array) -> dict[str, Array]:
 def _multilabel(logits: Array, labels: NDArray[np.generic], draws: _Resamples) -> Iterator[dict[str, Array]]:
     positive, known = labels.astype(np.float64) > 0.5, known_labels(labels)
     areas = [_Areas(logits[:, i], positive[:, i], draws, known[:, i]) for i in range(logits.shape[1])]
+    losses = np.where(known, np.logaddexp(0, logits) - logits * positive, 0).sum(axis=1)
+    losses = draws.sums(losses / np.maximum(1, known.sum(axis=1)))
+    errors, rows = draws.sums(squares("multilabel", logits, labels)), draws.sums(np.ones(len(logits)))
+    gaps, seen = np.zeros((draws.units, CALIBRATION_BINS)), draws.sums(known.sum(axis=1).astype(np.float64))
+    for i in range(logits.shape[1]):
+        chances, right, bins = certainty("multilabel", logits[:, i], labels[:, i])
+        gaps += draws.counts(bins, CALIBRATION_BINS, np.where(known[:, i], chances - right, 0))
+    hits, found, wanted, told = (
+        np.stack([draws.sums(column.astype(np.float64)) for column in counts.T], axis=1)
+        for counts in (*label_counts(logits, labels), known)
+    )
     for weights in draws:
+        nll = weights @ losses / (weights @ rows)
+        positives, negatives = weights @ wanted, weights @ (told - wanted)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            f1 = 2 * (weights @ hits) / (weights @ found + positives)
         both = np.array([area(weights) for area in areas])
         auroc, auprc = both[:, 0].T, both[:, 1].T
         yield {
             "auroc": _mean(auroc),
             "auprc": _mean(auprc),
+            "f1": _mean(np.where((positives > 0) & (negatives > 0), f1, np.nan)),
             "auroc_median": _mean(auroc, median=True),
             "auprc_median": _mean(auprc, median=True),
+            "brier": weights @ errors / (weights @ rows),
+            "ece": np.abs(weights @ gaps).sum(1) / np.maximum(1, weights @ seen),
+            "nll": nll,
+            "loss": nll,
         }
 
 

@@ -15,7 +15,7 @@ from harness.data.prepared import open_reverse_dev, open_reverse_test, open_test
 from harness.workers.confidence import intervals
 from lingo.balance import decided, thresholds_of
 from lingo.data import Split
-from lingo.metrics import constant_scores, known_labels, score
+from lingo.metrics import constant_scores, known_labels, reliability, score
 from lingo.pack import Pack
 from lingo.slot import Slot
 from lingo.strands import average_strands, label_scores
@@ -97,38 +97,49 @@ def final_facts(
     train_labels: NDArray[np.generic] | None = None,
     names: Sequence[str] = (),
     seed: int = 0,
+    moved: Array | None = None,
 ) -> dict[str, Any]:
-    """Facts of test predictions: `collapsed`, `constant`, `interval`, `confusion`, `roc`, `pr` and `test_labels`.
+    """Facts of test predictions: `collapsed`, `constant`, `interval`, `confusion`, `reliability`, `roc`, `pr` and
+    `test_labels`.
 
     Args:
         kind, logits, labels: As `lingo.metrics.score` takes them.
         train_labels: Labels of train, in the unit of `labels`, for `constant`.
         names: Names of a multi-label task's labels.
         seed: Of the bootstrap.
+        moved: Outputs whose decisions at ½ are those at thresholds (`at_thresholds`); `None` for `logits`. Decisions
+            are counted from them, probabilities are those of `logits`.
 
     Returns:
         `collapsed`: the same class or value predicted for all rows. `constant`: scores of predicting train's largest
         class or mean for every row (`lingo.metrics.constant_scores`). `interval`: metric → [low, high], 95 %, 1,000
         resamples of rows; omitting metrics without one (`harness.workers.confidence.intervals`). `confusion`:
-        counts [truth][predicted] of a classification. `roc`, `pr`: label → {"x", "y"} of at most 200 points; one mean
-        curve for tasks of many labels. `test_labels`: names, auroc and auprc of each label of a multi-label task.
+        counts [truth][predicted] of a classification. `reliability`: see `lingo.metrics.reliability`. `roc`, `pr`:
+        label → {"x", "y"} of at most 200 points; one mean curve for tasks of many labels. `test_labels`: names, auroc
+        and auprc of each label of a multi-label task.
         `test_targets`: names, pearson, spearman and mse of each of several targets of a regression.
     """
     truth = np.asarray(labels)
-    scores = score(kind, logits, truth)
+    moved = logits if moved is None else moved
+    scores = score(kind, moved, truth)
     facts: dict[str, Any] = {"collapsed": bool(scores.get("collapsed", 0.0) == 1.0)}
     if kind == "regression" and truth.ndim == 2:
         each = [score(kind, *both) for both in zip(logits.T, truth.T, strict=True)]
         found = {name: [one[name] for one in each] for name in ("pearson", "spearman", "mse")}
         facts["test_targets"] = {"names": list(names) or [str(i) for i in range(len(each))], **found}
-    facts["interval"] = intervals(kind, logits, truth, rng=np.random.default_rng([seed, 95]), scores=scores)
+    facts["interval"] = intervals(kind, moved, truth, rng=np.random.default_rng([seed, 95]), scores=scores)
+    if moved is not logits:
+        own = intervals(kind, logits, truth, rng=np.random.default_rng([seed, 95]))
+        facts["interval"] |= {name: limits for name, limits in own.items() if name not in DECIDED}
     if train_labels is not None:
         facts["constant"] = constant_scores(kind, train_labels, truth)
     if not np.isfinite(logits).all():
         return facts
+    if kind != "regression" and len(truth):
+        facts["reliability"] = reliability(kind, logits, truth)
     if kind == "classification":
         classes = range(logits.shape[1])
-        table = metrics.confusion_matrix(truth, logits.argmax(axis=1), labels=list(classes))
+        table = metrics.confusion_matrix(truth, moved.argmax(axis=1), labels=list(classes))
         facts["confusion"] = table.tolist()
         chances = softmax(logits, axis=1)
         wanted = [1] if len(classes) == 2 else classes

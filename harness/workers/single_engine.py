@@ -225,7 +225,10 @@ class SimpleEngine:
             test.labels,
             lambda: (_predict(trial, dev, open_reverse_dev(folder)), dev.labels),
         )
-        facts = final_facts(kind, moved, test.labels, train_labels=train, names=names, seed=seed) | told
+        facts = final_facts(
+            kind, logits, test.labels, train_labels=train, names=names, seed=seed, moved=moved
+        )
+        facts |= told
         if job.predictions and not self._rank:
             facts |= self._keep_predictions(job, kind, logits, test.labels)
         return scores, facts

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from scipy.special import softmax
+from scipy.special import expit, softmax
 from sklearn import metrics as sk
+from sklearn.calibration import calibration_curve
 
-from lingo.metrics import NAMES, score
+from lingo.metrics import CALIBRATION_BINS, NAMES, calibration_error, constant_scores, reliability, score
 
 
 def make(rows, classes, seed=0):
@@ -28,6 +29,9 @@ def test_two_classes_against_scikit_learn(seed):
             "mcc": sk.matthews_corrcoef(labels, predicted),
             "auroc": sk.roc_auc_score(labels, probability[:, 1]),
             "auprc": sk.average_precision_score(labels, probability[:, 1]),
+            "brier": sk.brier_score_loss(labels, probability[:, 1]),
+            "ece": calibration_error(reliability("classification", logits, labels)),
+            "nll": sk.log_loss(labels, probability),
             "loss": sk.log_loss(labels, probability),
             "collapsed": 0.0,
         },
@@ -170,3 +174,59 @@ def test_float32_logits_are_scored_in_float64():
 def test_shapes_that_do_not_fit_are_refused(kind, logits, labels, message):
     with pytest.raises(ValueError, match=message):
         score(kind, np.zeros(logits), labels)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_probabilities_against_scikit_learn(classes):
+    logits, labels = make(400, classes)
+    chances = softmax(logits, axis=1)
+    found = score("classification", logits, labels)
+    expected = sk.brier_score_loss(labels, chances[:, 1] if classes == 2 else chances, scale_by_half=True)
+    assert found["brier"] == pytest.approx(expected, abs=1e-12)
+    assert found["nll"] == found["loss"] == pytest.approx(sk.log_loss(labels, chances), abs=1e-12)
+    sure, right = chances.max(axis=1), chances.argmax(axis=1) == labels
+    observed, mean = calibration_curve(right, sure, n_bins=CALIBRATION_BINS, strategy="uniform")
+    held = reliability("classification", logits, labels)
+    assert held["observed"] == pytest.approx(observed) and held["probability"] == pytest.approx(mean)
+    assert sum(held["predictions"]) == 400
+    assert found["ece"] == pytest.approx(np.average(abs(observed - mean), weights=held["predictions"]))
+
+
+def test_probabilities_of_several_labels_against_scikit_learn():
+    rng = np.random.default_rng(3)
+    logits, labels = rng.normal(size=(300, 4)), (rng.random((300, 4)) < 0.3).astype(np.float64)
+    chances, found = expit(logits), score("multilabel", logits, labels)
+    each = [sk.brier_score_loss(labels[:, i], chances[:, i]) for i in range(4)]
+    assert found["brier"] == pytest.approx(np.mean(each), abs=1e-12)
+    assert found["f1"] == pytest.approx(sk.f1_score(labels, logits > 0, average="macro"), abs=1e-12)
+    observed, mean = calibration_curve(labels.ravel(), chances.ravel(), n_bins=CALIBRATION_BINS)
+    counts = np.histogram(chances, bins=np.linspace(0, 1, CALIBRATION_BINS + 1))[0]
+    expected = np.average(abs(observed - mean), weights=counts[counts > 0])
+    assert found["ece"] == pytest.approx(expected, abs=1e-12)
+    holes = np.where(rng.random(labels.shape) < 0.2, np.nan, labels)
+    seen = ~np.isnan(holes)
+    partial = score("multilabel", logits, holes)
+    each = [sk.f1_score(labels[k, i], logits[k, i] > 0) for i, k in enumerate(seen.T)]
+    assert partial["f1"] == pytest.approx(np.mean(each), abs=1e-12)
+    assert partial["ece"] == pytest.approx(
+        calibration_error(reliability("multilabel", logits[seen][:, None], holes[seen][:, None])), abs=1e-12
+    )
+
+
+def test_a_calibrated_model_has_a_small_error_and_a_sure_one_a_large():
+    rng = np.random.default_rng(0)
+    logits = np.stack([np.zeros(20_000), rng.normal(size=20_000) * 2], axis=1)
+    labels = (rng.random(20_000) < expit(logits[:, 1])).astype(int)
+    honest, sure = score("classification", logits, labels), score("classification", logits * 5, labels)
+    assert honest["ece"] < 0.01 < 0.1 < sure["ece"]
+    assert honest["nll"] < sure["nll"] and honest["brier"] < sure["brier"] and honest["mcc"] == sure["mcc"]
+
+
+def test_the_constant_prediction_has_the_shares_of_train():
+    train, test = np.array([0, 0, 0, 1]), np.array([0, 1, 1, 0, 0])
+    found = constant_scores("classification", train, test)
+    assert found["nll"] == pytest.approx(sk.log_loss(test, np.tile([0.75, 0.25], (5, 1))))
+    assert found["brier"] == pytest.approx(sk.brier_score_loss(test, [0.25] * 5))
+    assert found["mcc"] == 0 and found["accuracy"] == 0.6 and found["ece"] == pytest.approx(0.15)
+    unseen = constant_scores("classification", np.zeros(4, int), test)
+    assert np.isfinite(unseen["nll"]) and unseen["accuracy"] == 0.6

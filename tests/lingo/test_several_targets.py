@@ -85,7 +85,7 @@ def test_unknown_cells_count_neither_in_loss_nor_in_metrics() -> None:
     )
     few = intervals("multilabel", outputs[:, [1]], truth[:, [1]], rng=np.random.default_rng(3))
     assert few["auroc"][0] < alone["auroc"] < few["auroc"][1]
-    assert constant_scores("multilabel", truth, truth[:, [1]])["auprc"] == pytest.approx(
+    assert constant_scores("multilabel", truth[:, [1]], truth[:, [1]])["auprc"] == pytest.approx(
         truth[seen, 1].mean()
     )
 

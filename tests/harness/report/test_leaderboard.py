@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from harness.report.leaderboard import leaderboard, plain, print_leaderboard, winners
+from harness.report.leaderboard import leaderboard, lines, plain, print_leaderboard, winners
 from harness.runs.record import Record
 
 
@@ -213,3 +213,16 @@ def test_the_winner_of_each_task_is_named_and_a_tie_is_none():
         "best of EMP/H4: none: all studies have the same score, MCC 0.500",
         "best of mouse/2: none: there is no other study to compare, MCC 0.700",
     ]
+
+
+def test_the_other_metrics_have_columns_where_the_width_allows():
+    scores = [{"mcc": 0.5, "auroc": 0.9, "f1": (0.7, 0.8)[seed], "brier": 0.2, "nll": 0.6} for seed in (0, 1)]
+    rows = leaderboard([record(seed=seed, test=test) for seed, test in enumerate(scores)])
+    assert rows[0].to_dict()["others"] == {"f1": [0.7, 0.8], "brier": [0.2, 0.2], "nll": [0.6, 0.6]}
+    (header, _, row, *_) = plain(rows).splitlines()
+    names = [word for word in header.split() if word in ("AUROC", "F1", "BRIER", "NLL", "seeds")]
+    assert names == ["AUROC", "F1", "BRIER", "NLL", "seeds"] and "0.750" in row and "0.200" in row
+    whole = max(len(text) for text, number in lines(rows) if number is not None)
+    narrow = [text for text, _ in lines(rows, whole - 1)]
+    assert "NLL" not in narrow[0] and "BRIER" in narrow[0]
+    assert any("Not shown for lack of width: NLL." in text for text in narrow)

@@ -22,8 +22,9 @@ from harness.report.build import make_report
 from harness.report.outcomes import outcomes_of
 from harness.report.paper.curves import correlation, curve_of, label_scores
 from harness.report.run_results import RunResults, read_run
-from harness.report.sections import cost, health, overview, significance
+from harness.report.sections import calibration, cost, health, overview, significance
 from lingo.flops import flops_adjusted_step
+from lingo.metrics import reliability, score
 from tests.support.paper_like import plan_of, records, with_flaws, write_run, write_table
 
 BACKBONES = {"nt-500m-1000g": "NT-500M", "opt-125m": "OPT-125M"}
@@ -181,6 +182,32 @@ def test_every_table_and_picture_is_a_file(report):
     for path in (folder / "tables").glob("*.csv"):
         rows = list(csv.DictReader(path.open()))
         assert len(rows) == pq.read_table(path.with_suffix(".parquet")).num_rows
+
+
+def test_a_reliability_diagram_has_all_predictions_of_all_seeds(tmp_path, made):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 600)
+
+    def told(record):
+        logits = np.eye(2)[labels] + rng.normal(size=(600, 2))
+        facts = {**record.facts, "reliability": reliability("classification", logits, labels)}
+        return replace(record, facts=facts, test={**record.test, **score("classification", logits, labels)})
+
+    mine = [r for r in made if r.task == "EMP/H3" and r.backbone == "opt-125m"]
+    mine = [told(r) if r.stage == "final" else r for r in mine]
+    html = page_of(write_run(tmp_path / "run", mine, seeds=3, search=False))
+    assert 'id="metrics"' in html and "Reliability diagram" in html
+    folder = tmp_path / "run" / "report"
+    assert (folder / "figures" / "reliability.svg").exists()
+    (row,) = [
+        r for r in pq.read_table(folder / "tables" / "metrics.parquet").to_pylist() if r["method"] == "lingo"
+    ]
+    finals = [r for r in mine if r.method == "lingo" and r.stage == "final"]
+    for name in ("brier", "ece", "nll", "f1"):
+        assert row[name] == pytest.approx(np.mean([r.test[name] for r in finals])), name
+    outcome = next(o for o in outcomes_of([read_run(tmp_path / "run")]) if o.key.method == "lingo")
+    _, share = calibration.reliability(outcome)
+    assert min(share) >= 0 and max(share) <= 1 and len(share) > 4
 
 
 def test_score_tables_hold_mean_sd_interval_and_the_published_value(report, made):

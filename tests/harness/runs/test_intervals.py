@@ -167,7 +167,11 @@ def test_what_a_constant_prediction_scores():
     labels = np.array([0, 0, 0, 1])
     found = constant_scores("classification", np.array([1, 1, 0]), labels)
     guess = score("classification", np.array([[0.0, 1.0]] * 4), labels)
-    assert found == pytest.approx({name: guess[name] for name in found}) and found["accuracy"] == 0.25
+    decided = ("accuracy", "f1", "mcc", "auroc", "auprc")
+    assert [found[name] for name in decided] == pytest.approx([guess[name] for name in decided])
+    assert found["accuracy"] == 0.25 and found["nll"] == pytest.approx(
+        -np.log([1 / 3, 2 / 3]) @ [3 / 4, 1 / 4]
+    )
     truth = np.array([1.0, 2.0, 4.0])
     assert constant_scores("regression", np.array([2.0, 4.0]), truth) == pytest.approx(
         {"pearson": 0.0, "spearman": 0.0, "mse": (4 + 1 + 1) / 3}

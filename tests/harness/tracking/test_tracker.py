@@ -16,7 +16,7 @@ from harness.runs.store import load
 from harness.tracking.mirror import Mirror
 from harness.tracking.spool import Spool
 from harness.tracking.store import Store
-from harness.tracking.tags import LONGEST_TAG, texts
+from harness.tracking.tags import LONGEST_TAG, record_points, texts
 from harness.tracking.tracker import Tracker
 from tests.support.tracked import (
     FINAL,
@@ -36,7 +36,7 @@ from tests.support.tracked import (
     story,
 )
 
-METRICS = 15
+METRICS = 24
 """More of them make the UI slow."""
 
 
@@ -96,6 +96,13 @@ def test_a_study_in_a_real_store(tmp_path, uri, caplog, capfd):
     assert found["trial-0002"].data.tags["error"] == "out of memory"
     assert final.info.end_time - final.info.start_time == pytest.approx(4500, abs=1)
     assert all(len(run.data.metrics) <= METRICS for run in found.values())
+
+
+def test_all_test_metrics_of_a_final_run_become_metrics():
+    scores = dict.fromkeys(("mcc", "auroc", "auprc", "f1", "accuracy", "brier", "ece", "nll"), 0.5)
+    ended = record(FINAL, test=scores | {"loss": 0.5, "collapsed": 0.0})
+    (end, _, _) = list(record_points(ended))[-1]
+    assert {name for name in end if name.startswith("test_")} == {f"test_{name}" for name in scores}
 
 
 def test_one_tag_for_each_axis(tmp_path, uri):

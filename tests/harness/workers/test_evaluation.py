@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn import metrics
 
-from harness.workers.evaluation import MOST_CURVES, POINTS, final_facts, write_predictions
+from harness.workers.evaluation import DECIDED, MOST_CURVES, POINTS, final_facts, write_predictions
 from lingo.metrics import score
 
 RNG = np.random.default_rng(0)
@@ -94,3 +94,14 @@ def test_a_full_disk_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(OSError, match="No space left"):
         write_predictions(tmp_path / "final.parquet", "classification", LOGITS, LABELS)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_probabilities_do_not_depend_on_thresholds_and_decisions_do():
+    moved = LOGITS + np.array([0.0, 0.7])
+    plain = final_facts("classification", LOGITS, LABELS)
+    facts = final_facts("classification", LOGITS, LABELS, moved=moved)
+    shifted = final_facts("classification", moved, LABELS)
+    assert facts["reliability"] == plain["reliability"] != shifted["reliability"]
+    assert facts["confusion"] == shifted["confusion"] and facts["roc"] == plain["roc"]
+    for name, limits in facts["interval"].items():
+        assert limits == (shifted if name in DECIDED else plain)["interval"][name], name
