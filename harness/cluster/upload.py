@@ -95,7 +95,7 @@ def _tasks(benchmark: Benchmark, inputs: str, sent: list[Sent]) -> tuple[list[st
                 reading = replace(reading, labels=_file(Path(reading.labels), inputs, sent))
             folder = f"{inputs}/{_short(path)}"
             sent.append(Sent(path, f"{folder}/{path.name}" if path.is_dir() else folder))
-            named.append(reading.told_of(f"{folder}/{path.name}"))
+            named.append(reading.told_of(f"{folder}/{path.name}") + row.variant.text)
         else:
             named.append(row.name)
     if benchmark.data_dir is None:

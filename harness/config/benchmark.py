@@ -16,12 +16,15 @@ from harness.config.values import (
     Positive,
     RunName,
     Seeds,
+    Shots,
+    Similarity,
     Span,
     Targets,
 )
 from harness.core.notify_target import notify_setting
 from harness.core.store_address import kept, place_without_secret
 from harness.data.tasks import SUITES, Strands
+from harness.data.variants import IDENTITY, Way, without_variants
 from lingo.methods import DEFAULT_METHODS, METHODS
 from lingo.trial import HeadPooling, Long, TrialConfig
 
@@ -121,6 +124,20 @@ class Benchmark(BaseModel):
 
     skip_missing: Annotated[bool, Option(WHAT, flag="--skip-missing", use="machine")] = False
     """Run the tasks whose data is found and list the others, instead of refusing to start."""
+
+    split: Annotated[Way, Option(WHAT, "HOW")] = "published"
+    """How rows are divided into train, dev and test: as **published**, or anew by **homology** (similar sequences in
+    one split) or by **chromosome** (tables with such a column); results are then marked **changed split**."""
+
+    similarity: Annotated[Similarity, Option(WHAT, "SHARE")] = IDENTITY
+    """Identity from which on --split homology keeps two sequences, on either strand, in one split."""
+
+    shots: Annotated[Shots, Option(WHAT, "K,K")] = ("all",)
+    """Training rows of each class, comma-separated: 1,10,all; those of each number are tasks of their own, marked
+    **k-shot**, and drawn so that fewer are among more."""
+
+    data_seed: Annotated[Annotated[int, Field(ge=0, lt=10**9)], Option(WHAT, "N")] = 0
+    """Seed of --split and --shots."""
 
     limit: Annotated[Positive | None, Option(WHAT, "ROWS")] = None
     """Use only ROWS rows of each split; all results get the caveat **smoke**."""
@@ -346,7 +363,7 @@ class Benchmark(BaseModel):
             if value != (type(self).model_fields[name].get_default() if name not in GIVEN else None)
             and name not in ("out", "cluster")
         }
-        if self.tasks == SUITES.get(self.suite):
+        if without_variants(self.tasks) == SUITES.get(self.suite):
             del changed["tasks"]
         else:
             del changed["suite"]

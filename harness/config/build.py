@@ -16,6 +16,7 @@ from harness.core.store_address import masked
 from harness.core.wording import one_line
 from harness.data.find_tasks import find_tasks
 from harness.data.tasks import FORMER, SUITES
+from harness.data.variants import Variant, parted_variant, without_variants
 from lingo.methods import DEFAULT_METHODS, GROUPS, METHODS
 from lingo.text_files import parse_json
 
@@ -62,9 +63,34 @@ def build(options: Mapping[str, Any]) -> Benchmark:
         benchmark = Benchmark(**values)
     except ValidationError as error:
         raise InputError(problems + [_line(detail) for detail in error.errors()]) from None
+    benchmark = benchmark.model_copy(update={"tasks": _with_variants(benchmark, problems)})
     if problems:
         raise InputError(problems)
     return benchmark
+
+
+def _with_variants(benchmark: Benchmark, problems: list[str]) -> tuple[str, ...]:
+    """The names of the tasks with what `--split` and `--shots` make of each; a name that says it itself stays."""
+    if benchmark.drop_leaks and benchmark.shots != ("all",):
+        problems.append("`--drop-leaks` would take drawn rows away; leave it out, or `--shots`.")
+    asked = [
+        Variant(
+            benchmark.split, benchmark.similarity, None if k == "all" else int(k), benchmark.data_seed
+        ).text
+        for k in benchmark.shots
+    ]
+    if asked == [""] or benchmark.tasks == ("-",):
+        return benchmark.tasks
+    names = [
+        name
+        for task in benchmark.tasks
+        for name in ([task] if parted_variant(task)[1].text else [f"{task}{text}" for text in asked])
+    ]
+    try:
+        return tuple(row.given for row in find_tasks(names))
+    except InputError as error:
+        problems += error.problems
+        return benchmark.tasks
 
 
 def address_problems(values: Mapping[str, Any]) -> Iterator[str]:
@@ -121,8 +147,10 @@ def read_settings(text: str, where: str) -> dict[str, Any]:
         del options["suite"]
     elif "tasks" in options and options.get("suite") in SUITES:
         suite = options["suite"]
-        if options["tasks"] in (SUITES[suite], SUITES.get(FORMER.get(suite, ""))):
-            options["suite"] = suite if options.pop("tasks") == SUITES[suite] else FORMER[suite]
+        tasks = without_variants(options["tasks"])
+        if tasks in (SUITES[suite], SUITES.get(FORMER.get(suite, ""))):
+            options["suite"] = suite if tasks == SUITES[suite] else FORMER[suite]
+            del options["tasks"]
     return options
 
 
@@ -174,7 +202,7 @@ def _resolved(model: str) -> str:
 def _task_names(suite: str, given: Mapping[str, Any], problems: list[str]) -> tuple[str, ...]:
     try:
         names = given.get("tasks", SUITES.get(suite))
-        return ("-",) if names is None else tuple(row.source or row.name for row in find_tasks(names))
+        return ("-",) if names is None else tuple(row.given for row in find_tasks(names))
     except InputError as error:
         problems += error.problems
         return ("-",)

@@ -18,6 +18,7 @@ from harness.core.errors import InputError, nearest
 from harness.core.store_address import opened
 from harness.data.find_tasks import find_task
 from harness.data.tasks import TaskRow, strands_of
+from harness.data.variants import parted_variant
 from harness.runs.layout import RunFolder
 from harness.runs.record import config_hash
 from harness.runs.selection import group_of
@@ -381,7 +382,9 @@ def build_studies(
                 continue
             total_steps = steps_per_epoch(count, benchmark.batch_size) * benchmark.epochs
             try:
-                space = put_first(file.for_task(task), configured, task=task, backbone=names[model])
+                space = put_first(
+                    file.for_task(parted_variant(task)[0]), configured, task=task, backbone=names[model]
+                )
                 if benchmark.target_modules != DEFAULT_TARGETS:
                     space = space.adapting(benchmark.target_modules)
                 if benchmark.head_pooling != "auto":

@@ -51,6 +51,15 @@ def _network(text: str) -> str:
         ) from None
 
 
+def _shots(shots: tuple[str, ...]) -> tuple[str, ...]:
+    wrong = [one for one in shots if one != "all" and not re.fullmatch(r"[1-9]\d{0,6}", one)]
+    if wrong or not shots:
+        raise ValueError(
+            f"must be whole numbers from 1, or all, but got {wrong[0] if wrong else 'nothing'!r}."
+        )
+    return tuple(dict.fromkeys(shots))
+
+
 def _seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
     wrong = [seed for seed in seeds if not 0 <= seed < 2**31]
     if wrong:
@@ -66,6 +75,8 @@ def _targets(targets: tuple[str, ...]) -> tuple[str, ...]:
     return targets
 
 
+Shots = Annotated[tuple[str, ...], AfterValidator(_shots)]
+Similarity = Annotated[float, Field(ge=0.5, le=1.0), AfterValidator(lambda value: round(value, 4))]
 Positive = Annotated[int, Field(ge=1, lt=2**31)]
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
 Amount = Annotated[float, Field(gt=0)]

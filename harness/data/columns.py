@@ -16,7 +16,8 @@ TARGET = ("target", "targets")
 ID = ("id", "name", "seq_id", "sequence_id", "seqname")
 SPLIT = ("split", "set", "partition")
 TASK = ("task",)
-PLACES = ("chrom", "chr", "chromosome", "start", "end", "stop", "strand", "pos", "position")
+CHROMOSOME = ("chrom", "chr", "chromosome")
+PLACES = (*CHROMOSOME, "start", "end", "stop", "strand", "pos", "position")
 INDEX = ("", "index", "idx", "level_0")
 ROLES = {
     "sequence": SEQUENCE,

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +45,8 @@ def cut_splits(
             f"but has {len(train.labels)}."
         )
     strata = train.labels if kind == "classification" else np.zeros(len(train.labels), dtype=np.int64)
-    place, staying = _places(train.sequences, strata, len(cut), np.random.default_rng(int(digest[:16], 16)))
+    together = np.minimum(*strand_hashes(train.sequences))
+    place, staying = deal(together, strata, [SHARE] * len(cut), np.random.default_rng(int(digest[:16], 16)))
     made = {**splits, "train": train.take(np.flatnonzero(place == 0))}
     marks = {"train": f"{digest} without {' '.join(cut)}"}
     for number, split in enumerate(cut, 1):
@@ -57,15 +59,15 @@ def cut_splits(
     return made, {**digests, **own}, staying
 
 
-def _places(
-    sequences: Sequence[str], strata: NDArray[np.int64], parts: int, rng: np.random.Generator
+def deal(
+    together: NDArray[Any], strata: NDArray[np.int64], shares: Sequence[float], rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], int]:
-    """Where each row goes: 0 for train, 1 to `parts` for the others, `SHARE` of each stratum to each of them.
+    """Where each row goes: 0 for train, 1 to `len(shares)` for the others, its share of each stratum to each of them.
 
-    Rows of one sequence, or of its other strand, go together, with the stratum of the first. Groups that would exceed a
-    part's share by more than `MOST` of the stratum stay in train; how many rows these have is told as well.
+    Rows with the same value of `together` go together, with the stratum of the first. Groups that would exceed a part's
+    share by more than `MOST` of the stratum stay in train; how many rows these have is told as well.
     """
-    order, starts = groups(np.minimum(*strand_hashes(sequences)))
+    order, starts = groups(together)
     sizes = np.diff(starts, append=len(order))
     first = np.minimum.reduceat(order, starts)
     shuffled = np.argsort(first)[rng.permutation(len(first))]
@@ -75,9 +77,8 @@ def _places(
     for mine in np.split(by_stratum, np.cumsum(np.bincount(stratum_of))[:-1]):
         counts = sizes[mine]
         every, left = int(counts.sum()), len(mine)
-        quota = max(1, round(SHARE * every))
-        for part in range(1, parts + 1):
-            taken = 0
+        for part, share in enumerate(shares, 1):
+            quota, taken = max(1, round(share * every)), 0
             while taken < quota and left > 1:
                 # all groups from the end on, up to the one that fills the part or is too large for it
                 totals = taken + np.cumsum(counts[1:left][::-1])

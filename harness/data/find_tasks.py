@@ -1,18 +1,23 @@
 """Tasks by the names under which people know them."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from harness.core.errors import InputError, nearest
 from harness.data.tasks import ALIASES, TASKS, TaskRow, alias
+from harness.data.variants import Variant, parted_variant
 
 
 def find_task(name: str) -> TaskRow:
     """The row of a task by its official name or an alias (`EMP/H3`, `emp_H3`, `H3`, `human_tf_0`), or of a
-    person's own data by its path, or of a data set of the hub.
+    person's own data by its path, or of a data set of the hub; each with a variant behind it (`EMP/H3@10-shot`).
 
     Raises:
         InputError: If no task has this name; it gives the nearest known names. If own data has problems.
     """
+    base, variant = parted_variant(name)
+    if variant.text:
+        return _varied(find_task(base), variant)
     from harness.data.hub import PREFIX, own_copy
     from harness.data.own_data import own_task
     from harness.data.reading import is_own
@@ -23,6 +28,19 @@ def find_task(name: str) -> TaskRow:
             return own_task(own_copy(name) if name.startswith(PREFIX) else name)
         raise InputError(f"`--tasks` must name known tasks, but got {name!r}.{nearest(name, TASKS)}")
     return row
+
+
+def _varied(row: TaskRow, variant: Variant) -> TaskRow:
+    """Raises `InputError` where the task's rows cannot be so."""
+    if variant.shots is not None and row.kind != "classification":
+        what = "numbers" if row.kind == "regression" else "several labels"
+        raise InputError(
+            f"`--shots` draws rows of each class, but {row.name} has {what} ({row.kind}); leave it out."
+        )
+    if row.packed or row.generated:
+        what = "converted data" if row.packed else "generated"
+        raise InputError(f"`--split` and `--shots` are for tables, but {row.name} is {what}; leave it out.")
+    return replace(row, name=f"{row.name}{variant.text}", variant=variant)
 
 
 def find_tasks(names: Iterable[str]) -> list[TaskRow]:
@@ -38,7 +56,7 @@ def find_tasks(names: Iterable[str]) -> list[TaskRow]:
             row = find_task(name)
             if found.setdefault(row.name, row).source != row.source:
                 problems.append(
-                    f"`--tasks` must name data of different names, but {found[row.name].source} and {row.source} "
+                    f"`--tasks` must name data of different names, but {found[row.name].given} and {row.given} "
                     f"would both be {row.name}."
                 )
         except InputError as error:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from harness.core.errors import InputError
-from harness.data.columns import CURE, Roles, find_columns, plain
+from harness.data.columns import CHROMOSOME, CURE, Roles, find_columns, plain
 from harness.data.genome import with_sequences
 from harness.data.labels import ColumnValues, Meaning, first_fault, parts
 from harness.data.sequence_column import Gathered, LetterCounts, Texts, cleaned, joined_pairs
@@ -32,16 +32,19 @@ class Rows:
             `lingo.sequences.PAIR` between them.
         labels: int64 `[n]`; uint8 `[n, labels]`, or float32 with NaN for unknown ones (multi-label); or float64 `[n]`
             or `[n, targets]` (regression).
+        chromosomes: Values of the column `chrom`, `[n]`; `None` where there is none.
     """
 
     sequences: Sequence[str]
     labels: NDArray[Any]
+    chromosomes: NDArray[Any] | None = None
 
     def take(self, indices: NDArray[np.int64]) -> "Rows":
         """These rows alone, in this order."""
         take = getattr(self.sequences, "take", None)
         chosen = [self.sequences[i] for i in indices.tolist()] if take is None else take(indices)
-        return Rows(chosen, self.labels[indices])
+        on = None if self.chromosomes is None else self.chromosomes[indices]
+        return Rows(chosen, self.labels[indices], on)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +107,8 @@ class LabelledTable:
     _places: list[tuple[Path, str, Sequence[int]]] = field(default_factory=list)
     _split: ColumnValues = field(default_factory=ColumnValues)
     _splits: list[NDArray[np.int32]] = field(default_factory=list)
+    _chromosome: ColumnValues = field(default_factory=ColumnValues)
+    _chromosomes: list[NDArray[np.int32]] = field(default_factory=list)
 
     @classmethod
     def read(
@@ -180,8 +185,11 @@ class LabelledTable:
         case: Case,
     ) -> None:
         wanted = [roles.sequence, *([] if roles.second is None else [roles.second]), *roles.labels]
+        on = next((i for i, name in enumerate(file.names) if plain(name) in CHROMOSOME), None)
         extra = [
-            i for i in (roles.id if joined is not None else None, roles.split, roles.task) if i is not None
+            i
+            for i in (roles.id if joined is not None else None, roles.split, roles.task, on)
+            if i is not None
         ]
         for batch in file.batches(list(dict.fromkeys([*wanted, *extra]))):
             held = dict(zip(dict.fromkeys([*wanted, *extra]), batch.columns, strict=True))
@@ -218,6 +226,8 @@ class LabelledTable:
             if roles.split is not None:
                 split = held[roles.split]
                 self._splits.append(self._split.codes(split)[keep])
+            if on is not None:
+                self._chromosomes.append(self._chromosome.codes(held[on])[keep])
             tell(f"reading {file.path.name}", min(file.done, file.total - 1), file.total)
         tell(f"reading {file.path.name}", file.total, file.total)
 
@@ -250,7 +260,13 @@ class LabelledTable:
             )
             self.problems.append(f"{path}, {place}: {fault}")
         self.bad += int(unfit.sum())
-        rows = Rows(Texts(self._sequences.column()), _typed(numbers, found, unfit))
+        on = np.concatenate([np.zeros(0, np.int32), *self._chromosomes])
+        names = np.array([*self._chromosome.values, ""], dtype=object)
+        rows = Rows(
+            Texts(self._sequences.column()),
+            _typed(numbers, found, unfit),
+            names[on] if len(on) == len(numbers) else None,
+        )
         return (rows.take(np.flatnonzero(~unfit)) if unfit.any() else rows), ~unfit
 
     def label_names(self, count: int) -> Sequence[str]:

@@ -32,6 +32,8 @@ from harness.data.sources import (
     source_schema,
     split_digests,
     split_places,
+    variant_facts,
+    variant_marks,
 )
 from harness.data.split_arrow import open_split, write_split
 from harness.data.split_checks import constant_outputs, look_at_labels, refuse_same_tokens
@@ -72,6 +74,7 @@ class PreparedTask:
         label_names: Names of a multi-label task's labels, of several targets, and of classes that have names.
         schema: What the table holds of a person's own data, see `harness.data.schema.schema_of`.
         seen: Share of the bases of each split that the backbone reads, counted in tokens.
+        variant: How the rows of a variant were made, see `harness.data.varied_splits.VariedRows`.
         unread: What the tokenizer does not read of each split, see `harness.data.token_checks.Reading`.
     """
 
@@ -89,6 +92,7 @@ class PreparedTask:
     undefined_labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     label_names: Sequence[str] = ()
     schema: Mapping[str, Any] = field(default_factory=dict)
+    variant: Mapping[str, Any] = field(default_factory=dict)
     unread: Mapping[str, Any] = field(default_factory=dict)
     seen: Mapping[str, float] = field(default_factory=dict)
 
@@ -169,6 +173,9 @@ def prepare(
     splits = read_splits(row, data_dir)
     refuse_unknown_bases(tokenizer, backbone)
     meta: dict[str, Any] = {"digest": digest, "recipe": recipe, "marks": _count_marks(row, splits, limit)}
+    meta["marks"] |= variant_marks(row, data_dir)
+    if row.variant.text:
+        meta["variant"] = variant_facts(row, data_dir)
     splits, meta["leaks"] = audited(row.name, splits, meta["marks"], drop=drop_leaks)
     if limit is not None:
         splits = {split: rows.take(_sample(digests[split], rows, limit)) for split, rows in splits.items()}
@@ -237,6 +244,7 @@ def read_prepared(folder: Path | str) -> PreparedTask | None:
         undefined_labels=meta.get("undefined_labels", {}),
         label_names=meta.get("label_names", ()),
         schema=meta.get("schema", {}),
+        variant=meta.get("variant", {}),
         unread=meta.get("unread", {}),
         seen=meta.get("seen", {}),
     )

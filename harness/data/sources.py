@@ -1,6 +1,7 @@
 """Where a task's rows come from: text or Parquet files in GUE's layout, or data packed by `prepare`."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
@@ -18,6 +19,8 @@ from harness.data.packed import META, PackedSequences, PackedSplit
 from harness.data.schema import schema_lines
 from harness.data.split_checks import look_at_labels
 from harness.data.tasks import SPLITS, Strands, TaskRow
+from harness.data.variants import PUBLISHED
+from harness.data.varied_splits import VariedRows, varied_digests, varied_rows
 from lingo.text_files import file_digest
 
 SUFFIXES = (".csv", ".parquet")
@@ -50,7 +53,7 @@ def find_task_files(row: TaskRow, data_dir: Path | str) -> dict[str, Path]:
 
 def folder_names(row: TaskRow) -> list[str]:
     """Folders that a task may lie in below the data folder."""
-    return [name for name in (row.name, f"GUE/{row.name}", row.mirror) if name]
+    return [name for name in (row.base, f"GUE/{row.base}", row.mirror) if name]
 
 
 def missing_data(row: TaskRow, data_dir: Path | None) -> str:
@@ -131,6 +134,7 @@ def label_notes(row: TaskRow, data_dir: Path | str) -> list[str]:
         own = read_own(row.source)
         lines = [*own.notes, *own.marks.values(), *schema_lines(own.schema)]
         found = [f"{row.name}: {line}" for line in lines]
+    found += variant_marks(row, data_dir).values()
     return found + list(look_at_labels(row, splits, split_places(row, data_dir), names=names).values())
 
 
@@ -146,15 +150,20 @@ def split_places(row: TaskRow, data_dir: Path | str) -> dict[str, str]:
 def forget_rows() -> None:
     """Free the memory of the rows that were read; they are read again where they are needed."""
     _read_once.cache_clear()
+    _varied.cache_clear()
     forget_own()
 
 
 def split_digests(row: TaskRow, data_dir: Path | str) -> dict[str, str]:
-    """What tells the content of each split: the sha256 of its files.
+    """What tells the content of each split: the sha256 of its files, of a variant also how it was made of them.
 
     Raises:
         InputError: If they are not there.
     """
+    return varied_digests(_digests(row, data_dir), row.variant)
+
+
+def _digests(row: TaskRow, data_dir: Path | str) -> dict[str, str]:
     if row.source:
         return dict(read_own(row.source).digests)
     if row.packed:
@@ -166,13 +175,36 @@ def read_splits(row: TaskRow, data_dir: Path | str) -> dict[str, Rows]:
     """All splits of a task. Of packed data only one strand of each sequence is read.
 
     Raises:
-        InputError: with every problem of all files.
+        InputError: with every problem of all files, or where its variant cannot be had.
     """
+    return dict(_variant(row, data_dir).splits) if row.variant.text else _published(row, data_dir)
+
+
+def variant_marks(row: TaskRow, data_dir: Path | str) -> dict[str, str]:
+    """What a reader of results must know of a variant: `changed split`, `k-shot`; none for the published rows."""
+    return dict(_variant(row, data_dir).marks) if row.variant.text else {}
+
+
+def variant_facts(row: TaskRow, data_dir: Path | str) -> dict[str, Any]:
+    """How a variant was made, its sizes and classes, see `harness.data.varied_splits.VariedRows`; else nothing."""
+    return dict(_variant(row, data_dir).facts) if row.variant.text else {}
+
+
+def _variant(row: TaskRow, data_dir: Path | str) -> VariedRows:
+    return _varied(row, Path(data_dir), tuple(_digests(row, data_dir).items()))
+
+
+@lru_cache(maxsize=16)
+def _varied(row: TaskRow, data_dir: Path, digested: tuple[tuple[str, str], ...]) -> VariedRows:
+    return varied_rows(row, _published(row, data_dir), dict(digested), label_names(row, data_dir))
+
+
+def _published(row: TaskRow, data_dir: Path | str) -> dict[str, Rows]:
     if row.source:
         return dict(read_own(row.source).splits)
     if row.packed:
         return {name: _rows_of(split) for name, split in _packed(row, data_dir).items()}
-    return _read_files(row, find_task_files(row, data_dir))
+    return _read_files(replace(row, name=row.base, variant=PUBLISHED), find_task_files(row, data_dir))
 
 
 def label_names(row: TaskRow, data_dir: Path | str) -> list[str]:
@@ -185,7 +217,8 @@ def label_names(row: TaskRow, data_dir: Path | str) -> list[str]:
 def source_marks(row: TaskRow) -> dict[str, str]:
     """What a reader of results must know of where the rows come from."""
     marks = read_own(row.source).marks if row.source else {}
-    return {mark: f"{row.name}: {why}" for mark, why in marks.items()}
+    anew = row.variant.way != "published"  # a split that was cut is cut no more
+    return {mark: f"{row.name}: {why}" for mark, why in marks.items() if not (anew and mark == "cut split")}
 
 
 def source_schema(row: TaskRow) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from harness.data.variants import PUBLISHED, Variant, parted_variant
 from lingo.data import Kind
 
 SPLITS = ("train", "dev", "test")
@@ -38,6 +39,7 @@ class TaskRow:
         packed: Whether the data is that of `harness.data.packed`, made by `prepare`, and not text files.
         source: File or folder of a person's own data, behind `?` how it is read; empty for the tasks of this table.
         strands: Where the reverse complement is used as well, unless `--reverse-complement` says otherwise.
+        variant: How its rows are divided, and how many are drawn from train; it stands behind the name.
     """
 
     name: str
@@ -53,6 +55,17 @@ class TaskRow:
     packed: bool = False
     source: str = ""
     strands: Strands = "none"
+    variant: Variant = PUBLISHED
+
+    @property
+    def base(self) -> str:
+        """Its name without the variant, as folders have it."""
+        return self.name.removesuffix(self.variant.text)
+
+    @property
+    def given(self) -> str:
+        """What names it in `--tasks`: of a person's own data the file, with how it is read."""
+        return f"{self.source}{self.variant.text}" if self.source else self.name
 
     @property
     def path(self) -> Path:
@@ -62,8 +75,12 @@ class TaskRow:
 
     @property
     def published(self) -> dict[str, int]:
-        """Published rows of each split that has a known count."""
-        return {split: rows for split, rows in zip(SPLITS, self.rows, strict=True) if rows is not None}
+        """Published rows of each split that has a known count and is as it was published."""
+        if self.variant.way != "published":
+            return {}
+        own = ("train",) if self.variant.shots is not None else ()
+        counts = zip(SPLITS, self.rows, strict=True)
+        return {split: rows for split, rows in counts if rows is not None and split not in own}
 
 
 def _histone_marks() -> Iterator[TaskRow]:
@@ -224,6 +241,12 @@ def _aliases() -> dict[str, TaskRow]:
 
 
 ALIASES = _aliases()
+
+
+def family_of(task: str) -> str:
+    """Family of a task by its name, with or without a variant; of a task that is not in the table the name's start."""
+    base = parted_variant(task)[0]
+    return TASKS[base].family if base in TASKS else base.split("/")[0]
 
 
 def strands_of(row: TaskRow, asked: Strands | None) -> Strands:

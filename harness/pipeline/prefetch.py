@@ -24,7 +24,7 @@ def prefetch(benchmark: Benchmark, say: Callable[[str], None]) -> None:
     problems: list[str] = []
     for row in find_tasks(benchmark.tasks):
         try:
-            say(f"{row.source or row.name}: {_place(row, benchmark)}")
+            say(f"{row.given}: {_place(row, benchmark)}")
         except InputError as error:
             if benchmark.skip_missing:
                 say(f"--skip-missing leaves out {error.problems[0]}")

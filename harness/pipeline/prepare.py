@@ -272,6 +272,7 @@ def _with_data(
         facts={"leaks": prepared.leaks, "tokenization": scheme, "prompt": prompted}
         | _label_facts(prepared)
         | ({"unread": prepared.unread} if prepared.unread else {})
+        | ({"variant": prepared.variant} if prepared.variant else {})
         | ({"long": benchmark.long, "bases_seen": prepared.seen} if prepared.seen else {}),
     )
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from harness.data.tasks import TASKS
+from harness.data.variants import parted_variant
 from lingo.methods import METHODS
 
 FAMILIES = {
@@ -111,13 +111,9 @@ def family_title(name: str) -> str:
 
 def task_title(name: str) -> str:
     """The paper's name of a task, otherwise the last part of its own name, with its family where that is ambiguous."""
-    short = name.rsplit("/", 1)[-1]
-    return PAPER_DATASETS.get(name) or (name if short.isdigit() else short)
-
-
-def family_of(task: str) -> str:
-    """The family of a known task; else the first part of its name."""
-    return TASKS[task].family if task in TASKS else task.split("/")[0]
+    base, variant = parted_variant(name)
+    short = base.rsplit("/", 1)[-1]
+    return (PAPER_DATASETS.get(base) or (base if short.isdigit() else short)) + variant.text
 
 
 def metric_title(name: str) -> str:

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from harness.core.errors import InputError
+from harness.data.tasks import family_of
 from harness.report import naming, stats
 from harness.report.naming import Key
 from harness.report.run_results import RunResults
@@ -278,7 +279,7 @@ def _outcome(
     study: tuple[str, str, str], trials: list[Record], seeds: frozenset[int], setting: str
 ) -> Outcome:
     finals = {t.seed: t for t in trials if (t.stage, t.status) == ("final", "finished")}
-    family = trials[0].family if trials else naming.family_of(study[0])
+    family = trials[0].family if trials else family_of(study[0])
     selecting = trials[0].metric if trials else "mcc"
     metric = naming.PUBLISHED_METRIC.get(family, selecting)
     tests = {seed: t.test or {} for seed, t in sorted(finals.items())}

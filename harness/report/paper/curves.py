@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from harness.data.tasks import TASKS
+from harness.data.tasks import TASKS, family_of
 from harness.report import drawing, naming, stats
 from harness.report.aggregates import baselines
 from harness.report.content import Block, Cell, Field, Missing, Picture, Section, Table, amount, number
@@ -59,7 +59,7 @@ def _draw_attention(lengths: Mapping[str, int]) -> Figure:
     x = np.linspace(0, max([1000, *lengths.values()]) * 1.1, 200)
     panel.plot(x, attention_computations(1.0) * x**2, color=BLUE)
     marked: list[tuple[int, str]] = []
-    for length, family in sorted({(length, naming.family_of(task)) for task, length in lengths.items()}):
+    for length, family in sorted({(length, family_of(task)) for task, length in lengths.items()}):
         panel.plot(length, attention_computations(length), "o", color=ORANGE, zorder=3)
         text = f"{naming.family_title(family)}, {length}"
         if marked and length - marked[-1][0] < 0.06 * x[-1]:  # too close for a separate line

@@ -32,6 +32,8 @@ NAMED = {
     "name": "my run",
     "methods": ("ars", "kmer_logreg"),
     "seeds": (7, 5),
+    "shots": ("3", "all"),
+    "similarity": 0.85,
     "target_modules": ("W_q", "W_v"),
     "configurations": (CONFIGURATION,),
     "time_budget": "1h30m",

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from harness.data.cut_splits import MOST, SHARE, _places
+from harness.data.cut_splits import MOST, SHARE, deal
+from harness.data.hashes import strand_hashes
 from lingo.sequences import reverse_complement
 
 
@@ -38,7 +39,8 @@ def test_against_the_rule_row_by_row(seed):
     shares = rng.dirichlet(np.full(len(pool), rng.choice([0.05, 0.3, 5])))
     sequences = [pool[i] for i in rng.choice(len(pool), rows, p=shares)]
     strata, parts = rng.integers(0, 3, rows) * 4, int(rng.integers(1, 3))
-    found, staying = _places(sequences, strata, parts, np.random.default_rng(seed))
+    together, shares = np.minimum(*strand_hashes(sequences)), [SHARE] * parts
+    found, staying = deal(together, strata, shares, np.random.default_rng(seed))
     assert (found.tolist(), staying) == plainly(
         sequences, strata.tolist(), parts, np.random.default_rng(seed)
     )

@@ -1,0 +1,76 @@
+"""Other splits of a task, and few rows of it: what stands behind its name, as in `mouse/2@homology-0.9@10-shot`."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from harness.core.home import path_of
+
+Way = Literal["published", "homology", "chromosome"]
+"""How rows are divided into train, dev and test."""
+
+IDENTITY = 0.9
+"""Usual identity from which on two sequences are similar."""
+
+PART = re.compile(
+    r"@(?:homology-(?P<identity>0\.\d{1,4}|1)|(?P<way>chromosome)|(?P<shots>[1-9]\d{0,6})-shot|seed-(?P<seed>\d{1,9}))"
+)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How the rows of a task differ from the published ones.
+
+    Attributes:
+        way: How they are divided.
+        identity: Identity of 21-mers from which on two sequences must not be in different splits; of `homology`.
+        shots: Training rows of each class; `None` for all.
+        seed: Of the division and of the drawn rows.
+    """
+
+    way: Way = "published"
+    identity: float = IDENTITY
+    shots: int | None = None
+    seed: int = 0
+
+    @property
+    def text(self) -> str:
+        """What stands behind the task's name; empty for the published rows."""
+        if self.way == "published" and self.shots is None:
+            return ""
+        way = {"published": "", "homology": f"@homology-{self.identity:g}", "chromosome": "@chromosome"}[
+            self.way
+        ]
+        shots = "" if self.shots is None else f"@{self.shots}-shot"
+        return f"{way}{shots}{f'@seed-{self.seed}' if self.seed else ''}"
+
+
+PUBLISHED = Variant()
+
+
+def parted_variant(name: str) -> tuple[str, Variant]:
+    """A task's name and its variant; a file or folder of the whole name is one without."""
+    first = name.find("@")
+    if first < 1 or path_of(name).exists():
+        return name, PUBLISHED
+    for match in re.finditer("@", name):
+        base, rest = name[: match.start()], name[match.start() :]
+        parts = list(PART.finditer(rest))
+        if base and "".join(part.group() for part in parts) == rest:
+            said = {key: value for part in parts for key, value in part.groupdict().items() if value}
+            way: Way = "homology" if "identity" in said else "chromosome" if "way" in said else "published"
+            variant = Variant(
+                way,
+                float(said.get("identity", IDENTITY)),
+                int(said["shots"]) if "shots" in said else None,
+                int(said.get("seed", 0)),
+            )
+            if variant.text == rest:
+                return base, variant
+    return name, PUBLISHED
+
+
+def without_variants(names: Iterable[str]) -> tuple[str, ...]:
+    """Names of tasks without their variants, each once."""
+    return tuple(dict.fromkeys(parted_variant(name)[0] for name in names))
