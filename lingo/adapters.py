@@ -6,6 +6,7 @@ once a step for all sites, forward is y = x W0 + (x P) Q̂, and backward needs, 
 the gradients of Q and Λ follow from G for all sites at once: dQ = s·Λ·G and dΛ = s·⟨G, Q⟩ row by row.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -15,8 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lingo.dropout import Draws, Masks
-from lingo.layout import Input, Layout, Site
+from lingo.layout import Group, Input, Layout, Site
+from lingo.methods.base import Matrix
 from lingo.packed_bits import is_packed, unpacked
+from lingo.principal import principal
 from lingo.slot import Slot
 from lingo.streams import stream
 
@@ -76,13 +79,18 @@ class PackedLinear(nn.Module):
         # GPT-2's Conv1D keeps its weight as [d_in, d_out].
         dense = weight if isinstance(base, nn.Linear) else weight.t()
         self._dense = None if is_packed(weight) else (dense, dense.t())
-        self.bias = base.bias
+        self.bias = cast(Tensor | None, base.bias)
         self.anchor = anchor
         self.slots = 0
         self.p: Tensor | None = None
         self.q: Tensor | None = None
         self.grad_p: Tensor | None = None
         self.grad_g: Tensor | None = None
+        self.origin: tuple[Tensor, Tensor, Tensor] | None = None
+        """What of W0 some slots lack: two factors of its largest singular values [d_in, R] and [R, d_out], and which of
+        them each slot lacks [n, 1, R]."""
+        self.lengths: Lengths | None = None
+        """Of slots that learn the lengths of rows."""
         self.views: tuple[Tensor, ...] = ()
         """Pᵀ, Q̂ᵀ and the gradient buffers of P and G, as the backward pass takes them."""
 
@@ -98,9 +106,30 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.p is None:
-            return F.linear(x, self.weight, self.bias)  # type: ignore[arg-type]
-        out: Tensor = _LowRank.apply(x.contiguous(), self.anchor, self, *self.dropped(x, self.slots))
+            return F.linear(x, self.weight, self.bias)
+        rows, kept = self.dropped(x, self.slots)
+        out: Tensor = _LowRank.apply(x.contiguous(), self.anchor, self, rows, kept)
+        if self.lengths is not None:
+            out = self._of_length(x, out, kept, self.lengths)
+        if self.origin is not None:
+            down, up, lacking = self.origin
+            among = (x @ down).view(self.slots, -1, lacking.shape[-1]) * lacking
+            out = out - (among @ up).view(out.shape)
         return out
+
+    def _of_length(self, x: Tensor, low: Tensor, kept: Tensor | None, lengths: "Lengths") -> Tensor:
+        """c·(x W0 + low) + b, low the adapter's part and c = m/‖row‖; with dropout only the change takes part in it, as
+        in peft: x W0 + b + (c - 1)·drop(x) W0 + c·low."""
+        shape, ratio = low.shape, lengths.ratio
+        plain, low = F.linear(x, self.weight), low.view(self.slots, -1, shape[-1])
+        whole = plain.view(low.shape)
+        if kept is None:
+            out = ratio * (whole + low)
+        else:
+            rows = x.reshape(self.slots, -1, x.shape[-1])
+            dropped = F.linear(rows * kept * lengths.share, self.weight)
+            out = whole + (ratio - 1) * dropped + ratio * low
+        return (out if self.bias is None else out + self.bias).view(shape)
 
     def extra_repr(self) -> str:
         return f"slots={self.slots}"
@@ -118,12 +147,15 @@ class _LowRank(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, anchor: Tensor, site: PackedLinear, rows: Tensor, kept: Tensor | None
     ) -> Tensor:
-        out = F.linear(x, site.weight, site.bias)  # type: ignore[arg-type]
+        if site.lengths is None:
+            out = F.linear(x, site.weight, site.bias)
+        else:
+            out = x.new_zeros(*x.shape[:-1], site.weight.shape[0])
         u = torch.bmm(rows, site.p)  # type: ignore[arg-type]
         out.view(site.slots, -1, out.shape[-1]).baddbmm_(u, site.q)  # type: ignore[arg-type]
         ctx.save_for_backward(rows, u)
         # The buffers of this step: a later arrangement must not be mixed in.
-        ctx.site, ctx.kept = site, kept
+        ctx.site, ctx.kept, ctx.alone = site, kept, site.lengths is not None
         ctx.views = site.views
         return out
 
@@ -139,7 +171,7 @@ class _LowRank(torch.autograd.Function):
         grad_g.baddbmm_(u.mT, g)
         if not ctx.needs_input_grad[0]:
             return None, None, None, None, None
-        dx = F.linear(grad, site.weight_t)
+        dx = torch.zeros_like(rows).view(*grad.shape[:-1], -1) if ctx.alone else F.linear(grad, site.weight_t)
         dx_rows = dx.view(slots, -1, rows.shape[-1])
         if kept is None:
             dx_rows.baddbmm_(du, p_t)
@@ -148,6 +180,21 @@ class _LowRank(torch.autograd.Function):
         else:
             dx_rows.add_(torch.bmm(du, p_t).mul_(kept))
         return dx, None, None, None, None
+
+
+@dataclass
+class Lengths:
+    """The lengths that some slots learn for the rows of a matrix.
+
+    Attributes:
+        ratio: c = m/‖row‖ [n, 1, d_out], 1 for slots that learn none; receives a gradient in training.
+        norm: ‖row‖ [n, d_out].
+        share: [n, 1, 1], one over the share of inputs that dropout keeps.
+    """
+
+    ratio: Tensor
+    norm: Tensor
+    share: Tensor
 
 
 @dataclass
@@ -160,6 +207,8 @@ class _Arrangement:
         buffers: P, Q̂ and the gradients of P and G of each group, [M, rows, …].
         views: The same of each site, by its number.
         sites: How many sites use an input.
+        traits: Of the rows' slots, see `lingo.slot.Slot.traits`.
+        origins, lengths: What the modules have of these names, by the site's number.
         masks: Those of these inputs, once they are needed.
     """
 
@@ -170,6 +219,9 @@ class _Arrangement:
     views: dict[int, tuple[Any, Any, Any, Any]] = field(default_factory=dict)
     sites: dict[Input, int] = field(default_factory=dict)
     masks: Masks | None = None
+    traits: frozenset[str] = frozenset()
+    origins: dict[int, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
+    lengths: dict[int, Lengths] = field(default_factory=dict)
 
 
 class AdapterBank:
@@ -207,6 +259,10 @@ class AdapterBank:
         """1 where λ receives a gradient."""
         self.valid = torch.zeros(capacity, layout.ranks, **new)
         """1 where the slot has this rank of this site at all."""
+        self.lacking = torch.zeros(capacity, 1, **new)
+        """1 where W0 is without its largest singular values (PiSSA)."""
+        self.scaled, self.measured = (torch.zeros(capacity, 1, **new) for _ in range(2))
+        """1 where P and Q are fixed and the numbers of outputs scale Q (VeRA), or are lengths of rows (DoRA)."""
         self._anchor = torch.zeros((), device=self.device, dtype=self.compute_dtype, requires_grad=True)
         self._dropped = {one: Dropped() for one in inputs}
         dropped = {path: held for one, held in self._dropped.items() for path in one.paths}
@@ -235,20 +291,38 @@ class AdapterBank:
     def initialise(self, slot: Slot) -> None:
         """Write a new trial's factors into its (zeroed) row, drawn from its own stream in layer order."""
         layout, rank, row = self.layout, slot.rank, slice(slot.row, slot.row + 1)
-        generator = stream(slot.config.seed, "init")
-        for path in (path for path in layout.order if path in slot.paths):
-            site = layout.site(path)
-            p, _, q = layout.parts(self.theta[row], site)
-            p[:, :rank], q[:rank] = slot.config.kind.draw(site.d_in, site.d_out, rank, generator)
+        kind, generator = slot.config.kind, stream(slot.config.seed, "init")
+        paths = [path for path in layout.order if path in slot.paths]
+        sites = [layout.site(path) for path in paths]
+        modules = [self._modules[path] for path in paths]
+        matrices = [
+            Matrix(module.base, site.d_in, site.d_out, lambda module=module: module.weight)  # type: ignore[misc]
+            for site, module in zip(sites, modules, strict=True)
+        ]
+        for site, first in zip(sites, kind.start(slot.config, matrices, generator), strict=True):
+            p, lam, q = layout.parts(self.theta[row], site)
+            p[:, : first.p.shape[1]], q[: len(first.q)] = first.p, first.q
+            lam[:rank] = first.lam
+            if first.outputs is not None:
+                layout.out(self.theta[row], layout.groups[site.group])[0, site.index] = first.outputs
         where = torch.from_numpy(slot.positions(layout)).to(self.device)
         self.valid[slot.row, where] = 1
-        for tensor in (self.keep, self.learn) if slot.svd else (self.unit,):
+        for tensor in (self.keep, self.learn) if slot.svd or kind.outputs == "scales" else (self.unit,):
             tensor[slot.row, where] = 1
+        self.scaled[slot.row] = float(kind.outputs == "scales")
+        self.measured[slot.row] = float(kind.outputs == "lengths")
+        self.lacking[slot.row] = float(kind.principal)
 
-    def decay(self, theta: Tensor, decay: Tensor) -> None:
+    def decay(self, theta: Tensor, decay: Tensor, *, fixed: bool) -> None:
         """Decoupled weight decay of rows theta [n, size] by factors [n, 1], in place: of all adapter weights and the
-        head, but not of its bias, which would be drawn away from the log-odds it starts with."""
-        theta[:, : self.layout.bias_start].mul_(decay)
+        head, but not of its bias, which would be drawn away from the log-odds it starts with. `fixed` says whether some
+        row has fixed P and Q."""
+        if not fixed:
+            theta[:, : self.layout.bias_start].mul_(decay)
+            return
+        rows, start = self.scaled[: len(theta)] > 0, self.layout.lam_start
+        theta[:, :start].mul_(torch.where(rows, 1.0, decay))
+        theta[:, start : self.layout.bias_start].mul_(decay)
 
     def scale_second(self, flat: Tensor, factor: Tensor) -> None:
         """Multiply Q, or what is arranged like it, in rows flat [n, size] by factors [n, 1], in place."""
@@ -257,7 +331,9 @@ class AdapterBank:
 
     # --- one step -------------------------------------------------------------------------------------
 
-    def arrange(self, rows: slice, widths: Sequence[int], *, keep: bool) -> None:
+    def arrange(
+        self, rows: slice, widths: Sequence[int], traits: frozenset[str] = frozenset(), *, keep: bool
+    ) -> None:
         """Point every module at `rows`, using the leading `widths[number]` ranks of a site.
 
         A site of width 0 is the frozen layer alone. A single row is used in place; several are copied to
@@ -266,7 +342,7 @@ class AdapterBank:
         Args:
             keep: Whether the copies are held for the next call with these rows, until `forget`.
         """
-        now = self._kept.get((rows.start, rows.stop)) or self._arrangement(rows, widths)
+        now = self._kept.get((rows.start, rows.stop)) or self._arrangement(rows, widths, traits)
         if keep:
             self._kept[rows.start, rows.stop] = now
         self._now = now
@@ -276,6 +352,7 @@ class AdapterBank:
             module = self._modules[site.path]
             module.slots = rows.stop - rows.start
             module.p, module.q, module.grad_p, module.grad_g = now.views[site.number]
+            module.origin, module.lengths = now.origins.get(site.number), None
             if module.p is not None and module.q is not None:
                 module.views = (module.p.mT, module.q.mT, module.grad_p, module.grad_g)
 
@@ -283,7 +360,7 @@ class AdapterBank:
         """Slots have come, gone or moved: nothing is arranged any more."""
         self._kept.clear()
 
-    def _arrangement(self, rows: slice, widths: Sequence[int]) -> "_Arrangement":
+    def _arrangement(self, rows: slice, widths: Sequence[int], traits: frozenset[str]) -> "_Arrangement":
         layout, count = self.layout, rows.stop - rows.start
         theta, grad = self.theta[rows], self.grad[rows]
         made = _Arrangement(rows, list(widths), in_place=count == 1 and self.compute_dtype == theta.dtype)
@@ -314,16 +391,33 @@ class AdapterBank:
                 made.views[site.number] = one if width else (None, None, None, None)
         used = {site.path for site in layout.sites if widths[site.number]}
         made.sites = {one: len(used.intersection(one.paths)) for one in self._dropped}
+        made.traits = traits
+        if "principal" in traits:
+            made.origins = {
+                site.number: self._origin(site, rows) for site in layout.sites if widths[site.number]
+            }
         return made
 
-    def fold(self, scale: Tensor) -> None:
-        """Write Q̂ = s·Λ·Q of the arranged rows; `scale` s is [rows, 1]."""
+    def _origin(self, site: Site, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
+        """What of W0 these rows lack at a site, see `PackedLinear.origin`."""
+        module, group = self._modules[site.path], self.layout.groups[site.group]
+        down, up = (
+            part.to(self.compute_dtype) for part in principal(module.base, module.weight, self.layout.rank)
+        )
+        lacking = self.layout.of_group(self.valid[rows] * self.lacking[rows], group)[:, site.index, None]
+        return down, up, lacking[..., : len(up)].to(self.compute_dtype)
+
+    def fold(self, scale: Tensor, share: Tensor | None = None) -> None:
+        """Write Q̂ = s·Λ·Q of the arranged rows; `scale` s is [rows, 1], and has in it `share` [rows, 1], one over the
+        share of inputs that dropout keeps, or none."""
         now, layout, theta = self._now, self.layout, self.theta[self._now.rows]
         factor = self._factor(now.rows, scale)
         for group, (p, q, _, _) in zip(layout, now.buffers, strict=True):
             whole_p, whole_q = layout.p(theta, group), layout.q(theta, group)
             weight = layout.of_group(factor, group).unsqueeze(-1)
             rank = q.shape[2]
+            if "scales" in now.traits:
+                whole_q = whole_q * self._scales(now.rows, group)
             folded = (whole_q[:, :, :rank].transpose(0, 1), weight[:, :, :rank].transpose(0, 1))
             if self.compute_dtype == theta.dtype:
                 torch.mul(*folded, out=q)
@@ -331,6 +425,33 @@ class AdapterBank:
                 q.copy_(folded[0] * folded[1])
             if not now.in_place:
                 p.copy_(whole_p[..., :rank].transpose(0, 1))
+        if "lengths" in now.traits:
+            share = torch.ones_like(scale) if share is None else share
+            for site in layout.sites:
+                if now.widths[site.number]:
+                    now.lengths[site.number] = self._lengths(site, now.rows, scale, share)
+                    self._modules[site.path].lengths = now.lengths[site.number]
+
+    def _scales(self, rows: slice, group: Group) -> Tensor:
+        """Factors of Q's columns [rows, M, 1, d_out], 1 for slots that have none."""
+        own = self.layout.out(self.theta[rows], group)
+        return torch.where(self.scaled[rows, :, None] > 0, own, 1.0).unsqueeze(2)
+
+    @torch.no_grad()
+    def _lengths(self, site: Site, rows: slice, scale: Tensor, share: Tensor) -> Lengths:
+        """‖W0 + s·P Q‖ of each row without a product of W0's size for each slot, and m over it."""
+        layout, theta = self.layout, self.theta[rows]
+        module, group = self._modules[site.path], layout.groups[site.group]
+        weight, s = module.weight.to(theta.dtype), scale / share
+        p, q = (part(theta, group)[:, site.index] for part in (layout.p, layout.q))
+        plain = weight.square().sum(1)
+        across = ((weight @ p).mT * q).sum(1)
+        own = ((p.mT @ p @ q) * q).sum(1)
+        norm = (plain + 2 * s * across + s * s * own).clamp_min(torch.finfo(theta.dtype).tiny).sqrt()
+        here = self.measured[rows] * layout.of_group(self.valid[rows], group)[:, site.index, :1] > 0
+        ratio = torch.where(here, layout.out(theta, group)[:, site.index] / norm, 1.0).unsqueeze(1)
+        ratio = ratio.to(self.compute_dtype).requires_grad_()
+        return Lengths(ratio, torch.where(here, norm, math.inf), share.unsqueeze(2).to(self.compute_dtype))
 
     def _factor(self, rows: slice, scale: Tensor) -> Tensor:
         """s·Λ of some rows, [rows, R]; Λ is 1 where it is fixed and 0 where it is masked."""
@@ -348,6 +469,11 @@ class AdapterBank:
     def collect(self) -> None:
         """Bring the gradients of the arranged rows to `grad`, as written by the backward pass: of P, and G in the place
         of Q."""
+        for number, lengths in self._now.lengths.items():
+            if lengths.ratio.grad is not None:
+                site = self.layout.sites[number]
+                found = self.layout.out(self.grad[self._now.rows], self.layout.groups[site.group])
+                found[:, site.index] = lengths.ratio.grad[:, 0] / lengths.norm
         if self._now.in_place:
             return
         grad = self.grad[self._now.rows]
@@ -365,17 +491,23 @@ class AdapterBank:
         for one, dropped in self._dropped.items():
             dropped.set(kept.get(one.number))
 
-    def finish(self, grad: Tensor, scale: Tensor) -> None:
+    def finish(self, grad: Tensor, scale: Tensor, *, scaled: bool = False) -> None:
         """Turn G into the gradients of Q and Λ of the leading rows, in place: dQ = s·Λ·G, dΛ = s·⟨G, Q⟩ where λ
-        learns."""
+        learns. With `scaled`, of VeRA's rows into those of Λ and b alone: dΛ = ⟨G, Q b⟩, db = Λ·G·Q."""
         rows = slice(0, len(grad))
         layout, theta = self.layout, self.theta[rows]
         factor, lam = self._factor(rows, scale), layout.lam(grad)
         for group in layout:
             g, q = layout.q(grad, group), layout.q(theta, group)
+            if scaled:
+                by_output = (g * q * layout.of_group(factor, group).unsqueeze(-1)).sum(2)
+                layout.out(grad, group).add_(by_output * self.scaled[rows, :, None])
+                g.mul_(self._scales(rows, group))
             torch.sum(g * q, dim=-1, out=layout.of_group(lam, group))
             g.mul_(layout.of_group(factor, group).unsqueeze(-1))
         lam.mul_(self.learn[rows] * scale)
+        if scaled:
+            grad[:, : layout.lam_start].masked_fill_(self.scaled[rows] > 0, 0.0)
 
     def orthogonality(self, grad: Tensor, weight: Tensor) -> None:
         """Add the gradient of weight/(2M) · Σ (‖PᵀP - I‖_F + ‖QQᵀ - I‖_F), M the slot's adapted matrices.

@@ -14,15 +14,19 @@ import torch
 from torch import Tensor, nn
 
 from lingo.about import About, Trained, write_about
+from lingo.adapters import PackedLinear
 from lingo.card import HEAD, ROWS, source_of
 from lingo.embeddings import last_rows
 from lingo.folder import new_folder, write_json, write_tensors
 from lingo.methods.base import LowRank
 from lingo.pack import Pack
+from lingo.principal import principal
 from lingo.slot import Slot
+from lingo.streams import stream_seed
 from lingo.target import ExportError, target_of
 
 Tensors = dict[str, Tensor]
+BEFORE = "base_model.model."
 Settings = dict[str, Any]
 
 
@@ -30,13 +34,15 @@ Settings = dict[str, Any]
 class Factors:
     """One site as a slot's forward pass uses it: P [d_in, r], λ [r], Q [r, d_out], and the ranks kept [r].
 
-    λ is 1 for LoRA and 0 where it is masked. All ranks count as kept until the last allocation.
+    λ is 1 for LoRA and 0 where it is masked. All ranks count as kept until the last allocation. `outputs` are the
+    trained numbers of the site's outputs [d_out], where the method has any.
     """
 
     p: Tensor
     lam: Tensor
     q: Tensor
     kept: Tensor
+    outputs: Tensor | None = None
 
     @property
     def rank(self) -> int:
@@ -45,7 +51,8 @@ class Factors:
 
 
 def factors_of(pack: Pack, slot: Slot) -> dict[str, Factors]:
-    """The factors of every adapted matrix by its path, cut to the slot's rank; waits for the device."""
+    """The factors of every adapted matrix by its path, cut to the slot's rank; waits for the device. Of PiSSA there are
+    twice as many: what W0 lacks is subtracted from the W0 that there is."""
     layout, bank, row = pack.layout, pack.bank, slice(slot.row, slot.row + 1)
     used = bank.unit[row] + layout.lam(bank.theta[row]) * bank.keep[row]
     final = slot.schedule is not None and slot.step >= slot.schedule.last
@@ -56,7 +63,17 @@ def factors_of(pack: Pack, slot: Slot) -> dict[str, Factors]:
         p, _, q = layout.parts(bank.theta[row], site)
         lam, keep = (layout.of_group(ranks, group)[0, site.index, rank] for ranks in (used, bank.keep[row]))
         kept = keep != 0 if final else torch.ones_like(keep, dtype=torch.bool)
-        found[path] = Factors(p[:, rank], lam, q[rank], kept)
+        p, q, outputs = p[:, rank], q[rank], None
+        if slot.config.kind.outputs != "none":
+            outputs = layout.out(bank.theta[row], group)[0, site.index]
+        if slot.config.kind.principal:
+            base = pack.backbone.model.get_submodule(path)
+            assert isinstance(base, PackedLinear)
+            down, up = (part.to(q) for part in principal(base.base, base.weight, slot.rank))
+            p, q = torch.cat([p, down / slot.scale], 1), torch.cat([q, -up])
+            lam = torch.cat([lam, lam.new_ones(len(up))])
+            kept = torch.ones_like(lam, dtype=torch.bool)
+        found[path] = Factors(p, lam, q, kept, outputs)
     return found
 
 
@@ -103,10 +120,15 @@ def export_adapter(
     about.check(pack.backbone, slot.data, slot.config)
     target = target_of(pack.backbone, slot.data, about.labels)
     factors = factors_of(pack, slot)
-    if slot.svd:
+    if slot.config.kind.outputs == "scales":
+        tensors, settings = _vera(slot, factors)
+    elif slot.svd:
         tensors, settings = (_folded if layout == "lora" else _adalora)(slot, factors)
     else:
         tensors, settings = _lora(slot, factors)
+    if slot.config.kind.outputs != "scales":
+        tensors = {f"{BEFORE}{name}": tensor for name, tensor in tensors.items()}
+        settings["lora_dropout"] = slot.config.adapter_dropout
     name, commit = source_of(pack.backbone.source)
     config = settings | {
         "base_model_name_or_path": name,
@@ -116,33 +138,52 @@ def export_adapter(
         "modules_to_save": None,
         "inference_mode": True,
         "bias": "none",
-        "lora_dropout": slot.config.adapter_dropout,
         "fan_in_fan_out": _transposed(pack, slot),
     }
     with new_folder(folder) as new:
-        write_tensors(
-            new / "adapter_model.safetensors", {f"base_model.model.{k}": v for k, v in tensors.items()}
-        )
+        write_tensors(new / "adapter_model.safetensors", tensors)
         write_tensors(new / HEAD, head_tensors(pack, slot))
         if about.new_tokens:
             write_tensors(new / ROWS, {"rows": last_rows(pack.backbone, about.new_tokens)})
         write_json(new / "adapter_config.json", config)
-        write_about(new, Trained.of(pack, slot), target, about, layout=settings["peft_type"].lower())
+        write_about(new, Trained.of(pack, slot), target, about, layout=_layout(slot, settings))
     return folder
 
 
 def _lora(slot: Slot, factors: Mapping[str, Factors]) -> tuple[Tensors, Settings]:
-    kind, tensors = slot.config.kind, {}
+    kind, tensors, rank = slot.config.kind, {}, slot.rank
     assert isinstance(kind, LowRank)
     for path, site in factors.items():
+        rank = site.rank
+        if site.outputs is not None:
+            tensors[f"{path}.lora_magnitude_vector"] = site.outputs
         tensors[f"{path}.lora_A.weight"] = site.p.t()
         tensors[f"{path}.lora_B.weight"] = site.q.t()
     return tensors, {
         "peft_type": "LORA",
-        "r": slot.rank,
-        "lora_alpha": _number(slot.config.alpha),
+        "r": rank,
+        "lora_alpha": _number(slot.config.alpha * rank / slot.rank),
         "target_modules": list(factors),
     } | kind.peft_settings(slot.config)
+
+
+def _vera(slot: Slot, factors: Mapping[str, Factors]) -> tuple[Tensors, Settings]:
+    """The pair that all matrices share is that of the widest ones, of which the others have a part."""
+    widest = max(factors.values(), key=lambda site: len(site.p)).p
+    most = max(factors.values(), key=lambda site: site.q.shape[1]).q
+    shared = {"base_model.vera_A": widest.t(), "base_model.vera_B": most.t()}
+    tensors: Tensors = {}
+    for path, site in factors.items():
+        assert site.outputs is not None
+        tensors |= {f"{path}.vera_lambda_d": site.lam, f"{path}.vera_lambda_b": site.outputs}
+    return shared | {f"{BEFORE}{name}": tensor for name, tensor in tensors.items()}, {
+        "peft_type": "VERA",
+        "r": slot.rank,
+        "target_modules": list(factors),
+        "projection_prng_key": stream_seed(slot.config.seed, "init"),
+        "save_projection": True,
+        "vera_dropout": slot.config.adapter_dropout,
+    }
 
 
 def _adalora(slot: Slot, factors: Mapping[str, Factors]) -> tuple[Tensors, Settings]:
@@ -197,6 +238,12 @@ def _transposed(pack: Pack, slot: Slot) -> bool:
     """Whether the adapted weights are [d_in, d_out], as those of GPT-2's Conv1D."""
     bases = [pack.backbone.model.get_submodule(path).base for path in slot.paths]
     return not all(isinstance(base, nn.Linear) for base in bases)
+
+
+def _layout(slot: Slot, settings: Settings) -> str:
+    """`lora` or `adalora`, or the method's name where matrices change by more than a product of factors."""
+    plain = slot.config.kind.outputs == "none"
+    return str(settings["peft_type"]).lower() if plain else slot.config.method
 
 
 def _number(value: float) -> int | float:

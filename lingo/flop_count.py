@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lingo.architectures import family_of
 from lingo.backbones import Backbone
-from lingo.flops import IMPORTANCE_OPS, SCORE_OPS, StepFlops
+from lingo.flops import IMPORTANCE_OPS, SCORE_OPS, More, StepFlops
 from lingo.sites import linear_shapes
 from lingo.text_files import one_line
 
@@ -40,13 +40,14 @@ def counted_step(
     rank: float = 0.0,
     svd: bool = False,
     delta_T: int = 1,
+    more: More | None = None,
 ) -> StepFlops:
     """FLOPs of one training step, matrix products alone, as `lingo.flops.step_flops` has them.
 
     Args:
         backbone: The backbone; its model may be adapted.
         paths: Module paths of the adapted matrices; empty trains the head alone.
-        length, batch, num_labels, full, rank, svd, delta_T: As in `step_flops`.
+        length, batch, num_labels, full, rank, svd, delta_T, more: As in `step_flops`.
 
     Raises:
         ValueError: If the class cannot be computed without values (experts, whose tokens depend on them).
@@ -64,6 +65,11 @@ def counted_step(
         adapters_forward += down + up
         adapters_backward += 2 * up + (1 + (path in open_)) * down
         weights += rank * sum(shapes[path])
+        if more is not None:
+            d_in, d_out = shapes[path]
+            extra = more(tokens=tokens, d_in=d_in, d_out=d_out, needs_grad=path in open_)
+            adapters_forward += extra[0]
+            adapters_backward += extra[1]
     head = 2.0 * batch * backbone.hidden_size * num_labels
     return StepFlops(
         forward=batch * forward,

@@ -1,7 +1,7 @@
 """Floating point operations of training, and the paper's FLOPs-adjusted step (section 4.4)."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -9,6 +9,9 @@ from typing import Any
 # average (3), its deviation (2) and that one's average (3); at an allocation the product and the mean (2).
 IMPORTANCE_OPS = 10
 SCORE_OPS = 2
+
+More = Callable[..., tuple[float, float]]
+"""FLOPs forward and backward of one adapted matrix, by `tokens`, `d_in`, `d_out` and `needs_grad`."""
 
 LIKE_LLAMA = ("llama", "mistral", "qwen2", "qwen3")
 """Architectures with a gated MLP in two projections."""
@@ -345,6 +348,7 @@ def step_flops(
     rank: float = 0.0,
     svd: bool = False,
     delta_T: int = 1,
+    more: More | None = None,
 ) -> StepFlops:
     """FLOPs of one training step, by counting matrix products.
 
@@ -371,8 +375,9 @@ def step_flops(
         rank: Rank of every adapter; the mean where they differ.
         svd: Whether adapters are P Λ Q with allocation and orthogonality (AdaLoRA, ARS, Lingo).
         delta_T: Steps between allocations.
+        more: What a method does beside LoRA's products, as `lingo.methods.Method.products`.
     """
-    count = _Count(tokens=batch * length, full=full, targets=frozenset(targets), rank=rank)
+    count = _Count(tokens=batch * length, full=full, targets=frozenset(targets), rank=rank, more=more)
     x = full  # does the layer's input need a gradient?
     if shape.embedding:
         x = count.product((), shape.embedding, shape.hidden, x)
@@ -405,6 +410,7 @@ class _Count:
     adapters_forward: float = 0.0
     adapters_backward: float = 0.0
     adapter_weights: float = 0.0
+    more: More | None = None
 
     def product(
         self, names: tuple[str, ...], d_in: int, d_out: int, needs_grad: bool, *, times: int = 1
@@ -421,6 +427,10 @@ class _Count:
         self.adapters_forward += down + up
         self.adapters_backward += 2 * up + (1 + needs_grad) * down
         self.adapter_weights += self.rank * (d_in + d_out)
+        if self.more is not None:
+            forward, backward = self.more(tokens=tokens, d_in=d_in, d_out=d_out, needs_grad=needs_grad)
+            self.adapters_forward += forward
+            self.adapters_backward += backward
         return True
 
 

@@ -1,4 +1,4 @@
-"""Methods of the library peft on a backbone, one trial at a time, without a pack: KronA, FedPara, DoRA, …
+"""Methods of the library peft on a backbone, one trial at a time, without a pack: KronA and FedPara
 
 A method's row names peft's configuration class and which settings of a trial are its arguments.
 """

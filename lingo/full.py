@@ -64,7 +64,7 @@ class FullBank:
         """Start from the pretrained weights."""
         self.theta[0, : len(self.pristine)] = self.pristine
 
-    def decay(self, theta: Tensor, decay: Tensor) -> None:
+    def decay(self, theta: Tensor, decay: Tensor, *, fixed: bool = False) -> None:
         """Decoupled weight decay of the row theta [1, size] by a factor [1, 1], in place."""
         theta.mul_(torch.where(self._decayed > 0, decay, 1.0))
 

@@ -63,18 +63,26 @@ class Group:
 
 
 class Layout:
-    """Segments of one row: P and Q of every group, then Λ, the body, and the head, its bias last.
+    """Segments of one row: P and Q of every group, Λ, the numbers of outputs, the body, and the head, its bias last.
 
     Args:
         shapes: Module path → (d_in, d_out) of the adapted matrices, in layer order.
         rank: Rank capacity r of every site.
         hidden: Width of the pooled hidden state that enters the head.
         labels: Output capacity of the head.
+        outputs: Whether a number of each output of a matrix may be trained.
         body: Numbers at the start of a row that are not adapters: the whole backbone in full fine-tuning.
     """
 
     def __init__(
-        self, shapes: Mapping[str, tuple[int, int]], *, rank: int, hidden: int, labels: int, body: int = 0
+        self,
+        shapes: Mapping[str, tuple[int, int]],
+        *,
+        rank: int,
+        hidden: int,
+        labels: int,
+        outputs: bool = False,
+        body: int = 0,
     ) -> None:
         self.rank, self.hidden, self.labels = rank, hidden, labels
         by_shape: dict[tuple[int, int], list[str]] = {}
@@ -96,7 +104,8 @@ class Layout:
         """R: singular values of all sites."""
         self.factors = start + self.ranks
         """Width of the adapter part (P, Q, Λ) of a row."""
-        self.head_start = self.factors + body
+        self.outputs = outputs
+        self.head_start = self.factors + outputs * sum(d_out for _, d_out in shapes.values()) + body
         self.bias_start = self.head_start + hidden * labels
         self.size = self.bias_start + labels
 
@@ -111,6 +120,11 @@ class Layout:
     def lam(self, flat: Tensor) -> Tensor:
         """View [n, R] of the singular values, sites in canonical order."""
         return flat[:, self.lam_start : self.factors]
+
+    def out(self, flat: Tensor, group: Group) -> Tensor:
+        """View [n, M, d_out] of the numbers of a group's outputs in rows [n, ≥ size], of a layout with `outputs`."""
+        before = sum(len(other) * other.d_out for other in self.groups if other.first < group.first)
+        return self._view(flat, self.factors + before, len(group), group.d_out)
 
     def head(self, flat: Tensor) -> Tensor:
         """View [n, hidden, labels] of the head weights in rows [n, ≥ size]."""

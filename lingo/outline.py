@@ -14,6 +14,7 @@ from lingo.flops import Shape, StepFlops, shape_of, step_flops
 from lingo.known_models import training_gib
 from lingo.probe import linear_layers
 from lingo.sites import linear_shapes, names_of, resolve
+from lingo.trial import TrialConfig
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,17 +54,13 @@ class Outline:
             once = 2.0 * self.parameters * options["length"] * options["batch"]
             return StepFlops(forward=once, backward=once * (1 + full))
 
-    def trained(self, targets: tuple[str, ...], rank: float, *, full: bool) -> int:
+    def trained(self, trial: TrialConfig, *, full: bool) -> int:
         """Numbers that a trial trains, without the head: all, or those of its adapters."""
         if full:
             return self.parameters
         shapes = linear_shapes(self.backbone)
-        return int(
-            sum(
-                rank * sum(shapes[path])
-                for path in resolve(self.backbone.name, self.backbone.matrices, targets)
-            )
-        )
+        paths = resolve(self.backbone.name, self.backbone.matrices, trial.targets)
+        return sum(trial.kind.size(trial.kind.rank(trial), *shapes[path]) for path in paths)
 
     def gib(self, **options: Any) -> float:
         """GiB of one training step, see `training_gib`."""

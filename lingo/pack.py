@@ -45,6 +45,7 @@ class Pack:
         capacity: K.
         max_rank: Largest LoRA rank or b0 that a slot may have.
         max_labels: Largest number of outputs that a slot may have.
+        outputs: Whether a slot may train a number of each output of a matrix, as DoRA and VeRA do.
         full: Whether this pack trains every weight (K = 1) instead of adapters.
         dtype: Of trained parameters; float32, or float64 for exactness tests. The frozen weights keep theirs.
         share, reduce: This worker's part of each batch, and the sum over workers.
@@ -61,6 +62,7 @@ class Pack:
         capacity: int = 1,
         max_rank: int = 16,
         max_labels: int = 2,
+        outputs: bool = False,
         full: bool = False,
         dtype: torch.dtype = torch.float32,
         share: Share | None = None,
@@ -82,7 +84,9 @@ class Pack:
             self.layout = Layout({}, rank=0, hidden=width, labels=max_labels, body=FullBank.width(model))
             self.bank: AdapterBank | FullBank = FullBank(model, self.layout, dtype=dtype)
         else:
-            self.layout = Layout(linear_shapes(backbone), rank=max_rank, hidden=width, labels=max_labels)
+            self.layout = Layout(
+                linear_shapes(backbone), rank=max_rank, hidden=width, labels=max_labels, outputs=outputs
+            )
             self.bank = AdapterBank(model, self.layout, inputs_of(backbone), capacity=capacity, dtype=dtype)
         _IN_USE.add(model)
         try:
@@ -141,7 +145,9 @@ class Pack:
             "loss_sum": self.loss_sum,
             "lost": self.lost,
             "open": self.open,
-        }
+        } | (
+            {name: getattr(bank, name) for name in ("lacking", "scaled", "measured")} if not self.full else {}
+        )
 
     def admit(self, config: TrialConfig, data: TaskData) -> Slot:
         """Take a trial into a free slot, at step 0. Raises `ValueError` with every reason it does not fit."""
@@ -183,6 +189,10 @@ class Pack:
             (
                 rank > self.layout.rank > 0,
                 f"rank must be at most the pack's {self.layout.rank}, but got {rank}.",
+            ),
+            (
+                config.kind.outputs != "none" and not self.layout.outputs,
+                f"`method` {config.method} needs a pack with `outputs`.",
             ),
             (
                 data.num_labels > self.layout.labels,
@@ -240,7 +250,7 @@ class Pack:
         else:
             self.bank.zero_grad()
             self._backward(slots, slice(0, 1))
-            self._descend(self._reduced(self.bank.grad), numbers, two_rates=False)
+            self._descend(self._reduced(self.bank.grad), numbers)
         for slot in slots:
             slot.step += 1
             slot.running = not slot.done
@@ -250,18 +260,18 @@ class Pack:
 
     def _adapter_step(self, bank: AdapterBank, slots: list[Slot], numbers: StepNumbers[Tensor]) -> None:
         """Gradients of the factors, AdamW, importance of every weight, and new masks where a slot allocates."""
-        n = len(slots)
+        n, traits = len(slots), _traits(slots)
         for rows in self.blocks:
             self._arrange(rows, keep=True)
-            bank.fold(numbers.scale[rows])
+            bank.fold(numbers.scale[rows], numbers.share[rows])
             bank.zero_grad()
             self._backward(slots[rows], rows)
             bank.collect()
         grad = self._reduced(bank.grad[:n])
-        bank.finish(grad, numbers.scale)
+        bank.finish(grad, numbers.scale, scaled="scales" in traits)
         if any(slot.svd for slot in slots):
             bank.orthogonality(grad, numbers.orthogonality[:, :, None, None])
-        self._descend(grad, numbers, two_rates=any(slot.two_rates for slot in slots))
+        self._descend(grad, numbers, traits)
         if any(slot.schedule and slot.step + 1 < slot.schedule.last for slot in slots):
             self.importance.update(
                 bank.theta[:n],
@@ -289,19 +299,21 @@ class Pack:
         self.lost[:n] += (losses - losses) != 0  # of what is not finite the difference is not a number
         return grad
 
-    def _descend(self, grad: Tensor, numbers: StepNumbers[Tensor], *, two_rates: bool) -> None:
-        """AdamW with each slot's own learning rate, decay and clipping; clips `grad` in place. `two_rates` says whether
-        a slot has another rate for Q."""
+    def _descend(
+        self, grad: Tensor, numbers: StepNumbers[Tensor], traits: frozenset[str] = frozenset()
+    ) -> None:
+        """AdamW with each slot's own learning rate, decay and clipping; clips `grad` in place. `traits` are
+        those of all slots together."""
         n, grad = len(grad), grad[:, : self.layout.size]
         norm = torch.linalg.vector_norm(grad, dim=1, keepdim=True)
         grad.mul_((numbers.max_norm / (norm + 1e-6)).clamp_(max=1.0))
         theta, moment, square = self.bank.theta[:n], self.moment[:n], self.square[:n]
         moment.lerp_(grad, 1 - ADAM_BETAS[0])
         square.mul_(ADAM_BETAS[1]).addcmul_(grad, grad, value=1 - ADAM_BETAS[1])
-        self.bank.decay(theta, numbers.decay)
+        self.bank.decay(theta, numbers.decay, fixed="scales" in traits)
         denominator = square.sqrt().mul_(numbers.inv_sqrt_bias2).add_(ADAM_EPS)
         change = torch.div(moment, denominator, out=denominator).mul_(numbers.step_size)
-        if two_rates and isinstance(self.bank, AdapterBank):
+        if "rates" in traits and isinstance(self.bank, AdapterBank):
             self.bank.scale_second(theta, numbers.decay_more)
             self.bank.scale_second(change, numbers.ratio)
             self.layout.head_bias(change).mul_(numbers.ratio[..., None])
@@ -362,7 +374,8 @@ class Pack:
     def _arrange(self, rows: slice, *, keep: bool) -> None:
         """Point the adapters' modules at these rows, as wide as their slots need; `keep` as `AdapterBank` has it."""
         if isinstance(self.bank, AdapterBank) and self._arranged != rows:
-            self.bank.arrange(rows, self._widths(self.slots[rows]), keep=keep)
+            slots = self.slots[rows]
+            self.bank.arrange(rows, self._widths(slots), _traits(slots), keep=keep)
             self._arranged = rows
 
     def _widths(self, slots: Sequence[Slot]) -> list[int]:
@@ -427,3 +440,8 @@ class Pack:
         self.bank.detach()
         self.slots.clear()
         _IN_USE.discard(self.backbone.model)
+
+
+def _traits(slots: Sequence[Slot]) -> frozenset[str]:
+    """What any of these slots needs."""
+    return frozenset().union(*(slot.traits for slot in slots))

@@ -50,4 +50,4 @@ def used_parameters(pack: Pack, slot: Slot) -> int:
 
 def _of_rank(pack: Pack, slot: Slot, path: str, rank: int) -> int:
     site = pack.layout.site(path)
-    return rank * (site.d_in + site.d_out + slot.svd)
+    return slot.config.kind.size(rank, site.d_in, site.d_out)

@@ -79,9 +79,12 @@ class Slot:
         return self.config.kind.scale(self.config)
 
     @property
-    def two_rates(self) -> bool:
-        """Whether Q has a learning rate of its own."""
-        return self.config.kind.rate_ratio(self.config) != 1
+    def traits(self) -> frozenset[str]:
+        """What a step must do for this trial beside LoRA: `rates` of its own for Q, and `lingo.methods`' `scales`,
+        `lengths` and `principal`."""
+        kind = self.config.kind
+        found = {"rates": kind.rate_ratio(self.config) != 1, "principal": kind.principal, kind.outputs: True}
+        return frozenset(name for name, holds in found.items() if holds) - {"none"}
 
     @property
     def dropout(self) -> float:
@@ -144,6 +147,7 @@ class Slot:
             decay_more=(1 - ratio * rate * config.weight_decay) / (1 - rate * config.weight_decay),
             max_norm=config.max_grad_norm if config.max_grad_norm is not None else math.inf,
             scale=self.scale / (1 - self.dropout),
+            share=1 / (1 - self.dropout),
             sensitivity_rate=1 - config.beta1 if counting else 0.0,
             uncertainty_rate=1 - config.beta2 if counting else 0.0,
             orthogonality=config.orthogonality / (2 * len(self.paths)) if self.svd else 0.0,
@@ -182,6 +186,7 @@ class StepNumbers(NamedTuple, Generic[T]):
         decay_more: Factor of decoupled weight decay of Q, over that of all others.
         max_norm: Norm to which the gradient is clipped; infinity for no clipping.
         scale: s of the update s · P Λ Q, over the share of inputs that dropout keeps.
+        share: One over that share.
         sensitivity_rate, uncertainty_rate: 1 - β1 and 1 - β2 (equations 2 and 3); 0 outside the budget phase.
         orthogonality: Weight of the orthogonality term, over 2M.
         allocates: 1 where the step ends with an allocation.
@@ -198,6 +203,7 @@ class StepNumbers(NamedTuple, Generic[T]):
     decay_more: T
     max_norm: T
     scale: T
+    share: T
     sensitivity_rate: T
     uncertainty_rate: T
     orthogonality: T

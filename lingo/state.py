@@ -206,6 +206,9 @@ def _views(pack: Pack, slot: Slot) -> Iterator[tuple[str, Tensor]]:
             yield f"{name}.{path}.P", p[:, : slot.rank]
             yield f"{name}.{path}.lam", lam[: slot.rank]
             yield f"{name}.{path}.Q", q[: slot.rank]
+            if slot.config.kind.outputs != "none" and name in ("theta", "moment", "square"):
+                site = layout.site(path)
+                yield f"{name}.{path}.outputs", layout.out(flat, layout.groups[site.group])[0, site.index]
         if name in ("theta", "moment", "square"):
             yield f"{name}.head", layout.head(flat)[0, :, : slot.data.num_labels]
             yield f"{name}.head_bias", layout.head_bias(flat)[0, 0, : slot.data.num_labels]

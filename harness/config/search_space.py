@@ -221,12 +221,13 @@ def always_fires(first: int, last: int) -> int:
 
 
 def largest(spaces: Iterable[SearchSpace], labels: Iterable[int]) -> dict[str, int]:
-    """`max_rank` and `max_labels` for the trials of these search spaces on tasks of so many outputs, so that no
-    pack is built anew for a trial that needs more of either."""
-    ranks = [1]
+    """`max_rank`, `max_labels` and `outputs` for the trials of these search spaces on tasks of so many outputs, so that
+    no pack is built anew for a trial that needs more of any."""
+    ranks, outputs = [1], False
     for space in spaces:
         method = METHODS.get(space.method)
         name = method.rank_setting if method else ""
+        outputs |= method is not None and method.outputs != "none"
         if not name:
             continue
         ranks += [int(point[name]) for point in space.first_points if name in point]
@@ -235,4 +236,4 @@ def largest(spaces: Iterable[SearchSpace], labels: Iterable[int]) -> dict[str, i
             ranks.append(int(space.fixed.get(name, getattr(TrialConfig, name))))
         else:
             ranks.append(int(max(leaf.choices) if leaf.type == "choice" else leaf.high))
-    return {"max_rank": max(ranks), "max_labels": max(labels, default=2)}
+    return {"max_rank": max(ranks), "max_labels": max(labels, default=2), "outputs": outputs}

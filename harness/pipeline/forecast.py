@@ -6,6 +6,7 @@ public configurations. Nothing is written but a scratch folder, and nothing is d
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from harness.config.benchmark import NO_BACKBONE, TINY_MODEL, Benchmark
@@ -186,6 +187,7 @@ def _costs(
         "rank": 0 if full else rank,
         "svd": method.has_budget,
         "delta_T": trial.delta_T,
+        "more": None if full else partial(method.products, trial),
     }
     if model.shape is not None and (full or set(trial.targets) <= set(PAPER_MATRICES)):
         found = step_flops(model.shape, targets=() if full else trial.targets, **options)
@@ -194,7 +196,7 @@ def _costs(
         return 0.0, 0.0
     try:
         found = model.outline.step(trial.targets, **options)
-        return found.total, model.outline.trained(trial.targets, rank, full=full)
+        return found.total, model.outline.trained(trial, full=full)
     except (
         ValueError
     ):  # a target that is not there, which preparation refuses, or a class that cannot be counted
@@ -218,7 +220,9 @@ def _trained(shape: Shape, trial: TrialConfig, *, full: bool, rank: float) -> fl
     chosen = [
         (d_in, d_out) for names, d_in, d_out in shape.matrices() if full or set(names) & set(trial.targets)
     ]
-    return shape.layers * sum(d_in * d_out if full else rank * (d_in + d_out) for d_in, d_out in chosen)
+    return shape.layers * sum(
+        d_in * d_out if full else trial.kind.size(int(rank), d_in, d_out) for d_in, d_out in chosen
+    )
 
 
 def _expected_epochs(benchmark: Benchmark) -> float:

@@ -1,6 +1,7 @@
 """The engine of a worker: delegates each job to the engine of its method, one kind at a time."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -25,7 +26,7 @@ def make_engine(
     files: Files | None = None,
     frozen: Frozen | None = None,
     gpus: int = 0,
-    **room: int,
+    **room: Any,
 ) -> "Dispatch":
     """The engine of one worker of a group of `world`.
 
@@ -34,7 +35,7 @@ def make_engine(
         files: Access to the driver's files; by default the local file system.
         frozen: Type of the frozen weights; `None` for that of the device.
         gpus: Number of GPUs of this worker.
-        room: `max_rank` and `max_labels` of a pack, see `harness.workers.packs.Room`.
+        room: `max_rank`, `max_labels` and `outputs` of a pack, see `harness.workers.packs.Room`.
 
     Raises:
         ValueError: If torch cannot use the assigned GPU; otherwise training would silently run on the CPU of an

@@ -1,5 +1,6 @@
 """Measurements of a job for its reports: parameters, ranks, samples, FLOPs, device time."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -35,19 +36,20 @@ def cost_facts(pack: Pack, slot: Slot) -> dict[str, Any]:
         "svd": slot.svd,
         "delta_T": config.delta_T,
     }
+    own: dict[str, Any] = {} if full else {"more": partial(config.kind.products, config)}
     named = all(name in backbone.matrices for name in config.targets)
     names = () if full else config.targets if named else names_of(backbone.matrices, slot.paths)
     paper = () if full else tuple(name for name in names or () if name in PAPER_MATRICES) or PAPER_MATRICES
     try:
         if family_of(backbone.model.config).derived or names is None:
-            flops = counted_step(backbone, slot.paths, **step)
+            flops = counted_step(backbone, slot.paths, **step, **own)
         else:
-            flops = step_flops(shape_of(backbone.model.config), targets=names, **step)
+            flops = step_flops(shape_of(backbone.model.config), targets=names, **step, **own)
     except (AttributeError, KeyError, ValueError):
         return {}
     return {
         "flops_per_step": flops.total,
-        "reference_flops_per_step": step_flops(OPT_125M, targets=paper, **step).total,
+        "reference_flops_per_step": step_flops(OPT_125M, targets=paper, **step, **own).total,
     }
 
 

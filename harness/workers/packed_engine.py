@@ -47,11 +47,12 @@ def make_engine(
     files: Files | None = None,
     max_rank: int = 16,
     max_labels: int = 2,
+    outputs: bool = False,
     frozen: Frozen = "fp32",
 ) -> "LingoEngine":
     """The engine of one worker of a group of `world`; the other arguments are those of `harness.workers.packs.Room`."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    room = Room(pack=pack, max_rank=max_rank, max_labels=max_labels, frozen=frozen)
+    room = Room(pack=pack, max_rank=max_rank, max_labels=max_labels, outputs=outputs, frozen=frozen)
     return LingoEngine(rank=rank, world=world, device=device, room=room, files=files)
 
 
@@ -299,6 +300,7 @@ class LingoEngine:
             and self._alone == job.alone
             and (full or config.kind.rank(config) <= pack.layout.rank)
             and self._open(job.data).num_labels <= pack.layout.labels
+            and (config.kind.outputs == "none" or pack.layout.outputs)
             and (not job.alone or self._room_of(job, config, self._open(job.data)).holds_no_more(pack.layout))
         )
 
@@ -308,7 +310,8 @@ class LingoEngine:
         if not job.alone:
             return self._room
         rank = max(1, config.kind.rank(config))
-        return replace(self._room, pack=1, max_rank=rank, max_labels=data.num_labels)
+        outputs = config.kind.outputs != "none"
+        return replace(self._room, pack=1, max_rank=rank, max_labels=data.num_labels, outputs=outputs)
 
     def _build(self, job: Job, config: TrialConfig, data: TaskData) -> None:
         if self._jobs:

@@ -24,12 +24,14 @@ class Room:
         pack: Trials at once (K); full fine-tuning always has a pack of one.
         max_rank: Largest possible LoRA rank or b0.
         max_labels: Largest number of outputs of a task.
+        outputs: Whether trials may train a number of each output of a matrix, see `lingo.pack.Pack`.
         frozen: Number type of frozen weights; full fine-tuning has none and uses float32.
     """
 
     pack: int = 1
     max_rank: int = 16
     max_labels: int = 2
+    outputs: bool = False
     frozen: Frozen = "fp32"
 
     def __post_init__(self) -> None:
@@ -42,7 +44,8 @@ class Room:
 
     def holds_no_more(self, layout: Layout) -> bool:
         """Whether a pack of this layout has exactly this capacity."""
-        return layout.rank in (0, self.max_rank) and layout.labels == self.max_labels
+        same = layout.rank == self.max_rank and layout.outputs == self.outputs
+        return (same or not layout.rank) and layout.labels == self.max_labels
 
 
 def is_full(config: TrialConfig) -> bool:
@@ -98,6 +101,7 @@ def build(
         capacity=1 if full else capacity,
         max_rank=max(room.max_rank, config.kind.rank(config)),
         max_labels=max(room.max_labels, labels),
+        outputs=room.outputs or config.kind.outputs != "none",
         full=full,
         share=share,
         reduce=reduce,

@@ -12,9 +12,11 @@ from lingo.methods import (
     lora,
     lora_plus,
     onehot_cnn,
+    pissa,
     probe,
     rslora,
     rules,
+    vera,
 )
 from lingo.methods.base import Method
 
@@ -35,6 +37,8 @@ METHODS: dict[str, Method] = {
         probe.METHOD,
         rslora.METHOD,
         lora_plus.METHOD,
+        pissa.METHOD,
+        vera.METHOD,
     )
 }
 

@@ -1,15 +1,16 @@
 """What a method is: the traits and hooks that the trainer, the search and the report ask it for."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 if TYPE_CHECKING:  # names and settings of methods are asked for without torch
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
 Engine = Literal["pack", "simple", "peft", "probe"]
+Outputs = Literal["none", "scales", "lengths"]
 RankUpdate = Literal["in_place", "held", "published_code"]
 
 TRAINING = frozenset({"learning_rate", "lr_schedule", "warmup_ratio", "weight_decay", "max_grad_norm"})
@@ -31,6 +32,32 @@ BUDGETED = frozenset(
 )
 
 
+class Start(NamedTuple):
+    """First values of one matrix's adapter: P [d_in, r], Q [r, d_out], λ of each rank, and the number of each output
+    that a method with `outputs` trains, [d_out]."""
+
+    p: "Tensor"
+    q: "Tensor"
+    lam: float = 0.0
+    outputs: "Tensor | None" = None
+
+
+class Matrix(NamedTuple):
+    """A frozen matrix: the layer that holds it, d_in, d_out, and its numbers [d_out, d_in], made on demand."""
+
+    layer: "nn.Module"
+    d_in: int
+    d_out: int
+    weight: "Callable[[], Tensor]"
+
+
+class Products(NamedTuple):
+    """FLOPs beside those of LoRA's own products."""
+
+    forward: float = 0.0
+    backward: float = 0.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Method:
     """One way of solving a task: of adapting a backbone, or a simple baseline without one. Hooks take the trial's
@@ -48,6 +75,9 @@ class Method:
         sampled: Whether equation 4 of the paper draws singular values at each allocation.
         rank_update: The default treatment of singular values that are not kept.
         rank_setting: The setting that bounds the ranks of a matrix; empty where there is none.
+        outputs: What the trained numbers of each output are: `none` of them, `scales` of Q's columns, P and Q being
+            fixed (VeRA), or `lengths` of the adapted matrix's rows (DoRA).
+        principal: Whether W0 is without its largest singular values, from which P and Q start (PiSSA).
         by_default: Whether a benchmark compares it where no methods are named.
     """
 
@@ -62,6 +92,8 @@ class Method:
     trains_all: ClassVar[bool] = False
     has_budget: ClassVar[bool] = False
     rank_setting: ClassVar[str] = ""
+    outputs: ClassVar[Outputs] = "none"
+    principal: ClassVar[bool] = False
 
     @property
     def settings(self) -> frozenset[str]:
@@ -85,9 +117,20 @@ class Method:
         """Learning rate of Q and of the head's bias, over that of all others."""
         return 1.0
 
-    def draw(self, d_in: int, d_out: int, rank: int, generator: "torch.Generator") -> "tuple[Tensor, Tensor]":
-        """First values of P [d_in, rank] and Q [rank, d_out], always drawn in the same order."""
+    def start(
+        self, config: Any, matrices: "Sequence[Matrix]", generator: "torch.Generator"
+    ) -> "Iterator[Start]":
+        """First values of the adapters of these matrices, which are in layer order."""
         raise TypeError(f"{self.name} has no low-rank factors.")
+
+    def size(self, rank: int, d_in: int, d_out: int) -> int:
+        """Numbers that are trained of one matrix's adapter."""
+        return 0
+
+    def products(self, config: Any, *, tokens: float, d_in: int, d_out: int, needs_grad: bool) -> "Products":
+        """What a step of one matrix costs beside LoRA's products; `needs_grad` says whether its input needs a
+        gradient."""
+        return Products()
 
     def peft_config(self, config: Any, paths: Sequence[str]) -> Any:
         """peft's configuration for the modules at `paths`; of `engine` `peft` alone."""
@@ -114,6 +157,15 @@ class LowRank(Method):
     def scale(self, config: Any) -> float:
         """α/r."""
         return config.alpha / config.rank
+
+    def start(
+        self, config: Any, matrices: "Sequence[Matrix]", generator: "torch.Generator"
+    ) -> "Iterator[Start]":
+        for matrix in matrices:
+            yield Start(*self.draw(matrix.d_in, matrix.d_out, self.rank(config), generator))
+
+    def size(self, rank: int, d_in: int, d_out: int) -> int:
+        return rank * (d_in + d_out)
 
     def draw(self, d_in: int, d_out: int, rank: int, generator: "torch.Generator") -> "tuple[Tensor, Tensor]":
         """P uniform in ±1/√d_in, Q zero: peft's default (Kaiming uniform with a = √5)."""
@@ -143,6 +195,9 @@ class Budgeted(LowRank):
     def scale(self, config: Any) -> float:
         """α/(b0 + 1e-5), as peft has it."""
         return config.alpha / (config.b0 + 1e-5)
+
+    def size(self, rank: int, d_in: int, d_out: int) -> int:
+        return rank * (d_in + d_out + 1)
 
     def draw(self, d_in: int, d_out: int, rank: int, generator: "torch.Generator") -> "tuple[Tensor, Tensor]":
         """P and Q normal with standard deviation 0.02; Λ starts at zero."""

@@ -11,8 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import OPTForSequenceClassification, get_linear_schedule_with_warmup
 
+from lingo.adapters import AdapterBank
 from lingo.export import export_adapter
 from lingo.pack import Pack
 from lingo.predict import Encoded, open_adapter
@@ -30,6 +32,10 @@ TASK = toy.task(rows=40, labels=3, longest=10)
 TARGETS = {"W_q": "q_proj", "W_k": "k_proj", "W_v": "v_proj", "W_o": "out_proj", "W_f1": "fc1", "W_f2": "fc2"}
 EXACT = [(torch.float32, 1e-5), (torch.float64, 1e-10)]
 """Number types and the largest difference in each."""
+
+BESIDE = (toy.trial("ars", 2), toy.trial("lora", 3, rank=7))
+CASES = [(0.0, torch.float32, 1e-5, BESIDE), (0.3, torch.float64, 1e-10, ())]
+"""Dropout, number type, largest difference, and what trains in the same pack."""
 
 
 @dataclass
@@ -69,8 +75,22 @@ class Theirs:
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
 
-def in_peft(pack: Pack, slot: Slot, **settings: Any) -> Theirs:
-    """The slot's trial, at step 0; `settings` are more arguments of peft's configuration."""
+class Masked(nn.Module):
+    """Dropout by the masks that a pack, in which the slot is alone, drew in its last step."""
+
+    def __init__(self, pack: Pack, slot: Slot, path: str) -> None:
+        super().__init__()
+        self.pack, self.share, self.path = pack, 1 - slot.dropout, path
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert isinstance(self.pack.bank, AdapterBank)
+        kept = self.pack.bank._modules[self.path].dropped.kept
+        return x if kept is None or not self.training else x * kept.view(x.shape) / self.share
+
+
+def in_peft(pack: Pack, slot: Slot, *, copied: bool = True, **settings: Any) -> Theirs:
+    """The slot's trial, at step 0; `settings` are more arguments of peft's configuration, whose first values are ours
+    where `copied`."""
     config, base = slot.config, toy.opt_backbone(dtype=pack.dtype).model
     base.config.num_labels = TASK.num_labels
     model = OPTForSequenceClassification(base.config)
@@ -82,7 +102,7 @@ def in_peft(pack: Pack, slot: Slot, **settings: Any) -> Theirs:
         "target_modules": [TARGETS[name] for name in config.targets],
         "modules_to_save": ["score"],
         "lora_alpha": config.alpha,
-        "lora_dropout": 0.0,
+        "lora_dropout": config.adapter_dropout,
     }
     if slot.svd:
         first, last = config.budget_phase(slot.total_steps)
@@ -98,6 +118,9 @@ def in_peft(pack: Pack, slot: Slot, **settings: Any) -> Theirs:
             orth_reg_weight=config.orthogonality,
             **common,
         )
+    elif config.kind.outputs == "scales":
+        del common["lora_alpha"], common["lora_dropout"]
+        ranks = peft.VeraConfig(r=config.rank, vera_dropout=config.adapter_dropout, **common, **settings)
     else:
         ranks = peft.LoraConfig(r=config.rank, **common, **settings)
     wrapped = peft.get_peft_model(model, ranks).to(pack.dtype)
@@ -106,7 +129,12 @@ def in_peft(pack: Pack, slot: Slot, **settings: Any) -> Theirs:
         if "ranknum" in name:  # peft makes this count trainable when it moves it to another number type
             parameter.requires_grad_(False)
     theirs = Theirs(config, wrapped, *optimiser(wrapped, slot))
-    copy(pack, slot, wrapped)
+    if copied:
+        copy(pack, slot, wrapped)
+    for path in slot.paths if slot.dropout else ():
+        layer = wrapped.get_base_model().model.get_submodule(path).train()
+        held = layer.vera_dropout if config.kind.outputs == "scales" else layer.lora_dropout
+        held["default"] = Masked(pack, slot, path)
     return theirs
 
 
@@ -139,6 +167,14 @@ def parts(pack: Pack, slot: Slot, model: nn.Module) -> list[tuple[str, Tensor, T
         site = pack.layout.site(path)
         p, lam, q = pack.layout.parts(pack.bank.theta[row], site)
         layer = model.get_base_model().model.get_submodule(path)
+        if slot.config.kind.outputs != "none":
+            outputs = layout.out(theta, layout.groups[site.group])[0, site.index]
+        if slot.config.kind.outputs == "scales":
+            found.append((f"{path}.d", lam[: slot.rank], layer.vera_lambda_d["default"]))
+            found.append((f"{path}.b", outputs, layer.vera_lambda_b["default"]))
+            continue
+        if slot.config.kind.outputs == "lengths":
+            found.append((f"{path}.m", outputs, layer.lora_magnitude_vector["default"].weight))
         names = ("lora_A", "lora_B", "lora_E")[: 2 + slot.svd]
         a, b, *e = (getattr(layer, name)["default"] for name in names)
         a, b = (part.weight if isinstance(part, nn.Linear) else part for part in (a, b))
@@ -189,7 +225,12 @@ def follow(
     """Train to the end beside peft, and compare loss, gradients (in a pack without others) and weights of each step,
     then the logits."""
     pack = Pack(
-        toy.opt_backbone(dtype=dtype), capacity=1 + len(beside), max_rank=7, max_labels=4, dtype=dtype
+        toy.opt_backbone(dtype=dtype),
+        capacity=1 + len(beside),
+        max_rank=7,
+        max_labels=4,
+        outputs=True,
+        dtype=dtype,
     )
     for other in beside:
         pack.admit(other, toy.task(rows=200, seed=3))
@@ -198,8 +239,8 @@ def follow(
     while not slot.done:
         rows = slot.batch()
         ids, _ = TASK.train.padded(rows, TASK.pad_id)
-        loss = peer.step(torch.from_numpy(ids), torch.from_numpy(TASK.train.labels[rows]))
         pack.step()
+        loss = peer.step(torch.from_numpy(ids), torch.from_numpy(TASK.train.labels[rows]))
         assert pack.take_loss(slot) == pytest.approx(loss, abs=tolerance), slot.step
         compared = parts(pack, slot, peer.model)
         if not beside:
@@ -209,7 +250,7 @@ def follow(
                 ours, expected.detach(), rtol=0, atol=tolerance, msg=f"{slot.step} {what}"
             )
     assert len(pack.running) == len(beside)
-    compare_logits(pack, slot, peer.model, tolerance)
+    compare_logits(pack, slot, peer.model.eval(), tolerance)
     return pack, slot
 
 
@@ -221,7 +262,7 @@ def check_export(
     checkpoints = Checkpoints(folder / "models")
     for name in ("opt", "gpt2"):
         backbone = checkpoints(name)
-        pack = Pack(backbone, capacity=2, max_rank=8)
+        pack = Pack(backbone, capacity=2, max_rank=8, outputs=True)
         values = {"epochs": 2, "learning_rate": 3e-2, "bT": 1, **settings}
         trials = [toy.trial(method, 1, **values), toy.trial("ars", 2, **values)]
         slot, _ = train_tiny(pack, task(backbone), trials, 25)
@@ -237,3 +278,25 @@ def check_export(
         assert opened.facts.layout == layout
         encoded = Encoded(slot.data.dev, len(slot.data.dev), 0)
         np.testing.assert_allclose(opened.compute(encoded), expected, rtol=0, atol=2e-5)
+
+
+def check_products(method: str, *, dropout: float) -> None:
+    """A step of a trial costs what a step of LoRA does and what the method says that it does beside that."""
+    counts = {}
+    for name in ("lora", method):
+        pack = Pack(toy.opt_backbone(dtype=torch.float32), max_rank=3, max_labels=3, outputs=True)
+        slot = pack.admit(toy.trial(name, 1, adapter_dropout=dropout), TASK)
+        width = int(TASK.train.lengths[slot.batch()].max())
+        with FlopCounterMode(display=False) as counter:
+            pack.step()
+        counts[name] = counter.get_total_flops()
+    more = 0.0
+    for path in slot.paths:
+        site = pack.layout.site(path)
+        first = ".0.self_attn" in path  # reads what no adapter has changed
+        more += sum(
+            slot.config.kind.products(
+                slot.config, tokens=4 * width, d_in=site.d_in, d_out=site.d_out, needs_grad=not first
+            )
+        )
+    assert counts[method] - counts["lora"] == pytest.approx(more)

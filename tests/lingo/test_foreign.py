@@ -57,7 +57,7 @@ def test_before_training_it_is_the_backbone_with_a_head(method):
     logits = one.predict(one.data.dev)
     head = one.network.head.state_dict()
     one.network.detach()
-    plain = trial("dora", model, targets=("W_q",))
+    plain = trial("lokr", model, targets=("W_q",))
     with torch.no_grad():
         plain.network.head.load_state_dict(head)
     assert logits == pytest.approx(plain.predict(one.data.dev), abs=1e-5)

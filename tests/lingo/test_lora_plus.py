@@ -9,10 +9,9 @@ from transformers import get_linear_schedule_with_warmup
 
 from lingo.pack import Pack
 from lingo.slot import Slot
+from lingo.trial import TrialConfig
 from tests.lingo import toy
-from tests.lingo.live_peft import EXACT, Theirs, check_export, follow, in_peft
-
-BESIDE = (toy.trial("ars", 2), toy.trial("lora", 3, rank=7))
+from tests.lingo.live_peft import CASES, Theirs, check_export, follow, in_peft
 
 
 def in_lora_plus(pack: Pack, slot: Slot) -> Theirs:
@@ -31,13 +30,15 @@ def in_lora_plus(pack: Pack, slot: Slot) -> Theirs:
     return theirs
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), EXACT)
-def test_every_step_follows_peft(dtype: torch.dtype, tolerance: float) -> None:
+@pytest.mark.parametrize(("dropout", "dtype", "tolerance", "beside"), CASES)
+def test_every_step_follows_peft(
+    dropout: float, dtype: torch.dtype, tolerance: float, beside: tuple[TrialConfig, ...]
+) -> None:
     config = toy.trial(
-        "lora_plus", 11, rank=5, lr_ratio=9.0, learning_rate=3e-3, weight_decay=0.2, adapter_dropout=0.0,
+        "lora_plus", 11, rank=5, lr_ratio=9.0, learning_rate=3e-3, weight_decay=0.2, adapter_dropout=dropout,
         warmup_ratio=0.2,
     )  # fmt: skip
-    follow(config, dtype, tolerance, theirs=in_lora_plus, beside=BESIDE if dtype == torch.float32 else ())
+    follow(config, dtype, tolerance, theirs=in_lora_plus, beside=beside)
 
 
 def test_at_the_ratio_one_it_is_lora_to_the_bit_and_no_neighbour_is_changed() -> None:

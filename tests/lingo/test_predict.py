@@ -123,7 +123,7 @@ def test_each_family(name: str, method: str, backbones: Checkpoints, tmp_path: P
         np.testing.assert_allclose(open_adapter(folder).logits(TEXTS), logits, atol=2e-5)
 
 
-@pytest.mark.parametrize("method", ["lokr", "loha", "dora"])
+@pytest.mark.parametrize("method", ["lokr", "loha"])
 def test_methods_of_peft(method: str, backbones: Checkpoints, tmp_path: Path) -> None:
     pytest.importorskip("peft")
     backbone = backbones("llama")

@@ -7,18 +7,18 @@ import pytest
 import torch
 
 from lingo.methods import METHODS
+from lingo.trial import TrialConfig
 from tests.lingo import toy
-from tests.lingo.live_peft import EXACT, check_export, follow, in_peft
-
-BESIDE = (toy.trial("ars", 2), toy.trial("lora", 3, rank=7))
+from tests.lingo.live_peft import CASES, check_export, follow, in_peft
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), EXACT)
-def test_every_step_follows_peft(dtype: torch.dtype, tolerance: float) -> None:
+@pytest.mark.parametrize(("dropout", "dtype", "tolerance", "beside"), CASES)
+def test_every_step_follows_peft(
+    dropout: float, dtype: torch.dtype, tolerance: float, beside: tuple[TrialConfig, ...]
+) -> None:
     config = toy.trial(
-        "rslora", 11, rank=5, alpha=7, adapter_dropout=0.0, warmup_ratio=0.2, max_grad_norm=0.5
+        "rslora", 11, rank=5, alpha=7, adapter_dropout=dropout, warmup_ratio=0.2, max_grad_norm=0.5
     )
-    beside = BESIDE if dtype == torch.float32 else ()
     follow(config, dtype, tolerance, theirs=lambda *own: in_peft(*own, use_rslora=True), beside=beside)
 
 

@@ -29,13 +29,17 @@ METHODS = {
     "held": toy.trial("ars", 5, p=0.3, rank_update="held"),
     "published_code": toy.trial("ars", 6, p=0.3, rank_update="published_code"),
     "lingo": toy.trial("lingo", 7, targets=("W_q", "W_o")),
+    "pissa": toy.trial("pissa", 8),
+    "dora": toy.trial("dora", 9),
+    "vera": toy.trial("vera", 10),
 }
 """24 steps, 6 an epoch: allocations after 3, 6, … 15 and, the last, 17."""
 
 
 def pack_for(configs: Sequence[TrialConfig], *, dtype: torch.dtype = torch.float64, **shape: int) -> Pack:
     full = configs[0].method == "fmft"
-    values = {"capacity": len(configs), "max_rank": 5, "max_labels": 3} | shape
+    outputs = any(config.kind.outputs != "none" for config in configs)
+    values = {"capacity": len(configs), "max_rank": 5, "max_labels": 3, "outputs": outputs} | shape
     return Pack(toy.opt_backbone(dtype=dtype), full=full, dtype=dtype, **values)
 
 

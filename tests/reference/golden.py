@@ -30,6 +30,9 @@ TRIALS: dict[str, TrialConfig] = {
             ("lingo", "lingo", {}),
             ("rslora", "rslora", {}),
             ("lora_plus", "lora_plus", {}),
+            ("pissa", "pissa", {}),
+            ("dora", "dora", {}),
+            ("vera", "vera", {}),
         ]
     )
 }
@@ -41,8 +44,9 @@ Numbers = dict[str, list[float]]
 def golden(config: TrialConfig) -> Numbers:
     """Loss of each step, and the logits on the dev split summed for each output."""
     pack = Pack(
-        toy.opt_backbone(), full=config.method == "fmft", max_rank=4, max_labels=3, dtype=torch.float64
-    )
+        toy.opt_backbone(), full=config.method == "fmft", max_rank=4, max_labels=3,
+        outputs=config.kind.outputs != "none", dtype=torch.float64,
+    )  # fmt: skip
     slot = pack.admit(config, TASK)
     losses = []
     for _ in range(STEPS):

@@ -64,7 +64,7 @@ def test_extras_are_notes(tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, library, None)
     code, output = consult("--out", tmp_path)
     assert code == 0, output
-    assert "note extra     methods lokr, loha, dora: needs the library peft" in output
+    assert "note extra     methods lokr, loha: needs the library peft" in output
     assert "note extra     --frozen 4bit: needs the library bitsandbytes" in output
 
 

@@ -13,8 +13,13 @@ def space(method: str, *, first: int | None = None, **leaves: Leaf) -> SearchSpa
 
 def test_the_room_is_that_of_the_largest_trial() -> None:
     searched = space("ars", b0=Leaf(type="int", low=2, high=20))
-    assert largest([searched, space("lora")], [2, 104]) == {"max_rank": 24, "max_labels": 104}
-    assert largest([searched], [2]) == {"max_rank": 20, "max_labels": 2}
+    assert largest([searched, space("lora")], [2, 104]) == {
+        "max_rank": 24,
+        "max_labels": 104,
+        "outputs": False,
+    }
+    assert largest([searched], [2]) == {"max_rank": 20, "max_labels": 2, "outputs": False}
+    assert largest([searched, space("dora")], [2])["outputs"]
     assert largest([space("adalora", first=30)], [3])["max_rank"] == 30
     chosen = space("adalora", b0=Leaf(type="choice", choices=(4, 8)))
     assert largest([chosen, space("fmft"), space("kmer_logreg")], [2])["max_rank"] == 8
