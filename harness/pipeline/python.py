@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_origin
 
@@ -15,15 +15,10 @@ from harness.core.errors import InputError, nearest
 from harness.pipeline.state import RunState, state_of
 from harness.runs.layout import RunFolder, file_name
 from harness.runs.record import numbers
+from harness.runs.store import CONFIG, FACTS, NESTED, column, configuration
 
 if TYPE_CHECKING:
     import pandas as pd
-
-NESTED = ("config", "history", "facts", "environment")
-"""Columns of `results.parquet` that are JSON."""
-
-FACTS = ("best_epoch", "stopped_epoch", "flops", "device_seconds", "gpus", "collapsed", "adapter")
-"""Measured facts that have a column of their own."""
 
 
 class Run:
@@ -142,22 +137,33 @@ class Run:
     def _records(self, stage: str) -> pa.Table:
         """The rows of a stage, with their configurations and main facts as columns."""
         table = self._table().filter(pa.compute.field("stage") == stage)
-        configs = [_prefixed(json.loads(text or "{}")) for text in table["config"].to_pylist()]
-        facts = [numbers(json.loads(text or "{}")) for text in table["facts"].to_pylist()]
-        more = [
-            config | {name: fact.get(name) for name in FACTS if name in fact}
-            for config, fact in zip(configs, facts, strict=True)
-        ]
+        if "config" in table.schema.names:  # written by a version up to 0.1
+            table = _flat(table)
         table = table.drop_columns([name for name in NESTED if name in table.schema.names])
-        for name, column in _columns(more).items():
-            if name not in table.schema.names:
-                table = table.append_column(name, column)
+        for place, field in enumerate(table.schema):
+            if field.name.startswith(CONFIG) and pa.types.is_list(field.type):
+                texts = [None if v is None else ",".join(map(str, v)) for v in table[field.name].to_pylist()]
+                table = table.set_column(place, field.name, pa.array(texts, pa.string()))
         empty = [
-            f.name
-            for f in table.schema
-            if f.name.startswith(("dev_", "test_")) and table[f.name].null_count == len(table)
+            name
+            for name in table.schema.names
+            if name.startswith(("dev_", "test_", CONFIG)) or name in FACTS
+            if table[name].null_count == len(table)
         ]
         return table.drop_columns(empty)
+
+
+def _flat(table: pa.Table) -> pa.Table:
+    """A table with configurations and facts as JSON, with a column for each setting and main fact."""
+    configs = [configuration(numbers(json.loads(text or "{}"))) for text in table["config"].to_pylist()]
+    facts = [numbers(json.loads(text or "{}")) for text in table["facts"].to_pylist()]
+    more = [
+        config | {name: fact[name] for name in FACTS if name in fact}
+        for config, fact in zip(configs, facts, strict=True)
+    ]
+    for name in dict.fromkeys(name for row in more for name in row):
+        table = table.append_column(name, column([row.get(name) for row in more])[0])
+    return table.drop_columns(["config"])
 
 
 def benchmark(tasks: Any = None, models: Any = None, methods: Any = None, **options: Any) -> Run:
@@ -221,30 +227,15 @@ def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _prefixed(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        f"config_{name}": ",".join(map(str, value)) if isinstance(value, list | tuple) else value
-        for name, value in config.items()
-        if name not in ("method", "seed")
+        name: ",".join(map(str, value)) if isinstance(value, list | tuple) else value
+        for name, value in configuration(config).items()
     }
 
 
 def _from_rows(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    return pa.table(_columns(rows))
-
-
-def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, pa.Array]:
-    """Columns in the order in which rows name them; those whose values have several types are text."""
+    """Columns in the order in which rows name them."""
     names = dict.fromkeys(name for row in rows for name in row)
-    return {name: _column([row.get(name) for row in rows]) for name in names}
-
-
-def _column(values: Iterable[Any]) -> pa.Array:
-    held = list(values)
-    if any(isinstance(value, float) for value in held):
-        held = [float(v) if isinstance(v, int) and not isinstance(v, bool) else v for v in held]
-    try:
-        return pa.array(held)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        return pa.array([None if value is None else str(value) for value in held])
+    return pa.table({name: column([row.get(name) for row in rows])[0] for name in names})
 
 
 def _as(table: pa.Table, arrow: bool) -> "pa.Table | pd.DataFrame":

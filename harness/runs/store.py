@@ -8,7 +8,7 @@ import json
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from functools import lru_cache
 from pathlib import Path
@@ -203,19 +203,39 @@ def _fork_advice(out: Path) -> str:
     )
 
 
-DATA = ("config", "history", "facts", "environment")
+NESTED = ("history", "facts", "environment")
 """Fields with nested data, JSON text in the table."""
 
-COLUMNS = tuple(item.name for item in fields(Record) if item.name not in ("dev", "test"))
+CONFIG = "config_"
+"""Begins the column of each setting of a configuration."""
+
+FACTS = ("best_epoch", "stopped_epoch", "flops", "device_seconds", "gpus", "collapsed", "adapter")
+"""Measured facts that have a column of their own."""
+
+JSON = {b"values": b"json"}
+"""Mark of a column whose values have several types and are JSON text."""
+
+COLUMNS = tuple(item.name for item in fields(Record) if item.name not in ("config", "dev", "test"))
 
 
 def _row(record: Record) -> dict[str, Any]:
-    """A record as one row of the table: metrics as columns, nested data as JSON."""
+    """A record as one row of the table: scores, settings and main facts as columns, other nested data as JSON."""
     values = plain_data(asdict(record))
-    row = {name: values[name] for name in values if name not in (*DATA, "dev", "test")}
+    row = {name: values[name] for name in COLUMNS if name not in NESTED}
     row |= {f"dev_{name}": value for name, value in record.dev.items()}
     row |= {f"test_{name}": value for name, value in (record.test or {}).items()}
-    return row | {name: json.dumps(values[name], sort_keys=True) for name in DATA}
+    row |= configuration(record.config)
+    row |= {name: record.facts[name] for name in FACTS if name in record.facts}
+    return row | {name: json.dumps(values[name], sort_keys=True) for name in NESTED}
+
+
+def configuration(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a configuration by the names of their columns; method and seed have columns of their own."""
+    return {f"{CONFIG}{name}": value for name, value in config.items() if name not in ("method", "seed")}
+
+
+def _is_setting(name: str) -> bool:
+    return name.startswith(CONFIG) and name not in COLUMNS  # config_hash
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
@@ -226,12 +246,32 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
         "seconds": pa.float64(),
     }
     types["marks"] = pa.list_(pa.string())
-    metrics = sorted({name for row in rows for name in row} - set(COLUMNS))
+    rows = sorted(rows, key=lambda row: row["id"])
+    more = sorted({name for row in rows for name in row} - set(COLUMNS) - set(FACTS))
+    metrics, settings = ([name for name in more if _is_setting(name) == wanted] for wanted in (False, True))
     schema = pa.schema(
         [(name, types.get(name, pa.string())) for name in COLUMNS]
         + [(name, pa.float64()) for name in metrics]
     )
-    return pa.Table.from_pylist(sorted(rows, key=lambda row: row["id"]), schema=schema)
+    table = pa.Table.from_pylist(rows, schema=schema)
+    for name in (*settings, *FACTS):
+        values, mark = column([row.get(name) for row in rows])
+        table = table.append_column(pa.field(name, values.type, metadata=mark), values)
+    return table
+
+
+def column(given: Iterable[Any]) -> tuple[pa.Array, dict[bytes, bytes] | None]:
+    """Values of one name as a column, integers among floats as floats; as JSON text, with its mark, where their types
+    do not go together."""
+    held = list(given)
+    if any(isinstance(value, float) for value in held):
+        held = [float(v) if isinstance(v, int) and not isinstance(v, bool) else v for v in held]
+    try:
+        made = pa.array(held)
+        return (made.cast(pa.string()) if pa.types.is_null(made.type) else made), None
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        texts = [None if value is None else json.dumps(plain_data(value), sort_keys=True) for value in held]
+        return pa.array(texts), JSON
 
 
 def records_of(table: Path) -> Iterator[Record]:
@@ -241,7 +281,10 @@ def records_of(table: Path) -> Iterator[Record]:
     Raises:
         OSError, ArrowException, ValueError, TypeError: If it is none.
     """
-    for batch in pq.read_table(table).to_batches(max_chunksize=1000):
+    held = pq.read_table(table)
+    settings = [name for name in held.schema.names if _is_setting(name)]
+    marked = {name for name in settings if held.schema.field(name).metadata == JSON}
+    for batch in held.to_batches(max_chunksize=1000):
         for row in batch.to_pylist():
             dev, test = (
                 {
@@ -254,10 +297,20 @@ def records_of(table: Path) -> Iterator[Record]:
             known = {name: row[name] for name in COLUMNS if row.get(name) is not None}
             nested = {
                 name: (_Items if name == "history" else _Fields)(known[name])
-                for name in DATA
+                for name in NESTED
                 if name in known
             }
-            yield Record(**{"trial": None, **known, **nested, "dev": dev, "test": test or None})
+            if "config" in row:  # written by a version up to 0.1
+                config: Mapping[str, Any] = _Fields(row["config"] or "{}")
+            else:
+                config = {"method": row["method"], "seed": row["seed"]} | {
+                    name[len(CONFIG) :]: json.loads(row[name]) if name in marked else row[name]
+                    for name in settings
+                    if row[name] is not None
+                }
+            yield Record(
+                **{"trial": None, **known, **nested, "config": config, "dev": dev, "test": test or None}
+            )
 
 
 def text_of(nested: Mapping[str, Any]) -> str:

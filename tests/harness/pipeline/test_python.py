@@ -1,12 +1,15 @@
 """The Python API on a real run folder, and the examples of its documentation."""
 
 import doctest
+import json
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,6 +17,7 @@ import pytest
 from harness import Run, benchmark
 from harness.core.errors import InputError
 from harness.pipeline.python import _settings
+from harness.runs.store import ResultStore, records_of
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -48,6 +52,40 @@ def test_tables_have_configurations_as_columns(folder):
         run.predictions("quickstart/promoter", "lora", seed=7)
     with pytest.raises(InputError, match="RUN must be the output folder"):
         Run(folder)
+
+
+def test_a_table_of_today_gives_what_one_of_the_first_version_gave(folder, tmp_path):
+    old = folder / "results" / "quickstart"
+    new = tmp_path / "new"
+    shutil.copytree(old, new)
+    config = json.loads((new / "benchmark.json").read_text())["config"]
+    ResultStore(new, config)  # writes the table anew
+    assert "config" in pq.read_schema(old / "results.parquet").names
+    assert "config" not in pq.read_schema(new / "results.parquet").names
+    for name in ("trials", "results", "curves", "best"):
+        first, second = (getattr(Run(path), name)() for path in (old, new))
+        pd.testing.assert_frame_equal(first, second, check_like=True, check_dtype=False)
+    for first, second in zip(*(records_of(path / "results.parquet") for path in (old, new)), strict=True):
+        assert dict(first.config) == dict(second.config) and first.id == second.id
+
+
+def test_the_columns_of_the_table_are_those_of_the_documentation(folder, tmp_path):
+    shutil.copytree(folder / "results" / "quickstart", tmp_path / "new")
+    config = json.loads((tmp_path / "new" / "benchmark.json").read_text())["config"]
+    ResultStore(tmp_path / "new", config)
+    names = pq.read_schema(tmp_path / "new" / "results.parquet").names
+    text = (ROOT / "docs" / "python.md").read_text().split("## Columns of results.parquet")[1]
+    told = [
+        name
+        for line in text.splitlines()
+        if line.startswith("| `")
+        for name in re.findall("`([^`]+)`", line.split("|")[1])
+    ]
+    patterns = [re.compile(re.sub("<[a-z]+>", ".+", name)) for name in told]
+    assert [name for name in names if not any(one.fullmatch(name) for one in patterns)] == []
+    assert [
+        name for name, one in zip(told, patterns, strict=True) if not any(map(one.fullmatch, names))
+    ] == []
 
 
 def test_a_hundred_thousand_rows_are_a_table(folder, tmp_path):

@@ -362,7 +362,8 @@ def test_the_table_and_the_records_say_the_same(tmp_path, made):
     from_table = read_run(run).trials
     assert [t.id for t in from_table] == [t.id for t in from_records] == sorted(r.id for r in rows)
     for a, b in zip(from_table, from_records, strict=True):
-        assert (a.dev, a.test, a.config, a.marks) == (b.dev, b.test, b.config, b.marks)
+        config = {"method": b.method, "seed": b.seed, **b.config}  # as real configurations have them
+        assert (a.dev, a.test, a.config, a.marks) == (b.dev, b.test, config, b.marks)
         assert (a.trial, a.seed, a.facts, list(a.history)) == (b.trial, b.seed, b.facts, list(b.history))
 
 

@@ -18,7 +18,7 @@ from harness.core.errors import InputError
 from harness.runs.jobs import Job, Report
 from harness.runs.layout import file_name
 from harness.runs.record import Record, config_hash
-from harness.runs.store import ResultStore, load, refuse_foreign
+from harness.runs.store import ResultStore, load, records_of, refuse_foreign
 
 BENCHMARK = {"tasks": ["EMP/H3"], "methods": ["lora"], "num_samples": 8}
 STUDY = "EMP/H3|tiny|lora"
@@ -116,8 +116,37 @@ def test_the_table_has_every_record_and_metrics_as_columns(tmp_path):
     assert (table[0]["status"], table[0]["error"], table[0]["dev_mcc"]) == ("failed", "out of memory", None)
     assert (table[1]["dev_mcc"], table[1]["marks"]) == (0.5, ["smoke"])
     assert math.isnan(table[1]["dev_auroc"])
-    assert json.loads(table[1]["config"])["learning_rate"] == 1e-3
+    assert table[1]["config_learning_rate"] == 1e-3 and table[1]["config_targets"] == ["W_q"]
+    assert "config" not in table[1] and (table[1]["method"], table[1]["seed"]) == ("lora", 3)
     assert [path.name for path in tmp_path.glob(".*")] == []
+
+
+SETTINGS = st.dictionaries(
+    st.sampled_from(["learning_rate", "targets", "p"]),
+    st.one_of(
+        st.floats(allow_nan=False, allow_infinity=False),
+        st.integers(-(2**31), 2**31),
+        st.booleans(),
+        st.text("ab,", max_size=3),
+        st.lists(st.sampled_from(["W_q", "W_v"]), max_size=3),
+    ),
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(SETTINGS, min_size=1, max_size=4))
+def test_configurations_come_back_from_the_table_whatever_types_meet_in_a_column(tmp_path_factory, configs):
+    store = ResultStore(tmp_path_factory.mktemp("flat"), BENCHMARK)
+    for number, config in enumerate(configs):
+        made = job(number, **config)
+        facts = {"benchmark": "quickstart", "family": "EMP", "metric": "mcc", "trial": number}
+        store.append(Record.of(made, [report(1, facts={"best_epoch": number})], "finished", **facts))
+    store.write_table()
+    read = list(records_of(store.out / "results.parquet"))
+    for one, other in zip(read, store.load(), strict=True):
+        assert dict(one.config) == dict(other.config), "an integer among floats is an equal float"
+    rows = pq.read_table(store.out / "results.parquet").to_pylist()
+    assert [row["best_epoch"] for row in rows] == list(range(len(configs)))
 
 
 def test_an_empty_store_has_an_empty_table(tmp_path):
