@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from harness.cli.commands import COMMANDS, HELP, short_help, version
+from harness.cli.commands import COMMANDS, HELP, OF_THE_PROGRAM, short_help, version
 from harness.cli.mistakes import mistakes
 from harness.core.errors import InputError
 from harness.core.store_address import masked
@@ -52,8 +52,6 @@ REFUSALS = {
 
 LOGIN = re.compile(r"://|:.*@|^env:", re.DOTALL)
 """What a word of the command line has that may be an address with a password."""
-
-OF_THE_PROGRAM = ("--install-completion", "--show-completion")
 
 _given: list[str] = []
 """Words of the command line."""

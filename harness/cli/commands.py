@@ -57,6 +57,9 @@ COMMANDS = {name: row for rows in GROUPS.values() for name, row in rows.items()}
 
 HELP = ("-h", "--help")
 
+OF_THE_PROGRAM = ("--install-completion", "--show-completion")
+"""Options without a command."""
+
 
 def load(name: str | None = None) -> None:
     """Import the module of one command, or of all, which adds it to the application."""

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from harness.cli.commands import COMMANDS, HELP, load, short_help, version
+from harness.cli.commands import COMMANDS, HELP, OF_THE_PROGRAM, load, short_help, version
 from harness.core import home
 from harness.core.errors import program
 from harness.core.store_address import kept, shown
@@ -79,4 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from harness.cli.app import app as application
     else:
         application = globals()["app"]
-    application(args=None if arguments is None else words, prog_name=program(), complete_var=COMPLETE)
+    completing = COMPLETE in os.environ or (words and words[0] in OF_THE_PROGRAM)
+    name = (
+        "lingo-bench" if completing else program()
+    )  # else bash would complete this program's words after `python`
+    application(args=None if arguments is None else words, prog_name=name, complete_var=COMPLETE)
