@@ -225,6 +225,8 @@ def _row(record: Record) -> dict[str, Any]:
     row |= {f"dev_{name}": value for name, value in record.dev.items()}
     row |= {f"test_{name}": value for name, value in (record.test or {}).items()}
     row |= configuration(record.config)
+    own = {name: record.config[name] for name in ("method", "seed") if name in record.config}
+    row |= {f"{CONFIG}{name}": value for name, value in own.items() if value != row[name]}
     row |= {name: record.facts[name] for name in FACTS if name in record.facts}
     return row | {name: json.dumps(values[name], sort_keys=True) for name in NESTED}
 

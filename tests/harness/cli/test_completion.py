@@ -35,7 +35,7 @@ def environment(tmp_path, **more):
         (["lingo-bench", "be"], {"best"}),
         (["lingo-bench", ""], set(COMMANDS)),
         (["lingo-bench", "run", "--num-s"], {"--num-samples"}),
-        (["lingo-bench", "prepare", "dee"], {"deepsea"}),
+        (["lingo-bench", "ui", "x", "--op"], {"--open"}),
     ],
 )
 def test_bash_completes_commands_and_options(tmp_path, words, found):
