@@ -5,6 +5,7 @@ other class of transformers `lingo.architectures` derives what it can, and `ling
 """
 
 import contextlib
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -23,6 +24,7 @@ from lingo.architectures import family_of
 from lingo.backbone_folder import folder_problems, locate, quiet, read_config, read_tokenizer
 from lingo.checkpoint import BackboneError
 from lingo.families import Family, Pooling
+from lingo.fresh import fresh_name, parts_of, renew
 from lingo.masks import unread
 from lingo.probe import Behaviour, probe
 from lingo.text_files import one_line
@@ -92,7 +94,8 @@ def load_backbone(
     """Load a backbone and compare every tensor of its checkpoint with what the model then holds.
 
     Args:
-        name_or_path: A name of `KNOWN`, a hub id `owner/model`, or a folder in the hub's layout (no network).
+        name_or_path: A name of `KNOWN`, a hub id `owner/model`, or a folder in the hub's layout (no network); with
+            fresh weights what `lingo.fresh.fresh_name` makes of these.
         dtype: Type of the weights: float32, bfloat16 or float64.
         device: Where the model goes.
         revision: Commit, tag or branch at the hub; not for folders.
@@ -102,7 +105,8 @@ def load_backbone(
             architecture that cannot be a backbone, tensors missing, left over, of another shape or value, or not
             finite.
     """
-    folder, source = locate(str(name_or_path), revision)
+    seed, name = parts_of(str(name_or_path))
+    folder, source = locate(name, revision)
     problems = folder_problems(folder)
     if problems:
         raise BackboneError(*problems)
@@ -116,6 +120,11 @@ def load_backbone(
         max_length = positions_in(config, family, model, tokenizer)
         pad_id = _pad_id(folder, config, family, model, tokenizer)
         found = _behaviour(folder, config, family, model, tokenizer, pad_id)
+        digest = checkpoint.digest(folder)
+        if seed is not None:
+            drawn = renew(model, config, family, name=name, seed=seed)
+            digest = hashlib.sha256(f"{digest} {drawn}".encode()).hexdigest()
+            source = fresh_name(source, seed)
     return Backbone(
         name=str(name_or_path),
         model=model,
@@ -126,8 +135,8 @@ def load_backbone(
         pad_id=pad_id,
         pooling=found.pooling,
         matrices=found.matrices,
-        trained=not getattr(config, "untrained", False),
-        digest=checkpoint.digest(folder),
+        trained=seed is None and not getattr(config, "untrained", False),
+        digest=digest,
         source=source,
     )
 

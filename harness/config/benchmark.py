@@ -119,6 +119,10 @@ class Benchmark(BaseModel):
         ),
     ] = DEFAULT_METHODS
 
+    controls: Annotated[Literal["none", "random-init"], Option(WHAT, "KIND", use="amount")] = "none"
+    """**random-init**: beside every winner its configuration on the same backbone with fresh weights, on the same
+    seeds."""
+
     data_dir: Annotated[Path | None, Option(WHAT, "FOLDER", default="the hub's copy", use="machine")] = None
     """Folder with TASK/train.csv, dev.csv and test.csv (or .parquet), the published layout of GUE."""
 

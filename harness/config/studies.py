@@ -19,6 +19,7 @@ from harness.core.store_address import opened
 from harness.data.find_tasks import find_task
 from harness.data.tasks import TaskRow, strands_of
 from harness.data.variants import parted_variant
+from harness.runs.controls import control_name, is_control
 from harness.runs.layout import RunFolder
 from harness.runs.record import config_hash
 from harness.runs.selection import group_of
@@ -55,8 +56,15 @@ class Study:
         """`task|backbone|method`."""
         return f"{self.task.name}|{self.backbone}|{self.method}"
 
+    @property
+    def is_control(self) -> bool:
+        """Whether its backbone has fresh weights."""
+        return is_control(self.backbone)
+
     def trials(self, benchmark: Benchmark) -> int:
-        """Trials of its search."""
+        """Trials of its search; a control has the configuration of its pretrained study."""
+        if self.is_control:
+            return 0
         return trials_of(self.space, searcher=benchmark.searcher, num_samples=benchmark.num_samples)
 
 
@@ -364,7 +372,8 @@ def build_studies(
     rows: Mapping[str, int | None],
     problems: list[str],
 ) -> list[Study]:
-    """The studies of every task whose training rows are known, in the order task, backbone, method.
+    """The studies of every task whose training rows are known, in the order task, backbone, method; controls stand
+    behind the others of their task.
 
     Args:
         files: The search-space file of each method.
@@ -375,7 +384,7 @@ def build_studies(
     configured = from_plain(benchmark.configurations)
     studies: list[Study] = []
     for task in benchmark.tasks:
-        count = rows[task]
+        count, begun = rows[task], len(studies)
         for model, method in pairs(benchmark.models, files):
             file = files[method]
             if count is None:
@@ -405,6 +414,9 @@ def build_studies(
                     space=space,
                 )
             )
+        if benchmark.controls != "none":
+            adapting = [study for study in studies[begun:] if study.source != NO_BACKBONE]
+            studies += [replace(study, backbone=control_name(study.backbone)) for study in adapting]
     return studies
 
 

@@ -133,7 +133,9 @@ def forecast(benchmark: Benchmark) -> Forecast:
         for study in studies
         if (work := _work(study, by_task[study.task.name], by_model.get(study.source), benchmark)) is not None
     )
-    count = sum(found.state != LEFT_OUT for found in data) * len(pairs(benchmark.models, files))
+    each = pairs(benchmark.models, files)
+    controls = sum(model != NO_BACKBONE for model, _ in each) if benchmark.controls != "none" else 0
+    count = sum(found.state != LEFT_OUT for found in data) * (len(each) + controls)
     return Forecast(
         benchmark=benchmark,
         data=data,

@@ -15,6 +15,7 @@ from harness.data.prepared import PreparedTask, prepare
 from harness.data.shortcuts import audit_of, marks_of, told
 from harness.data.tasks import strands_of
 from harness.data.token_checks import spelling_note
+from harness.runs.controls import RANDOM_INIT
 from harness.runs.record import Record
 from lingo.families import Pooling
 from lingo.methods import METHODS
@@ -261,6 +262,7 @@ def _with_data(
     study: Study, prepared: PreparedTask, tokens: Tokens, benchmark: Benchmark, prompted: bool
 ) -> PreparedStudy:
     own = [] if tokens.trained else ["untrained backbone"]
+    own += [RANDOM_INIT] * study.is_control
     scheme = "bases" if tokens is BARE else benchmark.tokenization
     return PreparedStudy(
         **{**vars(study), "source": tokens.source},
@@ -319,6 +321,8 @@ def refuse_other_inputs(records: Sequence[Record], studies: Sequence[PreparedStu
     """
     problems = []
     for study in studies:
+        if study.is_control:  # its weights are drawn for each seed; its pretrained study is compared
+            continue
         of_study = [record for record in records if record.study == study.key]
         for what, digest, others in (
             ("data", study.data_digest, {record.data_digest for record in of_study}),

@@ -129,7 +129,7 @@ class Recorder:
             trial=int(job.id.rsplit("-", 1)[1]) if job.stage == "search" else None,
             started=self._started.pop(job.id, ""),
             data_digest=study.data_digest,
-            backbone_digest=study.backbone_digest,
+            backbone_digest=_digest(study, reports),
             environment=self._environment,
             marks=list(study.marks),
         )
@@ -143,6 +143,13 @@ class Recorder:
         with written(self._store.out):
             self._store.append(record, replace=True)
         self._on_record(record)
+
+
+def _digest(study: PreparedStudy, reports: Sequence[Report]) -> str:
+    """Digest of the backbone; of one with fresh weights as the worker has measured it, empty where it did not."""
+    if not study.is_control:
+        return study.backbone_digest
+    return next((str(d) for one in reversed(reports) if (d := one.facts.get("backbone_digest"))), "")
 
 
 def _own_marks(record: Record, facts: Mapping[str, Any]) -> list[str]:

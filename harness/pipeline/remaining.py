@@ -8,11 +8,13 @@ from pathlib import Path
 from harness.config.benchmark import Benchmark
 from harness.config.scopes import merge, trials_of
 from harness.config.studies import PreparedStudy
+from harness.runs.controls import pretrained_of
 from harness.runs.jobs import Job
 from harness.runs.layout import SUPERSEDED, RunFolder
 from harness.runs.record import Record, config_hash
 from harness.runs.selection import Scope, group_of, has_ended, joint_winner, trials_by_number
 from harness.runs.store import ResultStore, load_folder
+from lingo.fresh import fresh_name
 from lingo.methods import METHODS
 
 
@@ -21,13 +23,17 @@ def winners(
 ) -> dict[str, Record]:
     """For each study the record of its search group's winning trial; studies of a group without one are left out.
 
-    See `joint_winner`.
+    A control has that of its pretrained study. See `joint_winner`.
     """
     found: dict[str, Record] = {}
     records = list(records)
-    for members in groups(studies, scope):
+    for members in groups([study for study in studies if not study.is_control], scope):
         metrics = {study.key: study.task.metric for study in members}
         found |= joint_winner(records, metrics)
+    for study in studies:
+        pretrained = f"{study.task.name}|{pretrained_of(study.backbone)}|{study.method}"
+        if study.is_control and pretrained in found:
+            found[study.key] = found[pretrained]
     return found
 
 
@@ -52,7 +58,7 @@ def unsearched(
     outside has not.
     """
     left: list[PreparedStudy] = []
-    for members in groups(studies, benchmark.scope):
+    for members in groups([study for study in studies if not study.is_control], benchmark.scope):
         keys = {study.key for study in members}
         ended = sum(
             has_ended([record.status for record in trial.values()], len(keys))
@@ -101,7 +107,7 @@ def final_jobs(
                     id=f"{study.key}/final/seed-{seed}",
                     study=study.key,
                     stage="final",
-                    backbone=study.source,
+                    backbone=fresh_name(study.source, seed) if study.is_control else study.source,
                     data=str(study.data),
                     config={**won.config, "seed": seed},
                     adapter=_adapter_folder(adapters, study, seed),
@@ -115,8 +121,9 @@ def final_jobs(
 
 
 def _adapter_folder(adapters: Path | None, study: PreparedStudy, seed: int) -> str | None:
-    """`<task>/<backbone>/<method>/seed-<n>`; none for full fine-tuning, whose result is a whole model."""
-    if adapters is None or METHODS[study.method].trains_all:
+    """`<task>/<backbone>/<method>/seed-<n>`; none for full fine-tuning, whose result is a whole model, and of
+    controls, which nobody predicts with."""
+    if adapters is None or study.is_control or METHODS[study.method].trains_all:
         return None
     names = [re.sub(r"[^\w.-]+", "_", name) for name in (study.task.name, study.backbone, study.method)]
     return str(adapters.joinpath(*names, f"seed-{seed}"))

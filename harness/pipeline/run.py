@@ -156,7 +156,9 @@ def _stopped(error: RunStopped, out: Path, console: Console) -> int:
 
 
 def _say_what(checked: Plan, console: Console) -> None:
-    benchmark, studies = checked.benchmark, checked.studies
+    benchmark = checked.benchmark
+    studies = [study for study in checked.studies if not study.is_control]
+    controls = len(checked.studies) - len(studies)
     tasks = {study.task.name for study in studies}
     made = ["small generated DNA with planted motifs"] * any(study.task.generated for study in studies)
     made += ["a tiny OPT with random weights generated on this machine"] * (TINY_MODEL in benchmark.models)
@@ -168,7 +170,8 @@ def _say_what(checked: Plan, console: Console) -> None:
     console.print(
         f"{some(studies, 'study')} ({some(tasks, 'task')} x {some(benchmark.models, 'backbone')} x "
         f"{some(benchmark.methods, 'method')}): {some(benchmark.num_samples, 'trial')} of up to "
-        f"{some(benchmark.epochs, 'epoch')} each, then {some(benchmark.seeds, 'seed')} of each winner."
+        f"{some(benchmark.epochs, 'epoch')} each, then {some(benchmark.seeds, 'seed')} of each winner"
+        f"{f', and of {controls} of them with random weights' if controls else ''}."
     )
     out = checked.out
     for name, what in (
@@ -238,9 +241,10 @@ def _conclude(
         console.print(f"[yellow]cut[/] {escape(line)}", soft_wrap=True)
     finals = len(studies) * len(benchmark.seeds)
     lacking = len(missing(records, studies, benchmark.seeds))
-    searches = len(studies) - len(unfinished)
+    searched = sum(not study.is_control for study in studies)
+    searches = searched - len(unfinished)
     notifier.text = (
-        f"{'Interrupted' if interrupted else 'Done'} after {duration(seconds)}: {searches} of {len(studies)} "
+        f"{'Interrupted' if interrupted else 'Done'} after {duration(seconds)}: {searches} of {searched} "
         f"searches and {finals - lacking} of {finals} final runs are complete."
     )
     console.print(notifier.text)
@@ -269,7 +273,7 @@ def _say_without_winner(
     """Why a search that is complete has nothing to train on the seeds: going on would not help it."""
     chosen = winners(records, studies, benchmark.scope)
     for study in studies:
-        if study.key in chosen:
+        if study.key in chosen or study.is_control:
             continue
         of_study = [record for record in records if record.study == study.key and record.stage == "search"]
         failed = sum(record.status == "failed" for record in of_study)

@@ -41,6 +41,7 @@ from harness.pool.ray_causes import PoolError
 from harness.pool.ray_session import ClusterResources, ray_for
 from harness.progress.live import Progress, StudyGoal
 from harness.progress.page import ProgressPage
+from harness.runs.controls import is_control
 from harness.runs.environment import capture
 from harness.runs.info import Setting
 from harness.runs.layout import RunFolder
@@ -336,7 +337,7 @@ def _goal(
     study: PreparedStudy, benchmark: Benchmark, todo: Sequence[PreparedStudy], records: Sequence[Record]
 ) -> StudyGoal:
     """What a study has to do, and what its records have of it."""
-    backbone = f" {study.backbone}" if len(benchmark.models) > 1 else ""
+    backbone = f" {study.backbone}" if len(benchmark.models) > 1 or is_control(study.backbone) else ""
     of_study = [record for record in records if record.study == study.key]
     trials = [record for record in of_study if record.stage == "search" and record.status != "killed"]
     finals = {r.seed for r in of_study if (r.stage, r.status) == ("final", "finished")}.intersection(

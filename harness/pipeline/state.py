@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from harness.core.errors import InputError
 from harness.progress.board import Board
+from harness.runs.controls import is_control
 from harness.runs.info import Setting
 from harness.runs.layout import RunFolder
 from harness.runs.lock import driver_of
@@ -86,7 +87,7 @@ def state_of(out: Path) -> RunState:
         backbones=_distinct(keys, 1),
         methods=_distinct(keys, 2),
         trials=ended,
-        trials_wanted=max(ended, trials * len(keys)),
+        trials_wanted=max(ended, trials * sum(not is_control(key[1]) for key in keys)),
         finals=finals,
         finals_wanted=len(keys) * len(seeds),
         failed=sum(n for (_, status, _), n in held.items() if status == "failed"),

@@ -10,10 +10,7 @@ from harness.runs.intervals import range_of
 
 def baselines(outcomes: Outcomes, task: str, split: str = "test") -> list[tuple[str, float]]:
     """Title and mean score of a task's simple baselines on the test or the dev split."""
-    return [
-        (naming.method_title(o.key.method), o.mean if split == "test" else o.dev_mean)
-        for o in outcomes.baselines(task)
-    ]
+    return [(o.title, o.mean if split == "test" else o.dev_mean) for o in outcomes.baselines(task)]
 
 
 def mean_baselines(
@@ -21,12 +18,13 @@ def mean_baselines(
 ) -> list[tuple[str, float]]:
     """Title and mean score of the simple baselines that every one of the tasks has, if `of_use` above a constant."""
     found = [o for task in tasks for o in outcomes.baselines(task) if o.useful or not of_use]
-    methods = naming.method_order(o.key.method for o in found)
-    held = {(o.key.task, o.key.method): o.mean for o in found}
+    order = naming.method_order(o.key.method for o in found)
+    titles = {o.title: None for o in sorted(found, key=lambda o: (o.control, order.index(o.key.method)))}
+    held = {(o.key.task, o.title): o.mean for o in found}
     return [
-        (naming.method_title(method), stats.mean([held[task, method] for task in tasks]))
-        for method in methods
-        if all((task, method) in held for task in tasks)
+        (title, stats.mean([held[task, title] for task in tasks]))
+        for title in titles
+        if all((task, title) in held for task in tasks)
     ]
 
 

@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from harness.core.columns import HEADER as HEADER_LINE
 from harness.core.columns import Column, Line, fitted
+from harness.runs.controls import control_name, is_control
 from harness.runs.intervals import EQUAL, all_equal, brackets, is_useful, usable, with_spread
 from harness.runs.record import Record
 from harness.runs.shortcuts import SHORTCUT, shortcut_tasks
@@ -74,6 +75,8 @@ class LeaderboardRow:
         failed_trials: Trials of the search that failed.
         marks: Caveats.
         useful: Whether it is eligible as best, see `harness.runs.intervals.is_useful`.
+        over_random: Differences by seed to the same study on random weights; empty without such a control.
+        over_random_limits: 95 % interval (Student) of their mean; `None` for fewer than three seeds.
         best: Whether no other complete and useful row of the same task has a better mean of the test metric, and
             another one has a worse one.
     """
@@ -96,6 +99,8 @@ class LeaderboardRow:
     collapsed: int = 0
     useful: bool = True
     failed_trials: int = 0
+    over_random: tuple[float, ...] = ()
+    over_random_limits: tuple[float, float] | None = None
     best: bool = False
 
     def to_dict(self) -> dict[str, Any]:
@@ -104,6 +109,8 @@ class LeaderboardRow:
         for name in ("dev", "test", "beside"):
             values |= {name: list(getattr(self, name).values), f"{name}_mean": getattr(self, name).mean}
         values["others"] = {name: list(spread.values) for name, spread in self.others.items()}
+        if not self.over_random:
+            del values["over_random"], values["over_random_limits"]
         return values
 
     @property
@@ -128,10 +135,33 @@ def leaderboard(
     wanted = set(seeds) or {r.seed for found in studies.values() for r in found if r.stage == "final"}
     rows = [_row(key, found, wanted) for key, found in studies.items()]
     easy = shortcut_tasks(
-        (r.task, r.method, merit(r.metric, r.test.mean)) for r in rows if r.test.values and r.useful
+        (r.task, r.method, merit(r.metric, r.test.mean))
+        for r in rows
+        if r.test.values and r.useful and not is_control(r.backbone)
     )
     rows = [replace(row, marks=(*row.marks, SHORTCUT)) if row.task in easy else row for row in rows]
+    rows = [_beside_random(row, studies) for row in rows]
     return [replace(row, best=_is_best(row, rows)) for row in rows]
+
+
+def _beside_random(row: LeaderboardRow, studies: Mapping[Key, Sequence[Record]]) -> LeaderboardRow:
+    """The row with its lead over its control, where there is one."""
+    control = studies.get((row.task, control_name(row.backbone), row.method), ())
+    mine = studies[row.task, row.backbone, row.method]
+    scores = [_scores(records, row.metric) for records in (mine, control)]
+    if not all(scores):
+        return row
+    from harness.report.stats import over_random  # scipy, only here
+
+    by, limits = over_random(row.metric, *scores)
+    shown = limits if limits[0] == limits[0] else None
+    return replace(row, over_random=tuple(by), over_random_limits=shown)
+
+
+def _scores(records: Sequence[Record], metric: str) -> dict[int, float]:
+    """Test scores by seed of the finished final runs."""
+    finals = [r for r in records if (r.stage, r.status) == ("final", "finished") and r.test]
+    return {r.seed: r.test[metric] for r in finals if r.test and metric in r.test}
 
 
 def _row(key: Key, records: Sequence[Record], seeds: set[int]) -> LeaderboardRow:
@@ -190,7 +220,8 @@ def _spread(values: Iterable[float | None]) -> Spread:
 def _is_best(row: LeaderboardRow, rows: Sequence[LeaderboardRow]) -> bool:
     """The complete, useful rows of a task with the best mean, unless all rows have that mean."""
     rivals = [other for other in rows if other.task == row.task and other.complete and other.test.values]
-    if not (row.complete and row.useful):
+    rivals = [other for other in rivals if not is_control(other.backbone)]
+    if not (row.complete and row.useful) or is_control(row.backbone):
         return False
     mine = merit(row.metric, row.test.mean)
     others = [merit(other.metric, other.test.mean) for other in rivals if other.useful]
@@ -200,8 +231,11 @@ def _is_best(row: LeaderboardRow, rows: Sequence[LeaderboardRow]) -> bool:
 
 
 HEADER = ("task", "backbone", "method", "trained", "dev {}", "test {}", "test {}", "seeds", "marks")
-NUMBERS = slice(3, 8)
-"""Right-aligned columns."""
+OVER_RANDOM = "− random"
+"""Heading of the column that is there where controls are."""
+
+NAMES = 3
+"""Columns of names, which are not right-aligned, like the last one."""
 
 
 def _more(rows: Sequence[LeaderboardRow]) -> list[str]:
@@ -216,6 +250,7 @@ def _lines(rows: Sequence[LeaderboardRow]) -> tuple[list[str], list[list[str]], 
     letters = {mark: _letter(i) for i, mark in enumerate(dict.fromkeys(m for row in rows for m in row.marks))}
     header = [name.format(single).strip() for name in HEADER]
     header[HEADER.index("seeds") - 1] = f"test {second}" if second else "secondary"
+    header.insert(HEADER.index("seeds"), OVER_RANDOM)
     starred = any(row.best for row in rows)
     cells = [
         [
@@ -226,6 +261,7 @@ def _lines(rows: Sequence[LeaderboardRow]) -> tuple[list[str], list[list[str]], 
             _cell(row.dev, row.metric, single),
             _cell(row.test, row.metric, single) + _between(row) + ("*" if row.best else " " * starred),
             _cell(row.beside, row.second, second),
+            _over_random(row),
             f"{row.done} of {row.expected}{_counted(row.failed, 'failed')}{_counted(row.collapsed, 'collapsed')}",
             " ".join(letters[mark] for mark in row.marks),
             *(_mean(row.others.get(name, Spread())) for name in _more(rows)),
@@ -256,7 +292,21 @@ def _lines(rows: Sequence[LeaderboardRow]) -> tuple[list[str], list[list[str]], 
             legend.append(f"{name}: {some} of the search failed")
     if any(row.collapsed for row in rows):
         legend.append("collapsed: seeds whose model predicts the same class or value for every test row")
+    if any(row.over_random for row in rows):
+        legend.append(
+            f"{OVER_RANDOM}: difference from the same configuration on random weights, with a 95 % interval over seeds"
+        )
+    else:
+        for line in (header, *cells):
+            del line[HEADER.index("seeds")]
     return header, cells, legend
+
+
+def _over_random(row: LeaderboardRow) -> str:
+    if not row.over_random:
+        return ""
+    mean = f"{statistics.fmean(row.over_random):+.3f}"
+    return f"{mean} {brackets(*row.over_random_limits)}" if row.over_random_limits else mean
 
 
 def _between(row: LeaderboardRow) -> str:
@@ -296,20 +346,21 @@ def lines(rows: Sequence[LeaderboardRow], width: int | None = None) -> list[Line
         width: Columns of the terminal; `None` for no limit.
     """
     header, cells, legend = _lines(rows)
-    right, second = range(len(header))[NUMBERS], HEADER.index("seeds") - 1
+    second = HEADER.index("seeds") - 1
+    names = [*HEADER[: second + 1], *[OVER_RANDOM] * (len(header) - len(HEADER)), *HEADER[second + 1 :]]
     columns = [
         Column(
             title=title,
-            right=i in right,
-            name=i < NUMBERS.start,
+            right=NAMES <= i < len(header) - 1,
+            name=i < NAMES,
             rank=0 if name == "test {}" and i != second else RANKS.get(name, 0),
         )
-        for i, (name, title) in enumerate(zip(HEADER, header, strict=True))
+        for i, (name, title) in enumerate(zip(names, header, strict=True))
     ]
     more = [Column(title=name.upper(), right=True, rank=10 + i) for i, name in enumerate(_more(rows))]
     place = HEADER.index("seeds")  # beside the other scores
     columns[place:place] = more
-    cells = [[*row[:place], *row[len(HEADER) :], *row[place : len(HEADER)]] for row in cells]
+    cells = [[*row[:place], *row[len(header) :], *row[place : len(header)]] for row in cells]
     below = [part for text in legend for part in (textwrap.wrap(text, width) if width else [text])]
     return [*fitted(columns, cells, width), *((text, None) for text in below)]
 
@@ -357,7 +408,8 @@ def winners(rows: Sequence[LeaderboardRow]) -> list[str]:
     """A line for each task: its best study by mean test score, those that tie, or why none can be named."""
     lines = []
     for task in dict.fromkeys(row.task for row in rows):
-        mine = [row for row in rows if row.task == task]
+        mine = [row for row in rows if row.task == task and not is_control(row.backbone)]
+        controls = [row.test.mean for row in rows if row.task == task and row not in mine and row.useful]
         best = [row for row in mine if row.best]
         if best:
             names = " and ".join(" ".join(filter(None, [_model(row, rows), _method(row)])) for row in best)
@@ -373,13 +425,16 @@ def winners(rows: Sequence[LeaderboardRow]) -> list[str]:
             why = "all studies have the same score" if others else "there is no other study to compare"
             said = f"none: {why}, {first.metric.upper()} {first.test.mean:.3f}"
         left = sum(not row.complete for row in mine)
+        if best and any(merit(best[0].metric, mean - best[0].test.mean) >= 0 for mean in controls):
+            said += ", which a control with random weights reaches"
         unfinished = f" ({left} of {len(mine)} studies are not complete)" if best and left else ""
         lines.append(f"best of {task}: {said}{unfinished}")
     return lines
 
 
 def _model(row: LeaderboardRow, rows: Sequence[LeaderboardRow]) -> str:
-    return row.backbone if len({other.backbone for other in rows}) > 1 and row.backbone != "none" else ""
+    several = len({other.backbone for other in rows if not is_control(other.backbone)}) > 1
+    return row.backbone if several and row.backbone != "none" else ""
 
 
 def _method(row: LeaderboardRow) -> str:

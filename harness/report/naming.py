@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from harness.data.variants import parted_variant
+from harness.runs.controls import is_control, pretrained_of
 from lingo.methods import METHODS
 
 FAMILIES = {
@@ -95,7 +96,9 @@ def paper_backbone(name: str) -> str | None:
 
 
 def backbone_title(name: str) -> str:
-    """The paper's name if there is one, otherwise the name itself."""
+    """The paper's name if there is one, otherwise the name itself; of a control with what it is."""
+    if is_control(name):
+        return f"{backbone_title(pretrained_of(name))} with random weights"
     return paper_backbone(name) or name
 
 
@@ -122,8 +125,12 @@ def metric_title(name: str) -> str:
 
 
 def is_baseline(method: str, backbone: str) -> bool:
-    """Whether a study is a simple baseline without a pretrained backbone."""
-    return backbone == "none" or (method in METHODS and not getattr(METHODS[method], "needs_backbone", True))
+    """Whether a study is a simple baseline without a pretrained backbone, a control among them."""
+    return (
+        backbone == "none"
+        or is_control(backbone)
+        or (method in METHODS and not getattr(METHODS[method], "needs_backbone", True))
+    )
 
 
 def method_order(names: Iterable[str]) -> list[str]:

@@ -10,12 +10,13 @@ from harness.data.tasks import family_of
 from harness.report import naming, stats
 from harness.report.naming import Key
 from harness.report.run_results import RunResults
+from harness.runs.controls import RANDOM_INIT, is_control, pretrained_of
 from harness.runs.intervals import Interval, constant_level, is_collapsed, is_useful, range_of, usable
 from harness.runs.record import Record
 from harness.runs.shortcuts import SHORTCUT, shortcut_tasks
 from lingo.metrics import merit
 
-INCOMPARABLE = ("smoke", "untrained backbone", "changed split", "generated data", "cut split")
+INCOMPARABLE = ("smoke", RANDOM_INIT, "untrained backbone", "changed split", "generated data", "cut split")
 """Caveats of results that must not be compared with published ones."""
 
 TYPES = ("backbone_type", "trained_type")
@@ -132,8 +133,19 @@ class Outcome:
 
     @property
     def baseline(self) -> bool:
-        """Whether it is a simple baseline without a backbone."""
+        """Whether it is a simple baseline without a pretrained backbone: without any, or a control."""
         return naming.is_baseline(self.key.method, self.key.backbone)
+
+    @property
+    def control(self) -> bool:
+        """Whether its backbone has random weights, beside a pretrained one."""
+        return is_control(self.key.backbone)
+
+    @property
+    def title(self) -> str:
+        """Its method; of a control with its backbone."""
+        method = naming.method_title(self.key.method)
+        return f"{method} on {naming.backbone_title(self.key.backbone)}" if self.control else method
 
     @property
     def comparable(self) -> bool:
@@ -219,6 +231,14 @@ class Outcomes:
         held = {outcome.key.task for outcome in self if outcome.family == family}
         return [task for task in self.tasks if task in held]
 
+    def controls(self) -> list[tuple[Outcome, Outcome]]:
+        """Scored studies with their scored controls."""
+        found = []
+        for control in (outcome for outcome in self.scored if outcome.control):
+            of = self.by_key.get(replace(control.key, backbone=pretrained_of(control.key.backbone)))
+            found += [(of, control)] if of is not None and of.mean == of.mean else []
+        return found
+
     def baselines(self, task: str) -> list[Outcome]:
         """Scored simple baselines of a task."""
         return [o for o in self.scored if o.baseline and o.key.task == task]
@@ -249,7 +269,9 @@ def outcomes_of(runs: Sequence[RunResults]) -> Outcomes:
                     f"{key.task}, {key.backbone}, {key.method} with {key.tokenization}; report them separately."
                 )
             made[outcome.key] = outcome
-    easy = shortcut_tasks((o.key.task, o.key.method, o.merit) for o in made.values() if o.scores and o.useful)
+    easy = shortcut_tasks(
+        (o.key.task, o.key.method, o.merit) for o in made.values() if o.scores and o.useful and not o.control
+    )
     made = {key: replace(o, marks=(*o.marks, SHORTCUT)) if key.task in easy else o for key, o in made.items()}
     tasks = naming.task_order(key.task for key in made)
     backbones = naming.backbone_order(key.backbone for key in made)

@@ -55,6 +55,14 @@ def t_interval(values: Sequence[float], bounds: Interval = UNBOUNDED, level: flo
     return _around(mean(values), sd(values) / math.sqrt(len(values)), len(values) - 1, bounds, level)
 
 
+def over_random(
+    metric: str, pretrained: Mapping[int, float], random: Mapping[int, float]
+) -> tuple[list[float], Interval]:
+    """(differences of the scores by seed, in the seeds that both have; 95 % interval of their mean over seeds)."""
+    by = [pretrained[seed] - random[seed] for seed in sorted(pretrained.keys() & random.keys())]
+    return by, t_interval(by, difference_range(metric))
+
+
 def _around(
     centre: float, error: float, df: float, bounds: Interval = UNBOUNDED, level: float = LEVEL
 ) -> Interval:

@@ -18,7 +18,8 @@ class Job:
         id: Name that may be submitted again without harm: `<study>/trial-0007` or `<study>/final/seed-3`.
         study: Key of the study, `task|backbone|method`.
         stage: `search` jobs never see the test split; `final` jobs read it once, after their last epoch.
-        backbone: Backbone to load: a known name or a local folder in the hub's layout.
+        backbone: Backbone to load: a known name or a local folder in the hub's layout, or one of these with fresh
+            weights (`lingo.fresh.fresh_name`).
         data: Folder of the prepared task (`harness.data.prepared`).
         config: The fields of `lingo.trial.TrialConfig`.
         adapter: Folder for the trained adapter of a final job; `None` keeps none.

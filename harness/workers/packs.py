@@ -9,6 +9,7 @@ from harness.pool.files import Files
 from lingo.backbones import Backbone
 from lingo.batch import Share
 from lingo.embeddings import add_rows
+from lingo.fresh import fresh_name, parts_of
 from lingo.layout import Layout
 from lingo.pack import Pack
 from lingo.quantized import load_frozen
@@ -54,9 +55,12 @@ def is_full(config: TrialConfig) -> bool:
 
 
 def local_source(source: str, files: Files) -> str:
-    """Source of a backbone on this host: a known name, a hub id, or a transferred folder."""
-    is_folder = source.startswith((".", "/", "~")) or source.count("/") > 1
-    return str(files.fetch(source)) if is_folder else source
+    """Source of a backbone on this host: a known name, a hub id, or a transferred folder; fresh weights are drawn
+    here and never sent."""
+    seed, plain = parts_of(source)
+    is_folder = plain.startswith((".", "/", "~")) or plain.count("/") > 1
+    here = str(files.fetch(plain)) if is_folder else plain
+    return here if seed is None else fresh_name(here, seed)
 
 
 class InputNeeds(NamedTuple):

@@ -118,6 +118,8 @@ def _line(
 
 def study_title(outcome: Outcome) -> str:
     """`OPT-125M · Lingo`; a baseline by its name alone."""
+    if outcome.control:
+        return f"control {outcome.title}"
     method = naming.method_title(outcome.key.method)
     return (
         f"baseline {method}"

@@ -2,6 +2,7 @@
 
 from harness.data.shortcuts import CONSTRUCTED, NEAR_DUPLICATES
 from harness.data.split_checks import UNDEFINED, UNSEEN
+from harness.runs.controls import RANDOM_INIT
 from harness.runs.intervals import NO_BETTER
 from harness.runs.shortcuts import SHORTCUT
 
@@ -9,6 +10,8 @@ CAVEATS = {
     "smoke": "only the first rows of each split were used (--limit): a test of the program, not a result.",
     "changed split": "the splits are not the published ones (rows were removed, or their number differs): compare such "
     "scores with each other, not with published ones.",
+    RANDOM_INIT: "a control: the backbone has random weights, drawn for each seed, and the configuration that won on "
+    "the pretrained backbone.",
     "untrained backbone": "the backbone has random weights: its scores do not represent a pretrained model.",
     "overlapping splits": "dev or test rows also occur in the published training split, on either strand, which "
     "inflates the scores of every method. --drop-leaks removes those rows from train.",

@@ -226,7 +226,7 @@ def _reached(outcomes: Outcomes) -> tuple[dict[str, list[str]], int]:
         simple = max(able, key=lambda o: o.merit, default=None)
         mine = [o.merit for o in outcomes.main if o.key.task == task and o.useful]
         if simple is not None and simple.merit >= max(mine, default=-math.inf):
-            reached.setdefault(naming.method_title(simple.key.method), []).append(task)
+            reached.setdefault(simple.title, []).append(task)
     return reached, compared
 
 
@@ -236,7 +236,8 @@ def _beaten(outcomes: Outcomes) -> str:
     if not reached:
         return ""
     where = f" on {sum(map(len, reached.values()))} of {compared} datasets" if compared > 1 else ""
-    return f"although a simple baseline ({_and(list(reached))}) is at least as good as every method{where}"
+    kind = "baseline or control" if any(o.control for o in outcomes) else "baseline"
+    return f"although a simple {kind} ({_and(list(reached))}) is at least as good as every method{where}"
 
 
 def _above_baselines(outcomes: Outcomes) -> str:
@@ -244,7 +245,8 @@ def _above_baselines(outcomes: Outcomes) -> str:
     if reached or not compared or not any(o.useful for o in outcomes.main):
         return ""
     where = f" on all {compared} datasets that have one" if compared > 1 else ""
-    return f"The best method is above every simple baseline{where}."
+    kinds = "simple baseline and every control" if any(o.control for o in outcomes) else "simple baseline"
+    return f"The best method is above every {kinds}{where}."
 
 
 def _left_out(outcomes: Outcomes) -> str:
@@ -293,14 +295,16 @@ def _facts(runs: Sequence[RunResults], outcomes: Outcomes) -> list[tuple[str, st
     done, wanted = finals(outcomes)
     failed = len(health.failures(runs))
     searched = sum(trial.stage == "search" for trial in trials)
-    baselines = {o.key.method for o in outcomes if o.baseline}
+    baselines = {o.key.method for o in outcomes if o.baseline and not o.control}
+    controls = sum(o.control for o in outcomes)
     return [
         (
             "Compared",
             count(len(outcomes), "study", "studies"),
             f"{count(len(outcomes.tasks), 'dataset')} × {count(len(outcomes.backbones), 'backbone')} × "
             f"{count(len(outcomes.methods), 'method')}"
-            + (f", {count(len(baselines), 'simple baseline')}" if baselines else ""),
+            + (f", {count(len(baselines), 'simple baseline')}" if baselines else "")
+            + (f", {count(controls, 'control')}" if controls else ""),
         ),
         ("Final runs", f"{done:,} of {wanted:,}", _seeds(outcomes)),
         ("Search trials", f"{searched:,}", count(failed, "failure") if failed else "no failures"),
@@ -389,7 +393,7 @@ def distrust(runs: Sequence[RunResults], outcomes: Outcomes) -> list[str]:
     if edges:
         many = count(len(edges), "winning value is", "winning values are")
         points.append(f"{many} at a bound of the search range; a wider range may give better scores.")
-    if outcomes.main and not any(o.baseline for o in outcomes):
+    if outcomes.main and not any(o.baseline and not o.control for o in outcomes):
         points.append(
             "No simple baseline was run, so the benefit of a language model is unknown; add kmer_logreg and "
             "onehot_cnn to --methods."

@@ -14,6 +14,7 @@ from harness.runs.jobs import Job, Report
 from harness.workers.engines import Dispatch, make_engine
 from harness.workers.single_engine import SimpleEngine
 from lingo.backbones import load_backbone
+from lingo.fresh import fresh_name
 from lingo.metrics import score
 from lingo.nucleotides import bare_bases
 from lingo.single import GradientTrial
@@ -24,6 +25,8 @@ OWN: dict[str, dict[str, Any]] = {
     "onehot_cnn": {"filters": 8, "kernel_width": 9, "learning_rate": 3e-3},
     "lokr": {"rank": 4, "learning_rate": 3e-3},
     "lora": {"rank": 4, "learning_rate": 3e-3},
+    "fmft": {"learning_rate": 1e-3},
+    "probe": {"C": 0.1},
 }
 
 
@@ -205,3 +208,20 @@ def broken_from(step: int) -> Any:
         return real(self, *args) * (float("nan") if self.step >= step else 1.0)
 
     return loss
+
+
+@pytest.mark.parametrize("method", ["lora", "fmft", "probe", "lokr"])
+def test_fresh_weights_are_drawn_by_the_worker(made: dict[str, Path], method: str) -> None:
+    """Every kind of engine loads them by name; with the same seed the same, and nothing but the weights differs."""
+    found = []
+    for seed in (None, 0, 1, 0):
+        source = str(made["model"]) if seed is None else fresh_name(str(made["model"]), seed)
+        engine = make_engine(0, 1, frozen="fp32")
+        found.append(end(engine, replace(job(made, method, "final/seed-0", alone=True), backbone=source))[-1])
+        engine.close()
+    digests = [one.facts["backbone_digest"] for one in found]
+    assert len(set(digests)) == 3 and digests[1] == digests[3]
+    assert found[1].test == found[3].test and found[0].test != found[1].test
+    assert {one.status for one in found} == {"finished"}
+    for fact in ("total_parameters", "trained_parameters", "data_digest", "backbone_type", "samples"):
+        assert len({one.facts[fact] for one in found}) == 1

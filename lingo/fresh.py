@@ -1,0 +1,78 @@
+"""The same architecture with fresh weights: a control that tells what pretraining is worth."""
+
+import copy
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+
+from lingo.checkpoint import BackboneError
+from lingo.families import Family
+
+START = "random-init:"
+
+
+def fresh_name(source: str, seed: int) -> str:
+    """What stands for a backbone with weights drawn from `seed`, wherever one is loaded by its name."""
+    return f"{START}{seed}:{source}"
+
+
+def parts_of(name: str) -> tuple[int | None, str]:
+    """(seed of fresh weights or `None` for the pretrained ones, source of the backbone)."""
+    seed, colon, source = name.removeprefix(START).partition(":")
+    return (int(seed), source) if name.startswith(START) and colon else (None, name)
+
+
+def renew(model: nn.Module, config: Any, family: Family, *, name: str, seed: int) -> str:
+    """Give a model the weights that its class draws for a new model, in place, in the number types that it has.
+
+    They are drawn on the CPU in float32, so that they are the same for every device and number type. Buffers, such as
+    tables of positions, stay as the checkpoint has them.
+
+    Returns:
+        sha256 of the drawn tensors, by name.
+
+    Raises:
+        BackboneError: If the class leaves weights unset.
+    """
+    config = copy.deepcopy(config)
+    with torch.random.fork_rng(devices=[]), _unset_is_nan():
+        torch.manual_seed(seed)
+        made: nn.Module = getattr(transformers, family.auto).from_config(
+            config,
+            attn_implementation=family.attention,
+            dtype=torch.float32,
+            trust_remote_code=False,
+            **family.init,
+        )
+    total, drawn, held = hashlib.sha256(), dict(made.named_parameters()), dict(model.named_parameters())
+    unset = [key for key, tensor in drawn.items() if not torch.isfinite(tensor).all()]
+    if unset or drawn.keys() != held.keys():
+        what = unset or sorted(drawn.keys() ^ held.keys())
+        raise BackboneError(
+            f"{name}: {type(model).__name__} must draw all weights of a new model, but not {', '.join(what[:3])}; "
+            "leave out `--controls random-init`."
+        )
+    with torch.no_grad():
+        for key, tensor in sorted(drawn.items()):
+            total.update(key.encode() + tensor.detach().contiguous().numpy().tobytes())
+            held[key].copy_(tensor)
+    return total.hexdigest()
+
+
+@contextmanager
+def _unset_is_nan() -> Iterator[None]:
+    """Memory that a class does not write to holds no numbers, where torch is deterministic."""
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
