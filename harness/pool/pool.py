@@ -26,6 +26,8 @@ from harness.pool.machines import too_late
 from harness.pool.ray_causes import PoolError
 from harness.pool.resources import autoscaled, check_fit
 from harness.pool.supervisor import (
+    TOGETHER,
+    Controllers,
     Supervisor,
     beside_the_driver,
     gone,
@@ -61,7 +63,11 @@ class Pool:
         self._temporary = False
         self._closing = threading.Event()
         self._before = run["before"]
-        self._supervisors = [Supervisor(name, source, run, scratch, self._closing) for name in groups]
+        self._controllers = [Controllers() for _ in groups[::TOGETHER]]
+        self._supervisors = [
+            Supervisor(name, source, run, scratch, self._closing, self._controllers[number // TOGETHER])
+            for number, name in enumerate(groups)
+        ]
 
     @classmethod
     def start(
@@ -211,8 +217,10 @@ class Pool:
         for supervisor in self._supervisors:
             supervisor.join(max(0.0, deadline - time.monotonic()))
         for supervisor in self._supervisors:
-            if supervisor.stop():
+            if supervisor.runs():
                 log.warning("%s did not end within %.0f s and was killed", supervisor.name, CLOSE_S)
+        for controllers in self._controllers:
+            controllers.end()
         ray.kill(self._source)
         sweep([supervisor.shape for supervisor in self._supervisors], self._before)
         self._log.sweep()

@@ -1,4 +1,7 @@
-"""Supervision of worker groups: each is a Ray Train run, restarted if it ends before the pool."""
+"""Supervision of worker groups: each is a Ray Train run, restarted if it ends before the pool.
+
+The runs of `TOGETHER` groups are controlled by one process, because such a process takes 0.25 GiB on the head.
+"""
 
 import logging
 import os
@@ -10,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 from ray.util import placement_group_table, remove_placement_group
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -20,6 +23,7 @@ from harness.core.host import cpu_stands_in
 log = logging.getLogger(__name__)
 
 HEADROOM = 0.95  # share of a worker's CPUs requested from Ray: Tune's clients (0.001 each) must fit beside full groups
+TOGETHER = 8  # groups that one process controls: if it dies, they all start again
 RESTARTS = 3  # of a whole Ray Train run, each within a minute of the last
 RAY_SETTINGS = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths mean the same everywhere
@@ -27,6 +31,7 @@ RAY_SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "180",
     "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0",  # as Ray Train sets it for its controllers
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # see `harness.pool.worker_group.doomed`
     "RAY_AIR_NEW_OUTPUT": "1",
 }
@@ -46,13 +51,21 @@ class Supervisor:
         run: Arguments of every run of the pool: make_engine, workers, cpus, gpus, slots, settings, before.
         scratch: Folder for Ray's own files.
         closing: Set when the pool closes.
+        controllers: Where its runs are controlled.
     """
 
     def __init__(
-        self, name: str, source: Any, run: dict[str, Any], scratch: Path, closing: threading.Event
+        self,
+        name: str,
+        source: Any,
+        run: dict[str, Any],
+        scratch: Path,
+        closing: threading.Event,
+        controllers: "Controllers",
     ) -> None:
         self.name, self.shape = name, bundle(run, name)
         self._source, self._run, self._scratch, self._closing = source, run, scratch, closing
+        self._controllers = controllers
         self._task: Any = None
         self._thread = threading.Thread(target=self._supervise, name=name, daemon=True)
 
@@ -65,27 +78,24 @@ class Supervisor:
         if self._thread.is_alive():
             self._thread.join(seconds)
 
-    def stop(self) -> bool:
-        """Stop a run that did not end by itself; returns whether there was one."""
-        if self._task is None or ray.wait([self._task], timeout=0)[0]:
-            return False
-        ray.cancel(self._task, force=True)
-        return True
+    def runs(self) -> bool:
+        """Whether a run has not ended."""
+        return self._task is not None and not ray.wait([self._task], timeout=0)[0]
 
     def _supervise(self) -> None:
         starts: list[float] = []
         while not self._closing.is_set():
             starts = [at for at in starts if time.monotonic() - at < 60] + [time.monotonic()]
             try:
-                self._task = fit.options(scheduling_strategy=beside_the_driver()).remote(
-                    self._source, self.name, self._run, str(self._scratch)
-                )
+                self._task = self._controllers.fit(self._source, self.name, self._run, str(self._scratch))
                 ray.get(self._task)
                 if not self._wanted_again():
                     return
             except Exception as error:
                 if self._closing.is_set():
                     return
+                if isinstance(error, RayActorError) and not isinstance(error, RayTaskError):
+                    self._controllers.lost(self._task)
                 log.warning("%s ended and is restarted: %s", self.name, short(error))
                 if not self._clear(len(starts) > RESTARTS, short(error)):
                     return
@@ -109,38 +119,88 @@ class Supervisor:
             return False
 
 
-@ray.remote(num_cpus=0, max_retries=0)
-def fit(source: Any, name: str, run: dict[str, Any], scratch: str) -> None:
-    """One Ray Train run, in a separate process; returns when its workers were released."""
-    os.environ.update(run["settings"])
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig
+class Controllers:
+    """Runs of up to `TOGETHER` groups, controlled by one process on the driver's node, which is replaced if it dies."""
 
-    from harness.pool.group_trainer import GroupTrainer
-    from harness.pool.worker_group import serve
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._actor: Any = None
+        self._tasks: set[Any] = set()
 
-    ray.get(source.started_by.remote(name, os.getpid()))
-    # The controller of a killed run outlives it briefly and may reserve resources again.
-    sweep([bundle(run, name)], run["before"])
-    GroupTrainer(
-        serve,
-        train_loop_config={
-            "source": source,
-            "group": name,
-            "slots": run["slots"],
-            "make_engine": run["make_engine"],
-            "threads": max(1, int(run["cpus"])),
-        },
-        torch_config=TorchConfig(backend="nccl" if run["gpus"] and not cpu_stands_in() else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=run["workers"], use_gpu=run["gpus"] > 0, resources_per_worker=bundle(run, name)
-        ),
-        run_config=RunConfig(
-            name=f"{name}-{uuid.uuid4().hex[:8]}",
-            storage_path=scratch,
-            failure_config=FailureConfig(max_failures=-1),
-        ),
-    ).fit()
+    def fit(self, source: Any, name: str, run: dict[str, Any], scratch: str) -> Any:
+        """Start a run of a group; returns the reference of its end."""
+        with self._lock:
+            if self._actor is None:
+                self._tasks = set()
+                self._actor = (
+                    ray.remote(Controller)
+                    .options(
+                        num_cpus=0, max_concurrency=TOGETHER + 1, scheduling_strategy=beside_the_driver()
+                    )
+                    .remote(run["settings"])
+                )
+            task = self._actor.fit.remote(source, name, run, scratch)
+            self._tasks.add(task)
+            return task
+
+    def lost(self, task: Any) -> None:
+        """The process of this run has died: the next run gets another one."""
+        with self._lock:
+            if task in self._tasks:
+                self._end()
+
+    def end(self) -> None:
+        """End the process."""
+        with self._lock:
+            self._end()
+
+    def _end(self) -> None:
+        if self._actor is not None:
+            ray.kill(self._actor)
+        self._actor = None
+
+
+class Controller:
+    """The process of `Controllers`, with a thread for each run."""
+
+    def __init__(self, settings: dict[str, str]) -> None:
+        os.environ.update(settings)
+        # For each run Ray Train sets up the logging of the whole process, in which threads would lock each other out.
+        os.environ["RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING"] = "0"
+        from harness.pool.group_trainer import without_barrier
+
+        without_barrier()
+
+    def fit(self, source: Any, name: str, run: dict[str, Any], scratch: str) -> None:
+        """One Ray Train run; returns when its workers were released."""
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchConfig
+
+        from harness.pool.group_trainer import GroupTrainer
+        from harness.pool.worker_group import serve
+
+        ray.get(source.started_by.remote(name, os.getpid()))
+        # The controller of a killed run outlives it briefly and may reserve resources again.
+        sweep([bundle(run, name)], run["before"])
+        GroupTrainer(
+            serve,
+            train_loop_config={
+                "source": source,
+                "group": name,
+                "slots": run["slots"],
+                "make_engine": run["make_engine"],
+                "threads": max(1, int(run["cpus"])),
+            },
+            torch_config=TorchConfig(backend="nccl" if run["gpus"] and not cpu_stands_in() else "gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=run["workers"], use_gpu=run["gpus"] > 0, resources_per_worker=bundle(run, name)
+            ),
+            run_config=RunConfig(
+                name=f"{name}-{uuid.uuid4().hex[:8]}",
+                storage_path=scratch,
+                failure_config=FailureConfig(max_failures=-1),
+            ),
+        ).fit()
 
 
 def beside_the_driver() -> NodeAffinitySchedulingStrategy:

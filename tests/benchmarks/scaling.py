@@ -1,6 +1,6 @@
 """How throughput grows with worker groups, and how many trials a simulated cluster keeps at work.
 
-    python tests/benchmarks/scaling.py [--groups 1,2,4,8] [--nodes 16] [--slots 4] [--trials 2000] [--json FILE]
+    python tests/benchmarks/scaling.py [--groups 1,2,4,8] [--nodes 16] [--slots 4] [--trials 2000] [--train]
 
 Trials sleep instead of training, so that the machine's few cores do not decide the figures: what is left is what
 the service itself costs. Efficiency of G groups is their trials a second against G times those of one group, in the
@@ -34,6 +34,7 @@ from harness.pool import pool as pools  # noqa: E402
 from harness.pool import supervisor  # noqa: E402
 from harness.pool.local_ray import local_ray  # noqa: E402
 from harness.pool.pool import Pool  # noqa: E402
+from harness.pool.supervisor import Controllers  # noqa: E402
 from harness.runs.jobs import Event  # noqa: E402
 from harness.search.driver import run_search  # noqa: E402
 from harness.search.study import SearchStudy  # noqa: E402
@@ -42,6 +43,9 @@ from tests.support import toy_engine  # noqa: E402
 from tests.support.studies import search_study  # noqa: E402
 
 EPOCHS = 4
+HEAD = ("ray::Controller", "ray::Tuner")
+"""Titles of the head's processes begin so: those that control groups, and the one with Tune and the clients."""
+SAMPLE_AT = 20
 
 
 def study(trials: int, seconds: float) -> SearchStudy:
@@ -57,12 +61,16 @@ class Clock:
 
     starts: list[float] = field(default_factory=list)
     ends: list[float] = field(default_factory=list)
+    memory: dict[str, list[float]] = field(default_factory=dict)
+    """PSS of processes of the head in MiB after `SAMPLE_AT` trials, by the beginning of their titles."""
 
     def __call__(self, event: Event) -> None:
         if event.status == "started":
             self.starts.append(time.perf_counter())
         if event.status == "finished":
             self.ends.append(time.perf_counter())
+            if len(self.ends) == SAMPLE_AT:
+                self.memory = {word: [pss(each) for each in processes(word)] for word in HEAD}
             if not self.ended % 200:
                 print(f"{self.ended} trials ended after {self.wall:.0f} s", file=sys.stderr)
 
@@ -121,9 +129,13 @@ def light_group(source: Any, name: str, run: dict[str, Any], scratch: str) -> No
     _serve(engine, source, name, uuid.uuid4().hex, 0, 1, run["slots"])
 
 
+def _light(self: Controllers, *given: Any) -> Any:
+    return light_group.options(scheduling_strategy="SPREAD").remote(*given)
+
+
 @contextmanager
-def simulated(nodes: int, slots: int) -> Iterator[Pool]:
-    """A cluster of `nodes` Ray nodes on this machine, a light group of `slots` slots for each."""
+def simulated(nodes: int, slots: int, train: bool = False) -> Iterator[Pool]:
+    """A cluster of `nodes` Ray nodes on this machine, a light group, or a real one, of `slots` slots for each."""
     from ray.cluster_utils import Cluster
 
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "2")
@@ -135,20 +147,27 @@ def simulated(nodes: int, slots: int) -> Iterator[Pool]:
     os.environ.setdefault("RAY_prestart_worker_first_driver", "0")  # a process for every CPU that nobody has
     size = {"num_cpus": slots, "object_store_memory": 80 * 2**20, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=size)
-    fit, beside = supervisor.fit, supervisor.beside_the_driver
+    fit, beside = Controllers.fit, supervisor.beside_the_driver
     try:
         for _ in range(nodes - 1):
             cluster.add_node(num_cpus=slots, object_store_memory=80 * 2**20)
         ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")
-        supervisor.fit, supervisor.beside_the_driver = light_group, lambda: "SPREAD"  # type: ignore[assignment]
-        pools.beside_the_driver = supervisor.beside_the_driver
+        if not train:
+            Controllers.fit = _light  # type: ignore[assignment,method-assign]
+            supervisor.beside_the_driver = lambda: "SPREAD"  # type: ignore[assignment,return-value]
+            pools.beside_the_driver = supervisor.beside_the_driver
         with Pool.start(partial(toy_engine.make, slots), groups=nodes, slots=slots, start_s=600) as pool:
             yield pool
     finally:
-        supervisor.fit, supervisor.beside_the_driver = fit, beside
+        Controllers.fit, supervisor.beside_the_driver = fit, beside  # type: ignore[method-assign]
         pools.beside_the_driver = beside
         ray.shutdown()
         cluster.shutdown()
+
+
+def pss(process: psutil.Process) -> float:
+    """Memory in MiB, shared pages divided among those that share them."""
+    return float(process.memory_full_info().pss) / 2**20
 
 
 def processes(word: str) -> list[psutil.Process]:
@@ -170,9 +189,6 @@ def cluster_rows(nodes: int, slots: int, trials: int, seconds: float, say: Any) 
         source = psutil.Process(pool.pid())
         spent = source.cpu_times()
         usage = pool.usage()
-        clients = [
-            process.memory_full_info().pss / 2**20 for process in processes("ray::ResourceTrainable")[:8]
-        ]
     whole = 100 * trials * seconds / (nodes * slots * clock.wall)
     filling, share = clock.busy(nodes * slots, seconds)
     yield Row(f"{nodes} nodes, {nodes * slots} slots: trials", trials, "")
@@ -184,8 +200,22 @@ def cluster_rows(nodes: int, slots: int, trials: int, seconds: float, say: Any) 
     cpu = 1000 * (spent.user + spent.system) / trials
     yield Row("job source: processor time of a trial", cpu, "ms")
     yield Row("driver: growth of its memory", (psutil.Process().memory_info().rss - before) / 2**20, "MiB")
-    if clients:
-        yield Row("client: memory of its own (PSS)", sum(clients) / len(clients), "MiB")
+    (tuner,) = clock.memory["ray::Tuner"]
+    yield Row("Tune and all clients: memory (PSS)", tuner, "MiB")
+    yield Row("of which a slot", tuner / (nodes * slots), "MiB", "<= 40", tuner / (nodes * slots) <= 40)
+
+
+def memory_rows(nodes: int, slots: int, say: Any) -> Iterator[Row]:
+    """Memory of the head for each group that Ray Train starts."""
+    with simulated(nodes, slots, train=True) as pool:
+        say(f"{nodes} groups of Ray Train …")
+        clock = searched(pool, nodes * slots, 0.4)
+    control = clock.memory["ray::Controller"]
+    each = sum(control) / nodes
+    yield Row(f"{nodes} groups of {slots} slots: processes that control them", len(control), "")
+    yield Row("memory (PSS) of the largest of them", max(control), "MiB")
+    yield Row("memory (PSS) on the head for each group", each, "MiB", "<= 410", each <= 410)
+    yield Row("Tune and all clients: memory (PSS)", sum(clock.memory["ray::Tuner"]), "MiB")
 
 
 def saturation_rows(nodes: int, slots: int, trials: int, say: Any) -> Iterator[Row]:
@@ -216,6 +246,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=2000)
     parser.add_argument("--trial-seconds", type=float, default=20.0, help="length of a trial there")
     parser.add_argument("--burst", type=int, default=400, help="trials that take no time; 0 for none")
+    parser.add_argument("--train", action="store_true", help="measure the head's memory with real groups")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     ray.cloudpickle.register_pickle_by_value(toy_engine)
@@ -224,6 +255,8 @@ def main() -> None:
     counts = [int(part) for part in given.groups.split(",") if part]
     try:
         rows += group_rows(counts, given.each, given.seconds, say) if counts else []
+        if given.nodes and given.train:
+            rows += memory_rows(given.nodes, given.slots, say)
         if given.nodes and given.trials:
             rows += cluster_rows(given.nodes, given.slots, given.trials, given.trial_seconds, say)
         if given.nodes and given.burst:

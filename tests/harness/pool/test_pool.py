@@ -80,8 +80,10 @@ def test_a_group_starts_no_process_of_which_there_is_no_use(pool: Pool) -> None:
     names = [each.name() for each in psutil.Process().children(recursive=True)]
     started = [name for name in names if name.startswith("ray::")]
     # Linux cuts names of processes after 15 bytes
-    assert sum(name.startswith("ray::TrainContr") for name in started) == 2
-    assert not any(name.startswith(("ray::DatasetMan", "ray::PlacementG")) for name in started)
+    assert sum(name.startswith("ray::RayTrainWo") for name in started) == 2
+    assert sum(name.startswith("ray::Controller") for name in started) == 1
+    spared = ("ray::TrainContr", "ray::DatasetMan", "ray::PlacementG", "ray::Synchroniz")
+    assert not any(name.startswith(spared) for name in started)
 
 
 def test_an_error_is_one_failed_report_and_the_others_go_on(pool: Pool) -> None:
