@@ -178,8 +178,9 @@ class Benchmark(BaseModel):
     """Configurations to try first, in the format of **best --format yaml**. With --num-samples 1 only they are
     tried."""
 
-    searcher: Annotated[Literal["tpe", "random", "grid"], Option(SEARCH, "NAME")] = "tpe"
-    """How configurations are proposed: **tpe**, **random** or **grid**."""
+    searcher: Annotated[Literal["tpe", "gp", "random", "grid"], Option(SEARCH, "NAME")] = "tpe"
+    """How configurations are proposed: **tpe**, **gp** (a Gaussian process, which counts running trials), **random** or
+    **grid**."""
 
     scheduler: Annotated[Literal["asha", "hyperband", "median", "none"], Option(SEARCH, "NAME")] = "asha"
     """How weak trials are stopped early: **asha**, **hyperband**, **median** or **none**."""

@@ -85,8 +85,8 @@ def search_problems(space: SearchSpace, *, searcher: str, siblings: int = 1) -> 
             problems.append(
                 f"{space.source}: `--share-prefix` must have p, bT or delta_T to search, but all are fixed."
             )
-        elif searcher == "grid":
-            problems.append("`--share-prefix` goes with `--searcher tpe` or `random`, but got grid.")
+        elif searcher in ("grid", "gp"):
+            problems.append(f"`--share-prefix` goes with `--searcher tpe` or `random`, but got {searcher}.")
     return problems
 
 

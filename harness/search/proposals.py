@@ -16,12 +16,16 @@ from optuna.trial import TrialState
 from harness.config.scopes import SHARED_START, grid, merge, siblings_of
 from harness.runs.jobs import Job
 from harness.runs.selection import has_ended
-from harness.search.sampling import LatinHypercube, PerTrial, sampler_of, startup_trials
+from harness.search import gaussian_process
+from harness.search.sampling import LatinHypercube, PerTrial, sampler_of, seed_of, startup_trials
 from harness.search.schedulers import rungs_of
 from harness.search.study import Ended, Past, SearchStudy
 from harness.search.trial_client import objective
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+MODELS = ("tpe", "gp")
+"""Searchers that draw from the scores of earlier trials."""
 
 LAG = 4
 """A trial of a deterministic search is drawn from the scores of all trials up to this many before it, so that this
@@ -117,7 +121,9 @@ class Proposals:
 
     def _fixed_by_number(self, number: int) -> bool:
         """Whether a trial's settings depend only on its number."""
-        return self._settings.searcher != "tpe" or number < len(self._points) + startup_trials(self._trials)
+        return self._settings.searcher not in MODELS or number < len(self._points) + startup_trials(
+            self._trials
+        )
 
     def _new_study(self) -> optuna.Study:
         return optuna.create_study(direction="maximize", sampler=self._sampler)
@@ -142,25 +148,23 @@ class Proposals:
         """A trial ended: `finished`, `stopped` by the scheduler, or anything else, which counts as failed."""
         if self._first.deterministic:
             seen = self._seen.pop(number, {})
-            status: Ended = (
-                "finished" if state == "finished" else "stopped" if state == "stopped" else "failed"
-            )
-            self._pasts[number] = Past(
-                number=number,
-                values=self._values[number],
-                status=status,
-                evaluations=tuple(sorted(seen.items())),
-            )
-            return
-        trial = self._asked.pop(number)
-        seen = self._study.get_trials(deepcopy=False)[trial.number].intermediate_values
-        if state == "finished" and seen:
-            self._scores[number] = seen[max(seen)]
-            self._study.tell(trial, seen[max(seen)])
-        elif state == "stopped" and seen:
-            self._study.tell(trial, state=TrialState.PRUNED)
         else:
-            self._study.tell(trial, state=TrialState.FAIL)
+            trial = self._asked.pop(number)
+            seen = self._study.get_trials(deepcopy=False)[trial.number].intermediate_values
+            if state == "finished" and seen:
+                self._scores[number] = seen[max(seen)]
+                self._study.tell(trial, seen[max(seen)])
+            elif state == "stopped" and seen:
+                self._study.tell(trial, state=TrialState.PRUNED)
+            else:
+                self._study.tell(trial, state=TrialState.FAIL)
+        status: Ended = "finished" if state == "finished" else "stopped" if state == "stopped" else "failed"
+        self._pasts[number] = Past(
+            number=number,
+            values=self._values[number],
+            status=status,
+            evaluations=tuple(sorted(seen.items())),
+        )
 
     def _fixed(self, number: int) -> Mapping[str, Any]:
         """Settings of a trial that are not drawn: all of a first point and of the Latin hypercube, the shared ones of a
@@ -168,11 +172,27 @@ class Proposals:
         if number < len(self._points):
             return self._points[number]
         start, index = startup_trials(self._trials), number - len(self._points)
-        if self._settings.searcher == "tpe" and index < start:
+        if self._settings.searcher in MODELS and index < start:
             return self._space.suggest(
                 LatinHypercube(index, start, f"{self._settings.seed}|{self._first.search_group}")
             )
-        return self._next_sibling()
+        return self._by_process(number) if self._settings.searcher == "gp" else self._next_sibling()
+
+    def _by_process(self, number: int) -> Mapping[str, Any]:
+        """Settings that the Gaussian process proposes, from all trials that this one may know of."""
+        if self._first.deterministic:
+            known = [self._pasts[n] for n in sorted(self._pasts) if n <= number - LAG]
+            running = [self._values[n] for n in sorted(self._values) if number - LAG < n < number]
+        else:
+            known = [self._pasts[n] for n in sorted(self._pasts)]
+            running = [self._values[n] for n in sorted(self._asked)]
+        return gaussian_process.propose(
+            self._space,
+            known,
+            running,
+            seed=seed_of(self._settings.seed, f"{self._first.search_group}|{number}"),
+            start=startup_trials(self._trials),
+        )
 
     def _next_sibling(self) -> Mapping[str, Any]:
         """Settings that a further fork of the best finished trial shares with it; empty if all its forks exist."""

@@ -28,6 +28,11 @@ def sampler_of(study: SearchStudy) -> Callable[[int], BaseSampler]:
     return tpe if study.benchmark.searcher == "tpe" else RandomSampler
 
 
+def seed_of(seed: int, name: str) -> int:
+    """Seed of a trial's sampler."""
+    return int.from_bytes(hashlib.sha256(f"{seed}|{name}".encode()).digest()[:4], "big")
+
+
 class PerTrial(BaseSampler):
     """A sampler that is created anew for every trial, from a seed of the trial."""
 
@@ -36,8 +41,7 @@ class PerTrial(BaseSampler):
         self._inner = make(0)
 
     def begin(self, seed: int, name: str) -> None:
-        digest = hashlib.sha256(f"{seed}|{name}".encode()).digest()
-        self._inner = self._make(int.from_bytes(digest[:4], "big"))
+        self._inner = self._make(seed_of(seed, name))
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: optuna.trial.FrozenTrial
