@@ -23,7 +23,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = {
             "run",
             "Search every (task, backbone, method) study and test each winner: the default command.",
         ),
-        "resume": ("resume", "Continue a run after any end."),
+        "resume": ("resume", "Continue a run that was stopped or lacks results."),
         "status": ("cluster", "Print the progress of a run, on this machine or on a cluster."),
         "attach": ("cluster", "Reconnect to a benchmark on a cluster, and download its results at the end."),
         "clusters": (

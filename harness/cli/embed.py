@@ -72,13 +72,13 @@ def embed(
         str | None,
         typer.Option(
             metavar="A=B,…",
-            help="Which columns are what: **sequence=**, **id=**.",
+            help="Columns by role: **sequence=**, **id=**.",
             show_default="by their names",
         ),
     ] = None,
     genome: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="FASTA file of the genome that places (BED) are cut from."),
+        typer.Option(metavar="FILE", help="FASTA file of the genome of the intervals (BED)."),
     ] = None,
     on_error: Annotated[
         OnError, typer.Option(help="Invalid records: reject the input, or skip and list them.")

@@ -63,7 +63,7 @@ def _read(ctx: Any, args: list[str]) -> tuple[dict[str, Any], list[str], list[st
             advice = (
                 f"Nearest known: {near[0]}" if near else f"All options: {program()} {ctx.info_name} --help"
             )
-            problems.append(f"`{error.option_name}` is no option of `{ctx.info_name}`. {advice}.")
+            problems.append(f"`{error.option_name}` is not an option of `{ctx.info_name}`. {advice}.")
             args = _without(args, error.option_name)
         except errors.UsageError as error:  # an option without its value, or a switch with one
             problems.append(error.format_message())

@@ -62,14 +62,14 @@ def predict(
         str | None,
         typer.Option(
             metavar="A=B,…",
-            help="Which columns are what: **sequence=** (of pairs **sequence_a=** and **sequence_b=**), "
-            "**id=**; others of training are left aside.",
+            help="Columns by role: **sequence=** (of pairs **sequence_a=** and **sequence_b=**), "
+            "**id=**; other columns are ignored.",
             show_default="by their names",
         ),
     ] = None,
     genome: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="FASTA file of the genome that places (BED) are cut from."),
+        typer.Option(metavar="FILE", help="FASTA file of the genome of the intervals (BED)."),
     ] = None,
     on_error: Annotated[
         OnError, typer.Option(help="Invalid records: reject the input, or skip and list them.")

@@ -159,12 +159,12 @@ def _with_first(space: SearchSpace, config: Mapping[str, Any]) -> SearchSpace:
     usable = settings_of(space.method) - set(OPTIONS) - set(leaves)
     fixed = {**space.fixed, **{name: value for name, value in config.items() if name in usable}}
     notes = [
-        f"{name} is searched up to and with {point[name]}, as --config has it."
+        f"{name} is searched up to and with {point[name]}, as in --config."
         for name, leaf in leaves.items()
         if leaf != space.leaves[name]
     ]
     notes += [
-        f"{name} is {value}, as --config has it."
+        f"{name} is {value}, as in --config."
         for name, value in fixed.items()
         if name in space.fixed and _plain(space.fixed[name]) != _plain(value)
     ]

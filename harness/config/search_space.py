@@ -139,14 +139,14 @@ class SearchSpace:
 
     def adapting(self, targets: Sequence[str]) -> "SearchSpace":
         """The same space with these matrices adapted, where the method adapts any; `notes` says so."""
-        note = f"{', '.join(targets)} are adapted, as --targets has it."
+        note = f"{', '.join(targets)} are adapted, as in --targets."
         return self._fixing("targets", tuple(targets), note)
 
     def pooling(self, how: str) -> "SearchSpace":
         """The same space with heads that read this, where the method puts one on the backbone; `notes` says so."""
         if METHODS[self.method].engine == "probe":
             return self
-        return self._fixing("pooling", how, f"heads read the {how} state, as --pooling has it.")
+        return self._fixing("pooling", how, f"heads read the {how} state, as in --pooling.")
 
     def _fixing(self, name: str, value: Any, note: str) -> "SearchSpace":
         if name not in settings_of(self.method):

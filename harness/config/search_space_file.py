@@ -124,7 +124,7 @@ def _parsed(path: Path) -> tuple[Any, Any]:
     twice = [(at, line) for number, (at, line) in enumerate(places) if at in keys[:number]]
     if twice:
         raise InputError(
-            f"{path}, line {line}: `{at[-1]}` must stand there once, but stands twice." for at, line in twice
+            f"{path}, line {line}: `{at[-1]}` must occur once, but occurs twice." for at, line in twice
         )
     return node, data
 
@@ -212,7 +212,7 @@ class _Reader:
                 at, f"`{name}` is given on the command line with {OPTIONS[name]}, not in a search space."
             )
         elif name in DEFAULTS:
-            self._problem(at, f"`{name}` means nothing for {self.method}; remove it.")
+            self._problem(at, f"`{name}` has no effect in {self.method}; remove it.")
         else:
             self._problem(at, f"unknown search-space key `{name}`.{nearest(str(name), self.settings)}")
         return False

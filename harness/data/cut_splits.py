@@ -30,7 +30,7 @@ that would have exceeded its share."""
 def told_cut(splits: Mapping[str, Rows], cut: Sequence[str], staying: int) -> str:
     every = sum(len(splits[split].labels) for split in {"train", *cut})
     shares = ", ".join(f"{split} {len(splits[split].labels) / every:.1%}" for split in cut)
-    stay = f"; {staying:,} rows of sequences that stand too often stay in train" if staying else ""
+    stay = f"; {staying:,} rows of sequences that occur too often stay in train" if staying else ""
     return f"{' and '.join(cut)} cut from train, {SHARE:.0%} each, by its content ({shares}{stay})."
 
 

@@ -102,7 +102,7 @@ class Genome:
         ends = sum(int((every[i : i + LOOK] == 0x0A).sum()) for i in range(0, len(every), LOOK))
         if not bases or not (every[line - 1 :: line] == 0x0A).all() or ends != len(every[line - 1 :: line]):
             raise InputError(
-                f"{self.path}: the lines of {name} must have one length, but for the last; fold it anew."
+                f"{self.path}: all lines of {name} except the last must have the same length; wrap it again."
             )
         return _Piece(begin, bases, line, end - begin - ends * (line - bases))
 
@@ -157,12 +157,12 @@ def with_sequences(file: TableFile, genome: str, asked: Sequence[str] = ()) -> T
     head = f"{file.path}{', ' * bool(file.head)}{file.head}"
     if not whole:
         raise InputError(
-            f"{head}: must have chrom, start and end to be cut from a genome, but has {listed(file.names)}."
+            f"{head}: must have chrom, start and end with `--genome`, but has {listed(file.names)}."
         )
     if not genome:
         raise InputError(
-            f"{head}: has places (chrom, start, end) and no sequences; `--genome FILE` names the FASTA file that they "
-            "are cut from."
+            f"{head}: has intervals (chrom, start, end) but no sequences; `--genome FILE` names the FASTA file of "
+            "their genome."
         )
     return _PlacedFile(
         file, open_genome(Path(genome)), {role: at for role, at in place.items() if at is not None}
@@ -178,7 +178,7 @@ class _PlacedFile:
         self.names: Sequence[str] = [*file.names, "sequence"]
         self.guess = getattr(file, "guess", True)
         strand = "" if "strand" in place else "; all of them on the forward strand"
-        self.notes = [*file.notes, f"sequences are cut from {genome.path.name}{strand}"]
+        self.notes = [*file.notes, f"sequences are taken from {genome.path.name}{strand}"]
 
     @property
     def done(self) -> int:
@@ -223,7 +223,7 @@ class _PlacedFile:
         start, end = int(place["start"]), int(place["end"])
         if not start < end <= piece.length:
             return (
-                f"`end` must be above `start` and at most {piece.length}, the length of {name}, but the place is "
+                f"`end` must be above `start` and at most {piece.length}, the length of {name}, but the interval is "
                 f"{start} to {end}."
             )
         if strand is None:

@@ -50,7 +50,7 @@ def task_folder(row: TaskRow, data_dir: Path | None) -> Path:
     except InputError as error:
         raise InputError(
             f"`--data-dir` is needed for {row.name}: name the folder that holds {row.name}/train.csv, dev.csv "
-            f"and test.csv (or .parquet). The hub's copy is not to be had: {error}"
+            f"and test.csv (or .parquet). The copy on the hub is not available: {error}"
         ) from None
 
 
@@ -155,7 +155,7 @@ def source_note(folder: Path) -> str:
     try:
         found = json.loads((folder / SOURCE).read_text(encoding="utf-8"))
         parts = [found["repository"], *filter(None, [found.get("configuration")])]
-        aside = f"; left aside: {', '.join(found['aside'])}" if found.get("aside") else ""
+        aside = f"; ignored: {', '.join(found['aside'])}" if found.get("aside") else ""
         return f"{'/'.join(parts)} of the hub, revision {found['revision'] or 'of a folder'}{aside}"
     except (OSError, ValueError, KeyError, TypeError):
         return ""

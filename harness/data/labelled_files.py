@@ -284,7 +284,7 @@ class LabelledTable:
     def settle(self) -> None:
         """Count the bad rows that are not shown."""
         if self.bad > SHOWN:
-            self.problems.append(f"{self.paths[0]}: {self.bad - SHOWN:,} more bad lines.")
+            self.problems.append(f"{self.paths[0]}: {self.bad - SHOWN:,} more invalid lines.")
 
 
 def _one_task(

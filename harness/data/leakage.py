@@ -127,7 +127,9 @@ def audited(
     found, left = _audit(hashed), dict(splits)
     if drop:
         if not len(kept := _kept(hashed)):
-            raise InputError(f"{name}: `--drop-leaks` leaves no training row: dev and test have them all.")
+            raise InputError(
+                f"{name}: `--drop-leaks` removes all training rows: each also occurs in dev or test."
+            )
         found = replace(found, dropped=len(splits["train"].labels) - len(kept))
         left["train"] = splits["train"].take(kept)
     leaks = found.to_dict()

@@ -193,10 +193,10 @@ def _read(
     if reading.on_error == "skip" and (some := sum(table.bad for table in tables.values())):
         example = next(line for table in tables.values() for line in table.problems)
         marks["skipped rows"] = (
-            f"{tables['train'].paths[0]}: {some:,} bad rows are left out, such as {example}"
+            f"{tables['train'].paths[0]}: {some:,} invalid rows are left out, such as {example}"
         )
         if any(not len(rows.labels) for rows in splits.values()):
-            problems.append(f"{tables['train'].paths[0]}: has no good row; the first problem is {example}")
+            problems.append(f"{tables['train'].paths[0]}: has no valid row; the first problem is {example}")
     if not problems and reading.text:
         digests = {
             split: hashlib.sha256(

@@ -76,7 +76,7 @@ class PackedSplit:
             self.strands: str = about["strands"]
             shards = about["shards"]
         except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{folder}: is no converted data set ({error}); convert it again.") from None
+            raise InputError(f"{folder}: is not a converted dataset ({error}); convert it again.") from None
         self.digest = hashlib.sha256("".join(shard["sha256"] for shard in shards).encode()).hexdigest()
         self._shards = [_open(folder / shard["file"], shard["rows"]) for shard in shards]
         self._starts = np.cumsum([0, *(shard["rows"] for shard in shards)])
@@ -127,7 +127,7 @@ def _open(path: Path, rows: int) -> tuple[Any, Any, Any]:
     try:
         batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
     except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(f"{path}: is no whole shard ({error}); convert the data again.") from None
+        raise InputError(f"{path}: is an incomplete shard ({error}); convert the data again.") from None
     if batch.num_rows != rows:
         raise InputError(f"{path}: must have {rows:,} rows, but has {batch.num_rows:,}; convert again.")
     unknown = batch.column(1)

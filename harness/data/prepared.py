@@ -271,7 +271,9 @@ def open_prepared(folder: Path | str) -> TaskData:
             digest=meta["digest"],
         )
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{folder}: is no whole prepared task ({error}); remove it and run again.") from None
+        raise InputError(
+            f"{folder}: is an incomplete prepared task ({error}); remove it and run again."
+        ) from None
 
 
 def read_recipe(folder: Path | str) -> dict[str, Any]:
@@ -303,7 +305,9 @@ def open_test(folder: Path | str) -> Split:
     try:
         return open_split(Path(folder) / "test.arrow")
     except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: has no whole test split ({error}); remove it and run again.") from None
+        raise InputError(
+            f"{folder}: has an incomplete test split ({error}); remove it and run again."
+        ) from None
 
 
 def open_reverse_test(folder: Path | str) -> Split | None:

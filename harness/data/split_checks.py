@@ -63,8 +63,8 @@ def look_at_labels(
     if unseen := _unseen(row, splits, names):
         line = f"{row.name}: train ({places['train']}) has no row of {unseen}; "
         if limit is None and row.kind == "classification":
-            problems.append(f"{line}give it some, or take those rows out.")
-        marks[UNSEEN] = f"{line}no model can predict what it never saw{f'; {larger}' if larger else ''}."
+            problems.append(f"{line}add some, or remove those rows.")
+        marks[UNSEEN] = f"{line}no model can predict what it has never seen{f'; {larger}' if larger else ''}."
     if problems:
         raise InputError(problems)
     if absent := _absent(row, splits, names):

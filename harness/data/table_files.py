@@ -61,7 +61,9 @@ def open_table(path: Path) -> TableFile:
     if outside.startswith(COLUMNAR):
         return ColumnFile(path, outside)
     if start.startswith(COLUMNAR) or path.name.casefold().endswith((".parquet.gz", ".arrow.gz")):
-        raise InputError(f"{path}: is packed; Parquet and Arrow are packed inside, so unpack it first.")
+        raise InputError(
+            f"{path}: is compressed; Parquet and Arrow are compressed internally, so decompress it first."
+        )
     if start.startswith(b"PK\x03\x04"):
         raise InputError(f"{path}: is an Excel workbook or zip archive; save its table as CSV.")
     first = start.removeprefix(codecs.BOM_UTF8).lstrip()[:1]

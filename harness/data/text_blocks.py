@@ -49,7 +49,7 @@ class TextFile:
         letters = start.decode(self._encoding, "ignore")
         self._old_mac = "\r" in letters and "\n" not in letters
         if self._old_mac:
-            self.notes.append("has the line ends of old Macs")
+            self.notes.append("has classic Mac line endings")
 
     @property
     def done(self) -> int:

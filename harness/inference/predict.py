@@ -198,9 +198,11 @@ def check_records(source: Path, sequences: SequenceFile, console: Console) -> No
             if number % WINDOW == 0:
                 reading.seen(number)
     if bad > SHOWN:
-        shown.append(f"{source}: {bad - SHOWN:,} more bad records; `--on-error skip` skips bad records.")
+        shown.append(
+            f"{source}: {bad - SHOWN:,} more invalid records; `--on-error skip` skips invalid records."
+        )
     elif bad:
-        shown[-1] += " `--on-error skip` skips bad records."
+        shown[-1] += " `--on-error skip` skips invalid records."
     if bad:
         raise InputError(shown)
 

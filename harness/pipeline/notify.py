@@ -230,7 +230,7 @@ class _Listener(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if "out of memory" in (line := record.getMessage()).lower():
-            self._notifier.trouble("out_of_memory", f"Memory was short, and less is tried: {line}")
+            self._notifier.trouble("out_of_memory", f"Out of memory; a smaller size is tried: {line}")
 
 
 def _post(address: str, body: bytes) -> str | None:

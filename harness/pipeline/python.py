@@ -203,7 +203,9 @@ def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
     names = {flag_of(name).removeprefix("--").replace("-", "_"): name for name in DECLARED}
     unknown = [name for name in given if name not in names and name not in DECLARED]
     if unknown:
-        raise InputError([f"`{name}` is no option of a benchmark.{nearest(name, names)}" for name in unknown])
+        raise InputError(
+            [f"`{name}` is not an option of a benchmark.{nearest(name, names)}" for name in unknown]
+        )
     read: dict[str, Any] = {}
     for option, value in given.items():
         name = option if option in DECLARED else names[option]

@@ -1,5 +1,5 @@
 """The machines of an autoscaled cluster, as the driver on its head sees them: which are there, which are asked for,
-what the cloud answers; and machines at the full price while there is no spot capacity.
+what the cloud answers; and on-demand machines while there is no spot capacity.
 
 Ray's autoscaler alone asks for the node type of the highest `priority` for ever: it gives way to another type after
 requests that nobody answered, not after those that the cloud refused (InsufficientInstanceCapacity). So on-demand
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.core.wording import duration, words
+from harness.core.wording import duration, some, words
 from harness.pool.resources import described_cluster
 
 log = logging.getLogger(__name__)
@@ -28,13 +28,13 @@ FULL_PRICE, SPOT = "full_price", "spot"
 LOOK_S = 2.0
 TELL_S = 60.0
 PROBE_S = 60.0
-"""Seconds for which a spot machine is asked for beside those at the full price, to learn whether there are any, and at
-least until it is asked for again."""
+"""Seconds for which a spot machine is requested beside the on-demand ones, to learn whether there are any, and at
+least until the next such request."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Types:
-    """Worker node types of a cluster file: names of those at the full price beside others, and of the others."""
+    """Worker node types of a cluster file: the on-demand ones, in files that have others too, and the others."""
 
     full: tuple[str, ...] = ()
     usual: tuple[str, ...] = ()
@@ -71,18 +71,18 @@ def describe(seen: Machines) -> str:
     if coming := some(seen.coming):
         parts.append(f"being set up: {coming}")
     if seen.wanted:
-        parts.append(f"asked for, for {seen.wanted} worker{'s' if seen.wanted > 1 else ''}")
+        parts.append(f"requested, for {seen.wanted} worker{'s' if seen.wanted > 1 else ''}")
         parts += [f"the cloud refuses {name}: {why}" for name, why in seen.refused.items()]
     return "; ".join(parts)
 
 
 class FullPrice:
-    """Decides when machines at the full price are asked for and given back.
+    """Decides when on-demand machines are requested and returned.
 
     Args:
-        wait_s: Seconds without a spot machine after which they are asked for.
-        ask: Asks for this many machines at the full price, and this many spot machines in all, until its next call.
-        leave: Gives a machine back; its jobs go on elsewhere from their checkpoints.
+        wait_s: Seconds without a spot machine after which they are requested.
+        ask: Requests this many on-demand machines, and this many spot machines in all, until its next call.
+        leave: Returns a machine; its jobs continue elsewhere from their checkpoints.
         say: Takes one line for the user.
     """
 
@@ -127,8 +127,9 @@ class FullPrice:
         self._request(seen.count(self._types.full) + lacking, 0)
         why = next((seen.refused[name] for name in self._types.usual if name in seen.refused), "")
         self._say(
-            f"no spot machine for {duration(self._wait_s)}{f' ({why})' if why else ''}: {lacking} at the full price "
-            f"({', '.join(self._types.full)}) asked for, until spot machines come again"
+            f"no spot machine for {duration(self._wait_s)}{f' ({why})' if why else ''}: requesting "
+            f"{some(lacking, 'on-demand machine')} ({', '.join(self._types.full)}) until spot "
+            "machines are available again"
         )
 
     def _give_back(self, seen: Machines, count: int) -> None:
@@ -139,10 +140,10 @@ class FullPrice:
         for one in full:
             self._leave(one)
         if full:
-            self._say(f"spot machines come again: {len(full)} at the full price given back")
+            self._say(f"spot machines are available again: {some(len(full), 'on-demand machine')} returned")
 
     def _look_for_spot(self, seen: Machines, now: float) -> None:
-        """While machines at the full price do all the work, Ray asks for no spot machine: ask for one at times."""
+        """While on-demand machines do all the work, Ray requests no spot machine: request one now and then."""
         if self._look_until:
             if now >= self._look_until:
                 self._request(0, 0)
@@ -159,8 +160,8 @@ class FullPrice:
 
 
 def types_of(config: Path | None = None) -> Types:
-    """Worker node types of the file that `ray up` left on the head; none where there is no such file, or no type at
-    the full price beside others."""
+    """Worker node types of the file that `ray up` left on the head; none where there is no such file, or no on-demand
+    type beside others."""
     described = described_cluster(config)
     rows = {
         name: kind.get("resources") or {}
@@ -232,7 +233,7 @@ def _log() -> str:
 @contextmanager
 def watched(wait_s: float, say: Callable[[str], None]) -> Iterator[None]:
     """Watch the machines of an autoscaled cluster for the duration of the block: say each minute what is missing, and
-    ask for machines at the full price after `wait_s` seconds without a spot machine."""
+    request on-demand machines after `wait_s` seconds without a spot machine."""
     over = threading.Event()
     fallback = FullPrice(types_of(), wait_s, _ask, _leave, say) if types_of().full else None
 
@@ -269,7 +270,7 @@ def too_late(wait_s: float) -> str:
     except Exception as error:  # of Ray's head, and without an autoscaler
         answer = f"the autoscaler does not answer: {words(error)}"
     return (
-        f"No machine came within {duration(wait_s)} ({answer}). Give the cluster file other zones, another region or "
+        f"No machine joined within {duration(wait_s)} ({answer}). Give the cluster file other zones, another region or "
         "machine type, or wait longer with --machine-wait."
     )
 
@@ -288,6 +289,6 @@ def _leave(node: str) -> None:
     gcs: Any = ray._raylet.GcsClient(address=ray.get_runtime_context().gcs_address)  # type: ignore[attr-defined]
     reason = messages.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
     deadline = time.time_ns() // 1_000_000 + 600_000
-    taken, why = gcs.drain_node(node, reason, "spot machines come again", deadline)
+    taken, why = gcs.drain_node(node, reason, "spot machines are available again", deadline)
     if not taken:
-        log.warning("a machine at the full price was not given back: %s", why)
+        log.warning("an on-demand machine was not returned: %s", why)

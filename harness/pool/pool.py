@@ -237,7 +237,7 @@ class Pool:
         try:
             return ray.get(getattr(self._source, method).remote(*args, **kwargs))
         except RayError as error:
-            raise PoolError(f"The worker pool's job source is gone: {short(error)}") from error
+            raise PoolError(f"The worker pool lost its job source: {short(error)}") from error
 
     def _restore_source(self) -> None:
         """Send the driver's state to a restarted source."""

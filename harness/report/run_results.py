@@ -88,5 +88,5 @@ def _records(folder: RunFolder, problems: list[str]) -> Iterator[Record]:
             except OSError as error:
                 problems.append(f"{path}: cannot be read ({error}).")
             except (ValueError, TypeError) as error:
-                problems.append(f"{path}: is no record ({error}); it was left out.")
+                problems.append(f"{path}: is not a record ({error}); it was left out.")
     yield from rows.values()

@@ -172,7 +172,7 @@ def test_what_is_bad_is_bad_for_both_and_named_alike(form: str, tmp_path: Path) 
     assert read_rows(path, 3)[1] == refused.value.problems
     skipped = read_own(f"{path}?on_error=skip")
     assert sum(len(split.labels) for split in skipped.splits.values()) == 38
-    assert "2 bad rows are left out, such as" in skipped.marks["skipped rows"]
+    assert "2 invalid rows are left out, such as" in skipped.marks["skipped rows"]
 
 
 def test_lines_are_counted_as_an_editor_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

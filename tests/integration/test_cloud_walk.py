@@ -140,13 +140,13 @@ def walk(tmp_path_factory, shared):
             process = laptop.begin("--no-teardown")
             until(lambda: laptop.heard("Submitted as"), 600, process)
             told["joined"] = laptop.said[-1].read_text()
-            until(lambda: laptop.heard("at the full price"), 600, process)
+            until(lambda: laptop.heard(": requesting "), 600, process)
             until(lambda: aws.workers("on demand"), 200, process)
             full = aws.workers("on demand")
             until(lambda: laptop.open(aws), 600, process)
             aws.spot = True
             told["full price"] = [one.id for one in full]
-            until(lambda: laptop.heard("given back"), 600, process)
+            until(lambda: laptop.heard("on-demand machine returned"), 600, process)
             until(lambda: not aws.workers("on demand"), 300, process)
             told["given back"] = laptop.said[-1].read_text()
 
@@ -195,7 +195,7 @@ def test_the_command_goes_on_where_the_laptop_was_lost(walk):
 def test_on_demand_is_taken_while_there_is_no_spot_and_given_back(walk):
     _, told = walk
     assert "no spot machine for 30 s" in told["given back"] and told["refused"] and told["full price"]
-    assert "spot machines come again: 1 at the full price given back" in told["given back"]
+    assert "spot machines are available again: 1 on-demand machine returned" in told["given back"]
 
 
 def test_a_lost_connection_is_told_and_found_again(walk):

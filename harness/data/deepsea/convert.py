@@ -240,7 +240,7 @@ def _order_problems(splits: Sequence[_Split]) -> list[str]:
         if cg + gc > 2_000 and cg > 1.3 * gc:
             problems.append(
                 f"{split.x.path}: the channels seem not to be {ORDER}: read so, C is followed by G more often than "
-                f"G by C ({cg:,} to {gc:,}), which human DNA is not; name the order with `--base-order`, "
+                f"G by C ({cg:,} to {gc:,}), unlike in human DNA; give the order with `--base-order`, "
                 "probably ACGT."
             )
     return problems

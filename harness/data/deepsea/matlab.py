@@ -57,7 +57,7 @@ class SampleArray:
                 self._open_v5("<" if head[126:] == b"IM" else ">", scratch)
             else:
                 raise InputError(
-                    f"{path}: must be a MATLAB file (v5 or v7.3), but its first bytes are others."
+                    f"{path}: must be a MATLAB file (v5 or v7.3), but its first bytes are not those of one."
                 )
         except OSError as error:
             self.close()
@@ -174,7 +174,7 @@ class SampleArray:
                 at = start + length + (-(start + length)) % 8
             kind, length, start = self._tag(head, at)
         except struct.error:
-            raise InputError(f"{self.path}: is damaged: an array's header is not whole.") from None
+            raise InputError(f"{self.path}: is damaged: an array's header is incomplete.") from None
         shape = np.frombuffer(parts[1], dtype=f"{self._endian}i4")
         dtype = np.dtype(f"{self._endian}{V5_TYPES.get(kind, 'u1')}")
         name = parts[2].decode("latin-1")

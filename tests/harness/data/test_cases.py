@@ -21,7 +21,7 @@ READ = {
     "columns/seq_label.csv": ("classification", 2, (), "sequences are in `seq`"),
     "columns/text_label.csv": ("classification", 2, (), "sequences are in `text`"),
     "csv-dialects/bom.csv": ("classification", 2, (), ""),
-    "csv-dialects/cr_only.csv": ("classification", 2, (), "line ends of old Macs"),
+    "csv-dialects/cr_only.csv": ("classification", 2, (), "classic Mac line endings"),
     "csv-dialects/crlf.csv": ("classification", 2, (), ""),
     "csv-dialects/data.csv.gz": ("classification", 2, (), ""),
     "csv-dialects/excel_sep_line.csv": ("classification", 2, (), "Excel's `sep=` line"),
@@ -99,7 +99,7 @@ def test_what_has_no_one_meaning_is_refused_in_one_line(name: str, cases: Path) 
 def test_missing_targets_are_left_out_on_request(cases: Path) -> None:
     data = read_own(f"{cases / 'regression/target_nan.csv'}?on_error=skip")
     assert sum(len(rows.labels) for rows in data.splits.values()) == 298
-    assert "2 bad rows are left out" in data.marks["skipped rows"]
+    assert "2 invalid rows are left out" in data.marks["skipped rows"]
 
 
 def test_an_unknown_label_is_not_0(cases: Path) -> None:
@@ -114,7 +114,7 @@ def test_reads_that_stand_often_do_not_unbalance_the_splits(cases: Path) -> None
     for split in ("dev", "test"):
         assert abs(len(data.splits[split].labels) / every - 0.1) < 0.02
     assert (
-        "dev 10.5%, test 10.6%; 169 rows of sequences that stand too often stay in train"
+        "dev 10.5%, test 10.6%; 169 rows of sequences that occur too often stay in train"
         in data.marks["cut split"]
     )
     seen = {split: set(rows.sequences) for split, rows in data.splits.items()}

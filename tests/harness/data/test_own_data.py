@@ -215,7 +215,7 @@ def test_all_faults_of_all_files_at_once_and_many_lines_are_counted(tmp_path):
     (tmp_path / "dev.csv").write_text("sequence,label\nAC T,0\n")
     with pytest.raises(InputError) as error:
         find_task(str(tmp_path))
-    assert "1,195 more bad lines" in error.value.problems[-2]
+    assert "1,195 more invalid lines" in error.value.problems[-2]
     assert "dev.csv, line 2" in error.value.problems[-1]
 
 

@@ -95,7 +95,7 @@ def test_all_faults_of_all_splits_at_once_and_many_lines_are_counted(tmp_path):
     write_task(tmp_path, train=bad, test="sequence,label\nACGT,7\n")
     found = check_task(ROW, tmp_path)
     assert len(found) == SHOWN + 2
-    assert f"{1200 - SHOWN:,} more bad lines" in found[SHOWN]
+    assert f"{1200 - SHOWN:,} more invalid lines" in found[SHOWN]
     assert "test.csv, line 2" in found[-1]
 
 

@@ -133,7 +133,7 @@ def test_classes_that_train_never_saw(tmp_path):
     with pytest.raises(InputError) as found:
         make(write_task(tmp_path / "a", train=f"sequence,label\n{alone}"), tmp_path, letters_tokenizer())
     assert "train split must have rows of different labels" in found.value.problems[0]
-    assert "has no row of class 1 (dev and test have it); give it some" in found.value.problems[1]
+    assert "has no row of class 1 (dev and test have it); add some" in found.value.problems[1]
     covid = find_task("virus/covid")
     splits = {
         name: Rows(dna(6), np.array(labels)) for name, labels in (("train", [0, 1] * 3), ("dev", [0, 1] * 3))
@@ -145,7 +145,7 @@ def test_classes_that_train_never_saw(tmp_path):
     ):
         look_at_labels(covid, splits, places)
     line = look_at_labels(covid, splits, places, limit=6)["unseen labels"]
-    assert line.endswith("no model can predict what it never saw; use a larger `--limit` than 6.")
+    assert line.endswith("no model can predict what it has never seen; use a larger `--limit` than 6.")
 
 
 def test_a_label_of_several_that_train_never_has(tmp_path):

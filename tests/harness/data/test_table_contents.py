@@ -84,7 +84,7 @@ def test_places_are_cut_from_a_genome(form: str, tmp_path: Path) -> None:
     assert set(data.splits["test"].sequences) == {
         bases_of(c, start, end, strand) for c, start, end, _, strand in rows if c == "chr2"
     }
-    assert f"sequences are cut from {fasta.name}" in " ".join(data.notes)
+    assert f"sequences are taken from {fasta.name}" in " ".join(data.notes)
     read = [one.sequence for one in open_sequences(path, genome=str(fasta)).records()]
     assert [text.upper().translate(str.maketrans("RY", "NN")) for text in read] == [
         bases_of(c, start, end, strand) for c, start, end, _, strand in rows
@@ -99,7 +99,7 @@ def test_places_are_cut_from_a_genome(form: str, tmp_path: Path) -> None:
             "chr3\t50\t61\ta",
             "line 3: `end` must be above `start` and at most 60, the length of chr3, but",
         ),
-        ("chr3\t5\t5\ta", "but the place is 5 to 5"),
+        ("chr3\t5\t5\ta", "but the interval is 5 to 5"),
         ("chr3\t-1\t5\ta", "line 3: `start` must be a whole number from 0, but got '-1'"),
         ("chr3\t1\t5", "line 3: a row must have 4 fields as the header, but got 3"),
     ],
@@ -113,7 +113,7 @@ def test_a_place_that_is_not_there_is_told_with_its_line(line: str, words: str, 
     with pytest.raises(InputError) as refused:
         read_own(how)
     assert words in str(refused.value) and len(refused.value.problems) == 1
-    assert "1 bad rows are left out" in read_own(f"{how}&on_error=skip").marks["skipped rows"]
+    assert "1 invalid rows are left out" in read_own(f"{how}&on_error=skip").marks["skipped rows"]
     bad = [one for one in open_sequences(path, genome=str(tmp_path / "g.fa")).records() if one.problem]
     assert [one.place for one in bad] == ["line 3"]
 
@@ -127,11 +127,11 @@ def test_places_and_genomes_that_do_not_fit(tmp_path: Path) -> None:
     for how, words in (
         (f"{bed}?label=name", "`--genome FILE` names the FASTA file"),
         (f"{bed}?genome={fasta}", "are chrom, start, end, name, score"),
-        (f"{bed}?label=name&genome={uneven}", "the lines of a must have one length"),
+        (f"{bed}?label=name&genome={uneven}", "all lines of a except the last must have the same length"),
         (f"{bed}?label=name&genome={twice}", "'a' twice"),
         (f"{bed}?label=name&genome={csv}", "does not begin with `>`"),
         (f"{bed}?label=name&genome={tmp_path / 'no.fa'}", "there is no"),
-        (f"{csv}?genome={fasta}", "must have chrom, start and end to be cut from a genome, but has x, label"),
+        (f"{csv}?genome={fasta}", "must have chrom, start and end with `--genome`, but has x, label"),
     ):
         with pytest.raises(InputError) as refused:
             read_own(how)

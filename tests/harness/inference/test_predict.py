@@ -126,7 +126,7 @@ def test_bad_records_are_refused_all_at_once(adapters: dict[str, Path], tmp_path
     assert code == 2 and "6 problems; nothing was started" in text
     assert f"{source}, line 3 (s1): `sequence` must not be empty." in text
     assert "line 5 (s2)" in text and "'-' at position 3" in text
-    assert "2 more bad records; `--on-error skip` skips bad records." in text
+    assert "2 more invalid records; `--on-error skip` skips invalid records." in text
     assert names(tmp_path) == ["x.fa"]
 
 

@@ -113,7 +113,7 @@ def test_parquet(tmp_path: Path) -> None:
         ),
         ("x.parquet", "PAR1 and then nothing", "is not readable as Parquet"),
         ("x.parquet", "sequence\nA\n", "must be a Parquet file, but is not readable as Parquet"),
-        ("x.parquet.gz", "PAR1", "Parquet and Arrow are packed inside, so unpack it first"),
+        ("x.parquet.gz", "PAR1", "Parquet and Arrow are compressed internally, so decompress it first"),
         ("x.txt", "see there\n", "line 1: the columns must be `sequence`"),
     ],
 )

@@ -102,7 +102,7 @@ def test_options_have_the_names_of_the_command_line():
     assert read == {
         "tasks": ("a", "b"), "models": ("x",), "search_spaces": (Path("s.yaml"),), "seeds": (0, 1), "out": Path("o"),
     }  # fmt: skip
-    with pytest.raises(InputError, match="`epocs` is no option of a benchmark"):
+    with pytest.raises(InputError, match="`epocs` is not an option of a benchmark"):
         benchmark(epocs=3)
     with pytest.raises(InputError) as caught:
         benchmark(tasks=["nothing"], models=["x"], epochs=0)

@@ -1,4 +1,4 @@
-"""Machines at the full price: asked for after a time without spot machines, given back when these come again."""
+"""On-demand machines: requested after a time without spot machines, returned when these are available again."""
 
 import pytest
 import yaml
@@ -53,7 +53,10 @@ def test_they_are_asked_for_after_the_wait_and_no_longer_once_they_serve(rig):
     assert rig.asked == []
     rig.see(after=1, wanted=2)
     assert rig.asked == [(2, 0)]
-    assert "10 min (InsufficientInstanceCapacity): 2 at the full price (gpu-on-demand)" in rig.said[0]
+    assert (
+        "10 min (InsufficientInstanceCapacity): requesting 2 on-demand machines (gpu-on-demand)"
+        in rig.said[0]
+    )
     rig.see(after=60, full=("a",), wanted=1)
     assert rig.asked == [(2, 0)]
     rig.see(after=60, full=("a", "b"))
@@ -83,7 +86,7 @@ def test_they_are_given_back_one_for_each_spot_machine_that_comes(rig):
     rig.see(after=600, wanted=2)
     rig.see(after=60, full=("a", "b"))
     rig.see(after=60, spot=("s",), full=("a", "b"))
-    assert rig.left == ["a"] and "1 at the full price given back" in rig.said[-1]
+    assert rig.left == ["a"] and "1 on-demand machine returned" in rig.said[-1]
     rig.see(after=2, spot=("s",), full=("a", "b"))
     assert rig.left == ["a"]
     rig.see(after=60, spot=("s", "t"), full=("b",))
@@ -120,7 +123,7 @@ def test_the_answer_of_the_cloud_is_in_the_autoscalers_log():
         (
             True,
             RunStopped,
-            r"No machine came within 0 s \(machines: none yet; .*InsufficientInstanceCapacity\)",
+            r"No machine joined within 0 s \(machines: none yet; .*InsufficientInstanceCapacity\)",
         ),
         (False, PoolError, "No worker group started within 0 s"),
     ],
@@ -139,7 +142,7 @@ def test_a_first_machine_that_does_not_come_is_one_line_with_a_cure(monkeypatch,
 def test_one_line_says_what_is_there_asked_for_and_refused():
     seen = Machines(there={"gpu-spot": ("a",)}, coming={"gpu-on-demand": 1}, wanted=2, refused=REFUSED)
     assert describe(seen) == (
-        "machines: 1 x gpu-spot; being set up: 1 x gpu-on-demand; asked for, for 2 workers; "
+        "machines: 1 x gpu-spot; being set up: 1 x gpu-on-demand; requested, for 2 workers; "
         "the cloud refuses gpu-spot: InsufficientInstanceCapacity"
     )
     assert describe(Machines()) == "machines: none yet"
