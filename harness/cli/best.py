@@ -148,9 +148,9 @@ def print_best(found: Sequence["BestConfiguration"], console: Console) -> None:
     for one in found:
         settings = " ".join(f"{name}={_short(one.config.get(name))}" for name in one.searched)
         study = f"{one.task} {one.backbone} {one.method}"
-        console.print(f"[bold]{escape(study)}[/] {escape(settings)}", soft_wrap=True)
+        console.print(f"[bold]{escape(study)}[/] {escape(settings)}")
         if one.notes:
-            console.print(f"  [yellow]{escape('; '.join(one.notes))}[/]", soft_wrap=True)
+            console.print(f"  [yellow]{escape('; '.join(one.notes))}[/]")
 
 
 def _short(value: object) -> str:
