@@ -24,6 +24,7 @@ def _models() -> list[dict[str, Any]]:
 
 
 def _tasks() -> list[dict[str, Any]]:
+    from harness.data.suites import NAMED
     from harness.data.tasks import SPLITS, SUITES, TASKS
 
     return [
@@ -31,10 +32,16 @@ def _tasks() -> list[dict[str, Any]]:
         | {f"{split}_rows": row.published.get(split) for split in SPLITS}
         | {"suites": [suite for suite, names in SUITES.items() if row.name in names]}
         for row in TASKS.values()
+    ] + [
+        {"name": row.name, "kind": "classification", "outputs": row.classes, "metric": "mcc", "length": row.length}
+        | {f"{split}_rows": count for split, count in zip(SPLITS, row.rows, strict=True)}
+        | {"suites": [row.name.split("/")[0]]}
+        for row in NAMED.values()
     ]  # fmt: skip
 
 
 def _suites() -> list[dict[str, Any]]:
+    from harness.data.suites import OUTSIDE
     from harness.data.tasks import SUITES, TASKS
 
     return [
@@ -45,6 +52,9 @@ def _suites() -> list[dict[str, Any]]:
             "kinds": list(dict.fromkeys(TASKS[task].kind for task in tasks)),
         }
         for name, tasks in SUITES.items()
+    ] + [
+        {"name": name, "tasks": len(suite.rows), "families": [name], "kinds": ["classification"]}
+        for name, suite in OUTSIDE.items()
     ]
 
 

@@ -23,6 +23,7 @@ from harness.config.values import (
 )
 from harness.core.notify_target import notify_setting
 from harness.core.store_address import kept, place_without_secret
+from harness.data.suites import OUTSIDE
 from harness.data.tasks import SUITES, Strands
 from harness.data.variants import IDENTITY, Way, without_variants
 from lingo.methods import DEFAULT_METHODS, METHODS
@@ -97,7 +98,7 @@ class Benchmark(BaseModel):
             WHAT,
             "NAME",
             default="quickstart; on a cluster the paper's",
-            help=f"A list of tasks: {', '.join(SUITES)}. Alternative to --tasks.",
+            help=f"A list of tasks: {', '.join((*SUITES, *OUTSIDE))}. Alternative to --tasks.",
         ),
     ]
 

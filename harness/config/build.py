@@ -15,6 +15,7 @@ from harness.core.home import path_of
 from harness.core.store_address import masked
 from harness.core.wording import one_line
 from harness.data.find_tasks import find_tasks
+from harness.data.suites import OUTSIDE, named, suite_tasks
 from harness.data.tasks import FORMER, SUITES
 from harness.data.variants import Variant, parted_variant, without_variants
 from lingo.methods import DEFAULT_METHODS, GROUPS, METHODS
@@ -34,8 +35,12 @@ def build(options: Mapping[str, Any]) -> Benchmark:
         given.setdefault("models", CLUSTER_MODELS)
     if "suite" in given and "tasks" in given:
         problems.append("`--suite` and `--tasks` exclude each other: a suite is a list of tasks.")
-    elif suite not in {*SUITES, "custom"}:
-        problems.append(f"`--suite` must be a known suite, but got {suite!r}.{nearest(suite, SUITES)}")
+    elif suite not in {*SUITES, *OUTSIDE, "custom"}:
+        known = (*SUITES, *OUTSIDE)
+        problems.append(f"`--suite` must be a known suite, but got {suite!r}.{nearest(suite, known)}")
+        suite = "custom"
+    elif suite in OUTSIDE:
+        given |= _outside(suite, given, problems)
         suite = "custom"
     values = {**PRESETS.get(suite, {}), **given, "suite": suite}
     values["tasks"] = _task_names(suite, given, problems)
@@ -67,6 +72,20 @@ def build(options: Mapping[str, Any]) -> Benchmark:
     if problems:
         raise InputError(problems)
     return benchmark
+
+
+def _data_dir(given: Mapping[str, Any]) -> Path | None:
+    return None if given.get("data_dir") is None else Path(given["data_dir"])
+
+
+def _outside(suite: str, given: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+    """A suite whose tasks are read as tables of one's own: these, under its name."""
+    try:
+        tasks = suite_tasks(suite, _data_dir(given), skip_missing=bool(given.get("skip_missing")))
+    except InputError as error:
+        problems += error.problems
+        tasks = ["-"]
+    return {"tasks": tuple(tasks), "name": given.get("name", suite)}
 
 
 def _with_variants(benchmark: Benchmark, problems: list[str]) -> tuple[str, ...]:
@@ -202,7 +221,11 @@ def _resolved(model: str) -> str:
 def _task_names(suite: str, given: Mapping[str, Any], problems: list[str]) -> tuple[str, ...]:
     try:
         names = given.get("tasks", SUITES.get(suite))
-        return ("-",) if names is None else tuple(row.given for row in find_tasks(names))
+        if names is None or names == ("-",):
+            return ("-",)
+        if suite == "custom":
+            names = [named(name, _data_dir(given)) for name in names]
+        return tuple(row.given for row in find_tasks(names))
     except InputError as error:
         problems += error.problems
         return ("-",)

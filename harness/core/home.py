@@ -107,3 +107,8 @@ def temporary_folders() -> list[str]:
 
 def _usable(folder: str) -> bool:
     return os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK)  # noqa: PTH112 - never raises
+
+
+def exists(path: Path) -> bool:
+    """Whether there is such a file or folder; what cannot be a name, such as one that is too long, is not there."""
+    return os.path.exists(path)  # noqa: PTH110 - never raises

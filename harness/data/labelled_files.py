@@ -13,7 +13,7 @@ from harness.core.errors import InputError
 from harness.data.columns import CHROMOSOME, CURE, Roles, find_columns, plain
 from harness.data.genome import with_sequences
 from harness.data.labels import ColumnValues, Meaning, first_fault, parts
-from harness.data.sequence_column import Gathered, LetterCounts, Texts, cleaned, joined_pairs
+from harness.data.sequence_column import Gathered, LetterCounts, Texts, cleaned, halves, joined_pairs
 from harness.data.steps import tell
 from harness.data.table_batches import TableFile, texts
 from harness.data.table_files import open_table
@@ -199,9 +199,12 @@ class LabelledTable:
                 self.tasks.update(tasks)
                 if only is not None:
                     keep = np.array([task.strip() == only for task in tasks], dtype=bool)
-            sequences, wrong = cleaned(held[roles.sequence], self.written, case)
-            if roles.second is not None:
-                others, more = cleaned(held[roles.second], self.written, case)
+            written, second = held[roles.sequence], None if roles.second is None else held[roles.second]
+            if second is None and (both := halves(written)) is not None:
+                written, second = both
+            sequences, wrong = cleaned(written, self.written, case)
+            if second is not None:
+                others, more = cleaned(second, self.written, case)
                 wrong = {**_named(more, "sequence_b"), **_named(wrong, "sequence_a")}
                 sequences = joined_pairs(sequences, others)
             wrong = {**wrong, **batch.problems}

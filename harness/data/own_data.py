@@ -67,7 +67,7 @@ class OwnData:
 
 
 def own_task(name: str) -> TaskRow:
-    """The row of a task from a file or folder; its name is `own/` and the path's last part.
+    """The row of a task from a file or folder; its name is `own/` and the path's last part, or as its reading says.
 
     Raises:
         InputError: with every problem of its files, each with its line.
@@ -80,9 +80,10 @@ def own_task(name: str) -> TaskRow:
     lengths = sequences.lengths if isinstance(sequences, Texts) else [len(text) for text in sequences]
     stem = (stem_of(path) if stem_of(path) != path.name else path.stem) if path.is_file() else path.name
     stem = f"{stem}_{data.only}" if data.only is not None else stem
+    name = reading.name or f"own/{re.sub(r'[^A-Za-z0-9._-]+', '_', stem)}"
     return TaskRow(
-        name=f"own/{re.sub(r'[^A-Za-z0-9._-]+', '_', stem)}",
-        family="own",
+        name=name,
+        family=name.split("/")[0],
         num_labels=data.num_labels,
         length=int(np.median(lengths)),
         domain="DNA",
@@ -197,7 +198,7 @@ def _read(
         )
         if any(not len(rows.labels) for rows in splits.values()):
             problems.append(f"{tables['train'].paths[0]}: has no valid row; the first problem is {example}")
-    if not problems and reading.text:
+    if not problems and (_content(reading) or further):
         digests = {
             split: hashlib.sha256(
                 f"{one} {_content(reading)} {' '.join(digest for _, digest in further)}".encode()
@@ -238,7 +239,8 @@ def _read(
 
 def _content(reading: Reading) -> str:
     """What of a reading decides on rows and labels; further files count by their content."""
-    return "&".join(word for word in reading.text.split("&") if not word.startswith(("labels=", "genome=")))
+    aside = ("labels=", "genome=", "name=")
+    return "&".join(word for word in reading.text.split("&") if not word.startswith(aside))
 
 
 def _place(tables: Mapping[str, LabelledTable], split: str) -> str:

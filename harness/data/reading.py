@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.core.errors import InputError
-from harness.core.home import path_of
+from harness.core.home import exists, path_of
 from harness.data.columns import shown
 from harness.data.hub import PREFIX
 from harness.data.table_files import ENDINGS, PACKED_ENDINGS
@@ -28,6 +28,7 @@ class Reading:
         genome: FASTA file of the genome that places are cut from; empty for none.
         case: What lower case means.
         on_error: Whether bad rows are refused or left out and counted.
+        name: Name of the task; empty for that of the file or folder.
     """
 
     columns: tuple[tuple[str, str], ...] = ()
@@ -38,6 +39,7 @@ class Reading:
     genome: str = ""
     case: Case = "upper"
     on_error: str = "refuse"
+    name: str = ""
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -56,6 +58,7 @@ class Reading:
         said += [("genome", self.genome)] if self.genome else []
         said += [("case", self.case)] if self.case != "upper" else []
         said += [("on_error", self.on_error)] if self.on_error != "refuse" else []
+        said += [("name", self.name)] if self.name else []
         return "&".join(f"{name}={value}" for name, value in said)
 
     def told_of(self, name: str) -> str:
@@ -69,7 +72,7 @@ class Reading:
         Raises:
             InputError: With every word that says nothing.
         """
-        known = (*COLUMNS, "dev", "test", "only", "labels", "genome", "case", "on_error")
+        known = (*COLUMNS, "dev", "test", "only", "labels", "genome", "case", "on_error", "name")
         said: dict[str, str] = {}
         problems = []
         for word in filter(None, re.split("[&,]", text)):
@@ -83,6 +86,8 @@ class Reading:
             problems.append(f"`on_error` must be refuse or skip, but got {said['on_error']!r}.")
         if said.get("case", "upper") not in CASES:
             problems.append(f"`case` must be {', '.join(CASES)}, but got {said['case']!r}.")
+        if said.get("name") and not re.fullmatch(r"[\w.-]+/[\w.-]+", said["name"]):
+            problems.append(f"`name` must be FAMILY/TASK, but got {shown(said['name'])!r}.")
         files = {
             name: os.path.realpath(path_of(said[name])) for name in ("labels", "genome") if said.get(name)
         }
@@ -101,6 +106,7 @@ class Reading:
             **files,
             case=said.get("case", "upper"),  # type: ignore[arg-type]
             on_error=said.get("on_error", "refuse"),
+            name=said.get("name", ""),
         )
 
 
@@ -110,7 +116,7 @@ def parted(name: str) -> tuple[Path, Reading]:
     Raises:
         InputError: If what follows `?` says nothing.
     """
-    path, _, text = (name, "", "") if path_of(name).exists() else name.partition("?")
+    path, _, text = (name, "", "") if exists(path_of(name)) else name.partition("?")
     return path_of(path), Reading.of(text)
 
 
@@ -120,7 +126,7 @@ def is_own(name: str) -> bool:
         return True
     name = name.partition("?")[0]
     path = path_of(name)
-    return stem_of(path) != path.name or name.startswith((".", "/", "~")) or path.exists()
+    return stem_of(path) != path.name or name.startswith((".", "/", "~")) or exists(path)
 
 
 def stem_of(path: Path) -> str:

@@ -163,6 +163,15 @@ def cleaned(
     return pa.Array.from_buffers(pa.large_string(), len(column), buffers), problems
 
 
+def halves(column: pa.LargeStringArray) -> tuple[pa.LargeStringArray, pa.LargeStringArray] | None:
+    """Both sequences of pairs that stand in one column, with `lingo.sequences.PAIR` between them; `None` where no row
+    has it. A row without it has an empty second sequence then, which is refused."""
+    if PAIR.encode() not in letters(column).tobytes():
+        return None
+    parts = [text.partition(PAIR) for text in column.to_pylist()]
+    return texts(first for first, _, _ in parts), texts(second for _, _, second in parts)
+
+
 def joined_pairs(first: pa.LargeStringArray, second: pa.LargeStringArray) -> pa.LargeStringArray:
     """Both sequences of each pair as one text, with `lingo.sequences.PAIR` between them."""
     return pc.binary_join_element_wise(first, second, pa.scalar(PAIR, pa.large_string()))

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.core.home import path_of
+from harness.core.home import exists, path_of
 
 Way = Literal["published", "homology", "chromosome"]
 """How rows are divided into train, dev and test."""
@@ -52,7 +52,7 @@ PUBLISHED = Variant()
 def parted_variant(name: str) -> tuple[str, Variant]:
     """A task's name and its variant; a file or folder of the whole name is one without."""
     first = name.find("@")
-    if first < 1 or path_of(name).exists():
+    if first < 1 or exists(path_of(name)):
         return name, PUBLISHED
     for match in re.finditer("@", name):
         base, rest = name[: match.start()], name[match.start() :]
@@ -66,8 +66,7 @@ def parted_variant(name: str) -> tuple[str, Variant]:
                 int(said["shots"]) if "shots" in said else None,
                 int(said.get("seed", 0)),
             )
-            if variant.text == rest:
-                return base, variant
+            return (base, variant) if variant.text == rest else (name, PUBLISHED)
     return name, PUBLISHED
 
 

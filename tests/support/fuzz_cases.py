@@ -569,9 +569,13 @@ PLAN = {
     **{
         flag_of(name)[2:].encode(): _drawn(field.annotation) for name, field in Benchmark.model_fields.items()
     },
-    b"suite": lambda made: words_of(b"quickstart", b"gue", b"paper", b"paper-gue"),
+    b"suite": lambda made: words_of(b"quickstart", b"gue", b"paper", b"paper-gue", b"nt", b"geneb"),
+    b"shots": lambda made: numbers(b"1", b"1,10", b"5,all"),
     b"tasks": lambda made: st.one_of(
-        words_of(b"mouse/2", b"EMP/H3,mouse/2", b"quickstart/promoter"), paths(made, "csv", "data", "own")
+        words_of(
+            b"mouse/2", b"EMP/H3,mouse/2", b"quickstart/promoter", b"mouse/2@5-shot", b"nt/promoter_all"
+        ),
+        paths(made, "csv", "data", "own"),
     ),
     b"models": lambda made: st.one_of(words_of(b"quickstart-opt", b"opt-125m", b"a/b"), paths(made, "model")),
     b"methods": lambda made: words_of(b"lora", b"lora,adalora", b"ars", b"full", b"dora"),

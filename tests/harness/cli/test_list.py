@@ -6,6 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from harness.cli.main import app
+from harness.data.suites import NAMED, OUTSIDE
 from harness.data.tasks import SUITES, TASKS
 from lingo.known_models import KNOWN
 from lingo.methods import METHODS
@@ -20,7 +21,13 @@ def told(*arguments):
 
 @pytest.mark.parametrize(
     ("what", "known"),
-    [("models", KNOWN), ("tasks", TASKS), ("suites", SUITES), ("methods", METHODS), ("metrics", RANGES)],
+    [
+        ("models", KNOWN),
+        ("tasks", TASKS | NAMED),
+        ("suites", SUITES | OUTSIDE),
+        ("methods", METHODS),
+        ("metrics", RANGES),
+    ],
 )
 def test_every_name_is_listed_once(what, known):
     rows = json.loads(told(what, "--json"))

@@ -66,6 +66,24 @@ def test_names_say_the_variant():
     assert find_task("EMP/H3@5-shot").base == "EMP/H3"
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "@",
+        "a@",
+        "@5-shot",
+        "x" * 5000,
+        f"{'x' * 5000}@5-shot",
+        "\0@5-shot",
+        "mouse/2@seed-3",
+        "mouse/2@5-shot@5-shot",
+    ],
+)
+def test_names_that_are_none_are_told(name):
+    with pytest.raises(InputError, match="`--tasks` must name known tasks"):
+        build({"tasks": (name,), "methods": ("kmer_logreg",)})
+
+
 def test_similar_sequences_stay_in_one_split_and_the_audit_finds_nothing(tmp_path):
     rng = random.Random(0)
     folder = written(tmp_path, families(rng, 60, 5))
