@@ -5,6 +5,7 @@ paper's Algorithm 1; it reads from top to bottom.
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from weakref import WeakSet
 
 import numpy as np
@@ -28,7 +29,7 @@ from lingo.reduce import Reduce, alone
 from lingo.sites import inputs_of, linear_shapes, target_paths
 from lingo.slot import ADAM_BETAS, ADAM_EPS, Slot, StepNumbers, stacked
 from lingo.streams import stream
-from lingo.trial import TrialConfig
+from lingo.trial import Precision, TrialConfig
 
 EVAL_TOKENS = 16_384
 
@@ -47,6 +48,7 @@ class Pack:
         max_labels: Largest number of outputs that a slot may have.
         outputs: Whether a slot may train a number of each output of a matrix, as DoRA and VeRA do.
         full: Whether this pack trains every weight (K = 1) instead of adapters.
+        precision: How such a pack computes, see `lingo.trial.Precision`; with adapters it is the frozen weights' type.
         dtype: Of trained parameters; float32, or float64 for exactness tests. The frozen weights keep theirs.
         share, reduce: This worker's part of each batch, and the sum over workers.
         micro_batches: Parts in which each batch is computed; more parts need less memory.
@@ -64,6 +66,7 @@ class Pack:
         max_labels: int = 2,
         outputs: bool = False,
         full: bool = False,
+        precision: Precision = "fp32",
         dtype: torch.dtype = torch.float32,
         share: Share | None = None,
         reduce: Reduce = alone,
@@ -72,6 +75,7 @@ class Pack:
         if full and capacity != 1:
             raise ValueError(f"a full fine-tuning pack has one slot, but got capacity={capacity}.")
         self.backbone, self.capacity, self.full, self.dtype = backbone, capacity, full, dtype
+        self.autocast = full and precision == "bf16"
         self.share, self.reduce = share or Share(), reduce
         self.micro_batches = micro_batches
         model, width = backbone.model, backbone.hidden_size
@@ -346,7 +350,9 @@ class Pack:
     def _logits(self, ids: Tensor, lengths: Tensor, rows: slice, *, padded: bool) -> Tensor:
         """[n, B, labels] from ids [n·B, S] and lengths [n·B], n the slots in `rows`."""
         how = [pooling_of(slot.config.pooling, self.backbone.pooling) for slot in self.slots[rows]]
-        pooled = pooled_states(self.backbone, ids, lengths, how, padded=padded).to(self.dtype)
+        bf16 = torch.autocast(self.device.type, torch.bfloat16) if self.autocast else nullcontext()
+        with bf16:
+            pooled = pooled_states(self.backbone, ids, lengths, how, padded=padded).to(self.dtype)
         return apply_head(
             pooled.view(rows.stop - rows.start, -1, pooled.shape[-1]), self.layout, self.bank, rows
         )

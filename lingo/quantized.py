@@ -10,6 +10,9 @@ from lingo.backbones import Backbone, load_backbone
 from lingo.packed_bits import is_packed
 from lingo.trial import Frozen
 
+AUTOCAST = "fp32, bf16 autocast"
+"""The type of weights in full fine-tuning that computes in bfloat16."""
+
 NEEDS_BITSANDBYTES = "pip install 'lingo-bench[4bit]'"
 
 

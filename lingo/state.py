@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lingo.data import TaskData
 from lingo.pack import Pack
-from lingo.quantized import backbone_type
+from lingo.quantized import AUTOCAST, backbone_type
 from lingo.slot import Slot
 from lingo.trial import TrialConfig
 
@@ -48,6 +48,11 @@ class StateError(ValueError):
     """A saved slot that cannot be used, with one clear line."""
 
 
+def arithmetic(pack: Pack) -> str:
+    """Number type of the backbone's weights, or `AUTOCAST` where they are float32 and computed with in bfloat16."""
+    return AUTOCAST if pack.autocast else backbone_type(pack.backbone)
+
+
 def save_slot(pack: Pack, slot: Slot, folder: Path) -> str:
     """Write a slot's exact state: `slot.json` and the tensor file that it names. Returns the tensors' digest.
 
@@ -65,7 +70,7 @@ def save_slot(pack: Pack, slot: Slot, folder: Path) -> str:
         "data_digest": slot.data.digest,
         "backbone": pack.backbone.name,
         "backbone_digest": pack.backbone.digest,
-        "backbone_type": backbone_type(pack.backbone),
+        "backbone_type": arithmetic(pack),
         "dtype": str(pack.dtype),
         "sha256": digest,
     }
@@ -92,7 +97,7 @@ def load_slot(pack: Pack, folder: Path, data: TaskData, *, config: TrialConfig |
         "data_digest": data.digest,
         "task": data.name,
         "backbone_digest": pack.backbone.digest,
-        "backbone_type": backbone_type(pack.backbone),
+        "backbone_type": arithmetic(pack),
         "dtype": str(pack.dtype),
     }
     wrong = [

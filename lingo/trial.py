@@ -13,6 +13,9 @@ from lingo.methods.base import RankUpdate
 Frozen = Literal["fp32", "bf16", "4bit"]
 """How the backbone's weights, which stay as they are, are held."""
 
+Precision = Literal["fp32", "bf16"]
+"""How full fine-tuning computes: in float32, or in bfloat16 by autocast, with weights in float32 in both cases."""
+
 Long = Literal["truncate", "center", "chunk"]
 """What becomes of a sequence that is too long: its beginning is read, its middle, or all of it in chunks."""
 

@@ -252,6 +252,10 @@ class Benchmark(BaseModel):
     """Number type of the frozen weights: **fp32**, **bf16** or **4bit**. Trained weights are always fp32, also in full
     fine-tuning."""
 
+    precision: Annotated[Literal["auto", "fp32", "bf16"], Option(TRAINING, "TYPE")] = "auto"
+    """How full fine-tuning computes, its weights in fp32: in **bf16** (autocast; products of fp32 numbers in TF32),
+    exactly in **fp32**, or **auto**: bf16 where a worker's GPU has it; once for each output folder."""
+
     time_budget: Annotated[Span | None, Option(BUDGET, "TIME")] = None
     """Limit of the wall time of the search, like 90m or 12h; no trial starts after it."""
 

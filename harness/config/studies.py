@@ -23,7 +23,7 @@ from harness.runs.controls import control_name, is_control
 from harness.runs.layout import RunFolder
 from harness.runs.record import config_hash
 from harness.runs.selection import group_of
-from harness.runs.store import frozen_in, refuse_foreign
+from harness.runs.store import frozen_in, precision_in, refuse_foreign
 from lingo.methods import METHODS
 from lingo.text_files import read_object
 
@@ -38,8 +38,9 @@ class Study:
         train_rows: Sequences of the training split that are used.
         total_steps: T_total of each of its trials.
         space: The search space, with `delta_T` restricted to `total_steps`.
-        backbone_type: Number type of the backbone's weights: `fp32`, `bf16` or `4bit`; `None` without a backbone, and
-            until a worker has been asked, see `harness.pipeline.number_types`. What is trained is always in fp32.
+        backbone_type: Number type of the backbone's weights: `fp32`, `bf16` or `4bit`, of full fine-tuning also `fp32,
+            bf16 autocast`; `None` without a backbone, and until a worker has been asked, see
+            `harness.pipeline.number_types`. What is trained is always in fp32.
     """
 
     task: TaskRow
@@ -79,6 +80,7 @@ class Plan:
         out: Output folder.
         warnings: What the labels of the data tell before anything is trained.
         frozen: Number type of frozen weights, asked for or that of the output folder; `None` until it is known.
+        precision: How full fine-tuning computes, likewise.
     """
 
     benchmark: Benchmark
@@ -87,11 +89,14 @@ class Plan:
     out: Path
     warnings: tuple[str, ...] = ()
     frozen: str | None = None
+    precision: str | None = None
 
-    def holding(self, frozen: str | None) -> "Plan":
+    def holding(self, frozen: str | None, precision: str | None) -> "Plan":
         """This plan with frozen weights of a number type; full fine-tuning has none, and all of its are fp32."""
-        studies = tuple(replace(study, backbone_type=type_of(study.method, frozen)) for study in self.studies)
-        return replace(self, frozen=frozen, studies=studies)
+        studies = tuple(
+            replace(study, backbone_type=type_of(study.method, frozen, precision)) for study in self.studies
+        )
+        return replace(self, frozen=frozen, precision=precision, studies=studies)
 
     @property
     def notes(self) -> list[str]:
@@ -113,7 +118,7 @@ class Plan:
         """The settings, paths absolute, and the studies: their sizes, and their search spaces as they are used."""
         studies = [{**asdict(study), "task": study.task.name, "key": study.key} for study in self.studies]
         asked = self.benchmark.stored(self.out)
-        weights = {"frozen": self.frozen, "trained": "fp32"}
+        weights = {"frozen": self.frozen, "trained": "fp32", "precision": self.precision}
         return {"settings": asked, "weights": weights, "studies": studies, "notes": self.notes}
 
 
@@ -147,7 +152,8 @@ def plan(benchmark: Benchmark) -> Plan:
     notes = [line for name in here for line in _label_notes(find_task(name), benchmark)]
     warnings = (*skipped, *notes)
     found = Plan(benchmark=benchmark, identity=identity, studies=tuple(studies), out=out, warnings=warnings)
-    return found.holding(benchmark.frozen or frozen_in(out))
+    asked = None if benchmark.precision == "auto" else benchmark.precision
+    return found.holding(benchmark.frozen or frozen_in(out), asked or precision_in(out))
 
 
 def _with_its_name(benchmark: Benchmark, out: Path) -> Benchmark:
@@ -201,10 +207,13 @@ def _label_problems(benchmark: Benchmark) -> list[str]:
     return problems
 
 
-def type_of(method: str, frozen: str | None) -> str | None:
-    """Number type of the backbone's weights in a method's studies, where frozen weights are of type `frozen`."""
+def type_of(method: str, frozen: str | None, precision: str | None) -> str | None:
+    """Number type of the backbone's weights in a method's studies, where frozen weights are of type `frozen` and full
+    fine-tuning computes in `precision`."""
     row = METHODS[method]
-    return None if not row.needs_backbone else "fp32" if row.trains_all else frozen
+    if not row.needs_backbone or not row.trains_all:
+        return frozen if row.needs_backbone else None
+    return "fp32, bf16 autocast" if precision == "bf16" else "fp32"
 
 
 def _identity(benchmark: Benchmark, files: Mapping[str, SpaceFile]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from harness.core.columns import Column, fitted
 from harness.core.wording import duration, some
 from harness.pipeline.forecast import Forecast, Work, disk_bytes
 from harness.pipeline.forecast_inputs import LEFT_OUT, Data, Model, splits_text
-from harness.pipeline.forecast_time import Key, Rate, frozen_here, total_seconds
+from harness.pipeline.forecast_time import Key, Rate, frozen_here, precision_here, total_seconds
 from harness.pool.resources import WorkerLayout
 from lingo.architectures import UNLIMITED
 from lingo.methods import METHODS
@@ -251,7 +251,10 @@ def _work(found: Forecast, rates: dict[Key, Rate], line: Print) -> None:
     _table(rows, line, right=list(rows[0])[2:], names=2)
     line("trained: parameters that a trial trains; those of fmft without embeddings and norms.")
     frozen, why = frozen_here(found.benchmark)
-    line(f"Number types: frozen weights {frozen} ({why}); trained weights fp32, also with full fine-tuning.")
+    line(
+        f"Number types: frozen weights {frozen} ({why}); trained weights fp32; full fine-tuning computes in "
+        f"{precision_here(found.benchmark)}."
+    )
 
 
 def _spread(values: Sequence[int]) -> str:

@@ -11,11 +11,11 @@ from harness.core.errors import InputError
 from harness.pipeline.forecast import Forecast, Work, typical
 from harness.pipeline.forecast_inputs import Data, Model
 from harness.pool.resources import this_machine
-from harness.runs.store import frozen_in
+from harness.runs.store import frozen_in, precision_in
 from harness.workers.calibration import Calibration, calibrate
 from lingo.methods import METHODS
 from lingo.quantized import usual_type
-from lingo.trial import Frozen
+from lingo.trial import Frozen, Precision
 
 ROWS = 64
 """Rows of each split that are prepared for it."""
@@ -110,8 +110,21 @@ def _measured(benchmark: Benchmark, model: Model, data: Data, work: Work, full: 
             most=benchmark.pack or 16,
             max_labels=work.study.task.num_labels,
             frozen=frozen_here(benchmark)[0],
+            precision=precision_here(benchmark),
         )
-    return _rate(calibration, model, work, full, "fp32" if full else frozen_here(benchmark)[0])
+    frozen = precision_here(benchmark) if full else frozen_here(benchmark)[0]
+    return _rate(calibration, model, work, full, frozen)
+
+
+def precision_here(benchmark: Benchmark) -> Precision:
+    """How full fine-tuning computes, as far as it is known before a worker was asked."""
+    if benchmark.precision != "auto":
+        return benchmark.precision
+    import torch
+
+    held = precision_in(benchmark.out) if benchmark.out else None
+    usual = usual_type("cuda" if torch.cuda.is_available() else "cpu")
+    return "bf16" if (held or usual) == "bf16" else "fp32"
 
 
 def frozen_here(benchmark: Benchmark) -> tuple[Frozen, str]:

@@ -14,7 +14,7 @@ from harness.core.errors import InputError, typed
 from harness.core.store_address import default_uri
 from harness.runs.layout import RunFolder
 from harness.runs.record import Record
-from harness.runs.store import ResultStore, frozen_in, load
+from harness.runs.store import ResultStore, frozen_in, load, precision_in
 from lingo.text_files import read_object
 
 
@@ -76,8 +76,9 @@ def take_over(
     """
     begun = {record.study for record in store.load()}
     found = load(source)
-    if (frozen := frozen_in(source)) and not frozen_in(store.out):
-        store.hold(frozen)
+    types = {"frozen": (frozen_in(source), frozen_in(store.out))}
+    types["precision"] = (precision_in(source), precision_in(store.out))
+    store.hold(**{name: held for name, (held, own) in types.items() if held and not own})
     taken = []
     for study in studies:
         if study.key in begun:

@@ -111,7 +111,8 @@ def train(
     ):
         pressed.take()
         checked, studies = _settled(checked, studies, store, resources, console)
-        benchmark = benchmark.model_copy(update={"frozen": checked.frozen})
+        types = {"frozen": checked.frozen, "precision": checked.precision or "fp32"}
+        benchmark = benchmark.model_copy(update=types)
         slots = _slots(todo, benchmark, resources, console, make_engine)
         console.print(
             f"Training on {resources.where}: {resources.layout}, {some(slots, 'trial')} at once in each."
@@ -254,7 +255,13 @@ def _pool(
 
         capacity = largest([study.space for study in studies], [study.task.num_labels for study in studies])
         make_engine = partial(
-            engine, pack=slots, files=resources.files, frozen=benchmark.frozen, gpus=lay.gpus, **capacity
+            engine,
+            pack=slots,
+            files=resources.files,
+            frozen=benchmark.frozen,
+            precision="bf16" if benchmark.precision == "bf16" else "fp32",
+            gpus=lay.gpus,
+            **capacity,
         )
     return Pool.start(
         make_engine,

@@ -49,10 +49,11 @@ class ResultStore:
         self._rows = {record.id: _row(record) for record in self._records.values()}
         self.write_table()
 
-    def hold(self, frozen: str) -> None:
-        """Make the number type of the frozen weights a part of what this folder is: all later runs have it too."""
+    def hold(self, **types: str) -> None:
+        """Make number types (`frozen` of the frozen weights, `precision` of full fine-tuning) a part of what this
+        folder is: all later runs have them too."""
         path = self._folder.benchmark
-        write_whole(path, json.dumps(read_object(path) | {"frozen": frozen}, indent=1) + "\n")
+        write_whole(path, json.dumps(read_object(path) | types, indent=1) + "\n")
 
     def append(self, record: Record, *, replace: bool = False) -> bool:
         """Write a record. A second one of the same id changes nothing unless `replace`.
@@ -144,6 +145,20 @@ def frozen_in(out: Path | str) -> str | None:
     return found if isinstance(found, str) else None
 
 
+def precision_in(out: Path | str) -> str | None:
+    """How full fine-tuning computes in an output folder; `None` in a new one. Folders of earlier versions, which
+    recorded none, computed in float32."""
+    folder = RunFolder(out)
+    try:
+        held = read_object(folder.benchmark)
+    except (OSError, ValueError):
+        return None
+    if isinstance(found := held.get("precision"), str):
+        return found
+    begun = "frozen" in held or any(folder.records.glob("*.json"))
+    return "fp32" if begun else None
+
+
 NO_LONGER = ("num_samples", "seeds")
 """Settings that told benchmarks apart once: folders from then still hold what they held."""
 
@@ -175,6 +190,8 @@ def refuse_foreign(out: Path | str, benchmark: Mapping[str, Any]) -> None:
     wanted = plain_data(benchmark)
     if frozen := held.get("frozen"):  # not given, it is what the folder has
         config, wanted = config | {"frozen": frozen}, {"frozen": frozen} | wanted
+    if precision := precision_in(out):
+        config, wanted = config | {"precision": precision}, {"precision": precision} | wanted
     if config == wanted:
         return
     changed = sorted(key for key in {*config, *wanted} if config.get(key) != wanted.get(key))
@@ -190,9 +207,11 @@ def _differences(changed: Sequence[str], config: Mapping[str, Any], wanted: Mapp
     held, asked = (values.get("spaces") or {} for values in (config, wanted))
     methods = sorted(name for name in {*held, *asked} if held.get(name) != asked.get(name))
     types = [values.get("frozen") or "chosen by the device" for values in (config, wanted)]
+    precisions = [values.get("precision") or "chosen by the device" for values in (config, wanted)]
     words = {
         "spaces": f"the search space of {' and '.join(methods)}",
         "frozen": f"frozen: its weights are {types[0]}, but {types[1]} is requested",
+        "precision": f"precision: it computes in {precisions[0]}, but {precisions[1]} is requested",
     }
     return [words.get(name, name) for name in changed]
 

@@ -17,7 +17,7 @@ from lingo.backbones import Backbone
 from lingo.data import Split, TaskData
 from lingo.memory import out_of_memory
 from lingo.pack import Pack
-from lingo.trial import Frozen, TrialConfig
+from lingo.trial import Frozen, Precision, TrialConfig
 
 GAIN = 1.1
 """Factor in samples per second required of a pack of twice the size."""
@@ -69,6 +69,7 @@ def calibrate(
     device: str,
     most: int = 16,
     frozen: Frozen = "fp32",
+    precision: Precision = "fp32",
     max_labels: int = 2,
     files: Files | None = None,
 ) -> Calibration:
@@ -80,7 +81,7 @@ def calibrate(
         config: Settings of a trial. A `delta_T` too large for the task is reduced.
         device: `cpu` or `cuda`.
         most: Largest pack to try.
-        frozen, max_labels: As in `harness.workers.packs.Room`.
+        frozen, precision, max_labels: As in `harness.workers.packs.Room`.
         files: File access for workers on other hosts.
 
     Raises:
@@ -90,7 +91,7 @@ def calibrate(
     folder = str(files.fetch(data_folder))
     data = open_prepared(folder)
     trial = _fitting(config if isinstance(config, TrialConfig) else TrialConfig.from_dict(config), data)
-    room = Room(max_labels=max_labels, frozen=frozen)
+    room = Room(max_labels=max_labels, frozen=frozen, precision=precision)
     source = local_source(backbone_source, files)
     backbone = load(source, room, full=is_full(trial), device=device, needs=InputNeeds.of(Path(folder)))
     return _Runs(backbone, data, trial, room, device).all(most)

@@ -12,7 +12,7 @@ from harness.runs.jobs import Job, Report
 from harness.workers.determinism import Exact, prepare
 from lingo.methods import METHODS
 from lingo.quantized import usual_type
-from lingo.trial import Frozen
+from lingo.trial import Frozen, Precision
 
 HEAVY = frozenset({"pack", "peft", "probe"})
 """Kinds that load a backbone: two at once would need its memory twice."""
@@ -25,6 +25,7 @@ def make_engine(
     pack: int = 1,
     files: Files | None = None,
     frozen: Frozen | None = None,
+    precision: Precision = "fp32",
     gpus: int = 0,
     **room: Any,
 ) -> "Dispatch":
@@ -34,6 +35,7 @@ def make_engine(
         pack: Maximum number of trials at once, for methods that train in packs.
         files: Access to the driver's files; by default the local file system.
         frozen: Type of the frozen weights; `None` for that of the device.
+        precision: How full fine-tuning computes. With `bf16` a GPU also takes TF32 for products of float32 numbers.
         gpus: Number of GPUs of this worker.
         room: `max_rank`, `max_labels` and `outputs` of a pack, see `harness.workers.packs.Room`.
 
@@ -45,12 +47,14 @@ def make_engine(
     prepare()
     files = files or LocalFiles()
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        torch.set_float32_matmul_precision("high" if precision == "bf16" else "highest")
     held = frozen or usual_type(device)
 
     def packed() -> Engine:
         from harness.workers.packed_engine import make_engine as packed_engine
 
-        return packed_engine(rank, world, pack=pack, files=files, frozen=held, **room)
+        return packed_engine(rank, world, pack=pack, files=files, frozen=held, precision=precision, **room)
 
     def simple() -> Engine:
         from harness.workers.single_engine import SimpleEngine

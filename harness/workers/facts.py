@@ -14,9 +14,10 @@ from lingo.full import model_dropout
 from lingo.pack import Pack
 from lingo.packed_bits import numbers_in
 from lingo.parameters import rank_pattern, trained_parameters, used_parameters
-from lingo.quantized import backbone_type, type_name
+from lingo.quantized import type_name
 from lingo.sites import counts_by_end, names_of
 from lingo.slot import Slot
+from lingo.state import arithmetic
 from lingo.streams import stream
 from lingo.trial import PAPER_MATRICES
 
@@ -78,7 +79,7 @@ def job_facts(pack: Pack, training: Training, *, device: str, gpus: int) -> dict
         "samples_shared": training.shared,
         "data_digest": slot.data.digest,
         "backbone_digest": backbone.digest,
-        "backbone_type": backbone_type(backbone),
+        "backbone_type": arithmetic(pack),
         "trained_type": type_name(pack.dtype),
         "device": device,
         "gpus": gpus,
@@ -86,6 +87,8 @@ def job_facts(pack: Pack, training: Training, *, device: str, gpus: int) -> dict
         "micro_batches": pack.micro_batches,
         **training.costs,
     }
+    if device == "cuda" and torch.get_float32_matmul_precision() != "highest":
+        facts["tf32"] = True
     if slot.paths:
         facts["adapted"] = counts_by_end(slot.paths)
     left_out = model_dropout(backbone.model.config) if pack.full else 0.0

@@ -25,7 +25,7 @@ from lingo.data import TaskData
 from lingo.pack import EVAL_TOKENS, Pack
 from lingo.sites import target_paths
 from lingo.slot import Slot
-from lingo.trial import Frozen, TrialConfig
+from lingo.trial import Frozen, Precision, TrialConfig
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +49,18 @@ def make_engine(
     max_labels: int = 2,
     outputs: bool = False,
     frozen: Frozen = "fp32",
+    precision: Precision = "fp32",
 ) -> "LingoEngine":
     """The engine of one worker of a group of `world`; the other arguments are those of `harness.workers.packs.Room`."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    room = Room(pack=pack, max_rank=max_rank, max_labels=max_labels, outputs=outputs, frozen=frozen)
+    room = Room(
+        pack=pack,
+        max_rank=max_rank,
+        max_labels=max_labels,
+        outputs=outputs,
+        frozen=frozen,
+        precision=precision,
+    )
     return LingoEngine(rank=rank, world=world, device=device, room=room, files=files)
 
 

@@ -14,7 +14,7 @@ from lingo.layout import Layout
 from lingo.pack import Pack
 from lingo.quantized import load_frozen
 from lingo.reduce import Reduce, alone
-from lingo.trial import Frozen, TrialConfig
+from lingo.trial import Frozen, Precision, TrialConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,8 @@ class Room:
         max_rank: Largest possible LoRA rank or b0.
         max_labels: Largest number of outputs of a task.
         outputs: Whether trials may train a number of each output of a matrix, see `lingo.pack.Pack`.
-        frozen: Number type of frozen weights; full fine-tuning has none and uses float32.
+        frozen: Number type of frozen weights; full fine-tuning has none, and its weights are float32.
+        precision: How full fine-tuning computes.
     """
 
     pack: int = 1
@@ -34,6 +35,7 @@ class Room:
     max_labels: int = 2
     outputs: bool = False
     frozen: Frozen = "fp32"
+    precision: Precision = "fp32"
 
     def __post_init__(self) -> None:
         if self.pack < 1:
@@ -107,6 +109,7 @@ def build(
         max_labels=max(room.max_labels, labels),
         outputs=room.outputs or config.kind.outputs != "none",
         full=full,
+        precision=room.precision,
         share=share,
         reduce=reduce,
         micro_batches=micro_batches,

@@ -87,6 +87,38 @@ def test_every_step_equals_a_plain_loop(config: TrialConfig, data: TaskData) -> 
         torch.testing.assert_close(logits, plain(ids, lengths), rtol=0, atol=1e-10)
 
 
+def test_in_bf16_every_step_equals_a_plain_loop_under_autocast_on_float32_weights() -> None:
+    config, data = TRIALS[0]
+    pack = Pack(toy.opt_backbone(dtype=torch.float32), full=True, max_labels=4, precision="bf16")
+    slot = pack.admit(config, data)
+    head, bias = (
+        view(pack.bank.theta)[0, :, : data.num_labels] for view in (pack.layout.head, pack.layout.head_bias)
+    )
+    plain = Plain(toy.opt_backbone(dtype=torch.float32), head, bias[0])
+    optimizer, schedule = plain_loop(config, slot, plain)
+    exact = []
+    for _ in range(8):
+        ids, lengths = (torch.from_numpy(part) for part in data.train.padded(slot.batch(), data.pad_id))
+        labels = torch.from_numpy(data.train.labels[slot.batch()])
+        with torch.autocast("cpu", torch.bfloat16):
+            hidden = plain.model(input_ids=ids, attention_mask=(ids != 1).long()).last_hidden_state
+        pooled = hidden[torch.arange(len(ids)), lengths - 1].float()
+        loss = F.cross_entropy(pooled @ plain.head.t() + plain.bias, labels)
+        exact.append(float(plain.loss(data, slot.batch()).detach()))
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(plain.parameters(), config.max_grad_norm or torch.inf)
+        optimizer.step()
+        schedule.step()
+        pack.step()
+        found = pack.take_loss(slot)
+        assert found == pytest.approx(float(loss.detach()), abs=1e-3), slot.step
+        assert found != pytest.approx(exact[-1], abs=1e-6)  # of float32
+    for parameter in pack.backbone.model.parameters():
+        assert parameter.dtype == torch.float32
+        assert torch.equal(parameter, parameter.bfloat16().float()) is False or parameter.numel() < 9
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_closing_restores_every_weight_to_the_bit(dtype: torch.dtype) -> None:
     backbone = toy.opt_backbone(dtype=dtype)

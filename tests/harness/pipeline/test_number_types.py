@@ -21,7 +21,7 @@ from harness.report.run_results import RunResults
 from harness.report.sections import overview, provenance
 from harness.runs.info import Setting
 from harness.runs.jobs import Report
-from harness.runs.store import ResultStore, frozen_in, load
+from harness.runs.store import ResultStore, frozen_in, load, precision_in
 from harness.tracking.tags import record_tags, texts
 from harness.workers import calibration
 from harness.workers.engines import make_engine
@@ -75,11 +75,16 @@ def test_emulation_is_no_bf16(monkeypatch):
 def test_a_worker_decides_and_full_fine_tuning_and_baselines_do_not_follow(begin, tmp_path, device, frozen):
     held, told = begin(device)
     types = {study.method: study.backbone_type for study in held.studies}
-    assert types == {"lora": frozen, "fmft": "fp32", "kmer_logreg": None}
-    assert told == [f"Frozen weights are {frozen} ({device[0] if device else 'CPU'}), trained weights fp32."]
+    full = "fp32, bf16 autocast" if frozen == "bf16" else "fp32"
+    assert types == {"lora": frozen, "fmft": full, "kmer_logreg": None}
+    assert told[0] == f"Frozen weights are {frozen} ({device[0] if device else 'CPU'}), trained weights fp32."
+    assert told[1:] == ["Full fine-tuning computes in bf16 (autocast), its weights are fp32."] * (
+        device == A100
+    )
+    assert precision_in(tmp_path / "out") == frozen_in(tmp_path / "out") == frozen
     assert frozen_in(tmp_path / "out") == frozen
     written = json.loads((tmp_path / "out" / "plan.json").read_text())
-    assert written["weights"] == {"frozen": frozen, "trained": "fp32"}
+    assert written["weights"] == {"frozen": frozen, "trained": "fp32", "precision": frozen}
     assert {s["method"]: s["backbone_type"] for s in written["studies"]} == types
     assert written["settings"]["frozen"] is None  # as it was asked
 
@@ -116,6 +121,29 @@ def test_a_folder_without_a_type_is_as_before(tmp_path):
     assert frozen_in(store.out) is None and plan(asked(tmp_path / "out")).frozen is None
     with pytest.raises(InputError, match="its weights are chosen by the device, but bf16 is requested"):
         plan(asked(tmp_path / "out", frozen="bf16"))
+
+
+def test_full_fine_tuning_alone_keeps_how_it_computes(begin, tmp_path):
+    held, told = begin(A100, methods=("fmft",))
+    assert held.frozen is None and {study.backbone_type for study in held.studies} == {"fp32, bf16 autocast"}
+    assert told == ["Full fine-tuning computes in bf16 (autocast), its weights are fp32."]
+    held, _ = begin(T4, methods=("fmft",))
+    assert held.precision == "bf16" and frozen_in(tmp_path / "out") is None
+    with pytest.raises(InputError, match="precision: it computes in bf16, but fp32 is requested"):
+        plan(asked(tmp_path / "out", methods=("fmft",), precision="fp32"))
+    assert plan(asked(tmp_path / "out", methods=("fmft",), precision="bf16")).precision == "bf16"
+
+
+def test_a_folder_of_an_earlier_version_goes_on_in_float32(begin, tmp_path):
+    checked = plan(asked(tmp_path / "out"))
+    ResultStore(tmp_path / "out", checked.identity).hold(frozen="bf16")  # all that those folders hold
+    assert "precision" not in checked.identity
+    held, _ = begin(A100)
+    types = {study.method: study.backbone_type for study in held.studies}
+    assert held.precision == "fp32" and types == {"lora": "bf16", "fmft": "fp32", "kmer_logreg": None}
+    with pytest.raises(InputError, match="precision: it computes in fp32, but bf16 is requested"):
+        plan(asked(tmp_path / "out", precision="bf16"))
+    assert plan(asked(tmp_path / "out", precision="fp32")).precision == "fp32"
 
 
 def test_a_fork_has_the_type_of_the_run_whose_trials_it_takes_over(begin, tmp_path):
@@ -166,6 +194,17 @@ def test_a_checkpoint_beside_other_weights_is_refused_and_not_begun_anew(made, t
         other.admit(job)
     assert "\n" not in str(refused.value) and other.free_slots(job) == 1
     again = worker("bf16")
+    again.admit(job)
+    assert [report.number for report in again.advance()] == [1, 2]
+
+
+def test_full_fine_tuning_in_bf16_is_reported_and_not_resumed_in_fp32(made, tmp_path):
+    job = engine_runs.make_job(made, tmp_path, method="fmft")
+    reports = engine_runs.evaluations(LingoEngine(room=Room(precision="bf16")), job, 2)
+    assert reports[-1].facts["backbone_type"] == "fp32, bf16 autocast"
+    with pytest.raises(ValueError, match="another backbone_type 'fp32, bf16 autocast', here 'fp32'"):
+        LingoEngine(room=Room()).admit(job)
+    again = LingoEngine(room=Room(precision="bf16"))
     again.admit(job)
     assert [report.number for report in again.advance()] == [1, 2]
 
@@ -271,7 +310,7 @@ def test_mlflow_has_the_types_as_tags():
 )
 def test_plan_shows_and_measures_the_type(tmp_path, monkeypatch, options, frozen, why):
     monkeypatch.chdir(tmp_path)
-    ResultStore("held", {"suite": "quickstart"}).hold("bf16")
+    ResultStore("held", {"suite": "quickstart"}).hold(frozen="bf16")
     measured, real = [], forecast_time.calibrate
 
     def calibrate(*given, **more):
