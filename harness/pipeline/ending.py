@@ -1,6 +1,7 @@
 """The end of a run: its report, and the lines that name what comes next."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -8,7 +9,10 @@ from rich.markup import escape
 
 from harness.core.errors import InputError, command
 from harness.core.wording import one_line
+from harness.runs.controls import is_control
 from harness.runs.layout import RunFolder
+from harness.runs.record import Record
+from harness.runs.selection import best_on_dev
 
 log = logging.getLogger(__name__)
 
@@ -31,12 +35,12 @@ def write_report(out: Path, console: Console) -> bool:
     return True
 
 
-def last_lines(out: Path, console: Console, *, report: bool, finished: bool) -> None:
-    """Print where the results lie and the commands that come next.
+def last_lines(out: Path, console: Console, *, report: bool, records: Sequence[Record]) -> None:
+    """Print where the results lie and the commands that come next, each as it can be typed.
 
     Args:
         report: Whether the report has been written.
-        finished: Whether any final run has ended, so that there is something to export.
+        records: Of the run. `export` is shown for the best adapter on dev of the first task that has one.
     """
     folder = RunFolder(out)
     lines = [
@@ -45,7 +49,12 @@ def last_lines(out: Path, console: Console, *, report: bool, finished: bool) -> 
         ("best", command("best", out)),
         ("MLflow", command("ui", out, "--open")),
     ]
-    if finished:
-        lines.append(("export", f"{command('export', out)} --task TASK --method METHOD"))
+    kept = [
+        r for r in records if r.stage == "final" and r.facts.get("adapter") and not is_control(r.backbone)
+    ]
+    if best := best_on_dev(one for one in kept if one.task == kept[0].task):
+        words = ["--task", best.task, "--method", best.method]
+        words += ["--backbone", best.backbone] if len({one.backbone for one in kept}) > 1 else []
+        lines.append(("export", command("export", out, *words)))
     for name, what in lines:
         console.print(f"{name:8} {escape(what)}", soft_wrap=True)

@@ -255,7 +255,7 @@ def _conclude(
         )
     finished = any(record.stage == "final" for record in records)
     reported = finished and not interrupted and ending.write_report(checked.out, console)
-    ending.last_lines(checked.out, console, report=reported, finished=finished)
+    ending.last_lines(checked.out, console, report=reported, records=records)
     return INTERRUPTED if interrupted else INCOMPLETE if lacking else COMPLETE
 
 
