@@ -53,4 +53,6 @@ def on_page_markdown(markdown: str, page: object, config: MkDocsConfig, files: F
 
 def _outside(found: re.Match[str]) -> str:
     name = found[3].removeprefix("../")
-    return found[0] if name == found[3] else f"{found[1]}[{found[2]}]({PAGES[name]}{found[4] or ''})"
+    if name == found[3]:
+        return found[0]
+    return f"{found[1]}[{found[2]}]({PAGES[name]}{found[4] or ''})" if name in PAGES else found[2]
