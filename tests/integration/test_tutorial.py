@@ -41,4 +41,4 @@ def test_the_tutorial_goes_from_a_fasta_file_to_predictions(tmp_path):
     with (tmp_path / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == (tmp_path / "new.fa").read_text().count(">") == 4
-    assert all({"label", "probability_0", "probability_1"} <= set(row) for row in rows), rows[0]
+    assert all(set(row) == {"row", "id", "prediction", "p_0", "p_1"} for row in rows), rows[0]
