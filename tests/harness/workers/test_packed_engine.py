@@ -121,7 +121,7 @@ def test_an_engine_goes_from_one_kind_of_job_to_the_next(made: tuple[Path, Path]
     assert_close(train(engine, adapters), before)  # full fine-tuning left the backbone as it was
 
 
-@pytest.mark.parametrize("method", ["lora", "ars"])
+@pytest.mark.parametrize("method", ["lora", "ars", "pissa", "dora", "vera"])
 def test_a_final_job_leaves_an_adapter_that_peft_loads(
     made: tuple[Path, Path], tmp_path: Path, method: str
 ) -> None:
