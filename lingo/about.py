@@ -28,6 +28,12 @@ from lingo.trial import Long, TrialConfig
 FORMAT = 3
 """2, of version 0.1.0, had no bias in the head and no unit of targets."""
 
+NEWEST = 4
+"""Of probes, which earlier versions cannot read."""
+
+PROBE = "probe"
+"""Layout of an export that has a head alone, which reads a layer of the backbone as it is."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class About:
@@ -119,7 +125,7 @@ def write_about(folder: Path, trained: Trained, target: Target, about: About, *,
         trained: What is exported.
         target: The class that reads it.
         about: What the caller knows.
-        layout: `lora`, `adalora`, `merged`, or another kind of adapter of peft.
+        layout: `lora`, `adalora`, `merged`, `probe`, or another kind of adapter of peft.
     """
     facts = facts_of(trained, target, about, layout=layout)
     facts["files"] = {path.name: file_digest(path) for path in sorted(folder.glob("*.safetensors"))}
@@ -131,7 +137,7 @@ def facts_of(trained: Trained, target: Target, about: About, *, layout: str) -> 
     """The content of `lingo.json`, without the digests of files."""
     backbone, data, prompt = trained.backbone, trained.data, about.prompt
     return {
-        "format": FORMAT,
+        "format": NEWEST if layout == PROBE else FORMAT,
         "layout": layout,
         "task": data.name,
         "kind": data.kind,
@@ -150,7 +156,7 @@ def facts_of(trained: Trained, target: Target, about: About, *, layout: str) -> 
         "thresholds": list(about.thresholds) or None,
         "padding_side": "right",
         "pad_token_id": data.pad_id,
-        "pooling": pooling_of(trained.config.pooling, backbone.pooling),
+        "pooling": _pooling(trained, layout),
         "head": HEAD,
         "target": asdict(data.scale) if data.kind == "regression" else None,
         "load": target.load,
@@ -167,7 +173,14 @@ def facts_of(trained: Trained, target: Target, about: About, *, layout: str) -> 
         "total_steps": trained.total_steps,
         "config": trained.config.to_dict(),
         "training": dict(trained.training),
-    }
+    } | ({"depth": trained.config.depth} if layout == PROBE else {})
+
+
+def _pooling(trained: Trained, layout: str) -> str:
+    how, own = trained.config.pooling, trained.backbone.pooling
+    if layout == PROBE:
+        return own if how == "auto" else how
+    return pooling_of(how, own)
 
 
 def _training(pack: Pack, slot: Slot) -> dict[str, Any]:

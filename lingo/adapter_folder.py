@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lingo import text_files
-from lingo.about import FORMAT
+from lingo.about import NEWEST
 from lingo.card import FACTS, HEAD, ROWS, source_of
 from lingo.data import Kind, Scale
 from lingo.families import Pooling
@@ -36,12 +36,13 @@ class Facts:
 
     Attributes:
         folder: The export.
-        layout: `lora`, `adalora`, `merged`, or the name of another kind of adapter of peft.
+        layout: `lora`, `adalora`, `merged`, `probe`, or the name of another kind of adapter of peft.
         task, kind, num_labels, labels: What is predicted; `labels` is empty where outputs have no names.
         prompt, max_length, tokenization, both_strands, long, case, pair: How the input is built, see
             `lingo.about.About`.
         thresholds: Probabilities from which on class 1 of two, or each label, is predicted; none for ½.
-        pad_id, pooling: As in `lingo.backbones.Backbone`.
+        pad_id: As in `lingo.backbones.Backbone`.
+        pooling, depth: What the head reads: see `lingo.families.Pooling`, or `max`; and of which layer, a share of all.
         head: `head.safetensors`, or, in exports of version 0.1.0, path of the head in the model.
         scale: Unit of a regression's values; that of exports of version 0.1.0 has mean 0 and deviation 1.
         backbone, source, digest: Name, place and digest of the backbone.
@@ -63,13 +64,14 @@ class Facts:
     pair: str | None
     thresholds: tuple[float, ...]
     pad_id: int
-    pooling: Pooling
+    pooling: Pooling | Literal["max"]
     head: str
     scale: Scale
     backbone: str
     source: str
     digest: str
     dtype: str
+    depth: float = 1.0
 
     @property
     def new_tokens(self) -> int:
@@ -109,9 +111,9 @@ def read_facts(folder: Path) -> Facts:
         AdapterError: If the folder is no export, one of a later format, or a file is not the one exported.
     """
     found = read_json(folder / FACTS)
-    if not found.get("format", 0) <= FORMAT:
+    if not found.get("format", 0) <= NEWEST:
         raise AdapterError(
-            f"{folder / FACTS}: `format` must be at most {FORMAT}, but got {found['format']}; "
+            f"{folder / FACTS}: `format` must be at most {NEWEST}, but got {found['format']}; "
             "use a later version of lingo-bench."
         )
     try:
@@ -139,6 +141,7 @@ def read_facts(folder: Path) -> Facts:
             source=backbone["source"],
             digest=backbone["digest"],
             dtype=str(backbone.get("dtype", "float32")),
+            depth=float(found.get("depth", 1.0)),
         )
     except (KeyError, TypeError) as error:
         raise AdapterError(

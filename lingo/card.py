@@ -17,6 +17,7 @@ POOLED = {
     "first": "hidden[:, 0]",
     "mean": "(hidden * inputs.attention_mask[..., None]).sum(1) / inputs.attention_mask.sum(1)[:, None]",
 }
+POOLED["max"] = "hidden.masked_fill(inputs.attention_mask[..., None] == 0, -torch.inf).amax(1)"
 POOLED["strands"] = (
     f"{POOLED['mean']}\npooled = (pooled.chunk(2, -1)[0] + pooled.chunk(2, -1)[1].flip(-1)) / 2  # both strands"
 )
@@ -73,7 +74,7 @@ def _title(facts: Mapping[str, Any]) -> str:
 
 
 def _front(facts: Mapping[str, Any], results: Sequence[EvalResult]) -> str:
-    merged = facts["layout"] == "merged"
+    merged = facts["layout"] in ("merged", "probe")
     data = ModelCardData(
         base_model=source_of(facts["backbone"]["source"])[0],
         library_name="transformers" if merged else "peft",
@@ -102,7 +103,7 @@ def _predict(facts: Mapping[str, Any]) -> str:
 
 
 def _with_peft(facts: Mapping[str, Any]) -> str:
-    library = "transformers" if facts["layout"] == "merged" else "peft and transformers"
+    library = "transformers" if facts["layout"] in ("merged", "probe") else "peft and transformers"
     return f"With {library} alone, inside this folder:\n\n```python\n{_code(facts)}\n```"
 
 
@@ -110,6 +111,7 @@ def _code(facts: Mapping[str, Any]) -> str:
     """A program that runs inside the folder and leaves `logits` of `inputs`."""
     name, commit = source_of(facts["backbone"]["source"])
     load, merged = facts["load"], facts["layout"] == "merged"
+    adapted = facts["layout"] not in ("merged", "probe")
     separate, rows = facts["head"] == HEAD, not merged and _new_tokens(facts) > 0
     options: dict[str, Any] = {"revision": None if merged else commit}
     if not load["own"] and (separate or not merged):
@@ -117,21 +119,21 @@ def _code(facts: Mapping[str, Any]) -> str:
     arguments = [repr("." if merged else name)] + [f"{k}={v!r}" for k, v in options.items() if v is not None]
     call = "load_backbone({}).model" if load["own"] else f"{load['auto']}.from_pretrained({{}})"
     lines = [
-        *(["import torch"] if rows else []),
-        *([] if merged else ["from peft import PeftModel"]),
+        *(["import torch"] if rows or facts["pooling"] == "max" else []),
+        *(["from peft import PeftModel"] if adapted else []),
         *(["from safetensors.torch import load_file"] if separate or rows else []),
         *([] if load["own"] else [f"from transformers import {load['auto']}"]),
         *(["from lingo.backbones import load_backbone"] if load["own"] else []),
         "",
         f"model = {call.format(', '.join(arguments))}",
         *([ADD_ROWS] if rows else []),
-        *([] if merged else ["model = PeftModel.from_pretrained(model, '.')"]),
+        *(["model = PeftModel.from_pretrained(model, '.')"] if adapted else []),
         "model.eval()",
         "# inputs: input_ids and attention_mask, padded on the right, of uniform letters (see below)",
     ]
     if separate:
         lines += [
-            "hidden = model(**inputs).last_hidden_state",
+            *_hidden(facts.get("depth", 1.0)),
             f"pooled = {POOLED[facts['pooling']]}",
             f"head = load_file('{HEAD}')",
             f"logits = pooled @ head['weight'].T{' + head[' + repr('bias') + ']' if facts['format'] > 2 else ''}",
@@ -141,6 +143,16 @@ def _code(facts: Mapping[str, Any]) -> str:
     if scale := facts.get("target"):
         lines.append(f"logits = logits * {scale['sd']!r} + {scale['mean']!r}  # in the unit of the targets")
     return "\n".join(lines)
+
+
+def _hidden(depth: float) -> list[str]:
+    """Lines that leave the states of a layer, a share of all, see `lingo.layer_states.layer_number`."""
+    if depth >= 1:
+        return ["hidden = model(**inputs).last_hidden_state"]
+    return [
+        "states = model(**inputs, output_hidden_states=True).hidden_states",
+        f"hidden = states[min(len(states) - 1, max(1, round({depth!r} * (len(states) - 1))))]",
+    ]
 
 
 def _new_tokens(facts: Mapping[str, Any]) -> int:

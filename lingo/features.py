@@ -7,53 +7,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from lingo.backbones import Backbone
 from lingo.data import Split
-from lingo.families import Pooling
-from lingo.heads import over_chunks, pool
-from lingo.masks import unread
+from lingo.layer_states import layer_vectors
 from lingo.predict import BATCH_TOKENS, BATCH_TOKENS_CPU, Encoded
 from lingo.prompts import Prompt
 from lingo.sequences import Case, reverse_complement, sequence_problem, uniform
 from lingo.tokenization import tokenize
 from lingo.trial import FeaturePooling
-
-
-def layer_number(depth: float, layers: int) -> int:
-    """The layer at a share `depth` of `layers`, from 1; `layers` itself is the output, after the last norm."""
-    return min(layers, max(1, round(depth * layers)))
-
-
-def pooled(hidden: Tensor, lengths: Tensor, how: FeaturePooling, own: Pooling) -> Tensor:
-    """[B, H] from hidden states [B, S, H] of rows with `lengths` [B] tokens; padding counts nowhere."""
-    if how == "max":
-        inside = torch.arange(hidden.shape[1], device=hidden.device) < lengths[:, None]
-        return hidden.masked_fill(~inside[..., None], -torch.inf).amax(dim=1)
-    return pool(hidden, lengths, own if how == "auto" else how)
-
-
-def states_at(
-    backbone: Backbone, ids: Tensor, lengths: Tensor, depth: float, *, padded: bool = True
-) -> Tensor:
-    """Hidden states [B, S, H] of ids [B, S] after the layer at `depth`.
-
-    Raises:
-        ValueError: If the backbone gives no states of its layers.
-    """
-    if depth >= 1:
-        return backbone.states(ids, lengths, padded=padded)
-    mask = None
-    if padded and not backbone.causal:
-        mask = (torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]).long()
-    with unread(causal=backbone.causal):
-        out = backbone.model(input_ids=ids, attention_mask=mask, output_hidden_states=True)
-    states = getattr(out, "hidden_states", None)
-    if not states or len(states) < 2:
-        raise ValueError(f"{backbone.name} gives no states of its layers; use depth 1.")
-    found: Tensor = states[layer_number(depth, len(states) - 1)]
-    return found
 
 
 @torch.inference_mode()
@@ -79,12 +41,8 @@ def features(
         progress: Told after each batch which share is done.
 
     Raises:
-        ValueError: see `states_at`.
+        ValueError: see `lingo.layer_states.states_at`.
     """
-
-    def compute(ids: Tensor, lengths: Tensor, padded: bool) -> Tensor:
-        hidden = states_at(backbone, ids, lengths, depth, padded=padded)
-        return pooled(hidden, lengths, pooling, backbone.pooling)
 
     device = next(backbone.model.parameters()).device
     wanted = np.arange(len(split)) if rows is None else rows
@@ -96,7 +54,9 @@ def features(
         batch = wanted[order[start : start + size]]
         ids, lengths = (torch.from_numpy(part).to(device) for part in split.padded(batch, backbone.pad_id))
         padded = bool(split.lengths[batch].min() < ids.shape[1])
-        parts.append(over_chunks(backbone, ids, lengths, compute, padded=padded).float().cpu().numpy())
+        parts.append(
+            layer_vectors(backbone, ids, lengths, depth, pooling, padded=padded).float().cpu().numpy()
+        )
         start += size
         if progress is not None:
             progress(min(1.0, start / len(order)))

@@ -154,6 +154,27 @@ class KmerModel:
             return self._logistic().fit(counts, labels)
         return self._logistic().fit(counts[known], labels[known])
 
+    def linear(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Weight [labels, features] and bias [labels] that give the logits from features as they are, in the unit of
+        standardised targets for a regression; after `fit`, of dense features."""
+        labels = self._data.num_labels
+        weight, bias = np.zeros((labels, len(self._scale.scale_))), np.zeros(labels)
+        if self._data.kind == "regression":
+            weight[:], bias[:] = np.atleast_2d(self._model.coef_), self._model.intercept_
+        elif self._data.kind == "multilabel":
+            assert self._constant is not None
+            bias = np.nan_to_num(self._constant)
+            for place, one in zip(np.flatnonzero(np.isnan(self._constant)), self._model or (), strict=True):
+                weight[place], bias[place] = one.coef_[0], one.intercept_[0]
+        else:
+            classes, coef = self._model.classes_, self._model.coef_
+            both = len(coef) == 1  # of two classes the first has logit 0
+            bias[:] = np.log(TINY)
+            bias[classes] = [0.0, self._model.intercept_[0]] if both else self._model.intercept_
+            weight[classes] = np.stack([np.zeros_like(coef[0]), coef[0]]) if both else coef
+        weight = weight / self._scale.scale_
+        return weight, bias - weight @ self._scale.mean_
+
     def predict(self, split: Split) -> NDArray[np.float64]:
         """Logits [rows, labels] (values [rows, 1] of a regression, in the user's unit)."""
         parts = [

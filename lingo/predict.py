@@ -18,6 +18,7 @@ from scipy.special import expit, softmax
 from torch import Tensor, nn
 
 from lingo import checkpoint
+from lingo.about import PROBE
 from lingo.adapter_folder import (
     BEFORE,
     WEIGHTS,
@@ -36,6 +37,7 @@ from lingo.checkpoint import BackboneError
 from lingo.data import Split
 from lingo.embeddings import append_rows, rows_of
 from lingo.heads import pooled_states
+from lingo.layer_states import layer_vectors
 from lingo.long_sequences import encode
 from lingo.nucleotides import units_for
 from lingo.quantized import load_frozen
@@ -85,6 +87,8 @@ def open_adapter(
         )
     if facts.new_tokens:
         append_rows(found, read_rows(facts))
+    if facts.layout == PROBE:
+        return Predictor(facts, found, *read_head(facts, {}))
     tensors = tensors_of(facts.folder / WEIGHTS)
     head = read_head(facts, tensors)
     model: Any = found.model
@@ -202,7 +206,7 @@ class Predictor:
     """
 
     def __init__(self, facts: Facts, backbone: Backbone, head: Tensor, bias: Tensor) -> None:
-        if head.shape[1] != backbone.hidden_size:
+        if head.shape[1] != backbone.hidden_size and facts.layout != PROBE:
             raise AdapterError(
                 f"{facts.folder}: the head must read {backbone.hidden_size} numbers, but reads {head.shape[1]}."
             )
@@ -310,7 +314,7 @@ class Predictor:
                 torch.from_numpy(part).to(self.device) for part in split.padded(rows, self.facts.pad_id)
             )
             padded = bool(split.lengths[rows].min() < ids.shape[1])
-            pooled = pooled_states(self.backbone, ids, lengths, [self.facts.pooling], padded=padded)
+            pooled = self._pooled(ids, lengths, padded)
             out[torch.from_numpy(rows).to(self.device)] = torch.addmm(
                 self._bias, pooled.to(self._head.dtype), self._head
             )
@@ -318,6 +322,13 @@ class Predictor:
             if progress is not None:
                 progress(min(1.0, start / len(order)))
         return self.facts.scale.restored(out.double().cpu().numpy())
+
+    def _pooled(self, ids: Tensor, lengths: Tensor, padded: bool) -> Tensor:
+        how: Any = self.facts.pooling
+        if self.facts.layout == PROBE:
+            own: Any = "auto" if how == "strands" else how
+            return layer_vectors(self.backbone, ids, lengths, self.facts.depth, own, padded=padded)
+        return pooled_states(self.backbone, ids, lengths, [how], padded=padded)
 
     def _uniform(self, number: int, sequence: str) -> str:
         parts = [sequence] if self.facts.pair is None else sequence.split(PAIR)

@@ -39,8 +39,9 @@ def copy_adapter(source: Path, target: Path) -> dict[str, Any]:
     backbone = dict(facts["backbone"])
     if not backbone["trained"] and _carry(place, target / BACKBONE, backbone["digest"]):
         backbone["source"] = BACKBONE
-        settings = read_json(target / "adapter_config.json") | {"base_model_name_or_path": BACKBONE}
-        write_json(target / "adapter_config.json", settings)
+        if (target / "adapter_config.json").is_file():  # a probe has none
+            settings = read_json(target / "adapter_config.json") | {"base_model_name_or_path": BACKBONE}
+            write_json(target / "adapter_config.json", settings)
     return facts | {"backbone": backbone}
 
 

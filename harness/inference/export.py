@@ -94,6 +94,8 @@ def export_choice(choice: ChosenRun, out: Path, *, merge: bool = False) -> Path:
         InputError: If the adapter is damaged or not the one that was evaluated, or `out` contains other files.
     """
     record, source = choice.record, choice.adapter
+    if merge and METHODS[record.method].engine == "probe":
+        raise InputError(f"`--merge` is for adapters, but {record.study} leaves the backbone as it is.")
     _check(choice)
     result = {"result": result_of(choice.record, choice.finals, choice.reason)}
     try:

@@ -1,5 +1,6 @@
 """The engine of probes: linear models on frozen features, one job at a time on one backbone."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,11 +8,13 @@ from numpy.typing import NDArray
 
 from harness.runs.jobs import Job
 from harness.workers.backbone_engine import BackboneEngine
+from harness.workers.single_engine import Held
 from lingo.backbones import Backbone
 from lingo.data import Split, TaskData
 from lingo.features import features
 from lingo.kmers import KmerModel
 from lingo.packed_bits import numbers_in
+from lingo.probe_export import export_probe
 from lingo.quantized import backbone_type
 from lingo.single import KmerTrial, Single
 from lingo.trial import TrialConfig
@@ -35,6 +38,10 @@ class ProbeEngine(BackboneEngine):
     def _trial(self, job: Job, config: TrialConfig, data: TaskData) -> Single:
         return ProbeTrial(config, data, self._backbone(job), self._kept)
 
+    def _write(self, held: Held, folder: Path, **known: Any) -> None:
+        assert isinstance(held.trial, ProbeTrial)
+        export_probe(held.trial, held.trial.backbone, folder, **known)
+
 
 class ProbeTrial(KmerTrial):
     """A linear model on frozen features.
@@ -53,7 +60,7 @@ class ProbeTrial(KmerTrial):
         backbone: Backbone,
         kept: dict[tuple[Any, ...], NDArray[np.float32]],
     ) -> None:
-        self._backbone, self._kept = backbone, kept
+        self.backbone, self._kept = backbone, kept
         super().__init__(config, data, KmerModel(config, data, features=self._features))
 
     def advance(self) -> bool:
@@ -68,10 +75,10 @@ class ProbeTrial(KmerTrial):
         names = {id(self.data.train): "train", id(self.data.dev): "dev"}
         name = names.get(id(split))
         if name is None:
-            return features(self._backbone, split, rows=rows, **how)
-        key = (self._backbone.digest, self.data.digest, name, *how.values(), hash(rows.tobytes()))
+            return features(self.backbone, split, rows=rows, **how)
+        key = (self.backbone.digest, self.data.digest, name, *how.values(), hash(rows.tobytes()))
         if key not in self._kept:
-            found = features(self._backbone, split, rows=rows, **how)
+            found = features(self.backbone, split, rows=rows, **how)
             while self._kept and sum(one.nbytes for one in self._kept.values()) + found.nbytes > MOST_KEPT:
                 self._kept.pop(next(iter(self._kept)))
             self._kept[key] = found
@@ -79,9 +86,9 @@ class ProbeTrial(KmerTrial):
 
     def facts(self) -> dict[str, Any]:
         """Numbers of the linear model, and what the backbone is."""
-        base = sum(numbers_in(parameter) for parameter in self._backbone.model.parameters())
+        base = sum(numbers_in(parameter) for parameter in self.backbone.model.parameters())
         return super().facts() | {
             "total_parameters": base + self.model.parameters,
-            "backbone_digest": self._backbone.digest,
-            "backbone_type": backbone_type(self._backbone),
+            "backbone_digest": self.backbone.digest,
+            "backbone_type": backbone_type(self.backbone),
         }

@@ -10,7 +10,8 @@ from transformers import AutoModel, AutoTokenizer
 
 from lingo.backbones import load_backbone
 from lingo.data import Split
-from lingo.features import Embedder, features, layer_number
+from lingo.features import Embedder, features
+from lingo.layer_states import layer_number
 from lingo.sequences import reverse_complement
 from lingo.tokenization import tokenize
 from tests.lingo.tiny import Checkpoints

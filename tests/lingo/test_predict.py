@@ -267,7 +267,7 @@ def test_damaged_exports_are_refused(exported: Path, tmp_path: Path) -> None:
     weights.write_bytes(b"half")
     refused("cannot be read as safetensors")
     edit(exported, format=99)
-    refused("`format` must be at most 3, but got 99")
+    refused("`format` must be at most 4, but got 99")
     (exported / "lingo.json").write_text("[]")
     refused("must be a JSON object")
     with pytest.raises(AdapterError, match=r"must be an exported adapter, but has no lingo\.json"):

@@ -13,10 +13,12 @@ from harness.data.tasks import TASKS
 from harness.runs.jobs import Job, Report
 from harness.workers.engines import Dispatch, make_engine
 from harness.workers.single_engine import SimpleEngine
+from lingo.adapter_folder import adapter_digest
 from lingo.backbones import load_backbone
 from lingo.fresh import fresh_name
 from lingo.metrics import score
 from lingo.nucleotides import bare_bases
+from lingo.predict import open_adapter
 from lingo.single import GradientTrial
 
 SETTINGS: dict[str, Any] = {"seed": 1, "epochs": 2, "batch_size": 16}
@@ -225,3 +227,14 @@ def test_fresh_weights_are_drawn_by_the_worker(made: dict[str, Path], method: st
     assert {one.status for one in found} == {"finished"}
     for fact in ("total_parameters", "trained_parameters", "data_digest", "backbone_type", "samples"):
         assert len({one.facts[fact] for one in found}) == 1
+
+
+def test_a_final_job_of_a_probe_leaves_an_export_of_its_scores(made: dict[str, Path], tmp_path: Path) -> None:
+    engine = make_engine(0, 1, frozen="fp32")
+    last = end(engine, job(made, "probe", "final/seed-0", adapter=str(tmp_path / "probe")))[-1]
+    engine.close()
+    opened, test = open_adapter(tmp_path / "probe"), open_test(made["tokens"])
+    assert adapter_digest(tmp_path / "probe") == last.facts["adapter_digest"]
+    assert last.test is not None and opened.facts.layout == "probe"
+    found = score("classification", opened._forward(test, None), test.labels)
+    assert found["mcc"] == last.test["mcc"] and found["loss"] == pytest.approx(last.test["loss"], abs=1e-4)

@@ -1,11 +1,15 @@
 """Probes: equal to scikit-learn on features of plain transformers, computed once, through search and final stage."""
 
+import contextlib
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
+from transformers import AutoModel, AutoTokenizer
 
 from harness.workers import probe_engine
 from harness.workers.probe_engine import ProbeTrial
@@ -13,6 +17,8 @@ from lingo.backbones import load_backbone
 from lingo.data import Split, TaskData
 from lingo.features import features
 from lingo.metrics import score
+from lingo.predict import open_adapter
+from lingo.probe_export import export_probe
 from lingo.tokenization import tokenize
 from lingo.trial import TrialConfig
 from tests.lingo.test_features import STORIES
@@ -25,25 +31,33 @@ def backbone():
     return load_backbone(STORIES)
 
 
-def split_of(backbone, n, seed):
+def texts_of(n, seed):
     rng = np.random.default_rng(seed)
-    texts = ["".join(rng.choice(list("ACGT"), 40)) for _ in range(n)]
+    return ["".join(rng.choice(list("ACGT"), 40)) for _ in range(n)]
+
+
+def split_of(backbone, n, seed):
+    texts = texts_of(n, seed)
     ids, offsets = tokenize(texts, backbone.tokenizer, None, None)
     return Split(ids, offsets, np.array([int(text.count("G") > 10) for text in texts]))
 
 
-@pytest.fixture(scope="module")
-def data(backbone):
+def made_of(backbone, train, kind, outputs):
     return TaskData(
         name="t",
-        kind="classification",
-        num_labels=2,
+        kind=kind,
+        num_labels=outputs,
         metric="mcc",
         pad_id=backbone.pad_id,
-        train=split_of(backbone, 200, 0),
-        dev=split_of(backbone, 80, 1),
+        train=train,
+        dev=split_of(backbone, 80, 1) if outputs == 2 else train,
         digest="d",
     )
+
+
+@pytest.fixture(scope="module")
+def data(backbone):
+    return made_of(backbone, split_of(backbone, 200, 0), "classification", 2)
 
 
 CONFIG = TrialConfig(method="probe", seed=0, C=0.1, pooling="mean", depth=0.6)
@@ -94,3 +108,65 @@ def test_wrong_settings_are_refused():
     assert len(found) == 2 and "`depth`" in found[0] and "`pooling`" in found[1]
     assert "depth" not in TrialConfig(method="lora", seed=0).to_dict()
     assert TrialConfig.from_dict(CONFIG.to_dict()) == CONFIG
+
+
+def plain_features(texts, depth, how):
+    """Vectors of single sequences by transformers alone."""
+    model, tokenizer = (kind.from_pretrained(STORIES) for kind in (AutoModel, AutoTokenizer))
+    rows = []
+    for text in texts:
+        with torch.no_grad():
+            out = model(**tokenizer(text, return_tensors="pt"), output_hidden_states=True)
+        count = len(out.hidden_states) - 1
+        states = out.last_hidden_state if depth == 1 else out.hidden_states[round(depth * count)]
+        rows.append({"mean": states[0].mean(0), "last": states[0, -1], "max": states[0].amax(0)}[how].numpy())
+    return np.stack(rows)
+
+
+@pytest.mark.parametrize(
+    ("depth", "how", "strength"), [(1.0, "mean", 1e-2), (0.6, "max", 1.0), (0.4, "last", 0.1)]
+)
+def test_an_export_predicts_what_scikit_learn_does(backbone, tmp_path, depth, how, strength):
+    """Layer, pooling and penalty, on one strand and on both, through `predict`."""
+    train, new = texts_of(200, 0), texts_of(60, 5)
+    labels = np.array([int(text.count("G") > 10) for text in train])
+    vectors = plain_features(train, depth, how)
+    scaler = StandardScaler().fit(vectors)
+    model = LogisticRegression(C=strength, max_iter=1000, tol=1e-3).fit(scaler.transform(vectors), labels)
+    flipped = ["".join({"A": "T", "C": "G", "G": "C", "T": "A"}[base] for base in text[::-1]) for text in new]
+    one, other = (
+        model.predict_proba(scaler.transform(plain_features(texts, depth, how))) for texts in (new, flipped)
+    )
+    data = made_of(backbone, split_of(backbone, 200, 0), "classification", 2)
+    trial = ProbeTrial(replace(CONFIG, depth=depth, pooling=how, C=strength), data, backbone, {})
+    trial.advance()
+    for both_strands, wanted in ((False, one), (True, (one + other) / 2)):
+        folder = export_probe(
+            trial, backbone, tmp_path / str(both_strands), card={}, both_strands=both_strands
+        )
+        np.testing.assert_allclose(open_adapter(folder).predict(new), wanted, atol=2e-3)
+
+
+@pytest.mark.parametrize("kind", ["classification", "multilabel", "regression"])
+def test_exports_of_every_kind_of_task(backbone, tmp_path, kind):
+    """Classes without a training row, labels that are always the same, and units of targets are those of the record."""
+    train = split_of(backbone, 120, 0)
+    sums = np.add.reduceat(train.ids.astype(np.int64), train.offsets[:-1])
+    labels = {
+        "classification": sums % 3 + (sums % 3 == 2),  # of 4 classes 2 never occurs
+        "multilabel": np.stack([sums % 2, np.ones_like(sums), sums // 2 % 2], 1).astype(np.float32),
+        "regression": 1000 + sums * 3.0,
+    }[kind]
+    outputs = {"classification": 4, "multilabel": 3, "regression": 1}[kind]
+    data = made_of(backbone, Split(train.ids, train.offsets, labels), kind, outputs)
+    trial = ProbeTrial(replace(CONFIG, pooling="auto"), data, backbone, {})
+    trial.advance()
+    folder = export_probe(trial, backbone, tmp_path / "probe", card={})
+    new = texts_of(40, 3)
+    wanted = trial.predict(split_of(backbone, 40, 3))
+    np.testing.assert_allclose(open_adapter(folder).logits(new), wanted, rtol=1e-3, atol=1e-3)
+    (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    scope = {"inputs": backbone.tokenizer(new[:1], return_tensors="pt", return_token_type_ids=False)}
+    with contextlib.chdir(folder), torch.no_grad():
+        exec(code, scope)
+    np.testing.assert_allclose(scope["logits"].numpy(), wanted[:1], rtol=1e-3, atol=1e-3)
