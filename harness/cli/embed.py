@@ -2,15 +2,24 @@
 
 import signal
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from harness.cli.app import app, conduct
-from harness.cli.predict import Frozen, OnError
+from harness.cli.sequence_options import (
+    BatchSize,
+    Columns,
+    Device,
+    FrozenChoice,
+    Genome,
+    Input,
+    OnError,
+    OnErrorChoice,
+    Output,
+    say_written,
+)
 
 
 class Pooling(StrEnum):
@@ -38,16 +47,8 @@ def embed(
             metavar="MODEL", help="Backbone: a known name, a hub id or a folder in the hub's layout."
         ),
     ],
-    input_: Annotated[
-        Path,
-        typer.Option(
-            "--input", metavar="FILE", help="Sequences: FASTA, or a table, as `predict` reads them."
-        ),
-    ],
-    output: Annotated[
-        Path,
-        typer.Option(metavar="FILE", help="Vectors: .parquet, .jsonl or .csv; an existing file is replaced."),
-    ],
+    input_: Input,
+    output: Output,
     depth: Annotated[
         float,
         typer.Option(
@@ -64,30 +65,15 @@ def embed(
         int | None,
         typer.Option(metavar="TOKENS", help="Cut longer inputs.", show_default="the backbone's positions"),
     ] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Sequences per batch.", show_default="by number of tokens"),
-    ] = None,
-    columns: Annotated[
-        str | None,
-        typer.Option(
-            metavar="A=B,…",
-            help="Columns by role: **sequence=**, **id=**.",
-            show_default="by their names",
-        ),
-    ] = None,
-    genome: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="FASTA file of the genome of the intervals (BED)."),
-    ] = None,
-    on_error: Annotated[
-        OnError, typer.Option(help="Invalid records: reject the input, or skip and list them.")
-    ] = OnError.refuse,
+    batch_size: BatchSize = None,
+    columns: Columns = None,
+    genome: Genome = None,
+    on_error: OnError = OnErrorChoice.refuse,
     frozen: Annotated[
-        Frozen | None,
+        FrozenChoice | None,
         typer.Option(help="Number type of the weights.", show_default="bf16 where the device has it"),
     ] = None,
-    device: Annotated[str, typer.Option(help="`cpu`, `cuda`, or `auto` for a GPU if available.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Write one vector for each sequence: frozen features of a backbone.
 
@@ -117,12 +103,7 @@ def embed(
             device=device,
             frozen=None if frozen is None else frozen.value,
         )
-        console.print(f"{done.written:,} vectors in {escape(str(output))}", soft_wrap=True)
-        if done.skipped:
-            console.print(
-                f"[yellow]{done.skipped:,} invalid records were skipped[/], see {escape(str(output))}.skipped.csv.",
-                soft_wrap=True,
-            )
+        say_written(console, output, "vectors", done.written, done.skipped)
         if done.cut:
             console.print(f"[yellow]{done.cut:,} sequences were cut to the model's input.[/]", soft_wrap=True)
         return 0

@@ -12,14 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from harness.core.errors import InputError
-from harness.inference.predict import (
-    OnError,
-    PredictionCounts,
-    check_output,
-    check_records,
-    open_input,
-    write_outputs,
-)
+from harness.inference.predict import OnError, PredictionCounts, open_files, write_checked
 from lingo.trial import Frozen
 
 Strands = Literal["one", "both"]
@@ -86,11 +79,9 @@ def embed_file(
         InputError: With all problems of backbone, input, output and options.
     """
     problems: list[str] = []
-    sequences = open_input(source, columns, genome, problems)
-    check_output(source, output, problems)
-    for name, value, least in (("batch-size", batch_size, 1), ("max-length", max_length, 1)):
-        if value is not None and value < least:
-            problems.append(f"`--{name}` must be at least {least}, but got {value}.")
+    sequences = open_files(source, output, columns, genome, batch_size, problems)
+    if max_length is not None and max_length < 1:
+        problems.append(f"`--max-length` must be at least 1, but got {max_length}.")
     if not 0 < depth <= 1:
         problems.append(f"`--depth` must be above 0 and at most 1, but got {depth:g}.")
     embedder = None
@@ -107,15 +98,9 @@ def embed_file(
         f"{escape(backbone.name)}: {backbone.hidden_size} numbers for each sequence, on {embedder.device}.",
         soft_wrap=True,
     )
-    for note in sequences.notes:
-        console.print(f"{escape(source.name)}: {escape(note)}.", soft_wrap=True)
-    if on_error == "refuse":
-        check_records(source, sequences, console)
     layout = VectorLayout(backbone.hidden_size, sequences.named, output.suffix == ".csv")
     try:
-        return write_outputs(embedder, layout, sequences, output, console, batch_size)
-    except OSError as error:
-        raise InputError(f"{output}: cannot be written ({error.strerror or error}).") from None
+        return write_checked(embedder, layout, sequences, source, output, console, batch_size, on_error)
     except ValueError as error:
         raise InputError(f"`--models`: {error}") from None
 

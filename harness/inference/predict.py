@@ -87,10 +87,7 @@ def predict_file(
         InputError: With all problems of adapter, backbone, input, output and options.
     """
     problems: list[str] = []
-    sequences = open_input(source, columns, genome, problems)
-    check_output(source, output, problems)
-    if batch_size is not None and batch_size < 1:
-        problems.append(f"`--batch-size` must be at least 1, but got {batch_size}.")
+    sequences = open_files(source, output, columns, genome, batch_size, problems)
     predictor = _predictor(adapter, backbone, device, frozen, problems) if not problems else None
     if predictor is None or sequences is None:
         raise InputError(problems)
@@ -103,27 +100,57 @@ def predict_file(
             "`--columns` says which columns are sequences."
         )
     _say_what(predictor, console)
+    layout = OutputColumns.of(predictor, named=sequences.named)
+    return write_checked(predictor, layout, sequences, source, output, console, batch_size, on_error)
+
+
+def open_files(
+    source: Path,
+    output: Path,
+    columns: str,
+    genome: str,
+    batch_size: int | None,
+    problems: list[str],
+) -> SequenceFile | None:
+    """The input, `None` where it cannot be read; `problems` gets a line for all that is wrong with both files and the
+    size of batches."""
+    sequences = None
+    try:
+        sequences = open_sequences(source, columns, genome)
+    except InputError as error:
+        problems += error.problems
+    _check_output(source, output, problems)
+    if batch_size is not None and batch_size < 1:
+        problems.append(f"`--batch-size` must be at least 1, but got {batch_size}.")
+    return sequences
+
+
+def write_checked(
+    predictor: "Predictor | Embedder",
+    layout: Columns,
+    sequences: SequenceFile,
+    source: Path,
+    output: Path,
+    console: Console,
+    batch_size: int | None,
+    on_error: OnError,
+) -> PredictionCounts:
+    """Say how the input is read, check all of its records unless invalid ones are skipped, and write the outputs.
+
+    Raises:
+        InputError: With the invalid records, or if the output cannot be written.
+    """
     for note in sequences.notes:
         console.print(f"{escape(source.name)}: {escape(note)}.", soft_wrap=True)
     if on_error == "refuse":
-        check_records(source, sequences, console)
+        _check_records(source, sequences, console)
     try:
-        layout = OutputColumns.of(predictor, named=sequences.named)
-        return write_outputs(predictor, layout, sequences, output, console, batch_size)
+        return _write_outputs(predictor, layout, sequences, output, console, batch_size)
     except OSError as error:
         raise InputError(f"{output}: cannot be written ({error.strerror or error}).") from None
 
 
-def open_input(source: Path, columns: str, genome: str, problems: list[str]) -> SequenceFile | None:
-    """The input; `None`, and lines in `problems`, where it cannot be read."""
-    try:
-        return open_sequences(source, columns, genome)
-    except InputError as error:
-        problems += error.problems
-        return None
-
-
-def check_output(source: Path, output: Path, problems: list[str]) -> None:
+def _check_output(source: Path, output: Path, problems: list[str]) -> None:
     """Add a line to `problems` for each reason why `output` cannot be written."""
     if output.suffix not in SUFFIXES:
         problems.append(f"`--output` must end with {', '.join(SUFFIXES)}, but got {output.name}.")
@@ -186,7 +213,7 @@ def _say_what(predictor: Predictor, console: Console) -> None:
     )
 
 
-def check_records(source: Path, sequences: SequenceFile, console: Console) -> None:
+def _check_records(source: Path, sequences: SequenceFile, console: Console) -> None:
     """Read the whole file. Raises `InputError` with its invalid records."""
     shown: list[str] = []
     bad = 0
@@ -228,7 +255,7 @@ class _Window:
         return len(self.numbers) + len(self.bad)
 
 
-def write_outputs(
+def _write_outputs(
     predictor: "Predictor | Embedder",
     layout: Columns,
     sequences: SequenceFile,
