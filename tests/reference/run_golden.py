@@ -47,7 +47,7 @@ TIMES_AND_PLACES = {
 }
 """Fields of JSON files. The adapter's digest covers its configuration, in which the backbone's path stands."""
 
-UNSTABLE_TAGS = {"git_sha", "git_dirty", "lingo.key", "lingo.benchmark", "best.model", "best.model_of"}
+UNSTABLE_TAGS = {"x-git_sha", "git_dirty", "lingo.key", "lingo.benchmark", "best.model", "best.model_of"}
 LONG = 120
 """Characters of a fact from which on its digest is kept in its place."""
 
@@ -59,10 +59,10 @@ OUTCOMES = (
     *(f"records > */final/* > {name}" for name in ("config > *", "config_hash", "trained_parameters")),
     *(
         f"mlflow > runs > * > tags > {name}"
-        for name in ("status", "config", "config_hash", "weights", "marks")
+        for name in ("status", "config", "x-config_hash", "x-best.config_hash", "weights", "marks")
     ),
     *("mlflow > runs > * > tags > best.*", "predictions > *", "weights > *"),
-    *("records > * > backbone_digest", "mlflow > runs > * > tags > backbone_digest"),
+    *("records > * > backbone_digest", "mlflow > runs > * > tags > x-backbone_digest"),
     "mlflow > runs > * > tags > revision",
 )
 """Leaves that depend on rounding (or, the digest of the backbone, on the version of its library), and always exist."""
