@@ -86,11 +86,10 @@ def test_the_container_file_passes_its_linter_and_installs_the_torch_of_the_pack
 @pytest.mark.slow
 def test_wheel_and_sdist_pass_twine_and_the_wheel_works_without_the_checkout(tmp_path):
     source, dist, installed = tmp_path / "source", tmp_path / "dist", tmp_path / "installed"
-    shutil.copytree(
-        ROOT,
-        source,
-        ignore=shutil.ignore_patterns(".git", "*.egg-info", "__pycache__", "tests", "results", "build"),
-    )
+    for name in ("harness", "lingo", "search_spaces", "clusters"):  # building leaves files beside the sources
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE", "run_benchmark.py"):
+        shutil.copy(ROOT / name, source)
     done(sys.executable, "-m", "build", "--outdir", dist, source)
     (wheel,), (sdist,) = dist.glob("*.whl"), dist.glob("*.tar.gz")
     assert done(sys.executable, "-m", "twine", "check", "--strict", wheel, sdist).count("PASSED") == 2
