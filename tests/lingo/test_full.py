@@ -13,6 +13,7 @@ from lingo.pack import Pack
 from lingo.slot import Slot
 from lingo.trial import TrialConfig
 from tests.lingo import toy
+from tests.lingo.tiny import CAUSAL, ENCODERS, Checkpoints, task
 
 TASK = toy.task(rows=30, labels=3, longest=10)
 LABELLED = toy.task(rows=30, labels=2, longest=10, kind="multilabel", seed=2)
@@ -117,6 +118,26 @@ def test_in_bf16_every_step_equals_a_plain_loop_under_autocast_on_float32_weight
     for parameter in pack.backbone.model.parameters():
         assert parameter.dtype == torch.float32
         assert torch.equal(parameter, parameter.bfloat16().float()) is False or parameter.numel() < 9
+
+
+@pytest.fixture(scope="module")
+def backbones(tmp_path_factory: pytest.TempPathFactory) -> Checkpoints:
+    return Checkpoints(tmp_path_factory.mktemp("models"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*CAUSAL, *ENCODERS])
+def test_every_architecture_trains_in_bf16(name: str, backbones: Checkpoints) -> None:
+    losses = []
+    for precision in ("fp32", "bf16"):
+        backbone = backbones(name)
+        pack = Pack(backbone, full=True, precision=precision)  # type: ignore[arg-type]
+        slot = pack.admit(toy.trial("fmft", 1, learning_rate=1e-3), task(backbone))
+        for _ in range(3):
+            pack.step()
+        losses.append(pack.take_loss(slot))
+        pack.close()
+    assert losses[0] == pytest.approx(losses[1], rel=0.02) and losses[0] != losses[1]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
