@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -189,6 +189,14 @@ class Benchmark(BaseModel):
     siblings: Annotated[Positive, Option(SEARCH, "N", flag="--share-prefix")] = 1
     """Number of variants of the best configuration so far that are trained together: they differ only in p, bT and
     delta_T, and share the training up to their first rank allocation."""
+
+    metric: Annotated[
+        Literal[
+            "default", "mcc", "auroc", "auprc", "f1", "accuracy", "brier", "nll", "pearson", "spearman", "mse"
+        ],
+        Option(SEARCH, "NAME", default="mcc; auroc of several labels; pearson of a regression"),
+    ] = "default"
+    """Dev score by which trials are stopped and chosen, and studies compared (**list metrics** has the choice)."""
 
     deterministic: Annotated[bool, Option(SEARCH, default="off; on for quickstart")] = False
     """Make the search reproducible under any load: trials train one by one instead of in packs, and are compared in
@@ -412,6 +420,9 @@ FIRST = {
 }
 """Settings of the first results. Others are left out of a benchmark's identity while they have their default, so that
 folders from before them go on."""
+
+METRICS: tuple[str, ...] = get_args(Benchmark.model_fields["metric"].annotation)[1:]
+"""What `--metric` may name. The expected calibration error is not among them: a constant prediction has one of 0."""
 
 TRIAL = frozenset(Benchmark.model_fields) & {field.name for field in fields(TrialConfig)}
 """Settings of a benchmark that apply to all of its trials; a search space must not contain them."""

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from harness.config.benchmark import NO_BACKBONE, TINY_MODEL, Benchmark
+from harness.config.benchmark import METRICS, NO_BACKBONE, TINY_MODEL, Benchmark
 from harness.config.initial_points import fit_problems, from_plain, put_first
 from harness.config.scopes import merge, search_problems, trials_of
 from harness.config.search_space import SearchSpace
@@ -25,6 +25,7 @@ from harness.runs.record import config_hash
 from harness.runs.selection import group_of
 from harness.runs.store import frozen_in, precision_in, refuse_foreign
 from lingo.methods import METHODS
+from lingo.metrics import NAMES
 from lingo.text_files import read_object
 
 
@@ -191,13 +192,23 @@ def check_settings(benchmark: Benchmark, problems: list[str]) -> dict[str, Space
     return files
 
 
+def _measured(task: TaskRow, benchmark: Benchmark) -> TaskRow:
+    """The task with the metric that is asked for."""
+    return task if benchmark.metric == "default" else replace(task, metric=benchmark.metric)
+
+
 def _label_problems(benchmark: Benchmark) -> list[str]:
-    """Rules for rare labels where no task has labels that they are for."""
+    """Rules for rare labels where no task has labels that they are for, and a metric that does not fit a task."""
     tasks = [find_task(name) for name in benchmark.tasks]
     binary = any(
         task.kind == "multilabel" or (task.kind, task.num_labels) == ("classification", 2) for task in tasks
     )
-    problems = []
+    problems = [
+        f"`--metric {benchmark.metric}` is no metric of {task.name} ({task.kind}); it has "
+        f"{', '.join(name for name in METRICS if name in NAMES[task.kind])}. Run such tasks by themselves."
+        for task in tasks
+        if benchmark.metric not in ("default", *NAMES[task.kind])
+    ]
     if benchmark.threshold == "dev" and not binary:
         problems.append("`--threshold dev` is for two classes or several labels, which no task has.")
     if benchmark.class_weights == "balanced" and all(task.kind == "regression" for task in tasks):
@@ -414,7 +425,7 @@ def build_studies(
                 continue
             studies.append(
                 Study(
-                    task=find_task(task),
+                    task=_measured(find_task(task), benchmark),
                     backbone=names[model],
                     source=model,
                     method=method,

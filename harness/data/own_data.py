@@ -30,12 +30,10 @@ from harness.data.reading import Reading, parted, stem_of
 from harness.data.schema import schema_of
 from harness.data.sequence_column import LetterCounts, Texts
 from harness.data.split_files import NAMES, split_files
-from harness.data.tasks import SPLITS, TaskRow
+from harness.data.tasks import DEFAULT_METRICS, SPLITS, TaskRow
 from lingo.data import Kind
 from lingo.sequences import Case
 from lingo.text_files import file_digest
-
-METRICS: Mapping[Kind, str] = {"classification": "mcc", "multilabel": "auroc", "regression": "pearson"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +86,7 @@ def own_task(name: str) -> TaskRow:
         length=int(np.median(lengths)),
         domain="DNA",
         kind=data.kind,
-        metric=METRICS[data.kind],
+        metric=DEFAULT_METRICS[data.kind],
         source=source,
     )
 

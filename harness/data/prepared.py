@@ -38,7 +38,7 @@ from harness.data.sources import (
 from harness.data.split_arrow import open_split, write_split
 from harness.data.split_checks import constant_outputs, look_at_labels, refuse_same_tokens
 from harness.data.steps import Listener
-from harness.data.tasks import Strands, TaskRow
+from harness.data.tasks import DEFAULT_METRICS, Strands, TaskRow
 from harness.data.token_checks import Reading, caveats, frame_tokens, read, refuse_unknown_bases
 from lingo.data import Kind, Split, TaskData
 from lingo.long_sequences import seen
@@ -141,7 +141,7 @@ def prepare(
     digests = split_digests(row, data_dir)
     recipe = {
         "format": FORMAT,
-        "task": [row.name, row.kind, row.num_labels, row.metric],
+        "task": [row.name, row.kind, row.num_labels, DEFAULT_METRICS[row.kind]],
         "files": digests,
         "tokenizer": tokenizer_digest(tokenizer.tokenizer if isinstance(tokenizer, Units) else tokenizer),
         "pad_id": pad_id,

@@ -4,7 +4,7 @@
 are the published ones; a count on which published sources disagree is `None` and is not compared with.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,6 +21,14 @@ averages predictions over both strands when dev and test are measured, `both` do
 Counts = tuple[int | None, int | None, int | None]
 
 
+DEFAULT_METRICS: Mapping[Kind, str] = {
+    "classification": "mcc",
+    "multilabel": "auroc",
+    "regression": "pearson",
+}
+"""Metric that selects trials unless another is asked for."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TaskRow:
     """One dataset.
@@ -33,7 +41,7 @@ class TaskRow:
         domain: Domain text of the language prefix (paper section 4.3.1).
         rows: Published rows of train, dev and test; `None` where not known for certain.
         kind: What is predicted, as in `lingo.data.TaskData`.
-        metric: Metric of the dev split that selects a trial; higher is better.
+        metric: Metric of the dev split that selects a trial.
         mirror: Name in the hub's mirror of GUE, `emp_H3`; empty for generated tasks.
         generated: Whether `harness.data.quickstart` makes the data.
         packed: Whether the data is that of `harness.data.packed`, made by `prepare`, and not text files.

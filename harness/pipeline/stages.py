@@ -53,6 +53,7 @@ from harness.search.study import SearchStudy
 from harness.tracking.tracker import Tracker
 from harness.workers.calibration import calibrate_remotely
 from lingo.methods import METHODS
+from lingo.metrics import merit
 
 log = logging.getLogger(__name__)
 
@@ -363,5 +364,9 @@ def _goal(
         stopped=sum(record.status == "stopped" for record in trials),
         failed=sum(record.status == "failed" for record in trials),
         tested=len(finals),
-        best=max((score for score in scores if not math.isnan(score)), default=math.nan),
+        best=max(
+            (score for score in scores if not math.isnan(score)),
+            key=partial(merit, study.task.metric),
+            default=math.nan,
+        ),
     )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -12,6 +13,7 @@ from rich.text import Text
 
 from harness.core.columns import HEADER, Column, Line, fitted
 from harness.core.wording import duration
+from lingo.metrics import LOWER_IS_BETTER, merit
 
 SPARE = 6
 """Lines of a terminal not available for studies: header, count of the rest, progress bar, earlier output."""
@@ -163,10 +165,11 @@ class Board:
         parts += [f"{total('failed')} failed"] if total("failed") else []
         known = [(row.best, row.title) for row in rows if row.best is not None]
         if known and len({row.metric for row in rows}) == 1:  # scores of different metrics are not comparable
-            top = max(score for score, _ in known)
+            top = max((score for score, _ in known), key=partial(merit, rows[0].metric))
             titles = [title for score, title in known if score == top]
             where = titles[0] if len(titles) == 1 else f"{len(titles)} studies"
-            parts.append(f"highest dev {rows[0].metric} {top:.3f} ({where})")
+            word = "lowest" if rows[0].metric in LOWER_IS_BETTER else "highest"
+            parts.append(f"{word} dev {rows[0].metric} {top:.3f} ({where})")
         return f"{', '.join(parts)}{self.eta()}"
 
     def eta(self) -> str:

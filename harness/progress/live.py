@@ -15,6 +15,7 @@ from harness.core.wording import duration
 from harness.progress.board import Board, StudyRow
 from harness.progress.wire import SETTING, Sender
 from harness.runs.jobs import Job, Report
+from lingo.metrics import merit
 
 __all__ = ["Progress", "StudyGoal", "duration"]
 
@@ -171,7 +172,12 @@ class Progress:
             if self._first is None and status == "started":
                 self._first = self._clock()
             value = report.dev.get(study.goal.metric, float("nan"))
-            if job.stage == "search" and not value <= study.best and value == value:
+            metric = study.goal.metric
+            if (
+                job.stage == "search"
+                and value == value
+                and not merit(metric, value) <= merit(metric, study.best)
+            ):
                 study.best = value
         if not self._console.is_terminal and self._clock() - self._said >= self._every:
             self._said = self._clock()

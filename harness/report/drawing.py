@@ -26,6 +26,7 @@ from harness.report import stats
 from harness.report.content import amount
 from harness.report.outcomes import Outcome
 from harness.runs.intervals import LEAST_SEEDS, range_of, why_none
+from lingo.metrics import merit
 
 log = logging.getLogger(__name__)
 
@@ -276,9 +277,9 @@ class Amounts(Formatter):
         return amount(x)
 
 
-def draw_front(panel: Axes, points: Sequence[tuple[float, float]]) -> None:
-    """Dotted line: the Pareto front (left is cheaper, up is better)."""
-    front = stats.pareto_front(points)
+def draw_front(panel: Axes, points: Sequence[tuple[float, float]], metric: str) -> None:
+    """Dotted line: the Pareto front of cost and score (left is cheaper; up is better, of an error down)."""
+    front = stats.pareto_front([(cost, merit(metric, score)) for cost, score in points])
     if len(front) > 1:
         panel.plot(
             *zip(*(points[i] for i in front), strict=True),

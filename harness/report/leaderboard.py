@@ -28,7 +28,7 @@ MISSING, UNDEFINED = "missing", "undefined"
 BESIDE = {"virus": "f1", "pearson": "spearman"}
 """Secondary metric, by family or selection metric; AUROC by default."""
 
-MORE = ("auroc", "auprc", "f1", "brier", "ece", "nll", "mse")
+MORE = ("mcc", "pearson", "auroc", "auprc", "f1", "brier", "ece", "nll", "mse")
 """Test metrics with a column of their means, where a row has them and the width allows."""
 
 
@@ -169,7 +169,8 @@ def _row(key: Key, records: Sequence[Record], seeds: set[int]) -> LeaderboardRow
     finals.sort(key=lambda record: record.seed)
     metric = records[0].metric if records else "mcc"
     family = records[0].family if records else ""
-    second = BESIDE.get(family) or BESIDE.get(metric) or "auroc"
+    wanted_second = (BESIDE.get(family), BESIDE.get(metric), "auroc", "auprc")
+    second = next(name for name in wanted_second if name not in (None, metric))
     counts = [r.trained_parameters for r in finals if r.trained_parameters is not None]
     test = _spread((record.test or {}).get(metric) for record in finals)
     collapsed = sum(bool(record.facts.get("collapsed")) for record in finals)

@@ -320,7 +320,10 @@ def mean_evaluations(
     members: Sequence[SearchStudy], pasts: Mapping[str, Past]
 ) -> Iterator[tuple[int, float]]:
     """Pairs of an epoch and the group's objective, for the epochs that every member has evaluated."""
-    signed = [{epoch: objective(value) for epoch, value in pasts[study.key].evaluations} for study in members]
+    signed = [
+        {epoch: objective(study.task.metric, value) for epoch, value in pasts[study.key].evaluations}
+        for study in members
+    ]
     for epoch in sorted(set.intersection(*(set(values) for values in signed))):
         yield epoch, math.fsum(values[epoch] for values in signed) / len(signed)
 

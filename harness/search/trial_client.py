@@ -13,6 +13,7 @@ from ray.exceptions import RayError
 from ray.tune import Stopper, Trainable
 
 from harness.runs.jobs import OPEN, Job, Report
+from lingo.metrics import LOWER_IS_BETTER
 
 WAIT_S = 10.0
 METRIC, EPOCH, STATE = "objective", "epoch", "state"
@@ -20,9 +21,14 @@ UNDEFINED, NONE = -1.0, -1e6
 """What an undefined evaluation counts as, below any correlation, accuracy or area; and the result of no evaluation."""
 
 
-def objective(value: float) -> float:
-    """A metric, sign-adjusted for maximisation."""
-    return value if math.isfinite(value) else UNDEFINED
+def objective(metric: str, value: float) -> float:
+    """A score as a number of which more is better, from -1 on.
+
+    An error e, which has no upper limit, counts as -e / (1 + e): order is all that searchers and schedulers use of it.
+    """
+    if not math.isfinite(value):
+        return UNDEFINED
+    return -value / (1 + value) if metric in LOWER_IS_BETTER else value
 
 
 @dataclass
@@ -39,7 +45,7 @@ class _Member:
         for report in reports:
             self.number = report.number
             if report.status != "failed":
-                self.values[report.epoch] = objective(report.dev.get(self.metric, math.nan))
+                self.values[report.epoch] = objective(self.metric, report.dev.get(self.metric, math.nan))
         if status not in OPEN:
             self.ended = status
 
@@ -114,7 +120,7 @@ class Client(Trainable):
             self._members.append(member)
             if member.job.study in config["seen"]:
                 pairs = config["seen"][member.job.study]
-                member.values = {epoch: objective(value) for epoch, value in pairs}
+                member.values = {epoch: objective(metric, value) for epoch, value in pairs}
                 member.ended = "finished"
 
     def _submit(self) -> None:

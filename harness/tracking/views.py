@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from lingo.metrics import LOWER_IS_BETTER
+
 TAG = "mlflow.sharedViewState."
 BEST, COMPUTE, METHODS, FAILURES = "best", "compute", "methods", "failures"
 NAMES = {
@@ -55,7 +57,7 @@ def views(metrics: Sequence[str], tasks: Sequence[str], owner: str = "") -> dict
     best, both = f"metrics.`best/{metric}`", ["tags.`task`", "tags.`backbone`", "tags.`method`"]
     scores = [best, f"metrics.`test/{metric}_mean`"]
     config = [f"tags.`best.{name}`" for name in CONFIG]
-    ascending = metric in ("loss", "mse", "mae", "rmse")
+    ascending = metric in LOWER_IS_BETTER
 
     def where(condition: str) -> str:
         return f"{condition}{owner}"

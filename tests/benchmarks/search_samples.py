@@ -127,7 +127,7 @@ class Search:
         self._counter.take(report)
         trial = self._running[report.job]
         result = {
-            METRIC: objective(report.dev.get("mcc", math.nan)),
+            METRIC: objective("mcc", report.dev.get("mcc", math.nan)),
             EPOCH: report.epoch,
             STATE: report.status,
         }

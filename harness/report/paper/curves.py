@@ -16,6 +16,7 @@ from harness.report.content import Block, Cell, Field, Missing, Picture, Section
 from harness.report.drawing import BLUE, FAINT, INK, LINES, ORANGE, count_axis
 from harness.report.outcomes import Outcome, Outcomes
 from lingo.flops import OPT_125M
+from lingo.metrics import merit
 
 MOST_PANELS = 12
 """Maximum number of panels of training curves; beyond it, one task per family."""
@@ -145,14 +146,7 @@ def _draw_curves(outcomes: Outcomes, curves: Mapping[naming.Key, Curve], tasks: 
             here = {k: c for k, c in curves.items() if (k.task, k.backbone) == (task, backbone)}
             if not here:
                 continue
-            key = max(
-                here,
-                key=lambda k: (
-                    outcomes.by_key[k].useful,
-                    here[k].scores[-1] == here[k].scores[-1],
-                    here[k].scores[-1],
-                ),
-            )
+            key = max(here, key=lambda k: _merit_at_the_end(outcomes.by_key[k], here[k]))
             metric = outcomes.by_key[key].metric
             label = f"{naming.backbone_title(backbone)} ({naming.method_title(key.method)})"
             look = drawing.method_look(key.method, outcomes.methods)[0]
@@ -165,6 +159,12 @@ def _draw_curves(outcomes: Outcomes, curves: Mapping[naming.Key, Curve], tasks: 
         panel.set_title(naming.task_title(task))
     _baseline_legend(figure)
     return figure
+
+
+def _merit_at_the_end(outcome: Outcome, curve: Curve) -> tuple[bool, bool, float]:
+    """Of use, defined, and how good the last score is."""
+    last = merit(outcome.metric, curve.scores[-1])
+    return outcome.useful, last == last, last
 
 
 def _baseline_legend(figure: Figure) -> None:

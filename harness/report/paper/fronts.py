@@ -65,7 +65,7 @@ def _draw_full_fronts(outcomes: Outcomes, tasks: Sequence[str]) -> Figure:
                 textcoords="offset points",
                 fontsize=8,
             )
-        draw_front(panel, [(o.parameters, o.mean if o.useful else stats.NAN) for o in held])
+        draw_front(panel, [(o.parameters, o.mean if o.useful else stats.NAN) for o in held], held[0].metric)
         drawing.baseline_lines(panel, baselines(outcomes, task))
         count_axis(panel, "parameters")
         panel.set_ylabel(naming.metric_title(held[0].metric))
@@ -155,7 +155,7 @@ def _draw_method_fronts(outcomes: Outcomes, tasks: Sequence[str]) -> Figure:
         for outcome in held:
             look = drawing.method_look(outcome.key.method, outcomes.methods)
             seeds_point(panel, outcome, *look, label=naming.method_title(outcome.key.method))
-        draw_front(panel, [(o.parameters, o.mean if o.useful else stats.NAN) for o in held])
+        draw_front(panel, [(o.parameters, o.mean if o.useful else stats.NAN) for o in held], held[0].metric)
         drawing.baseline_lines(panel, baselines(outcomes, task))
         count_axis(panel, "trained parameters")
         panel.set_ylabel(naming.metric_title(held[0].metric))

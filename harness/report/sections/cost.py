@@ -116,7 +116,7 @@ def _draw_against(
         _cost_legend(panel, outcomes, several)
         for outcome in here:
             _cost_point(panel, outcome, costs[outcome.key], outcomes, several)
-        draw_front(panel, [(costs[o.key], o.mean if o.useful else stats.NAN) for o in here])
+        draw_front(panel, [(costs[o.key], o.mean if o.useful else stats.NAN) for o in here], here[0].metric)
         drawing.baseline_lines(panel, baselines(outcomes, task))
         count_axis(panel, f"{unit} of one final run")
         panel.set_ylabel(f"test {naming.metric_title(here[0].metric)}")

@@ -15,6 +15,7 @@ from harness.data.find_tasks import find_task, find_tasks
 from harness.data.own_data import read_own
 from harness.data.prepared import open_prepared, open_test, prepare
 from harness.data.sources import split_digests
+from lingo.nucleotides import bare_bases
 from lingo.sequences import reverse_complement
 from tests.harness.data.test_prepared import letters_tokenizer
 
@@ -371,3 +372,26 @@ def test_what_labels_mean(tmp_path, labels, kind, names, first):
     }
     assert found[texts[0]] == first
     assert bool(data.notes) == bool(names)
+
+
+def test_a_metric_of_ones_choice_stands_in_the_studies_and_must_fit_every_task(tmp_path):
+    write(tmp_path / "a.csv", numbers(60))
+    write(tmp_path / "b.csv", classes(60))
+    given = {"methods": "kmer_logreg", "metric": "brier", "out": tmp_path / "out"}
+    with pytest.raises(InputError) as refused:
+        plan(build(settings({**given, "tasks": f"{tmp_path / 'a.csv'},{tmp_path / 'b.csv'}"})))
+    (line,) = refused.value.problems
+    assert "`--metric brier`" in line and "own/a (regression)" in line and "pearson, spearman, mse" in line
+    with pytest.raises(InputError, match=r"`--metric` must be .*brier.*but got 'ece'"):
+        build(settings({**given, "metric": "ece", "tasks": str(tmp_path / "b.csv")}))
+    benchmark = build(settings({**given, "tasks": str(tmp_path / "b.csv")}))
+    (study,) = plan(benchmark).studies
+    assert study.task.metric == "brier" and benchmark.identity()["metric"] == "brier"
+    usual = build(settings({**given, "metric": None, "tasks": str(tmp_path / "b.csv")}))
+    (same,) = plan(usual).studies
+    assert same.task.metric == "mcc" and "metric" not in usual.identity()
+    made = [
+        prepare(one.task, tmp_path, tmp_path / "prepared", tokenizer=bare_bases(), pad_id=0)
+        for one in (study, same)
+    ]
+    assert made[0].digest == made[1].digest, "the data is the same"

@@ -14,8 +14,9 @@ from harness.progress.live import Progress, StudyGoal
 from harness.report.sections.caveats import meaning
 from harness.runs.jobs import Job, Report
 from harness.runs.record import Record
-from harness.runs.selection import joint_winner
+from harness.runs.selection import best_on_dev, joint_winner
 from harness.runs.store import ResultStore
+from harness.workers.best_epoch import best_of as best_epoch
 from tests.support.studies import prepared_study, recording
 
 NAN = float("nan")
@@ -275,3 +276,22 @@ def test_durations():
         "1 h 30 min",
         "3 h 05 min",
     ]
+
+
+def test_progress_shows_the_lowest_error():
+    text, one = io.StringIO(), job(0)
+    told = [replace(report(one, number), dev={"nll": error}) for number, error in ((1, 0.4), (2, 0.6))]
+    progress = Progress([goal(metric="nll", best=0.5)], Console(file=text, width=200))
+    for each in told:
+        progress.update(one, each, each.status)
+    assert "lowest dev nll 0.400 (mouse/2 lora)" in progress.line()
+
+
+def test_errors_choose_trials_final_runs_and_weights_by_the_lowest():
+    dev = [{"nll": 0.9, "mcc": 0.9}, {"nll": 0.2, "mcc": 0.1}, {"nll": NAN, "mcc": 0.5}]
+    records = [replace(trial(number, 0.0), metric="nll", dev=scores) for number, scores in enumerate(dev)]
+    study = records[0].study
+    assert joint_winner(records, {study: "nll"})[study].trial == 1
+    assert joint_winner(records, {study: "mcc"})[study].trial == 0
+    assert best_on_dev(records) is records[1]
+    assert best_epoch(enumerate(dev), "nll") == 1 and best_epoch(enumerate(dev), "mcc") == 0

@@ -1,11 +1,13 @@
 """A trial's client: when its jobs begin, whose they are, what it tells of them."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from harness.runs.jobs import Job
-from harness.search.trial_client import Client
+from harness.search.trial_client import Client, objective
+from lingo.metrics import LOWER_IS_BETTER
 
 
 class Source:
@@ -72,3 +74,17 @@ def test_a_client_submits_with_its_first_step_and_releases_when_it_goes_on() -> 
     source.calls.clear()
     client.reset_config(config(8))
     assert source.calls == [("release", "x/trial-0007"), ("release", "y/trial-0007")]
+
+
+def test_an_objective_is_larger_for_a_better_score_and_least_where_there_is_none() -> None:
+    undefined = objective("mcc", math.nan)
+    assert objective("mcc", 0.4) == 0.4 and undefined == objective("nll", math.nan) == objective(
+        "nll", math.inf
+    )
+    errors = [0.0, 0.01, 0.25, 0.7, 3.0, 1e4, 1e9]
+    for metric in sorted(LOWER_IS_BETTER):
+        found = [objective(metric, error) for error in errors]
+        assert found == sorted(found, reverse=True) and len(set(found)) == len(errors)
+        assert undefined <= min(found)
+    client, _ = begun(3, studies=("x", "y"), metrics=["brier", "brier"], seen={"x": [[1, 0.3]]})
+    assert client._members[0].values == {1: objective("brier", 0.3)} and client._members[0].values[1] < 0
