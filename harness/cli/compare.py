@@ -23,7 +23,8 @@ def compare(
     """Compare the test scores of two runs, row by row of the test split.
 
     Studies that both runs have are compared with each other; of a task without one, each run's study with the best dev
-    score. The interval of a difference is a paired bootstrap: both runs have the same resampled test rows.
+    score. The interval of a difference (three seeds in common or more) is a bootstrap of test rows and seeds together,
+    paired by both.
 
     Exit code: 0 if anything was compared, 2 for invalid input.
     """

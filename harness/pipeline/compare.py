@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from harness.core.errors import InputError
 from harness.pipeline.best import best_of, records_of
+from harness.runs.intervals import LEAST_SEEDS, over_rows_and_seeds, range_of
 from harness.runs.layout import RunFolder, file_name
 from harness.runs.record import Record
 from harness.workers.confidence import resampled
+from lingo.metrics import score
 
 RESAMPLES = 1_000
 Key = tuple[str, str, str]
@@ -33,8 +35,9 @@ class Comparison:
         seeds: Seeds that both have.
         score_a, score_b: Means over these seeds.
         difference: `score_b - score_a`.
-        low, high: 95 % interval of the difference over resampled test rows (paired percentile bootstrap: both runs and
-            all seeds have the same resamples); `None` where `why` says why there is none.
+        low, high: 95 % interval of the difference over test rows and seeds
+            (`harness.runs.intervals.over_rows_and_seeds`: both runs and all seeds have the same resampled rows); `None`
+            where `why` says why there is none.
         why: Why there is no interval; empty where there is one.
     """
 
@@ -172,7 +175,9 @@ def _interval(pairs: Sequence[tuple[Any, Any]], metric: str) -> tuple[float, flo
             for held in labels
         ):
             return "the test rows differ"
-    differences = []
+    if len(pairs) < LEAST_SEEDS:
+        return f"an interval needs {LEAST_SEEDS} seeds in common"
+    differences, scores = [], []
     for one, other in pairs:
         values = [
             resampled(kind, logits, labels, rng=np.random.default_rng(0), resamples=RESAMPLES).get(metric)
@@ -180,13 +185,12 @@ def _interval(pairs: Sequence[tuple[Any, Any]], metric: str) -> tuple[float, flo
         ]
         if values[0] is None or values[1] is None:
             return f"{metric} cannot be resampled"
-        differences.append(values[1] - values[0])
-    spread = np.mean(differences, axis=0)
-    spread = spread[~np.isnan(spread)]
-    if 2 * len(spread) < RESAMPLES:
-        return f"{metric} is undefined in most resamples"
-    low, high = np.percentile(spread, [2.5, 97.5])
-    return float(low), float(high)
+        differences.append((values[1] - values[0]).tolist())
+        own = [score(kind, logits, labels)[metric] for kind, logits, labels in (one, other)]
+        scores.append(own[1] - own[0])
+    low, high = range_of(metric)
+    found = over_rows_and_seeds(differences, scores, (low - high, high - low))
+    return found or f"{metric} is undefined, or the same in all resamples"
 
 
 def _floats(values: NDArray[np.generic]) -> bool:

@@ -15,7 +15,7 @@ from rich.markup import escape
 from harness.core.columns import HEADER as HEADER_LINE
 from harness.core.columns import Column, Line, fitted
 from harness.runs.controls import control_name, is_control
-from harness.runs.intervals import EQUAL, all_equal, brackets, is_useful, usable, with_spread
+from harness.runs.intervals import EQUAL, all_equal, brackets, is_useful, limits_of, with_spread
 from harness.runs.record import Record
 from harness.runs.shortcuts import SHORTCUT, shortcut_tasks
 from lingo.metrics import merit
@@ -68,8 +68,7 @@ class LeaderboardRow:
         second, beside: Another metric, `auroc`, and that of the test split.
         others: The other test metrics of `MORE`.
         done, expected: Number of seeds with a finished final run, and expected seeds.
-        limits: 95 % bootstrap limits of the test metric over the test rows, averaged over the seeds; `None` where
-            a final run has none (`harness.workers.confidence.intervals`).
+        limits: 95 % limits of the mean test metric over test rows and seeds, see `limits_of`.
         collapsed: Seeds whose model predicts the same class for every test row.
         failed: Seeds without a finished final run whose final run failed.
         failed_trials: Trials of the search that failed.
@@ -194,7 +193,7 @@ def _row(key: Key, records: Sequence[Record], seeds: set[int]) -> LeaderboardRow
         expected=len(seeds),
         failed=_failed(records, "final"),
         marks=tuple(dict.fromkeys(mark for record in records for mark in record.marks)),
-        limits=_limits(finals, metric),
+        limits=limits_of(finals, metric),
         collapsed=collapsed,
         useful=is_useful(metric, test.values, collapsed=collapsed, constants=constants),
         failed_trials=_failed(records, "search"),
@@ -203,15 +202,6 @@ def _row(key: Key, records: Sequence[Record], seeds: set[int]) -> LeaderboardRow
 
 def _failed(records: Sequence[Record], stage: str) -> int:
     return sum((record.stage, record.status) == (stage, "failed") for record in records)
-
-
-def _limits(finals: Sequence[Record], metric: str) -> tuple[float, float] | None:
-    pairs = [usable((record.facts.get("interval") or {}).get(metric), metric) for record in finals]
-    known = [pair for pair in pairs if pair is not None]
-    if not known or len(known) < len(pairs):
-        return None
-    lows, highs = zip(*known, strict=True)
-    return statistics.fmean(lows), statistics.fmean(highs)
 
 
 def _spread(values: Iterable[float | None]) -> Spread:
@@ -279,10 +269,10 @@ def _lines(rows: Sequence[LeaderboardRow]) -> tuple[list[str], list[list[str]], 
     if more := _more(rows):
         legend.append(f"{', '.join(map(str.upper, more))}: test split, mean over the seeds")
     if any(row.limits for row in rows):
-        legend.append("[ ]: 95 % bootstrap interval over the test rows, averaged over the seeds")
+        legend.append("[ ]: 95 % bootstrap interval over test rows and seeds")
     if any(row.limits is None and row.test.values for row in rows):
         legend.append(
-            "no [ ]: the score of a seed is undefined, the same in all resamples, or was not resampled"
+            "no [ ]: fewer than three seeds, or a score is undefined, the same in all resamples, or not resampled"
         )
     if any(len(row.test.values) == 2 and not all_equal(row.test.values) for row in rows):
         legend.append("( ): the scores of both seeds; a standard deviation requires three")

@@ -11,7 +11,7 @@ from harness.report import naming, stats
 from harness.report.naming import Key
 from harness.report.run_results import RunResults
 from harness.runs.controls import RANDOM_INIT, is_control, pretrained_of
-from harness.runs.intervals import Interval, constant_level, is_collapsed, is_useful, range_of, usable
+from harness.runs.intervals import Interval, constant_level, is_collapsed, is_useful, limits_of, range_of
 from harness.runs.record import Record
 from harness.runs.shortcuts import SHORTCUT, shortcut_tasks
 from lingo.metrics import merit
@@ -79,13 +79,9 @@ class Outcome:
 
     @property
     def bootstrap(self) -> Interval:
-        """95 % bootstrap limits over test rows, averaged over seeds; NaN if a seed has none."""
-        held = [facts.get("interval") or {} for facts in self.facts.values()]
-        limits = [usable(found.get(self.metric), self.metric) for found in held]
-        known = [pair for pair in limits if pair is not None]
-        if not known or len(known) < len(self.scores):
-            return stats.NAN, stats.NAN
-        return stats.mean([low for low, _ in known]), stats.mean([high for _, high in known])
+        """95 % limits over test rows and seeds, see `harness.runs.intervals.limits_of`; NaN if there are none."""
+        finals = [record for seed, record in self.finals.items() if seed in self.scores]
+        return limits_of(finals, self.metric) or (stats.NAN, stats.NAN)
 
     @property
     def parameters(self) -> float:

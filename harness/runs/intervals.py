@@ -4,6 +4,9 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
+from harness.runs.record import Record
 from lingo.metrics import RANGES, UNINFORMED, merit
 
 LEAST_SEEDS = 3
@@ -30,6 +33,82 @@ def usable(limits: Sequence[float] | None, metric: str) -> Interval | None:
     lowest, highest = range_of(metric)
     low, high = max(limits[0], lowest), min(limits[1], highest)
     return (low, high) if high - low > EQUAL else None
+
+
+def over_rows_and_seeds(
+    resamples: Sequence[Sequence[float]], scores: Sequence[float], bounds: Interval
+) -> Interval | None:
+    """95 % interval of the mean score of a method over test rows and seeds: a bootstrap of both together.
+
+    Every resample draws rows, the same for all seeds (the score of each seed on them is given), and seeds with
+    replacement. A bootstrap of few seeds is too narrow; deviations of the drawn seeds' mean are therefore multiplied by
+    √(n/(n-1)) · t/z, Student's quantile over the normal one (after Hesterberg 2015, arXiv:1411.5279). Percentiles,
+    extended to the mean itself and cut to the range. Of a difference of two methods both arguments are the paired
+    differences by seed.
+
+    Args:
+        resamples: Score of each seed in each resample of the rows, `[seeds, resamples]`; NaN where undefined.
+        scores: Score of each seed.
+        bounds: Lowest and highest possible mean.
+
+    Returns:
+        `None` for fewer than three seeds, an undefined score, more than half of the resamples undefined, and where
+        neither rows nor seeds make a difference.
+    """
+    from scipy.special import ndtri, stdtrit
+
+    n = len(scores)
+    if n < LEAST_SEEDS or any(map(math.isnan, scores)) or len({len(one) for one in resamples}) != 1:
+        return None
+    means = np.asarray(resamples, dtype=np.float64).mean(axis=0)
+    seeds = np.random.default_rng(0).integers(0, n, (len(means), n))
+    own = np.asarray(scores, dtype=np.float64)
+    wider = math.sqrt(n / (n - 1)) * stdtrit(n - 1, 0.975) / ndtri(0.975)
+    drawn = (means + wider * (own[seeds].mean(axis=1) - own.mean()))[~np.isnan(means)]
+    if 2 * len(drawn) < len(means):
+        return None
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    low, high = max(min(low, own.mean()), bounds[0]), min(max(high, own.mean()), bounds[1])
+    return (float(low), float(high)) if high - low > EQUAL else None
+
+
+def limits_of(finals: Sequence[Record], metric: str) -> Interval | None:
+    """95 % limits of the mean test score of a study's final runs.
+
+    Over test rows and seeds where the runs have the fact `resamples`; of runs of earlier versions over test rows alone,
+    averaged over the seeds. `None` for fewer than three seeds, and as in `over_rows_and_seeds`.
+    """
+    held = [(record.facts.get("resamples") or {}).get(metric) for record in finals]
+    if finals and all(held):
+        scores = [(record.test or {}).get(metric, math.nan) for record in finals]
+        return over_rows_and_seeds([one for one in held if one], scores, range_of(metric))
+    pairs = [usable((record.facts.get("interval") or {}).get(metric), metric) for record in finals]
+    known = [pair for pair in pairs if pair is not None]
+    if len(known) < max(LEAST_SEEDS, len(pairs)):
+        return None
+    lows, highs = zip(*known, strict=True)
+    return statistics.fmean(lows), statistics.fmean(highs)
+
+
+def difference_limits(a: Mapping[int, Record], b: Mapping[int, Record], metric: str) -> Interval | None:
+    """95 % limits of the difference a - b of two methods on one test split over test rows and seeds, paired by both.
+
+    Args:
+        a, b: Final runs by seed; the seeds of both count.
+
+    Returns:
+        `None` as in `over_rows_and_seeds`, without the fact `resamples`, and where the test rows differ: by what a
+        constant prediction scores on them.
+    """
+    pairs = [(a[seed], b[seed]) for seed in sorted(a.keys() & b.keys())]
+    drawn = [[(r.facts.get("resamples") or {}).get(metric) or [] for r in pair] for pair in pairs]
+    same = all(x.facts.get("constant") == y.facts.get("constant") for x, y in pairs)
+    if not same or not all(len(x) == len(y) > 0 for x, y in drawn):
+        return None
+    scores = [(x.test or {}).get(metric, math.nan) - (y.test or {}).get(metric, math.nan) for x, y in pairs]
+    low, high = range_of(metric)
+    differences = [[p - q for p, q in zip(x, y, strict=True)] for x, y in drawn]
+    return over_rows_and_seeds(differences, scores, (low - high, high - low))
 
 
 def brackets(low: float, high: float, digits: int = 3) -> str:

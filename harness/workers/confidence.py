@@ -36,6 +36,7 @@ def intervals(
     resamples: int = 1_000,
     level: float = 0.95,
     scores: Mapping[str, float] | None = None,
+    values: Mapping[str, Array] | None = None,
 ) -> dict[str, list[float]]:
     """[low, high] of the metrics of `lingo.metrics.score` that depend on rows, over resampled rows.
 
@@ -46,6 +47,7 @@ def intervals(
         rng: Random generator of the resamples.
         resamples, level: Number of resamples, and coverage of the interval.
         scores: The scores; computed if not given.
+        values: What `resampled` gave; drawn from `rng` if not given.
 
     Returns:
         Metric → [low, high], with low < high. A metric is omitted if its score or more than half of the
@@ -56,8 +58,10 @@ def intervals(
     point = score(kind, logits, labels) if scores is None else scores
     edges = [50 * (1 - level), 50 * (1 + level)]
     found = {}
-    for name, values in resampled(kind, logits, labels, rng=rng, resamples=resamples).items():
-        defined, own = values[~np.isnan(values)], point.get(name, np.nan)
+    if values is None:
+        values = resampled(kind, logits, labels, rng=rng, resamples=resamples)
+    for name, drawn in values.items():
+        defined, own = drawn[~np.isnan(drawn)], point.get(name, np.nan)
         if np.isnan(own) or 2 * len(defined) < resamples:
             continue
         low, high = (float(edge) for edge in np.percentile(defined, edges))

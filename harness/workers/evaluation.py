@@ -12,7 +12,7 @@ from scipy.special import expit, softmax
 from sklearn import metrics
 
 from harness.data.prepared import open_reverse_dev, open_reverse_test, open_test
-from harness.workers.confidence import intervals
+from harness.workers.confidence import intervals, resampled
 from lingo.balance import decided, thresholds_of
 from lingo.data import Split
 from lingo.metrics import constant_scores, known_labels, reliability, score
@@ -29,6 +29,12 @@ MOST_CURVES = 12
 
 DECIDED = ("accuracy", "f1", "mcc", "collapsed")
 """Scores that depend on decisions, and so on thresholds; the others depend on probabilities alone."""
+
+RESAMPLES, ROWS_SEED = 1_000, 95
+"""Resamples of the test rows, and their seed: the same for every run, so that methods are compared on the same rows."""
+
+TABLED = ("mcc", "auroc", "pearson")
+"""Metrics of the tables and their comparisons, beside that of a study."""
 
 Array = NDArray[np.float64]
 Curve = dict[str, list[float]]
@@ -96,27 +102,29 @@ def final_facts(
     *,
     train_labels: NDArray[np.generic] | None = None,
     names: Sequence[str] = (),
-    seed: int = 0,
     moved: Array | None = None,
+    metric: str = "",
 ) -> dict[str, Any]:
-    """Facts of test predictions: `collapsed`, `constant`, `interval`, `confusion`, `reliability`, `roc`, `pr` and
-    `test_labels`.
+    """Facts of test predictions: `collapsed`, `constant`, `interval`, `resamples`, `confusion`, `reliability`, `roc`,
+    `pr` and `test_labels`.
 
     Args:
         kind, logits, labels: As `lingo.metrics.score` takes them.
         train_labels: Labels of train, in the unit of `labels`, for `constant`.
         names: Names of a multi-label task's labels.
-        seed: Of the bootstrap.
         moved: Outputs whose decisions at ½ are those at thresholds (`at_thresholds`); `None` for `logits`. Decisions
             are counted from them, probabilities are those of `logits`.
+        metric: The study's, for `resamples`.
 
     Returns:
         `collapsed`: the same class or value predicted for all rows. `constant`: scores of predicting train's largest
         class or mean for every row (`lingo.metrics.constant_scores`). `interval`: metric → [low, high], 95 %, 1,000
-        resamples of rows; omitting metrics without one (`harness.workers.confidence.intervals`). `confusion`:
-        counts [truth][predicted] of a classification. `reliability`: see `lingo.metrics.reliability`. `roc`, `pr`:
-        label → {"x", "y"} of at most 200 points; one mean curve for tasks of many labels. `test_labels`: names, auroc
-        and auprc of each label of a multi-label task.
+        resamples of rows; omitting metrics without one (`harness.workers.confidence.intervals`). `resamples`: of the
+        study's metric and those that tables are in, the score in each of them: the same rows are drawn for every seed
+        and method of a test split (`harness.runs.intervals.over_rows_and_seeds`). `confusion`: counts
+        [truth][predicted] of a classification. `reliability`: see `lingo.metrics.reliability`. `roc`, `pr`: label →
+        {"x", "y"} of at most 200 points; one mean curve for tasks of many labels. `test_labels`: names, auroc and auprc
+        of each label of a multi-label task.
         `test_targets`: names, pearson, spearman and mse of each of several targets of a regression.
     """
     truth = np.asarray(labels)
@@ -127,10 +135,17 @@ def final_facts(
         each = [score(kind, *both) for both in zip(logits.T, truth.T, strict=True)]
         found = {name: [one[name] for one in each] for name in ("pearson", "spearman", "mse")}
         facts["test_targets"] = {"names": list(names) or [str(i) for i in range(len(each))], **found}
-    facts["interval"] = intervals(kind, moved, truth, rng=np.random.default_rng([seed, 95]), scores=scores)
+    drawn = resampled(kind, logits, truth, rng=np.random.default_rng(ROWS_SEED), resamples=RESAMPLES)
     if moved is not logits:
-        own = intervals(kind, logits, truth, rng=np.random.default_rng([seed, 95]))
-        facts["interval"] |= {name: limits for name, limits in own.items() if name not in DECIDED}
+        other = resampled(kind, moved, truth, rng=np.random.default_rng(ROWS_SEED), resamples=RESAMPLES)
+        drawn |= {name: values for name, values in other.items() if name in DECIDED}
+        scores = score(kind, logits, truth) | {name: scores[name] for name in DECIDED if name in scores}
+    facts["interval"] = intervals(
+        kind, logits, truth, rng=np.random.default_rng(), resamples=RESAMPLES, scores=scores, values=drawn
+    )
+    facts["resamples"] = {
+        name: drawn[name].round(6).tolist() for name in dict.fromkeys((metric, *TABLED)) if name in drawn
+    }
     if train_labels is not None:
         facts["constant"] = constant_scores(kind, train_labels, truth)
     if not np.isfinite(logits).all():

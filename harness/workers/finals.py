@@ -53,9 +53,7 @@ def take_test(
     moved, scores, told = at_thresholds(
         slot.config, kind, logits, labels, lambda: dev_predictions(pack, slot, training.folder)
     )
-    facts = final_facts(
-        kind, logits, labels, train_labels=train, names=names, seed=slot.config.seed, moved=moved
-    )
+    facts = final_facts(kind, logits, labels, train_labels=train, names=names, moved=moved, metric=job.metric)
     facts |= told
     if keep and job.predictions:
         target = f"{job.predictions}/{file_name(job.id).removesuffix('.json')}.parquet"

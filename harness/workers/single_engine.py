@@ -216,7 +216,7 @@ class SimpleEngine:
         folder, kind = self._files.fetch(job.data), trial.data.kind
         test = open_test(folder)
         logits, names = _predict(trial, test, open_reverse_test(folder)), read_label_names(folder)
-        train, seed = trial.data.train.labels, trial.config.seed
+        train = trial.data.train.labels
         dev = trial.data.dev
         moved, scores, told = at_thresholds(
             trial.config,
@@ -226,7 +226,7 @@ class SimpleEngine:
             lambda: (_predict(trial, dev, open_reverse_dev(folder)), dev.labels),
         )
         facts = final_facts(
-            kind, logits, test.labels, train_labels=train, names=names, seed=seed, moved=moved
+            kind, logits, test.labels, train_labels=train, names=names, moved=moved, metric=job.metric
         )
         facts |= told
         if job.predictions and not self._rank:

@@ -45,9 +45,9 @@ def section(outcomes: Outcomes, published: Published) -> Section:
         title="Scores and the paper's tables",
         intro="Test scores of each study's winner, trained once per seed; the test split was read once per seed. Each "
         "cell has the mean ± standard deviation over seeds (with two seeds, both scores), the 95 % bootstrap interval "
-        "over test rows if defined, and the paper's value, if any, with the difference from it. Bold: best method of "
-        "the backbone; italic: second; ★: best of the column. Ties share these; scores that are collapsed, not above "
-        "a constant prediction or equal to all others have none.",
+        "over test rows and seeds (from three seeds on), and the paper's value, if any, with the difference from it. "
+        "Bold: best method of the backbone; italic: second; ★: best of the column. Ties share these; scores that are "
+        "collapsed, not above a constant prediction or equal to all others have none.",
         blocks=blocks,
     )
 

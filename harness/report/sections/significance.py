@@ -1,7 +1,7 @@
 """Significance of the order of methods: paired tests with Holm's correction, mean ranks with a critical difference."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
 
@@ -28,7 +28,7 @@ from harness.report.content import (
 from harness.report.drawing import FAINT, INK
 from harness.report.outcomes import Outcome, Outcomes
 from harness.report.stats import over_random
-from harness.runs.intervals import EQUAL, LEAST_SEEDS
+from harness.runs.intervals import EQUAL, LEAST_SEEDS, Interval, difference_limits
 from lingo.metrics import merit
 
 ALPHA = 0.05
@@ -121,6 +121,7 @@ Blocks = dict[tuple[str, str], dict[str, float]]
 """Scores by method of each (dataset, backbone), higher is better."""
 
 LAST = -1e300
+NO_INTERVAL = (stats.NAN, stats.NAN)
 """Stand-in for a score that is collapsed or not above a constant prediction; all of these tie for last place."""
 
 
@@ -248,6 +249,8 @@ class PairedComparison:
         wins: Number of the `test.n` pairs on which `a` is better.
         test: The paired test of a - b.
         p_holm: Its p-value after Holm's correction.
+        both: 95 % limits of a - b over test rows and seeds together (`harness.runs.intervals.difference_limits`);
+            `None` where there are none.
     """
 
     where: tuple[str, str]
@@ -256,6 +259,7 @@ class PairedComparison:
     wins: int
     test: stats.PairedTest
     p_holm: float = stats.NAN
+    both: Interval | None = None
 
 
 def _compared(
@@ -274,10 +278,7 @@ def _corrected(found: Sequence[PairedComparison]) -> list[PairedComparison]:
     for where in dict.fromkeys(c.where for c in found):
         here = [c for c in found if c.where == where]
         adjusted = stats.holm([c.test.p for c in here])
-        made += [
-            PairedComparison(c.where, c.a, c.b, c.wins, c.test, p)
-            for c, p in zip(here, adjusted, strict=True)
-        ]
+        made += [replace(c, p_holm=p) for c, p in zip(here, adjusted, strict=True)]
     return made
 
 
@@ -308,7 +309,13 @@ def within_datasets(outcomes: Outcomes) -> list[PairedComparison]:
             seeds = sorted(set(best.scores) & set(other.scores))
             if other is not best and len(seeds) >= LEAST_SEEDS:
                 x, y = [best.scores[s] for s in seeds], [other.scores[s] for s in seeds]
-                found.append(_compared(where, best.key.method, other.key.method, x, y, best.metric))
+                both = difference_limits(best.finals, other.finals, best.metric)
+                compared = _compared(where, best.key.method, other.key.method, x, y, best.metric)
+                if (
+                    both is not None and compared.a != best.key.method
+                ):  # equal seeds of both have another order
+                    both = -both[1], -both[0]
+                found.append(replace(compared, both=both))
     return _corrected(found)
 
 
@@ -340,9 +347,10 @@ def _within_datasets(outcomes: Outcomes) -> Block:
         title,
         found,
         "seeds",
-        "Paired t-test, one pair per seed: would other seeds of the same configurations give the same order? Methods "
-        "that are collapsed or not above a constant prediction are excluded. The best method was selected by these "
-        "scores, so its lead is slightly overestimated.",
+        "Paired t-test, one pair per seed: would other seeds of the same configurations give the same order? The "
+        "interval over rows and seeds is a bootstrap of both together, paired by both: would other test rows, too? "
+        "Methods that are collapsed or not above a constant prediction are excluded. The best method was selected by "
+        "these scores, so its lead is slightly overestimated.",
         folded=len(found) > 24,
     )
 
@@ -359,6 +367,7 @@ def _table(
             f"{c.wins} of {c.test.n}",
             signed(c.test.difference),
             interval(c.test.low, c.test.high) or "–",
+            *([interval(*(c.both or NO_INTERVAL)) or "–"] if unit == "seeds" else []),
             number(c.test.t, 2),
             p_value(c.test.p),
             Cell(p_value(c.p_holm), "good" if c.p_holm < ALPHA else ""),
@@ -369,7 +378,11 @@ def _table(
     return Table(
         name=name,
         title=title,
-        header=[head, "backbone", "methods", f"{unit} won", "difference", "95 %", "t", "p", "p (Holm)"],
+        header=[
+            *(head, "backbone", "methods", f"{unit} won", "difference", "95 %"),
+            *(["95 %, rows and seeds"] if unit == "seeds" else []),
+            *("t", "p", "p (Holm)"),
+        ],
         rows=rows,
         text_columns=3,
         caption=f"{caption} If all differences are equal, there is no interval and no p-value.",
@@ -396,4 +409,6 @@ def _record(c: PairedComparison, head: str) -> dict[str, object]:
         "t": c.test.t,
         "p": c.test.p,
         "p_holm": c.p_holm,
+        "rows_and_seeds_low": (c.both or NO_INTERVAL)[0],
+        "rows_and_seeds_high": (c.both or NO_INTERVAL)[1],
     }

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from harness.cli.main import app
 from harness.core.errors import InputError
-from harness.pipeline.compare import compare, predictions_of
+from harness.pipeline.compare import _interval, compare, predictions_of
 from harness.runs.lock import driver_of, only_driver
 
 PACKED = Path(__file__).resolve().parents[2] / "data" / "run_0_1_0" / "run.tar.xz"
@@ -82,7 +82,7 @@ def test_a_run_compared_with_itself_differs_by_nothing(run):
 
 
 def test_a_difference_is_paired_by_test_rows(run, tmp_path):
-    """The same rows with predictions by chance: the interval excludes 0."""
+    """The same rows with predictions by chance."""
     other = tmp_path / "other"
     shutil.copytree(run, other)
     files = sorted((other / "predictions").glob("*.parquet"))
@@ -98,7 +98,23 @@ def test_a_difference_is_paired_by_test_rows(run, tmp_path):
         table = table.set_column(table.schema.get_field_index("score_0"), "score_0", pa.array(1 - chance))
         pq.write_table(table, path)
     found = compare(run, other)
-    assert all(one.low is not None and one.low < one.high for one in found)
-    assert any(one.resolved and one.high < 0 for one in found)
+    assert all(one.low is None and "needs 3 seeds" in one.why for one in found), "it has one seed"
     pq.write_table(pq.read_table(files[0]).slice(1), files[0])
     assert any(one.why == "the test rows differ" for one in compare(run, other))
+
+
+def test_the_interval_of_a_difference_has_rows_and_seeds_and_needs_three():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 300)
+
+    def told(strength):
+        return "classification", strength * np.eye(2)[labels] + rng.normal(size=(300, 2)), labels
+
+    pairs = [(told(2.0), told(0.5)) for _ in range(3)]
+    low, high = _interval(pairs, "mcc")
+    assert -2 <= low < high < 0
+    assert _interval(pairs[:2], "mcc") == "an interval needs 3 seeds in common"
+    assert (
+        _interval([(one, one) for one, _ in pairs], "mcc") == "mcc is undefined, or the same in all resamples"
+    )
+    assert _interval([*pairs[:2], (pairs[2][0], None)], "mcc") == "predictions are missing"

@@ -69,13 +69,22 @@ def test_the_search_never_counts():
     assert row.dev.values == (0.4,)
 
 
-def test_intervals_and_collapsed_seeds_are_shown():
-    facts = [{"interval": {"mcc": [0.4, 0.6]}}, {"interval": {"mcc": [0.2, 0.5]}, "collapsed": True}]
-    (row,) = leaderboard([record(seed=i, facts=fact) for i, fact in enumerate(facts)])
-    assert row.limits == pytest.approx((0.3, 0.55)) and row.collapsed == 1
+def test_intervals_of_three_seeds_and_collapsed_seeds_are_shown():
+    facts = [{"interval": {"mcc": limits}} for limits in ([0.4, 0.6], [0.2, 0.5], [0.3, 0.7])]
+    facts[1]["collapsed"] = True
+    made = [record(seed=i, facts=fact) for i, fact in enumerate(facts)]
+    (row,) = leaderboard(made)
+    assert row.limits == pytest.approx((0.3, 0.6)) and row.collapsed == 1, (
+        "of earlier versions: over rows alone"
+    )
     text = plain([row])
-    assert "[0.300, 0.550]" in text and "2 of 2, 1 collapsed" in text and "95 % bootstrap" in text
-    (row,) = leaderboard([record(seed=0, facts=facts[0]), record(seed=1)])
+    assert "[0.300, 0.600]" in text and "3 of 3, 1 collapsed" in text and "95 % bootstrap" in text
+    drawn = [{"resamples": {"mcc": [0.5 + (i % 7) / 100 for i in range(500)]}} for _ in range(3)]
+    (row,) = leaderboard([replace(one, facts=fact) for one, fact in zip(made, drawn, strict=True)])
+    assert row.limits == pytest.approx((0.5, 0.56)), "rows and seeds"
+    (row,) = leaderboard(made[:2])
+    assert row.limits is None and "95 %" not in plain([row]), "two seeds"
+    (row,) = leaderboard([*made[:2], record(seed=2)])
     assert row.limits is None and "95 %" not in plain([row]), "one seed without an interval"
     assert "no [ ]: " in plain([row])
 

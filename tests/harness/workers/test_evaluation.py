@@ -37,7 +37,7 @@ def test_one_class_for_everything_is_a_collapse() -> None:
     facts = final_facts("classification", np.array([[1.0, 0.0]] * 8), np.array([0, 1] * 4))
     assert facts["collapsed"] and facts["confusion"] == [[4, 0], [4, 0]]
     broken = final_facts("classification", np.full((8, 2), np.nan), np.array([0, 1] * 4))
-    assert broken == {"collapsed": False, "interval": {}}
+    assert broken == {"collapsed": False, "interval": {}, "resamples": {}}
 
 
 def test_what_train_says_of_every_row_is_scored_beside_the_model() -> None:
