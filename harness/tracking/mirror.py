@@ -15,12 +15,13 @@ from harness.runs.info import Setting
 from harness.runs.jobs import Job, Report
 from harness.runs.record import Record
 from harness.runs.selection import group_of_record
+from harness.runs.shortcuts import SHORTCUT, shortcut_tasks
 from harness.tracking import notes, views
 from harness.tracking.artifacts import pictures, tables
 from harness.tracking.models import log_adapter
 from harness.tracking.spool import Spool
 from harness.tracking.store import Store
-from harness.tracking.study import Summary, champion, leading, study_end
+from harness.tracking.study import Summary, champion, leading, study_end, tested_merit
 from harness.tracking.tags import (
     NOTE,
     Point,
@@ -138,10 +139,25 @@ class Mirror:
             self.store.write(run, tags={"status": status})
             self.store.end(run, RUN_STATUS[status], ended)
         self._adopt()
+        self._mark_shortcuts()
         self._describe()
         self._live.clear()
         self._studies.clear()
         self._there.clear()
+
+    def _mark_shortcuts(self) -> None:
+        """Tag studies and final runs of tasks that a rule answers about as well as others, known at the end alone."""
+        easy = shortcut_tasks(filter(None, map(tested_merit, self._summaries.values())))
+        for study, summary in self._summaries.items():
+            finals = [record for record in summary.records if record.stage == "final"]
+            for key in (study, *(record.id for record in finals)) if finals else ():
+                run = self.store.find(key)
+                held = {} if run is None else run.data.tags
+                holds, tag = study.split("|")[0] in easy, f"mark.{SHORTCUT}"
+                marks = [mark for mark in held.get("marks", "").split(", ") if mark not in ("", SHORTCUT)]
+                tags = {"marks": ", ".join([*marks, *[SHORTCUT] * holds]), tag: str(holds).lower()}
+                if run is not None and (holds or tag in held):
+                    self.store.write(run, tags=tags)
 
     def _study(self, study: str) -> Any:
         """The run of a study, created if absent and set to running again if it had ended."""

@@ -1,6 +1,7 @@
 """Study-level metrics and tags: best configuration over time, counts, costs, final status."""
 
 import json
+import math
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from harness.runs.layout import SUPERSEDED
 from harness.runs.record import Record
 from harness.runs.selection import best_on_dev, joint_winner
 from harness.tracking.tags import DIGEST, gpu_hours
+from lingo.metrics import merit
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Summary:
         """Add a record; data not needed by the summary is dropped."""
         kept = {
             name: record.facts.get(name)
-            for name in ("flops", "device_seconds", "gpus", "adapter", "best_dev", "collapsed")
+            for name in ("flops", "device_seconds", "gpus", "adapter", "best_dev", "collapsed", "constant")
         }
         history = [
             {"epoch": entry["epoch"], "dev": _of(entry["dev"], self.metric)} for entry in record.history
@@ -68,6 +70,20 @@ def leading(summaries: Mapping[str, Summary]) -> dict[str, Record]:
     """
     metrics = {study: summary.metric for study, summary in summaries.items()}
     return joint_winner([record for each in summaries.values() for record in each.records], metrics)
+
+
+def tested_merit(summary: Summary) -> tuple[str, str, float] | None:
+    """(task, method, mean test score of which more is better) of a study that is above a constant prediction."""
+    metric, finals = (
+        summary.metric,
+        [r for r in summary.records if (r.stage, r.status) == ("final", "finished")],
+    )
+    scores = [(record.test or {}).get(metric, math.nan) for record in finals]
+    constants = [record.facts["constant"] for record in finals if record.facts.get("constant")]
+    collapsed = sum(bool(record.facts.get("collapsed")) for record in finals)
+    if not is_useful(metric, scores, collapsed=collapsed, constants=constants):
+        return None
+    return finals[0].task, finals[0].method, merit(metric, statistics.fmean(scores))
 
 
 def best_tags(best: Record) -> dict[str, Any]:

@@ -105,6 +105,24 @@ def test_all_test_metrics_of_a_final_run_become_metrics():
     assert {name for name in end if name.startswith("test_")} == {f"test_{name}" for name in scores}
 
 
+def test_a_shortcut_is_a_tag_of_studies_and_final_runs_from_the_end_on(tmp_path, uri):
+    rule = "EMP/H3|none|rule_markov"
+    other = STUDY.replace("EMP/H3", "EMP/H4")
+    one = job("final/seed-0", "final", 0, study=rule, method="rule_markov")
+    two = job("final/seed-0", "final", 0, study=other)
+    keep(tmp_path, *story(), record(one, test={"mcc": 0.39}), record(two, test={"mcc": 0.3}))
+    mirrored(tmp_path, uri)
+    marked = [run for run in runs(uri) if run.data.tags.get("mark.shortcut") == "true"]
+    assert {(run.data.tags["task"], run.data.tags["method"], run.data.tags["stage"]) for run in marked} == {
+        ("EMP/H3", method, stage) for method in ("lora", "rule_markov") for stage in ("study", "final")
+    }
+    assert all("shortcut" in run.data.tags["marks"] and "smoke" in run.data.tags["marks"] for run in marked)
+    better = record(job("final/seed-2", "final", 2), test={"mcc": 0.9}, ended="59")
+    keep(tmp_path, better)
+    mirrored(tmp_path, uri)
+    assert not [run for run in runs(uri) if run.data.tags.get("mark.shortcut") == "true"], "a better method"
+
+
 def test_one_tag_for_each_axis(tmp_path, uri):
     keep(tmp_path, *story())
     setting = replace(SETTING, sources={STUDY: "org/tiny@0123abc"}, scope="family")
