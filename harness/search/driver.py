@@ -264,6 +264,7 @@ class _Tuning:
             "spare": spare,
             "limit": max_concurrent,
         }
+        self._threads = 2 * (at_once + spare) + 4
         self._client = _place_of(at_once + spare)
         if not knows_ray():
             log.warning(
@@ -284,9 +285,9 @@ class _Tuning:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         studies = [self._trials.continued(study) for study in self._studies]
         actor: Any = ray.remote(Tuner)
-        self._tuner = actor.options(num_cpus=0, max_concurrency=2, scheduling_strategy=here).remote(
-            studies, self._rules
-        )
+        self._tuner = actor.options(
+            num_cpus=0, max_concurrency=self._threads, scheduling_strategy=here
+        ).remote(studies, self._rules)
         self._fit = self._tuner.fit.remote(self._pool.handle, str(self._scratch), self._client)
         self.close(self._closed)
 

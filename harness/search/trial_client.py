@@ -1,6 +1,7 @@
 """A Tune trial as a lightweight client of the pool: it submits a job for each study of its search group and waits.
 
-Every client is a process, so this module has only light imports (no torch, no optuna, no search space).
+Clients are threads of the Tuner's process (`harness.search.seats`), with another version of Ray processes of their own:
+this module has only light imports (no torch, no optuna, no search space).
 """
 
 import math

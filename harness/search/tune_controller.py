@@ -11,11 +11,20 @@ from typing import Any
 from ray.tune import tune
 from ray.tune.execution.tune_controller import TuneController
 
+from harness.search.seats import SeatManager
+
 __all__ = ["install"]
 
 
 class Controller(TuneController):
-    """Relies on internals of Tune in Ray 2.60, which are only partly public."""
+    """Relies on internals of Tune in Ray 2.60, which are only partly public. `call` is that of `SeatManager`."""
+
+    call: Any = None
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        if self.call is not None:
+            self._actor_manager = SeatManager(self.call)
 
     def _maybe_update_trial_queue(self) -> None:
         super()._maybe_update_trial_queue()  # type: ignore[no-untyped-call]
@@ -42,6 +51,7 @@ class Controller(TuneController):
         ]
 
 
-def install() -> None:
-    """Make Tune in this process use `Controller`."""
+def install(call: Any = None) -> None:
+    """Make Tune in this process use `Controller`, with clients behind `call` instead of an actor each."""
+    Controller.call = call
     tune.TuneController = Controller  # type: ignore[attr-defined]

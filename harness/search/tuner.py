@@ -27,7 +27,7 @@ SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "
 process nor the trials need them."""
 
 CLIENT = {"CPU": 0.001}
-"""Resources of a client: Tune requires some."""
+"""Resources of a client: Tune requires some. As threads (`harness.search.seats`) they reserve none."""
 
 AT_HOME = {"node:__internal_head__": 0.001}
 """Resources of a client on an autoscaled cluster: on the head, because a machine with a client would not count as idle,
@@ -50,16 +50,20 @@ def knows_ray() -> bool:
     return metadata.version("ray").startswith(CONTROLLER_RAY)
 
 
-def install_controller() -> None:
-    """Let Tune in this process use `harness.search.tune_controller`; with another version of Ray it keeps its own."""
+def install_controller(call: Any = None) -> None:
+    """Let Tune in this process use `harness.search.tune_controller`; with another version of Ray it keeps its own.
+
+    Args:
+        call: Of `harness.search.seats.SeatManager`.
+    """
     if knows_ray():
         from harness.search import tune_controller
 
-        tune_controller.install()
+        tune_controller.install(call)
 
 
 class Tuner:
-    """Runs as an actor of `harness.search.driver`, with a thread for `fit` and one for `close`.
+    """Runs as an actor of `harness.search.driver`, with a thread for `fit`, one for `close` and two for each client.
 
     Args:
         studies: The studies, with their history.
@@ -74,6 +78,11 @@ class Tuner:
 
         self._searcher = GroupSearcher(studies, **rules)
         self._ended = threading.Event()
+        self._seats: Any = None
+
+    def call(self, seat: int, method: str, arguments: Sequence[Any], named: dict[str, Any]) -> Any:
+        """See `harness.search.seats.Seats`."""
+        return self._seats.call(seat, method, arguments, named)
 
     def close(self, groups: set[str]) -> None:
         """Propose no further trials of these groups."""
@@ -90,13 +99,16 @@ class Tuner:
         if not self._searcher.left:
             return
         from ray import tune
+        from ray.runtime_context import get_runtime_context
 
         self._searcher.release = lambda name: source.release.remote(name)
         from harness.search.ordered_halving import InOrder
         from harness.search.schedulers import GroupSchedulers
+        from harness.search.seats import Seats
         from harness.search.trial_client import METRIC, Client, StopWhenInterrupted
 
-        install_controller()
+        self._seats = Seats(source)
+        install_controller(get_runtime_context().current_actor.call)
         logging.getLogger("ray.tune").setLevel(logging.ERROR)
         members = self._searcher.members
         history = {key: proposals.history for key, proposals in self._searcher.proposals.items()}
