@@ -33,7 +33,7 @@ def test_one_command_on_every_machine_is_a_cluster_for_one_benchmark():
         assert word in line, word
         line = line.replace(word, value)
     with Hosts(2, SETTINGS) as hosts, ThreadPoolExecutor(2) as both:
-        line = line.replace("$head:$port", f"{hosts.addresses[0]}:6379")
+        line = line.replace("${address:-$head}:$port", f"{hosts.addresses[0]}:6379")
         runs = [both.submit(hosts.ssh, number, f"{line} 2>&1", 600) for number in range(2)]
         printed = runs[0].result()
         runs[1].result()

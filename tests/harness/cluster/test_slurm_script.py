@@ -15,7 +15,9 @@ from harness.config.benchmark import DECLARED
 from harness.config.build import build
 
 CLUSTERS = Path(__file__).resolve().parents[3] / "clusters"
-SRUN = 'printf "%s\\n" "$@" >{said}; stat -c %a "$RAY_AUTH_TOKEN_PATH" >>{said}; env | grep -E "^(RAY|LINGO)_" >>{said}'
+ADDRESS = 'case "$*" in *ahostsv4*) echo 127.0.1.1; echo 192.0.2.7; exit ;; esac'
+SAID = 'printf "%s\\n" "$@"; stat -c %a "$RAY_AUTH_TOKEN_PATH"; env | grep -E "^(RAY|LINGO)_"'
+SRUN = f"{ADDRESS}\n{{{{ {SAID}; }}}} >{{said}}"
 
 
 @pytest.fixture
@@ -65,7 +67,14 @@ def test_one_ray_on_each_machine_with_a_token_of_its_own(script):
     assert code == 0, printed
     asked = lines[: lines.index("600")]
     assert asked[: asked.index("--")] == [
-        *("--kill-on-bad-exit=1", "--cpus-per-task=16", "ray", "symmetric-run", "--address", "node-a:34567"),
+        *(
+            "--kill-on-bad-exit=1",
+            "--cpus-per-task=16",
+            "ray",
+            "symmetric-run",
+            "--address",
+            "192.0.2.7:34567",
+        ),
         *("--min-nodes", "2", "--num-cpus", "16"),
     ]
     assert after(asked, "lingo") == [
@@ -129,6 +138,7 @@ def test_near_the_limit_the_state_is_saved_and_the_job_requeued(script, tmp_path
 [[ -n ${{AGAIN:-}} ]] || AGAIN=1 exec env --default-signal=INT bash "$0" "$@"
 echo "$*" >>{tmp_path}/calls
 case "$*" in
+  *ahostsv4*) exit ;;
   *--overlap*) HOME={tmp_path}/home; eval "${{@: -1}}"; exit ;;
 esac
 trap 'exit 130' INT
