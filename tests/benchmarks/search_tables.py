@@ -22,7 +22,6 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -40,7 +39,7 @@ from harness.config.search_space import SearchSpace
 from harness.search.schedulers import GroupSchedulers
 from harness.search.searcher import GroupSearcher
 from harness.search.trial_client import EPOCH, METRIC, STATE
-from tests.benchmarks.search_curves import ALL_METHODS, ALL_TASKS, EPOCHS, read, space_of
+from tests.benchmarks.search_curves import ALL_METHODS, ALL_TASKS, EPOCHS, TRIALS, read, space_of
 from tests.benchmarks.search_rows import Row, tell
 from tests.support.studies import search_study
 
@@ -63,12 +62,12 @@ def unit(space: SearchSpace, values: Mapping[str, Any]) -> list[float]:
 class Table:
     """Curves of a task and method, and a surrogate of them."""
 
-    def __init__(self, task: str, method: str) -> None:
+    def __init__(self, task: str, method: str, configurations: int) -> None:
         self.task, self.method, self.space = task, method, space_of(task, method)
         trials: dict[int, list[dict[str, Any]]] = {}
         for row in read(task, method):
             trials.setdefault(row["trial"], []).append(row)
-        whole = [rows for _, rows in sorted(trials.items()) if len(rows) == EPOCHS]
+        whole = [rows for _, rows in sorted(trials.items()) if len(rows) == EPOCHS][:configurations]
         self.values = [{name: rows[0][name] for name in self.space.leaves} for rows in whole]
         self.scores = np.array([[row["score"] for row in rows] for rows in whole])
         inputs = np.array([unit(self.space, values) for values in self.values])
@@ -228,12 +227,6 @@ PEERS = ("random", "optuna tpe")
 """What the others are compared with: random draws with the product's early stopping; Optuna and Tune as they come."""
 
 
-@cache
-def tables() -> list[Table]:
-    """Those that are there."""
-    return [Table(task, method) for method in ALL_METHODS for task in ALL_TASKS if read(task, method)]
-
-
 def at(steps: Sequence[Step], trials: int) -> float:
     """Value after so many ended trials; of a search that has no finished trial, 0."""
     value = [step for step in steps if step.ended <= trials][-1].value
@@ -251,17 +244,19 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return statistics.fmean(values), float(half)
 
 
-def compare(names: Sequence[str], at_once: int, seeds: int, trials: int, say: Any) -> Iterator[Row]:
+def compare(
+    tables: Sequence[Table], names: Sequence[str], at_once: int, seeds: int, trials: int, say: Any
+) -> Iterator[Row]:
     """Rows of all searchers."""
     runs: dict[str, list[list[list[Step]]]] = {}
     for name in dict.fromkeys(("random without stops", *PEERS, *names)):
         begun = time.process_time()
         runs[name] = [
-            [replay(table, name, seed=seed, at_once=at_once, trials=trials) for table in tables()]
+            [replay(table, name, seed=seed, at_once=at_once, trials=trials) for table in tables]
             for seed in range(seeds)
         ]
         seconds = time.process_time() - begun
-        say(f"{name}, {at_once} at once: {seconds / seeds / len(tables()) / trials:.3f} s a trial")
+        say(f"{name}, {at_once} at once: {seconds / seeds / len(tables) / trials:.3f} s a trial")
     full = runs.pop("random without stops")
     for name, found in runs.items():
         label = f"{name}, {at_once} at once"
@@ -292,6 +287,48 @@ def compare(names: Sequence[str], at_once: int, seeds: int, trials: int, say: An
         )
 
 
+def portfolio(others: Sequence[Table], count: int) -> list[dict[str, Any]]:
+    """Configurations of other tasks' tables that together do well on all of them (greedy; Wistuba et al. 2015).
+
+    A configuration's predicted last score counts as the share of the table's trials that it exceeds.
+    """
+    candidates = [values for table in others for values in table.values]
+    shares = np.array(
+        [
+            [(table.predicted[:, -1] < table.expected(values)[-1]).mean() for table in others]
+            for values in candidates
+        ]
+    )
+    chosen: list[int] = []
+    for _ in range(count):
+        held = shares[chosen].max(axis=0) if chosen else np.zeros(len(others))
+        gains = np.maximum(shares, held).mean(axis=1)
+        gains[chosen] = -1  # each once
+        chosen.append(int(gains.argmax()))
+    return [candidates[index] for index in chosen]
+
+
+def transfer(tables: Sequence[Table], seeds: int, say: Any) -> Iterator[Row]:
+    """Four first points from the other tasks of the same method against the best of 16 random full trials."""
+    gains = []
+    for table in tables:
+        others = [one for one in tables if one.method == table.method and one is not table]
+        if not others:
+            continue
+        best = max(portfolio(others, 4), key=lambda values: table.curve(values)[-1])
+        found = float(table.expected(best)[-1])
+        runs = [
+            replay(table, "random without stops", seed=seed, at_once=8, trials=16) for seed in range(seeds)
+        ]
+        ends = [at(steps, 16) for steps in runs]
+        say(f"{table.task} {table.method}: {found:.3f}, random {statistics.fmean(ends):.3f}")
+        gains.append([found - end for end in ends])
+    if gains:
+        mean, half = interval([statistics.fmean(one) for one in zip(*gains, strict=True)])
+        title = f"4 trials from the other tasks: ahead of the best of 16 random full trials, ± {half:.4f}"
+        yield Row(title, mean, "", "at least equal", mean >= 0)
+
+
 def _mean(values: Sequence[Sequence[float]]) -> float:
     return statistics.fmean(statistics.fmean(one) for one in values)
 
@@ -303,22 +340,32 @@ def main() -> None:
     parser.add_argument("--at-once", nargs="+", type=int, default=[1, 8])
     parser.add_argument("--seeds", type=int, default=30)
     parser.add_argument("--trials", type=int, default=32)
+    parser.add_argument("--tasks", nargs="+", default=list(ALL_TASKS))
+    parser.add_argument("--methods", nargs="+", default=list(ALL_METHODS))
+    parser.add_argument("--configurations", type=int, default=TRIALS, help="of each table, the first so many")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     say = Console(stderr=True).print
-    for table in tables():
+    tables = [
+        Table(task, method, options.configurations)
+        for method in options.methods
+        for task in options.tasks
+        if read(task, method)
+    ]
+    for table in tables:
         error, spread, rank = table.errors()
         say(
             f"{table.task} {table.method}: {len(table.values)} trials, last scores {table.scores[:, -1].min():.3f} "
             f"to {table.scores[:, -1].max():.3f}; error {error:.3f}, spread {spread:.3f}, rank correlation {rank:.2f}"
         )
-    rows = [
+    rows: list[Row] = [
         row
         for at_once in options.at_once
-        for row in compare(options.searchers, at_once, options.seeds, options.trials, say)
+        for row in compare(tables, options.searchers, at_once, options.seeds, options.trials, say)
     ]
+    rows += transfer(tables, options.seeds, say)
     tell(rows, options.json)
 
 
