@@ -24,7 +24,8 @@ from lingo.architectures import family_of
 from lingo.backbone_folder import folder_problems, locate, quiet, read_config, read_tokenizer
 from lingo.checkpoint import BackboneError
 from lingo.families import Family, Pooling
-from lingo.fresh import fresh_name, parts_of, renew
+from lingo.fresh import renew
+from lingo.fresh_names import fresh_name, parts_of
 from lingo.masks import unread
 from lingo.probe import Behaviour, probe
 from lingo.text_files import one_line
@@ -95,7 +96,7 @@ def load_backbone(
 
     Args:
         name_or_path: A name of `KNOWN`, a hub id `owner/model`, or a folder in the hub's layout (no network); with
-            fresh weights what `lingo.fresh.fresh_name` makes of these.
+            fresh weights what `lingo.fresh_names.fresh_name` makes of these.
         dtype: Type of the weights: float32, bfloat16 or float64.
         device: Where the model goes.
         revision: Commit, tag or branch at the hub; not for folders.

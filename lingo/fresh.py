@@ -13,19 +13,6 @@ from torch import nn
 from lingo.checkpoint import BackboneError
 from lingo.families import Family
 
-START = "random-init:"
-
-
-def fresh_name(source: str, seed: int) -> str:
-    """What stands for a backbone with weights drawn from `seed`, wherever one is loaded by its name."""
-    return f"{START}{seed}:{source}"
-
-
-def parts_of(name: str) -> tuple[int | None, str]:
-    """(seed of fresh weights or `None` for the pretrained ones, source of the backbone)."""
-    seed, colon, source = name.removeprefix(START).partition(":")
-    return (int(seed), source) if name.startswith(START) and colon else (None, name)
-
 
 def renew(model: nn.Module, config: Any, family: Family, *, name: str, seed: int) -> str:
     """Give a model the weights that its class draws for a new model, in place, in the number types that it has.

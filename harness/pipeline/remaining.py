@@ -14,7 +14,7 @@ from harness.runs.layout import SUPERSEDED, RunFolder
 from harness.runs.record import Record, config_hash
 from harness.runs.selection import Scope, group_of, has_ended, joint_winner, trials_by_number
 from harness.runs.store import ResultStore, load_folder
-from lingo.fresh import fresh_name
+from lingo.fresh_names import fresh_name
 from lingo.methods import METHODS
 
 

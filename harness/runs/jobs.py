@@ -19,7 +19,7 @@ class Job:
         study: Key of the study, `task|backbone|method`.
         stage: `search` jobs never see the test split; `final` jobs read it once, after their last epoch.
         backbone: Backbone to load: a known name or a local folder in the hub's layout, or one of these with fresh
-            weights (`lingo.fresh.fresh_name`).
+            weights (`lingo.fresh_names.fresh_name`).
         data: Folder of the prepared task (`harness.data.prepared`).
         config: The fields of `lingo.trial.TrialConfig`.
         adapter: Folder for the trained adapter of a final job; `None` keeps none.

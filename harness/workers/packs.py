@@ -9,7 +9,7 @@ from harness.pool.files import Files
 from lingo.backbones import Backbone
 from lingo.batch import Share
 from lingo.embeddings import add_rows
-from lingo.fresh import fresh_name, parts_of
+from lingo.fresh_names import fresh_name, parts_of
 from lingo.layout import Layout
 from lingo.pack import Pack
 from lingo.quantized import load_frozen

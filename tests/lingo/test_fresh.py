@@ -8,7 +8,8 @@ from torch import nn
 from lingo.backbones import load_backbone
 from lingo.checkpoint import BackboneError
 from lingo.families import FAMILIES
-from lingo.fresh import fresh_name, parts_of, renew
+from lingo.fresh import renew
+from lingo.fresh_names import fresh_name, parts_of
 from lingo.quantized import load_frozen
 from tests.lingo.tiny import CAUSAL, ENCODERS, Checkpoints
 

@@ -22,7 +22,7 @@ from harness.runs.controls import control_name, is_control, pretrained_of
 from harness.runs.jobs import Event, Job, Report
 from harness.runs.record import Record
 from harness.runs.store import ResultStore
-from lingo.fresh import fresh_name
+from lingo.fresh_names import fresh_name
 from tests.support.studies import prepared_study
 
 TOY, RANDOM = "toy", control_name("toy")

@@ -15,7 +15,7 @@ from harness.workers.engines import Dispatch, make_engine
 from harness.workers.single_engine import SimpleEngine
 from lingo.adapter_folder import adapter_digest
 from lingo.backbones import load_backbone
-from lingo.fresh import fresh_name
+from lingo.fresh_names import fresh_name
 from lingo.metrics import score
 from lingo.nucleotides import bare_bases
 from lingo.predict import open_adapter
