@@ -9,6 +9,7 @@ from harness.core.errors import InputError, command, nearest
 from harness.data.adapter_copy import copy_adapter
 from harness.data.find_tasks import find_task
 from harness.inference.card import result_of, write_card
+from harness.runs.controls import is_control
 from harness.runs.layout import RunFolder, adapter_folder, file_name
 from harness.runs.record import Record
 from harness.runs.selection import best_on_dev, dev_score
@@ -190,6 +191,8 @@ def _of_seed(finals: Sequence[Record], seed: int) -> Record:
 
 def _folder(run: Path, record: Record) -> Path:
     """Path of the adapter. Raises `InputError` if there is none."""
+    if is_control(record.backbone):
+        raise InputError(f"{record.study}: is a control with random weights, whose adapters are not kept.")
     error, written = record.facts.get("adapter_error"), record.facts.get("adapter")
     again = (
         f"remove {RunFolder(run).records / file_name(record.id)} and continue the run with "
