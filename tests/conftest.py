@@ -8,7 +8,12 @@ from pathlib import Path
 # Before torch is imported: many threads on few cores make small products tens of times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import hypothesis
 import pytest
+
+# Examples take longer on a busy machine; no test asserts a time.
+hypothesis.settings.register_profile("lingo", deadline=None)
+hypothesis.settings.load_profile("lingo")
 
 # A suite that runs in a shell's background ignores Ctrl-C, and so would the programs that it starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -158,7 +158,7 @@ def test_an_interrupted_conversion_goes_on_and_gives_the_same(source, tmp_path, 
         convert(source, tmp_path / "out", progress=interrupt)
     partial = tmp_path / "out/deepsea/.histone.partial"
     first = (partial / "train-00000.arrow").stat().st_mtime_ns
-    with pytest.raises(InputError, match="no converted"):
+    with pytest.raises(InputError, match="not a converted"):
         PackedSplit(tmp_path / "out/deepsea/histone", "train")
     made = convert(source, tmp_path / "out")
     assert (made.folder / "train-00000.arrow").stat().st_mtime_ns == first

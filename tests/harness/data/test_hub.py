@@ -123,7 +123,7 @@ def test_any_data_set_is_a_task(repository, tmp_path, monkeypatch):
     assert asked == [("owner/name", "two")] and row.path == folder and row.kind == "classification"
     data = read_own(row.source)
     assert (data.label_names, data.cut, len(data.splits["dev"].labels)) == (("off", "on"), ("test",), 10)
-    assert "repository/two of the hub" in data.notes[0] and "left aside: extra" in data.notes[0]
+    assert "repository/two of the hub" in data.notes[0] and "ignored: extra" in data.notes[0]
 
 
 @pytest.mark.parametrize("name", ["hub:name", "hub:a/b/c/d", "hub:a/../b", "hub:", "hub:a/b c"])

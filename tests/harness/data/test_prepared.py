@@ -277,7 +277,7 @@ def test_an_ordinary_task_has_no_marks(data_dir, tmp_path, tokenizer):
 def test_overlapping_splits_are_counted_said_and_dropped_on_request(tmp_path, tokenizer):
     dev = "sequence,label\nTCGTAAAA,0\nGATTACAC,1\n"
     data_dir = write_task(tmp_path / "data", dev=dev, test=GOOD.replace("GGGG", "GGGA") + "GATTACAA,1\n")
-    with pytest.raises(InputError, match="leaves no training row"):
+    with pytest.raises(InputError, match="removes all training rows"):
         make(data_dir, tmp_path, tokenizer, drop_leaks=True)
     write_task(tmp_path / "data", dev=dev, train="sequence,label\nACGTACGT,0\nTTTTACGA,1\nCCCCGGGA,1\n")
     plain, dropped = (make(data_dir, tmp_path, tokenizer, drop_leaks=drop) for drop in (False, True))
@@ -339,7 +339,7 @@ def test_the_final_stage_reads_the_test_split(tmp_path, tokenizer):
 
 
 def test_a_folder_without_a_prepared_task(tmp_path):
-    with pytest.raises(InputError, match="no whole prepared task"):
+    with pytest.raises(InputError, match="incomplete prepared task"):
         open_prepared(tmp_path)
 
 

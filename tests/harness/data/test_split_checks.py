@@ -218,7 +218,8 @@ def test_only_what_was_made_here_is_said_to_be(generated, models, said):
     benchmark = SimpleNamespace(
         tasks=("t",), models=models, methods=("lora",), num_samples=1, epochs=1, seeds=(0,), limit=None
     )
-    studies = [SimpleNamespace(task=SimpleNamespace(name="t", generated=generated), source=models[0])]
+    task = SimpleNamespace(name="t", generated=generated)
+    studies = [SimpleNamespace(task=task, source=models[0], is_control=False)]
     text = io.StringIO()
     _say_what(
         SimpleNamespace(benchmark=benchmark, studies=studies, notes=[], out=Path("run")),

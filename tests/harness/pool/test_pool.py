@@ -193,6 +193,6 @@ def test_closing_while_jobs_run_ends_them_and_frees_everything(pool: Pool) -> No
     wait_for(lambda: events.extend(pool.events()) or any(event.status == "running" for event in events))
     pool.close()
     assert left_over() == []
-    with pytest.raises(PoolError, match="job source is gone"):
+    with pytest.raises(PoolError, match="lost its job source"):
         pool.submit(job("too late"))
     assert not pool.scratch.exists()
