@@ -224,7 +224,7 @@ def test_memory_that_ends_while_parameters_change_is_a_crash(
     worker = engine()
     worker.admit(job())
 
-    def decay(*_: object) -> torch.Tensor:
+    def decay(*_: object, **__: object) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     assert worker._pack
