@@ -383,7 +383,10 @@ def test_gradients_of_adapters_are_those_of_autograd(tiny, name):
     nn.functional.cross_entropy(pooled @ head + bias, batch.labels["classification"][1][0]).backward()
     captured = {}
     original = pack.bank.finish
-    pack.bank.finish = lambda grad, *rest: (original(grad, *rest), captured.setdefault("grad", grad.clone()))
+    pack.bank.finish = lambda grad, *rest, **more: (
+        original(grad, *rest, **more),
+        captured.setdefault("grad", grad.clone()),
+    )
     pack._gather = lambda _: batch
     pack.step()
     for site in pack.layout.sites:
