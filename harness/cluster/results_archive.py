@@ -60,9 +60,27 @@ def unwrap(text: str, folder: Path) -> None:
     try:
         content = b"".join(base64.b64decode(line) for line in lines)
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive:
-            archive.extractall(folder, filter="data")
+            extract(archive, folder)
     except (tarfile.TarError, EOFError, zlib.error, ValueError) as error:
         raise InputError(f"{folder}: results did not arrive whole ({error}); `attach` tries again.") from None
+
+
+def extract(archive: tarfile.TarFile, folder: Path) -> None:
+    """Extract an archive of files and folders. (`filter="data"` of tarfile does this from Python 3.11.4 on.)
+
+    Raises:
+        ValueError: For a member that is something else, or that would lie outside of `folder`.
+    """
+    inside = folder.resolve()
+    for member in archive:
+        target = (inside / member.name).resolve()
+        if not target.is_relative_to(inside) or not (member.isfile() or member.isdir()):
+            raise ValueError(f"{member.name} does not belong there")
+        if content := archive.extractfile(member):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content.read())
+        else:
+            target.mkdir(parents=True, exist_ok=True)
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from harness.cli.main import app
+from harness.cluster.results_archive import extract
 from harness.core.errors import InputError
 from harness.pipeline.compare import _interval, compare, predictions_of
 from harness.runs.lock import driver_of, only_driver
@@ -24,7 +25,7 @@ PACKED = Path(__file__).resolve().parents[2] / "data" / "run_0_1_0" / "run.tar.x
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
     with tarfile.open(PACKED) as packed:
-        packed.extractall(folder, filter="data")
+        extract(packed, folder)
     (out,) = {path.parent for path in folder.rglob("benchmark.json")}
     return out
 
