@@ -3,9 +3,13 @@
 Ray and the benchmark are stand-ins, except in the last test.
 """
 
+import os
+import pty
 import re
+import select
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -144,3 +148,31 @@ def test_a_real_benchmark_on_the_nodes_of_a_job(slurm):
     assert "a cluster of 2 nodes: 2 worker groups" in text, text
     assert "1 of 1 searches and 1 of 1 final runs are complete" in text, text
     assert len(list((out / "out" / "records").iterdir())) == 3
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(600)
+def test_an_allocation_of_ones_own_runs_at_once_and_ctrl_c_saves_the_state(slurm):
+    work, words = slurm.base / "work", ("--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=1")
+    command = ("salloc", *words, "bash", "slurm.sbatch", "--out", "at once", "--wait", "1")
+    process, terminal = pty.fork()  # Ctrl-C reaches what a terminal has in its foreground
+    if process == 0:
+        os.chdir(work)
+        os.execvpe(command[0], command, slurm.environment_of())
+    said = b""
+    pressed = False
+    deadline = time.monotonic() + WAIT_S
+    while os.waitpid(process, os.WNOHANG) == (0, 0):
+        assert time.monotonic() < deadline, said.decode()
+        if not pressed and (work / "at once" / "running").exists():
+            os.write(terminal, b"\x03")
+            pressed = True
+        if select.select([terminal], [], [], 0.2)[0]:
+            with suppress(OSError):  # its other end is closed
+                said += os.read(terminal, 1 << 16)
+    text = said.decode()
+    assert "Saving the state of the benchmark: interrupted." in text, text
+    assert (work / "at once" / "state").read_text() == "saved", text
+    text = slurm.said(*command)
+    assert (work / "at once" / "complete").exists(), text
+    assert list((slurm.base / "home" / ".ray").iterdir()) == []

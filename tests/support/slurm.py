@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.support.hosts import Hosts
 
-PROGRAMS = ("slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "munged")
+PROGRAMS = ("slurmctld", "slurmd", "sbatch", "salloc", "srun", "scontrol", "squeue", "munged")
 CONF = """ClusterName=test
 SlurmctldHost={name}({address})
 SlurmctldPort={port}
@@ -136,11 +136,19 @@ class Slurm:
 
     def said(self, *command: str, **environment: str) -> str:
         """A command of Slurm here, in the shared folder of work; what it printed."""
-        more = {**self.environment, "HOME": str(self.base / "home"), **environment}
         done = subprocess.run(
-            command, capture_output=True, text=True, env=more, cwd=self.base / "work", timeout=600
+            command,
+            capture_output=True,
+            text=True,
+            env=self.environment_of(**environment),
+            cwd=self.base / "work",
+            timeout=600,
         )
         return done.stdout + done.stderr
+
+    def environment_of(self, **environment: str) -> dict[str, str]:
+        """The environment of a command, with what is given."""
+        return {**self.environment, "HOME": str(self.base / "home"), **environment}
 
     def state(self, job: str) -> dict[str, str]:
         """What the controller says of a job."""
