@@ -98,7 +98,9 @@ def run(out: Path, report: Path) -> None:
 
 def machine() -> dict[str, str]:
     """What decides about the last bit of a result."""
+    import scipy.linalg  # noqa: F401 - loads its BLAS, of which the variable OPENBLAS_CORETYPE chooses the kernels
     import torch
+    from threadpoolctl import threadpool_info
 
     processor = platform.processor() or platform.machine()
     if (cpuinfo := Path("/proc/cpuinfo")).exists():
@@ -109,6 +111,9 @@ def machine() -> dict[str, str]:
     return {
         "processor": processor,
         "instructions": torch.backends.cpu.get_cpu_capability(),
+        "blas": ", ".join(
+            sorted({pool["architecture"] for pool in threadpool_info() if "architecture" in pool})
+        ),
         **{name: version(name) for name in LIBRARIES},
     }
 
