@@ -271,11 +271,12 @@ class TrialConfig:
 
 def targets_problem(targets: tuple[str, ...]) -> str:
     """What is wrong with names of matrices, whatever the backbone; empty where nothing is."""
-    if targets and all(map(_may_be_matrix, targets)):
+    wrong = [target for target in targets if not _may_be_matrix(target)]
+    if targets and not wrong:
         return ""
     return (
-        f"must be some of {', '.join(PAPER_MATRICES)} or names that the backbone has for others of its matrices, or "
-        f"{ALL_LINEAR}, but got {list(targets)}."
+        f"must be names of the paper ({', '.join(PAPER_MATRICES)}), endings of the backbone's module names, or "
+        f"{ALL_LINEAR}, but got {', '.join(map(repr, wrong)) or 'nothing'}."
     )
 
 

@@ -50,7 +50,7 @@ REFUSALS = {
 """Errors with which the system refuses a file: not this program's mistakes."""
 
 
-LOGIN = re.compile(r"://|:.*@|^env:", re.DOTALL)
+LOGIN = re.compile(r"://|:.*@|^env:.", re.DOTALL)
 """What a word of the command line has that may be an address with a password."""
 
 _given: list[str] = []

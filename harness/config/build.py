@@ -98,7 +98,15 @@ def _with_variants(benchmark: Benchmark, problems: list[str]) -> tuple[str, ...]
         ).text
         for k in benchmark.shots
     ]
-    if asked == [""] or benchmark.tasks == ("-",):
+    if benchmark.tasks == ("-",):
+        return benchmark.tasks
+    others = [name for name in benchmark.tasks if (own := parted_variant(name)[1].text) and own not in asked]
+    if others and asked != [""]:
+        problems.append(
+            "`--split` and `--shots` must not be given with a task whose name says something else, but got "
+            f"{others[0]}."
+        )
+    if asked == [""]:
         return benchmark.tasks
     names = [
         name
@@ -265,6 +273,7 @@ def _line(detail: Any) -> str:
         "greater_than_equal": f"must be at least {context.get('ge')}",
         "greater_than": f"must be above {context.get('gt'):g}" if "gt" in context else "",
         "less_than": f"must be below {context.get('lt')}",
+        "less_than_equal": f"must be at most {context.get('le')}",
         "too_short": "must name at least one value",
         "literal_error": f"must be {context.get('expected', '').replace(chr(39), '')}",
     }

@@ -181,7 +181,7 @@ def check_settings(benchmark: Benchmark, problems: list[str]) -> dict[str, Space
     problems += _backbone_problems(benchmark.models)
     problems += _worker_problems(benchmark)
     problems += _library_problems(benchmark)
-    problems += _label_problems(benchmark)
+    problems += label_problems(benchmark)
     names = {**short_names(benchmark.models), NO_BACKBONE: NO_BACKBONE}
     studies = [
         (find_task(task).name, names[model], method)
@@ -197,7 +197,7 @@ def _measured(task: TaskRow, benchmark: Benchmark) -> TaskRow:
     return task if benchmark.metric == "default" else replace(task, metric=benchmark.metric)
 
 
-def _label_problems(benchmark: Benchmark) -> list[str]:
+def label_problems(benchmark: Benchmark) -> list[str]:
     """Rules for rare labels where no task has labels that they are for, and a metric that does not fit a task."""
     tasks = [find_task(name) for name in benchmark.tasks]
     binary = any(

@@ -55,7 +55,7 @@ def _shots(shots: tuple[str, ...]) -> tuple[str, ...]:
     wrong = [one for one in shots if one != "all" and not re.fullmatch(r"[1-9]\d{0,6}", one)]
     if wrong or not shots:
         raise ValueError(
-            f"must be whole numbers from 1, or all, but got {wrong[0] if wrong else 'nothing'!r}."
+            f"must be whole numbers from 1 to 9999999, or all, but got {wrong[0] if wrong else 'nothing'!r}."
         )
     return tuple(dict.fromkeys(shots))
 

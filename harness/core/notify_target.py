@@ -54,7 +54,7 @@ def target(text: str, environment: Mapping[str, str] | None = None) -> str | lis
             raise ValueError("must be an address like https://HOST/PATH without spaces.")
         return text
     if found := re.match(r"[A-Za-z][\w+.-]*:", text):
-        raise ValueError(f"must be http://… or https://…, a command, or env:NAME, but got {found[0]}…")
+        raise ValueError(f"must be an http or https address, a command, or env:NAME, but got {found[0]}…")
     try:
         words = shlex.split(text)
     except ValueError as error:

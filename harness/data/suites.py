@@ -293,6 +293,12 @@ def suite_tasks(suite: str, data_dir: Path | None, *, skip_missing: bool = False
             found.append(named(row.name, data_dir))
         except InputError as error:
             problems += error.problems
+    if not found and data_dir is not None:
+        usual = data_dir / OUTSIDE[suite].rows[0].folders[0]
+        raise InputError(
+            f"`--suite {suite}` needs data, but {data_dir} has none of its {len(problems)} tasks; "
+            f"expected are folders like {usual} with train and test."
+        )
     if problems and not (skip_missing and found):
         raise InputError(dict.fromkeys(problems))
     for problem in problems:

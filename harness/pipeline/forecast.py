@@ -14,6 +14,7 @@ from harness.config.build import build
 from harness.config.studies import (
     Study,
     build_studies,
+    label_problems,
     pairs,
     search_problems_of,
     space_files,
@@ -126,7 +127,7 @@ def forecast(benchmark: Benchmark) -> Forecast:
         {name: found.rows for name, found in zip(benchmark.tasks, data, strict=True)},
         problems,
     )
-    problems += search_problems_of(studies, benchmark)
+    problems += [*search_problems_of(studies, benchmark), *label_problems(benchmark)]
     by_task, by_model = {found.task.name: found for found in data}, {model.name: model for model in models}
     works = tuple(
         work

@@ -189,7 +189,7 @@ def test_range_and_choices_of_delta_T_keep_what_fires(tmp_path):
         ("space:\n  b0: {type: int, low: 1, hihg: 2}\n", 3, "unknown key `hihg`. Nearest known: high"),
         ("space:\n  epochs: 3\n", 3, "`epochs` is given on the command line with --epochs"),
         ("space:\n  rank: 3\n", 3, "`rank` has no effect in ars"),
-        ("space:\n  targets: [W_q, W_z]\n", 3, "`targets` must be some of W_q"),
+        ("space:\n  targets: [W_q, W_z]\n", 3, "`targets` must be names of the paper (W_q"),
         ("space:\n  b0: {type: int, low: 1\n", 4, "not valid YAML"),
         ("space: {b0: 12, bT: 6, b0: 4}\n", 2, "`b0` must occur once, but occurs twice"),
         ("space:\n  p: 0.1\nspace:\n  b0: 4\n", 4, "`space` must occur once"),

@@ -247,12 +247,13 @@ def test_shots_are_tasks_of_their_own_and_settings_bring_them_back(tmp_path):
         ({"tasks": ("quickstart/promoter",), "split": "homology"}, "is generated"),
         (
             {"tasks": ("mouse/2",), "shots": ("0",)},
-            "`--shots` must be whole numbers from 1, or all, but got '0'",
+            "`--shots` must be whole numbers from 1 to 9999999, or all, but got '0'",
         ),
         (
             {"tasks": ("mouse/2",), "shots": ("5",), "drop_leaks": True},
             "`--drop-leaks` would take drawn rows",
         ),
+        ({"tasks": ("mouse/2@10-shot",), "shots": ("1",)}, "a task whose name says something else"),
     ],
 )
 def test_what_cannot_be_is_refused(options, says):

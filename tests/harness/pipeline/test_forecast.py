@@ -72,6 +72,11 @@ def test_bad_files_are_told_and_not_refused(tmp_path):
     assert code == 0 and "train.csv, line 2:" in text and " bad " in text
 
 
+def test_a_metric_that_run_refuses_is_told():
+    code, text = told("--tasks", "quickstart/promoter", "--methods", "lora", "--metric", "pearson")
+    assert code == 0 and "`--metric pearson` is no metric of quickstart/promoter" in text
+
+
 def test_steps_and_epochs_add_up():
     options = {"tasks": ("mouse/3",), "methods": ("lora",), "num_samples": 4, "seeds": (0, 1), "epochs": 5}
     (whole,) = forecast(planned({**options, "scheduler": "none", "models": ("opt-125m",)})).works
