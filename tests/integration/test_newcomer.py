@@ -9,7 +9,6 @@ import os
 import pty
 import re
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
@@ -20,9 +19,9 @@ from pathlib import Path
 import pytest
 
 from harness import Run
+from tests.support.browser import CHROMIUM, page
 
 ROOT = Path(__file__).resolve().parents[2]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(900)]
 
 PROGRAM = """
@@ -103,23 +102,6 @@ def named(text, name):
     return found[-1].strip()
 
 
-def page(address, folder):
-    flags = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--no-first-run",
-        "--disable-background-networking",
-    ]
-    done = subprocess.run(
-        [CHROMIUM, *flags, f"--user-data-dir={folder / 'profile'}", "--window-size=1600,1200",
-         "--virtual-time-budget=30000", "--dump-dom", address],
-        capture_output=True, text=True, timeout=200,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def test_a_benchmark_from_python_shows_its_progress_without_a_terminal(home):
     folder, printed = home
     run = Run(folder / "first")
@@ -132,7 +114,7 @@ def test_a_benchmark_from_python_shows_its_progress_without_a_terminal(home):
     assert "\x1b" not in printed
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium on this machine")
 def test_every_step_is_named_by_the_screen_before(home, tmp_path):
     folder, _ = home
     again = "python run_benchmark.py --tasks quickstart/promoter --models quickstart-opt --methods lora,ars"

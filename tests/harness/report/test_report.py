@@ -4,7 +4,6 @@ import csv
 import json
 import re
 import shutil
-import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -25,6 +24,7 @@ from harness.report.run_results import RunResults, read_run
 from harness.report.sections import calibration, cost, health, overview, significance
 from lingo.flops import flops_adjusted_step
 from lingo.metrics import reliability, score
+from tests.support.browser import CHROMIUM, browse
 from tests.support.paper_like import plan_of, records, with_flaws, write_run, write_table
 
 BACKBONES = {"nt-500m-1000g": "NT-500M", "opt-125m": "OPT-125M"}
@@ -472,31 +472,9 @@ def test_winners_at_the_edge_are_found(made):
 
 # --- a browser --------------------------------------------------------------------------------------------
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
-]
-
-
-def browse(tmp_path, *arguments):
-    profile = f"--user-data-dir={tmp_path / 'profile'}"
-    done = subprocess.run(
-        [CHROMIUM, *FLAGS, profile, *arguments], capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium on this machine")
 def test_a_browser_opens_the_report(report, tmp_path):
     page = f"file://{report[0] / 'report.html'}"
     seen = browse(tmp_path, "--dump-dom", page)

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import time
 import urllib.request
@@ -16,9 +15,8 @@ from harness.pipeline.best import best_of
 from harness.tracking import notes, views
 from harness.tracking.mirror import Mirror
 from harness.tracking.store import Store
+from tests.support.browser import CHROMIUM, page
 from tests.support.tracked import FLOPS, SETTING, job, record
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 def records():
@@ -104,14 +102,14 @@ def test_the_command_that_trains_again_names_task_data_and_backbone():
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium on this machine")
 def test_a_browser_shows_the_best_configuration_first_and_the_curves_of_two_backbones(store, uri, tmp_path):
     with server(uri) as here:
-        shown = seen(views.address(here, store.experiment_id, store.prefix), tmp_path)
+        shown = page(views.address(here, store.experiment_id, store.prefix), tmp_path)
         first, *_ = best_of(records())
         rows = re.findall(r"(?:lora|ars) · yeast EMP/H3 · (?:tiny|large)", shown)
         assert rows[0] == f"{first.method} · yeast EMP/H3 · {first.backbone}" == "lora · yeast EMP/H3 · large"
-        shown = seen(views.address(here, store.experiment_id, store.prefix, views.COMPUTE), tmp_path)
+        shown = page(views.address(here, store.experiment_id, store.prefix, views.COMPUTE), tmp_path)
         assert "flops_adjusted_step" in shown and "Dev score at equal compute" in shown
         assert "tiny (dev_mcc)" in shown and "large (dev_mcc)" in shown
 
@@ -145,21 +143,3 @@ class server:
     def __exit__(self, *_):
         self._process.terminate()
         self._process.wait(30)
-
-
-def seen(address, tmp_path):
-    """The page as a browser has it after its scripts."""
-    flags = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--no-first-run",
-        "--disable-background-networking",
-    ]
-    done = subprocess.run(
-        [CHROMIUM, *flags, f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1600,1200",
-         "--virtual-time-budget=30000", "--dump-dom", address],
-        capture_output=True, text=True, timeout=200,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout
