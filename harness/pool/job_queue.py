@@ -11,7 +11,8 @@ go on from their checkpoints; a report that repeats a number is dropped, so nobo
 fails is tried again, on another group where there is one.
 
 A source whose process died starts anew with nothing. Groups then register again with the jobs that they hold,
-and train on meanwhile; clients and the driver submit the others again.
+and train on meanwhile; clients and the driver submit all jobs again. Until every group has registered, or `settle_s`
+has passed, it gives out no job: the group that trains it may not have had time to say so.
 """
 
 import asyncio
@@ -42,6 +43,9 @@ class JobSource(JobState):
         restartable: Start numbering events from the current time, so that a restarted source does not reuse numbers.
         gone: Whether one of these nodes has left the cluster. Losses with a machine count against neither the
             job nor the group.
+        restarted: Whether an earlier process of this source died.
+        settle_s: Seconds for which a restarted source gives out no job while a group has not registered. A group
+            registers between two steps of training.
         clock: Seconds, monotonic.
     """
 
@@ -57,6 +61,8 @@ class JobSource(JobState):
         restartable: bool = False,
         idle_s: float | None = None,
         gone: Callable[[Sequence[str]], bool] = lambda nodes: False,
+        restarted: Callable[[], bool] = lambda: False,
+        settle_s: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(
@@ -65,6 +71,7 @@ class JobSource(JobState):
             stuck_s=stuck_s,
             max_failures=max_failures,
             first_event=time.time_ns() // 1000 if restartable else 0,
+            settle_s=settle_s if restarted() else 0.0,
             clock=clock,
         )
         self._max_losses, self._max_silent_lives, self._gone = max_losses, max_silent_lives, gone

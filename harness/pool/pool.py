@@ -32,6 +32,7 @@ from harness.pool.supervisor import (
     beside_the_driver,
     gone,
     placement_groups,
+    restarted,
     run_settings,
     short,
     sweep,
@@ -119,6 +120,7 @@ class Pool:
                 restartable=True,
                 idle_s=IDLE_GROUP_S if autoscaled() else None,
                 gone=gone,
+                restarted=restarted,
             )
         )
         run = {

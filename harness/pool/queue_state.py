@@ -145,6 +145,7 @@ class JobState:
 
     Args:
         first_event: The number before that of the first event.
+        settle_s: Seconds from now in which no job is given out while an expected group has not registered.
     """
 
     def __init__(
@@ -155,6 +156,7 @@ class JobState:
         stuck_s: float,
         max_failures: int,
         first_event: int = 0,
+        settle_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client_s, self._lease_s, self._stuck_s, self._clock = client_s, lease_s, stuck_s, clock
@@ -169,6 +171,7 @@ class JobState:
         self._event_count, self._submitted = first_event, 0
         self._limit: int | None = None
         self._usage = Usage(clock())
+        self._settled = clock() + settle_s
 
     def _open_rows(self) -> list[JobRow]:
         return [self._rows[name] for name in sorted(self._open)]
@@ -268,6 +271,7 @@ class JobState:
             if (
                 len(taken) >= capacity
                 or self._at_limit()
+                or self._settling()
                 or any(self._rows[held].separate for held in group.held)
             ):
                 break
@@ -292,6 +296,11 @@ class JobState:
         now = self._clock()
         heard = now - group.seen <= self._lease_s and now - group.exchanged <= self._stuck_s
         return bool(group.incarnation) and heard
+
+    def _settling(self) -> bool:
+        """Whether a job of the queue may be in training on a group that has not registered at this source."""
+        known = set(self._groups) | set(self._broken)
+        return self._clock() < self._settled and not (self._expected and self._expected <= known)
 
     def _at_limit(self) -> bool:
         return (

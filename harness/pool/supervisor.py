@@ -214,6 +214,12 @@ def gone(nodes: Collection[str]) -> bool:
     return bool(set(nodes) - there)
 
 
+def restarted() -> bool:
+    """Whether Ray has restarted this actor's process."""
+    again: bool = ray.get_runtime_context().was_current_actor_reconstructed
+    return again
+
+
 def bundle(run: Mapping[str, Any], name: str) -> dict[str, float]:
     """Resources that a worker of this group requests from Ray: CPUs differ between groups in the last digits, which
     identifies their placement groups, because Ray Train does not name them."""

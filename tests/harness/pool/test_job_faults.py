@@ -179,6 +179,35 @@ def test_a_source_that_starts_anew_adopts_what_groups_train_and_asks_for_the_res
     run(test())
 
 
+def test_a_source_that_starts_anew_gives_out_nothing_before_the_groups_have_told_what_they_train() -> None:
+    async def test() -> None:
+        world = World(restarted=lambda: True, settle_s=30)
+        await world.source.register("h", "z", None)
+        await world.submit("x", "y", followed=False)  # before the driver has said which groups there are
+        assert names(await world.exchange("z", group="h", capacity=2)) == []
+        await world.source.expect(["g", "h"])
+        assert names(await world.exchange("z", group="h", capacity=2)) == []
+        await world.source.register("g", "a", None, 1, [job("x")])  # it was amid an epoch
+        assert names(await world.exchange("z", group="h", capacity=2)) == ["y"]
+        assert await world.statuses() == [("x", "queued"), ("y", "queued"), ("x", "started")]
+
+    run(test())
+
+
+def test_a_group_that_died_with_the_source_is_waited_for_so_long() -> None:
+    async def test() -> None:
+        world = World(restarted=lambda: True, settle_s=30)
+        await world.source.expect(["g", "h"])
+        await world.source.register("h", "z", None)
+        await world.submit("x", followed=False)
+        world.clock.now = 29.0
+        assert names(await world.exchange("z", group="h")) == []
+        world.clock.now = 30.0
+        assert names(await world.exchange("z", group="h")) == ["x"]
+
+    run(test())
+
+
 def event(number: int, name: str, status: Any, reported: int = 0) -> Event:
     return Event(number, job(name), Report(job=name, number=reported, status="running"), status)
 

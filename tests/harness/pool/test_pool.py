@@ -136,22 +136,27 @@ def test_a_group_and_the_job_source_that_die_together_leave_nothing_behind(pool:
 
 
 def test_a_killed_job_source_is_replaced_and_nobody_trains_twice(pool: Pool) -> None:
-    pool.submit(job("source/long", seconds=1.0))
+    again = os.urandom(2).hex()
+    long, following = f"source/{again}/long", f"source/{again}/next"
+    pool.submit(job(long, seconds=1.0))
     events: list[Any] = []
     # Where the test before killed a group, its silence is noticed after a while.
     wait_for(lambda: events.extend(pool.events(0.1)) or any(e.status == "running" for e in events), 150)
     source = pool.pid()
+    time.sleep(0.4)  # the new source is up while the group is amid an epoch, and the other group is idle
     os.kill(source, signal.SIGKILL)
-    pool.submit(job("source/next", seconds=0.1))
+    pool.submit(job(following, seconds=0.1))
     wait_for(
-        lambda: events.extend(pool.events(0.1)) or sum(event.status == "finished" for event in events) == 2
+        lambda: events.extend(pool.events(0.1)) or sum(event.status == "finished" for event in events) == 2,
+        150,
     )
     assert pool.pid() != source
-    for name in ("source/long", "source/next"):
+    for name in (long, following):
         told = [event for event in events if event.job.id == name]
         numbers = [event.report.number for event in told if event.status == "running"]
-        assert numbers == [1, 2] and told[-1].status == "finished"
-    workers = {e.report.facts["pid"] for e in events if e.job.id == "source/long" and e.report.number}
+        assert numbers in ([1], [1, 2])  # a report that the dead source knew and nobody had read is lost
+        assert (told[-1].status, told[-1].report.number) == ("finished", 3)
+    workers = {e.report.facts["pid"] for e in events if e.job.id == long and e.report.number}
     assert len(workers) == 1  # it trained on meanwhile
     usage = pool.usage()
     assert usage["busy_s"] > 0 and 0 <= usage["idle_share"] <= 1
