@@ -24,6 +24,8 @@ from tests.support import toy_engine, toy_model
 
 pytestmark = pytest.mark.ray
 
+TOLD: dict[str, str] = {}
+
 
 @pytest.fixture(scope="module", autouse=True)
 def quiet_ray() -> Iterator[None]:
@@ -43,12 +45,27 @@ def left_over() -> list[str]:
     return [key for key, row in ray.util.placement_group_table().items() if row["state"] != "REMOVED"]
 
 
+@pytest.fixture(autouse=True)
+def attempt() -> Iterator[None]:
+    """A second try of a test has jobs of its own: the pool, which all tests share, knows those of the first."""
+    TOLD["attempt"] = os.urandom(3).hex()
+    yield
+
+
 def job(name: str, **config: Any) -> Job:
-    return Job(id=name, study="s", stage="final", backbone="b", data="d", config={"epochs": 3, **config})
+    return Job(
+        id=f"{TOLD['attempt']}/{name}",
+        study="s",
+        stage="final",
+        backbone="b",
+        data="d",
+        config={"epochs": 3, **config},
+    )
 
 
 def finals(pool: Pool, jobs: Sequence[Job]) -> dict[str, TrialOutcome]:
-    return run_finals(jobs, pool, on_event=lambda event: None)
+    outcomes = run_finals(jobs, pool, on_event=lambda event: None)
+    return {name.split("/", 1)[1]: outcome for name, outcome in outcomes.items()}
 
 
 def wait_for(condition: Any, seconds: float = 60) -> None:
@@ -128,35 +145,33 @@ def test_a_group_and_the_job_source_that_die_together_leave_nothing_behind(pool:
     for pid in (pool.pid(), state["supervisors"]["group-0"], state["workers"]["group-0"]):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    again = os.urandom(2).hex()  # a second try has jobs of its own
-    jobs = [job(f"together/{again}/{number}", seconds=0.5) for number in range(4)]
+    jobs = [job(f"together/{number}", seconds=0.5) for number in range(4)]
     assert {outcome.status for outcome in finals(pool, jobs).values()} == {"finished"}
     wait_for(lambda: set(pool.state()["up"]) == {"group-0", "group-1"})
     wait_for(lambda: len(left_over()) == 2)
 
 
 def test_a_killed_job_source_is_replaced_and_nobody_trains_twice(pool: Pool) -> None:
-    again = os.urandom(2).hex()
-    long, following = f"source/{again}/long", f"source/{again}/next"
-    pool.submit(job(long, seconds=1.0))
+    long, following = job("source/long", seconds=1.0), job("source/next", seconds=0.1)
+    pool.submit(long)
     events: list[Any] = []
     # Where the test before killed a group, its silence is noticed after a while.
     wait_for(lambda: events.extend(pool.events(0.1)) or any(e.status == "running" for e in events), 150)
     source = pool.pid()
     time.sleep(0.4)  # the new source is up while the group is amid an epoch, and the other group is idle
     os.kill(source, signal.SIGKILL)
-    pool.submit(job(following, seconds=0.1))
+    pool.submit(following)
     wait_for(
         lambda: events.extend(pool.events(0.1)) or sum(event.status == "finished" for event in events) == 2,
         150,
     )
     assert pool.pid() != source
-    for name in (long, following):
+    for name in (long.id, following.id):
         told = [event for event in events if event.job.id == name]
         numbers = [event.report.number for event in told if event.status == "running"]
         assert numbers in ([1], [1, 2])  # a report that the dead source knew and nobody had read is lost
         assert (told[-1].status, told[-1].report.number) == ("finished", 3)
-    workers = {e.report.facts["pid"] for e in events if e.job.id == long and e.report.number}
+    workers = {e.report.facts["pid"] for e in events if e.job.id == long.id and e.report.number}
     assert len(workers) == 1  # it trained on meanwhile
     usage = pool.usage()
     assert usage["busy_s"] > 0 and 0 <= usage["idle_share"] <= 1
