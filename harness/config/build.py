@@ -17,7 +17,7 @@ from harness.core.wording import one_line
 from harness.data.find_tasks import find_tasks
 from harness.data.suites import OUTSIDE, named, suite_tasks
 from harness.data.tasks import FORMER, SUITES
-from harness.data.variants import Variant, parted_variant, without_variants
+from harness.data.variants import IDENTITY, Variant, parted_variant, without_variants
 from lingo.methods import DEFAULT_METHODS, GROUPS, METHODS
 from lingo.text_files import parse_json
 
@@ -51,6 +51,10 @@ def build(options: Mapping[str, Any]) -> Benchmark:
     problems += _method_problems(values.get("methods", ()))
     if _without_backbone(values):
         values["models"] = (NO_BACKBONE,)
+        if values.get("controls", "none") != "none":
+            problems.append(
+                f"`--controls {values['controls']}` is for methods with a backbone, but `--methods` names none."
+            )
     elif not values.get("models"):
         values["models"] = ("-",)
         problems.append(
@@ -90,6 +94,10 @@ def _outside(suite: str, given: Mapping[str, Any], problems: list[str]) -> dict[
 
 def _with_variants(benchmark: Benchmark, problems: list[str]) -> tuple[str, ...]:
     """The names of the tasks with what `--split` and `--shots` make of each; a name that says it itself stays."""
+    if benchmark.split != "homology" and benchmark.similarity != IDENTITY:
+        problems.append("`--similarity` is for `--split homology`, which is not given.")
+    if (benchmark.split, benchmark.shots, benchmark.data_seed != 0) == ("published", ("all",), True):
+        problems.append("`--data-seed` is for `--split` and `--shots`, of which none is given.")
     if benchmark.drop_leaks and benchmark.shots != ("all",):
         problems.append("`--drop-leaks` would take drawn rows away; leave it out, or `--shots`.")
     asked = [

@@ -1,6 +1,7 @@
 """From what was asked for to the studies to run, with every problem found before anything is written."""
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from harness.config.values import DEFAULT_TARGETS
 from harness.core.atomic_files import write_whole
 from harness.core.cluster_address import joins
 from harness.core.errors import InputError, nearest
+from harness.core.notify_target import usable_target
 from harness.core.store_address import opened
 from harness.data.find_tasks import find_task
 from harness.data.tasks import TaskRow, strands_of
@@ -179,17 +181,25 @@ def check_settings(benchmark: Benchmark, problems: list[str]) -> dict[str, Space
     """The search-space file of each method; `problems` gets a line for all that can be told without the data."""
     files = space_files(benchmark, problems)
     problems += _backbone_problems(benchmark.models)
-    problems += _worker_problems(benchmark)
-    problems += _library_problems(benchmark)
-    problems += label_problems(benchmark)
+    problems += setting_problems(benchmark, files)
+    return files
+
+
+def setting_problems(benchmark: Benchmark, files: Mapping[str, SpaceFile]) -> list[str]:
+    """What speaks against settings, without data and backbones; `plan` tells it, and a run is refused for it."""
     names = {**short_names(benchmark.models), NO_BACKBONE: NO_BACKBONE}
     studies = [
         (find_task(task).name, names[model], method)
         for task in benchmark.tasks
         for model, method in pairs(benchmark.models, files)
     ]
-    problems += fit_problems(from_plain(benchmark.configurations), studies)
-    return files
+    return [
+        *_worker_problems(benchmark),
+        *_library_problems(benchmark),
+        *_label_problems(benchmark),
+        *_notify_problems(benchmark),
+        *fit_problems(from_plain(benchmark.configurations), studies),
+    ]
 
 
 def _measured(task: TaskRow, benchmark: Benchmark) -> TaskRow:
@@ -197,7 +207,7 @@ def _measured(task: TaskRow, benchmark: Benchmark) -> TaskRow:
     return task if benchmark.metric == "default" else replace(task, metric=benchmark.metric)
 
 
-def label_problems(benchmark: Benchmark) -> list[str]:
+def _label_problems(benchmark: Benchmark) -> list[str]:
     """Rules for rare labels where no task has labels that they are for, and a metric that does not fit a task."""
     tasks = [find_task(name) for name in benchmark.tasks]
     binary = any(
@@ -353,6 +363,17 @@ def _store_problems(benchmark: Benchmark) -> list[str]:
         opened(benchmark.tracking_uri)
     except ValueError as error:
         return [f"`--tracking-uri` {error}"]
+    return []
+
+
+def _notify_problems(benchmark: Benchmark) -> list[str]:
+    """Why this machine cannot send messages; on a cluster, whose head sends them, a run warns instead."""
+    if benchmark.notify is None or benchmark.cluster is not None:
+        return []
+    try:
+        usable_target(benchmark.notify, os.environ)
+    except ValueError as error:
+        return [f"`--notify` {error}"]
     return []
 
 

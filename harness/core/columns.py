@@ -45,7 +45,32 @@ def fitted(
         width: Columns of the terminal; `None` for no limit.
         rule: Whether a line of dashes stands below the headings.
     """
-    shown, above, left_out = list(range(len(columns))), list[str](), list[str]()
+    shown, rows, above = _chosen(columns, rows, width)
+    if width is not None and _width(columns, rows, shown) > width:
+        lines = _blocks(columns, rows, shown, width)
+    else:
+        lines = _table(columns, rows, shown, rule)
+    missing = ", ".join(columns[i].title for i in _left_out(columns, shown))
+    below = f"Not shown for lack of width: {missing}." if missing else ""
+    note = [(text, None) for text in textwrap.wrap(below, width or 10_000)]
+    return [*((text, None) for text in above), *lines, *note]
+
+
+def left_out(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int | None) -> list[str]:
+    """Titles of the columns that `fitted` leaves out."""
+    return [columns[i].title for i in _left_out(columns, _chosen(columns, rows, width)[0])]
+
+
+def _left_out(columns: Sequence[Column], shown: Sequence[int]) -> list[int]:
+    out = [i for i, column in enumerate(columns) if column.rank and not column.name and i not in shown]
+    return sorted(out, key=lambda i: -columns[i].rank)
+
+
+def _chosen(
+    columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int | None
+) -> tuple[list[int], Sequence[Sequence[str]], list[str]]:
+    """The columns that are shown, the rows as they are shown, and lines of what all rows have in common."""
+    shown, above = list(range(len(columns))), list[str]()
     if width is not None and _width(columns, rows, shown) > width:
         same = [i for i in shown if columns[i].name and len(rows) > 1 and len({row[i] for row in rows}) == 1]
         above = [f"{columns[i].title}: {rows[0][i]}" for i in same if rows[0][i]]
@@ -57,16 +82,8 @@ def fitted(
         droppable = [i for i in shown if columns[i].rank]
         if not droppable:
             break
-        least = max(droppable, key=lambda i: columns[i].rank)
-        shown.remove(least)
-        left_out.append(columns[least].title)
-    if width is not None and _width(columns, rows, shown) > width:
-        lines = _blocks(columns, rows, shown, width)
-    else:
-        lines = _table(columns, rows, shown, rule)
-    below = f"Not shown for lack of width: {', '.join(left_out)}." if left_out else ""
-    note = [(text, None) for text in textwrap.wrap(below, width or 10_000)]
-    return [*((text, None) for text in above), *lines, *note]
+        shown.remove(max(droppable, key=lambda i: columns[i].rank))
+    return shown, rows, above
 
 
 def _stripped(

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
@@ -62,6 +63,19 @@ def target(text: str, environment: Mapping[str, str] | None = None) -> str | lis
     if not words:
         raise ValueError("must be an address or a command, but is empty.")
     return words
+
+
+def usable_target(text: str, environment: Mapping[str, str]) -> str | list[str]:
+    """As `target`, of a command that is on this machine.
+
+    Raises:
+        ValueError: also for a command that is not found; without the value of a variable in its message.
+    """
+    found = target(text, environment)
+    if isinstance(found, list) and shutil.which(found[0]) is None:
+        name = f"the command in {text}" if text.startswith("env:") else repr(found[0])
+        raise ValueError(f"must name a command of this machine, but {name} is not found.")
+    return found
 
 
 def _name(text: str) -> str:

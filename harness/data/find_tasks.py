@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from harness.core.errors import InputError, nearest
 from harness.data.tasks import ALIASES, TASKS, TaskRow, alias
-from harness.data.variants import Variant, parted_variant
+from harness.data.variants import Variant, parted_variant, variant_problem
 
 
 def find_task(name: str) -> TaskRow:
@@ -26,6 +26,8 @@ def find_task(name: str) -> TaskRow:
     if row is None:
         if is_own(name):
             return own_task(own_copy(name) if name.startswith(PREFIX) else name)
+        if alias(name.partition("@")[0]) in ALIASES and (problem := variant_problem(name)):
+            raise InputError(problem)
         raise InputError(f"`--tasks` must name known tasks, but got {name!r}.{nearest(name, TASKS)}")
     return row
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from harness.core.errors import InputError
 from harness.data.columns import shown
 from harness.data.cut_splits import cut_splits, told_cut
+from harness.data.file_digests import digest_of
 from harness.data.hashes import same_sequences
 from harness.data.hub import source_note
 from harness.data.labelled_files import LabelFile, LabelledTable, Rows
@@ -33,7 +34,6 @@ from harness.data.split_files import NAMES, split_files
 from harness.data.tasks import DEFAULT_METRICS, SPLITS, TaskRow
 from lingo.data import Kind
 from lingo.sequences import Case
-from lingo.text_files import file_digest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,24 +102,13 @@ def read_own(source: Path | str) -> OwnData:
     """
     path, reading = parted(str(source))
     files = split_files(path)
-    further = tuple((Path(file), _digest_of(Path(file))) for file in reading.files)
+    further = tuple((Path(file), digest_of(Path(file))) for file in reading.files)
     digests = {split: _joint_digest(some) for split, some in files.items()}
     return _read(tuple(files.items()), tuple(digests.items()), reading, further)
 
 
-def _digest_of(file: Path) -> str:
-    """The digest of a file beside the table, which may be a genome, once for each state of it."""
-    state = file.stat()
-    return _digest_once(file, state.st_size, state.st_mtime_ns)
-
-
-@lru_cache(maxsize=8)
-def _digest_once(file: Path, size: int, changed: int) -> str:
-    return file_digest(file)
-
-
 def _joint_digest(files: Sequence[Path]) -> str:
-    each = [file_digest(file) for file in files]
+    each = [digest_of(file) for file in files]
     return each[0] if len(each) == 1 else hashlib.sha256(" ".join(each).encode()).hexdigest()
 
 

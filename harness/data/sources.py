@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from harness.core.errors import InputError, typed
+from harness.data.file_digests import digest_of
 from harness.data.hashes import same_sequences
 from harness.data.hub import task_folder
 from harness.data.labelled_files import Rows, read_rows
@@ -21,7 +22,6 @@ from harness.data.split_checks import look_at_labels
 from harness.data.tasks import SPLITS, Strands, TaskRow
 from harness.data.variants import PUBLISHED
 from harness.data.varied_splits import VariedRows, varied_digests, varied_rows
-from lingo.text_files import file_digest
 
 SUFFIXES = (".csv", ".parquet")
 
@@ -168,7 +168,7 @@ def _digests(row: TaskRow, data_dir: Path | str) -> dict[str, str]:
         return dict(read_own(row.source).digests)
     if row.packed:
         return {name: split.digest for name, split in _packed(row, data_dir).items()}
-    return {split: file_digest(path) for split, path in find_task_files(row, data_dir).items()}
+    return {split: digest_of(path) for split, path in find_task_files(row, data_dir).items()}
 
 
 def read_splits(row: TaskRow, data_dir: Path | str) -> dict[str, Rows]:
@@ -248,7 +248,7 @@ def _rows_of(split: PackedSplit) -> Rows:
 def _read_files(row: TaskRow, files: Mapping[str, Path]) -> dict[str, Rows]:
     """All splits, or every problem of all of them. The same files are read once: for the plan, and to prepare them
     for each tokenizer and prompt."""
-    digests = {split: file_digest(path) for split, path in files.items()}
+    digests = {split: digest_of(path) for split, path in files.items()}
     return dict(_read_once(row, tuple(files.items()), tuple(digests.items())))
 
 

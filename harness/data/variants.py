@@ -1,7 +1,7 @@
 """Other splits of a task, and few rows of it: what stands behind its name, as in `mouse/2@homology-0.9@10-shot`."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -49,6 +49,17 @@ class Variant:
 PUBLISHED = Variant()
 
 
+def _variant_of(said: Mapping[str, str]) -> Variant:
+    """The variant of the groups of `PART` in a name."""
+    way: Way = "homology" if "identity" in said else "chromosome" if "way" in said else "published"
+    return Variant(
+        way,
+        float(said.get("identity", IDENTITY)),
+        int(said["shots"]) if "shots" in said else None,
+        int(said.get("seed", 0)),
+    )
+
+
 def parted_variant(name: str) -> tuple[str, Variant]:
     """A task's name and its variant; a file or folder of the whole name is one without."""
     first = name.find("@")
@@ -59,15 +70,26 @@ def parted_variant(name: str) -> tuple[str, Variant]:
         parts = list(PART.finditer(rest))
         if base and "".join(part.group() for part in parts) == rest:
             said = {key: value for part in parts for key, value in part.groupdict().items() if value}
-            way: Way = "homology" if "identity" in said else "chromosome" if "way" in said else "published"
-            variant = Variant(
-                way,
-                float(said.get("identity", IDENTITY)),
-                int(said["shots"]) if "shots" in said else None,
-                int(said.get("seed", 0)),
-            )
+            variant = _variant_of(said)
             return (base, variant) if variant.text == rest else (name, PUBLISHED)
     return name, PUBLISHED
+
+
+def variant_problem(name: str) -> str:
+    """What is wrong with the variant in a task's name, where `parted_variant` finds none, and what it may be; empty for
+    a name without one."""
+    base, at, rest = name.partition("@")
+    if not (base and at):
+        return ""
+    parts = list(PART.finditer(at + rest))
+    said = {key: value for part in parts for key, value in part.groupdict().items() if value}
+    usual = ""
+    if "".join(part.group() for part in parts) == at + rest and len(said) == len(parts):
+        usual = f"; write {base}{_variant_of(said).text}"
+    return (
+        f"`--tasks`: the variant of {base} must be @homology-0.9 or @chromosome, @10-shot, or both in this order, then "
+        f"@seed-3 unless the seed is 0, but got {at}{rest}{usual}."
+    )
 
 
 def without_variants(names: Iterable[str]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ public configurations. Nothing is written but a scratch folder, and nothing is d
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,15 +14,16 @@ from harness.config.build import build
 from harness.config.studies import (
     Study,
     build_studies,
-    label_problems,
     pairs,
     search_problems_of,
+    setting_problems,
     space_files,
     steps_per_epoch,
 )
 from harness.core.errors import InputError
 from harness.data.find_tasks import find_task
 from harness.data.token_checks import Lengths, Reading, sample_reading
+from harness.pipeline.backbone_checks import BARE, Tokens, misfits
 from harness.pipeline.forecast_inputs import LEFT_OUT, Data, Model, find_model, inspect_data
 from lingo.architectures import UNLIMITED
 from lingo.flops import PUBLISHED, Shape, step_flops
@@ -127,7 +128,9 @@ def forecast(benchmark: Benchmark) -> Forecast:
         {name: found.rows for name, found in zip(benchmark.tasks, data, strict=True)},
         problems,
     )
-    problems += [*search_problems_of(studies, benchmark), *label_problems(benchmark)]
+    problems += [*search_problems_of(studies, benchmark), *setting_problems(benchmark, files)]
+    read = {model.name: tokens for model in models if (tokens := _tokens_of(model)) is not None}
+    problems += misfits(studies, benchmark, read)
     by_task, by_model = {found.task.name: found for found in data}, {model.name: model for model in models}
     works = tuple(
         work
@@ -145,6 +148,13 @@ def forecast(benchmark: Benchmark) -> Forecast:
         studies=count,
         problems=tuple(dict.fromkeys(problems)),
     )
+
+
+def _tokens_of(model: Model) -> Tokens | None:
+    """What checks need of a backbone that is here, or whose make is known."""
+    if model.name == TINY_MODEL:
+        return replace(BARE, source=model.name, language=True, causal=True, pooling="last")
+    return Tokens.of(model.outline.backbone, model.name) if model.outline else None
 
 
 def _work(study: Study, data: Data, model: Model | None, benchmark: Benchmark) -> Work | None:

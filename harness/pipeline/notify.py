@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import queue
-import shutil
 import signal
 import socket
 import subprocess
@@ -22,7 +21,7 @@ from typing import Any
 
 from harness.core.errors import InputError, RunStopped
 from harness.core.exit_codes import COMPLETE, INCOMPLETE, INTERRUPTED, resume_command
-from harness.core.notify_target import target
+from harness.core.notify_target import usable_target
 from harness.core.wording import duration
 from harness.core.wording import words as said_by
 from harness.runs.jobs import Job, Report
@@ -96,15 +95,10 @@ class Notifier:
         if setting is None:
             return None
         try:
-            found = target(setting, os.environ)
+            return usable_target(setting, os.environ)
         except ValueError as error:
             self._warn(f"`--notify` {error} The run goes on without messages.")
             return None
-        if isinstance(found, list) and shutil.which(found[0]) is None:
-            name = "its command" if setting.startswith("env:") else repr(found[0])
-            self._warn(f"`--notify`: {name} is not found on this machine; the run goes on without messages.")
-            return None
-        return found
 
     # ---- what happens in a run
 

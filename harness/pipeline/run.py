@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from harness.config.benchmark import TINY_MODEL, Benchmark
-from harness.config.studies import Plan, PreparedStudy, plan
+from harness.config.studies import Plan, PreparedStudy, Study, plan
 from harness.core.atomic_files import Unwritable, write_whole, written
 from harness.core.disk_space import out_place, ray_place, scratch_place, shortages
 from harness.core.errors import InputError, RunStopped, command
@@ -169,7 +169,7 @@ def _say_what(checked: Plan, console: Console) -> None:
         )
     console.print(
         f"{some(studies, 'study')} ({some(tasks, 'task')} x {some(benchmark.models, 'backbone')} x "
-        f"{some(benchmark.methods, 'method')}): {some(benchmark.num_samples, 'trial')} of up to "
+        f"{some(benchmark.methods, 'method')}): {_trials(studies, benchmark)} of up to "
         f"{some(benchmark.epochs, 'epoch')} each, then {some(benchmark.seeds, 'seed')} of each winner"
         f"{f', and of {controls} of them with random weights' if controls else ''}."
     )
@@ -185,6 +185,12 @@ def _say_what(checked: Plan, console: Console) -> None:
         console.print(f"[yellow]Caveat smoke: at most {benchmark.limit} rows of each split are used.[/]")
     for note in _once(checked.notes):
         console.print(f"[dim]{escape(note)}[/]")
+
+
+def _trials(studies: Sequence[Study], benchmark: Benchmark) -> str:
+    """Trials of each search; they are fewer where nothing, or a small grid, is searched."""
+    counts = {study.trials(benchmark) for study in studies}
+    return f"{'up to ' * (len(counts) > 1)}{some(max(counts, default=0), 'trial')}"
 
 
 def _once(notes: Sequence[str]) -> list[str]:

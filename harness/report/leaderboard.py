@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from harness.core.columns import HEADER as HEADER_LINE
-from harness.core.columns import Column, Line, fitted
+from harness.core.columns import Column, Line, fitted, left_out
 from harness.runs.controls import control_name, is_control
 from harness.runs.intervals import EQUAL, all_equal, brackets, is_useful, limits_of, with_spread
 from harness.runs.record import Record
@@ -266,8 +266,6 @@ def _lines(rows: Sequence[LeaderboardRow]) -> tuple[list[str], list[list[str]], 
     crowns = Counter(row.task for row in rows if row.best)
     if any(number > 1 for number in crowns.values()):
         legend.insert(1, "several * in a task: tie")
-    if more := _more(rows):
-        legend.append(f"{', '.join(map(str.upper, more))}: test split, mean over the seeds")
     if any(row.limits for row in rows):
         legend.append("[ ]: 95 % bootstrap interval over test rows and seeds")
     if any(row.limits is None and row.test.values for row in rows):
@@ -352,6 +350,9 @@ def lines(rows: Sequence[LeaderboardRow], width: int | None = None) -> list[Line
     place = HEADER.index("seeds")  # beside the other scores
     columns[place:place] = more
     cells = [[*row[:place], *row[len(header) :], *row[place : len(header)]] for row in cells]
+    hidden = left_out(columns, cells, width)
+    if shown := [column.title for column in more if column.title not in hidden]:
+        legend.append(f"{', '.join(shown)}: test split, mean over the seeds")
     below = [part for text in legend for part in (textwrap.wrap(text, width) if width else [text])]
     return [*fitted(columns, cells, width), *((text, None) for text in below)]
 

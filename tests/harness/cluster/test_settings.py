@@ -111,8 +111,14 @@ def test_each_setting_arrives_as_it_was_given(here, head, tmp_path, name):
         "search_spaces": (Path("space.yaml"),),
     }
     usual = {"tasks": ("mouse/2",), "models": ("opt-125m",), "cluster": "c.yaml", "price_per_hour": 2.5}
+    needed = {"similarity": {"split": "homology"}, "data_seed": {"shots": ("3",)}}.get(name, {})
     asked = build(
-        {**usual, name: paths.get(name) or other(name), **({"tasks": None} if name == "suite" else {})}
+        {
+            **usual,
+            **needed,
+            name: paths.get(name) or other(name),
+            **({"tasks": None} if name == "suite" else {}),
+        }
     )
     default = Benchmark.model_fields[name].default
     assert getattr(asked, name) != default

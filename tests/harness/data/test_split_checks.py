@@ -20,8 +20,9 @@ from harness.data.own_data import read_own
 from harness.data.prepared import prepare
 from harness.data.sources import label_notes, training_rows
 from harness.data.split_checks import look_at_labels, refuse_same_tokens
+from harness.pipeline.backbone_checks import Tokens
 from harness.pipeline.forecast_inputs import inspect_data
-from harness.pipeline.prepare import Tokens, prepare_studies
+from harness.pipeline.prepare import prepare_studies
 from harness.pipeline.run import _say_what
 from tests.harness.data.test_own_data import classes, dna, numbers, several, write
 from tests.harness.data.test_prepared import ROW, letters_tokenizer, make, write_task
@@ -219,7 +220,7 @@ def test_only_what_was_made_here_is_said_to_be(generated, models, said):
         tasks=("t",), models=models, methods=("lora",), num_samples=1, epochs=1, seeds=(0,), limit=None
     )
     task = SimpleNamespace(name="t", generated=generated)
-    studies = [SimpleNamespace(task=task, source=models[0], is_control=False)]
+    studies = [SimpleNamespace(task=task, source=models[0], is_control=False, trials=lambda _: 1)]
     text = io.StringIO()
     _say_what(
         SimpleNamespace(benchmark=benchmark, studies=studies, notes=[], out=Path("run")),

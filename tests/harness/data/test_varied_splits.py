@@ -75,13 +75,43 @@ def test_names_say_the_variant():
         "x" * 5000,
         f"{'x' * 5000}@5-shot",
         "\0@5-shot",
-        "mouse/2@seed-3",
-        "mouse/2@5-shot@5-shot",
     ],
 )
 def test_names_that_are_none_are_told(name):
     with pytest.raises(InputError, match="`--tasks` must name known tasks"):
         build({"tasks": (name,), "methods": ("kmer_logreg",)})
+
+
+@pytest.mark.parametrize(
+    ("name", "cure"),
+    [
+        ("mouse/2@seed-3", "; write mouse/2."),
+        ("mouse/2@5-shot@seed-0", "; write mouse/2@5-shot."),
+        ("mouse/2@5-shot@chromosome", "; write mouse/2@chromosome@5-shot."),
+        ("mouse/2@homology-0.90", "; write mouse/2@homology-0.9."),
+        ("mouse/2@5-shot@5-shot", "but got @5-shot@5-shot."),
+        ("mouse/2@5shot", "but got @5shot."),
+    ],
+)
+def test_a_variant_that_is_none_is_told_with_what_it_may_be(name, cure):
+    with pytest.raises(InputError) as refused:
+        build({"tasks": (name,), "methods": ("kmer_logreg",)})
+    (line,) = refused.value.problems
+    assert "the variant of mouse/2 must be @homology-0.9 or @chromosome" in line and line.endswith(cure)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"similarity": 0.8}, "`--similarity` is for `--split homology`"),
+        ({"similarity": 0.8, "split": "chromosome"}, "`--similarity` is for `--split homology`"),
+        ({"data_seed": 3}, "`--data-seed` is for `--split` and `--shots`"),
+        ({"controls": "random-init"}, "`--controls random-init` is for methods with a backbone"),
+    ],
+)
+def test_options_without_effect_are_refused(given, said):
+    with pytest.raises(InputError, match=said):
+        build({"tasks": ("mouse/2",), "methods": ("kmer_logreg",), **given})
 
 
 def test_similar_sequences_stay_in_one_split_and_the_audit_finds_nothing(tmp_path):

@@ -14,6 +14,7 @@ from harness.config.studies import plan
 from harness.data import sources
 from harness.data.tasks import SUITES
 from harness.pipeline.forecast import forecast, planned
+from lingo import text_files
 from lingo.backbones import load_backbone
 from lingo.flop_count import counted_step
 from lingo.flops import PUBLISHED
@@ -75,6 +76,29 @@ def test_bad_files_are_told_and_not_refused(tmp_path):
 def test_a_metric_that_run_refuses_is_told():
     code, text = told("--tasks", "quickstart/promoter", "--methods", "lora", "--metric", "pearson")
     assert code == 0 and "`--metric pearson` is no metric of quickstart/promoter" in text
+
+
+def test_what_run_refuses_of_pooling_and_four_bits_is_told(monkeypatch, shared):
+    monkeypatch.setattr("lingo.quantized.four_bit_problem", lambda: "needs a library.")
+    models = f"{shared / 'models' / 'stories260K'},quickstart-opt"
+    options = ("--tasks", "quickstart/promoter", "--methods", "lora", "--models", models)
+    code, text = told(*options, "--pooling", "first", "--frozen", "4bit")
+    assert code == 0 and "`--frozen 4bit` needs a library." in text
+    for name in models.split(","):
+        assert f"{name.rpartition('/')[2]} lora: `pooling` must not be first" in text
+
+
+def test_a_table_is_hashed_once(tmp_path, shared, monkeypatch):
+    write_task(tmp_path / "gue")
+    hashed = []
+
+    def file_digest(path):
+        hashed.append(path)
+        return text_files.file_digest(path)
+
+    monkeypatch.setattr("harness.data.file_digests.file_digest", file_digest)
+    code, _ = told("--tasks", "mouse/2", "--models", "opt-125m", "--data-dir", tmp_path / "gue")
+    assert code == 0 and len(hashed) == len(set(hashed)) == 3
 
 
 def test_steps_and_epochs_add_up():

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from harness.config.build import build
+from harness.config.studies import plan
 from harness.core.errors import InputError, RunStopped
 from harness.core.notify_target import notify_setting, target
 from harness.pipeline import notify
@@ -221,6 +222,19 @@ def test_a_command_that_fails_or_is_not_there_is_a_line(told):
         assert len(lines) == 1 and "'no-such-program' is not found" in lines[0]
         notifier.ended(0)
     assert len(lines) == 1
+
+
+@pytest.mark.parametrize("setting", ["no-such-program --x", "env:HOOK"])
+def test_a_run_here_is_refused_where_it_cannot_tell(setting, monkeypatch, tmp_path):
+    monkeypatch.delenv("HOOK", raising=False)
+    with pytest.raises(InputError, match=r"`--notify` .*(no-such-program|HOOK)"):
+        plan(build({"notify": setting, "out": tmp_path}))
+    assert (
+        plan(
+            build({"notify": setting, "out": tmp_path, "suite": "quickstart", "cluster": "auto"})
+        ).benchmark.notify
+        == setting
+    )
 
 
 def test_a_command_that_does_not_end_is_ended_with_its_children(told, tmp_path, monkeypatch):

@@ -235,3 +235,5 @@ def test_the_other_metrics_have_columns_where_the_width_allows():
     narrow = [text for text, _ in lines(rows, whole - 1)]
     assert "NLL" not in narrow[0] and "BRIER" in narrow[0]
     assert any("Not shown for lack of width: NLL." in text for text in narrow)
+    (legend,) = [text for text in narrow if "mean over the seeds" in text]
+    assert "NLL" not in legend and "NLL" in plain(rows).splitlines()[-1]

@@ -13,7 +13,9 @@ from harness.config.studies import plan
 from harness.core.errors import InputError
 from harness.data.prepared import open_prepared
 from harness.data.quickstart import make_backbone
-from harness.pipeline.prepare import BARE, Tokens, _prompted, prepare_studies, read_backbones
+from harness.pipeline.backbone_checks import BARE, Tokens
+from harness.pipeline.backbone_checks import prompted as is_prompted
+from harness.pipeline.prepare import prepare_studies, read_backbones
 from harness.workers.determinism import Exact
 from harness.workers.single_engine import Held, SimpleEngine
 from lingo.methods import DEFAULT_METHODS, METHODS
@@ -86,7 +88,7 @@ def test_the_prompt_is_the_methods_own_or_as_asked(
         tmp_path, models=(TINY_MODEL,), methods=("lingo", "lora", "fmft"), prompt=asked, limit=400
     )
     tokens: Tokens = replace(BARE, language=language)
-    assert {s.method for s in found.studies if _prompted(s, tokens, found.benchmark)} == prompted
+    assert {s.method for s in found.studies if is_prompted(s, tokens, found.benchmark)} == prompted
 
 
 def test_vocabularies_of_dna_have_no_words(shared: Path) -> None:
