@@ -5,26 +5,20 @@ A method's row names peft's configuration class and which settings of a trial ar
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lingo.about import About, Trained, settings_of, write_about
 from lingo.backbones import Backbone
 from lingo.balance import first_bias
-from lingo.card import HEAD, ROWS
 from lingo.data import TaskData
-from lingo.embeddings import last_rows
-from lingo.folder import new_folder, write_tensors
 from lingo.heads import pooled_states, pooling_of
 from lingo.packed_bits import numbers_in
 from lingo.quantized import backbone_type
 from lingo.single import GradientTrial, Network
 from lingo.sites import target_paths
 from lingo.streams import stream, stream_seed
-from lingo.target import target_of
 from lingo.trial import TrialConfig
 
 NEEDS_PEFT = "pip install 'lingo-bench[peft]'"
@@ -117,43 +111,3 @@ def _drawing(seed: int, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
-
-
-def export_peft(network: PeftNetwork, trial: GradientTrial, folder: Path, **known: Any) -> Path:
-    """Write a trained adapter as a folder that `peft.PeftModel.from_pretrained` loads on `AutoModel`.
-
-    The head is in `head.safetensors`, embedding rows that the backbone lacks in a file of their own, as in
-    `lingo.export`. The folder is complete or not there at all.
-
-    Args:
-        network, trial: What was trained.
-        folder: Where to; its last part is created.
-        known: Fields of `lingo.about.About`.
-
-    Raises:
-        ExportError: If `folder` holds something that is not an earlier export, or `about` does not fit.
-        OSError: If the disk refuses.
-    """
-    backbone, config, about = network.backbone, network.config, About(**known)
-    target = target_of(backbone, trial.data, about.labels)
-    count = trial.facts()["trained_parameters"]
-    trained = Trained(
-        backbone=backbone,
-        data=trial.data,
-        config=config,
-        step=trial.step,
-        total_steps=trial.total_steps,
-        training={
-            "steps": f"{trial.step} of {trial.total_steps}",
-            "trained parameters": count,
-            "type of trained parameters": trial.facts()["trained_type"],
-        }
-        | settings_of(config),
-    )
-    with new_folder(folder) as new:
-        network.model.save_pretrained(str(new), save_embedding_layers=False)
-        write_tensors(new / HEAD, {"weight": network.head.weight, "bias": network.head.bias})
-        if about.new_tokens:
-            write_tensors(new / ROWS, {"rows": last_rows(backbone, about.new_tokens)})
-        write_about(new, trained, target, about, layout=config.method)
-    return folder

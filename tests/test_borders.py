@@ -45,7 +45,7 @@ def test_lingo_imports_nothing_of_the_service():
     [
         "harness.report.leaderboard",
         "harness.report.build",
-        "harness.config.studies",
+        "harness.config.plan",
         "harness.pipeline.run",
     ],
 )
@@ -63,7 +63,7 @@ def test_commands_and_tuners_start_without_what_takes_seconds_to_import(module):
 def test_the_settings_of_a_run_are_checked_without_what_takes_seconds_to_import(tmp_path):
     code = (
         "import pathlib, sys\n"
-        "from harness.config.build import build\nfrom harness.config.studies import plan\n"
+        "from harness.config.build import build\nfrom harness.config.plan import plan\n"
         f"checked = plan(build({{'out': pathlib.Path({str(tmp_path)!r}) / 'out'}}))\n"
         f"print(len(checked.studies), *({set(SLOW_TO_IMPORT)!r} & sys.modules.keys()))"
     )

@@ -22,7 +22,7 @@ def all_problems(
     Args:
         options: As the command line gives them.
         build: Makes a benchmark of them, see `harness.config.build.build`.
-        check: Looks at data, backbones and search spaces, see `harness.config.studies.plan`.
+        check: Looks at data, backbones and search spaces, see `harness.config.plan.plan`.
     """
     problems: list[str] = []
     left: dict[str, Any] | None = dict(options)

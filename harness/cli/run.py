@@ -64,7 +64,7 @@ def run(
 
 def _all_problems(options: dict[str, Any]) -> list[str]:
     """What is wrong with the options, and on this machine with data, backbones and search spaces."""
-    from harness.config.studies import plan
+    from harness.config.plan import plan
 
     return all_problems(
         {name: value for name, value in options.items() if name not in ("dry_run", "yes", "teardown", "out")},

@@ -202,7 +202,8 @@ def folder_name(out: Path) -> str:
 
 def _identity(benchmark: Benchmark, problems: list[str], notes: list[str]) -> dict[str, object]:
     """Checks of the benchmark; with local data, all checks of a local run."""
-    from harness.config.studies import check_settings, plan
+    from harness.config.plan import plan
+    from harness.config.setting_checks import check_settings
 
     if benchmark.data_dir is None and not all(task.startswith("quickstart/") for task in benchmark.tasks):
         check_settings(benchmark, problems)

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from harness.config.benchmark import Benchmark
-from harness.config.studies import present
+from harness.config.plan import present
 from harness.core.errors import InputError
 from harness.data.find_tasks import find_task
 from harness.data.hub import task_folder

@@ -11,15 +11,8 @@ from typing import Any
 
 from harness.config.benchmark import NO_BACKBONE, TINY_MODEL, Benchmark
 from harness.config.build import build
-from harness.config.studies import (
-    Study,
-    build_studies,
-    pairs,
-    search_problems_of,
-    setting_problems,
-    space_files,
-    steps_per_epoch,
-)
+from harness.config.setting_checks import setting_problems, space_files
+from harness.config.studies import Study, build_studies, pairs, search_problems_of, steps_per_epoch
 from harness.core.errors import InputError
 from harness.data.find_tasks import find_task
 from harness.data.token_checks import Lengths, Reading, sample_reading

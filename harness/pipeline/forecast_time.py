@@ -156,7 +156,7 @@ def _rate(calibration: Calibration, model: Model, work: Work, full: bool, frozen
 
 def _prepared(benchmark: Benchmark, model: Model, data: Data, work: Work, scratch: Path) -> tuple[str, Path]:
     """(backbone to load, prepared folder) of a few rows."""
-    from harness.config.studies import Plan
+    from harness.config.plan import Plan
     from harness.pipeline.prepare import prepare_studies, read_backbones
 
     source = model.name

@@ -6,7 +6,7 @@ all use the type that was chosen, as results of two types do not compare.
 
 from collections.abc import Callable
 
-from harness.config.studies import Plan
+from harness.config.plan import Plan
 from harness.pool.resources import NODE_START_S, WorkerLayout
 from harness.runs.store import ResultStore, frozen_in, precision_in
 from harness.workers.number_types import asked, look

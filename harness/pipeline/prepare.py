@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.benchmark import NO_BACKBONE, Benchmark
-from harness.config.studies import Plan, PreparedStudy, Study
+from harness.config.plan import Plan
+from harness.config.studies import PreparedStudy, Study
 from harness.core.errors import InputError
 from harness.core.wording import one_line
 from harness.data.hub import task_folder

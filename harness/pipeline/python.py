@@ -191,7 +191,7 @@ def benchmark(tasks: Any = None, models: Any = None, methods: Any = None, **opti
             "`cluster` must be a running Ray cluster here; machines are started by the command `run`."
         )
     console = Console(file=sys.stdout, highlight=False)
-    from harness.config.studies import plan
+    from harness.config.plan import plan
 
     out = plan(asked).out
     run_benchmark(asked, console)

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from harness.config.benchmark import TINY_MODEL, Benchmark
-from harness.config.studies import Plan, PreparedStudy, Study, plan
+from harness.config.plan import Plan, plan
+from harness.config.studies import PreparedStudy, Study
 from harness.core.atomic_files import Unwritable, write_whole, written
 from harness.core.disk_space import out_place, ray_place, scratch_place, shortages
 from harness.core.errors import InputError, RunStopped, command

@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from harness.config.benchmark import Benchmark
+from harness.config.plan import Plan
 from harness.config.search_space import largest
-from harness.config.studies import Plan, PreparedStudy
+from harness.config.studies import PreparedStudy
 from harness.config.values import seconds_of
 from harness.core.atomic_files import written
 from harness.core.wording import some

@@ -15,7 +15,7 @@ class RunFolder:
         self.benchmark = out / "benchmark.json"
         """What is measured, and the folder's own name: made once."""
         self.plan = out / "plan.json"
-        """Settings and studies of the last run, see `harness.config.studies.Plan`."""
+        """Settings and studies of the last run, see `harness.config.plan.Plan`."""
         self.records = out / "records"
         self.superseded = out / SUPERSEDED
         self.table = out / "results.parquet"

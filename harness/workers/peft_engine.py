@@ -7,8 +7,9 @@ from harness.runs.jobs import Job
 from harness.workers.backbone_engine import BackboneEngine
 from harness.workers.single_engine import Held
 from lingo.data import TaskData
-from lingo.foreign import PeftNetwork, export_peft, peft_problem, peft_trial
+from lingo.foreign import PeftNetwork, peft_problem, peft_trial
 from lingo.single import GradientTrial, Single
+from lingo.single_export import export_peft
 from lingo.trial import TrialConfig
 
 

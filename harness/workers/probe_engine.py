@@ -14,9 +14,9 @@ from lingo.data import Split, TaskData
 from lingo.features import features
 from lingo.kmers import KmerModel
 from lingo.packed_bits import numbers_in
-from lingo.probe_export import export_probe
 from lingo.quantized import backbone_type
 from lingo.single import KmerTrial, Single
+from lingo.single_export import export_probe
 from lingo.trial import TrialConfig
 
 MOST_KEPT = 2**31

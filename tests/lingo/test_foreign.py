@@ -5,8 +5,9 @@ import sys
 import pytest
 import torch
 
-from lingo.foreign import PeftNetwork, export_peft, peft_trial
+from lingo.foreign import PeftNetwork, peft_trial
 from lingo.methods import METHODS
+from lingo.single_export import export_peft
 from lingo.trial import TrialConfig
 from tests.lingo import toy
 

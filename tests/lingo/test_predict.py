@@ -14,12 +14,13 @@ from lingo.backbones import Backbone
 from lingo.data import Split, TaskData
 from lingo.embeddings import add_rows, rows_of
 from lingo.export import export_adapter
-from lingo.foreign import PeftNetwork, export_peft, peft_trial
+from lingo.foreign import PeftNetwork, peft_trial
 from lingo.nucleotides import units_for
 from lingo.pack import Pack
 from lingo.predict import open_adapter
 from lingo.prompts import Prompt
 from lingo.sequences import reverse_complement
+from lingo.single_export import export_peft
 from lingo.slot import Slot
 from lingo.strands import average_strands
 from lingo.target import ExportError

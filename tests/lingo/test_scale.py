@@ -13,13 +13,14 @@ from scipy.special import softmax
 from lingo.card import card_text
 from lingo.data import Scale, TaskData
 from lingo.export import export_adapter
-from lingo.foreign import PeftNetwork, export_peft, peft_trial
+from lingo.foreign import PeftNetwork, peft_trial
 from lingo.merge import write_merged
 from lingo.metrics import score
 from lingo.nucleotides import bare_bases
 from lingo.pack import Pack
 from lingo.predict import open_adapter
 from lingo.single import GradientTrial, KmerTrial, simple_trial
+from lingo.single_export import export_peft
 from tests.lingo import toy
 from tests.lingo.test_predict import TEXTS, task, trained
 from tests.lingo.tiny import Checkpoints, train

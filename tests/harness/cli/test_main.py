@@ -80,7 +80,7 @@ def test_bad_rows(refused, tmp_path, model, text, where, says):
 
 def test_n_and_lower_case_are_accepted(tmp_path, model):
     from harness.config.build import build
-    from harness.config.studies import plan
+    from harness.config.plan import plan
 
     rows = "".join(f"acgtN{'ACGT' * 4},{row % 2}\n" for row in range(40))
     write_task(tmp_path / "gue", train=f"sequence,label\n{rows}")
@@ -166,7 +166,7 @@ def test_a_training_that_is_too_short_to_allocate(refused, data_dir, model):
 
 def test_output_folder_of_another_benchmark(refused, tmp_path, data_dir, model):
     from harness.config.build import build
-    from harness.config.studies import plan
+    from harness.config.plan import plan
     from harness.runs.store import ResultStore
 
     out = tmp_path / "results"

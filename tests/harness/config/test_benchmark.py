@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from harness.cluster.file import read_cluster, with_price
 from harness.config.benchmark import DECLARED, FIRST, MACHINE, Benchmark
 from harness.config.build import build, read_settings, restore
-from harness.config.studies import plan
+from harness.config.plan import plan
 from harness.config.values import seconds_of
 from harness.core.errors import InputError, nearest
 from harness.data.tasks import SUITES

@@ -8,8 +8,8 @@ import yaml
 
 from harness.config.build import build, restore
 from harness.config.initial_points import Configuration, options_from, put_first, read_configurations
+from harness.config.plan import plan
 from harness.config.search_space import Leaf, SearchSpace
-from harness.config.studies import plan
 from harness.core.errors import InputError
 
 CONFIG = {

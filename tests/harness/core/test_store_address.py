@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from harness.cli.main import app
 from harness.config.build import build, restore
-from harness.config.studies import plan
+from harness.config.plan import plan
 from harness.core.errors import InputError, command, typed
 from harness.core.store_address import (
     ADDRESS,

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from harness.cli.main import app
 from harness.cli.options import settings
 from harness.config.build import build
-from harness.config.studies import plan
+from harness.config.plan import plan
 from harness.core.errors import InputError
 from harness.data.find_tasks import find_task, find_tasks
 from harness.data.own_data import read_own

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from harness.config.build import build
-from harness.config.studies import plan
+from harness.config.plan import plan
 from harness.data import shortcuts
 from harness.data.find_tasks import find_task
 from harness.data.labelled_files import Rows

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from harness.config.benchmark import Benchmark
 from harness.config.build import build
-from harness.config.studies import plan
+from harness.config.plan import plan
 from harness.core.errors import InputError
 from harness.data.find_tasks import find_task
 from harness.data.labelled_files import Rows

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from harness.config.build import build, read_settings
-from harness.config.studies import plan
+from harness.config.plan import plan
 from harness.core.errors import InputError
 from harness.data.find_tasks import find_task
 from harness.data.prepared import prepare

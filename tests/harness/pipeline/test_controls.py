@@ -8,7 +8,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from harness.config.build import build
-from harness.config.studies import plan
+from harness.config.plan import plan
 from harness.core.errors import InputError
 from harness.pipeline.prepare import refuse_other_inputs
 from harness.pipeline.recorder import Recorder

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from harness.cli.main import app
 from harness.config.benchmark import DECLARED, flag_of
 from harness.config.build import build
-from harness.config.studies import plan
+from harness.config.plan import plan
 from harness.data import sources
 from harness.data.tasks import SUITES
 from harness.pipeline.forecast import forecast, planned

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from harness.config.build import build
-from harness.config.studies import plan
+from harness.config.plan import plan
 from harness.core.errors import InputError, RunStopped
 from harness.core.notify_target import notify_setting, target
 from harness.pipeline import notify

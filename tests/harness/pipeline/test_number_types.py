@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from harness.cli.main import app
 from harness.config.build import build
-from harness.config.studies import PreparedStudy, plan
+from harness.config.plan import plan
+from harness.config.studies import PreparedStudy
 from harness.core.errors import InputError, RunStopped
 from harness.pipeline import forecast_time, number_types
 from harness.pipeline.number_types import settle

@@ -3,7 +3,7 @@
 import pytest
 
 from harness.config.build import build
-from harness.config.studies import plan
+from harness.config.plan import plan
 from harness.core.errors import InputError
 from harness.pipeline.prepare import prepare_studies, read_backbones
 

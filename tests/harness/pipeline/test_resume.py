@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from harness.cli.main import app
 from harness.config.build import build
-from harness.config.studies import plan
+from harness.config.plan import plan
 from harness.core.atomic_files import Unwritable
 from harness.core.errors import InputError, RunStopped
 from harness.pipeline.interrupts import ctrl_c, outlived

@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from harness.config.benchmark import NO_BACKBONE, TINY_MODEL
 from harness.config.build import build
-from harness.config.studies import plan
+from harness.config.plan import plan
 from harness.core.errors import InputError
 from harness.data.prepared import open_prepared
 from harness.data.quickstart import make_backbone

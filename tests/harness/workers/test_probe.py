@@ -18,7 +18,7 @@ from lingo.data import Split, TaskData
 from lingo.features import features
 from lingo.metrics import score
 from lingo.predict import open_adapter
-from lingo.probe_export import export_probe
+from lingo.single_export import export_probe
 from lingo.tokenization import tokenize
 from lingo.trial import TrialConfig
 from tests.lingo.test_features import STORIES
