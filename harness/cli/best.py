@@ -146,14 +146,15 @@ def print_best(found: Sequence["BestConfiguration"], console: Console) -> None:
     print_table(COLUMNS, rows, console)
     console.print()
     for one in found:
-        settings = " ".join(f"{name}={_short(one.config.get(name))}" for name in one.searched)
+        settings = " ".join(f"{name}={short(one.config.get(name))}" for name in one.searched)
         study = f"{one.task} {one.backbone} {one.method}"
         console.print(f"[bold]{escape(study)}[/] {escape(settings)}")
         if one.notes:
             console.print(f"  [yellow]{escape('; '.join(one.notes))}[/]")
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """A setting in a table."""
     if isinstance(value, list | tuple):
         return ",".join(map(str, value))
     return f"{value:.3g}" if isinstance(value, float) else str(value)

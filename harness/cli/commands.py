@@ -33,6 +33,9 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "logs": ("cluster", "Print the log of a benchmark on a cluster."),
         "stop": ("cluster", "Stop a benchmark on a cluster, and download its results."),
     },
+    "Steer a run": {
+        "trials": ("trials", "List the trials of a run: configuration, dev curve so far, state."),
+    },
     "Results": {
         "list": (
             "list",

@@ -11,7 +11,7 @@ from typing import Any
 from harness.config.studies import PreparedStudy
 from harness.core.atomic_files import written
 from harness.runs.intervals import NO_BETTER, no_better
-from harness.runs.jobs import Event, Job, Report
+from harness.runs.jobs import OPEN, Event, Job, Report
 from harness.runs.layout import RunFolder, checkpoint_folder
 from harness.runs.open_trials import OpenTrials
 from harness.runs.record import Record, Status, now
@@ -103,6 +103,9 @@ class Recorder:
                 self._open.keep(job)
         if status == "started":
             self._started.setdefault(job.id, now())
+        if status in OPEN and (status != "queued" or job.id in self._started):
+            with written(self._store.out):
+                self._open.note(job.id, status, event.reports)
         for watcher in self._watchers:
             watcher(job, event.report, status)
         if status in KEPT:

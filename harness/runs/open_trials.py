@@ -1,13 +1,20 @@
-"""Trials that have begun and not ended, one file each: what a later run of the same folder goes on with."""
+"""Trials that have begun and not ended: what a later run of the same folder goes on with, and what a reader of a run
+under way sees of them."""
 
 import json
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 
 from harness.core.atomic_files import write_whole
-from harness.runs.jobs import Job
+from harness.runs.jobs import Job, Report
 from harness.runs.layout import RunFolder, file_name
+from harness.runs.record import numbers, plain_data
 from lingo.text_files import read_json
+
+CURVE = ".curve"
+"""Ending of the files with what is known of open jobs: their status, and their reports so far."""
 
 
 class OpenTrials:
@@ -33,7 +40,36 @@ class OpenTrials:
         """Forget a job that has its record."""
         if job_id in self._there:
             (self._folder / file_name(job_id)).unlink(missing_ok=True)
+            self._curve(job_id).unlink(missing_ok=True)
             self._there.discard(job_id)
+
+    def note(self, job_id: str, status: str, reports: Sequence[Report]) -> None:
+        """Write down how far an open job is: for readers, and for the record of one that never goes on.
+
+        Without reports those of before stay: a job that goes on reports again.
+
+        Raises:
+            OSError: when the disk refuses.
+        """
+        if job_id in self._there:
+            reports = reports or self.curve(job_id)[1]
+            content = {"status": status, "reports": [plain_data(asdict(report)) for report in reports]}
+            write_whole(self._curve(job_id), json.dumps(content) + "\n")
+
+    def curve(self, job_id: str) -> tuple[str, list[Report]]:
+        """Status and reports of an open job as last noted; `queued` and none where nothing is."""
+        known = {field.name for field in fields(Report)}
+        with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+            content = read_json(self._curve(job_id))
+            reports = [
+                Report(**{name: numbers(value) for name, value in report.items() if name in known})
+                for report in content["reports"]
+            ]
+            return str(content["status"]), reports
+        return "queued", []
+
+    def _curve(self, job_id: str) -> Path:
+        return (self._folder / file_name(job_id)).with_suffix(CURVE)
 
     def load(self) -> list[Job]:
         """All open jobs, by their ids. A file that is no job is passed over: its trial begins anew."""

@@ -111,7 +111,7 @@ class Record:
             error=error if error is not None or last is None else last.error,
             config=dict(job.config),
             config_hash=config_hash(job.config),
-            history=[_evaluation(report) for report in evaluated],
+            history=[evaluation(report) for report in evaluated],
             dev=measured.pop("best_dev", None) or (dict(evaluated[-1].dev) if evaluated else {}),
             test=last.test if last else None,
             trained_parameters=measured.pop("trained_parameters", None),
@@ -183,7 +183,8 @@ def _scores(values: Any) -> bool:
     )
 
 
-def _evaluation(report: Report) -> dict[str, Any]:
+def evaluation(report: Report) -> dict[str, Any]:
+    """A report as an entry of `Record.history`."""
     return {
         "epoch": report.epoch,
         "step": report.step,

@@ -234,6 +234,7 @@ class Proposals:
             data=str(study.data),
             config=dict(config or made),
             checkpoints=study.checkpoints,
+            metric=study.task.metric,
             siblings=study.siblings > 1,
             alone=study.deterministic,
             rungs=tuple(rungs_of(self._first, number)) if study.deterministic else (),
