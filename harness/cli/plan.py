@@ -23,8 +23,9 @@ def plan(
 ) -> None:
     """Estimate steps, time, disk and cost of a run without starting it.
 
-    Prints studies, trials, steps, FLOPs, hours (from a few measured steps), disk, cost ceiling, and missing
-    data and backbones. Without --models it plans for the backbones of the paper. Nothing is written.
+    Prints studies, trials, steps, FLOPs, hours (from a few measured steps), disk, cost ceiling, missing
+    data and backbones, and the shortcut audit of train and dev where it is there or takes seconds.
+    Without --models it plans for the backbones of the paper. Nothing is written.
 
     Exit code: 0, even if something is missing; 2 for invalid options or search spaces.
     """
@@ -41,17 +42,22 @@ def plan(
                 dict.fromkeys([*error.problems, *all_problems(options, planned, forecast)])
             ) from None
         # These import torch, which a refused plan does not need.
-        from harness.pipeline.forecast_text import summary, tell
+        from harness.pipeline.audit import planned_audits
+        from harness.pipeline.forecast_text import summary, tell, tell_audits
         from harness.pipeline.forecast_time import measure as measured
         from harness.pool.resources import this_machine
 
         with notes.status("measuring a few steps"):
             rates, problems = measured(found) if measure else ({}, [])
+        with notes.status("auditing train and dev"):
+            audited, unaudited = planned_audits(found.benchmark, found.data)
         shape = this_machine(found.benchmark.workers_per_trial, found.benchmark.max_concurrent)
         if as_json:
-            print_json(summary(found, rates, problems, shape))
+            audit = {"audit": audited, "not_audited": unaudited}
+            print_json(summary(found, rates, problems, shape) | audit)
             return 0
         tell(found, rates, problems, shape, console)
+        tell_audits(audited, unaudited, console)
         _tell_machines(found, console)
         return 0
 

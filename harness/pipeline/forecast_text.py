@@ -66,6 +66,29 @@ def tell(
     _missing(found, [*problems, *found.problems], line)
 
 
+def tell_audits(audited: Sequence[Mapping[str, Any]], lines: Sequence[str], console: Console) -> None:
+    """Print what `harness.pipeline.audit.planned_audits` returns."""
+    line = Print(console)
+    rows = [
+        {
+            "task": one["task"],
+            "best rule": (one["best_rule"] or "-").removeprefix("rule: "),
+            "on dev": "-" if one["score"] is None else f"{one['metric']} {one['score']:.3f}",
+            "twins": "-" if one["twins"] is None else f"{one['twins']:.0%}",
+            "near duplicates": "-" if one["near_duplicates"] is None else f"{one['near_duplicates']:.0%}",
+            "caveats": ", ".join(one["caveats"]) or "-",
+        }
+        for one in audited
+    ]
+    if rows:
+        _table(rows, line, right=("on dev", "twins", "near duplicates"))
+        line(
+            "Shortcut audit of train and dev: rules without biology, fitted on train; shares of the dev rows."
+        )
+    for text in lines:
+        line(text)
+
+
 def summary(
     found: Forecast, rates: Mapping[Key, Rate], problems: Sequence[str], shape: WorkerLayout
 ) -> dict[str, Any]:

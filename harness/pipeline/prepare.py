@@ -13,7 +13,7 @@ from harness.core.wording import one_line
 from harness.data.hub import task_folder
 from harness.data.leakage import summary
 from harness.data.prepared import PreparedTask, prepare
-from harness.data.shortcuts import audit_of, marks_of, told
+from harness.data.shortcuts import FAILURES, audit_of, marks_of, told
 from harness.data.tasks import strands_of
 from harness.data.token_checks import spelling_note
 from harness.pipeline.backbone_checks import BARE, Tokens, misfits, prompted
@@ -158,12 +158,7 @@ def _audited(
         folder = task_folder(task, checked.benchmark.data_dir)
         try:
             audits[task.name] = audit_of(task, folder, checked.out / "data")
-        except (
-            ArithmeticError,
-            LookupError,
-            TypeError,
-            ValueError,
-        ) as error:  # the library's: no reason to stop
+        except FAILURES as error:
             say(f"  no shortcut audit of {task.name}: {one_line(error)}")
             audits[task.name] = {"tool": "none", "checks": []}
         for line in told(audits[task.name]):

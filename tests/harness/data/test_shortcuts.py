@@ -1,8 +1,12 @@
 """The shortcut audit: planted faults of each kind are found, clean data is not flagged, and no test label is used."""
 
+import json
+
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from harness.cli.main import app
 from harness.config.build import build
 from harness.config.plan import plan
 from harness.data import shortcuts
@@ -140,6 +144,63 @@ def test_the_command_scores_the_rules_on_dev(gue):
     (one,) = audits(build({"tasks": ("mouse/2",), "data_dir": gue, "methods": ("rules",)}))
     assert one["task"] == "mouse/2" and one["metric"] == "mcc"
     assert max(one["rules"], key=one["rules"].get) == "rule: shuffle twin" and len(one["rules"]) == 5
+
+
+@pytest.fixture
+def planned(gue):
+    """`plan` of the task, as JSON and as text."""
+
+    def plans(*more, code=0):
+        options = [
+            "plan",
+            "--no-measure",
+            "--tasks",
+            "mouse/2",
+            "--methods",
+            "rules",
+            "--data-dir",
+            str(gue),
+            *more,
+        ]
+        whole, text = (CliRunner().invoke(app, [*options, *form]) for form in (["--json"], []))
+        assert whole.exit_code == text.exit_code == code, text.output
+        return json.loads(whole.output), text.output
+
+    return plans
+
+
+def test_plan_shows_the_audit_of_train_and_dev(planned, gue):
+    found, text = planned()
+    (one,) = found["audit"]
+    assert one["best_rule"] == "rule: shuffle twin" and one["score"] > 0.5 and one["twins"] > 0.5
+    assert one["caveats"] == [CONSTRUCTED] and found["not_audited"] == []
+    assert f"mcc {one['score']:.3f}" in text and CONSTRUCTED in text
+    folder = gue / "mouse/2"
+    train = (folder / "train.csv").read_text().splitlines()
+    (folder / "test.csv").write_text("\n".join(train[:40]) + "\n")
+    assert planned()[0]["audit"] == found["audit"], "of test nothing is read"
+    assert planned("--no-audit")[0]["audit"] == []
+
+
+def test_plan_shows_of_much_data_what_was_kept(planned, gue, tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.pipeline.audit.MOST_PLANNED", 100)
+    found, text = planned()
+    assert found["audit"] == [] and "audit --tasks mouse/2 --data-dir" in text
+    (tmp_path / "out" / "data").mkdir(parents=True)
+    audit_of(find_task("mouse/2"), gue, tmp_path / "out" / "data")
+    monkeypatch.setattr("harness.pipeline.audit.audit_shortcuts", lambda *_: pytest.fail("was kept"))
+    found, _ = planned("--out", str(tmp_path / "out"))
+    (one,) = found["audit"]
+    assert one["twins"] > 0.5 and found["not_audited"] == []
+
+
+def test_what_the_library_does_not_bear_is_a_line_of_plan(planned, monkeypatch):
+    def fails(*_):
+        raise ValueError("odd data")
+
+    monkeypatch.setattr("harness.pipeline.audit.audit_shortcuts", fails)
+    found, text = planned()
+    assert found["audit"] == [] and "No shortcut audit of mouse/2: odd data" in text
 
 
 def test_relatives_are_the_neighbour_rules(tmp_path):
