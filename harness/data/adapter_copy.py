@@ -1,4 +1,4 @@
-"""Adapters taken out of an output folder, which may have moved since: where they lie, and what goes with them."""
+"""Copies of adapters from an output folder, which may have been moved since the run."""
 
 import shutil
 import tempfile
@@ -6,27 +6,26 @@ from pathlib import Path
 from typing import Any
 
 BACKBONE = "backbone"
-"""Folder inside an export that holds the backbone which the quickstart made: nobody else has it."""
+"""Folder of the quickstart's backbone inside an export; it is available nowhere else."""
 
 LARGEST = 16 * 2**20
-"""Bytes of the largest backbone that goes along."""
+"""Size limit in bytes of a backbone that is copied with its adapter."""
 
 
 def copy_adapter(source: Path, target: Path) -> dict[str, Any]:
     """Copy an adapter's files so that they can be used anywhere on this machine.
 
-    A backbone that was made for the quickstart goes along, as `backbone/`; any other is named by its absolute path or
-    hub id.
+    The quickstart's backbone is copied to `backbone/`; any other is referenced by its absolute path or hub id.
 
     Args:
         source: An exported adapter.
-        target: A folder that is there; its `lingo.json` and model card are left as they were written.
+        target: An existing folder; its `lingo.json` and model card are not changed.
 
     Returns:
         What its `lingo.json` should say.
 
     Raises:
-        AdapterError: If `source` is no whole export.
+        AdapterError: If `source` is not a complete export.
     """
     from lingo.adapter_folder import read_facts, read_json
     from lingo.card import FACTS
@@ -46,7 +45,8 @@ def copy_adapter(source: Path, target: Path) -> dict[str, Any]:
 
 
 def _carry(place: str, target: Path, digest: str) -> bool:
-    """Copy the backbone at `place` to `target`, or make it there as the quickstart does; whether it is the one."""
+    """Copy the backbone at `place` to `target`, or generate it there as the quickstart does. Returns whether its
+    digest is the expected one."""
     from harness.data.quickstart import make_backbone
     from lingo import checkpoint
 

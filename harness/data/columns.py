@@ -1,4 +1,4 @@
-"""Which column of a table is what: by the names that people give them, or as they were asked for."""
+"""Roles of a table's columns: by common names, or as requested."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ ROLES = {
     "split": SPLIT,
     "task": TASK,
 }
-"""Names of each role, the first ones before the others."""
+"""Column names of each role, in order of preference."""
 
 KNOWN = frozenset(name for names in ROLES.values() for name in names) | {
     "label_0",
@@ -40,11 +40,11 @@ KNOWN = frozenset(name for names in ROLES.values() for name in names) | {
 EXPECTED = "`sequence` and `label`, or `label_0`, `label_1`, …, or `target`"
 CURE = "`--columns sequence=NAME,label=NAME` (or `target=NAME`) says which are which"
 WIDTH = 60
-"""Letters of a file's content in a message."""
+"""Maximum number of characters of a file's content in a message."""
 
 
 def shown(text: str, width: int = WIDTH) -> str:
-    """The beginning of a text."""
+    """The first characters of a text."""
     return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
@@ -55,24 +55,24 @@ def listed(names: Sequence[str]) -> str:
 
 
 def plain(name: str) -> str:
-    """A column's name as it is compared."""
+    """A column's name, normalised for comparison."""
     text = name.strip().lstrip("#").casefold()
     return "" if re.fullmatch(r"unnamed: \d+", text) else text
 
 
 @dataclass(frozen=True)
 class Roles:
-    """Which columns are what, as numbers of columns.
+    """Column numbers by role.
 
     Attributes:
-        sequence: Where the sequence stands, of a pair the first one.
-        second: Where the second sequence of a pair stands; `None` where sequences stand alone.
-        labels: Where the labels or targets stand, in their order; none where they come from another file.
+        sequence: The sequence; of a pair the first one.
+        second: The second sequence of a pair; `None` for single sequences.
+        labels: The labels or targets in order; empty if they are in another file.
         names: Their names.
-        say: What the names say of them: `label`, `target`, or `unknown` where the values must.
-        id, split, task: Where these stand, if they do.
-        aside: Names of the columns that are left aside.
-        found: What differs from the plain names, for the reader.
+        say: Their meaning by name: `label`, `target`, or `unknown` if the values must decide.
+        id, split, task: These columns, if present.
+        aside: Names of the ignored columns.
+        found: Notes for the user on names that differ from the standard ones.
     """
 
     sequence: int
@@ -88,7 +88,7 @@ class Roles:
 
     @property
     def layout(self) -> tuple[object, ...]:
-        """What all files of a task have in common: labels, their names, and whether sequences come in pairs."""
+        """What must be the same in all files of a task: labels, their names, and whether sequences are pairs."""
         return self.say, self.names, self.second is None
 
 
@@ -100,15 +100,15 @@ def find_columns(
     sequence: bool = True,
     guess: bool = True,
 ) -> Roles | str:
-    """The roles of columns, or what keeps them from having any.
+    """Assign roles to columns, or return the reason why that is impossible.
 
     Args:
-        names: Columns as they are written in the file.
-        asked: Column of each role that was asked for: `sequence` (or `sequence_a` and `sequence_b`), `label`, `target`,
-            `id`, `split`, `task`; several columns of labels have `+` between them.
-        labels: Whether there must be labels or targets.
+        names: Column names as in the file.
+        asked: Requested column of each role: `sequence` (or `sequence_a` and `sequence_b`), `label`, `target`,
+            `id`, `split`, `task`; several label columns are joined by `+`.
+        labels: Whether labels or targets are required.
         guess: Whether columns without a known name may be labels.
-        sequence: Whether there must be a sequence, and not a column `id` by which it is found (`sequence` is -1 then).
+        sequence: Whether a sequence is required; otherwise a column `id` identifies the row (`sequence` is -1 then).
     """
     known = [plain(name) for name in names]
     places: dict[str, tuple[int, ...]] = {}
@@ -164,7 +164,7 @@ def find_columns(
 def _pair(
     known: Sequence[str], places: Mapping[str, tuple[int, ...]], taken: set[int]
 ) -> dict[str, tuple[int, ...]] | str:
-    """Where the sequences of a pair stand, the first one as `sequence` too; nothing where they stand alone."""
+    """Columns of the sequences of a pair, the first one also as `sequence`; empty for single sequences."""
     asked = [role for role in ("sequence_a", "sequence_b") if role in places]
     if asked and (len(asked) == 1 or "sequence" in places):
         return (
@@ -203,7 +203,7 @@ def _asked(known: Sequence[str], name: str) -> int | str:
 
 
 def _by_name(known: Sequence[str], names: Sequence[str], taken: set[int]) -> tuple[int, ...]:
-    """Columns of the first name that is there; of the further names of sequences all."""
+    """Columns of the first known name that is present; for sequences, those of all further names too."""
     free = [i for i in range(len(known)) if i not in taken]
     exact = tuple(i for i in free if known[i] == names[0])
     return exact or tuple(i for i in free if known[i] in names)
@@ -212,7 +212,7 @@ def _by_name(known: Sequence[str], names: Sequence[str], taken: set[int]) -> tup
 def _label_columns(
     names: Sequence[str], known: Sequence[str], places: Mapping[str, tuple[int, ...]], taken: set[int]
 ) -> tuple[str, tuple[int, ...]] | str:
-    """What the names of the labels' columns say, and their numbers."""
+    """The meaning of the label columns by their names, and their numbers."""
     if "label" in places and "target" in places:
         return f"`--columns` must name labels or targets, but names both; there are {listed(names)}."
     for role in ("label", "target"):
@@ -237,7 +237,7 @@ def _label_columns(
 
 
 def _numbered(known: Sequence[str], free: Sequence[int], stem: str) -> tuple[int, ...]:
-    """Columns `label_0`, `label_1`, … (also from 1) in the order of their numbers; none where one is missing."""
+    """Columns `label_0`, `label_1`, … (or from 1) in numerical order; empty if one is missing."""
     found = {int(m[1]): i for i in free if (m := re.fullmatch(rf"{stem}s?_?(\d+)", known[i]))}
     numbers = sorted(found)
     whole = numbers and numbers[0] in (0, 1) and numbers == list(range(numbers[0], numbers[0] + len(numbers)))

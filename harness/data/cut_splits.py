@@ -1,4 +1,4 @@
-"""Splits that a person's data lacks, cut from train: the same rows each time, equal sequences together."""
+"""Missing splits of a custom dataset, cut from train: deterministic, and identical sequences stay in one split."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -14,17 +14,18 @@ from harness.data.labelled_files import Rows
 from lingo.data import Kind
 
 SHARE = 0.1
-"""Of the rows in train, for each split that is cut."""
+"""Share of train's rows for each split that is cut."""
 
 MOST = 0.02
-"""Of the rows of a class by which equal sequences may exceed a split's share; larger groups stay in train."""
+"""Share of a class's rows by which a group of identical sequences may exceed a split's share; larger groups stay in
+train."""
 
 LEAST = 10
-"""Rows without which nothing is cut."""
+"""Minimum number of rows for cutting splits."""
 
 CUT = 1
-"""Part of the digest of a cut split: raised when the same file would be cut another way. 2 where a group stays in train
-that would have exceeded its share."""
+"""Version of the algorithm, part of the digest of a cut split. 2: groups that would exceed a split's share stay in
+train."""
 
 
 def told_cut(splits: Mapping[str, Rows], cut: Sequence[str], staying: int) -> str:
@@ -37,7 +38,8 @@ def told_cut(splits: Mapping[str, Rows], cut: Sequence[str], staying: int) -> st
 def cut_splits(
     path: Path, kind: Kind, splits: dict[str, Rows], digests: dict[str, str], cut: Sequence[str]
 ) -> tuple[dict[str, Rows], dict[str, str], int]:
-    """`SHARE` of the rows of train for each split in `cut`; the last number is that of rows in too large groups."""
+    """Cut `SHARE` of the rows of train for each split in `cut`. The last value is the number of rows in groups that
+    are too large."""
     train, digest = splits["train"], digests["train"]
     if len(train.labels) < LEAST:
         raise InputError(
@@ -62,11 +64,10 @@ def cut_splits(
 def deal(
     together: NDArray[Any], strata: NDArray[np.int64], shares: Sequence[float], rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], int]:
-    """Where each row goes: 0 for train, 1 to `len(shares)` for the others, its share of each stratum to each of them.
+    """Assign each row to a split: 0 for train, 1 to `len(shares)` for the others, by shares of each stratum.
 
-    Rows with the same value of `together` go together, with the stratum of the first. Groups that would exceed a part's
-    share by more than `MOST` of the stratum stay in train; how many rows these have is told as well.
-    """
+    Rows with the same value of `together` stay together, in the stratum of the first. Groups that would exceed a
+    split's share by more than `MOST` of the stratum stay in train; the number of their rows is returned as well."""
     order, starts = groups(together)
     sizes = np.diff(starts, append=len(order))
     first = np.minimum.reduceat(order, starts)

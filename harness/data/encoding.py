@@ -1,7 +1,7 @@
-"""Sequences of a whole split to token ids, chunk by chunk, with a count of those that had to be cut.
+"""Tokenisation of a split, chunk by chunk, with the number of truncated sequences.
 
-Token ids of a large task do not fit in memory and take long to make: each chunk is appended to files and noted in a
-journal with its checksum. Whoever finds such files goes on behind the last whole chunk.
+Token ids of a large task do not fit in memory and take long to compute: each chunk is appended to files and recorded
+    in a journal with its checksum. A later call continues after the last complete chunk.
 """
 
 import json
@@ -28,16 +28,16 @@ CHUNK = 8192
 
 @dataclass(frozen=True, kw_only=True)
 class _Done:
-    """A line of the journal: what is done after a chunk.
+    """A line of the journal: the state after a chunk.
 
     Attributes:
         rows: Sequences.
         ids: Token ids.
-        cut: Sequences that were cut.
-        longest, whole: Tokens of the longest one, and of all, before they were cut.
+        cut: Truncated sequences.
+        longest, whole: Tokens of the longest sequence, and of all, before truncation.
         dtype: Type of the ids.
         check: CRC-32 of the chunk's lengths and ids.
-        arrow: Bytes of the split's whole file; 0 while there is none.
+        arrow: Size in bytes of the split's complete Arrow file; 0 before it exists.
     """
 
     rows: int = 0
@@ -55,11 +55,11 @@ class EncodedSplit:
     """A tokenised split.
 
     Attributes:
-        ids: Token ids of all rows, end to end.
-        offsets: Where each row begins, int64 `[n + 1]`.
-        cut: Rows that were cut.
-        longest, whole: Tokens of the longest row, and of all rows, before they were cut.
-        written: Whether its Arrow file is whole already.
+        ids: Token ids of all rows, concatenated.
+        offsets: Start of each row, int64 `[n + 1]`.
+        cut: Truncated rows.
+        longest, whole: Tokens of the longest row, and of all rows, before truncation.
+        written: Whether its Arrow file is already complete.
     """
 
     ids: NDArray[np.integer]
@@ -71,12 +71,12 @@ class EncodedSplit:
 
 
 class Encoder:
-    """Tokenises whole sequences, and cuts only those rows that are longer than the backbone takes.
+    """Tokenises whole sequences, and truncates only rows that exceed the backbone's maximum length.
 
     Args:
-        long: What becomes of rows that are too long.
-        folder: Where ids, lengths and journal of each split lie, and go on from where they ended.
-        progress: Told how far it is; `None` for whoever listens (`harness.data.steps`).
+        long: How rows that are too long are handled.
+        folder: Folder of the ids, lengths and journal of each split, from which interrupted work continues.
+        progress: Progress callback; `None` for the current listener (`harness.data.steps`).
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Encoder:
         self.progress, self.folder = progress or tell, folder
 
     def encode(self, name: str, split: str, sequences: Sequence[str]) -> EncodedSplit:
-        """Tokenise a split, or what is left of it."""
+        """Tokenise a split, or the rest of it."""
         ids, lengths, journal = (self.folder / f"{split}.{kind}" for kind in ("ids", "lengths", "journal"))
         done = _sound(ids, lengths, journal)
         if done.arrow:
@@ -126,7 +126,7 @@ class Encoder:
         return EncodedSplit(flat, offsets, done.cut, done.longest, done.whole)
 
     def written(self, split: str, size: int) -> None:
-        """The split's Arrow file is whole and has `size` bytes: the other files are not needed any more."""
+        """Record that the split's Arrow file is complete with `size` bytes; the other files are no longer needed."""
         journal = self.folder / f"{split}.journal"
         last = _lines(journal)[-1:] or [_Done()]
         with journal.open("a") as log:
@@ -142,7 +142,7 @@ class Encoder:
     def _tokenized(
         self, chunk: Sequence[str]
     ) -> tuple[NDArray[np.integer], NDArray[np.int64], NDArray[np.int64]]:
-        """Ids and offsets of a chunk, and the tokens that each row would have uncut."""
+        """Ids and offsets of a chunk, and the number of tokens of each row before truncation."""
         ids, offsets = self._tokenize(chunk, None)
         whole = np.diff(offsets)
         if self.max_length is not None and whole.max() > self.max_length:
@@ -166,7 +166,7 @@ def _note(log: Any, done: _Done) -> None:
 
 
 def _lines(journal: Path) -> list[_Done]:
-    """The journal's lines up to the first that is not whole."""
+    """The journal's lines up to the first incomplete one."""
     found: list[_Done] = []
     with suppress(OSError, ValueError, TypeError):
         for line in journal.read_text(encoding="utf-8").splitlines():
@@ -175,7 +175,7 @@ def _lines(journal: Path) -> list[_Done]:
 
 
 def _sound(ids: Path, lengths: Path, journal: Path) -> _Done:
-    """What is done and whole; the files end there afterwards."""
+    """The verified state; the files are truncated to it."""
     noted, sound = _lines(journal), list[_Done]()
     if noted and noted[-1].arrow:
         arrow = ids.with_suffix(".arrow")

@@ -1,4 +1,4 @@
-"""Tasks by the names under which people know them."""
+"""Look-up of tasks by name."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -9,11 +9,11 @@ from harness.data.variants import Variant, parted_variant, variant_problem
 
 
 def find_task(name: str) -> TaskRow:
-    """The row of a task by its official name or an alias (`EMP/H3`, `emp_H3`, `H3`, `human_tf_0`), or of a
-    person's own data by its path, or of a data set of the hub; each with a variant behind it (`EMP/H3@10-shot`).
+    """The row of a task by its official name or an alias (`EMP/H3`, `emp_H3`, `H3`, `human_tf_0`), of a custom dataset
+    by its path, or of a dataset on the hub; each may have a variant suffix (`EMP/H3@10-shot`).
 
     Raises:
-        InputError: If no task has this name; it gives the nearest known names. If own data has problems.
+        InputError: If no task has this name (the message suggests similar names), or a custom dataset has problems.
     """
     base, variant = parted_variant(name)
     if variant.text:
@@ -33,7 +33,7 @@ def find_task(name: str) -> TaskRow:
 
 
 def _varied(row: TaskRow, variant: Variant) -> TaskRow:
-    """Raises `InputError` where the task's rows cannot be so."""
+    """The row of a variant. Raises `InputError` if the task cannot have it."""
     if variant.shots is not None and row.kind != "classification":
         what = "numbers" if row.kind == "regression" else "several labels"
         raise InputError(

@@ -1,4 +1,4 @@
-"""Sequences that a table gives as places in a genome: a BED file, or any table with chrom, start and end."""
+"""Sequences given as genomic intervals: a BED file, or any table with chrom, start and end."""
 
 import mmap
 import shutil
@@ -24,17 +24,17 @@ PLACE = {
     "end": ("end", "stop", "chromend"),
     "strand": ("strand",),
 }
-"""Names of the columns of a place; `start` counts from 0, and `end` is the first base behind it, as in BED."""
+"""Column names of an interval; 0-based and half-open, as in BED."""
 
 STRANDS = {"+": False, "-": True, ".": False, "": False}
 COMPLEMENT = bytes.maketrans(b"ACGTURYSWKMBDHVacgturyswkmbdhv", b"TGCAAYRSWMKVHDBtgcaayrswmkvhdb")
 LOOK = 1 << 24
-"""Bytes whose line ends are looked at together."""
+"""Bytes scanned for line ends at once."""
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """One sequence of a genome: where its first base lies in the file, how long its lines are, and its length."""
+    """One sequence of a genome: offset of its first base in the file, line length, and sequence length."""
 
     at: int
     bases: int
@@ -43,17 +43,16 @@ class _Piece:
 
 
 class Genome:
-    """A FASTA file of which any part can be read: mapped into memory, and unpacked to a temporary file before where it
-    is compressed.
+    """A FASTA file with random access: memory-mapped, after decompression to a temporary file if necessary.
 
     Args:
         path: The file.
 
     Attributes:
-        pieces: Its sequences by name, in their order.
+        pieces: Its sequences by name, in file order.
 
     Raises:
-        InputError: If it is no FASTA file, or a sequence in it has lines of different lengths.
+        InputError: If it is not a FASTA file, or the lines of a sequence differ in length.
     """
 
     def __init__(self, path: Path) -> None:
@@ -107,7 +106,7 @@ class Genome:
         return _Piece(begin, bases, line, end - begin - ends * (line - bases))
 
     def fetch(self, name: str, start: int, end: int) -> bytes:
-        """Bases `start` (from 0) to before `end` of a sequence, as they are written."""
+        """Bases `start` (from 0) to `end` (exclusive) of a sequence, as written."""
         piece = self.pieces[name]
         first, last = (
             piece.at + at // piece.bases * piece.line + at % piece.bases for at in (start, end - 1)
@@ -121,10 +120,10 @@ def _genome(path: Path, size: int, changed: int) -> Genome:
 
 
 def open_genome(path: Path) -> Genome:
-    """A genome; the same file is indexed once.
+    """Open a genome; each file is indexed once.
 
     Raises:
-        InputError: As `Genome`, or if there is no such file.
+        InputError: As for `Genome`, or if the file does not exist.
     """
     if not path.is_file():
         raise InputError(f"`--genome` must be a FASTA file, but there is no {path}.")
@@ -133,15 +132,15 @@ def open_genome(path: Path) -> Genome:
 
 
 def with_sequences(file: TableFile, genome: str, asked: Sequence[str] = ()) -> TableFile:
-    """The table itself, or, where it has places in a genome and no sequences, with a column `sequence` of these.
+    """The table, with an added column `sequence` if it has genomic intervals instead of sequences.
 
     Args:
         file: Any table.
         genome: Path of the genome's FASTA file; empty for none.
-        asked: Roles whose columns were named.
+        asked: Roles with requested columns.
 
     Raises:
-        InputError: If it has places and there is no genome, or a genome and no places.
+        InputError: If it has intervals but no genome is given, or the reverse.
     """
     known = [plain(name) for name in file.names]
     names = [name for role in ("sequence", "sequence_a") for name in ROLES[role]]
@@ -170,7 +169,7 @@ def with_sequences(file: TableFile, genome: str, asked: Sequence[str] = ()) -> T
 
 
 class _PlacedFile:
-    """A table with the sequences at its places as a last column."""
+    """A table with the sequences of its intervals as the last column."""
 
     def __init__(self, file: TableFile, genome: Genome, place: dict[str, int]) -> None:
         self._file, self._genome, self._place = file, genome, place
@@ -182,7 +181,7 @@ class _PlacedFile:
 
     @property
     def done(self) -> int:
-        """How far the last iterator is."""
+        """Position of the last iterator."""
         return self._file.done
 
     def batches(self, columns: Sequence[int]) -> Iterator[TableBatch]:
@@ -209,7 +208,7 @@ class _PlacedFile:
         return texts(found)
 
     def _cut(self, place: dict[str, str]) -> bytes | str:
-        """The bases at a place, or what is wrong with it."""
+        """The bases of an interval, or an error message."""
         name, strand = place["chrom"], STRANDS.get(place.get("strand", ""))
         piece = self._genome.pieces.get(name)
         if piece is None:

@@ -1,6 +1,6 @@
-"""64 bits of each sequence, of its other strand and of its labels, to compare millions of rows in little memory.
+"""64-bit hashes of sequences, reverse complements and labels, to compare millions of rows in little memory.
 
-Among ten million different sequences, two share one with a chance of 3 · 10⁻⁶.
+The probability of a collision among ten million distinct sequences is 3 · 10⁻⁶.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ Hashes = NDArray[np.uint64]
 
 CHUNK = 4096
 LETTERS = 1 << 22
-"""Most letters that are gathered into one block of sequences of one length."""
+"""Maximum number of letters in a block of sequences of equal length."""
 
 COMPLEMENT = np.arange(256, dtype=np.uint8)
 COMPLEMENT[list(b"ACGT")] = list(b"TGCA")
@@ -30,8 +30,8 @@ LAST = ord("Z")
 
 
 def strand_hashes(sequences: Sequence[str]) -> tuple[Hashes, Hashes]:
-    """Hashes of sequences of A, C, G, T and N in either case, and of their other strands, `[n]` each; of pairs those of
-    both together."""
+    """Hashes of sequences of A, C, G, T and N in either case, and of their reverse complements, `[n]` each; of a pair,
+    one hash of both sequences."""
     own, turned = np.zeros(len(sequences), np.uint64), np.zeros(len(sequences), np.uint64)
     done = 0
     for rows, block in _blocks(sequences):
@@ -44,7 +44,7 @@ def strand_hashes(sequences: Sequence[str]) -> tuple[Hashes, Hashes]:
 
 
 def same_sequences(first: Sequence[str], second: Sequence[str]) -> bool:
-    """Whether two splits hold the same sequences, in any order and number."""
+    """Whether two splits contain the same set of sequences."""
     one, other = (np.unique(strand_hashes(each)[0]) for each in (first, second))
     return np.array_equal(one, other)
 
@@ -57,7 +57,7 @@ def _turned(block: Bytes) -> Bytes:
 
 
 def _blocks(sequences: Sequence[str]) -> Iterator[tuple[Any, Bytes]]:
-    """Rows of one length each, and their letters `[rows, length]`."""
+    """Blocks of rows of equal length, and their letters `[rows, length]`."""
     for start in range(0, len(sequences), CHUNK):
         if isinstance(sequences, PackedSequences):
             part = sequences.rows[start : start + CHUNK]
@@ -79,7 +79,7 @@ def _blocks(sequences: Sequence[str]) -> Iterator[tuple[Any, Bytes]]:
 
 
 def mixed(values: NDArray[Any]) -> Hashes:
-    """64 bits of each row of bytes `[n, width]`: every word is mixed on its own, then weighted by its place."""
+    """64-bit hash of each row of bytes `[n, width]`: every word is mixed separately, then weighted by position."""
     words = np.pad(values, ((0, 0), (0, -values.shape[1] % 8))).view(np.uint64)
     weights = np.random.default_rng(0).integers(0, 2**63, words.shape[1], dtype=np.uint64) * 2 + 1
     words = words * np.uint64(0x9E3779B97F4A7C15)
@@ -100,7 +100,7 @@ def paired(sequences: Hashes, labels: Hashes) -> Hashes:
 
 
 def among(values: Hashes, held: Hashes) -> NDArray[np.bool_]:
-    """Which values are among `held`, `[n]`; looked up in their own order, since that of the rows misses the caches."""
+    """Which values are in `held`, bool `[n]`; looked up in sorted order, because row order misses the caches."""
     found = np.zeros(len(values), dtype=bool)
     if len(held):
         order, ordered = np.argsort(values), np.sort(held)
@@ -111,7 +111,7 @@ def among(values: Hashes, held: Hashes) -> NDArray[np.bool_]:
 
 
 def groups(values: Hashes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows ordered by their value, `[n]`, and where in this order each different value begins, `[different]`."""
+    """Rows sorted by value, `[n]`, and the start of each distinct value in that order, `[distinct]`."""
     order = np.argsort(values)
     ordered = values[order]
     return order, np.flatnonzero(

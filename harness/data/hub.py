@@ -1,6 +1,7 @@
-"""Data from the Hugging Face hub, kept as Parquet files: GUE in its official layout, any data set as a person's own.
+"""Data from the Hugging Face hub, cached as Parquet files: GUE in its official layout, other datasets as custom
+datasets.
 
-No code of a data set is run: `datasets` reads files alone.
+No code of a dataset is run: `datasets` reads data files only.
 """
 
 import json
@@ -19,23 +20,23 @@ MIRROR = "leannmlindsey/GUE"
 """The mirror; its configurations are named like `TaskRow.mirror`."""
 
 NAMES = {"train": ("train",), "dev": ("dev", "validation", "valid"), "test": ("test",)}
-"""Names that a split may have there."""
+"""Accepted names of each split on the hub."""
 
 PREFIX = "hub:"
-"""Begins the name of a task from any data set of the hub: `hub:owner/name`, or `hub:owner/name/configuration`."""
+"""Prefix of the name of a task from any dataset on the hub: `hub:owner/name`, or `hub:owner/name/configuration`."""
 
 SOURCE = "source.json"
-"""File beside a copy that says what it is a copy of."""
+"""File beside a copy that names its source."""
 
 TIMEOUT_S = 10.0
-"""How long the hub may take to answer at all; the libraries would try for half a minute."""
+"""Seconds to wait for an answer of the hub; the libraries would retry for half a minute."""
 
 
 def task_folder(row: TaskRow, data_dir: Path | None) -> Path:
-    """The data folder of a task: `data_dir`, or without one the kept copy from the hub.
+    """The data folder of a task: `data_dir`, or the cached copy from the hub.
 
     Raises:
-        InputError: If there is no `data_dir` and the hub cannot be reached; it says what to do.
+        InputError: If there is no `data_dir` and the hub cannot be reached; the message says what to do.
     """
     if row.source:
         return row.path.parent
@@ -55,14 +56,14 @@ def task_folder(row: TaskRow, data_dir: Path | None) -> Path:
 
 
 def fetch(row: TaskRow, *, repository: str = MIRROR, cache_dir: Path | None = None) -> Path:
-    """Download a task's splits, or find them where they were kept before (the network is not used then).
+    """Download a task's splits, or use the cached copy (without network access).
 
     Args:
         repository: Hub id of a dataset, or a local folder in the hub's layout.
-        cache_dir: Where copies are kept; the `datasets` library's cache when `None`.
+        cache_dir: Folder of cached copies; that of the `datasets` library if `None`.
 
     Returns:
-        A folder for `harness.data.sources.find_task_files`: it holds `<mirror name>/{train,dev,test}.parquet`.
+        A folder for `harness.data.sources.find_task_files`, with `<mirror name>/{train,dev,test}.parquet`.
 
     Raises:
         InputError: If the hub cannot be reached, or has no such configuration, split or columns.
@@ -81,7 +82,7 @@ def fetch(row: TaskRow, *, repository: str = MIRROR, cache_dir: Path | None = No
 
 
 def _keep(final: Path, splits: Mapping[str, Any], source: Mapping[str, Any]) -> None:
-    """Write a copy, whole or not at all."""
+    """Write a copy atomically."""
     final.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
     try:
@@ -96,10 +97,10 @@ def _keep(final: Path, splits: Mapping[str, Any], source: Mapping[str, Any]) -> 
 
 
 def own_copy(name: str, *, cache_dir: Path | None = None) -> str:
-    """A person's own task from a name that begins with `PREFIX`: the folder of the kept copy, with how it is read.
+    """The cached copy of a task whose name begins with `PREFIX`: its folder, with the options for reading it.
 
     Raises:
-        InputError: If the name is no data set's, or the hub does not give it.
+        InputError: If the name is malformed, or the hub does not provide the dataset.
     """
     given, mark, reading = name.removeprefix(PREFIX).partition("?")
     parts = given.strip("/").split("/")
@@ -114,18 +115,18 @@ def own_copy(name: str, *, cache_dir: Path | None = None) -> str:
 
 
 def fetch_any(repository: str, configuration: str | None, *, cache_dir: Path | None = None) -> Path:
-    """Download train, dev and test of any data set, as far as it has them, or find them where they were kept.
+    """Download those of train, dev and test that a dataset has, or use the cached copy.
 
     Args:
         repository: Hub id of a dataset, or a local folder in the hub's layout.
-        configuration: Which one of its tables; `None` for the only one.
+        configuration: Configuration of the dataset; `None` if there is only one.
         cache_dir: As in `fetch`.
 
     Returns:
-        A folder with `train.parquet` and, where the data set has them, dev and test; classes by their names.
+        A folder with `train.parquet` and, if the dataset has them, dev and test; classes are given by name.
 
     Raises:
-        InputError: If the hub cannot be reached, or has no such data set, configuration or split.
+        InputError: If the hub cannot be reached, or has no such dataset, configuration or split.
     """
     name = Path(repository).name + (f"_{configuration}" if configuration else "")
     final = _folder(repository, cache_dir) / "own" / name
@@ -151,7 +152,7 @@ def fetch_any(repository: str, configuration: str | None, *, cache_dir: Path | N
 
 
 def source_note(folder: Path) -> str:
-    """What a folder is a copy of; empty for a person's own."""
+    """The source of a cached copy; empty for other folders."""
     try:
         found = json.loads((folder / SOURCE).read_text(encoding="utf-8"))
         parts = [found["repository"], *filter(None, [found.get("configuration")])]
@@ -162,7 +163,7 @@ def source_note(folder: Path) -> str:
 
 
 def _with_names(table: Any) -> Any:
-    """A table with its classes' names in the place of their numbers, where they have names."""
+    """A table with class names instead of numbers, if classes have names."""
     from datasets import ClassLabel, Value
 
     for column, feature in table.features.items():
@@ -173,7 +174,7 @@ def _with_names(table: Any) -> Any:
 
 
 def kept(row: TaskRow, *, repository: str = MIRROR, cache_dir: Path | None = None) -> Path | None:
-    """The folder that `fetch` would give without asking the network; `None` when nothing is kept."""
+    """The folder that `fetch` would return without network access; `None` if nothing is cached."""
     folder = _folder(repository, cache_dir)
     whole = all((folder / row.mirror / f"{split}.parquet").is_file() for split in SPLITS)
     return folder if row.mirror and whole else None
@@ -187,7 +188,7 @@ def _folder(repository: str, cache_dir: Path | None) -> Path:
 
 
 def _revision(repository: str) -> str:
-    """The commit that is downloaded. Asked first, since it fails at once where there is no network."""
+    """The commit to download. Requested first, because this fails at once without network access."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
@@ -200,12 +201,12 @@ def _revision(repository: str) -> str:
 
 @cache
 def _ask(repository: str) -> tuple[str | None, str]:
-    """Once for all tasks: (commit, "") or (None, why not)."""
+    """Requested once for all tasks: (commit, "") or (None, reason)."""
     from huggingface_hub import HfApi
 
     try:
         return HfApi().dataset_info(repository, timeout=TIMEOUT_S).sha or "main", ""
-    except Exception as error:  # the client raises a dozen kinds, and all of them mean the same here
+    except Exception as error:  # the client raises a dozen types, which all mean the same here
         return None, f"{repository} does not answer ({_one_line(error)})."
 
 
@@ -214,7 +215,7 @@ def _held(repository: str, name: str | None, revision: str | None) -> Any:
 
     try:
         return datasets.load_dataset(repository, name, revision=revision)
-    except Exception as error:  # as above, and whatever its builders make of odd files
+    except Exception as error:  # as above, and errors of its builders on malformed files
         raise InputError(f"{repository} does not give {name or 'its table'} ({_one_line(error)}).") from None
 
 

@@ -1,4 +1,4 @@
-"""Reading sequences with labels from any table: good rows, and for the others a message that names file and line."""
+"""Sequences with labels from any table: valid rows, and for each invalid one a message with file and line."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +20,7 @@ from harness.data.table_files import open_table
 from lingo.sequences import Case
 
 SHOWN = 5
-"""Lines shown of one file; the rest is counted."""
+"""Maximum number of messages per file; the rest is counted."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class Rows:
             `lingo.sequences.PAIR` between them.
         labels: int64 `[n]`; uint8 `[n, labels]`, or float32 with NaN for unknown ones (multi-label); or float64 `[n]`
             or `[n, targets]` (regression).
-        chromosomes: Values of the column `chrom`, `[n]`; `None` where there is none.
+        chromosomes: Values of the column `chrom`, `[n]`; `None` without one.
     """
 
     sequences: Sequence[str]
@@ -40,7 +40,7 @@ class Rows:
     chromosomes: NDArray[Any] | None = None
 
     def take(self, indices: NDArray[np.int64]) -> "Rows":
-        """These rows alone, in this order."""
+        """Select rows, in this order."""
         take = getattr(self.sequences, "take", None)
         chosen = [self.sequences[i] for i in indices.tolist()] if take is None else take(indices)
         on = None if self.chromosomes is None else self.chromosomes[indices]
@@ -49,11 +49,11 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class LabelFile:
-    """Labels that stand in a file of their own.
+    """Labels from a separate file.
 
     Attributes:
         roles: Its columns.
-        rows: Values of the labels by `id`.
+        rows: Label values by `id`.
     """
 
     roles: Roles
@@ -61,7 +61,7 @@ class LabelFile:
 
     @classmethod
     def read(cls, path: Path, asked: Mapping[str, str]) -> "LabelFile":
-        """Read it whole.
+        """Read the whole file.
 
         Raises:
             InputError: If it cannot be read, or has no `id` or no labels.
@@ -80,18 +80,17 @@ class LabelFile:
 
 @dataclass(eq=False)
 class LabelledTable:
-    """The rows of one or several files of one layout (a split, or all of them), as they are before anybody decides
-    what their labels mean.
+    """The rows of one or several files with the same layout (a split, or all), before their labels are interpreted.
 
     Attributes:
         paths: The files.
-        roles: Which columns are what; `None` where that could not be found.
-        problems: One line for each bad row, at most `SHOWN`, and a count of the rest.
-        notes: What was found of form and columns, one line each.
-        bad: Bad rows.
-        written: How often each letter is there.
+        roles: Roles of the columns; `None` if they could not be assigned.
+        problems: One line for each invalid row, at most `SHOWN`, and the number of further ones.
+        notes: Observations on format and columns, one line each.
+        bad: Number of invalid rows.
+        written: Count of each letter.
         tasks: Values of the column `task`.
-        only: The one whose rows are used; `None` for all.
+        only: The task whose rows are used; `None` for all.
     """
 
     paths: Sequence[Path]
@@ -123,17 +122,17 @@ class LabelledTable:
         case: Case = "upper",
         genome: str = "",
     ) -> "LabelledTable":
-        """Read files to their ends.
+        """Read complete files.
 
         Args:
             paths: Files of one layout.
-            columns: Where the values of the labels are gathered, one each; empty before the first file is read.
-            asked: Columns that were asked for, see `find_columns`.
+            columns: Collects the label values, one item per column; empty before the first file is read.
+            asked: Requested columns, see `find_columns`.
             only: Rows whose column `task` has this value; `None` for all.
-            joined: Labels by the `id` of a row, where they stand in another file.
+            joined: Labels by `id`, if they are in another file.
             guess: As in `find_columns`.
-            case: What lower case means.
-            genome: FASTA file of the genome that places are cut from; empty for none.
+            case: Meaning of lower case.
+            genome: FASTA file of the genome for intervals; empty for none.
         """
         made = cls(paths)
         for path in paths:
@@ -241,17 +240,17 @@ class LabelledTable:
 
     @property
     def count(self) -> int:
-        """Good rows."""
+        """Number of valid rows."""
         return self._sequences.count
 
     def parts_of(self) -> tuple[Sequence[str], NDArray[np.int32]]:
-        """The different values of the column `split`, and which of them each row has; none without such a column."""
+        """The distinct values of the column `split`, and the code of each row; empty without such a column."""
         return self._split.values, np.concatenate([np.zeros(0, np.int32), *self._splits])
 
     def rows(self, found: Meaning, columns: Sequence[ColumnValues]) -> tuple[Rows, NDArray[np.bool_]]:
-        """The good rows with the labels that were found, and which they are of those before.
+        """The valid rows with their interpreted labels, and which of the rows read these are.
 
-        Rows without a usable label are told in `problems`.
+        Rows without a usable label are reported in `problems`.
         """
         codes = list(parts(self._codes, len(columns)))
         numbers = found.numbers(codes)
@@ -273,7 +272,7 @@ class LabelledTable:
         return (rows.take(np.flatnonzero(~unfit)) if unfit.any() else rows), ~unfit
 
     def label_names(self, count: int) -> Sequence[str]:
-        """Names of the columns of labels."""
+        """Names of the label columns."""
         names = self.roles.names if self.roles is not None else ()
         return names or ["label"] * count
 
@@ -285,7 +284,7 @@ class LabelledTable:
         raise IndexError(row)
 
     def settle(self) -> None:
-        """Count the bad rows that are not shown."""
+        """Append the number of invalid rows that are not shown."""
         if self.bad > SHOWN:
             self.problems.append(f"{self.paths[0]}: {self.bad - SHOWN:,} more invalid lines.")
 
@@ -293,7 +292,7 @@ class LabelledTable:
 def _one_task(
     names: Sequence[str], asked: Mapping[str, str], only: str | None
 ) -> tuple[Mapping[str, str], str | None]:
-    """`task=enhancers` is a value of the column `task` where no column has that name."""
+    """Treats `task=enhancers` as a value of the column `task` if no column has that name."""
     given = asked.get("task", "")
     if only is None and given and plain(given) not in map(plain, names) and "task" in map(plain, names):
         return {role: name for role, name in asked.items() if role != "task"}, given
@@ -333,7 +332,7 @@ def read_rows(path: Path, num_labels: int) -> tuple[Rows, list[str]]:
         num_labels: Classes C; labels are 0 to C-1.
 
     Returns:
-        The good rows, and one line for each problem (at most `SHOWN` and a count of the rest).
+        The valid rows, and one line for each problem (at most `SHOWN` and the number of further ones).
     """
     columns = [ColumnValues()]
     table = LabelledTable.read([path], columns, {}, guess=False)

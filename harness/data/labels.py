@@ -1,6 +1,6 @@
-"""What the labels of a table mean: classes by number or name, several labels at once, or numbers in any unit.
+"""Interpretation of a table's labels: classes by number or name, several labels per row, or numbers.
 
-All values of all splits are looked at before anything is decided; each different value is looked at once.
+All values of all splits are considered before a decision; each distinct value is parsed once.
 """
 
 import math
@@ -19,10 +19,10 @@ from lingo.data import Kind
 
 MISSING = frozenset({"", "nan", "na", "n/a", "none", "null", "<na>", "-nan"})
 MOST_CLASSES = 1000
-"""Different values that can be classes; more are no classes but numbers or names of rows."""
+"""Maximum number of classes; more distinct values are numbers or row names."""
 
 GUESSED = 20
-"""Most classes of a column whose name does not say that it holds labels: dates and names of rows have more."""
+"""Maximum number of classes of a column without a known name; dates and row names have more distinct values."""
 
 BITS = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "false": 0.0, "true": 1.0}
 WHOLE = {"false": "0", "true": "1"}
@@ -30,10 +30,10 @@ RULES = {"classes": "a whole number from 0", "bits": "0 or 1", "numbers": "a fin
 
 
 class ColumnValues:
-    """One column's values: codes into a list of the different ones.
+    """One column's values as codes into the list of distinct values.
 
     Attributes:
-        values: The different values, without spaces around them, in the order of their appearance.
+        values: The distinct values, stripped, in order of first appearance.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class ColumnValues:
         self._known: dict[str, int] = {}
 
     def codes(self, texts: pa.LargeStringArray) -> NDArray[np.int32]:
-        """The code of each value, `[n]`; new values are added."""
+        """The code of each value, `[n]`; new values are appended."""
         held = texts.dictionary_encode()
         found = np.array([self._code(value.strip()) for value in held.dictionary.to_pylist()], np.int32)
         return found[held.indices.to_numpy()] if len(found) else np.zeros(0, np.int32)
@@ -55,17 +55,17 @@ class ColumnValues:
 
 @dataclass(frozen=True, eq=False)
 class Meaning:
-    """What columns of labels mean.
+    """Interpretation of the label columns.
 
     Attributes:
         kind: What is predicted.
-        names: Of classes that are not 0 to C-1 the name of each; of several labels or targets those of the outputs.
-        outputs: Outputs of the head: classes, labels or targets.
-        values: For each column the number of each code, float64 `[codes]` or `[codes, outputs]`; NaN for a value
-            without one.
-        note: What must be said of it; empty for what the columns' names say already.
-        rule: What a value must be, for messages.
-        cure: What can be done about one that is not.
+        names: Class names, unless classes are 0 to C-1; of several labels or targets the names of the outputs.
+        outputs: Number of outputs of the head: classes, labels or targets.
+        values: For each column the numerical label of each code, float64 `[codes]` or `[codes, outputs]`; NaN for
+            invalid values.
+        note: A note for the user; empty if column names make it clear.
+        rule: The rule for values, for messages.
+        cure: Advice for values that violate the rule.
     """
 
     kind: Kind
@@ -77,7 +77,7 @@ class Meaning:
     cure: str = ""
 
     def numbers(self, codes: Sequence[NDArray[np.int32]]) -> NDArray[Any]:
-        """Labels of rows as float64, `[n]` or `[n, outputs]`; NaN where a value is none."""
+        """Labels of rows as float64, `[n]` or `[n, outputs]`; NaN for invalid values."""
         each = [values[code] for values, code in zip(self.values, codes, strict=True)]
         if len(each) == 1 and (each[0].ndim == 2 or self.kind != "multilabel"):
             return each[0]
@@ -86,7 +86,7 @@ class Meaning:
     def unfit(
         self, numbers: NDArray[Any], codes: Sequence[NDArray[np.int32]], cells: Sequence[ColumnValues]
     ) -> NDArray[np.bool_]:
-        """Rows whose labels cannot be used: values that are none, or nothing but unknown labels, `[n]`."""
+        """Rows whose labels cannot be used: invalid values, or only unknown labels, bool `[n]`."""
         bad = np.isnan(numbers)
         if self.kind != "multilabel":
             return np.asarray(bad if bad.ndim == 1 else bad.any(axis=1))
@@ -99,13 +99,13 @@ class Meaning:
 
 
 def meaning(say: str, names: Sequence[str], columns: Sequence[ColumnValues], rows: int) -> Meaning | str:
-    """What columns mean, or why they mean nothing.
+    """The interpretation of columns, or the reason why there is none.
 
     Args:
-        say: What their names say: `label`, `target` or `unknown`.
+        say: Meaning of their names: `label`, `target` or `unknown`.
         names: Their names.
         columns: Their values.
-        rows: Rows of all splits.
+        rows: Number of rows of all splits.
     """
     given = [[value for value in column.values if value.casefold() not in MISSING] for column in columns]
     if len(columns) == 1:
@@ -152,13 +152,13 @@ def number(text: str) -> float:
 
 
 def _are_numbers(given: Sequence[Sequence[str]]) -> bool:
-    """Whether every value is a number, and some are not whole."""
+    """Whether every value is a number, and some are not integers."""
     every = [number(value) for values in given for value in values]
     return bool(every) and not any(map(math.isnan, every)) and any(value % 1 for value in every)
 
 
 def _one_family(names: Sequence[str]) -> bool:
-    """Whether names of several columns have a word in common, as `dev_enrichment` and `hk_enrichment` do."""
+    """Whether the names of several columns share a word, such as `dev_enrichment` and `hk_enrichment`."""
     each = [set(re.split(r"[\W_]+", name.casefold())) - {""} for name in names]
     return bool(set.intersection(*each))
 
@@ -176,7 +176,7 @@ def _targets(names: Sequence[str], columns: Sequence[ColumnValues], say: str) ->
 
 
 def _lists(column: ColumnValues, given: Sequence[str], name: str, say: str) -> Meaning | None:
-    """The meaning of a column whose values are lists; `None` where they are not."""
+    """The interpretation of a column of lists; `None` if its values are not lists."""
     if not given:
         return None
     bits = (
@@ -234,7 +234,9 @@ def _list(text: str) -> list[float] | None:
 
 
 def _whole(text: str) -> int | None:
-    text = WHOLE.get(text.casefold()) or re.sub(r"\.0+$", "", text)  # 1.0 is how tables with gaps write 1
+    text = WHOLE.get(text.casefold()) or re.sub(
+        r"\.0+$", "", text
+    )  # tables with missing values write 1 as 1.0
     return int(text) if text.isascii() and text.isdigit() and len(text) < 6 else None
 
 
@@ -286,7 +288,7 @@ def _named(column: ColumnValues, name_of: dict[str, str], names: Sequence[str]) 
 def first_fault(
     columns: Sequence[ColumnValues], codes: Sequence[int], names: Sequence[str], found: Meaning
 ) -> str:
-    """What is wrong with the labels of one row, given by their codes."""
+    """The error message for the labels of one row, given as codes."""
     for column, code, values, name in zip(columns, codes, found.values, names, strict=True):
         if np.isnan(values[code]).any():
             value = column.values[code]
@@ -297,7 +299,7 @@ def first_fault(
 
 
 def parts(codes: Iterable[Sequence[NDArray[np.int32]]], width: int) -> Iterator[NDArray[np.int32]]:
-    """Pieces of columns put together, one array a column."""
+    """Concatenate chunks of columns, one array per column."""
     pieces = list(codes)
     for i in range(width):
         yield np.concatenate([np.zeros(0, np.int32), *(piece[i] for piece in pieces)])

@@ -1,8 +1,7 @@
-"""Leakage audit: sequences that stand twice in a split, in two splits, or with two labels.
+"""Leakage audit: sequences that occur twice in a split, in two splits, or with two labels.
 
-The published splits do leak (duplicates of genome-wide collections, overlapping promoters), which flatters
-every score measured on them. A sequence counts as the same read on either strand.
-"""
+The published splits do leak (duplicates of genome-wide collections, overlapping promoters), which inflates every score
+measured on them. A sequence and its reverse complement count as the same."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -24,7 +23,7 @@ class Within:
 
     Attributes:
         repeated: Rows minus distinct sequences.
-        conflicting: Distinct sequences that carry more than one label.
+        conflicting: Distinct sequences with more than one label.
         reverse_complement: Rows whose reverse complement is another sequence of the same split.
     """
 
@@ -35,13 +34,13 @@ class Within:
 
 @dataclass(frozen=True, kw_only=True)
 class Across:
-    """Rows of a later split that an earlier one holds as well.
+    """Rows of a later split that also occur in an earlier one.
 
     Attributes:
         rows: Rows of the later split.
         exact: Those whose sequence is in the earlier split.
         other_label: Those of `exact` whose label the sequence never has in the earlier split.
-        reverse_complement: Rows whose reverse complement, another sequence, is in the earlier split.
+        reverse_complement: Rows whose (different) reverse complement is in the earlier split.
         shared: Rows found on either strand.
     """
 
@@ -54,12 +53,12 @@ class Across:
 
 @dataclass(frozen=True, kw_only=True)
 class Leaks:
-    """What an audit counted.
+    """Counts of an audit.
 
     Attributes:
         within: By split.
         across: By `(earlier, later)` split in the order train, dev, test.
-        dropped: Training rows taken out because dev or test has them.
+        dropped: Training rows removed because they occur in dev or test.
     """
 
     within: Mapping[str, Within]
@@ -74,18 +73,18 @@ class Leaks:
 
 
 def audit(splits: Mapping[str, Rows]) -> Leaks:
-    """Count duplicates within and across splits. Labels may be of any kind; equal means equal bits."""
+    """Count duplicates within and across splits. Labels of any kind are compared bit by bit."""
     return _audit({split: _Hashed.of(rows) for split, rows in splits.items()})
 
 
 def kept_for_training(splits: Mapping[str, Rows]) -> NDArray[np.int64]:
-    """Numbers of the training rows that neither dev nor test has, on either strand."""
+    """Indices of the training rows that do not occur in dev or test, on either strand."""
     return _kept({split: _Hashed.of(rows) for split, rows in splits.items()})
 
 
 @dataclass(frozen=True, eq=False)
 class _Hashed:
-    """A split's sequences, their other strands, and the sequences together with their labels, see `hashes`."""
+    """Hashes of a split's sequences, their reverse complements, and sequences with labels, see `hashes`."""
 
     own: Hashes
     turned: Hashes
@@ -116,9 +115,9 @@ def _kept(hashed: Mapping[str, _Hashed]) -> NDArray[np.int64]:
 def audited(
     name: str, splits: Mapping[str, Rows], marks: dict[str, str], *, drop: bool
 ) -> tuple[dict[str, Rows], dict[str, Any]]:
-    """The splits of a task, without leaking training rows when `drop`, and `Leaks.to_dict` of all of them.
+    """The splits of a task, without leaking training rows if `drop`, and `Leaks.to_dict` of the unchanged splits.
 
-    What a reader of results must know is added to `marks`.
+    Caveats are added to `marks`.
 
     Raises:
         InputError: If no training row would be left.
@@ -142,7 +141,7 @@ def audited(
 
 
 def summary(leaks: Mapping[str, Any]) -> str:
-    """One line on what `Leaks.to_dict` counted; empty when there is nothing to say."""
+    """One line about `Leaks.to_dict`; empty without leaks."""
     parts = [
         f"{split} repeats {some(found['repeated'], 'row')}" + _extra(found, "conflicting", "with two labels")
         for split, found in leaks["within"].items()
@@ -160,7 +159,7 @@ def summary(leaks: Mapping[str, Any]) -> str:
 
 
 def crossing(leaks: Mapping[str, Any]) -> str:
-    """The part of `summary` on rows that two splits still share; empty when they share none."""
+    """The part of `summary` on rows that two splits still share; empty if there are none."""
     across = leaks["across"].items()
     left = {pair: found for pair, found in across if not (leaks["dropped"] and pair.endswith(" in train"))}
     return "; ".join(_crossings({"across": left}))

@@ -1,9 +1,10 @@
-"""A person's own data as a task: one file, or a folder with train, dev and test, in any form of table.
+"""A custom dataset as a task: one file, or a folder with train, dev and test, in any table format.
 
-The columns say what is predicted (`harness.data.columns`), and their values how (`harness.data.labels`). Splits that
-are missing are cut from train: the same rows each time, equal sequences together, classes in equal shares.
+Columns determine what is predicted (`harness.data.columns`), and their values the kind of task
+(`harness.data.labels`). Missing splits are cut from train: deterministic, stratified by class, identical sequences in
+one split.
 
-A task's name may say how its file is read: `PATH?label=activity&task=enhancers`, see `Reading`.
+A task's name may contain reading options: `PATH?label=activity&task=enhancers`, see `Reading`.
 """
 
 import hashlib
@@ -38,18 +39,18 @@ from lingo.sequences import Case
 
 @dataclass(frozen=True, kw_only=True)
 class OwnData:
-    """A task's rows.
+    """The rows of a custom dataset.
 
     Attributes:
         kind, num_labels: As in `lingo.data.TaskData`.
-        label_names: Names of a multi-label task's labels, of several targets, and of classes that are not 0 to C-1.
+        label_names: Names of labels, of several targets, or of classes that are not 0 to C-1.
         splits: Rows of train, dev and test.
-        digests: What tells the content of each split.
+        digests: Digest of the content of each split.
         cut: Splits that were cut from train.
-        only: The value of the column `task` whose rows these are; `None` for all.
-        notes: What was found of files, columns, labels and letters, one line each.
-        marks: What a reader of results must know, each with the line that says why.
-        schema: What it holds, see `harness.data.schema.schema_of`.
+        only: The value of the column `task` that selects rows; `None` for all.
+        notes: Observations on files, columns, labels and letters, one line each.
+        marks: Caveats, each with a line that gives the reason.
+        schema: Summary of the content, see `harness.data.schema.schema_of`.
     """
 
     kind: Kind
@@ -65,13 +66,14 @@ class OwnData:
 
 
 def own_task(name: str) -> TaskRow:
-    """The row of a task from a file or folder; its name is `own/` and the path's last part, or as its reading says.
+    """The row of a task from a file or folder; its name is `own/` and the last part of the path, unless the reading
+    options name it.
 
     Raises:
         InputError: with every problem of its files, each with its line.
     """
     given, reading = parted(name)
-    path = Path(os.path.realpath(given))  # unlike `resolve`, a loop of links is no error of its own
+    path = Path(os.path.realpath(given))  # unlike `resolve`, it does not fail on a loop of links
     source = reading.told_of(str(path))
     data = read_own(source)
     sequences = data.splits["train"].sequences
@@ -92,10 +94,10 @@ def own_task(name: str) -> TaskRow:
 
 
 def read_own(source: Path | str) -> OwnData:
-    """Read and check a file or folder, and cut the splits that it lacks.
+    """Read and check a file or folder, and cut missing splits from train.
 
     Args:
-        source: A path, with how it is read behind `?` where its columns do not say it.
+        source: A path, followed by `?` and reading options if necessary.
 
     Raises:
         InputError: with every problem, each with file and line.
@@ -113,12 +115,12 @@ def _joint_digest(files: Sequence[Path]) -> str:
 
 
 def forget_own() -> None:
-    """Free the memory of the tables that were read; they are read again where they are needed."""
+    """Free the memory of cached tables; they are read again when needed."""
     _read.cache_clear()
 
 
 def own_places(source: Path | str) -> dict[str, str]:
-    """For each split the file that its rows come from."""
+    """The source file of each split."""
     files = split_files(parted(str(source))[0])
     told = {split: str(some[0]) + (", …" if len(some) > 1 else "") for split, some in files.items()}
     data = read_own(source)
@@ -140,7 +142,7 @@ def _read(
     reading: Reading,
     further: tuple[tuple[Path, str], ...],
 ) -> OwnData:
-    """As `read_own`; a file is read again when its content has changed."""
+    """As `read_own`; a file is read again if its content has changed."""
     digests = dict(digested)
     asked, columns, problems = dict(reading.columns), list[ColumnValues](), list[str]()
     joined = LabelFile.read(Path(reading.labels), asked) if reading.labels else None
@@ -225,7 +227,7 @@ def _read(
 
 
 def _content(reading: Reading) -> str:
-    """What of a reading decides on rows and labels; further files count by their content."""
+    """The part of the reading options that determines rows and labels; further files are included by digest."""
     aside = ("labels=", "genome=", "name=")
     return "&".join(word for word in reading.text.split("&") if not word.startswith(aside))
 
@@ -239,7 +241,7 @@ def _name(tables: Mapping[str, LabelledTable], split: str) -> str:
 
 
 def _layout_problems(tables: Mapping[str, LabelledTable], reading: Reading) -> list[str]:
-    """Splits whose columns differ, and several tasks in one file."""
+    """Problems: splits with different columns, and several tasks in one file."""
     known = {split: table.roles for split, table in tables.items() if table.roles is not None}
     problems = []
     if len({roles.layout for roles in known.values()}) > 1:
@@ -274,7 +276,7 @@ def _by_column(
     kept: Mapping[str, NDArray[np.bool_]],
     reading: Reading,
 ) -> tuple[dict[str, Rows], dict[str, str], list[str]]:
-    """The splits that a column of train names."""
+    """Splits given by a column of train."""
     values, codes = train.parts_of()
     asked = bool(reading.dev or reading.test)
     if not values or len(splits) > 1:
@@ -323,7 +325,7 @@ def _by_column(
 def _class_problems(
     place: str, splits: Mapping[str, Rows], found: Meaning, table: LabelledTable
 ) -> list[str]:
-    """Classes that no training row has."""
+    """Problems: classes without a training row."""
     if found.kind != "classification":
         return []
     present = set(np.unique(splits["train"].labels).tolist())

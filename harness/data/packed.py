@@ -1,8 +1,8 @@
-"""Sequences of one length and their 0/1 labels on disk: 2 bits a base, one bit a label, in Arrow files.
+"""Sequences of equal length and their 0/1 labels on disk: 2 bits per base, one bit per label, in Arrow files.
 
-A split is a row of shards `<split>-00000.arrow` with the columns `bases` (packed, see `harness.data.two_bit`),
-`unknown` (positions of unknown bases) and `labels` (bits, the first label in the highest bit of the first byte).
-`meta.json` beside them gives length, label names, rows and the digest of each shard.
+A split is a list of shards `<split>-00000.arrow` with the columns `bases` (packed, see `harness.data.two_bit`),
+`unknown` (positions of unknown bases) and `labels` (bits, the first label in the most significant bit of the first
+byte). `meta.json` beside them gives length, label names, rows and the digest of each shard.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ def write_shard(
 
     Args:
         bases: Packed, uint8 `[n, bytes]`.
-        rows, positions: Where bases are unknown, sorted by row.
+        rows, positions: Unknown bases, sorted by row.
         labels: Packed bits, uint8 `[n, bytes]`.
     """
     n = len(bases)
@@ -59,12 +59,12 @@ class PackedSplit:
 
     Attributes:
         length: Base pairs of every sequence.
-        label_names: Name of each label; they need not differ.
+        label_names: Name of each label, not necessarily unique.
         digest: sha256 over the shards, in hexadecimal.
         strands: `both` when the second half of the rows is the reverse complement of the first half.
 
     Raises:
-        InputError: If a shard is missing or not whole.
+        InputError: If a shard is missing or incomplete.
     """
 
     def __init__(self, folder: Path, split: str) -> None:
@@ -86,7 +86,7 @@ class PackedSplit:
 
     @property
     def forward(self) -> int:
-        """Rows without those that repeat the first half on the other strand."""
+        """Number of rows without reverse complements."""
         return len(self) // 2 if self.strands == "both" else len(self)
 
     def letters(self, indices: NDArray[np.integer]) -> Bytes:
@@ -112,7 +112,7 @@ class PackedSplit:
         return taken
 
     def _places(self, indices: NDArray[np.integer]) -> list[tuple[NDArray[np.int64], int, NDArray[np.int64]]]:
-        """For each shard that is touched: places in the answer, its number, and rows within it."""
+        """For each shard involved: positions in the result, shard number, and rows within it."""
         wanted = np.asarray(indices, dtype=np.int64)
         shards = np.searchsorted(self._starts, wanted, side="right") - 1
         found = []
@@ -143,7 +143,7 @@ def _flat(column: pa.Array) -> Bytes:
 
 
 class PackedSequences(SequenceView):
-    """Some rows of a split as strings, decoded when they are asked for."""
+    """Some rows of a split as strings, decoded on access."""
 
     def __init__(self, split: PackedSplit, rows: NDArray[np.int64]) -> None:
         self.split, self.rows = split, rows
@@ -155,5 +155,5 @@ class PackedSequences(SequenceView):
         return texts(self.split.letters(self.rows[rows]))
 
     def take(self, indices: NDArray[np.int64]) -> "PackedSequences":
-        """These of the rows, in this order."""
+        """Select rows, in this order."""
         return PackedSequences(self.split, self.rows[indices])

@@ -1,9 +1,8 @@
-"""Tasks on disk: found, checked, tokenised once, and opened memory-mapped by every worker.
+"""Prepared tasks on disk: checked, tokenised once, and memory-mapped by every worker.
 
-A prepared task is a folder named after the digest of all that made it (data, tokenizer, prompt, length,
-limit), so that studies, worker groups and later runs share it. Training opens train and dev through
-`open_prepared`; the test split is another file, and only `open_test` opens it, in the final stage.
-"""
+A prepared task is a folder named by the digest of its inputs (data, tokenizer, prompt, length, limit), so that
+studies, worker groups and later runs share it. Training opens train and dev through `open_prepared`; the test split is
+a separate file that only `open_test` opens, in the final stage."""
 
 import hashlib
 import json
@@ -49,10 +48,10 @@ from lingo.trial import Long
 from lingo.vocabulary import spelling
 
 REVERSE = "_reverse"
-"""Ending of the files that hold the other strand of dev and test."""
+"""Suffix of the files with the reverse complements of dev and test."""
 
 FORMAT = 1
-"""Part of every digest: raised when prepared folders of the past must not be used again."""
+"""Format version, part of every digest: incremented when earlier prepared folders must not be reused."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,17 +64,17 @@ class PreparedTask:
         digest: sha256 of data, tokenizer, prompt, length and limit.
         rows: Sequences of each split.
         longest: Tokens of the longest sequence of each split.
-        truncated: Sequences of each split that were cut to fit the backbone.
-        marks: What a reader of results must know (`smoke`, `changed split`, `truncated`, `undefined test score`),
+        truncated: Number of sequences of each split truncated to the backbone's maximum length.
+        marks: Caveats (`smoke`, `changed split`, `truncated`, `undefined test score`),
             each with the line that says why.
         leaks: What the leakage audit counted before `--limit`, see `harness.data.leakage.Leaks.to_dict`.
         undefined_labels: Of a multi-label task, in each split, the labels without positives or without
             negatives: they have no AUROC.
         label_names: Names of a multi-label task's labels, of several targets, and of classes that have names.
-        schema: What the table holds of a person's own data, see `harness.data.schema.schema_of`.
+        schema: Summary of a custom dataset, see `harness.data.schema.schema_of`.
         seen: Share of the bases of each split that the backbone reads, counted in tokens.
         variant: How the rows of a variant were made, see `harness.data.varied_splits.VariedRows`.
-        unread: What the tokenizer does not read of each split, see `harness.data.token_checks.Reading`.
+        unread: What the tokenizer cannot represent of each split, see `harness.data.token_checks.Reading`.
     """
 
     folder: Path
@@ -113,28 +112,28 @@ def prepare(
     backbone: str = "",
     progress: Listener | None = None,
 ) -> PreparedTask:
-    """Tokenise a task into a folder below `out`, or find it there.
+    """Tokenise a task into a folder below `out`, unless it is there already.
 
     Args:
         row: The task.
         data_dir: Folder with the task's files, see `harness.data.sources`.
-        out: Folder of prepared tasks; made when absent.
+        out: Folder of prepared tasks; created if absent.
         tokenizer: The backbone's tokenizer, or units of one (`lingo.nucleotides`).
         pad_id: Token id of padding.
-        max_length: Tokens that the backbone takes, prompt and special tokens included. Longer sequences are
-            cut, which `truncated` and a mark record. `None` for no limit.
-        prompt: What stands around each sequence; `None` for nothing.
-        limit: Rows kept of each split: the first of a shuffle that depends on the file alone.
-        drop_leaks: Take out of train the rows that dev or test has as well, on either strand.
-        strands: Where the reverse complement of each sequence is prepared as well: as further rows of train, or
-            beside dev and test for `open_reverse_dev` and `open_reverse_test`.
-        long: What becomes of longer sequences, see `lingo.long_sequences.encode`.
-        backbone: Whose tokenizer it is, for messages.
-        progress: Told how far tokenisation is; `None` for whoever listens (`harness.data.steps`).
+        max_length: Maximum number of tokens, prompt and special tokens included. Longer sequences are truncated, which
+            `truncated` and a caveat record. `None` for no limit.
+        prompt: Language prefix and suffix of each sequence; `None` for none.
+        limit: Maximum number of rows per split: the first ones of a permutation that depends on the file alone.
+        drop_leaks: Remove training rows that also occur in dev or test, on either strand.
+        strands: Where reverse complements are prepared as well: as additional rows of train, or beside dev and test
+            for `open_reverse_dev` and `open_reverse_test`.
+        long: How longer sequences are handled, see `lingo.long_sequences.encode`.
+        backbone: Name of the tokenizer's backbone, for messages.
+        progress: Progress callback; `None` for the current listener (`harness.data.steps`).
 
     Raises:
-        InputError: with one line for each problem of the files; nothing is left on disk then. What an interruption or a
-            kill leaves, the next call with the same arguments goes on from.
+        InputError: with one line for each problem of the files; nothing is left on disk then. After an interruption,
+            the next call with the same arguments continues.
     """
     if limit is not None and limit < 1:
         raise InputError(f"`--limit` must be at least 1, but got {limit}.")
@@ -217,7 +216,7 @@ def prepare(
 
 
 def read_prepared(folder: Path | str) -> PreparedTask | None:
-    """What a prepared folder says of itself; `None` when it is not there or not whole."""
+    """The metadata of a prepared folder; `None` if it is missing or incomplete."""
     folder = Path(folder).resolve()
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
@@ -251,7 +250,7 @@ def read_prepared(folder: Path | str) -> PreparedTask | None:
 
 
 def open_prepared(folder: Path | str) -> TaskData:
-    """Train and dev of a prepared task, memory-mapped. The test split's file is not touched.
+    """Train and dev of a prepared task, memory-mapped. The file of the test split is not opened.
 
     Raises:
         InputError: If the folder holds no prepared task.
@@ -277,19 +276,19 @@ def open_prepared(folder: Path | str) -> TaskData:
 
 
 def read_recipe(folder: Path | str) -> dict[str, Any]:
-    """What a prepared folder was made from: files, tokenizer, prompt (prefix and suffix, or null), length, limit."""
+    """The inputs of a prepared folder: files, tokenizer, prompt (prefix and suffix, or null), length, limit."""
     recipe: dict[str, Any] = json.loads((Path(folder) / "meta.json").read_text(encoding="utf-8"))["recipe"]
     return recipe
 
 
 def open_reverse_dev(folder: Path | str) -> Split | None:
-    """The other strand of the dev split, row by row; `None` when the task was prepared without."""
+    """The reverse complements of the dev split, row by row; `None` if the task was prepared without."""
     path = Path(folder) / f"dev{REVERSE}.arrow"
     return open_split(path) if path.exists() else None
 
 
 def read_label_names(folder: Path | str) -> list[str]:
-    """Names of a task's outputs in their order; none where they are numbers."""
+    """Names of a task's outputs in order; empty if they are numbers."""
     names: list[str] = json.loads((Path(folder) / "meta.json").read_text(encoding="utf-8")).get(
         "label_names", []
     )
@@ -311,13 +310,13 @@ def open_test(folder: Path | str) -> Split:
 
 
 def open_reverse_test(folder: Path | str) -> Split | None:
-    """The other strand of the test split, as `open_reverse_dev`. For the final stage alone."""
+    """The reverse complements of the test split, as `open_reverse_dev`. For the final stage alone."""
     path = Path(folder) / f"test{REVERSE}.arrow"
     return open_split(path) if path.exists() else None
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
-    """sha256 of vocabulary, rules and special tokens; padding and truncation settings do not count."""
+    """sha256 of vocabulary, rules and special tokens, without padding and truncation settings."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rules = json.loads(backend.to_str()) if backend is not None else tokenizer.get_vocab()
     for transient in ("padding", "truncation"):
@@ -332,7 +331,7 @@ def _digest(value: Any) -> str:
 
 
 def _stranded(splits: Mapping[str, Rows], strands: Strands) -> dict[str, Rows]:
-    """The splits to write: train with its other strand behind it, dev and test with theirs beside them."""
+    """The splits to write: reverse complements are appended to train, and separate for dev and test."""
     made: dict[str, Rows] = {}
     for split, rows in splits.items():
         turned = OtherStrand(rows.sequences)
@@ -347,7 +346,7 @@ def _stranded(splits: Mapping[str, Rows], strands: Strands) -> dict[str, Rows]:
 
 
 def _undefined(splits: Mapping[str, Rows], names: Sequence[str]) -> dict[str, list[str]]:
-    """Names of the labels that are the same in all rows of a split."""
+    """Names of the labels that are constant in a split."""
     found = {}
     for split, rows in splits.items():
         found[split] = [names[i] for i in np.flatnonzero(constant_outputs(rows)).tolist()]
@@ -355,7 +354,7 @@ def _undefined(splits: Mapping[str, Rows], names: Sequence[str]) -> dict[str, li
 
 
 def _sample(digest: str, rows: Rows, limit: int) -> NDArray[np.int64]:
-    """`limit` row numbers that depend on the file alone; those of a smaller limit come first."""
+    """`limit` row indices that depend on the file alone; a smaller limit gives a prefix of them."""
     return np.random.default_rng(int(digest[:16], 16)).permutation(len(rows.labels))[:limit]
 
 
@@ -404,11 +403,10 @@ def _truncation_mark(
 
 @contextmanager
 def _made_in_parts(folder: Path) -> Iterator[Path]:
-    """A folder beside `folder` that becomes it when the block ends well, and nothing where an error ends it.
+    """A temporary folder that is renamed to `folder` when the block succeeds, and removed on an error.
 
-    An interruption or a kill leaves it as it is, and the next preparation of the same goes on from there. It is locked:
-    a second process that prepares the same at the same time has a folder of its own.
-    """
+    An interruption leaves it in place, and the next preparation with the same inputs continues there. It is locked: a
+    second process with the same inputs uses a folder of its own."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     made = folder.with_name(f".{folder.name}.part")
     made.mkdir(exist_ok=True)

@@ -1,9 +1,8 @@
 """A benchmark without downloads: small generated DNA with planted motifs, and a tiny OPT with random weights.
 
-Both are written in the layouts of the real ones (GUE's CSV files, the hub's model folder), so that everything
-after them is the code that real data and models go through. What they measure is that the machinery learns,
-and every result says so: the data is marked as generated, the backbone as untrained.
-"""
+Both have the layouts of real ones (GUE's CSV files, the hub's model folder), so that everything else is the code path
+of real data and models. They test that training works, nothing more, and every result says so: the data is marked as
+generated, the backbone as untrained."""
 
 import math
 import shutil
@@ -18,7 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 
 from harness.core.atomic_files import write_whole
 
-if TYPE_CHECKING:  # who reads the numbers of rows needs neither
+if TYPE_CHECKING:  # not needed by callers that read the row counts only
     import torch
     from transformers import OPTForCausalLM, PreTrainedTokenizerFast
 
@@ -40,7 +39,7 @@ Bases = NDArray[np.str_]
 def make_data(folder: Path | str, *, seed: int = 0) -> Path:
     """Write the generated tasks as `quickstart/<task>/{train,dev,test}.csv` below `folder`.
 
-    The same seed writes the same bytes; files that are there already are left alone. Returns `folder`.
+    The same seed gives the same bytes; existing files are kept. Returns `folder`.
     """
     folder = Path(folder)
     for number, (task, sequence) in enumerate(GENERATORS.items()):
@@ -56,8 +55,7 @@ def make_data(folder: Path | str, *, seed: int = 0) -> Path:
 def make_backbone(folder: Path | str, *, seed: int = 0) -> Path:
     """Write a tiny OPT with random weights, and its tokenizer, as a model folder; returns `folder`.
 
-    config.json says `"untrained": true`. The same seed writes the same weights; a folder that is
-    there is kept.
+    config.json has `"untrained": true`. The same seed gives the same weights; an existing folder is kept.
     """
     folder = Path(folder)
     if (folder / "config.json").exists():
@@ -89,7 +87,7 @@ def _csv(sequence: Callable[[bool, np.random.Generator], Bases], rows: int, rng:
 
 
 def _background(length: int, rng: np.random.Generator, *, gc: float = 0.5) -> Bases:
-    """Independent bases with a share `gc` of G and C."""
+    """Independent bases with GC content `gc`."""
     return rng.choice(list("ACGT"), size=length, p=[(1 - gc) / 2, gc / 2, gc / 2, (1 - gc) / 2])
 
 
@@ -98,7 +96,7 @@ def _plant(bases: Bases, motif: str, start: int) -> None:
 
 
 def _promoter(positive: bool, rng: np.random.Generator) -> Bases:
-    """A TATA box and a GC-rich stretch behind it, or neither."""
+    """A TATA box followed by a GC-rich region, or neither."""
     bases = _background(LENGTH, rng)
     if positive:
         start = int(rng.integers(10, 25))
@@ -108,7 +106,7 @@ def _promoter(positive: bool, rng: np.random.Generator) -> Bases:
 
 
 def _motif_pair(positive: bool, rng: np.random.Generator) -> Bases:
-    """A GC box and, 20 bp on, an E-box; or one of the two twice. No single motif tells the classes apart."""
+    """A GC box and, 20 bp downstream, an E-box; or one of the two twice. No single motif separates the classes."""
     bases = _background(LENGTH, rng)
     start = int(rng.integers(5, 20))
     twice = (GC_BOX, E_BOX)[int(rng.integers(2))]
@@ -122,7 +120,7 @@ GENERATORS = {"quickstart/promoter": _promoter, "quickstart/motif_pair": _motif_
 
 
 def _model(generator: "torch.Generator") -> "OPTForCausalLM":
-    """Random features that adapters can read: unit-variance projections, embeddings wider than OPT's own."""
+    """Random features that adapters can use: unit-variance projections, embeddings wider than OPT's own."""
     import torch
     from transformers import OPTConfig, OPTForCausalLM
 
@@ -142,7 +140,7 @@ def _model(generator: "torch.Generator") -> "OPTForCausalLM":
         "untrained": True,
     }
     config = OPTConfig(**values)
-    with torch.device("meta"):  # initialising would draw from torch's global generator
+    with torch.device("meta"):  # initialisation would draw from torch's global generator
         model = OPTForCausalLM(config)
     model = model.to_empty(device="cpu")
     model.tie_weights()

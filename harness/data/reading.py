@@ -1,4 +1,4 @@
-"""How a person's file is read: which columns, splits, task and letters, as it stands in a task's name."""
+"""Reading options of a custom dataset, as they are written in a task's name: columns, splits, task and letters."""
 
 import os
 import re
@@ -18,16 +18,16 @@ COLUMNS = ("sequence", "sequence_a", "sequence_b", "label", "target", "id", "spl
 
 @dataclass(frozen=True)
 class Reading:
-    """How a person's file is read, where its columns do not say it.
+    """Reading options of a custom dataset.
 
     Attributes:
-        columns: Column of each of `COLUMNS` that was named.
-        dev, test: Values of the column `split` whose rows are these splits; all other rows are train.
+        columns: Requested column for names of `COLUMNS`.
+        dev, test: Values of the column `split` for these splits; all other rows are train.
         only: The value of the column `task` whose rows are used.
-        labels: A table with the labels, joined by `id`; empty for none.
-        genome: FASTA file of the genome that places are cut from; empty for none.
-        case: What lower case means.
-        on_error: Whether bad rows are refused or left out and counted.
+        labels: A table of labels, joined by `id`; empty for none.
+        genome: FASTA file of the genome for intervals; empty for none.
+        case: Meaning of lower case.
+        on_error: Whether invalid rows are refused, or skipped and counted.
         name: Name of the task; empty for that of the file or folder.
     """
 
@@ -43,12 +43,12 @@ class Reading:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Files beside the table."""
+        """Further files beside the table."""
         return tuple(file for file in (self.labels, self.genome) if file)
 
     @property
     def text(self) -> str:
-        """As it stands in a task's name; empty where nothing is asked for."""
+        """The options as written in a task's name; empty if all have their default."""
         said = [*self.columns]
         said += [
             (name, "+".join(values)) for name, values in (("dev", self.dev), ("test", self.test)) if values
@@ -62,15 +62,15 @@ class Reading:
         return "&".join(f"{name}={value}" for name, value in said)
 
     def told_of(self, name: str) -> str:
-        """A task's name with how it is read."""
+        """A task's name with these options."""
         return f"{name}?{self.text}" if self.text else name
 
     @classmethod
     def of(cls, text: str) -> "Reading":
-        """What `text` says, as `Reading.text` writes it.
+        """Parse `text`, which has the form of `Reading.text`.
 
         Raises:
-            InputError: With every word that says nothing.
+            InputError: With every invalid option.
         """
         known = (*COLUMNS, "dev", "test", "only", "labels", "genome", "case", "on_error", "name")
         said: dict[str, str] = {}
@@ -111,17 +111,17 @@ class Reading:
 
 
 def parted(name: str) -> tuple[Path, Reading]:
-    """A task's name or source: where its file or folder is, and how it is read.
+    """Split a task's name or source into its path and its reading options.
 
     Raises:
-        InputError: If what follows `?` says nothing.
+        InputError: If the options after `?` are invalid.
     """
     path, _, text = (name, "", "") if exists(path_of(name)) else name.partition("?")
     return path_of(path), Reading.of(text)
 
 
 def is_own(name: str) -> bool:
-    """Whether a task's name means a file or folder, or any data set of the hub."""
+    """Whether a task's name refers to a file, a folder or a dataset on the hub."""
     if name.startswith(PREFIX):
         return True
     name = name.partition("?")[0]
@@ -130,7 +130,7 @@ def is_own(name: str) -> bool:
 
 
 def stem_of(path: Path) -> str:
-    """A file's name without the ending of a table; the whole name of others."""
+    """A file's name without the extension of a table; other names unchanged."""
     name = path.name
     for packed in sorted(PACKED_ENDINGS, key=len, reverse=True):
         for ending in ENDINGS:
@@ -140,14 +140,14 @@ def stem_of(path: Path) -> str:
 
 
 def told_how(names: Sequence[str], asked: str) -> tuple[str, ...]:
-    """Names of tasks, those of a person's own data with how they are read.
+    """Names of tasks, with reading options added to those of custom datasets.
 
     Args:
         names: As `--tasks` has them.
         asked: As `Reading.of` takes it.
 
     Raises:
-        InputError: If `asked` says nothing, or none of the tasks is a person's own.
+        InputError: If `asked` is invalid, or none of the tasks is a custom dataset.
     """
     reading = Reading.of(asked)
     if not any(is_own(name) for name in names):

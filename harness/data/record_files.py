@@ -1,4 +1,4 @@
-"""Records of FASTA, FASTQ and JSON files as rows of a table."""
+"""FASTA, FASTQ and JSON files as tables."""
 
 import codecs
 import json
@@ -18,11 +18,10 @@ SPLIT_WORDS = ("train", "training", "dev", "valid", "validation", "val", "test",
 
 
 class FastaFile(TextFile):
-    """Records of a header `>name description` and any number of lines of sequence; `;` begins a comment.
+    """Records with a header `>name description` and any number of sequence lines; `;` begins a comment.
 
-    Columns are `id` (the header's first word) and `sequence`, and what the first header has: words `key=value`, one
-    further word as `label`, or `>name|label|training` (label and split).
-    """
+    Columns are `id` (the header's first word), `sequence`, and those of the first header: words `key=value`, one
+    further word as `label`, or `>name|label|training` (label and split)."""
 
     def __init__(self, path: Path, start: bytes) -> None:
         super().__init__(path, start)
@@ -44,7 +43,7 @@ class FastaFile(TextFile):
             break
 
     def batches(self, columns: Sequence[int]) -> Iterator[TableBatch]:
-        """As `TableFile.batches`; a place is that of the header."""
+        """As `TableFile.batches`; a place is the line of the header."""
         places: list[int] = []
         rows: list[list[str]] = []
         size = 0
@@ -93,7 +92,7 @@ class FastaFile(TextFile):
 
 
 class FastqFile(TextFile):
-    """Reads of four lines each: `@name`, the sequence, `+`, and its qualities, which are not used."""
+    """Reads of four lines each: `@name`, the sequence, `+`, and qualities, which are ignored."""
 
     def __init__(self, path: Path, start: bytes) -> None:
         super().__init__(path, start)
@@ -101,7 +100,7 @@ class FastqFile(TextFile):
         self.notes.append("is FASTQ")
 
     def batches(self, columns: Sequence[int]) -> Iterator[TableBatch]:
-        """As `TableFile.batches`; a place is that of the line of the name."""
+        """As `TableFile.batches`; a place is the line of the name."""
         lines = Lines(self.blocks())
         places: list[int] = []
         rows: list[list[str]] = []
@@ -130,7 +129,7 @@ class FastqFile(TextFile):
 
 
 class JsonFile(TextFile):
-    """An object a line, or a list of objects; the columns are those of the first one."""
+    """One object per line, or a list of objects; the columns are those of the first one."""
 
     def __init__(self, path: Path, start: bytes) -> None:
         super().__init__(path, start)
@@ -165,7 +164,7 @@ class JsonFile(TextFile):
             yield TableBatch(places, [texts(row[i] for row in rows) for i in range(len(names))], problems)
 
     def _rows(self) -> Iterator[tuple[int, Any]]:
-        """The place and the value of each row; a text that says what is wrong instead of a value."""
+        """The place and the value of each row, or an error message instead of the value."""
         lines = Lines(self.blocks())
         if self._list:
             try:

@@ -1,4 +1,4 @@
-"""What a person's table turned out to hold, as plain data for results and as a line for the reader."""
+"""Summary of a custom dataset, as plain data for results and as lines for the user."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from lingo.data import Kind
 from lingo.sequences import PAIR
 
 MOST = 20
-"""Classes or outputs that are counted one by one."""
+"""Maximum number of classes or outputs that are counted separately."""
 
 
 def schema_of(
@@ -25,12 +25,12 @@ def schema_of(
     reading: Reading,
     bad: int,
 ) -> dict[str, Any]:
-    """What a table holds.
+    """Summarise a table.
 
     Returns:
         `rows` by split, `bad_rows`, `lengths` (shortest and longest sequence), `pairs`, `letters` (see
-        `harness.data.sequence_column.LetterCounts.report`), `case`, and of at most `MOST` classes or outputs `labels`:
-        by split, rows of each class, of several labels rows that have it, of targets least, mean and largest value.
+        `harness.data.sequence_column.LetterCounts.report`), `case`, and for at most `MOST` classes or outputs
+        `labels`: by split the number of rows of each class or label, or minimum, mean and maximum of each target.
     """
     first = splits["train"].sequences
     every = np.concatenate([_lengths(rows.sequences) for rows in splits.values()])
@@ -69,7 +69,7 @@ def _labels(kind: Kind, names: Sequence[str], rows: Rows) -> dict[str, Any]:
 
 
 def schema_lines(schema: Mapping[str, Any]) -> list[str]:
-    """The same for a reader, a line each for rows and letters."""
+    """The same for the user: one line each for rows and letters."""
     if not schema:
         return []
     labels = schema["labels"]

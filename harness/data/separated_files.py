@@ -1,4 +1,4 @@
-"""Rows of fields between commas, tabs, semicolons or bars."""
+"""Tables with fields separated by commas, tabs, semicolons or vertical bars."""
 
 import csv
 from collections.abc import Iterator, Sequence
@@ -28,11 +28,11 @@ BED += ("blockCount", "blockSizes", "blockStarts")
 NARROW_PEAK = ("signalValue", "pValue", "qValue", "peak")
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 
-csv.field_size_limit(2**31 - 1)  # of its own accord csv refuses sequences of more than 131,072 letters
+csv.field_size_limit(2**31 - 1)  # csv's default refuses fields of more than 131,072 characters
 
 
 class SeparatedFile(TextFile):
-    """Fields between commas, tabs, semicolons or bars, quoted where they hold those, below a header."""
+    """Fields separated by commas, tabs, semicolons or vertical bars, quoted if they contain those, below a header."""
 
     guess = True
 
@@ -48,7 +48,7 @@ class SeparatedFile(TextFile):
             self.notes.append(f"has {SEPARATORS[self._separator]} between its columns")
 
     def _header(self, lines: Lines) -> list[str]:
-        """The names in the first line that is not blank; `lines` stands behind it then."""
+        """The names in the first non-blank line; `lines` is then positioned after it."""
         for line in lines:
             text = line.strip()
             if text[:4].casefold() == "sep=" and len(text) == 5 and text[4] in SEPARATORS:
@@ -86,7 +86,7 @@ class SeparatedFile(TextFile):
                 lines.skip(count)
 
     def _at_once(self, block: bytes, columns: Sequence[int]) -> list[pa.LargeStringArray] | None:
-        """The columns of a block of which every line is a plain row."""
+        """The columns of a block in which every line is a row without quotes."""
         if b'"' in block or b"\r" in block or b"\n\n" in block or block[:1] == b"\n" or len(block) > 1 << 30:
             return None
         width = len(self.names)
@@ -110,7 +110,7 @@ class SeparatedFile(TextFile):
         return [column.combine_chunks() for column in table.columns]
 
     def _one_by_one(self, lines: Lines, columns: Sequence[int]) -> Iterator[TableBatch]:
-        """Rows up to the end of the block that the last one ends in."""
+        """Rows up to the end of the block in which the last one ends."""
         reader, width = csv.reader(lines, strict=True, delimiter=self._separator), len(self.names)
         places: list[int] = []
         rows: list[Sequence[str]] = []
@@ -140,13 +140,13 @@ class SeparatedFile(TextFile):
 
 
 class BedFile(SeparatedFile):
-    """A BED file: places in a genome between tabs, mostly without a header."""
+    """A BED file: tab-separated genomic intervals, usually without a header."""
 
     guess = False
-    """Whether columns without a known name may be labels: a BED file has scores that are none."""
+    """Whether columns without a known name may be labels: no, since a BED file has scores."""
 
     def _header(self, lines: Lines) -> list[str]:
-        """The names in a header, or those of BED; `lines` stands before the first place then."""
+        """The names in a header, or those of BED; `lines` is then positioned before the first interval."""
         self._separator = "\t"
         names: list[str] = []
         for line in lines:
@@ -164,7 +164,7 @@ class BedFile(SeparatedFile):
                     f"{self.path}, line {lines.number}: a BED file must have chrom, start and end between tabs, but "
                     f"got {shown(line.strip())!r}."
                 )
-            if len(fields) > 2:  # `#chrom start end …`, the last one before the first place
+            if len(fields) > 2:  # `#chrom start end …`, the last one before the first interval
                 names, self.head = [name.strip().lstrip("#") for name in fields], f"line {lines.number}"
         return names
 

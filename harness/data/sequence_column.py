@@ -1,4 +1,4 @@
-"""Columns of sequences: in one piece of memory, in uniform letters, with counts of how they were written."""
+"""Columns of sequences: contiguous in memory, with normalised letters and counts of the letters as written."""
 
 import mmap
 import tempfile
@@ -22,19 +22,20 @@ TABLES: Mapping[Case, bytes] = {
 }
 LOWER = {"upper": "are raised", "mask": "are read as N", "keep": "are kept"}
 BLOCK = 1 << 20
-"""Letters counted at once."""
+"""Letters counted per block."""
 
 
 HELD = 1 << 28
-"""Letters that are held in memory; those of larger tables lie on the disk."""
+"""Maximum number of letters held in memory; larger tables are kept on disk."""
 
 
 class Texts(SequenceView):
-    """Sequences in one piece of memory, a byte a letter and eight a sequence, or some of its rows, eight more for each.
+    """Sequences contiguous in memory: one byte per letter and eight per sequence; a selection of rows takes eight more
+    per row.
 
     Args:
         column: The sequences.
-        rows: Which of them, in their order; `None` for all.
+        rows: Selected rows in order; `None` for all.
     """
 
     def __init__(self, column: pa.LargeStringArray, rows: NDArray[np.int64] | None = None) -> None:
@@ -57,22 +58,22 @@ class Texts(SequenceView):
     __hash__ = None  # type: ignore[assignment]
 
     def part(self, at: slice) -> pa.LargeStringArray:
-        """Some of the sequences, in one piece of memory."""
+        """A range of the sequences, contiguous in memory."""
         return self.column[at] if self.rows is None else self.column.take(pa.array(self.rows[at]))
 
     def take(self, indices: NDArray[np.int64]) -> "Texts":
-        """These rows, in this order."""
+        """Select rows, in this order."""
         return Texts(self.column, indices if self.rows is None else self.rows[indices])
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Letters of each sequence."""
+        """Length of each sequence."""
         lengths = np.diff(_offsets(self.column))
         return lengths if self.rows is None else lengths[self.rows]
 
 
 class Gathered:
-    """Sequences put one behind the other, in memory up to `HELD` bytes and beyond in a file without a name."""
+    """Concatenated sequences, in memory up to `HELD` bytes and beyond that in an unlinked temporary file."""
 
     def __init__(self) -> None:
         self._letters = bytearray()
@@ -82,10 +83,10 @@ class Gathered:
         """Sequences."""
 
     def add(self, column: pa.LargeStringArray) -> None:
-        """Put these behind the others.
+        """Append sequences.
 
         Raises:
-            InputError: If the folder for temporary files has no room for them.
+            InputError: If the folder for temporary files is full.
         """
         self._letters += letters(column)
         self._lengths.append(np.diff(_offsets(column)))
@@ -105,7 +106,7 @@ class Gathered:
         self._letters = bytearray()
 
     def column(self) -> pa.LargeStringArray:
-        """All of them; nothing is added afterwards."""
+        """All sequences; nothing can be added afterwards."""
         offsets = np.zeros(self.count + 1, np.int64)
         np.cumsum(np.concatenate([np.zeros(0, np.int64), *self._lengths]), out=offsets[1:])
         self._lengths = []
@@ -124,7 +125,7 @@ def _offsets(column: pa.LargeStringArray) -> NDArray[np.int64]:
 
 
 def letters(column: pa.LargeStringArray) -> memoryview:
-    """All letters of a column, end to end."""
+    """All letters of a column, concatenated."""
     offsets = _offsets(column)
     return memoryview(column.buffers()[2] or b"")[int(offsets[0]) : int(offsets[-1])]
 
@@ -132,11 +133,12 @@ def letters(column: pa.LargeStringArray) -> memoryview:
 def cleaned(
     column: pa.LargeStringArray, counts: "LetterCounts | None" = None, case: Case = "upper"
 ) -> tuple[pa.LargeStringArray, dict[int, str]]:
-    """Sequences in A, C, G, T and N, and by row what keeps one from being a sequence (it is empty then).
+    """Normalise sequences to A, C, G, T and N. Returns them with an error message for each invalid row, whose sequence
+    is then empty.
 
     Args:
-        column: Sequences as they are written.
-        counts: Counts their letters.
+        column: Sequences as written.
+        counts: Collects the counts of their letters.
         case: What lower case means.
     """
     raw = letters(column).tobytes()
@@ -164,8 +166,8 @@ def cleaned(
 
 
 def halves(column: pa.LargeStringArray) -> tuple[pa.LargeStringArray, pa.LargeStringArray] | None:
-    """Both sequences of pairs that stand in one column, with `lingo.sequences.PAIR` between them; `None` where no row
-    has it. A row without it has an empty second sequence then, which is refused."""
+    """Both sequences of pairs in one column, separated by `lingo.sequences.PAIR`; `None` if no row has it. A row
+    without it gets an empty second sequence, which is refused later."""
     if PAIR.encode() not in letters(column).tobytes():
         return None
     parts = [text.partition(PAIR) for text in column.to_pylist()]
@@ -173,13 +175,13 @@ def halves(column: pa.LargeStringArray) -> tuple[pa.LargeStringArray, pa.LargeSt
 
 
 def joined_pairs(first: pa.LargeStringArray, second: pa.LargeStringArray) -> pa.LargeStringArray:
-    """Both sequences of each pair as one text, with `lingo.sequences.PAIR` between them."""
+    """Both sequences of each pair as one text, separated by `lingo.sequences.PAIR`."""
     return pc.binary_join_element_wise(first, second, pa.scalar(PAIR, pa.large_string()))
 
 
 @dataclass(eq=False)
 class LetterCounts:
-    """How often each letter was written, in all rows, good and bad.
+    """Counts of letters as written, in all rows, valid and invalid.
 
     Attributes:
         counts: int64 `[256]`, by byte.
@@ -188,7 +190,7 @@ class LetterCounts:
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
 
     def add(self, raw: bytes) -> None:
-        """Count these letters too."""
+        """Add the letters of a column."""
         codes = np.frombuffer(raw, np.uint8)
         for start in range(0, len(codes), BLOCK):
             self.counts += np.bincount(codes[start : start + BLOCK], minlength=256)
@@ -198,11 +200,11 @@ class LetterCounts:
 
     def report(self) -> dict[str, int]:
         """By kind of letter: A, C, G, T, N, U, `other IUPAC codes`, `gaps` (`-`, `.`, `*`) and `others` in either case;
-        `lower case` counts the codes among them once more."""
+        `lower case` is the number of lower-case codes among them."""
         found = {letter: self._both(letter) for letter in "ACGTNU"}
         found["other IUPAC codes"] = sum(map(self._both, CODES.replace("U", "")[5:]))
         found["gaps"] = int(self.counts[list(b"-.*")].sum())
-        # Of letters of several bytes the first one counts; spaces and line ends around a sequence are none.
+        # Of multi-byte characters only the first byte counts; white space around a sequence is ignored.
         every = int(self.counts.sum() - self.counts[list(b" \t\r\n")].sum() - self.counts[0x80:0xC0].sum())
         found["others"] = every - sum(found.values())
         return found | {"lower case": int(self.counts[list(CODES.lower().encode())].sum())}
@@ -211,7 +213,7 @@ class LetterCounts:
         return int(self.counts[ord(letter)] + self.counts[ord(letter.lower())])
 
     def note(self, case: Case = "upper") -> str:
-        """How letters were read that are not A, C, G, T and N; empty where there are none."""
+        """How letters other than A, C, G, T and N were read; empty without any."""
         found = self.report()
         codes = [code for code in CODES if code not in "ACGTNU" and self._both(code)]
         told = []

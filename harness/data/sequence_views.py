@@ -1,4 +1,4 @@
-"""Views of sequences that are made when they are read: decoded, on the other strand, one row behind the other."""
+"""Lazy views of sequences: decoded, reverse-complemented, concatenated."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -8,11 +8,11 @@ from lingo.sequences import reverse_complement
 
 
 class SequenceView(Sequence[str]):
-    """Sequences that are made when they are read, several at a time."""
+    """Sequences computed on access, in batches."""
 
     @abstractmethod
     def made(self, rows: slice) -> list[str]:
-        """The sequences of some rows; `start` and `stop` lie within the view, and `step` is 1."""
+        """The sequences of some rows; `start` and `stop` are within the view, and `step` is 1."""
 
     @overload
     def __getitem__(self, at: int) -> str: ...
@@ -29,7 +29,7 @@ class SequenceView(Sequence[str]):
 
 
 class OtherStrand(SequenceView):
-    """The reverse complements of some sequences, in their order."""
+    """The reverse complements of sequences, in order."""
 
     def __init__(self, sequences: Sequence[str]) -> None:
         self.sequences = sequences
@@ -42,7 +42,7 @@ class OtherStrand(SequenceView):
 
 
 class Concatenated(SequenceView):
-    """Two rows of sequences, one behind the other."""
+    """Two lists of sequences, concatenated."""
 
     def __init__(self, first: Sequence[str], second: Sequence[str]) -> None:
         self.first, self.second = first, second

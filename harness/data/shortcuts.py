@@ -1,8 +1,8 @@
-"""Shortcut audit: what the construction of a task gives away, and what its splits share.
+"""Shortcut audit: artefacts of a task's construction, and overlaps of its splits.
 
-The checks are those of the library seqleak, on train and dev. Of the test split only its sequences are read, to count
-rows that train or dev nearly has; no rule is scored on it before the final stage, where the methods `rule_…` are.
-"""
+The checks are those of the library seqleak, on train and dev. Of the test split only sequences are read, to count near
+duplicates of rows in train or dev; rules are not scored on it before the final stage, in which the methods `rule_…`
+are."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ from harness.data.tasks import TaskRow
 from lingo.data import Kind
 
 NEAR_DUPLICATES = "near duplicates"
-"""Caveat of a task whose dev or test rows have near copies, or shifted windows, in an earlier split."""
+"""Caveat of a task whose dev or test rows have near duplicates, or shifted windows, in an earlier split."""
 
 CONSTRUCTED = "constructed negatives"
 """Caveat of a task in which rows are shuffles, or other edits, of rows with another label."""
@@ -30,7 +30,7 @@ OVERLAP = {
     "overlap.near": "share at least half of their 21-mers with one row of an earlier split",
     "overlap.windows": "overlap a row of an earlier split (shifted windows)",
 }
-"""Checks of what two splits share: the value is a share of the later one's rows."""
+"""Checks of overlaps of two splits: the value is a share of the later split's rows."""
 
 ROWS = {
     "construction.shuffle": "have a shuffle twin in train (same length, ends and dinucleotide counts)",
@@ -50,16 +50,16 @@ SCORES = {
     "shortcut.anchored_motif": "at most four positions from either end",
     "construction.library": "constant segments",
 }
-"""Checks whose value is the MCC on dev of a rule that is fitted on train, by what the rule sees."""
+"""Checks whose value is the MCC on dev of a rule fitted on train, with the rule's feature."""
 
 MARKS = {
     NEAR_DUPLICATES: tuple(OVERLAP),
     CONSTRUCTED: ("construction.shuffle", "construction.segment", "construction.synthetic_negatives"),
 }
-"""Caveats, and the checks of which one fails then."""
+"""Caveats, and the checks that cause them if one fails."""
 
 MOST_ROWS = 100_000
-"""Training rows that are audited; of more a seeded sample."""
+"""Maximum number of audited training rows; of more, a seeded sample is taken."""
 
 FAILURES = (ArithmeticError, LookupError, TypeError, ValueError)
 """What the library may raise on odd data; no reason to stop a benchmark."""
@@ -70,7 +70,7 @@ def audit_shortcuts(name: str, kind: Kind, splits: Mapping[str, Rows], *, seed: 
 
     Args:
         name: The task, for the library's messages.
-        kind: Checks of rules and twins need `classification`; other kinds are checked for overlaps alone.
+        kind: Checks of rules and twins need `classification`; other kinds are only checked for overlaps.
         splits: Train, dev and test; without test only dev is compared.
         seed: Of the sample and of the rules' folds.
 
@@ -94,7 +94,7 @@ def audit_shortcuts(name: str, kind: Kind, splits: Mapping[str, Rows], *, seed: 
 
 
 def audit_of(row: TaskRow, data_dir: Path | str, out: Path) -> dict[str, Any]:
-    """`audit_shortcuts` of a task, kept in `out` and found there again while data and library are the same."""
+    """`audit_shortcuts` of a task, cached in `out` while data and library are unchanged."""
     found = kept_audit(row, data_dir, out)
     if found is None:
         found = audit_shortcuts(row.name, row.kind, read_splits(row, data_dir))
@@ -123,7 +123,7 @@ def told(audit: Mapping[str, Any]) -> list[str]:
 
 
 def marks_of(name: str, audit: Mapping[str, Any]) -> dict[str, str]:
-    """Caveats of a task, each with the line that says why."""
+    """Caveats of a task, each with a line that gives the reason."""
     found = {}
     for mark, names in MARKS.items():
         failed = [c["text"] for c in audit["checks"] if c["check"] in names and c["status"] == "fail"]
@@ -141,7 +141,7 @@ def _sample(rows: Rows, rng: np.random.Generator) -> Rows:
 def _checks(
     name: str, splits: Mapping[str, Rows], wanted: list[str], later: str, seed: int
 ) -> list[dict[str, Any]]:
-    """The library's checks of its test split, which is our `later` one."""
+    """The library's checks of its test split, for which `later` is passed."""
     import pandas as pd
     from seqleak.audit import ALL_CHECKS, run_audit
     from seqleak.audit.io import Task

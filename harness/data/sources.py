@@ -1,4 +1,4 @@
-"""Where a task's rows come from: text or Parquet files in GUE's layout, or data packed by `prepare`."""
+"""Sources of a task's rows: text or Parquet files in GUE's layout, custom datasets, or data packed by `prepare`."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -32,7 +32,7 @@ def find_task_files(row: TaskRow, data_dir: Path | str) -> dict[str, Path]:
     Their folder has the official name (`EMP/H3`, also inside `GUE/`) or that of the hub's mirror (`emp_H3`).
 
     Raises:
-        InputError: If the folder or a split is not there; one line for each.
+        InputError: If the folder or a split is missing; one line for each.
     """
     data_dir = Path(data_dir)
     if not data_dir.is_dir():
@@ -52,13 +52,13 @@ def find_task_files(row: TaskRow, data_dir: Path | str) -> dict[str, Path]:
 
 
 def folder_names(row: TaskRow) -> list[str]:
-    """Folders that a task may lie in below the data folder."""
+    """Possible folders of a task below the data folder."""
     return [name for name in (row.base, f"GUE/{row.base}", row.mirror) if name]
 
 
 def missing_data(row: TaskRow, data_dir: Path | None) -> str:
-    """What a task lacks that has no data here: no folder below `data_dir`, or without one no copy of the hub, which is
-    downloaded where it can be; empty where it has some. Data with faults is not missing."""
+    """Why a task has no data here: no folder below `data_dir`, or no copy from the hub, which is downloaded if
+    possible; empty if there is data, even with errors."""
     if row.generated or row.source:
         return ""
     try:
@@ -84,7 +84,7 @@ def _split_file(row: TaskRow, folder: Path, split: str, problems: list[str]) -> 
 
 
 def check_task(row: TaskRow, data_dir: Path | str) -> list[str]:
-    """Every problem of a task's files, one line each; empty when it can be prepared."""
+    """Every problem of a task's files, one line each; empty if it can be prepared."""
     try:
         if row.packed:
             _packed(row, data_dir)
@@ -103,11 +103,11 @@ def training_rows(
     limit: int | None = None,
     strands: Strands = "none",
 ) -> int:
-    """Rows of the training split as they are trained: without those that `--drop-leaks` takes out, at most
-    `limit`, and with both strands where `strands` says so.
+    """Number of training rows: without those that `--drop-leaks` removes, at most `limit`, and doubled if `strands`
+    adds reverse complements.
 
     Raises:
-        InputError: with every problem of the task's files, or when no trial could be chosen by its dev split.
+        InputError: with every problem of the task's files, or if its dev split cannot rank trials.
     """
     if row.packed and not drop_leaks:
         rows = _packed(row, data_dir)["train"].forward
@@ -119,9 +119,9 @@ def training_rows(
 
 
 def label_notes(row: TaskRow, data_dir: Path | str) -> list[str]:
-    """What a task's labels tell before anything is trained, see `harness.data.split_checks.look_at_labels`.
+    """Notes on a task's labels before anything is trained, see `harness.data.split_checks.look_at_labels`.
 
-    Packed data are looked at when they are prepared.
+    Packed data is checked when it is prepared.
 
     Raises:
         InputError: As `training_rows`.
@@ -139,7 +139,7 @@ def label_notes(row: TaskRow, data_dir: Path | str) -> list[str]:
 
 
 def split_places(row: TaskRow, data_dir: Path | str) -> dict[str, str]:
-    """For each split where its rows come from, for messages."""
+    """The source of each split's rows, for messages."""
     if row.source:
         return own_places(row.source)
     if row.packed:
@@ -148,17 +148,17 @@ def split_places(row: TaskRow, data_dir: Path | str) -> dict[str, str]:
 
 
 def forget_rows() -> None:
-    """Free the memory of the rows that were read; they are read again where they are needed."""
+    """Free the memory of cached rows; they are read again when needed."""
     _read_once.cache_clear()
     _varied.cache_clear()
     forget_own()
 
 
 def split_digests(row: TaskRow, data_dir: Path | str) -> dict[str, str]:
-    """What tells the content of each split: the sha256 of its files, of a variant also how it was made of them.
+    """Digest of the content of each split: the sha256 of its files, for a variant combined with its settings.
 
     Raises:
-        InputError: If they are not there.
+        InputError: If they are missing.
     """
     return varied_digests(_digests(row, data_dir), row.variant)
 
@@ -172,21 +172,22 @@ def _digests(row: TaskRow, data_dir: Path | str) -> dict[str, str]:
 
 
 def read_splits(row: TaskRow, data_dir: Path | str) -> dict[str, Rows]:
-    """All splits of a task. Of packed data only one strand of each sequence is read.
+    """All splits of a task. Of packed data only the forward strand is read.
 
     Raises:
-        InputError: with every problem of all files, or where its variant cannot be had.
+        InputError: with every problem of all files, or if its variant is impossible.
     """
     return dict(_variant(row, data_dir).splits) if row.variant.text else _published(row, data_dir)
 
 
 def variant_marks(row: TaskRow, data_dir: Path | str) -> dict[str, str]:
-    """What a reader of results must know of a variant: `changed split`, `k-shot`; none for the published rows."""
+    """Caveats of a variant: `changed split`, `k-shot`; empty for the published rows."""
     return dict(_variant(row, data_dir).marks) if row.variant.text else {}
 
 
 def variant_facts(row: TaskRow, data_dir: Path | str) -> dict[str, Any]:
-    """How a variant was made, its sizes and classes, see `harness.data.varied_splits.VariedRows`; else nothing."""
+    """How a variant was made, with sizes and classes, see `harness.data.varied_splits.VariedRows`; empty for the
+    published rows."""
     return dict(_variant(row, data_dir).facts) if row.variant.text else {}
 
 
@@ -208,21 +209,21 @@ def _published(row: TaskRow, data_dir: Path | str) -> dict[str, Rows]:
 
 
 def label_names(row: TaskRow, data_dir: Path | str) -> list[str]:
-    """Names of a multi-label task's labels, of several targets, and of classes that have names."""
+    """Names of labels, of several targets, or of classes; empty if they are numbers."""
     if row.source:
         return list(read_own(row.source).label_names)
     return _packed(row, data_dir)["train"].label_names if row.packed else []
 
 
 def source_marks(row: TaskRow) -> dict[str, str]:
-    """What a reader of results must know of where the rows come from."""
+    """Caveats that follow from the source of the rows."""
     marks = read_own(row.source).marks if row.source else {}
-    anew = row.variant.way != "published"  # a split that was cut is cut no more
+    anew = row.variant.way != "published"  # the variant replaces a split that was cut
     return {mark: f"{row.name}: {why}" for mark, why in marks.items() if not (anew and mark == "cut split")}
 
 
 def source_schema(row: TaskRow) -> Mapping[str, Any]:
-    """What a person's own data holds, see `harness.data.schema.schema_of`; empty for the tasks of the table."""
+    """Summary of a custom dataset, see `harness.data.schema.schema_of`; empty for built-in tasks."""
     return read_own(row.source).schema if row.source else {}
 
 
@@ -246,8 +247,7 @@ def _rows_of(split: PackedSplit) -> Rows:
 
 
 def _read_files(row: TaskRow, files: Mapping[str, Path]) -> dict[str, Rows]:
-    """All splits, or every problem of all of them. The same files are read once: for the plan, and to prepare them
-    for each tokenizer and prompt."""
+    """All splits, or every problem of all of them. Files are read once for the plan and all preparations."""
     digests = {split: digest_of(path) for split, path in files.items()}
     return dict(_read_once(row, tuple(files.items()), tuple(digests.items())))
 

@@ -1,4 +1,4 @@
-"""A tokenised split as an Arrow file, written whole and opened memory-mapped."""
+"""A tokenised split as an Arrow file, written atomically and opened memory-mapped."""
 
 import os
 from pathlib import Path
@@ -14,10 +14,10 @@ from lingo.data import Split
 def write_split(
     path: Path, ids: NDArray[np.integer], offsets: NDArray[np.int64], labels: NDArray[Any]
 ) -> int:
-    """Write token ids of all rows end to end, `[tokens]`, their offsets `[n + 1]` and labels `[n, …]`.
+    """Write the concatenated token ids of all rows `[tokens]`, their offsets `[n + 1]` and labels `[n, …]`.
 
     Returns:
-        Bytes of the file, which is on the disk then.
+        Size of the file in bytes; it is on disk then.
     """
     flat = pa.array(np.ascontiguousarray(labels).reshape(-1))
     column = flat if labels.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, labels.shape[1])
@@ -31,7 +31,7 @@ def write_split(
 
 
 def open_split(path: Path) -> Split:
-    """Open such a file. Raises OSError or ValueError where it is none."""
+    """Open such a file. Raises OSError or ValueError if it is invalid."""
     batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
     column, labels = batch.column("ids"), batch.column("label")
     if pa.types.is_fixed_size_list(labels.type):

@@ -1,4 +1,4 @@
-"""Splits from which nothing could be learnt or chosen: told before anything is trained."""
+"""Checks, before training, for splits from which nothing can be learnt or selected."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -12,18 +12,18 @@ from harness.data.labelled_files import SHOWN, Rows
 from harness.data.tasks import TaskRow
 
 LOOKED_AT = 2000
-"""Training rows whose tokens are compared."""
+"""Number of training rows whose tokens are compared."""
 
 
 UNDEFINED = "undefined test score"
-"""Mark of a task whose test split has one label alone."""
+"""Caveat of a task whose test split has a single label."""
 
 UNSEEN = "unseen labels"
-"""Mark of a task with labels in dev or test that train never has."""
+"""Caveat of a task with labels in dev or test that do not occur in train."""
 
 
 ABSENT = "absent classes"
-"""Mark of a task with classes that train has and dev or test has not."""
+"""Caveat of a task with training classes that are missing from dev or test."""
 
 
 def look_at_labels(
@@ -34,21 +34,21 @@ def look_at_labels(
     limit: int | None = None,
     names: Sequence[str] = (),
 ) -> dict[str, str]:
-    """Which labels each split has, test too, before anything is trained; of test nothing but its labels is looked at.
+    """Check which labels each split has before anything is trained; of the test split only labels are read.
 
     Args:
         row: The task.
         splits: Train, dev and test, as they will be used.
-        places: For each split the file that it comes from.
-        limit: Rows kept of each split; it is named as the cause.
-        names: Names of labels, or of classes that have some.
+        places: The source file of each split.
+        limit: Maximum number of rows per split, for messages.
+        names: Names of labels or classes, if any.
 
     Returns:
-        Marks, each with the line that says why: `undefined test score`, `unseen labels`, `absent classes`.
+        Caveats, each with a line that gives the reason: `undefined test score`, `unseen labels`, `absent classes`.
 
     Raises:
-        InputError: where train has the same label in all rows, so that nothing can be learnt; where dev has, so that
-            no trial could be chosen by it; and, without `--limit`, where dev or test has a class that train lacks.
+        InputError: if all rows of train have the same label, so that nothing can be learnt; if those of dev have, so
+            that trials cannot be ranked; and, without `--limit`, if dev or test has a class that train lacks.
     """
     what = "target" if row.kind == "regression" else "label"
     larger = f"use a larger `--limit` than {limit}" if limit is not None else ""
@@ -83,14 +83,14 @@ def look_at_labels(
 
 
 def _constant(rows: Rows) -> bool:
-    """Whether every row has the same label, of several labels each the same in all rows."""
+    """Whether every row has the same label, or each of several labels is constant."""
     return not len(rows.labels) or bool(constant_outputs(rows).all())
 
 
 def constant_outputs(rows: Rows) -> NDArray[np.bool_]:
-    """For each label or target whether all rows that have it known have the same one."""
+    """For each label or target whether all its known values are equal."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a label that is never known is NaN on both sides
+        warnings.simplefilter("ignore", RuntimeWarning)  # a label without known values is NaN on both sides
         low, high = np.nanmin(rows.labels, axis=0), np.nanmax(rows.labels, axis=0)
     return np.asarray((low == high) | np.isnan(low))
 
@@ -104,7 +104,7 @@ def _alone(rows: Rows, place: str, what: str) -> str:
 
 
 def _unseen(row: TaskRow, splits: Mapping[str, Rows], names: Sequence[str]) -> str:
-    """Classes, or labels of several, that dev or test has and train never has; empty where there are none."""
+    """Classes or labels that occur in dev or test, but not in train."""
     if row.kind == "regression":
         return ""
     seen = _present(splits["train"], row.kind)
@@ -121,7 +121,7 @@ def _unseen(row: TaskRow, splits: Mapping[str, Rows], names: Sequence[str]) -> s
 
 
 def _absent(row: TaskRow, splits: Mapping[str, Rows], names: Sequence[str]) -> str:
-    """Classes of train that dev or test has not, where these have several."""
+    """Classes of train that are missing from a dev or test split with several classes."""
     if row.kind != "classification":
         return ""
     seen = _present(splits["train"], row.kind)
@@ -136,7 +136,7 @@ def _absent(row: TaskRow, splits: Mapping[str, Rows], names: Sequence[str]) -> s
 
 
 def _present(rows: Rows, kind: str) -> set[int]:
-    """Classes with a row; of several labels those that a row has."""
+    """Classes or labels that at least one row has."""
     found = (
         np.unique(rows.labels) if kind == "classification" else np.flatnonzero((rows.labels == 1).any(axis=0))
     )
@@ -146,13 +146,14 @@ def _present(rows: Rows, kind: str) -> set[int]:
 def refuse_same_tokens(
     row: TaskRow, rows: Rows, ids: NDArray[np.integer[Any]], offsets: NDArray[np.int64], backbone: str = ""
 ) -> None:
-    """Refuse tokens that do not tell sequences apart, as where every sequence is one unknown word.
+    """Refuse a tokenizer that does not distinguish sequences, for instance if every sequence is one unknown word.
 
     Args:
-        backbone: Whose tokens these are.
+        backbone: The backbone of the tokenizer.
 
     Raises:
-        InputError: when more than half of the different sequences among the first rows have the tokens of another.
+        InputError: if more than half of the distinct sequences among the first rows have the same tokens as another
+            one.
     """
     count = min(LOOKED_AT, len(rows.labels))
     different = len(set(rows.sequences[:count]))

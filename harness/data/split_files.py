@@ -1,4 +1,4 @@
-"""Which files of a folder are which split."""
+"""Assignment of a folder's files to splits."""
 
 import re
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ NAMES = {
     "dev": ("dev", "valid", "validation", "val", "eval"),
     "test": ("test", "testing"),
 }
-"""Names of each split: of its file before the ending (or before `-00000-of-00001`), and in a column `split`."""
+"""Names of each split: of its file without extension (or without `-00000-of-00001`), and in a column `split`."""
 
 
 def split_files(path: Path) -> dict[str, tuple[Path, ...]]:
@@ -39,7 +39,7 @@ def split_files(path: Path) -> dict[str, tuple[Path, ...]]:
 
 
 def _files_of(folder: Path, names: Sequence[str]) -> list[Path]:
-    """Files `train.csv` of a split, or its parts `train-00000-of-00002.parquet`, in order."""
+    """The file `train.csv` of a split, or its parts `train-00000-of-00002.parquet` in order."""
     if not folder.is_dir():
         return []
     found = {}

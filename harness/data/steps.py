@@ -1,18 +1,18 @@
-"""How far long steps on data are, told to whoever listens: reading, comparing and tokenising know no screen."""
+"""Progress of long steps on data (reading, comparing, tokenising), reported to a listener of the thread."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 Listener = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done, and how much there is (bytes or rows)."""
+"""Called with the step, the amount done and the total (bytes or rows)."""
 
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
 @contextmanager
 def heard_by(listener: Listener) -> Iterator[None]:
-    """Tell `listener` of all steps of this thread while the block lasts."""
+    """Report all steps of this thread to `listener` within the block."""
     token = _listener.set(listener)
     try:
         yield
@@ -21,6 +21,6 @@ def heard_by(listener: Listener) -> Iterator[None]:
 
 
 def tell(what: str, done: int, total: int) -> None:
-    """Tell the listener, if there is one."""
+    """Report to the listener, if there is one."""
     if (listener := _listener.get()) is not None:
         listener(what, done, total)

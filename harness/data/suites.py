@@ -1,8 +1,7 @@
-"""Suites of the field whose tasks are read as tables of one's own: from a local folder in their layout, or the hub.
+"""Published suites whose tasks are read as custom datasets: from a local folder in their layout, or from the hub.
 
-What stands here was found in public text, whose addresses are in `Suite.sources`; nothing of it could be compared with
-the data. `None` is what was not found, and `Outside.unverified` names values that no page with an address confirms.
-"""
+The facts are from public text, see `Suite.sources`, and were not compared with the data. `None` is an unknown value,
+and `Outside.unverified` names values that no cited page confirms."""
 
 import logging
 from collections.abc import Iterator
@@ -21,14 +20,14 @@ class Outside:
     """A task of a suite.
 
     Attributes:
-        name: As `--tasks` and results have it: `nt/promoter_all`.
-        folders: Where it lies below a data folder, the first one that is there.
-        hub: Its name for `hub:`; empty where the hub's layout cannot be read without a copy.
-        column: Value of the column `task` where all tasks of a suite are one table; empty where each has its own.
-        classes: Classes; the data decides.
-        length: Bases of a sequence; of pairs of both.
+        name: Name for `--tasks` and in results: `nt/promoter_all`.
+        folders: Its possible folders below a data folder; the first existing one is used.
+        hub: Its name for `hub:`; empty if the hub's layout cannot be read directly.
+        column: Value of the column `task` if all tasks of a suite are one table; empty if each has its own.
+        classes: Published number of classes; the data decides.
+        length: Bases of a sequence, or of both sequences of a pair.
         rows: Rows of train, dev and test.
-        unverified: Attributes whose values no page with an address confirms.
+        unverified: Attributes whose values no cited page confirms.
     """
 
     name: str
@@ -46,13 +45,13 @@ class Suite:
     """A suite.
 
     Attributes:
-        title: Its name in print.
+        title: Its published name.
         rows: Its tasks.
         metric: The metric that its authors report.
-        licence: As its card has it.
-        splits: How its splits were made, and which there are.
+        licence: According to its dataset card.
+        splits: Which splits there are, and how they were made.
         published: Published numbers, with their source.
-        sources: Addresses of what stands here.
+        sources: Addresses of the pages that were used.
     """
 
     title: str
@@ -243,11 +242,11 @@ OUTSIDE: dict[str, Suite] = {
         sources=("https://arxiv.org/abs/2606.04525", "https://github.com/darlednik/GENEB"),
     ),
 }
-"""Suites by the name for `--suite`."""
+"""Suites by their name for `--suite`."""
 
 
 def page() -> list[str]:
-    """The suites as Markdown, a line each: `docs/tasks.md` has them."""
+    """The suites as Markdown, one line each, for `docs/tasks.md`."""
     lines = []
     for name, suite in OUTSIDE.items():
         lines += [f"## {suite.title}: `--suite {name}`", ""]
@@ -270,7 +269,7 @@ def page() -> list[str]:
 
 
 def _cells(row: Outside) -> Iterator[str]:
-    """Values for a reader: `?` was not found, `~` has no page with an address."""
+    """Values as text: `?` is unknown, `~` is not confirmed by a cited page."""
     named = {"classes": (row.classes,), "length": (row.length,), "rows": row.rows}
     for name, values in named.items():
         for value in values:
@@ -284,8 +283,7 @@ def suite_tasks(suite: str, data_dir: Path | None, *, skip_missing: bool = False
     """The tasks of a suite, as names for `harness.data.find_tasks`.
 
     Raises:
-        InputError: with a line for each task whose data is not there; with `skip_missing` these are left out and
-            logged.
+        InputError: with a line for each task whose data is missing; with `skip_missing` these are left out and logged.
     """
     found, problems = [], []
     for row in OUTSIDE[suite].rows:
@@ -307,10 +305,10 @@ def suite_tasks(suite: str, data_dir: Path | None, *, skip_missing: bool = False
 
 
 def named(name: str, data_dir: Path | None) -> str:
-    """A task of a suite as the name of a table of one's own; other names as they are.
+    """The name of a suite's task as that of a custom dataset; other names unchanged.
 
     Raises:
-        InputError: If its data is not below `data_dir`; without one the hub's copy is named.
+        InputError: If its data is not below `data_dir`; without `data_dir` the hub's dataset is used.
     """
     base, variant = parted_variant(name)
     return f"{_named(base, data_dir)}{variant.text}" if variant.text else _named(name, data_dir)

@@ -1,4 +1,4 @@
-"""What every reader of tables gives: batches of rows, each value as text."""
+"""Interface of table readers: batches of rows, each value as text."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,17 +9,17 @@ from typing import Protocol
 import pyarrow as pa
 
 BATCH = 1024
-"""Rows of a batch, apart from those of a text without quotes, which are a block's."""
+"""Rows of a batch, except for text without quotes, where a batch is a block."""
 
 
 @dataclass(frozen=True, eq=False)
 class TableBatch:
-    """Some rows in the file's order.
+    """Consecutive rows of a file.
 
     Attributes:
-        places: Line (where it ends) or number of each row.
-        columns: Values of the columns that were asked for, without nulls.
-        problems: By row of this batch what keeps it from being one; its values are empty.
+        places: Last line, or number, of each row.
+        columns: Values of the requested columns, without nulls.
+        problems: Error message by row of this batch; values of such a row are empty.
     """
 
     places: Sequence[int]
@@ -28,14 +28,14 @@ class TableBatch:
 
 
 class TableFile(Protocol):
-    """A file of rows; it may be read several times, one after the other.
+    """A table file; it may be read several times, one after the other.
 
     Attributes:
-        path: Where it is.
+        path: Its path.
         unit: What `TableBatch.places` counts: `line` or `row`.
-        head: Where its columns stand, for messages: `line 1`, or empty.
-        names: Its columns as they are written.
-        notes: What was found of its form beside a plain CSV file in UTF-8.
+        head: Location of its header, for messages: `line 1`, or empty.
+        names: Its column names as written.
+        notes: Differences from a plain CSV file in UTF-8.
         total: Its size in units of `done`.
     """
 
@@ -48,23 +48,23 @@ class TableFile(Protocol):
 
     @property
     def done(self) -> int:
-        """How far the last iterator is."""
+        """Position of the last iterator."""
 
     def batches(self, columns: Sequence[int]) -> Iterator[TableBatch]:
-        """Its rows from the first one on, with these columns.
+        """Its rows from the beginning, with these columns.
 
         Raises:
-            InputError: If what follows cannot be read at all.
+            InputError: If the rest of the file cannot be read.
         """
 
 
 def texts(values: Iterable[str]) -> pa.LargeStringArray:
-    """Strings as a column."""
+    """Strings as an Arrow column."""
     return pa.array(values, pa.large_string())
 
 
 def text_of(value: object) -> str:
-    """A value as a CSV file would have it, a list in brackets."""
+    """A value as in a CSV file, a list in brackets."""
     if value is None:
         return ""
     if isinstance(value, bytes):
@@ -73,7 +73,7 @@ def text_of(value: object) -> str:
 
 
 def as_texts(column: pa.Array) -> pa.LargeStringArray:
-    """A column of any type as a CSV file would have it."""
+    """A column of any type with values as in a CSV file."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     kind = column.type

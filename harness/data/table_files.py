@@ -1,8 +1,9 @@
-"""Rows of text from files of any size: CSV and its kin, BED, FASTA, FASTQ, JSON lines, Parquet and Arrow, also packed.
+"""Readers of tables of any size: CSV and similar formats, BED, FASTA, FASTQ, JSON lines, Parquet and Arrow, also
+compressed.
 
-What a file is, its content says: Parquet, Arrow, gzip, zstandard and bzip2 by their first bytes, FASTA and JSON by
-their first letter, text by its byte order mark, the separator by the header. Every value is handed on as text, in
-batches that do not grow with the file, each row with its line (of texts) or number (of others).
+The content determines the format: Parquet, Arrow, gzip, zstandard and bzip2 by their first bytes, FASTA and JSON by
+    their first character, the encoding by the byte order mark, the separator by the header. Every value is returned as
+    text, in batches of bounded size, each row with its line (of text) or number (of other formats).
 """
 
 import codecs
@@ -35,13 +36,13 @@ ENDINGS: tuple[str, ...] = (
     ".json",
 )
 ENDINGS += (".parquet", ".arrow", ".feather")
-"""Endings of the files that are looked for in a folder; each may be followed by one of `PACKED_ENDINGS`."""
+"""Extensions of table files in a folder; each may be followed by one of `PACKED_ENDINGS`."""
 
 PACKED_ENDINGS = ("", ".gz", ".bgz", ".zst", ".bz2")
 
 
 def open_table(path: Path) -> TableFile:
-    """A file of rows of any kind.
+    """Open a table of any format.
 
     Raises:
         InputError: If it cannot be read, or is empty; one line.

@@ -1,8 +1,7 @@
-"""The tasks: one row for each dataset, the suites they form, and the names under which people know them.
+"""The built-in tasks: one row for each dataset, the suites, and accepted names.
 
-28 datasets are those of the Genome Understanding Evaluation (GUE, arXiv:2306.15006), one is DeepSEA's. Row counts
-are the published ones; a count on which published sources disagree is `None` and is not compared with.
-"""
+28 datasets are those of the Genome Understanding Evaluation (GUE, arXiv:2306.15006), one is DeepSEA's. Row counts are
+as published; a count on which published sources disagree is `None` and is not checked."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from lingo.data import Kind
 SPLITS = ("train", "dev", "test")
 
 Strands = Literal["train", "test", "both", "none"]
-"""Where both strands of a sequence are used: `train` adds the reverse complement of each training row, `test`
+"""Which splits use both strands: `train` adds the reverse complement of each training row, `test`
 averages predictions over both strands when dev and test are measured, `both` does both."""
 
 Counts = tuple[int | None, int | None, int | None]
@@ -26,7 +25,7 @@ DEFAULT_METRICS: Mapping[Kind, str] = {
     "multilabel": "auroc",
     "regression": "pearson",
 }
-"""Metric that selects trials unless another is asked for."""
+"""Default metric that selects trials, by kind of task."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,20 +33,20 @@ class TaskRow:
     """One dataset.
 
     Attributes:
-        name: Official folder below the data folder, `EMP/H3`.
+        name: Official folder below the data folder: `EMP/H3`.
         family: Group in tables and search spaces, `EMP`, `prom_300`, …
-        num_labels: Classes, 0 to C-1.
+        num_labels: Number of classes C; labels are 0 to C-1.
         length: Nominal length of a sequence in base pairs; single rows may be shorter.
         domain: Domain text of the language prefix (paper section 4.3.1).
-        rows: Published rows of train, dev and test; `None` where not known for certain.
+        rows: Published number of rows of train, dev and test; `None` if uncertain.
         kind: What is predicted, as in `lingo.data.TaskData`.
         metric: Metric of the dev split that selects a trial.
         mirror: Name in the hub's mirror of GUE, `emp_H3`; empty for generated tasks.
         generated: Whether `harness.data.quickstart` makes the data.
-        packed: Whether the data is that of `harness.data.packed`, made by `prepare`, and not text files.
-        source: File or folder of a person's own data, behind `?` how it is read; empty for the tasks of this table.
-        strands: Where the reverse complement is used as well, unless `--reverse-complement` says otherwise.
-        variant: How its rows are divided, and how many are drawn from train; it stands behind the name.
+        packed: Whether the data has the format of `harness.data.packed`, written by `prepare`.
+        source: File or folder of a custom dataset, with reading options after `?`; empty for built-in tasks.
+        strands: Which splits use both strands, unless `--reverse-complement` is given.
+        variant: How its rows are divided, and how many are drawn from train; a suffix of the name.
     """
 
     name: str
@@ -67,23 +66,23 @@ class TaskRow:
 
     @property
     def base(self) -> str:
-        """Its name without the variant, as folders have it."""
+        """Its name without the variant, as used for folders."""
         return self.name.removesuffix(self.variant.text)
 
     @property
     def given(self) -> str:
-        """What names it in `--tasks`: of a person's own data the file, with how it is read."""
+        """Its name for `--tasks`: for a custom dataset the path, with reading options."""
         return f"{self.source}{self.variant.text}" if self.source else self.name
 
     @property
     def path(self) -> Path:
-        """File or folder of a person's own data."""
+        """File or folder of a custom dataset."""
         whole = Path(self.source)
         return whole if whole.exists() else Path(self.source.partition("?")[0])
 
     @property
     def published(self) -> dict[str, int]:
-        """Published rows of each split that has a known count and is as it was published."""
+        """Published number of rows of each unchanged split with a known count."""
         if self.variant.way != "published":
             return {}
         own = ("train",) if self.variant.shots is not None else ()
@@ -188,7 +187,7 @@ def _others() -> Iterator[TaskRow]:
 
 
 def _deepsea() -> Iterator[TaskRow]:
-    # Both strands of 2,200,000, 4,000 and 227,512 sequences are published.
+    # The published files have both strands of 2,200,000, 4,000 and 227,512 sequences.
     yield TaskRow(
         name="deepsea/histone",
         family="deepsea",
@@ -232,7 +231,7 @@ SUITES: dict[str, tuple[str, ...]] = {
 `gue` the 28 of GUE, `gue-deepsea` these and DeepSEA."""
 
 FORMER = {"gue": "gue-deepsea"}
-"""Suites that had other tasks in earlier versions, and the name of those tasks now."""
+"""Suites whose tasks have changed since earlier versions, and the present name of those tasks."""
 
 
 def alias(name: str) -> str:
@@ -252,11 +251,11 @@ ALIASES = _aliases()
 
 
 def family_of(task: str) -> str:
-    """Family of a task by its name, with or without a variant; of a task that is not in the table the name's start."""
+    """Family of a task by its name, with or without a variant; for a custom dataset the first part of the name."""
     base = parted_variant(task)[0]
     return TASKS[base].family if base in TASKS else base.split("/")[0]
 
 
 def strands_of(row: TaskRow, asked: Strands | None) -> Strands:
-    """Where a task uses both strands: as `--reverse-complement` asks, or as the task has it."""
+    """Which splits of a task use both strands: by `--reverse-complement`, or by the task's default."""
     return row.strands if asked is None else asked

@@ -1,4 +1,4 @@
-"""Texts of any size and encoding, read in blocks of whole lines."""
+"""Text files of any size and encoding, read in blocks of whole lines."""
 
 import codecs
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from harness.core.errors import InputError
 from harness.core.wording import words
 
 BLOCK = 1 << 20
-"""Bytes of a text read at once."""
+"""Bytes read at once."""
 
 PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2"}
 MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
@@ -20,7 +20,7 @@ MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[IO[bytes], Any]]:
-    """The file as it lies on the disk, and its content, unpacked."""
+    """The file on disk, and its decompressed content."""
     with path.open("rb") as raw:
         start = raw.read(4)
         raw.seek(0)
@@ -29,7 +29,7 @@ def opened(path: Path) -> Iterator[tuple[IO[bytes], Any]]:
 
 
 class TextFile:
-    """A text, read in blocks of whole lines in UTF-8 that end with a line feed."""
+    """A text file, read in blocks of whole UTF-8 lines that end with a line feed."""
 
     unit = "line"
 
@@ -53,14 +53,14 @@ class TextFile:
 
     @property
     def done(self) -> int:
-        """Bytes read of the file as it lies on the disk."""
+        """Bytes read of the file on disk."""
         try:
             return self._raw.tell() if self._raw is not None else 0
-        except ValueError:  # closed at its end
+        except ValueError:  # closed at the end of the file
             return self.total
 
     def blocks(self) -> Iterator[bytes]:
-        """The text; bytes that are not UTF-8 become U+FFFD, which no sequence and no label may hold."""
+        """The text; bytes that are not UTF-8 become U+FFFD, which is refused in sequences and labels."""
         decoder = codecs.getincrementaldecoder(self._encoding)() if self._encoding != "utf-8" else None
         waiting: list[bytes] = []
         begun = False
@@ -101,16 +101,16 @@ class TextFile:
 
 
 class Lines:
-    """The lines of a text, one by one, or what is left of a block at once."""
+    """The lines of a text, one by one, or the rest of a block at once."""
 
     def __init__(self, blocks: Iterator[bytes]) -> None:
         self._blocks, self._block, self._at, self._last = blocks, b"", 0, 0
         self.number = 0
-        """Lines that were handed out."""
+        """Number of lines returned so far."""
 
     @property
     def pending(self) -> bool:
-        """Whether the block that was begun has further lines."""
+        """Whether the current block has further lines."""
         return self._at < len(self._block)
 
     def __iter__(self) -> Iterator[str]:
@@ -125,11 +125,11 @@ class Lines:
         return line.decode()
 
     def back(self) -> None:
-        """Hand the last line out once more."""
+        """Return the last line once more."""
         self._at, self.number = self._last, self.number - 1
 
     def rest(self) -> bytes:
-        """What is left of the block, or the next one; empty at the end. It is handed out by `skip` or line by line."""
+        """The rest of the block, or the next block; empty at the end. It is consumed by `skip` or line by line."""
         if not self.pending:
             self._block, self._at = next(self._blocks, b""), 0
         elif self._at:
@@ -137,5 +137,5 @@ class Lines:
         return self._block
 
     def skip(self, lines: int) -> None:
-        """Count the whole block as handed out."""
+        """Mark the whole block as consumed."""
         self._block, self._at, self.number = b"", 0, self.number + lines

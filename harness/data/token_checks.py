@@ -1,6 +1,6 @@
-"""What a tokenizer makes of the sequences: unknown tokens, rows that cannot be told apart, rows that are cut.
+"""Checks of tokenised sequences: unknown tokens, indistinguishable rows, truncated rows.
 
-`plan`, `doctor` and the preparation of a task tell the same of it, each of the rows that it has.
+`plan`, `doctor` and the preparation of a task use the same checks, each on the rows at hand.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,25 +17,26 @@ from lingo.tokenization import NO_PROMPT, tokenize
 from lingo.vocabulary import spelling, unknown_bases
 
 UNKNOWN = "unknown tokens"
-"""Mark of a task some of whose tokens or rows say nothing, or not enough."""
+"""Caveat of a task with too many unknown tokens or indistinguishable rows."""
 
 TOLD, REFUSED = 0.01, 0.05
-"""Share of unknown tokens, or of rows that cannot be told apart, that is a caveat; of rows that say nothing at all."""
+"""Share of unknown tokens or indistinguishable rows from which on there is a caveat; share of rows of unknown tokens
+alone that is refused."""
 
 AT_ONCE = 1 << 22
-"""Tokens that are looked at together."""
+"""Tokens processed at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What a tokenizer made of some rows.
+    """Statistics of tokenised rows.
 
     Attributes:
         rows: Rows.
-        tokens: Tokens of their sequences, without those of prompt and frame.
-        unknown: Unknown ones of them.
-        alike: Rows with unknown tokens and the same tokens as a row of another sequence.
-        blank: Rows whose sequence is unknown tokens alone.
+        tokens: Tokens of their sequences, without prompt and special tokens.
+        unknown: Unknown tokens among them.
+        alike: Rows with unknown tokens whose tokens equal those of a row with another sequence.
+        blank: Rows whose sequence has only unknown tokens.
     """
 
     rows: int
@@ -50,7 +51,7 @@ class Reading:
 
     @property
     def told(self) -> str:
-        """What is lost, in words; empty where nothing is."""
+        """The loss in words; empty without any."""
         parts = [
             f"{self.unknown:,} of {self.tokens:,} tokens are unknown ({self.share('unknown'):.1%})"
             * bool(self.unknown),
@@ -67,13 +68,13 @@ def read(
     tokenizer: Any,
     prompt: Prompt | None = None,
 ) -> Reading:
-    """Count what a tokenizer made of sequences.
+    """Collect the statistics of tokenised sequences.
 
     Args:
         sequences: n sequences.
-        ids, offsets: Their tokens end to end, and where each row begins `[n + 1]`.
+        ids, offsets: Their concatenated tokens, and the start of each row `[n + 1]`.
         tokenizer: The backbone's, or units of one.
-        prompt: What stood around each sequence.
+        prompt: Language prefix and suffix of each sequence.
     """
     own = tokenizer.tokenizer if isinstance(tokenizer, Units) else tokenizer
     unknown = getattr(own, "unk_token_id", None)
@@ -109,7 +110,7 @@ def _blocks(offsets: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
 
 
 def frame_tokens(tokenizer: Any, prompt: Prompt | None) -> int:
-    """Tokens that stand around every sequence."""
+    """Number of tokens that frame every sequence."""
     base = "A"
     if isinstance(tokenizer, Units):
         return len(tokenizer.tokenize([base], prompt, None)[0]) - 1
@@ -118,7 +119,7 @@ def frame_tokens(tokenizer: Any, prompt: Prompt | None) -> int:
 
 
 def refuse_unknown_bases(tokenizer: Any, backbone: str) -> None:
-    """Raises `InputError` where a base of A, C, G and T is unknown to a tokenizer in every spelling."""
+    """Raises `InputError` if a tokenizer knows one of A, C, G and T in no spelling."""
     if isinstance(tokenizer, Units) or not (unknown := unknown_bases(tokenizer)):
         return
     raise InputError(
@@ -131,10 +132,10 @@ def refuse_unknown_bases(tokenizer: Any, backbone: str) -> None:
 def caveats(
     task: str, backbone: str, readings: Mapping[str, Reading], *, refuse: bool = True
 ) -> tuple[dict[str, str], dict[str, Any]]:
-    """(marks with their lines, plain data of what was counted) of the splits of a task.
+    """Caveats of a task's splits with their reasons, and the counts as plain data.
 
     Raises:
-        InputError: where more than `REFUSED` of a split's rows are unknown tokens alone, if `refuse`.
+        InputError: if more than `REFUSED` of a split's rows have only unknown tokens, and `refuse`.
     """
     whose = f"the tokenizer of {backbone}" if backbone else "the backbone's tokenizer"
     bad = {split: one for split, one in readings.items() if one.share("blank") > REFUSED}
@@ -156,12 +157,12 @@ def caveats(
 
 @dataclass(frozen=True, kw_only=True)
 class Lengths:
-    """Tokens of some rows before they are cut.
+    """Token counts of rows before truncation.
 
     Attributes:
-        median, longest: Tokens of an input, prompt and special tokens included.
-        cut: Share of rows that are longer than the backbone takes.
-        seen: Share of the tokens that is left of all rows.
+        median, longest: Tokens of an input, including prompt and special tokens.
+        cut: Share of rows that exceed the backbone's maximum length.
+        seen: Share of all tokens that remains after truncation.
     """
 
     median: int
@@ -173,7 +174,7 @@ class Lengths:
 def sample_reading(
     sequences: Sequence[str], tokenizer: Any, prompt: Prompt | None, max_length: int | None
 ) -> tuple[Reading, Lengths]:
-    """What a tokenizer makes of a sample of sequences, at least one."""
+    """Tokenise a sample of sequences, at least one."""
     if isinstance(tokenizer, Units):
         ids, offsets = tokenizer.tokenize(sequences, prompt, None)
     else:
@@ -189,7 +190,7 @@ def sample_reading(
 
 
 def spelling_note(tokenizer: Any) -> str:
-    """How a vocabulary writes the bases, where it is not as A, C, G and T; said, as nothing is changed in silence."""
+    """A note if a vocabulary spells the bases other than A, C, G and T."""
     table = {} if isinstance(tokenizer, Units) else spelling(tokenizer)
     return (
         f"its vocabulary writes the bases as {'ACGT'.translate(table)}, and so they are given to it"

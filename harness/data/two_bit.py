@@ -1,8 +1,7 @@
-"""DNA in 2 bits a base, four bases a byte, and back to letters by table.
+"""DNA with 2 bits per base, four bases per byte, unpacked by a look-up table.
 
-A base is A 0, C 1, G 2, T 3; the first of four stands in the lowest bits of its byte. A base that is not known
-is packed as A, and its position is kept beside.
-"""
+A base is A 0, C 1, G 2, T 3; the first of four is in the lowest bits of its byte. An unknown base is packed as A, and
+its position is stored separately."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +11,13 @@ from lingo.sequences import reverse_complement as reverse_complement
 LETTERS = "ACGT"
 PER_BYTE = 4
 LANES = 1024
-"""Sequences packed at once: their working set stays in the cache."""
+"""Sequences packed at once, so that the working set fits in the cache."""
 
 Bytes = NDArray[np.uint8]
 
 
 def pack(one_hot: Bytes, order: str = LETTERS) -> tuple[Bytes, NDArray[np.int64], NDArray[np.uint16]]:
-    """Pack one-hot sequences that lie position by position, as MATLAB writes them.
+    """Pack one-hot sequences stored position by position, as MATLAB writes them.
 
     Args:
         one_hot: uint8 `[length, 4, n]` of 0 and 1; all four 0 for an unknown base. `length` is divisible by 4.
@@ -38,7 +37,7 @@ def pack(one_hot: Bytes, order: str = LETTERS) -> tuple[Bytes, NDArray[np.int64]
     for start in range(0, n, LANES):
         lanes = one_hot[:, :, start : start + LANES]
         width = lanes.shape[2]
-        # Whole words of eight lanes: a shift by less than 8 stays inside its byte, since values are 0 and 1.
+        # Words of eight lanes: a shift by less than 8 stays within its byte, since values are 0 and 1.
         block = np.zeros((length, 4, -(-width // 8) * 8), dtype=np.uint8)
         block[:, :, :width] = lanes
         columns, count = _pack_lanes(block.view(np.uint64), order)
@@ -62,7 +61,7 @@ def _pack_lanes(
     low, high = c | t, g | t
     known = a | low
     known |= high
-    # One base a position: no two channels share a 1. `low & high` is T alone then.
+    # One base per position: no two channels share a 1, so `low & high` is T only.
     wrong = (a & (low | high)) | (c & (g | t)) | (g & t)
     ones = np.uint64(0x0101010101010101)
     if wrong.any() or (known & ~ones).any():
@@ -77,7 +76,7 @@ def _pack_lanes(
 
 
 def _table() -> NDArray[np.uint64]:
-    """The eight letters of each 16-bit word."""
+    """Look-up table: the eight letters of each 16-bit word."""
     words = np.arange(1 << 16, dtype="<u2")
     codes = (words[:, None] >> np.arange(0, 16, 2)) & 3
     letters = np.frombuffer(LETTERS.encode(), dtype=np.uint8)[codes]
@@ -88,7 +87,7 @@ TABLE = _table()
 
 
 def unpack(packed: Bytes) -> Bytes:
-    """Letters in ASCII, uint8 `[n, 4 · bytes]`, of packed bases uint8 `[n, bytes]`; unknown bases come as A."""
+    """Letters in ASCII, uint8 `[n, 4 · bytes]`, of packed bases uint8 `[n, bytes]`; unknown bases are A."""
     n, width = packed.shape
     if width % 2:
         return unpack(np.pad(packed, ((0, 0), (0, 1))))[:, : PER_BYTE * width]

@@ -1,4 +1,4 @@
-"""Other splits of a task, and few rows of it: what stands behind its name, as in `mouse/2@homology-0.9@10-shot`."""
+"""Variants of a task (other splits, few training rows), named by a suffix as in `mouse/2@homology-0.9@10-shot`."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ Way = Literal["published", "homology", "chromosome"]
 """How rows are divided into train, dev and test."""
 
 IDENTITY = 0.9
-"""Usual identity from which on two sequences are similar."""
+"""Default identity from which on two sequences are similar."""
 
 PART = re.compile(
     r"@(?:homology-(?P<identity>0\.\d{1,4}|1)|(?P<way>chromosome)|(?P<shots>[1-9]\d{0,6})-shot|seed-(?P<seed>\d{1,9}))"
@@ -24,9 +24,10 @@ class Variant:
 
     Attributes:
         way: How they are divided.
-        identity: Identity of 21-mers from which on two sequences must not be in different splits; of `homology`.
+        identity: For `homology`: identity, estimated from 21-mers, from which on two sequences must be in the same
+            split.
         shots: Training rows of each class; `None` for all.
-        seed: Of the division and of the drawn rows.
+        seed: Seed of the division and of the drawn rows.
     """
 
     way: Way = "published"
@@ -36,7 +37,7 @@ class Variant:
 
     @property
     def text(self) -> str:
-        """What stands behind the task's name; empty for the published rows."""
+        """The suffix of the task's name; empty for the published rows."""
         if self.way == "published" and self.shots is None:
             return ""
         way = {"published": "", "homology": f"@homology-{self.identity:g}", "chromosome": "@chromosome"}[
@@ -61,7 +62,7 @@ def _variant_of(said: Mapping[str, str]) -> Variant:
 
 
 def parted_variant(name: str) -> tuple[str, Variant]:
-    """A task's name and its variant; a file or folder of the whole name is one without."""
+    """Split a task's name into its base and its variant; the whole name of an existing file or folder has none."""
     first = name.find("@")
     if first < 1 or exists(path_of(name)):
         return name, PUBLISHED

@@ -1,9 +1,7 @@
-"""The rows of a task's variant: divided anew by homology or by chromosome, or few of each class drawn from train.
+"""The rows of a task's variant: new splits by homology or by chromosome, or few rows of each class drawn from train.
 
-A division reads the sequences of all splits, test too, and of the labels their classes alone, to give each split its
-share of each. Nothing else is chosen by it: rows are divided before anything is trained, and the new test split is read
-in the final stage as any other.
-"""
+A division reads the sequences of all splits, test included, and of the labels only the classes, for stratification.
+Rows are divided before anything is trained, and the new test split is read in the final stage like any other."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -22,25 +20,26 @@ from harness.data.tasks import SPLITS, TaskRow
 from harness.data.variants import Variant
 
 CHANGED = "changed split"
-"""Caveat of rows that are divided in another way than the published ones."""
+"""Caveat of splits that differ from the published ones."""
 
 FEW = "k-shot"
 """Caveat of results from few training rows."""
 
 K = 21
-"""Length of the words that two sequences are compared by, as in the shortcut audit."""
+"""Length of the k-mers by which sequences are compared, as in the shortcut audit."""
 
 HOLDERS = 64
-"""Sequences that each holder of a word is compared with, as in the audit: the first ones of a word with more."""
+"""Maximum number of sequences with which each sequence that contains a k-mer is compared, as in the audit; the first
+ones of more."""
 
 MOST_ROWS = 400_000
-"""Rows that are compared with each other; of more it would need more memory than a usual machine has."""
+"""Maximum number of rows that are compared; more would exceed the memory of ordinary machines."""
 
 MOST_CLASSES = 20
-"""Classes that are counted one by one."""
+"""Maximum number of classes that are counted separately."""
 
 WAY = 1
-"""Part of each digest: raised when the same rows would be divided or drawn another way."""
+"""Version of the algorithms, part of each digest: incremented when they would give other rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +48,7 @@ class VariedRows:
 
     Attributes:
         splits: Rows of train, dev and test.
-        marks: What a reader of results must know, each with the line that says why.
+        marks: Caveats, each with a line that gives the reason.
         facts: The same as plain data: `way`, `identity`, `shots`, `seed`, by split `rows` and `labels` (rows of each
             class), `staying` (rows of groups too large for dev or test) and `places` (chromosomes by split).
     """
@@ -60,7 +59,7 @@ class VariedRows:
 
 
 def varied_digests(digests: Mapping[str, str], variant: Variant) -> dict[str, str]:
-    """What tells the content of each split of a variant; those of splits that stay as they are stay as well."""
+    """Digests of a variant's splits; unchanged splits keep theirs."""
     made = dict(digests)
     if variant.way != "published":
         text = replace(variant, shots=None).text
@@ -80,13 +79,13 @@ def varied_rows(
     """The rows of a task's variant.
 
     Args:
-        row: The task, whose `variant` says what is wanted.
+        row: The task with its `variant`.
         splits: Its published rows.
-        digests: What tells their content.
-        names: Names of classes and chromosomes that have some: `label_names`.
+        digests: Digests of their content.
+        names: Names of classes, if any: `label_names`.
 
     Raises:
-        InputError: If the rows cannot be divided so.
+        InputError: If the rows cannot be divided in this way.
     """
     variant, marks = row.variant, dict[str, str]()
     facts: dict[str, Any] = {"way": variant.way, "seed": variant.seed}
@@ -130,7 +129,7 @@ def _name(names: Sequence[str], label: int) -> str:
 
 
 def _pooled(splits: Mapping[str, Rows]) -> Rows:
-    """All rows, those of train first."""
+    """All rows, train first."""
     rows = [splits[split] for split in SPLITS]
     codes = [one.chromosomes for one in rows if one.chromosomes is not None]
     return Rows(
@@ -174,11 +173,10 @@ def _why(row: TaskRow, pooled: Rows, facts: Mapping[str, Any]) -> str:
 def similar(
     sequences: Sequence[str], references: Sequence[str], identity: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pairs (sequence, reference) that share so many 21-mers, on either strand, as sequences of this identity do.
+    """Pairs (sequence, reference) that share as many 21-mers, on either strand, as sequences of this identity do.
 
-    Sequences of identity p share p²¹ of their 21-mers where they differ in single bases at random. Counted as the
-    shortcut audit counts: words of more than `HOLDERS` references say nothing.
-    """
+    Sequences of identity p with random substitutions share p²¹ of their 21-mers. As in the shortcut audit, k-mers of
+    more than `HOLDERS` references are ignored."""
     from seqleak.audit.kmers import auto_scale, build_index, query
 
     index = build_index(references, k=K, scale=auto_scale([len(text) for text in (*references, *sequences)]))
@@ -188,13 +186,13 @@ def similar(
 
 
 def homology_groups(sequences: Sequence[str], identity: float) -> NDArray[np.int64]:
-    """A number for each sequence, the same for those that are similar, also by way of others `[n]`."""
+    """Group number of each sequence `[n]`: connected components of similar sequences."""
     from seqleak.audit.kmers import Index, auto_scale, build_index, query
 
     _, first, of = np.unique(np.minimum(*strand_hashes(sequences)), return_index=True, return_inverse=True)
     different = [sequences[i] for i in first.tolist()]
     index = build_index(different, k=K, scale=auto_scale([len(text) for text in different]))
-    # every holder of a word is compared with its first ones: large families are linked by them, in linear time
+    # sequences are compared with the first ones of each k-mer: links large families in linear time
     rank = np.arange(len(index.kmer)) - np.searchsorted(index.kmer, index.kmer)
     few = rank < HOLDERS
     fields = {name: getattr(index, name)[few] for name in ("kmer", "item", "pos", "ori")}
@@ -206,7 +204,7 @@ def homology_groups(sequences: Sequence[str], identity: float) -> NDArray[np.int
 
 
 def joined(count: int, first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Numbers of the connected components of `count` things that these pairs connect `[count]`."""
+    """Component number of each of `count` nodes `[count]`, where pairs are edges."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -217,7 +215,8 @@ def joined(count: int, first: NDArray[np.int64], second: NDArray[np.int64]) -> N
 def _by_homology(
     row: TaskRow, pooled: Rows, strata: NDArray[np.int64], sizes: Sequence[int]
 ) -> tuple[NDArray[np.int64], dict[str, Any]]:
-    """Groups of similar sequences dealt whole; what the audit still finds between splits is joined and dealt again."""
+    """Assign groups of similar sequences to splits; groups that the audit still links across splits are merged and
+    assigned again."""
     variant, every = row.variant, len(pooled.labels)
     if every > MOST_ROWS:
         raise InputError(
@@ -249,7 +248,7 @@ def _by_homology(
 def _by_chromosome(
     row: TaskRow, pooled: Rows, strata: NDArray[np.int64], sizes: Sequence[int]
 ) -> tuple[NDArray[np.int64], dict[str, Any]]:
-    """Whole chromosomes in an order by seed: each split takes those that bring it nearer to its share."""
+    """Assign whole chromosomes in a seeded order: each split takes those that bring it nearer to its share."""
     codes = pooled.chromosomes
     if codes is None:
         raise InputError(
@@ -286,8 +285,8 @@ def _by_chromosome(
 def _drawn(
     train: Rows, variant: Variant, digests: Mapping[str, str], names: Sequence[str]
 ) -> tuple[Rows, str]:
-    """The first rows of an order of each class, which the content of train and the seed give: those of fewer shots are
-    among those of more."""
+    """The first rows of a permutation of each class, which depends on the content of train and the seed: fewer shots
+    are a subset of more."""
     assert variant.shots is not None
     chosen, lacking = [], []
     for label in np.unique(train.labels).tolist():

@@ -1,9 +1,8 @@
 """DeepSEA's data (Zhou and Troyanskaya, 2015) with the 104 human histone labels, from its MATLAB files.
 
-`train.mat`, `valid.mat` and `test.mat` hold one-hot sequences of 1,000 bp in channels A, G, C, T and 919 labels, as
-arrays `<split>xdata` (samples x 4 x 1000) and `<split>data` (samples x 919). They become 2 bits a base and one bit a
-label (`harness.data.packed`), a block of samples at a time, so that memory does not grow with the data.
-"""
+`train.mat`, `valid.mat` and `test.mat` contain one-hot sequences of 1,000 bp in channels A, G, C, T and 919 labels, as
+arrays `<split>xdata` (samples x 4 x 1000) and `<split>data` (samples x 919). They are converted to 2 bits per base and
+one bit per label (`harness.data.packed`), block by block, so that memory use does not grow with the data."""
 
 import json
 import re
@@ -32,20 +31,20 @@ FILES = {"train": "train", "dev": "valid", "test": "test"}
 LENGTH, LABELS, HISTONES = 1000, 919, 104
 ORDER = "AGCT"
 HISTONE = re.compile(r"H(2A|2B|3|4)(K\d+|Z)")
-"""How the factor in a histone mark's feature name begins: H3K27ac, H2AZ."""
+"""Pattern of the factor in the feature name of a histone mark: H3K27ac, H2AZ."""
 
 BLOCK = 65_536
 """Samples read at once: 250 MiB of one-hot bytes, read in pieces of 64 KiB (fewer samples of wider numbers)."""
 
 SHARD = BLOCK
 WIDEST = BLOCK
-"""Samples of the widest HDF5 chunk that blocks are fitted to."""
+"""Samples of the widest HDF5 chunk to which blocks are aligned."""
 
 PROBE = 256
-"""Samples looked at to tell strands and the order of bases."""
+"""Samples from which strands and base order are inferred."""
 
 Progress = Callable[[str, int, int], None]
-"""Told the split, the samples done and the samples in all."""
+"""Called with the split, the number of samples done and the total."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +52,7 @@ class Converted:
     """A converted data set.
 
     Attributes:
-        folder: Where it is.
+        folder: Its location.
         rows: Samples of each split.
         strands: `both` for splits whose second half is the reverse complement of the first.
         unknown: Unknown bases of each split.
@@ -68,12 +67,12 @@ class Converted:
 
 
 def histone_labels(path: Path) -> list[dict[str, Any]]:
-    """Position (from 0) and name of each histone mark in `predictor.names`, `cell|factor|treatment` a line.
+    """Position (from 0) and name of each histone mark in `predictor.names`, one `cell|factor|treatment` per line.
 
-    Names repeat, so labels are told apart by position.
+    Names are not unique, so labels are identified by position.
 
     Raises:
-        InputError: If the file is missing or is not DeepSEA's.
+        InputError: If the file is missing or not from DeepSEA.
     """
     try:
         lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -160,14 +159,14 @@ def convert(
     order: str | None = None,
     progress: Progress | None = None,
 ) -> Converted:
-    """Convert DeepSEA's files in `source` to `out/deepsea/histone`, or find them converted there.
+    """Convert DeepSEA's files in `source` to `out/deepsea/histone`, unless they are there already.
 
-    An interrupted conversion goes on with the first shard that is missing.
+    An interrupted conversion continues with the first missing shard.
 
     Args:
         names: The feature names; `source/predictor.names` when `None`.
-        order: Base of each channel; `None` for `AGCT`, which the data must then agree with.
-        progress: Told how far it is.
+        order: Base of each channel; `None` for `AGCT`, which is then verified.
+        progress: Called with the progress.
 
     Raises:
         InputError: with every problem of the files; nothing is left on disk then.
@@ -231,7 +230,7 @@ def _labels(path: Path, problems: list[str]) -> list[dict[str, Any]]:
 
 
 def _order_problems(splits: Sequence[_Split]) -> list[str]:
-    """What speaks against the channels A, G, C, T: in human DNA C followed by G is much rarer than G by C."""
+    """Evidence against the channel order A, G, C, T: in human DNA, CG is much rarer than GC."""
     problems = []
     for split in splits:
         x = split.one_hot(0, min(PROBE, split.rows)).astype(bool)
@@ -257,7 +256,7 @@ def _space_for(splits: Sequence[_Split], folder: Path) -> None:
 
 
 def _keep_only(plan: dict[str, Any], partial: Path) -> None:
-    """Forget shards of another conversion."""
+    """Delete shards of another conversion."""
     if _read(partial / "plan.json") != plan:
         for path in partial.iterdir():
             path.unlink()
@@ -273,7 +272,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _write(split: _Split, folder: Path, plan: dict[str, Any], progress: Progress | None) -> dict[str, Any]:
-    """Write the missing shards of a split; what `meta.json` says of it."""
+    """Write the missing shards of a split; returns its entry in `meta.json`."""
     shards = []
     for number, start in enumerate(range(0, split.rows, split.shard)):
         stop = min(start + split.shard, split.rows)
@@ -325,7 +324,7 @@ def _write_one(split: _Split, path: Path, start: int, stop: int, plan: dict[str,
 
 
 def _finish(folder: Path, partial: Path, plan: dict[str, Any], about: dict[str, Any]) -> Converted:
-    """Tell the strands of each split, write `meta.json` and give the folder its name."""
+    """Determine the strands of each split, write `meta.json`, and rename the folder."""
     meta = {"format": FORMAT, "task": TASK, "length": LENGTH, "labels": plan["labels"], "plan": plan}
     meta["splits"] = {name: {**split, "strands": "forward"} for name, split in about.items()}
     write_whole(partial / META, json.dumps(meta))
@@ -341,7 +340,7 @@ def _finish(folder: Path, partial: Path, plan: dict[str, Any], about: dict[str, 
 
 
 def _is_mirrored(split: PackedSplit) -> bool:
-    """Whether the second half of the rows is the first half on the other strand, as DeepSEA writes it."""
+    """Whether the second half of the rows is the reverse complement of the first half, as in DeepSEA's files."""
     half, odd = divmod(len(split), 2)
     if odd or not half:
         return False
@@ -364,7 +363,7 @@ def _converted(folder: Path) -> Converted:
 
 
 def _remove(folder: Path, existing: Path) -> None:
-    """Remove a folder and those above it that were made for it."""
+    """Remove a folder and those of its parents that were created for it."""
     shutil.rmtree(folder, ignore_errors=True)
     for parent in folder.parents:
         if parent in (existing, *existing.parents) or any(parent.iterdir()):

@@ -1,8 +1,8 @@
 """Large arrays in MATLAB files, read a block of samples at a time: HDF5 (v7.3) and v5 files alike.
 
-Shapes are given as C sees the bytes, the reverse of MATLAB's: an array of samples x channels x positions is
-`[positions, channels, samples]`, and a block is `[:, :, start:stop]`. v5 files are read here and not by scipy,
-which reads an array whole (format: "MAT-File Format", The MathWorks, section 1).
+Shapes are in C order, the reverse of MATLAB's: an array of samples x channels x positions is
+`[positions, channels, samples]`, and a block is `[:, :, start:stop]`. v5 files are read here because scipy loads
+a whole array (format: "MAT-File Format", The MathWorks, section 1).
 """
 
 import os
@@ -32,15 +32,14 @@ class SampleArray:
     Args:
         path: The file.
         variable: Name of the array in it.
-        scratch: Folder for the decompressed bytes of a compressed v5 array: a file without a name, which
-            vanishes with the process.
+        scratch: Folder for the decompressed bytes of a compressed v5 array, in an unlinked temporary file.
 
     Attributes:
         shape: The array's shape, samples last.
-        chunk: Samples that are best read together; 1 where it makes no difference.
+        chunk: Samples that are read together most efficiently; 1 if it makes no difference.
 
     Raises:
-        InputError: If the file is missing, no MATLAB file, truncated, or lacks the array.
+        InputError: If the file is missing, is not a MATLAB file, is truncated, or lacks the array.
     """
 
     def __init__(self, path: Path, variable: str, scratch: Path | None = None) -> None:
@@ -75,7 +74,7 @@ class SampleArray:
         self.close()
 
     def close(self) -> None:
-        """Close the file; the scratch file is gone then."""
+        """Close the file and delete the scratch file."""
         self._stack.close()
 
     def read(self, start: int, stop: int, first: int = 0, last: int | None = None) -> NDArray[Any]:
@@ -134,7 +133,7 @@ class SampleArray:
         raise self._lacks(names)
 
     def _try_array(self, file: IO[bytes], kind: int, length: int, scratch: Path | None) -> str:
-        """Name of the array at the file's position; opened when it is the one that is sought."""
+        """Name of the array at the file's position; it is opened if it is the requested one."""
         start = file.tell()
         if kind == COMPRESSED:
             stream = _Inflater(file, length, self.path)
@@ -181,7 +180,7 @@ class SampleArray:
         return name, tuple(int(n) for n in reversed(shape)), dtype, start, length
 
     def _tag(self, head: bytes, at: int) -> tuple[int, int, int]:
-        """Type, bytes and offset of the data of the element at `at`; small elements hold it in their tag."""
+        """Type, bytes and offset of the data of the element at `at`; small elements store their data in the tag."""
         (first,) = struct.unpack_from(f"{self._endian}I", head, at)
         if first >> 16:
             return first & 0xFFFF, first >> 16, at + 4
@@ -201,7 +200,7 @@ class SampleArray:
 
 
 class _Inflater:
-    """A compressed element of a v5 file, inflated as it is read."""
+    """A compressed element of a v5 file, decompressed on the fly."""
 
     def __init__(self, file: IO[bytes], length: int, path: Path) -> None:
         self._file, self._left, self._path = file, length, path
@@ -222,7 +221,7 @@ class _Inflater:
             yield piece
 
     def finish(self) -> None:
-        """Read to the end, where the checksum stands."""
+        """Read to the end, which verifies the checksum."""
         while not self._zlib.eof:
             if not self._inflate(STEP) and not self._zlib.eof and self._is_over():
                 raise InputError(f"{self._path}: is damaged: a compressed array ends early.")
@@ -243,5 +242,5 @@ class _Inflater:
 
 
 def _reason(error: OSError) -> str:
-    """What an operating system's or HDF5's error says, on one line."""
+    """The message of an operating-system or HDF5 error, on one line."""
     return (error.strerror or " ".join(str(error).split())) if error.errno else " ".join(str(error).split())
