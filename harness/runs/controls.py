@@ -1,7 +1,7 @@
-"""Controls: studies that differ from another one in the backbone's weights alone, which are drawn anew."""
+"""Controls: studies that differ from their pretrained study only in the backbone's weights, which are random."""
 
 RANDOM_INIT = "random-init"
-"""Caveat of their records; behind the backbone's name it is theirs."""
+"""Caveat of their records, and suffix of the backbone's name."""
 
 SUFFIX = f"@{RANDOM_INIT}"
 
@@ -12,10 +12,10 @@ def control_name(backbone: str) -> str:
 
 
 def is_control(backbone: str) -> bool:
-    """Whether results of this name are those of a control."""
+    """Whether a backbone's name is that of a control."""
     return backbone.endswith(SUFFIX)
 
 
 def pretrained_of(backbone: str) -> str:
-    """The backbone that a control has fresh weights of."""
+    """The pretrained backbone of a control."""
     return backbone.removesuffix(SUFFIX)

@@ -1,4 +1,4 @@
-"""Where a result was made: versions, the commit and whether it was changed, the device."""
+"""The environment of a result: versions, commit and its state, device."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from typing import Any
 from harness.core.paths import ROOT
 
 COMMIT = "commit.json"
-"""Beside the program, where it was sent to a cluster: what git knew of it."""
+"""File beside a program that was sent to a cluster: commit and state of its checkout."""
 
 PACKAGES = (
     "lingo-bench",
@@ -30,10 +30,10 @@ PACKAGES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Environment:
-    """What every record carries.
+    """The environment stored in every record.
 
     Attributes:
-        versions: Python's version and those of the packages that matter; absent ones are left out.
+        versions: Versions of Python and of relevant packages that are installed.
         git_sha: Commit of the checkout; `None` outside one.
         git_dirty: Whether tracked files differ from the commit; `None` outside a checkout.
         device: Operating system, processor, cores, memory in GiB, and accelerators by name.
@@ -50,13 +50,13 @@ class Environment:
 
 
 def capture(root: Path | str | None = None) -> Environment:
-    """The environment of this process; `root` is the checkout (default: where this file lies)."""
+    """The environment of this process; `root` is the checkout (default: that of this file)."""
     sha, dirty = git_state(Path(root) if root is not None else ROOT)
     return Environment(versions=versions(), git_sha=sha, git_dirty=dirty, device=device())
 
 
 def versions() -> dict[str, str]:
-    """Python's version and those of `PACKAGES` that are installed; nothing is imported."""
+    """Versions of Python and of those of `PACKAGES` that are installed; nothing is imported."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -67,9 +67,9 @@ def versions() -> dict[str, str]:
 
 
 def git_state(root: Path) -> tuple[str | None, bool | None]:
-    """Commit of the checkout that is `root`, and whether tracked files differ; `(None, None)` without one.
+    """Commit of the checkout at `root`, and whether tracked files differ; `(None, None)` without a checkout.
 
-    A copy of a checkout that was sent to a cluster has them in a file.
+    A copy that was sent to a cluster has them in a file.
     """
     if not (root / ".git").exists():
         try:
@@ -100,7 +100,7 @@ def _git(root: Path, *arguments: str) -> str | None:
 
 
 def device() -> dict[str, Any]:
-    """Facts of this machine; without its name or anything else that identifies it."""
+    """Facts about this machine, without its name or anything else that identifies it."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
     return {
         "system": platform.system(),

@@ -1,4 +1,4 @@
-"""What all runs of an output folder share, read from its files."""
+"""Settings that all runs of an output folder share, read from its files."""
 
 import re
 from collections.abc import Mapping
@@ -12,20 +12,19 @@ from lingo.text_files import read_object
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What all runs of an output folder share, from its `benchmark.json` and `plan.json`.
+    """Settings that all runs of an output folder share, from `benchmark.json` and `plan.json`.
 
     Attributes:
         experiment: Name of the benchmark, which is that of the MLflow experiment.
-        identity: Name of the folder's benchmark that no other has; part of every run's key.
+        identity: Unique id of the folder's benchmark; part of every run's key.
         scope: Which studies share a search: `task`, `family` or `suite`.
-        tokenization: `bbpe`, `one_hot` or `kmer`, where a record does not say.
+        tokenization: `bbpe`, `one_hot` or `kmer`, for records without this fact.
         seeds: Seeds of the final stage.
-        uri: Tracking address that the benchmark was given; `None` for the embedded store.
+        uri: Tracking address of the benchmark; `None` for the embedded store.
         sources: Where each study's backbone was loaded from.
-        notes: What was changed from the search-space file of a study.
-        data_dir: Folder of the data files that the benchmark was given.
-        out: The folder.
-    """
+        notes: Changes of a study's search space against its file.
+        data_dir: Data folder of the benchmark.
+        out: The folder."""
 
     experiment: str
     identity: str
@@ -40,10 +39,10 @@ class Setting:
 
     @classmethod
     def read(cls, out: Path) -> "Setting":
-        """The setting of an output folder.
+        """Read the settings of an output folder.
 
         Raises:
-            OSError, ValueError, KeyError: If the folder holds no benchmark.
+            OSError, ValueError, KeyError: If the folder contains no benchmark.
         """
         folder = RunFolder(out)
         held = read_object(folder.benchmark)
@@ -82,20 +81,20 @@ class Setting:
 
 
 def _is_text(value: Any) -> bool:
-    """Whether a store can keep it: JSON may hold halves of characters."""
+    """Whether a store can keep it: JSON may contain lone surrogates."""
     return isinstance(value, str) and not re.search("[\ud800-\udfff]", value)
 
 
 def _planned(folder: RunFolder) -> dict[str, Any]:
     try:
         return read_object(folder.plan)
-    except PermissionError:  # of another account: to go on without it would take another store
+    except PermissionError:  # of another account: continuing without it would use another store
         raise
     except (OSError, ValueError):
         return {}
 
 
 def _foreign(settings: Mapping[str, Any]) -> str | None:
-    """The store that a benchmark was given; `None` where it is the folder's own, wherever the folder lay then."""
+    """The tracking address of a benchmark; `None` if it is the folder's own store, wherever the folder was then."""
     uri: str | None = settings.get("tracking_uri")
     return None if uri == f"sqlite:///{settings.get('out')}/mlflow.db" else uri

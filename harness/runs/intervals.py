@@ -1,4 +1,4 @@
-"""When a spread may stand as an interval, how a score is written with it, and when a study's score is of no use."""
+"""Intervals of scores, their text, and the criterion for scores that are no better than a constant prediction."""
 
 import math
 import statistics
@@ -10,24 +10,24 @@ from harness.runs.record import Record
 from lingo.metrics import RANGES, UNINFORMED, merit
 
 LEAST_SEEDS = 3
-"""Seeds from which a spread is shown; of fewer their scores are. Student's factor is 12.7 for two, 4.3 for three."""
+"""Minimum number of seeds for a spread; fewer seeds are listed. Student's factor is 12.7 for two, 4.3 for three."""
 
 EQUAL = 1e-12
-"""Scores and spreads that differ by less are equal but for rounding."""
+"""Scores and spreads that differ by less are equal up to rounding."""
 
 NO_BETTER = "no better than a constant"
-"""Mark of a final run whose test score a constant prediction reaches as well."""
+"""Caveat of a final run whose test score a constant prediction reaches as well."""
 
 Interval = tuple[float, float]
 
 
 def range_of(metric: str) -> Interval:
-    """Lowest and highest value of a metric; infinite for one that is not known."""
+    """Lowest and highest value of a metric; infinite for unknown metrics."""
     return RANGES.get(metric, (-math.inf, math.inf))
 
 
 def usable(limits: Sequence[float] | None, metric: str) -> Interval | None:
-    """Limits of a metric that can be shown, cut to its range; `None` for undefined ones and those without a width."""
+    """Limits clipped to a metric's range; `None` if undefined or of zero width."""
     if not limits or not all(map(math.isfinite, limits)):
         return None
     lowest, highest = range_of(metric)
@@ -40,11 +40,11 @@ def over_rows_and_seeds(
 ) -> Interval | None:
     """95 % interval of the mean score of a method over test rows and seeds: a bootstrap of both together.
 
-    Every resample draws rows, the same for all seeds (the score of each seed on them is given), and seeds with
-    replacement. A bootstrap of few seeds is too narrow; deviations of the drawn seeds' mean are therefore multiplied by
-    √(n/(n-1)) · t/z, Student's quantile over the normal one (after Hesterberg 2015, arXiv:1411.5279). Percentiles,
-    extended to the mean itself and cut to the range. Of a difference of two methods both arguments are the paired
-    differences by seed.
+    Every resample draws rows, the same for all seeds (whose scores on them are given), and seeds, both with
+    replacement. A bootstrap of few seeds is too narrow; deviations of the drawn seeds' mean are therefore multiplied
+    by √(n/(n-1)) · t/z, the ratio of Student's and the normal quantile (after Hesterberg 2015, arXiv:1411.5279). The
+    interval is given by percentiles, extended to include the mean and clipped to the range. For a difference of two
+    methods both arguments are the paired differences by seed.
 
     Args:
         resamples: Score of each seed in each resample of the rows, `[seeds, resamples]`; NaN where undefined.
@@ -52,8 +52,8 @@ def over_rows_and_seeds(
         bounds: Lowest and highest possible mean.
 
     Returns:
-        `None` for fewer than three seeds, an undefined score, more than half of the resamples undefined, and where
-        neither rows nor seeds make a difference.
+        `None` for fewer than three seeds, an undefined score, more than half of the resamples undefined, or no
+        variation.
     """
     from scipy.special import ndtri, stdtrit
 
@@ -75,9 +75,8 @@ def over_rows_and_seeds(
 def limits_of(finals: Sequence[Record], metric: str) -> Interval | None:
     """95 % limits of the mean test score of a study's final runs.
 
-    Over test rows and seeds where the runs have the fact `resamples`; of runs of earlier versions over test rows alone,
-    averaged over the seeds. `None` for fewer than three seeds, and as in `over_rows_and_seeds`.
-    """
+    Over test rows and seeds if the runs have the fact `resamples`; for runs of earlier versions over test rows only,
+    averaged over seeds. `None` for fewer than three seeds, and as in `over_rows_and_seeds`."""
     held = [(record.facts.get("resamples") or {}).get(metric) for record in finals]
     if finals and all(held):
         scores = [(record.test or {}).get(metric, math.nan) for record in finals]
@@ -94,11 +93,11 @@ def difference_limits(a: Mapping[int, Record], b: Mapping[int, Record], metric: 
     """95 % limits of the difference a - b of two methods on one test split over test rows and seeds, paired by both.
 
     Args:
-        a, b: Final runs by seed; the seeds of both count.
+        a, b: Final runs by seed; common seeds are used.
 
     Returns:
-        `None` as in `over_rows_and_seeds`, without the fact `resamples`, and where the test rows differ: by what a
-        constant prediction scores on them.
+        `None` as in `over_rows_and_seeds`, without the fact `resamples`, and if the test rows differ, judged by the
+        score of a constant prediction.
     """
     pairs = [(a[seed], b[seed]) for seed in sorted(a.keys() & b.keys())]
     drawn = [[(r.facts.get("resamples") or {}).get(metric) or [] for r in pair] for pair in pairs]
@@ -112,19 +111,19 @@ def difference_limits(a: Mapping[int, Record], b: Mapping[int, Record], metric: 
 
 
 def brackets(low: float, high: float, digits: int = 3) -> str:
-    """`[0.720, 0.750]`, with more digits where the two ends would look the same."""
+    """`[0.720, 0.750]`, with more digits if the two ends would look the same."""
     while digits < 9 and f"{low:.{digits}f}" == f"{high:.{digits}f}":
         digits += 1
     return f"[{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def all_equal(values: Sequence[float]) -> bool:
-    """Whether several scores are one and the same."""
+    """Whether there are several scores and all are equal."""
     return len(values) > 1 and max(values) - min(values) <= EQUAL
 
 
 def why_none(values: Sequence[float]) -> str:
-    """Why the scores of these seeds have no interval; empty where they have one."""
+    """Why the scores of these seeds have no interval; empty if they have one."""
     if any(map(math.isnan, values)):
         return "undefined"
     if len(values) < LEAST_SEEDS:
@@ -133,11 +132,10 @@ def why_none(values: Sequence[float]) -> str:
 
 
 def with_spread(values: Sequence[float], digits: int = 3) -> str:
-    """The mean over seeds, and what is known of its spread.
+    """The mean over seeds with its spread as text.
 
     `0.630 ± 0.062` (sample standard deviation) from three seeds on, `0.725 (0.610, 0.840)` for two,
-    `0.500 (all 3 equal)` where there is no spread, `0.500` for one seed, `undefined` where a score is; empty without
-    a score.
+    `0.500 (all 3 equal)` without spread, `0.500` for one seed, `undefined` if a score is; empty without scores.
     """
     if not values:
         return ""
@@ -158,20 +156,18 @@ def with_spread(values: Sequence[float], digits: int = 3) -> str:
 
 
 def constant_level(metric: str, constants: Sequence[Mapping[str, float]] = ()) -> float:
-    """What a constant prediction scores: mean of what was measured (fact `constant`), else what holds for any labels.
-
-    NaN where neither is known.
-    """
+    """The score of a constant prediction: mean of the measured ones (fact `constant`), else the value that holds for
+    any labels; NaN if neither is known."""
     measured = [scores[metric] for scores in constants if scores.get(metric) is not None]
     return statistics.fmean(measured) if measured else UNINFORMED.get(metric, math.nan)
 
 
 def no_better(metric: str, test: Mapping[str, float], constant: Mapping[str, float]) -> bool:
-    """Whether a constant prediction is as good as a model: by `metric`, or of a regression by its squared error.
+    """Whether a constant prediction is as good as a model: by `metric`, for a regression by its squared error.
 
     Args:
-        metric: The one that selects.
-        test: Test scores of the model. What is undefined there is not compared.
+        metric: The selection metric.
+        test: Test scores of the model; undefined ones are not compared.
         constant: Test scores of the constant prediction (`lingo.metrics.constant_scores`); may be empty.
     """
     return any(
@@ -181,7 +177,7 @@ def no_better(metric: str, test: Mapping[str, float], constant: Mapping[str, flo
 
 
 def is_collapsed(collapsed: int, runs: int) -> bool:
-    """Whether a study counts as collapsed: at least half of its final runs predict one thing for every row."""
+    """Whether a study counts as collapsed: at least half of its final runs predict the same for every row."""
     return collapsed > 0 and 2 * collapsed >= runs
 
 
@@ -192,12 +188,13 @@ def is_useful(
     collapsed: int = 0,
     constants: Sequence[Mapping[str, float]] = (),
 ) -> bool:
-    """Whether a study may be called best: defined, not collapsed, and on average above a constant prediction.
+    """Whether a study is eligible as best: its score is defined, it is not collapsed, and on average above a constant
+    prediction.
 
     Args:
         metric, values: Its test scores by seed.
-        collapsed: Seeds whose model predicts one thing for every row.
-        constants: What was measured of a constant prediction, of each seed.
+        collapsed: Seeds whose model predicts the same for every row.
+        constants: Measured scores of a constant prediction, for each seed.
     """
     if not values or any(map(math.isnan, values)) or is_collapsed(collapsed, len(values)):
         return False

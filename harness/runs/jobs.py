@@ -1,4 +1,4 @@
-"""What travels between the search, the pool and its workers: jobs out, reports back. Plain data only."""
+"""Messages between search, pool and workers: jobs and reports, as plain data."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any, Literal
 Stage = Literal["search", "final"]
 Status = Literal["queued", "started", "running", "finished", "failed", "stopped", "interrupted", "unknown"]
 OPEN = frozenset({"queued", "started", "running"})
-"""The statuses of a job that has not ended. `unknown`: the source has lost it; it is to be submitted again."""
+"""The statuses of a job that has not ended. `unknown`: the job source has lost it, and it must be resubmitted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +15,7 @@ class Job:
     """One trial to train.
 
     Attributes:
-        id: Name that may be submitted again without harm: `<study>/trial-0007` or `<study>/final/seed-3`.
+        id: Unique name; resubmitting it is harmless: `<study>/trial-0007` or `<study>/final/seed-3`.
         study: Key of the study, `task|backbone|method`.
         stage: `search` jobs never see the test split; `final` jobs read it once, after their last epoch.
         backbone: Backbone to load: a known name or a local folder in the hub's layout, or one of these with fresh
@@ -23,18 +23,18 @@ class Job:
         data: Folder of the prepared task (`harness.data.prepared`).
         config: The fields of `lingo.trial.TrialConfig`.
         adapter: Folder for the trained adapter of a final job; `None` keeps none.
-        checkpoints: Folder in which the job keeps its slot's state to go on from; `None` keeps none.
-        patience: Evaluations none of which is better than the best before, after which training stops (final
-            jobs); the best evaluation's weights are tested, see `harness.workers.best_epoch`. `None` trains all epochs,
-            and the last evaluation's weights are tested.
+        checkpoints: Folder of the job's checkpoints; `None` for none.
+        patience: Number of evaluations without improvement after which a final job stops; the weights of the best
+            evaluation are tested, see `harness.workers.best_epoch`. `None` trains all epochs and tests the last
+            weights.
         metric: The dev metric by which the best evaluation is chosen.
         predictions: Folder for the test predictions of a final job, one parquet file each; `None` keeps none.
-        siblings: Whether other trials may come that differ in p, bT and ΔT alone: the state before the first
-            allocation is then kept in `<checkpoints>/prefixes/` for them.
-        alone: Whether it is trained without neighbours, on one thread and with deterministic kernels, so that its
-            numbers follow from its configuration alone, to the bit, on one kind of machine.
-        rungs: Epochs after which it waits until the search says that it goes on (`JobSource.proceed`); only of
-            jobs that are trained alone.
+        siblings: Whether trials that differ only in p, bT and ΔT may follow: the state before the first allocation is
+            then kept for them in `<checkpoints>/prefixes/`.
+        alone: Whether it is trained alone, on one thread and with deterministic kernels, so that its results depend on
+            its configuration only, bit by bit, on one type of machine.
+        rungs: Epochs after which it waits for the search's decision (`JobSource.proceed`); only for jobs that are
+            trained alone.
     """
 
     id: str
@@ -58,21 +58,21 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """One piece of news of a job: an evaluation at an epoch's end, or its end.
+    """A message about a job: an evaluation at the end of an epoch, or its end.
 
     Attributes:
         job: `Job.id`.
         number: 1, 2, … within the job; a repeated number is a repeated report.
-        status: `running` after an evaluation with more to come, `finished` after the last, `failed`; `returned`
-            when the engine has dropped the job, which another may take up (no memory for it): no evaluation.
+        status: `running` after an evaluation with more to come, `finished` after the last, `failed`; `returned` if the
+            engine has dropped the job for lack of memory, so that another one may take it: no evaluation.
         epoch, step, total_steps: Position in training, all from 1.
         train_loss: Mean training loss since the last report, without the orthogonality term.
         dev: Dev-split metrics, `loss` among them (NaN where undefined).
-        test: Test-split metrics; only on the last report of a `final` job.
+        test: Test-split metrics; only in the last report of a `final` job.
         seconds: Wall time since the job's admission.
         facts: Measured facts: trained_parameters, total_parameters, kept_ranks, samples, digest …
         error: One line, for `failed`.
-        hopeless: Of a failure: whether another attempt would fail alike (a wrong configuration).
+        hopeless: Of a failure: whether a retry would fail as well (a wrong configuration).
     """
 
     job: str
@@ -96,9 +96,9 @@ class Event:
 
     Attributes:
         number: 1, 2, … of all events of the job source.
-        report: The job's latest: number 0, empty, before the first evaluation.
+        report: The job's latest report: number 0 and empty before the first evaluation.
         status: `queued`, `started` (again after a lost worker), `running` after an evaluation, or how it ended.
-        reports: All of the job so far, each once; at the driver, see `harness.pool.job_log`.
+        reports: All reports of the job so far, each once; set by the driver, see `harness.pool.job_log`.
     """
 
     number: int
@@ -110,16 +110,16 @@ class Event:
 
 @dataclass(frozen=True)
 class StatusUpdate:
-    """What a worker group tells the job source.
+    """Message of a worker group to the job source.
 
     Attributes:
-        group, incarnation: Name of the group, and of its present incarnation (another after every restart).
+        group, incarnation: Name of the group, and of its present incarnation, which changes with every restart.
         reports: Since the last exchange.
-        held: Ids of the jobs that it trains.
-        refused: Ids of the jobs that it was given and cannot take now.
-        capacity: How many more jobs it could hold.
-        idle: Seconds that it was without a job before it got those that it holds, told once.
-        waiting: Those of the held jobs that wait at a rung, and its epoch.
+        held: Ids of the jobs in training.
+        refused: Ids of assigned jobs that it cannot take now.
+        capacity: Number of further jobs that it could take.
+        idle: Seconds without a job before the present ones, reported once.
+        waiting: Held jobs that wait at a rung, with its epoch.
     """
 
     group: str
@@ -134,11 +134,12 @@ class StatusUpdate:
 
 @dataclass(frozen=True)
 class Commands:
-    """What a worker group must do next, on every rank and in this order: end; or release, then admit.
+    """Commands for a worker group, executed on every rank in this order: end; or release, then admit.
 
-    `register`: the source does not know it (any more) and asks it to register again, with the jobs that it holds.
-    `leave`: a machine of the group is about to be taken away: save, hand the jobs back, end.
-    `proceed`: jobs that need not wait at their rung any longer.
+    `register`: the source does not know the group (any more) and asks it to register again, with the jobs that it
+        holds.
+    `leave`: a machine of the group will soon be terminated: save, return the jobs, end.
+    `proceed`: jobs that continue after their rung.
     """
 
     release: Sequence[str] = ()

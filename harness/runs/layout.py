@@ -8,67 +8,67 @@ from harness.runs.record import Record
 
 
 class RunFolder:
-    """An output folder by its parts; to name them reads and makes nothing."""
+    """Paths in an output folder; nothing is read or created."""
 
     def __init__(self, out: Path | str) -> None:
         self.out = out = Path(out)
         self.benchmark = out / "benchmark.json"
-        """What is measured, and the folder's own name: made once."""
+        """What is measured, and the folder's unique id: written once."""
         self.plan = out / "plan.json"
         """Settings and studies of the last run, see `harness.config.plan.Plan`."""
         self.records = out / "records"
         self.superseded = out / SUPERSEDED
         self.table = out / "results.parquet"
-        """All records, for readers; made from them."""
+        """Table of all records, made from them."""
         self.usage = out / "search.json"
         self.open = out / "open"
-        """Jobs of trials that have begun and not ended."""
+        """Jobs of trials that have started and not ended."""
         self.checkpoints = out / "checkpoints"
-        """States from which trials go on."""
+        """Checkpoints from which trials continue."""
         self.adapters = out / "adapters"
         self.predictions = out / "predictions"
         self.store = out / "mlflow.db"
         self.artifacts = out / ARTIFACTS
         self.lock = out / "driver.lock"
         self.progress = out / "progress.json"
-        """State of the run under way, see `harness.progress.board.Board`."""
+        """Progress of the current run, see `harness.progress.board.Board`."""
         self.page = out / "progress.html"
-        """The same as a page that reloads itself; at the end it leads to the report."""
+        """The same as a page that reloads itself; at the end it redirects to the report."""
         self.report = out / "report" / "report.html"
         self.repeat = out / "settings.yaml"
         """Settings that repeat the run, for `run --settings`."""
 
     def is_run(self) -> bool:
-        """Whether anything in it is what a run leaves."""
+        """Whether it contains anything written by a run."""
         return any(path.exists() for path in (self.benchmark, self.plan, self.table, self.records))
 
 
 ARTIFACTS = "mlartifacts"
 
 SUPERSEDED = "superseded"
-"""Folder and mark of final runs whose configuration is no longer the winner's: they have cost something, and count no
-more."""
+"""Folder and mark of final runs whose configuration is no longer the winner's: their cost counts, their results do
+not."""
 
 
 def file_name(record_id: str) -> str:
-    """Name of a record's file: its id in safe letters, and a digest so that two ids never meet."""
+    """Name of a record's file: its id in safe characters, with a digest to make it unique."""
     readable = re.sub(r"[^A-Za-z0-9._=-]+", "_", record_id).strip("._")[-120:]
     return f"{readable}-{hashlib.sha256(record_id.encode()).hexdigest()[:12]}.json"
 
 
 NOT_MIRRORED = ("data", "open", "checkpoints", "cluster", "driver.lock", "progress.json", "progress.html")
-"""What can be made again, or belongs to a run under way."""
+"""Files that can be made again, or belong to a run in progress."""
 
 COPIED = ".copied"
 """File that marks the last copy to the storage path as complete: newer than everything that was copied."""
 
 NOT_DOWNLOADED = (*NOT_MIRRORED, ".*")
-"""What is not brought home: prepared data, states of trials under way, files being written."""
+"""Files that are not downloaded: prepared data, checkpoints of running trials, files being written."""
 
 
 def adapter_folder(out: Path, record: Record) -> Path | None:
-    """Where a final run's adapter lies: in its place below the output folder, wherever that is now, or where it was
-    written; `None` when it is in neither."""
+    """Folder of a final run's adapter: in its place below the present output folder, or where it was written; `None`
+    if it is in neither."""
     written = record.facts.get("adapter")
     if not written:
         return None
@@ -78,5 +78,5 @@ def adapter_folder(out: Path, record: Record) -> Path | None:
 
 
 def checkpoint_folder(checkpoints: Path | str, job_id: str) -> Path:
-    """Where a job keeps the states from which it goes on."""
+    """Folder of a job's checkpoints."""
     return Path(checkpoints) / file_name(job_id).removesuffix(".json")

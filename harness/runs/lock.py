@@ -1,4 +1,4 @@
-"""One driver for each output folder: a lock that goes with its process, however that ends."""
+"""One driver per output folder: a lock that is released when its process ends, in whatever way."""
 
 import json
 import os
@@ -18,13 +18,13 @@ from lingo.text_files import read_json
 
 @contextmanager
 def only_driver(out: Path | str) -> Iterator[None]:
-    """Hold the output folder for as long as the block lasts.
+    """Lock the output folder within the block.
 
-    The kernel keeps the lock, so that of a killed driver is free at once; the file then still tells who it was.
-    Where bad input ends the block, folders that were made for it go again, if nothing else came to lie in them.
+    The kernel holds the lock, so that of a killed driver is released at once; the file still names it. If bad input
+    ends the block, folders that were created for it are removed, if they are empty.
 
     Raises:
-        InputError: when another driver that is alive holds the folder, or it cannot be written.
+        InputError: if another running driver holds the folder, or it cannot be written.
     """
     out = Path(out)
     path = RunFolder(out).lock
@@ -48,7 +48,7 @@ def only_driver(out: Path | str) -> Iterator[None]:
 
 
 def _opened(path: Path, new: Sequence[Path]) -> IO[str]:
-    """The lock's file, with the folders above it. Raises `InputError` where they cannot be made or written."""
+    """Open the lock's file, creating its folders. Raises `InputError` if they cannot be created or written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.open("a+")
@@ -60,25 +60,25 @@ def _opened(path: Path, new: Sequence[Path]) -> IO[str]:
 
 
 def _take_back(lock: Path, new: Sequence[Path]) -> None:
-    """Remove what was new: the lock, and folders that are empty."""
+    """Remove what was created: the lock, and folders that are empty."""
     out = lock.parent
     if lock in new:
-        with suppress(OSError):  # it was never made
+        with suppress(OSError):  # it was never created
             lock.unlink()
     inner = sorted((path for path in out.rglob("*") if path.is_dir()), reverse=True) if out in new else []
     for folder in [*inner, *(folder for folder in new if folder != lock)]:
-        with suppress(OSError):  # it holds something
+        with suppress(OSError):  # it is not empty
             folder.rmdir()
 
 
 def driver_of(out: Path | str) -> str:
-    """The process that writes an output folder, as its lock says; empty where none is alive on this machine."""
+    """The process that writes an output folder, by its lock; empty if none is running on this machine."""
     path = RunFolder(out).lock
     try:
         held = read_json(path)
         if held["host"] == socket.gethostname():
             os.kill(int(held["pid"]), 0)
-            with path.open("a") as file:  # a process of the same number may be another one
+            with path.open("a") as file:  # the process id may have been reused
                 if lock_descriptor(file.fileno(), blocking=False):
                     return ""
     except PermissionError:  # of another account

@@ -1,6 +1,6 @@
 """A copy of an output folder elsewhere: a folder, or a bucket (`s3://`, `gs://`), through pyarrow's file systems.
 
-The copy carries `MANIFEST.json`, the sha256 of each file, written last: what it names is whole.
+The copy has `MANIFEST.json`, the sha256 of each file, written last: the files that it names are complete.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ REFUSALS = {
     "EXPIRED_TOKEN": "these credentials are expired: log in again",
     "NETWORK_CONNECTION": "there is no answer: is this machine online?",
 }
-"""What S3 says, in plain words, by the names of errors in AWS's C++ library."""
+"""Explanations of S3's refusals, by the error names of AWS's C++ library."""
 
 BLOCK = 4 * 2**20
 EVERY_S = 120.0
@@ -42,7 +42,7 @@ def connect(uri: str) -> tuple[arrow_fs.FileSystem, str]:
     """File system and path of a storage address. Credentials come from the environment or the machine's role.
 
     Raises:
-        InputError: If it is no address, or its region or credentials cannot be found.
+        InputError: If it is not an address, or its region or credentials cannot be found.
     """
     if "://" not in uri:
         return arrow_fs.LocalFileSystem(), str(path_of(uri).resolve())
@@ -63,7 +63,7 @@ def connect(uri: str) -> tuple[arrow_fs.FileSystem, str]:
 
 
 def address_problems(uri: str) -> list[str]:
-    """What is wrong with a storage address by itself; nobody is asked."""
+    """Problems of a storage address itself, without network access."""
     try:
         place_without_secret(uri)
     except ValueError as error:
@@ -80,7 +80,7 @@ def address_problems(uri: str) -> list[str]:
 
 
 def storage_problems(uri: str) -> list[str]:
-    """Why nothing can be written there, if so: a small file is written, read and removed."""
+    """Why the storage cannot be written, if so: a small file is written, read and removed."""
     if problems := address_problems(uri):
         return problems
     try:
@@ -105,7 +105,7 @@ def storage_problems(uri: str) -> list[str]:
 
 
 def _why(error: Exception) -> str:
-    """A storage's refusal in plain words, where its code has some."""
+    """A storage's refusal with its explanation, if there is one."""
     line = words(error, 400)
     code = re.search(r"AWS Error (\w+)", line)
     plain = REFUSALS.get(code[1]) if code else None
@@ -113,7 +113,7 @@ def _why(error: Exception) -> str:
 
 
 def files_of(folder: Path) -> Iterator[Path]:
-    """Files of an output folder that are copied, relative to it."""
+    """The files of an output folder that are copied, relative to it."""
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
         hidden = any(part.startswith(".") for part in relative.parts)
@@ -126,7 +126,7 @@ class Copy:
 
     Args:
         folder: Output folder here.
-        uri: Address of the storage; the copy lies below it, under the folder's name.
+        uri: Address of the storage; the copy is below it, under the folder's name.
     """
 
     def __init__(self, folder: Path, uri: str) -> None:
@@ -137,17 +137,17 @@ class Copy:
         self._sums: dict[str, str] = {}
 
     def push(self) -> int:
-        """Copy what is new or has changed since the last push, then the manifest; how many files.
+        """Copy files that are new or have changed since the last push, then the manifest; returns the number of files.
 
         Raises:
-            OSError: If the storage refuses.
+            OSError: If the storage refuses them.
         """
         if not self._sums:
             self._sums = self.manifest()
         copied = 0
         for relative in files_of(self.folder):
             name, path = relative.as_posix(), self.folder / relative
-            with suppress(FileNotFoundError):  # replaced or removed meanwhile: the next push has it
+            with suppress(FileNotFoundError):  # replaced or removed in the meantime: left to the next push
                 stat = path.stat()
                 if self._stamps.get(name) == (stat.st_size, stat.st_mtime_ns):
                     continue
@@ -163,7 +163,7 @@ class Copy:
         return copied
 
     def manifest(self) -> dict[str, str]:
-        """sha256 of the files that the copy has; empty where there is none yet."""
+        """sha256 of the files in the copy; empty if there is none yet."""
         try:
             with self._system.open_input_stream(f"{self._root}/{MANIFEST}") as stream:
                 found: dict[str, str] = json.loads(stream.read())
@@ -172,10 +172,10 @@ class Copy:
             return {}
 
     def pull(self) -> int:
-        """Bring every file of the manifest here, each compared before it is put in its place; how many.
+        """Download every file of the manifest, each verified before it is put in place; returns their number.
 
         Raises:
-            InputError: If a file is not what the manifest says.
+            InputError: If a file differs from the manifest.
         """
         manifest, wrong = self.manifest(), []
         for name, digest in manifest.items():
@@ -205,16 +205,16 @@ class Copy:
                 stream.write(content)
             self._system.move(part, path)
             return
-        with self._system.open_output_stream(path) as stream:  # an object store shows it when it is whole
+        with self._system.open_output_stream(path) as stream:  # an object store shows it once it is complete
             for start in range(0, len(content), BLOCK):
                 stream.write(content[start : start + BLOCK])
 
 
 @contextmanager
 def copied(folder: Path, uri: str | None, warn: object = None) -> Iterator[None]:
-    """Keep a copy of an output folder at `uri` up to date while the block lasts, and whole at its end.
+    """Keep a copy of an output folder at `uri` up to date within the block, and complete it at the end.
 
-    A storage that refuses costs a warning, never the run.
+    A storage that refuses causes a warning, never the end of the run.
 
     Args:
         warn: Takes one line.

@@ -12,20 +12,20 @@ PLACES = {
     "logged_models": ("artifact_location",),
     "model_versions": ("source", "storage_location"),
 }
-"""Columns in which MLflow keeps where artifacts lie."""
+"""Columns in which MLflow stores locations of artifacts."""
 
 BUSY_S = 20.0
 
 
 def rehome(database: Path, out: Path | str) -> int:
-    """Make MLflow find the artifacts of an output folder that has moved, or is a copy, below `out`.
+    """Update the locations of artifacts in the store of an output folder that was moved or copied to `out`.
 
     Args:
         database: The folder's own store.
         out: Absolute path under which the folder is used, here or on another machine.
 
     Returns:
-        How many places changed.
+        Number of changed locations.
     """
     home = RunFolder(out).artifacts.as_uri()
     if not database.is_file():
@@ -50,7 +50,7 @@ def rehome(database: Path, out: Path | str) -> int:
 
 
 def _root(place: str | None) -> str | None:
-    """`…/mlartifacts` of the place of an experiment's artifacts; `None` where they lie somewhere else."""
+    """`…/mlartifacts` of the location of an experiment's artifacts; `None` if they are elsewhere."""
     if not place or not place.startswith(("file:", "/")):
         return None
     before, found, behind = place.rpartition(f"/{ARTIFACTS}")

@@ -25,7 +25,7 @@ class OpenTrials:
         self._there = {job.id for job in self.load()}
 
     def keep(self, job: Job) -> None:
-        """Write a job down; once is enough.
+        """Store a job, unless it is stored already.
 
         Raises:
             OSError: when the disk refuses.
@@ -37,7 +37,7 @@ class OpenTrials:
         self._there.add(job.id)
 
     def drop(self, job_id: str) -> None:
-        """Forget a job that has its record."""
+        """Remove a job that has its record."""
         if job_id in self._there:
             (self._folder / file_name(job_id)).unlink(missing_ok=True)
             self._curve(job_id).unlink(missing_ok=True)
@@ -72,7 +72,7 @@ class OpenTrials:
         return (self._folder / file_name(job_id)).with_suffix(CURVE)
 
     def load(self) -> list[Job]:
-        """All open jobs, by their ids. A file that is no job is passed over: its trial begins anew."""
+        """All open jobs by id. An invalid file is skipped: its trial starts again."""
         known = {field.name for field in fields(Job)}
         jobs = []
         for path in sorted(self._folder.glob("[!.]*.json")):

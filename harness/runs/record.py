@@ -1,4 +1,4 @@
-"""One trial as it is kept: its record, a JSON file that is written once."""
+"""The record of a trial: a JSON file that is written once."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ Metrics = Mapping[str, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """What is known of one trial after its end, a failure too.
+    """The record of an ended trial, failed ones included.
 
     Attributes:
         id: `Job.id`.
@@ -35,18 +35,18 @@ class Record:
         dev: Dev metrics of the last evaluation, of a final run those of the weights that were tested; NaN where
             undefined.
         test: Test metrics of a final run; `None` where the test split was not opened.
-        trained_parameters: Numbers that the trial trained.
-        facts: Other measured facts: kept ranks, samples, …
+        trained_parameters: Number of parameters that the trial trained.
+        facts: Further measured facts: kept ranks, samples, …
         seconds: Wall time between admission and the last report.
         started, ended: Time of day, ISO 8601, UTC.
         data_digest: Digest of data, tokenizer, prompt and length.
         backbone_digest: Digest of weights, configuration and tokenizer.
         environment: Versions, git commit, dirty flag and device, see `harness.runs.environment`.
-        marks: What a reader must know: `smoke`, `changed split`, `untrained backbone`, …
+        marks: Caveats: `smoke`, `changed split`, `untrained backbone`, …
         selection: Split that selected the configuration.
 
     Raises:
-        ValueError: If a record of the search carries test metrics.
+        ValueError: If a record of the search has test metrics.
     """
 
     id: str
@@ -90,7 +90,7 @@ class Record:
 
         Args:
             job: The job; its study key gives task, backbone and method.
-            reports: Its reports in order of their numbers.
+            reports: Its reports in the order of their numbers.
             status: How it ended.
             error: One line; taken from the last report when `None`.
             **facts: The other fields: `benchmark`, `family`, `metric`, `trial`, `started`, `marks`, …
@@ -126,7 +126,7 @@ class Record:
 
     @classmethod
     def from_json(cls, text: str) -> "Record":
-        """The inverse of `to_json`. Raises `ValueError` when `text` is no record."""
+        """The inverse of `to_json`. Raises `ValueError` if `text` is not a record."""
         values = parse_json(text)
         known = {item.name for item in fields(cls)}
         if (
@@ -157,11 +157,11 @@ TYPES: Mapping[str, Any] = {
     "environment": dict,
     "marks": list,
 }
-"""What a record's fields are in JSON; all others are texts."""
+"""JSON types of a record's fields; all others are strings."""
 
 
 def _fits(name: str, value: Any) -> bool:
-    """Whether a record may have this value: files of records are also those that somebody has edited or cut."""
+    """Whether a field may have this value: a record's file may have been edited or truncated."""
     if not isinstance(value, TYPES.get(name, str)) or isinstance(value, bool):
         return False
     if name == "study":
@@ -217,11 +217,11 @@ def numbers(value: Any) -> Any:
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
-    """sha256 of a configuration in canonical JSON: order of keys, tuple or list make no difference."""
+    """sha256 of a configuration in canonical JSON, independent of the order of keys and of tuple or list."""
     text = json.dumps(plain_data(config), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def now() -> str:
-    """This moment, ISO 8601, UTC."""
+    """The current time, ISO 8601, UTC."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")

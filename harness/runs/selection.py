@@ -1,4 +1,4 @@
-"""Which configuration of a study won, and which studies share theirs: from records alone."""
+"""Selection of winning configurations, and groups of studies that share them, from records only."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,21 +8,21 @@ from harness.runs.record import Record
 from lingo.metrics import merit
 
 SCOPE = "scope"
-"""Fact of a record for whoever chooses: which studies share their configurations."""
+"""Fact of a record for selection: which studies share their configurations."""
 
 
 def joint_winner(records: Iterable[Record], metrics: Mapping[str, str]) -> dict[str, Record]:
-    """The winning trial of studies that share their configurations: its record by study, none without a winner.
+    """The winning trial of studies that share their configurations: its records by study; empty without a winner.
 
-    The best mean of the studies' last dev `metrics` (by study key), the earlier of equal ones: over trials that all of
-    them finished, else over stopped ones at the last epoch that all have seen. Higher is better, of an error lower.
-    """
+    The trial with the best mean of the studies' last dev `metrics` (by study key), the earlier of equal ones: among
+    trials that all studies finished, else among stopped ones at their last common epoch. Higher is better, for errors
+    lower."""
     return _best(trials_by_number([record for record in records if record.study in metrics]), metrics) or {}
 
 
 def best_on_dev(finals: Iterable[Record]) -> Record | None:
-    """The final run with the best dev score; of equals the smallest seed. One that predicts one thing for every dev row
-    comes after all others."""
+    """The final run with the best dev score; of equal ones that with the smallest seed. Runs that predict the same for
+    every dev row come last."""
 
     def worse(record: Record) -> tuple[bool, bool, float, int]:
         score = merit(record.metric, dev_score(record))
@@ -33,7 +33,7 @@ def best_on_dev(finals: Iterable[Record]) -> Record | None:
 
 
 def dev_score(record: Record) -> float:
-    """Dev metric of the weights that were kept: with patience those of the best evaluation, else of the last."""
+    """Dev metric of the kept weights: with patience those of the best evaluation, else the last ones."""
     return _kept_dev(record).get(record.metric, math.nan)
 
 
@@ -55,7 +55,7 @@ Trial = dict[str, Record]
 
 
 def trials_by_number(records: Iterable[Record]) -> dict[int, Trial]:
-    """The search records by the number of their trial."""
+    """The search records by trial number."""
     trials: dict[int, Trial] = {}
     for record in records:
         if record.stage == "search" and record.trial is not None:
@@ -75,7 +75,8 @@ def _best(trials: Mapping[int, Trial], metrics: Mapping[str, str]) -> Trial | No
 
 
 def _mean(trial: Trial, metrics: Mapping[str, str]) -> tuple[int, float]:
-    """The last epoch that every record of the trial has evaluated, and the mean metric there, more being better."""
+    """The last epoch that all records of the trial have evaluated, and the mean metric there, oriented so that higher
+    is better."""
     epoch = min(record.history[-1]["epoch"] if record.history else 0 for record in trial.values())
     values = []
     for study, record in trial.items():
@@ -98,9 +99,7 @@ def group_of(scope: Scope, *, task: str, family: str, backbone: str, method: str
 
 
 def has_ended(statuses: Sequence[str], members: int) -> bool:
-    """Whether a trial of a group of so many studies has ended, from what its members' jobs ended with.
-
-    One that failed or was stopped ends the others; `killed` and a missing member are no ends.
-    """
+    """Whether a trial of a group with this many studies has ended, by the statuses of its members' jobs. A failed or
+    stopped member ends the trial; a killed or missing one does not."""
     over = any(status in ("failed", "stopped") for status in statuses)
     return over or (len(statuses) == members and all(status == "finished" for status in statuses))

@@ -1,21 +1,21 @@
-"""Whether a task's scores show anything that a rule without biology does not."""
+"""Tasks that a rule without biology solves about as well as the best method."""
 
 from collections.abc import Iterable
 
 from lingo.methods.rules import RULES
 
 SHORTCUT = "shortcut"
-"""Caveat of every score of a task that a rule answers about as well."""
+"""Caveat of every score of a task that a rule solves about as well."""
 
 NEAR = 0.02
-"""A rule that comes so close to the best method, in the task's metric, answers the task."""
+"""Difference to the best method, in the task's metric, up to which a rule solves the task."""
 
 
 def shortcut_tasks(scores: Iterable[tuple[str, str, float]]) -> dict[str, str]:
     """Tasks whose best rule is at most `NEAR` below the best other method, with the name of that rule.
 
     Args:
-        scores: (task, method, mean test score of which more is better) of each study above a constant prediction.
+        scores: (task, method, mean test score, higher is better) of each study above a constant prediction.
     """
     rules: dict[str, tuple[float, str]] = {}
     others: dict[str, float] = {}

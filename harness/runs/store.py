@@ -1,8 +1,7 @@
-"""The truth of a benchmark: the store of its records, and the table of all of them.
+"""The store of a benchmark's records, and the table of all of them.
 
-A record is a JSON file under `records/`, complete or absent. `results.parquet` is made from the records: while a run
-is under way it may lack the last ones, and it may be deleted at any time. MLflow and reports are views of them.
-"""
+A record is a JSON file in `records/`, complete or absent. Everything else is derived from the records:
+`results.parquet`, which lacks the last ones during a run and may be deleted at any time, MLflow, and reports."""
 
 import json
 import time
@@ -31,10 +30,10 @@ class ResultStore:
     """
 
     def __init__(self, out: Path | str, benchmark: Mapping[str, Any]) -> None:
-        """Open or make the folder `out` for the benchmark that `benchmark` configures.
+        """Open or create the folder `out` for the benchmark with the identity `benchmark`.
 
         Raises:
-            InputError: If the folder holds another benchmark; it names the settings that differ.
+            InputError: If the folder contains another benchmark; the message names the settings that differ.
         """
         self._folder = RunFolder(out)
         self.out, path = self._folder.out, self._folder.benchmark
@@ -44,19 +43,19 @@ class ResultStore:
             made = {"digest": config_hash(benchmark), "identity": uuid.uuid4().hex, "created": now()}
             write_whole(path, json.dumps(made | {"config": plain_data(benchmark)}, indent=1) + "\n")
         self.identity: str = read_object(path)["identity"]
-        """Name of this folder's benchmark that no other folder has."""
+        """Unique id of this folder's benchmark."""
         self._records = {record.id: record for record in load(self.out)}
         self._rows = {record.id: _row(record) for record in self._records.values()}
         self.write_table()
 
     def hold(self, **types: str) -> None:
-        """Make number types (`frozen` of the frozen weights, `precision` of full fine-tuning) a part of what this
-        folder is: all later runs have them too."""
+        """Make number types (`frozen` of the frozen weights, `precision` of full fine-tuning) part of this folder's
+        identity, for all later runs."""
         path = self._folder.benchmark
         write_whole(path, json.dumps(read_object(path) | types, indent=1) + "\n")
 
     def append(self, record: Record, *, replace: bool = False) -> bool:
-        """Write a record. A second one of the same id changes nothing unless `replace`.
+        """Write a record. A second one with the same id is ignored unless `replace`.
 
         Returns:
             Whether the record was written.
@@ -65,13 +64,13 @@ class ResultStore:
         if path.exists() and not replace:
             return False
         write_whole(path, text)
-        self._records[record.id] = record = Record.from_json(text)  # as whoever reads the file has it
+        self._records[record.id] = record = Record.from_json(text)  # as a reader of the file gets it
         self._rows[record.id] = _row(record)
         self._write_table_if_due()
         return True
 
     def set_aside(self, record: Record) -> None:
-        """Write a record to `superseded/`, and take it out of the results."""
+        """Move a record from the results to `superseded/`."""
         self._folder.superseded.mkdir(exist_ok=True)
         write_whole(self._folder.superseded / file_name(record.id), record.to_json())
         (self._folder.records / file_name(record.id)).unlink(missing_ok=True)
@@ -80,11 +79,11 @@ class ResultStore:
         self._write_table_if_due()
 
     def load(self) -> list[Record]:
-        """All records, sorted by id. Nothing is read again."""
+        """All records, sorted by id, from memory."""
         return sorted(self._records.values(), key=lambda record: record.id)
 
     def write_table(self) -> None:
-        """Write `results.parquet`; for the end of a run, and where a reader must have the last record in it."""
+        """Write `results.parquet`; at the end of a run, and when a reader needs the last record."""
         begun = time.monotonic()
         temporary = self.out / ".results.parquet"
         pq.write_table(_table(list(self._rows.values())), temporary)
@@ -97,21 +96,21 @@ class ResultStore:
 
 
 TABLE_SHARE = 0.02
-"""Share of the time of a run that goes into `results.parquet` at most: it is always written whole."""
+"""Maximum share of a run's time for `results.parquet`, which is always rewritten completely."""
 
 
 def load(out: Path | str) -> list[Record]:
-    """All records of an output folder, sorted by id; files still being written are passed over.
+    """All records of an output folder, sorted by id; files still being written are skipped.
 
     Raises:
-        InputError: with one line for each file that is no record.
+        InputError: with one line for each file that is not a record.
     """
     return load_folder(RunFolder(out).records)
 
 
 def counts(out: Path | str) -> tuple[Counter[tuple[str, str, int]], str]:
-    """How many records there are of each (stage, status, seed), and when the last one ended, from the table of all
-    records; of the records themselves where there is none that can be read."""
+    """Number of records by (stage, status, seed), and the end of the last one, from the table of all records, or from
+    the records if there is no readable table."""
     try:
         table = pq.read_table(RunFolder(out).table, columns=["stage", "status", "seed", "ended"])
         rows = [tuple(row.values()) for row in table.to_pylist()]
@@ -121,7 +120,7 @@ def counts(out: Path | str) -> tuple[Counter[tuple[str, str, int]], str]:
 
 
 def load_folder(folder: Path) -> list[Record]:
-    """As `load`, of one folder of records; of none where it is not there."""
+    """As `load`, for one folder of records; empty if it does not exist."""
     records, problems = [], []
     for path in folder.glob("[!.]*.json"):
         try:
@@ -136,8 +135,8 @@ def load_folder(folder: Path) -> list[Record]:
 
 
 def frozen_in(out: Path | str) -> str | None:
-    """The number type of the frozen weights of an output folder's results; `None` where none was recorded: in a new
-    folder, and in those of version 0.1.0."""
+    """The number type of the frozen weights of an output folder's results; `None` if none was recorded, as in new
+    folders and in those of version 0.1.0."""
     try:
         found = read_object(RunFolder(out).benchmark).get("frozen")
     except (OSError, ValueError):
@@ -160,14 +159,14 @@ def precision_in(out: Path | str) -> str | None:
 
 
 NO_LONGER = ("num_samples", "seeds")
-"""Settings that told benchmarks apart once: folders from then still hold what they held."""
+"""Former settings of the identity, which folders of earlier versions still contain."""
 
 
 def refuse_foreign(out: Path | str, benchmark: Mapping[str, Any]) -> None:
-    """Check that `out` is new, empty, or holds this very benchmark.
+    """Check that `out` is new, empty, or contains this benchmark.
 
     Raises:
-        InputError: If it does not; it names the settings that differ.
+        InputError: If it contains another one; the message names the settings that differ.
     """
     folder = RunFolder(out)
     path, out = folder.benchmark, folder.out
@@ -188,7 +187,7 @@ def refuse_foreign(out: Path | str, benchmark: Mapping[str, Any]) -> None:
         return
     config = {name: value for name, value in config.items() if name not in NO_LONGER}
     wanted = plain_data(benchmark)
-    if frozen := held.get("frozen"):  # not given, it is what the folder has
+    if frozen := held.get("frozen"):  # if not given, that of the folder
         config, wanted = config | {"frozen": frozen}, {"frozen": frozen} | wanted
     if precision := precision_in(out):
         config, wanted = config | {"precision": precision}, {"precision": precision} | wanted
@@ -203,7 +202,7 @@ def refuse_foreign(out: Path | str, benchmark: Mapping[str, Any]) -> None:
 
 
 def _differences(changed: Sequence[str], config: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """The settings that differ; of search spaces the methods whose space does."""
+    """The settings that differ; for search spaces the methods whose space differs."""
     held, asked = (values.get("spaces") or {} for values in (config, wanted))
     methods = sorted(name for name in {*held, *asked} if held.get(name) != asked.get(name))
     types = [values.get("frozen") or "chosen by the device" for values in (config, wanted)]
@@ -223,16 +222,16 @@ def _fork_advice(out: Path) -> str:
 
 
 NESTED = ("history", "facts", "environment")
-"""Fields with nested data, JSON text in the table."""
+"""Fields with nested data, stored as JSON text in the table."""
 
 CONFIG = "config_"
-"""Begins the column of each setting of a configuration."""
+"""Prefix of the columns of a configuration's settings."""
 
 FACTS = ("best_epoch", "stopped_epoch", "flops", "device_seconds", "gpus", "collapsed", "adapter")
-"""Measured facts that have a column of their own."""
+"""Measured facts with a column of their own."""
 
 JSON = {b"values": b"json"}
-"""Mark of a column whose values have several types and are JSON text."""
+"""Mark of a column of JSON text, for values of several types."""
 
 COLUMNS = tuple(item.name for item in fields(Record) if item.name not in ("config", "dev", "test"))
 
@@ -251,7 +250,7 @@ def _row(record: Record) -> dict[str, Any]:
 
 
 def configuration(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a configuration by the names of their columns; method and seed have columns of their own."""
+    """Settings of a configuration by column name; method and seed have columns of their own."""
     return {f"{CONFIG}{name}": value for name, value in config.items() if name not in ("method", "seed")}
 
 
@@ -282,8 +281,8 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 
 
 def column(given: Iterable[Any]) -> tuple[pa.Array, dict[bytes, bytes] | None]:
-    """Values of one name as a column, integers among floats as floats; as JSON text, with its mark, where their types
-    do not go together."""
+    """Values of one name as a column, integers among floats as floats; as marked JSON text if their types do not fit
+    together."""
     held = list(given)
     if any(isinstance(value, float) for value in held):
         held = [float(v) if isinstance(v, int) and not isinstance(v, bool) else v for v in held]
@@ -296,11 +295,11 @@ def column(given: Iterable[Any]) -> tuple[pa.Array, dict[bytes, bytes] | None]:
 
 
 def records_of(table: Path) -> Iterator[Record]:
-    """The records of a `results.parquet`. Their nested data are parsed when somebody asks for them, so that a hundred
-    thousand trials are a table and not a hundred thousand trees.
+    """The records of a `results.parquet`. Their nested data is parsed on access, so that a hundred thousand trials
+    take little memory and time.
 
     Raises:
-        OSError, ArrowException, ValueError, TypeError: If it is none.
+        OSError, ArrowException, ValueError, TypeError: If it is invalid.
     """
     held = pq.read_table(table)
     settings = [name for name in held.schema.names if _is_setting(name)]
@@ -335,7 +334,7 @@ def records_of(table: Path) -> Iterator[Record]:
 
 
 def text_of(nested: Mapping[str, Any]) -> str:
-    """Nested data of a record as JSON, its keys sorted."""
+    """Nested data of a record as JSON with sorted keys."""
     return nested.text if isinstance(nested, _Fields) else json.dumps(nested, sort_keys=True)
 
 
@@ -345,7 +344,7 @@ def _parsed(text: str) -> Any:
 
 
 class _Fields(Mapping[str, Any]):
-    """An object that is JSON text until it is asked."""
+    """An object that is parsed from JSON on first access."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -361,7 +360,7 @@ class _Fields(Mapping[str, Any]):
 
 
 class _Items(Sequence[Any]):
-    """A list that is JSON text until it is asked."""
+    """A list that is parsed from JSON on first access."""
 
     def __init__(self, text: str) -> None:
         self.text = text
