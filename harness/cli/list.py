@@ -61,6 +61,7 @@ def _suites() -> list[dict[str, Any]]:
 def _metrics() -> list[dict[str, Any]]:
     import numpy as np
 
+    from harness.config.benchmark import METRICS
     from lingo.metrics import LOWER_IS_BETTER, RANGES, score
 
     labels = np.array([0, 1, 0, 1])
@@ -76,6 +77,7 @@ def _metrics() -> list[dict[str, Any]]:
             "lowest": low,
             "highest": None if high == float("inf") else high,
             "kinds": [kind for kind, scores in kinds.items() if name in scores],
+            "can_be_chosen": name in METRICS,
         }
         for name, (low, high) in RANGES.items()
     ]

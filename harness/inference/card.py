@@ -7,7 +7,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult
 
-from harness.runs.intervals import usable, with_spread
+from harness.runs.intervals import brackets, limits_of, with_spread
 from harness.runs.record import Record
 from lingo.card import card_text
 from lingo.metrics import LOWER_IS_BETTER
@@ -27,7 +27,7 @@ def result_of(record: Record, finals: Sequence[Record], reason: str) -> dict[str
         "seed": record.seed,
         "dev": _finite(record.facts.get("best_dev") or record.dev),
         "test": _finite(record.test or {}),
-        "test_interval": _intervals(record),
+        "test_interval": {name: list(limits) for name, limits in _intervals(finals).items()},
         "seeds": {str(final.seed): _finite(final.test or {}) for final in finals},
         "marks": list(record.marks),
         "environment": dict(record.environment),
@@ -45,7 +45,7 @@ def write_card(folder: Path, facts: Mapping[str, Any], record: Record, finals: S
     """
     result = facts["result"]
     tables = {
-        "Result on the test split": _scores(record, finals),
+        "Result on the test split": score_table(record, finals),
         "Run": _run(record, finals, result["chosen"]),
         "Versions": record.environment.get("versions", {}),
     }
@@ -54,25 +54,26 @@ def write_card(folder: Path, facts: Mapping[str, Any], record: Record, finals: S
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 
-def _scores(record: Record, finals: Sequence[Record]) -> dict[str, str]:
-    """Metrics of this seed with intervals over rows, and of all seeds with their spread."""
+def score_table(record: Record, finals: Sequence[Record]) -> dict[str, str]:
+    """Metrics of this seed, and of all seeds with their spread and, from three seeds on, an interval."""
     found = {}
-    intervals = _intervals(record)
+    intervals = _intervals(finals)
     for name, value in (record.test or {}).items():
         if name in HIDDEN:
             continue
-        low, high = intervals.get(name) or (math.nan, math.nan)
-        inside = "" if math.isnan(low) else f" (95 % interval over test rows {low:.4f} to {high:.4f})"
-        found[f"{name}, this seed"] = "undefined" if math.isnan(value) else f"{value:.4f}{inside}"
+        found[f"{name}, this seed"] = "undefined" if math.isnan(value) else f"{value:.4f}"
         values = [final.test[name] for final in finals if final.test and name in final.test]
         if len(values) > 1 and not any(map(math.isnan, values)):
-            found[f"{name}, {len(values)} seeds"] = with_spread(values, 4)
+            limits = intervals.get(name)
+            inside = f", 95 % interval over test rows and seeds {brackets(*limits, 4)}" if limits else ""
+            found[f"{name}, {len(values)} seeds"] = f"{with_spread(values, 4)}{inside}"
     return found
 
 
-def _intervals(record: Record) -> dict[str, list[float]]:
-    found: Mapping[str, Sequence[float]] = record.facts.get("interval") or {}
-    return {name: list(limits) for name in found if (limits := usable(found[name], name))}
+def _intervals(finals: Sequence[Record]) -> dict[str, tuple[float, float]]:
+    """Limits of the mean over seeds, as in the leaderboard; none from fewer than three seeds."""
+    names = dict.fromkeys(name for final in finals for name in final.test or {} if name not in HIDDEN)
+    return {name: limits for name in names if (limits := limits_of(finals, name))}
 
 
 def _run(record: Record, finals: Sequence[Record], chosen: str) -> dict[str, Any]:

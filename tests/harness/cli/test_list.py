@@ -6,6 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from harness.cli.main import app
+from harness.config.benchmark import METRICS
 from harness.data.suites import NAMED, OUTSIDE
 from harness.data.tasks import SUITES, TASKS
 from lingo.known_models import KNOWN
@@ -50,6 +51,8 @@ def test_suites_and_metrics_say_what_they_are():
     assert (metrics["mse"]["better"], metrics["mse"]["kinds"]) == ("lower", ["regression"])
     assert (metrics["mcc"]["lowest"], metrics["mcc"]["highest"]) == (-1.0, 1.0)
     assert all(row["kinds"] for row in metrics.values())
+    chosen = {name for name, row in metrics.items() if row["can_be_chosen"]}
+    assert chosen == set(METRICS) and {"ece", "loss"} <= set(metrics) - chosen
 
 
 def test_another_word_is_refused():

@@ -24,7 +24,9 @@ from harness.data.labelled_files import read_rows
 from harness.data.prepared import open_test, prepare
 from harness.data.quickstart import make_backbone, make_data
 from harness.data.tasks import TASKS
+from harness.inference.card import result_of, score_table
 from harness.inference.export import best_on_dev, choose, dev_score, export_choice
+from harness.runs.intervals import limits_of
 from harness.runs.layout import file_name
 from harness.runs.record import Record
 from harness.runs.store import load
@@ -125,9 +127,10 @@ def test_the_card_says_all(run: Path, tmp_path: Path) -> None:
     assert card.data.base_model == "backbone"
     scores = {result.metric_type: result.metric_value for result in card.data.eval_results}
     assert record.test is not None and scores["mcc"] == pytest.approx(record.test["mcc"], abs=1e-6)
-    low, high = record.facts["interval"]["mcc"]
+    assert json.loads((folder / "lingo.json").read_text())["result"]["test_interval"] == {}
+    assert "interval" not in card.text, "there are two seeds"
     for line in (
-        f"| mcc, this seed | {record.test['mcc']:.4f} (95 % interval over test rows {low:.4f} to {high:.4f}) |",
+        f"| mcc, this seed | {record.test['mcc']:.4f} |",
         "| seeds | 0, 1 |",
         f"| data digest | {record.data_digest} |",
         f"| backbone digest | {record.backbone_digest} |",
@@ -146,6 +149,40 @@ def test_the_card_says_all(run: Path, tmp_path: Path) -> None:
         r"the best on the dev split .*; test scores were not used",
     ):
         assert re.search(words, card.text), words
+
+
+def test_intervals_of_a_card_are_those_of_the_leaderboard(tmp_path: Path) -> None:
+    def final(seed: int, score: float) -> Record:
+        rows = np.random.default_rng(1).normal(0, 0.01, 200)
+        names = {
+            "benchmark": "b",
+            "study": "t|b|m",
+            "task": "t",
+            "family": "f",
+            "backbone": "b",
+            "method": "lora",
+        }
+        return Record(
+            id=f"t|b|m/final/seed-{seed}",
+            **names,
+            stage="final",
+            trial=None,
+            seed=seed,
+            status="finished",
+            metric="mcc",
+            dev={"mcc": score},
+            test={"mcc": score},
+            facts={"resamples": {"mcc": (score + rows).tolist()}, "interval": {"mcc": [0.1, 0.2]}},
+        )
+
+    finals = [final(seed, score) for seed, score in enumerate((0.71, 0.74, 0.70))]
+    limits = limits_of(finals, "mcc")
+    assert limits is not None
+    assert result_of(finals[0], finals, "")["test_interval"] == {"mcc": list(limits)}
+    assert result_of(finals[0], finals[:2], "")["test_interval"] == {}
+    text = score_table(finals[0], finals)["mcc, 3 seeds"]
+    assert f"[{limits[0]:.4f}, {limits[1]:.4f}]" in text and "test rows and seeds" in text
+    assert score_table(finals[0], finals[:2])["mcc, 2 seeds"] == "0.7250 (0.7100, 0.7400)"
 
 
 def sequences_of(run: Path, record: Record, predictor: Predictor) -> list[str]:
