@@ -1,12 +1,16 @@
 """Suites of the field, read from local folders in the layouts of their publishers; nothing is downloaded."""
 
+import json
 import random
+import shlex
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
+from harness.cli.main import app
 from harness.config.build import build, read_settings
 from harness.config.plan import plan
 from harness.core.errors import InputError
@@ -73,6 +77,53 @@ def test_geneb_lies_in_folders(tmp_path):
         benchmark.name == "geneb"
         and build(read_settings(benchmark.repeat(), "s")).identity() == benchmark.identity()
     )
+
+
+def commands_of_geneb():
+    """The words behind `run` of GENEB's protocol on the page, of each seed."""
+    text = PAGE.read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = [line.split("run_benchmark.py run ")[1] for line in text.splitlines() if "geneb.yaml --" in line]
+    (whole, few) = map(shlex.split, lines)
+    return [
+        whole,
+        *(
+            [word.replace("$seed", seed) for word in few]
+            for seed in whole[whole.index("--seeds") + 1].split(",")
+        ),
+    ]
+
+
+def test_the_protocol_of_geneb_is_one_fixed_probe(tmp_path, monkeypatch, shared):
+    """The page's commands, on a local folder of its layout: one trial a study, and what it is."""
+    monkeypatch.chdir(PAGE.parents[1])
+    for name in ("iDHS-EL_DNase_I", "deep4mc_A.thaliana_4mC"):
+        written(tmp_path / "tasks" / name)
+    places = {"COPY": str(tmp_path), "MODEL": str(shared / "models" / "stories260K")}
+    asked = []
+    for words in commands_of_geneb():
+        words = [places.get(word, word) for word in words]
+        command = ["plan", "--no-measure", "--no-audit", "--skip-missing", "--json", *words]
+        told = json.loads(CliRunner().invoke(app, command, catch_exceptions=False).output)
+        tasks = [one["task"] for one in told["tasks"] if one["data"] == "here"]
+        assert told["trials"] == len(told["works"]) == len(tasks) and not told["problems"]
+        asked.append(({task.partition("@")[2] for task in tasks}, told["final_runs"] // len(tasks)))
+    seeds = (13, 17, 42, 123, 997)
+    assert asked == [({""}, 5), *(({f"1-shot@seed-{seed}", f"10-shot@seed-{seed}"}, 1) for seed in seeds)]
+    found = plan(
+        build(
+            options(
+                "geneb",
+                tmp_path,
+                methods=("probe",),
+                models=(places["MODEL"],),
+                skip_missing=True,
+                search_spaces=(Path("search_spaces/geneb.yaml"),),
+            )
+        )
+    )
+    for study in found.studies:
+        config = study.space.config({}, seed=0)
+        assert (config.method, config.depth, config.pooling, config.C) == ("probe", 1.0, "mean", 1.0)
 
 
 def test_geneb_without_a_copy():
