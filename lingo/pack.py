@@ -428,10 +428,14 @@ class Pack:
         logits = self.predict(slot, split, batch_size=batch_size)
         return score(slot.data.kind, logits, split.labels)
 
+    def summed_loss(self, slot: Slot) -> float:
+        """What `take_loss` would return, and leaves."""
+        return float(self.loss_sum[slot.row]) * slot.data.scale.square
+
     def take_loss(self, slot: Slot) -> float:
         """Sum of a slot's training losses since the last call, without the orthogonality term; squared errors are
         in the square of the user's unit. Waits for the device."""
-        loss = float(self.loss_sum[slot.row]) * slot.data.scale.square
+        loss = self.summed_loss(slot)
         self.loss_sum[slot.row] = self.lost[slot.row] = 0
         return loss
 

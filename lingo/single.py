@@ -55,6 +55,9 @@ class Single(Protocol):
     def advance(self) -> bool:
         """One training step; True at the end of an epoch."""
 
+    def summed_loss(self) -> float:
+        """Sum of the training losses since `take_loss`, of which that is the mean."""
+
     def take_loss(self) -> float:
         """Mean training loss since the last call; squared errors in the square of the user's unit."""
 
@@ -132,7 +135,9 @@ class GradientTrial:
 
     @property
     def samples(self) -> int:
-        return self._slot.epoch * len(self.data.train)
+        rows, size = len(self.data.train), self.config.batch_size
+        epochs, rest = divmod(self._slot.step, self._slot.steps_per_epoch)
+        return epochs * rows + rest * size
 
     def advance(self) -> bool:
         slot = self._slot
@@ -155,6 +160,9 @@ class GradientTrial:
         self._lost += (self._loss - self._loss) != 0
         slot.step += 1
         return slot.step % slot.steps_per_epoch == 0
+
+    def summed_loss(self) -> float:
+        return float(self._loss) * self.data.scale.square
 
     def take_loss(self) -> float:
         loss, self._loss = float(self._loss) / max(1, self._steps), torch.zeros((), device=self.device)
@@ -270,6 +278,10 @@ class KmerTrial:
         self.model.fit()
         self.done = True
         return True
+
+    def summed_loss(self) -> float:
+        """The same as `take_loss`: there is one step."""
+        return self.take_loss()
 
     def take_loss(self) -> float:
         """Mean loss on the training rows of the fitted model."""

@@ -101,7 +101,7 @@ def _row(one: "TrialState", low: float, high: float) -> list[str]:
     return [
         f"trial-{one.trial:04d}",
         one.state,
-        f"{epoch}/{one.config['epochs']}" if "epochs" in one.config else str(epoch),
+        f"{epoch:.4g}/{one.config['epochs']}" if "epochs" in one.config else f"{epoch:.4g}",
         "–" if math.isnan(last) else f"{last:.3f}",
         "–" if math.isnan(best) else f"{best:.3f}",
         "".join(_bar(score, low, high) for score in one.curve[-POINTS:]),

@@ -209,15 +209,21 @@ class Benchmark(BaseModel):
     """Seeds with which each winner is trained again and tested, comma-separated."""
 
     patience: Annotated[int, Field(ge=0, lt=2**31), Option(SEARCH, "N")] = 10
-    """A final run stops after N evaluations on dev without improvement, and tests the weights of its best evaluation
-    (of methods with a rank budget: since the last allocation). With 0 it trains all epochs and tests the last
-    weights."""
+    """A final run stops after N evaluations on dev without improvement (N epochs without --eval-steps), and tests the
+    weights of its best evaluation (of methods with a rank budget: since the last allocation). With 0 it trains all
+    epochs and tests the last weights."""
 
     epochs: Annotated[Positive, Option(TRAINING, "N")] = 5
     """Passes over the training split."""
 
     batch_size: Annotated[Positive, Option(TRAINING, "N")] = 8
     """Sequences per step, over all workers of a trial."""
+
+    eval_steps: Annotated[
+        Positive | None, Option(TRAINING, "N", default="an epoch, or a part of one of over 2,000 steps")
+    ] = None
+    """Steps of training after which a trial is evaluated on dev, may be stopped, and is saved: an epoch is divided into
+    equal parts of at most N steps."""
 
     max_length: Annotated[
         Annotated[int, Field(ge=8, lt=2**31)] | None, Option(TRAINING, "TOKENS", default="whole sequences")
@@ -350,10 +356,10 @@ class Benchmark(BaseModel):
         """Caveats of every result: `smoke` for a limited benchmark."""
         return ["smoke"] if self.limit is not None else []
 
-    @property
-    def stops_early(self) -> int | None:
-        """Patience of the final runs; `None` if all epochs are trained and the last evaluation counts."""
-        return self.patience or None
+    def patience_of(self, evaluations: int) -> int | None:
+        """Patience of final runs in evaluations, where an epoch has so many; `None` if all epochs are trained and the
+        last evaluation counts."""
+        return self.patience * (evaluations if self.eval_steps is None else 1) or None
 
     @property
     def of_trials(self) -> dict[str, Any]:
@@ -392,7 +398,8 @@ class Benchmark(BaseModel):
     def identity(self) -> dict[str, Any]:
         """Every setting that determines the measured results, as plain data."""
         settings = self.model_dump(mode="json", exclude=MACHINE | AMOUNT)
-        settings["patience"] = min(self.patience, self.epochs)  # there is one evaluation per epoch
+        if self.eval_steps is None:
+            settings["patience"] = min(self.patience, self.epochs)  # more never ends a run
         fields = type(self).model_fields  # a tuple is a list in JSON, and compares unequal
         unused = {
             name for name in settings if name not in FIRST and getattr(self, name) == fields[name].default

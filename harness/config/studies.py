@@ -16,6 +16,7 @@ from harness.data.find_tasks import find_task
 from harness.data.tasks import TaskRow
 from harness.data.variants import parted_variant
 from harness.runs.controls import control_name, is_control
+from harness.runs.evaluations import parts_of
 from harness.runs.selection import group_of
 from lingo.methods import METHODS
 
@@ -30,6 +31,7 @@ class Study:
         train_rows: Sequences of the training split that are used.
         total_steps: T_total of each of its trials.
         space: The search space, with `delta_T` restricted to `total_steps`.
+        evaluations: Evaluations of a trial in an epoch.
         backbone_type: Number type of the backbone's weights: `fp32`, `bf16` or `4bit`, of full fine-tuning also `fp32,
             bf16 autocast`; `None` without a backbone, and until a worker has been asked, see
             `harness.pipeline.number_types`. What is trained is always in fp32.
@@ -42,6 +44,7 @@ class Study:
     train_rows: int
     total_steps: int
     space: SearchSpace
+    evaluations: int = 1
     backbone_type: str | None = None
 
     @property
@@ -110,7 +113,8 @@ def build_studies(
             file = files[method]
             if count is None:
                 continue
-            total_steps = steps_per_epoch(count, benchmark.batch_size) * benchmark.epochs
+            steps = steps_per_epoch(count, benchmark.batch_size)
+            total_steps = steps * benchmark.epochs
             try:
                 space = put_first(
                     file.for_task(parted_variant(task)[0]), configured, task=task, backbone=names[model]
@@ -133,6 +137,7 @@ def build_studies(
                     train_rows=count,
                     total_steps=total_steps,
                     space=space,
+                    evaluations=parts_of(steps, benchmark.eval_steps) if METHODS[method].in_steps else 1,
                 )
             )
         if benchmark.controls != "none":

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from harness.config.benchmark import NO_BACKBONE, Benchmark
+from harness.config.studies import steps_per_epoch
 from harness.config.values import seconds_of
 from harness.core.columns import Column, fitted
 from harness.core.wording import duration, some
@@ -14,6 +15,7 @@ from harness.pipeline.forecast import Forecast, Work, disk_bytes
 from harness.pipeline.forecast_inputs import LEFT_OUT, Data, Model, splits_text
 from harness.pipeline.forecast_time import Key, Rate, frozen_here, precision_here, total_seconds
 from harness.pool.resources import WorkerLayout
+from harness.runs.evaluations import Grid
 from lingo.architectures import UNLIMITED
 from lingo.methods import METHODS
 
@@ -130,6 +132,7 @@ def summary(
                 "trained_parameters": work.trained,
                 "tokens": work.tokens,
                 "steps": work.steps,
+                "evaluations_per_epoch": work.study.evaluations,
                 "flops": work.flops,
             }
             for work in found.works
@@ -273,11 +276,24 @@ def _work(found: Forecast, rates: dict[Key, Rate], line: Print) -> None:
         )
     _table(rows, line, right=list(rows[0])[2:], names=2)
     line("trained: parameters that a trial trains; those of fmft without embeddings and norms.")
+    _evaluations(found, line)
     frozen, why = frozen_here(found.benchmark)
     line(
         f"Number types: frozen weights {frozen} ({why}); trained weights fp32; full fine-tuning computes in "
         f"{precision_here(found.benchmark)}."
     )
+
+
+def _evaluations(found: Forecast, line: Print) -> None:
+    """Of the tasks whose epochs are divided, after how many steps."""
+    divided: dict[Grid, list[str]] = {}
+    for work in found.works:
+        steps = steps_per_epoch(work.study.train_rows, found.benchmark.batch_size)
+        if work.study.evaluations > 1:
+            divided.setdefault(Grid(steps, work.study.evaluations), []).append(work.study.task.name)
+    for grid, names in divided.items():
+        tasks = ", ".join(dict.fromkeys(names))
+        line(f"Evaluated every {grid.most:,} steps, {grid.parts:,} times an epoch: {tasks}.")
 
 
 def _spread(values: Sequence[int]) -> str:

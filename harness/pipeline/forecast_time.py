@@ -51,7 +51,7 @@ class Rate:
 
     def seconds(self, work: Work) -> float:
         """Seconds of one worker for all of a study's expected steps, evaluations included."""
-        evaluated = work.epochs * work.study.train_rows * DEV_SHARE
+        evaluated = work.epochs * work.study.evaluations * work.study.train_rows * DEV_SHARE
         rate = work.alone * self.alone_per_flop + (1 - work.alone) * self.seconds_per_flop
         return work.flops * rate + evaluated * self.eval_seconds * work.tokens / self.tokens
 

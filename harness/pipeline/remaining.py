@@ -90,12 +90,11 @@ def final_jobs(
     *,
     scope: Scope = "task",
     checkpoints: Path | None = None,
-    patience: int | None = None,
 ) -> list[Job]:
     """The final runs still to do, of studies that have a winner; their adapters go below `adapters`.
 
     Args:
-        checkpoints, patience: See `harness.runs.jobs.Job`.
+        checkpoints: See `harness.runs.jobs.Job`.
     """
     best = winners(records, studies, scope)
     jobs = []
@@ -113,7 +112,7 @@ def final_jobs(
                     adapter=_adapter_folder(adapters, study, seed),
                     checkpoints=str(checkpoints) if checkpoints else None,
                     alone=True,
-                    patience=patience,
+                    evaluations=study.evaluations,
                     metric=study.task.metric,
                 )
             )

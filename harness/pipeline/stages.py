@@ -196,12 +196,16 @@ class _Stages:
             RunFolder(self._out).adapters,
             scope=benchmark.scope,
             checkpoints=RunFolder(self._out).checkpoints,
-            patience=benchmark.stops_early,
         )
         jobs = with_new_names(jobs, self._out, winners(records, ready, benchmark.scope))
         predictions = str(RunFolder(self._out).predictions)
         run_finals(
-            [replace(job, predictions=predictions) for job in jobs], self._pool, on_event=self._recorder
+            [
+                replace(job, predictions=predictions, patience=benchmark.patience_of(job.evaluations))
+                for job in jobs
+            ],
+            self._pool,
+            on_event=self._recorder,
         )
 
     def tell_usage(self, seconds: float) -> None:

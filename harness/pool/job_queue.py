@@ -93,7 +93,7 @@ class JobSource(JobState):
         priority: int = 0,
         followed: bool = True,
         trial: str = "",
-        sync_epochs: Collection[int] = (),
+        sync_epochs: Collection[float] = (),
     ) -> None:
         """Queue a job: lower priorities first, then in order of submission. A known id has no effect.
 
@@ -137,7 +137,7 @@ class JobSource(JobState):
             if fresh or row.status not in OPEN or not await self._wait(deadline):
                 return fresh, row.status
 
-    async def proceed(self, epochs: Mapping[str, int]) -> None:
+    async def proceed(self, epochs: Mapping[str, float]) -> None:
         """Let jobs that wait at a rung continue. Idempotent.
 
         Args:

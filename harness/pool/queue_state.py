@@ -45,9 +45,9 @@ class JobRow:
     excluded: set[str] = field(default_factory=set)
     alone: bool = False
     trial: str = ""
-    sync_epochs: Collection[int] = ()
-    turn: int = 0
-    go: int = 0
+    sync_epochs: Collection[float] = ()
+    turn: float = 0
+    go: float = 0
 
     @property
     def separate(self) -> bool:
@@ -60,12 +60,12 @@ class JobRow:
         return self.epoch in self.job.rungs and self.go < self.epoch
 
     @property
-    def place(self) -> tuple[int, int, int]:
+    def place(self) -> tuple[int, float, int]:
         """Its place in the queue: the slowest job of a trial first."""
         return self.order[0], self.turn, self.order[1]
 
     @property
-    def epoch(self) -> int:
+    def epoch(self) -> float:
         """The last epoch that it has evaluated."""
         return self.reports[-1].epoch if self.reports else 0
 

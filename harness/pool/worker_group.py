@@ -114,7 +114,7 @@ class Link:
         self._ended = not register(())
         self._reports: list[Report] = []
         self._refused: list[str] = []
-        self._waiting: dict[str, int] = {}
+        self._waiting: dict[str, float] = {}
         self._told: tuple[list[Report], list[str]] = ([], [])
         self._question: Any = None
         self._next = self._updates = 0.0
@@ -127,7 +127,9 @@ class Link:
         self._reports += reports
         self._refused += refused
 
-    def commands(self, held: Mapping[str, Job], ended: Sequence[Job], waiting: Mapping[str, int]) -> Commands:
+    def commands(
+        self, held: Mapping[str, Job], ended: Sequence[Job], waiting: Mapping[str, float]
+    ) -> Commands:
         """Commands that have arrived, if any; an idle group waits. A dead source is an command to end, and a machine
         that is about to go is one to leave.
 
@@ -229,7 +231,7 @@ class RankLoop:
         self._engine, self._shared, self._link = engine, shared, link
         self._crashed, self._probable_cause = crashed, probable_cause
         self._held: dict[str, Job] = {}
-        self._waiting: dict[str, int] = {}
+        self._waiting: dict[str, float] = {}
         self._ended: deque[Job] = deque(maxlen=ENDED)
         self._crashes = 0
 

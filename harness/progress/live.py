@@ -58,7 +58,7 @@ class StudyGoal:
 class _Trial:
     stage: str
     status: str = "queued"
-    epoch: int = 0
+    epoch: float = 0
 
 
 @dataclass

@@ -35,6 +35,7 @@ class Job:
             its configuration only, bit by bit, on one type of machine.
         rungs: Epochs after which it waits for the search's decision (`JobSource.proceed`); only for jobs that are
             trained alone.
+        evaluations: Evaluations in an epoch, see `harness.runs.evaluations`.
     """
 
     id: str
@@ -50,7 +51,8 @@ class Job:
     predictions: str | None = None
     siblings: bool = False
     alone: bool = False
-    rungs: tuple[int, ...] = ()
+    rungs: tuple[float, ...] = ()
+    evaluations: int = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rungs", tuple(self.rungs))  # JSON has lists
@@ -58,14 +60,14 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """A message about a job: an evaluation at the end of an epoch, or its end.
+    """A message about a job: an evaluation at the end of an epoch or of a part of it, or its end.
 
     Attributes:
         job: `Job.id`.
         number: 1, 2, … within the job; a repeated number is a repeated report.
         status: `running` after an evaluation with more to come, `finished` after the last, `failed`; `returned` if the
             engine has dropped the job for lack of memory, so that another one may take it: no evaluation.
-        epoch, step, total_steps: Position in training, all from 1.
+        epoch, step, total_steps: Position in training, all from 1; within an epoch `epoch` is a fraction.
         train_loss: Mean training loss since the last report, without the orthogonality term.
         dev: Dev-split metrics, `loss` among them (NaN where undefined).
         test: Test-split metrics; only in the last report of a `final` job.
@@ -78,7 +80,7 @@ class Report:
     job: str
     number: int
     status: Literal["running", "finished", "failed", "returned"]
-    epoch: int = 0
+    epoch: float = 0
     step: int = 0
     total_steps: int = 0
     train_loss: float = float("nan")
@@ -129,7 +131,7 @@ class StatusUpdate:
     refused: Sequence[str]
     capacity: int
     idle: float = 0.0
-    waiting: Mapping[str, int] = field(default_factory=dict)
+    waiting: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

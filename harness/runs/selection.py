@@ -74,10 +74,11 @@ def _best(trials: Mapping[int, Trial], metrics: Mapping[str, str]) -> Trial | No
     return min(scored, key=lambda pair: pair[0])[1] if scored else None
 
 
-def _mean(trial: Trial, metrics: Mapping[str, str]) -> tuple[int, float]:
+def _mean(trial: Trial, metrics: Mapping[str, str]) -> tuple[float, float]:
     """The last epoch that all records of the trial have evaluated, and the mean metric there, oriented so that higher
     is better."""
-    epoch = min(record.history[-1]["epoch"] if record.history else 0 for record in trial.values())
+    epochs = [{entry["epoch"] for entry in record.history} for record in trial.values()]
+    epoch = max(set.intersection(*epochs), default=0)
     values = []
     for study, record in trial.items():
         dev = [entry["dev"] for entry in record.history if entry["epoch"] == epoch] or [record.dev]

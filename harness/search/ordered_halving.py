@@ -33,11 +33,11 @@ class Halving:
 
     def __init__(self, study: SearchStudy) -> None:
         self._study = study
-        self._scores: dict[int, dict[int, float]] = {}
+        self._scores: dict[int, dict[float, float]] = {}
         self._ended: set[int] = set()
-        self._due: dict[int, int] = {}
+        self._due: dict[int, float] = {}
 
-    def score(self, number: int, epoch: int, value: float) -> None:
+    def score(self, number: int, epoch: float, value: float) -> None:
         """Record an evaluation; a repeated epoch has no effect."""
         scores = self._scores.setdefault(number, {})
         if epoch not in scores:
@@ -54,7 +54,7 @@ class Halving:
         self._ended.add(number)
         self._due.pop(number, None)
 
-    def decide(self) -> list[tuple[int, int, bool]]:
+    def decide(self) -> list[tuple[int, float, bool]]:
         """Trial, rung and whether it continues, for all decisions that can be made now."""
         decided = []
         for number in sorted(self._due):
@@ -86,13 +86,13 @@ class InOrder(GroupScheduler):
         self,
         members: Mapping[str, Sequence[SearchStudy]],
         history: Mapping[str, Sequence[Past]],
-        proceed: Callable[[Mapping[str, int]], object],
+        proceed: Callable[[Mapping[str, float]], object],
         release: Callable[[str], object],
     ) -> None:
         super().__init__(members)
         self._members, self._proceed, self._release = members, proceed, release
         self._groups = {key: Halving(studies[0]) for key, studies in members.items()}
-        self._go: dict[str, int] = {}
+        self._go: dict[str, float] = {}
         self._stop: set[str] = set()
         for key, trials in history.items():
             for past in trials:

@@ -44,7 +44,7 @@ class Proposal:
 
     number: int
     jobs: list[Job]
-    seen: dict[str, tuple[tuple[int, float], ...]] = field(default_factory=dict)
+    seen: dict[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
 
 
 class Proposals:
@@ -68,7 +68,7 @@ class Proposals:
         self._points = grid(self._space, points, seed=self._settings.seed) if self._grid else points
         self._values: dict[int, Mapping[str, Any]] = {}
         self._pasts: dict[int, Past] = {}
-        self._seen: dict[int, dict[int, float]] = {}
+        self._seen: dict[int, dict[float, float]] = {}
         self._asked: dict[int, optuna.Trial] = {}
         self._sampler = PerTrial(sampler_of(self._first))
         self._study = self._new_study()
@@ -135,22 +135,23 @@ class Proposals:
             if number <= last:
                 self._remember(self._pasts[number])
 
-    def report(self, number: int, epoch: int, value: float) -> None:
+    def report(self, number: int, epoch: float, value: float) -> None:
         """Record an evaluation of a running trial; a repeated epoch has no effect."""
-        if self._first.deterministic:
-            self._seen.setdefault(number, {}).setdefault(epoch, value)
-            return
-        trial = self._asked[number]
-        if epoch not in self._study.get_trials(deepcopy=False)[trial.number].intermediate_values:
-            trial.report(value, epoch)
+        seen = self._seen.setdefault(number, {})
+        if epoch not in seen:
+            seen[epoch] = value
+            if not self._first.deterministic:
+                self._asked[number].report(value, self._step(epoch))
+
+    def _step(self, epoch: float) -> int:
+        """An evaluation as Optuna counts it; joint studies have none between those of their first member."""
+        return round(epoch * self._first.evaluations)
 
     def ended(self, number: int, state: str) -> None:
         """A trial ended: `finished`, `stopped` by the scheduler, or anything else, which counts as failed."""
-        if self._first.deterministic:
-            seen = self._seen.pop(number, {})
-        else:
+        seen = self._seen.pop(number, {})
+        if not self._first.deterministic:
             trial = self._asked.pop(number)
-            seen = self._study.get_trials(deepcopy=False)[trial.number].intermediate_values
             if state == "finished" and seen:
                 self._scores[number] = seen[max(seen)]
                 self._study.tell(trial, seen[max(seen)])
@@ -238,6 +239,7 @@ class Proposals:
             siblings=study.siblings > 1,
             alone=study.deterministic,
             rungs=tuple(rungs_of(self._first, number)) if study.deterministic else (),
+            evaluations=study.evaluations,
         )
 
     def _remember(self, past: Past) -> None:
@@ -260,7 +262,7 @@ class Proposals:
                     value=seen[max(seen)] if state == TrialState.COMPLETE else None,
                     params=params,
                     distributions=known.distributions,
-                    intermediate_values=seen,
+                    intermediate_values={self._step(epoch): score for epoch, score in seen.items()},
                 )
             )
         except (KeyError, ValueError):
@@ -280,7 +282,7 @@ class OpenTrial:
     number: int
     values: Mapping[str, Any]
     configs: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    seen: dict[str, tuple[tuple[int, float], ...]] = field(default_factory=dict)
+    seen: dict[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
 
 
 def group_history(members: Sequence[SearchStudy]) -> tuple[list[Past], list[OpenTrial]]:
@@ -319,7 +321,7 @@ def group_history(members: Sequence[SearchStudy]) -> tuple[list[Past], list[Open
 
 def mean_evaluations(
     members: Sequence[SearchStudy], pasts: Mapping[str, Past]
-) -> Iterator[tuple[int, float]]:
+) -> Iterator[tuple[float, float]]:
     """Pairs of an epoch and the group's objective, for the epochs that every member has evaluated."""
     signed = [
         {epoch: objective(study.task.metric, value) for epoch, value in pasts[study.key].evaluations}

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
+from harness.runs.evaluations import Grid
 from harness.search.study import Past, SearchStudy
 from harness.search.trial_client import EPOCH, METRIC, STATE
 from lingo.methods import METHODS
@@ -127,15 +128,15 @@ class SuccessiveHalving(TrialScheduler):
     the next rung.
 
     Args:
-        rungs: Epochs at which trials are compared, ascending.
+        rungs: Epochs, whole or fractions, at which trials are compared, ascending.
         factor: η; one in η trials continues.
     """
 
-    def __init__(self, rungs: Sequence[int], factor: float) -> None:
+    def __init__(self, rungs: Sequence[float], factor: float) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._factor = factor
-        self._scores: dict[int, dict[str, float]] = {rung: {} for rung in rungs}
-        self._settled: dict[str, int] = {}
+        self._scores: dict[float, dict[str, float]] = {rung: {} for rung in rungs}
+        self._settled: dict[str, float] = {}
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Nothing to do: a trial counts from its first rung on."""
@@ -159,18 +160,24 @@ class SuccessiveHalving(TrialScheduler):
         self._settled.pop(trial.trial_id, None)
 
 
-def rungs(study: SearchStudy) -> list[int]:
-    """Epochs at which `asha` compares, all before the last: the first after twice the learning-rate warm-up (earlier
-    scores say little about the learning rate), the others η, η² … times as far."""
+def parts(study: SearchStudy) -> int:
+    """Parts of an epoch after which trials may be stopped: those after which they are evaluated, except that studies
+    that share their configurations have only whole epochs in common."""
+    return study.evaluations if study.search_group == study.key else 1
+
+
+def rungs(study: SearchStudy) -> list[float]:
+    """Epochs at which `asha` compares, all before the last: the first evaluation after twice the learning-rate warm-up
+    (earlier scores say little about the learning rate), the others η, η² … times as far."""
     settings = {**study.space.fixed, **study.benchmark.of_trials}
     share = settings.get("warmup_ratio", TrialConfig.warmup_ratio)
     if "warmup_ratio" not in METHODS[study.method].settings:
         share = 0.0
-    first = max(1, math.ceil(2 * share * study.benchmark.epochs - 1e-9))
-    count = max(
-        0, math.ceil(math.log(study.benchmark.epochs / first) / math.log(study.reduction_factor) - 1e-9)
-    )
-    return [math.ceil(first * study.reduction_factor**index - 1e-9) for index in range(count)]
+    grid = Grid(parts(study), parts(study))  # one step of it is one evaluation
+    last = grid.parts * study.benchmark.epochs
+    first = max(1, math.ceil(2 * share * last - 1e-9))
+    count = max(0, math.ceil(math.log(last / first) / math.log(study.reduction_factor) - 1e-9))
+    return [grid.epoch(math.ceil(first * study.reduction_factor**index - 1e-9)) for index in range(count)]
 
 
 def first_rungs(study: SearchStudy) -> list[int]:
@@ -190,8 +197,9 @@ def sync_epochs(members: Sequence[SearchStudy]) -> list[int]:
         return []
     if first.benchmark.scheduler == "hyperband":
         return [epoch for epoch in first_rungs(first) if epoch < first.benchmark.epochs]
-    begin = 1 if first.benchmark.scheduler == "median" else min(rungs(first), default=first.benchmark.epochs)
-    return list(range(begin, first.benchmark.epochs))  # asha revises early decisions after every epoch
+    last = first.benchmark.epochs
+    begin = 1 if first.benchmark.scheduler == "median" else min(rungs(first), default=last)
+    return list(range(int(begin), last))  # asha revises early decisions after every epoch
 
 
 def brackets(study: SearchStudy) -> list[TrialScheduler]:
@@ -201,14 +209,14 @@ def brackets(study: SearchStudy) -> list[TrialScheduler]:
     common: dict[str, Any] = {"time_attr": EPOCH, "metric": METRIC, "mode": "max"}
     if study.benchmark.scheduler == "median":
         common["min_time_slice"] = math.inf  # it stops trials and never pauses them
-        return [MedianStoppingRule(**common, grace_period=1, min_samples_required=3)]
+        return [MedianStoppingRule(**common, grace_period=1 / parts(study), min_samples_required=3)]
     if study.benchmark.scheduler == "asha":
         return [SuccessiveHalving(rungs(study), study.reduction_factor)]
     common |= {"max_t": study.benchmark.epochs, "reduction_factor": study.reduction_factor}
     return [AsyncHyperBandScheduler(**common, grace_period=first) for first in first_rungs(study)]
 
 
-def rungs_of(study: SearchStudy, number: int) -> list[int]:
+def rungs_of(study: SearchStudy, number: int) -> list[float]:
     """The epochs after which a trial may be stopped in a deterministic search, by `asha` or `hyperband`."""
     if study.benchmark.scheduler == "none":
         return []

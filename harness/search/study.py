@@ -34,7 +34,7 @@ class Past:
     number: int
     values: Mapping[str, Any]
     status: Ended
-    evaluations: tuple[tuple[int, float], ...] = ()
+    evaluations: tuple[tuple[float, float], ...] = ()
 
     @classmethod
     def of(cls, record: Record, leaves: Iterable[str]) -> "Past":
@@ -50,8 +50,7 @@ class Past:
             values={name: record.config[name] for name in leaves if name in record.config},
             status=record.status,
             evaluations=tuple(
-                (int(entry["epoch"]), float(entry["dev"].get(record.metric, math.nan)))
-                for entry in record.history
+                (entry["epoch"], float(entry["dev"].get(record.metric, math.nan))) for entry in record.history
             ),
         )
 

@@ -38,7 +38,7 @@ class _Member:
 
     job: Job
     metric: str
-    values: dict[int, float] = field(default_factory=dict)
+    values: dict[float, float] = field(default_factory=dict)
     number: int = 0
     ended: str | None = None
 
@@ -65,7 +65,7 @@ class Client(Trainable):
     """
 
     _members: list[_Member]
-    _told: int
+    _told: float
     _place: dict[str, Any]
     _submitted: bool
 

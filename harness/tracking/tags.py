@@ -156,6 +156,12 @@ def record_points(record: Record) -> Iterator[Point]:
             yield cost, step, entry["seconds"]
             adjusted = {f"adjusted/dev_{record.metric}": dev.get(record.metric, float("nan"))}
             yield adjusted, round(cost["flops_adjusted_step"]), entry["seconds"]
+    curve, evaluated = record.facts.get("train_losses") or {}, {entry["step"] for entry in record.history}
+    for at, loss, seconds in zip(
+        *(curve.get(name, ()) for name in ("steps", "losses", "seconds")), strict=True
+    ):
+        if at not in evaluated:
+            yield {"train_loss": loss}, at, seconds
     test = {name: value for name, value in (record.test or {}).items() if name in (*TESTED, record.metric)}
     end = _prefixed("test_", test) | {"seconds": record.seconds}
     if "best_epoch" in record.facts:  # the scores of the last evaluation belong to other weights

@@ -1,8 +1,8 @@
 """Choice of the weights that a final run tests: those of its best evaluation on dev, or those of the last.
 
-With patience, evaluations are compared by the study's metric; ties by the lower loss, then the earlier epoch. With a
-rank budget, only evaluations from T on count, whose ranks are within it. Without patience (`--patience 0`), the last
-weights are tested.
+With patience, evaluations are compared by the study's metric; ties by the lower loss, then the earlier one. With a rank
+budget, only evaluations from T on count, whose ranks are within it. Without patience (`--patience 0`), the last weights
+are tested.
 """
 
 import math
@@ -28,7 +28,7 @@ def best_of(told: Iterable[tuple[int, Mapping[str, float]]], metric: str) -> int
 
 
 def tested_facts(
-    job: Job, *, stopped: int, best: tuple[int, Mapping[str, float]] | None, counts_from: int = 0
+    job: Job, *, stopped: float, best: tuple[float, Mapping[str, float]] | None, counts_from: int = 0
 ) -> dict[str, Any]:
     """Facts about the weights that a final run tests.
 

@@ -1,4 +1,4 @@
-"""The end of an epoch: evaluate, report, save; and the end of a job."""
+"""The end of an epoch, or of a part of it: evaluate, report, save; and the end of a job."""
 
 import logging
 import time
@@ -42,14 +42,16 @@ class Epochs:
         self._gpus = share.of if device == "cuda" else 0
 
     def evaluate(self, pack: Pack, training: Training) -> list[Report]:
-        """Reports of a job at the end of an epoch, and of jobs that wait for it. Ended ones must leave the pack."""
+        """Reports of a job at an evaluation, and of jobs that wait for it. Ended ones must leave the pack."""
         slot, begun = training.slot, time.monotonic()
         assert slot is not None
         number = len(training.reports) + 1
         lost = pack.first_lost().get(slot)
         if lost is not None:
             return self.diverged(training, lost)
-        loss = pack.take_loss(slot) / max(1, slot.step - training.counted)
+        total = pack.take_loss(slot)
+        training.losses.taken(total)
+        loss = total / max(1, slot.step - training.counted)
         dev = self._in_memory(pack, lambda: dev_scores(pack, slot, training.folder))
         if not finite(loss, dev["loss"]):
             return self.diverged(training, slot.step, what="dev loss", loss=loss, dev=dev)
@@ -72,7 +74,7 @@ class Epochs:
             job=training.job.id,
             number=number,
             status="finished" if done else "running",
-            epoch=slot.epoch,
+            epoch=training.epoch,
             step=slot.step,
             total_steps=slot.total_steps,
             train_loss=loss,
@@ -95,7 +97,7 @@ class Epochs:
             f"diverged: the {what} is not finite since step {step} of {training.probe.total_steps} ({rate})."
         )
         told = [one for each in self._prefixes.followers(training) for one in self.fail(each, error)]
-        epoch = step // training.probe.steps_per_epoch
+        epoch = training.grid.epoch(step)
         return [*told, *self.fail(training, error, epoch=epoch, step=step, **measured)]
 
     def fail(
@@ -103,7 +105,7 @@ class Epochs:
         training: Training,
         error: str,
         *,
-        epoch: int = 0,
+        epoch: float = 0,
         step: int = 0,
         loss: float = float("nan"),
         dev: dict[str, float] | None = None,

@@ -85,8 +85,11 @@ def job_facts(pack: Pack, training: Training, *, device: str, gpus: int) -> dict
         "gpus": gpus,
         "device_seconds": round(training.device_seconds, 3),
         "micro_batches": pack.micro_batches,
+        "train_losses": training.losses.facts(),
         **training.costs,
     }
+    if training.job.evaluations > 1:
+        facts["evaluations_per_epoch"] = training.job.evaluations
     if device == "cuda" and torch.get_float32_matmul_precision() != "highest":
         facts["tf32"] = True
     if slot.paths:

@@ -30,11 +30,11 @@ def restore_best(pack: Pack, training: Training) -> dict[str, Any]:
     if job.stage != "final":
         return {}
     assert slot is not None
-    if best is not None and best.epoch != slot.epoch:
+    if best is not None and best.epoch != training.epoch:
         put_weights(pack, slot, best.weights)
     return tested_facts(
         job,
-        stopped=slot.epoch,
+        stopped=training.epoch,
         best=(best.epoch, best.dev) if best is not None else None,
         counts_from=training.counts_from,
     )

@@ -165,7 +165,7 @@ class LingoEngine:
         self._drop(job_id)
 
     def advance(self) -> Sequence[Report]:
-        """Train some steps of every job; returns a report for each that reached the end of an epoch."""
+        """Train some steps of every job; returns a report for each that reached an evaluation."""
         if not self._news and self._pack is not None and self._pack.slots:
             with self._peers.together():
                 self._train(self._pack)
@@ -173,7 +173,7 @@ class LingoEngine:
         return news
 
     def save(self) -> None:
-        """Write a generation of every job with a slot, within its epoch."""
+        """Write a generation of every job with a slot, amid its epoch."""
         if self._pack is not None:
             for training in self._slotted():
                 self._epochs.save(self._pack, training)
@@ -199,7 +199,7 @@ class LingoEngine:
                 return
             steps += 1
             for training in self._slotted():
-                if training.slot and training.slot.step % training.slot.steps_per_epoch == 0:
+                if training.slot and training.grid.due(training.slot.step):
                     self._report(pack, training)
             self._prefixes.part(pack)
             if self._share.index == 0:
@@ -231,13 +231,14 @@ class LingoEngine:
                 training.trajectory.take(pack, training.slot)
             for training in running:
                 training.device_seconds += (time.monotonic() - begun) / len(running)
+                training.note_loss(pack)
             self._unseen += 1
             return True
         self._need_less(pack, line)
         return False
 
     def _report(self, pack: Pack, training: Training) -> None:
-        """Evaluate at the end of an epoch; ended jobs, and jobs that share their state, leave their slots."""
+        """Evaluate; ended jobs, and jobs that share their state, leave their slots."""
         self._news += (reports := self._epochs.evaluate(pack, training))
         for report in reports:
             if report.status != "running":

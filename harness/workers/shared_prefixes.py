@@ -108,6 +108,7 @@ class Prefixes:
         follower.slot = fork_slot(pack, family.leader.slot, follower.probe.config)
         follower.shared = follower.samples(follower.slot.step)
         follower.counted = family.leader.counted
+        follower.losses.restore(family.leader.losses.to_dict())
 
     # --- across time --------------------------------------------------------------------------------------
 

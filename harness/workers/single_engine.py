@@ -25,10 +25,12 @@ from harness.data.prepared import (
     read_label_names,
 )
 from harness.pool.files import Files, LocalFiles
+from harness.runs.evaluations import Grid
 from harness.runs.jobs import Job, Report
 from harness.runs.layout import file_name
 from harness.workers.best_epoch import better, tested_facts
 from harness.workers.evaluation import at_thresholds, final_facts, write_predictions
+from harness.workers.loss_curve import LossCurve
 from lingo.data import Split, TaskData
 from lingo.metrics import score
 from lingo.single import Single, simple_trial
@@ -56,10 +58,26 @@ class Held:
     started: float
     reports: int = 0
     best_dev: dict[str, float] = field(default_factory=dict)
-    best_epoch: int = 0
+    best_number: int = 0
+    best_epoch: float = 0
     best: dict[str, Tensor] = field(default_factory=dict)
     step: "Future[bool] | None" = None
     device_seconds: float = 0.0
+    losses: LossCurve = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.losses = LossCurve(max(1, self.trial.total_steps))
+
+    @property
+    def grid(self) -> Grid:
+        """When it is evaluated; a slow trial only once it has ended."""
+        rows, size = len(self.trial.data.train), self.trial.config.batch_size
+        return Grid(-(-rows // size), self.job.evaluations)
+
+    @property
+    def epoch(self) -> float:
+        """Epochs up to its last evaluation."""
+        return self.trial.epoch if self.trial.slow else self.grid.epoch(self.trial.step)
 
 
 class SimpleEngine:
@@ -98,7 +116,7 @@ class SimpleEngine:
             self._held = None
 
     def advance(self) -> Sequence[Report]:
-        """Train some steps; returns a report at the end of an epoch."""
+        """Train some steps; returns a report at an evaluation."""
         held, begun = self._held, time.monotonic()
         if held is None:
             return []
@@ -118,15 +136,19 @@ class SimpleEngine:
         return simple_trial(config, data, device=self._device)
 
     def _steps(self, held: Held) -> bool:
-        """Train for a slice of time; True at the end of an epoch."""
-        end, steps = time.monotonic() + SLICE_S, 0
-        while not held.trial.advance():
+        """Train for a slice of time; True at an evaluation."""
+        end, steps, grid = time.monotonic() + SLICE_S, 0, held.grid
+        while True:
+            ended = held.trial.advance()
+            if held.losses.due(held.trial.step):
+                held.losses.add(held.trial.step, held.trial.summed_loss(), time.monotonic() - held.started)
+            if ended or grid.due(held.trial.step):
+                return True
             steps += 1
             if held.trial.step % LOSS_STEPS == 0 and held.trial.first_lost() is not None:
                 return True
             if steps >= SLICE_STEPS if self._world > 1 else time.monotonic() >= end:
                 return False
-        return True
 
     def _slow(self, held: Held) -> bool:
         """A step that may take minutes runs in a thread, so that commands are processed."""
@@ -153,10 +175,10 @@ class SimpleEngine:
         news: dict[str, Any] = {
             "job": job.id,
             "number": held.reports,
-            "epoch": trial.epoch,
+            "epoch": held.epoch,
             "step": trial.step,
             "total_steps": trial.total_steps,
-            "train_loss": trial.take_loss(),
+            "train_loss": self._take_loss(held),
         }
         folder, truth = self._files.fetch(job.data), trial.data.dev.labels
         dev = score(trial.data.kind, _predict(trial, trial.data.dev, open_reverse_dev(folder)), truth)
@@ -167,10 +189,10 @@ class SimpleEngine:
         facts = self._facts(held)
         test: dict[str, float] | None = None
         if done and job.stage == "final":
-            if held.best_dev and held.best_epoch < trial.epoch:
+            if held.best_dev and held.best_epoch < held.epoch:
                 trial.load(held.best)
             best = (held.best_epoch, held.best_dev) if held.best_dev else None
-            facts |= tested_facts(job, stopped=trial.epoch, best=best)
+            facts |= tested_facts(job, stopped=held.epoch, best=best)
             test, more = self._test(trial, job)
             facts |= more | self._save(held, {**facts, "dev": held.best_dev or dev, "test": test})
         if done:
@@ -184,6 +206,10 @@ class SimpleEngine:
             seconds=time.monotonic() - held.started,
         )
 
+    def _take_loss(self, held: Held) -> float:
+        held.losses.taken(held.trial.summed_loss())
+        return held.trial.take_loss()
+
     def _diverged(self, held: Held, what: str, step: int, dev: dict[str, float] | None = None) -> Report:
         """The last report of a job whose loss is not finite since `step`."""
         trial, job = held.trial, held.job
@@ -193,7 +219,7 @@ class SimpleEngine:
             job=job.id,
             number=held.reports,
             status="failed",
-            epoch=trial.epoch,
+            epoch=held.epoch,
             step=step,
             total_steps=trial.total_steps,
             dev=dev or {},
@@ -207,9 +233,9 @@ class SimpleEngine:
         if patience is None:
             return False
         if not held.best_dev or better(dev, held.best_dev, held.job.metric):
-            held.best_dev, held.best_epoch = dev, held.trial.epoch
+            held.best_dev, held.best_number, held.best_epoch = dev, held.reports, held.epoch
             held.best = held.trial.state()
-        return held.trial.epoch - held.best_epoch >= patience
+        return held.reports - held.best_number >= patience
 
     def _test(self, trial: Single, job: Job) -> tuple[dict[str, float], dict[str, Any]]:
         """Evaluate the test split, once: metrics and facts; one worker of a group writes the predictions."""
@@ -257,6 +283,10 @@ class SimpleEngine:
             "device_seconds": round(held.device_seconds, 3),
             **trial.facts(),
         }
+        if not trial.slow:
+            facts["train_losses"] = held.losses.facts()
+            if held.job.evaluations > 1:
+                facts["evaluations_per_epoch"] = held.job.evaluations
         return {"total_parameters": facts["trained_parameters"]} | facts
 
     def _save(self, held: Held, facts: dict[str, Any]) -> dict[str, Any]:

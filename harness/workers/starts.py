@@ -59,6 +59,7 @@ class Starts:
             log.warning("%s", problem)
             return False
         training.counted = kept.progress["counted"]
+        training.losses.restore(kept.progress.get("losses"))
         training.shared = training.samples(kept.step)
         told = [Report(**report) for report in kept.progress["reports"]]
         training.reports = [training.like(report) for report in told]

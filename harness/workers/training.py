@@ -10,9 +10,11 @@ from typing import Any
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
+from harness.runs.evaluations import Grid
 from harness.runs.jobs import Job, Report
 from harness.workers.best_epoch import best_of, better
 from harness.workers.checkpoints import Checkpoints, Generation, generation_name
+from harness.workers.loss_curve import LossCurve
 from lingo.pack import Pack
 from lingo.parameters import rank_counts
 from lingo.slot import Slot
@@ -70,7 +72,7 @@ class Trajectory:
 class BestEvaluation:
     """The best eligible evaluation: its weights, and the generation that should contain them on disk."""
 
-    epoch: int
+    epoch: float
     number: int
     dev: dict[str, float]
     generation: str
@@ -94,6 +96,7 @@ class Training:
         device_seconds: Its share of the group's wall time.
         shared: Samples taken over from another trial's prefix.
         best: Best evaluation so far, of a job with patience.
+        losses: Training losses between evaluations.
     """
 
     job: Job
@@ -110,6 +113,10 @@ class Training:
     shared: int = 0
     best: BestEvaluation | None = None
     trajectory: Trajectory = field(default_factory=Trajectory)
+    losses: LossCurve = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.losses = LossCurve(self.probe.total_steps)
 
     @property
     def first(self) -> int:
@@ -123,11 +130,28 @@ class Training:
         before."""
         return self.probe.schedule.last if self.probe.schedule else 0
 
+    @property
+    def grid(self) -> Grid:
+        """When it is evaluated."""
+        return Grid(self.probe.steps_per_epoch, self.job.evaluations)
+
+    @property
+    def epoch(self) -> float:
+        """Epochs up to its last evaluation; it must have a slot."""
+        assert self.slot is not None
+        return self.grid.epoch(self.slot.step)
+
     def samples(self, step: int) -> int:
         """Sequences in the first `step` steps; an epoch's last batch may be smaller."""
         rows, size = len(self.probe.data.train), self.probe.config.batch_size
         epochs, rest = divmod(step, self.probe.steps_per_epoch)
         return epochs * rows + min(rest * size, rows)
+
+    def note_loss(self, pack: Pack) -> None:
+        """After a step: where a part of the loss curve ends, its mean, which waits for the device."""
+        if self.slot is not None and self.losses.due(self.slot.step):
+            loss, seconds = pack.summed_loss(self.slot), time.monotonic() - self.begun
+            self.losses.add(self.slot.step, loss, seconds)
 
     # --- patience -----------------------------------------------------------------------------------------
 
@@ -139,7 +163,7 @@ class Training:
         if self.best is not None and not better(dev, self.best.dev, self.job.metric):
             return
         self.best = BestEvaluation(
-            epoch=self.slot.epoch,
+            epoch=self.epoch,
             number=len(self.reports) + 1,
             dev=dict(dev),
             weights=weights(pack, self.slot),
@@ -170,6 +194,7 @@ class Training:
             "device_seconds": self.device_seconds,
             "shared": self.shared,
             "trajectory": self.trajectory.to_dict(),
+            "losses": self.losses.to_dict(),
             "best": best,
         }
 
@@ -182,6 +207,7 @@ class Training:
         self.device_seconds = progress["device_seconds"]
         self.shared = progress["shared"]
         self.trajectory.restore(progress["trajectory"])
+        self.losses.restore(progress.get("losses"))
 
     def read_generation(self, name: str) -> Generation:
         """Restore a generation found by another worker of the group, with its best weights. Raises `StateError`."""

@@ -105,6 +105,11 @@ class Method:
         """Whether several of its trials train together on one backbone."""
         return self.engine == "pack" and not self.trains_all
 
+    @property
+    def in_steps(self) -> bool:
+        """Whether it is trained step by step; others are fitted at once."""
+        return "learning_rate" in self.settings
+
     def rank(self, config: Any) -> int:
         """Ranks of each adapted matrix at the start, 0 where nothing has a rank."""
         return int(getattr(config, self.rank_setting)) if self.rank_setting else 0

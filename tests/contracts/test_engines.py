@@ -136,6 +136,12 @@ class EngineContract:
         for report in again:
             assert report.dev == pytest.approx(known[report.number].dev, rel=1e-5, nan_ok=True)
 
+    def test_evaluations_amid_an_epoch_change_none_at_its_end(self, engine, job):
+        whole = {report.epoch: report.dev for report in end(self.make(), job(checkpoints=None))}
+        often = {report.epoch: report.dev for report in end(engine, job(evaluations=2))}
+        assert len(often) in (len(whole), 2 * len(whole)) and set(whole) <= set(often)
+        assert all(often[epoch] == pytest.approx(dev, nan_ok=True) for epoch, dev in whole.items())
+
     def test_it_may_be_saved_and_closed_with_nothing_to_do_and_closed_twice(self, engine):
         assert engine.advance() == []
         engine.save()

@@ -140,6 +140,41 @@ def kill_chain(out, method, kill, chosen):
     assert "nothing is trained" in " ".join(printed.split())
 
 
+def test_a_run_that_is_evaluated_amid_its_epochs_and_killed_there_ends_as_if_undisturbed(tmp_path):
+    """Early stopping at such evaluations included: the search does not depend on the load."""
+    words = [*options("ars", epochs=2)[:-4], "--deterministic", "--max-concurrent", "1", "--eval-steps", "6"]
+    finish("run", *words, "--out", str(tmp_path / "whole"))
+    out = tmp_path / "killed"
+    driver = start("run", *words, "--out", str(out))
+    try:
+        goes_on({}, lambda: any(step % 20 for _, step in saved(out)), driver, out)  # an epoch has 20 steps
+        kill_all(driver)
+        assert saved(out) and not record_files(out, "final")
+    finally:
+        driver.kill()
+        driver.wait()
+    finish("resume", str(out))
+    whole, mine = ({record.id: record for record in load(tmp_path / name)} for name in ("whole", "killed"))
+    assert mine.keys() == whole.keys() == ids("ars")
+    for name, record in whole.items():
+        times = [[{**entry, "seconds": 0} for entry in one.history] for one in (record, mine[name])]
+        assert times[0] == times[1] and record.config == mine[name].config
+        assert (record.status, record.dev, record.test) == (
+            mine[name].status,
+            mine[name].dev,
+            mine[name].test,
+        )
+        losses = [one.facts["train_losses"] for one in (record, mine[name])]
+        assert losses[0]["losses"] == losses[1]["losses"]
+        assert record.history[0]["epoch"] == 0.25 and record.facts["evaluations_per_epoch"] == 4
+    final = whole[f"{STUDY}|ars/final/seed-0"]
+    assert [entry["epoch"] for entry in final.history] == [part / 4 for part in range(1, 9)]
+    assert len(final.facts["train_losses"]["losses"]) == 20
+    stopped = [record for record in whole.values() if record.status == "stopped"]
+    assert stopped and all(record.facts["train_losses"]["losses"] for record in stopped)
+    assert any(record.history[-1]["epoch"] % 1 for record in stopped)
+
+
 # --- stopped, hung up, offline --------------------------------------------------------------------------------
 
 

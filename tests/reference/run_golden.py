@@ -70,6 +70,7 @@ OUTCOMES = (
 OPTIONAL = (
     *("records > * > history > *", "records > * > marks*", "records > */final/* > facts > *"),
     *(f"records > * > facts > {name}" for name in ("kept_ranks*", "rank_trajectory*", "samples", "flops")),
+    "records > * > facts > train_losses*",
     *(f"records > * > facts > {name}" for name in ("collapsed", "used_parameters")),
     *("mlflow > runs > * > tags > mark.*", "report > * > rows*", "report > edges*"),
 )

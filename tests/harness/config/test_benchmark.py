@@ -99,11 +99,30 @@ def test_settings_of_later_versions_are_not_in_the_identity_of_earlier_folders()
 
 def test_patience_acts_at_the_defaults():
     """The best evaluation's weights count also where no run can end early."""
-    assert build(OPTIONS).stops_early == 10 and build(OPTIONS | {"patience": 0}).stops_early is None
-    assert build(OPTIONS | {"patience": 4}).stops_early == 4
+    assert build(OPTIONS).patience_of(1) == 10 and build(OPTIONS | {"patience": 0}).patience_of(1) is None
+    assert build(OPTIONS | {"patience": 4}).patience_of(1) == 4
     assert build(OPTIONS | {"patience": 7}).identity() == build(OPTIONS).identity()
     identities = [build(OPTIONS | {"patience": patience}).identity() for patience in (0, 3, 10)]
     assert identities[0] != identities[1] != identities[2] != identities[0]
+
+
+def test_patience_counts_epochs_unless_evaluations_are_asked_for():
+    """So that settings that are alike today are alike with every number of evaluations in an epoch."""
+    usual, asked = build(OPTIONS), build(OPTIONS | {"eval_steps": 500})
+    assert (usual.patience_of(1), usual.patience_of(17), asked.patience_of(17)) == (10, 170, 10)
+    assert build(OPTIONS | {"patience": 0}).patience_of(17) is None
+    assert "eval_steps" not in usual.identity() and asked.identity()["eval_steps"] == 500
+    assert asked.identity() != build(OPTIONS | {"eval_steps": 500, "patience": 7}).identity()
+
+
+def test_a_study_knows_its_evaluations_and_a_method_that_is_fitted_at_once_has_one(tmp_path):
+    given = {"tasks": ("quickstart/promoter",), "methods": ("onehot_cnn", "kmer_logreg"), "out": tmp_path}
+    for eval_steps in (None, 20):
+        benchmark = build(given | {"eval_steps": eval_steps})
+        network, logistic = plan(benchmark).to_dict()["studies"]
+        steps = network["total_steps"] // benchmark.epochs
+        assert network["evaluations"] == (-(-steps // 20) if eval_steps else 1) < steps
+        assert logistic["evaluations"] == 1
 
 
 @pytest.mark.parametrize(

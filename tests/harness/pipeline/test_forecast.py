@@ -112,6 +112,22 @@ def test_steps_and_epochs_add_up():
     assert halved.flops == halved.steps * halved.step_flops > 0
 
 
+def test_tasks_whose_epochs_are_divided_are_told():
+    options = (
+        "--tasks",
+        "mouse/3,EMP/H3",
+        "--models",
+        "opt-125m",
+        "--methods",
+        "lora",
+        "--eval-steps",
+        "1000",
+    )
+    code, text = told(*options)
+    assert code == 0 and "Evaluated every 749 steps, 2 times an epoch: EMP/H3." in text, text
+    assert "Evaluated" not in told(*options[:-2])[1]
+
+
 def test_a_trial_trains_what_its_adapters_hold():
     """OPT-125M, LoRA on all six matrices, and a head of 768 by 2 with its bias."""
     options = {"tasks": ("mouse/3",), "methods": ("lora",), "models": ("opt-125m",)}

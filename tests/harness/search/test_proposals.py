@@ -9,6 +9,7 @@ import pytest
 from harness.config.scopes import grid, merge, search_problems
 from harness.config.search_space import Leaf, SearchSpace
 from harness.core.errors import InputError
+from harness.runs.evaluations import Grid
 from harness.runs.jobs import Job, Report
 from harness.runs.selection import group_of
 from harness.search.proposals import Proposals, group_history
@@ -418,6 +419,34 @@ def test_the_first_rung_lies_behind_the_warm_up_of_the_learning_rate():
     assert at(8, 2) == [2, 4] and at(16, 2) == [4, 8]
     assert at(8, warmup_ratio=0.0) == at(8, warmup_ratio=0.05) == [1, 4] and at(8, warmup_ratio=0.5) == []
     assert rungs(plan(space=SearchSpace(method="kmer_logreg", leaves={}), epochs=8)) == [1, 2, 4]
+
+
+def test_rungs_lie_at_evaluations_amid_an_epoch_where_studies_share_no_configuration():
+    def at(epochs, parts, **more):
+        return rungs(replace(plan(epochs=epochs, **more), evaluations=parts))
+
+    bare = replace(ARS, fixed={"warmup_ratio": 0.0})
+    assert at(5, 17, reduction_factor=4) == [1, 4] == at(5, 1, reduction_factor=4)
+    assert at(2, 4) == [0.5, 1] and at(1, 8, space=bare) == [0.125, 0.25, 0.5]
+    assert at(2, 4, group="suite") == at(2, 1)
+    median = replace(plan(scheduler="median"), evaluations=4)
+    assert brackets(median)[0]._grace_period == 0.25
+
+
+def test_evaluations_amid_an_epoch_are_told_apart_and_come_back_from_records():
+    study = replace(plan(num_samples=2), evaluations=3)
+    proposals = Proposals([study])
+    ended = proposals.next()
+    assert ended.jobs[0].evaluations == 3
+    curve = tuple((Grid(3, 3).epoch(step), step / 10) for step in range(1, 13))
+    for epoch, value in (*curve, curve[0]):
+        proposals.report(ended.number, epoch, value)
+    proposals.ended(ended.number, "finished")
+    assert proposals._pasts[ended.number].evaluations == curve
+    (kept,) = Proposals([replace(study, history=(proposals._pasts[ended.number],))])._study.trials
+    (told,) = proposals._study.trials
+    assert kept.intermediate_values == told.intermediate_values
+    assert list(kept.intermediate_values) == list(range(1, 13)) and kept.value == told.value == 1.2
 
 
 def test_tasks_take_turns_where_their_scheduler_compares_and_can_go_on_later():

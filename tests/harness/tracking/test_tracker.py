@@ -105,6 +105,13 @@ def test_all_test_metrics_of_a_final_run_become_metrics():
     assert {name for name in end if name.startswith("test_")} == {f"test_{name}" for name in scores}
 
 
+def test_training_losses_between_evaluations_become_points_of_their_metric():
+    curve = {"steps": [5, 10, 15, 20], "losses": [4.0, 3.0, 2.0, 1.0], "seconds": [1.0, 2.0, 3.0, 4.0]}
+    points = list(record_points(record(job(), count=2, facts={"train_losses": curve})))
+    told = {step: values["train_loss"] for values, step, _ in points if "train_loss" in values}
+    assert told == {5: 4.0, 10: 1.0, 15: 2.0, 20: 0.5} and points[-1][1] == 20
+
+
 def test_a_shortcut_is_a_tag_of_studies_and_final_runs_from_the_end_on(tmp_path, uri):
     rule = "EMP/H3|none|rule_markov"
     other = STUDY.replace("EMP/H3", "EMP/H4")
