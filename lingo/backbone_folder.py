@@ -20,12 +20,6 @@ from lingo.known_models import KNOWN, Known
 from lingo.text_files import one_line
 
 
-def read_without_weights(folder: Path) -> tuple[Any, Any]:
-    """(configuration, tokenizer) of a backbone's folder. Raises `BackboneError` when they cannot be read."""
-    with quiet():
-        return read_config(folder), read_tokenizer(folder)
-
-
 def inspect_backbone(name_or_path: str | Path) -> list[str]:
     """Problems that show without loading weights or using the network, one line each; empty when none do.
 

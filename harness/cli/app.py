@@ -47,18 +47,18 @@ REFUSALS = {
         "ENFILE",
     )
 }
-"""Errors with which the system refuses a file: not this program's mistakes."""
+"""Errors with which the system refuses a file; they are not bugs of this program."""
 
 
 LOGIN = re.compile(r"://|:.*@|^env:.", re.DOTALL)
-"""What a word of the command line has that may be an address with a password."""
+"""Pattern of an argument that may be an address with a password."""
 
 _given: list[str] = []
-"""Words of the command line."""
+"""The arguments of the command line."""
 
 
 def hidden(text: str) -> str:
-    """`text` without the secrets of all addresses of the command line, also of those that stand where none belongs."""
+    """`text` without the secrets of all addresses on the command line, misplaced ones included."""
     for word in filter(LOGIN.search, _given):
         text = masked(text, word.partition("=")[2] if word.startswith("--") else word)
     return text
@@ -66,7 +66,7 @@ def hidden(text: str) -> str:
 
 @contextmanager
 def _without_secrets() -> Iterator[None]:
-    """Words that are refused are quoted; secrets in them are not."""
+    """Quote refused arguments without their secrets."""
     try:
         yield
     except Exception as error:
@@ -106,7 +106,7 @@ class _RunByDefault(TyperGroup):
         return super().parse_args(ctx, args)
 
     def _refuse(self, ctx: Any, command: Any, args: list[str]) -> None:
-        """End the program where words of the command line are wrong, with all that is wrong."""
+        """End the program with all errors of the command line."""
         below = type(ctx)(command, parent=ctx, info_name=args[0])
         if isinstance(command, TyperGroup):
             if args[1:2] and args[1] in command.commands:
@@ -114,7 +114,7 @@ class _RunByDefault(TyperGroup):
             return
         problems, words = mistakes(below, args[1:])
         if problems:
-            also = getattr(command.callback, "also", None)  # what the other options would be refused for
+            also = getattr(command.callback, "also", None)  # errors of the other options
             if also is not None and words:
                 told = {problem.partition(" ")[0] for problem in problems}
                 more = also(command.make_context(args[0], words, parent=ctx).params)
@@ -124,7 +124,7 @@ class _RunByDefault(TyperGroup):
 
 
 def _without_types(group: Any) -> None:
-    """Take the types of the implementation out of the help, `<list[Path]>`: a metavar says what an argument is."""
+    """Remove implementation types such as `<list[Path]>` from the help: the metavar describes an argument."""
     for command in group.commands.values():
         if isinstance(command, TyperGroup):
             _without_types(command)
@@ -158,7 +158,7 @@ def names(text: str | None, option: str) -> tuple[str, ...] | None:
     """`a,b` as names.
 
     Raises:
-        InputError: for an empty one, as `"$A,$B"` has where one of them is not set.
+        InputError: for an empty name, as from `"$A,$B"` if one of them is not set.
     """
     if text is None:
         return None
@@ -174,16 +174,16 @@ def conduct(
     interrupted: str = "Interrupted.",
     refused: str = "nothing was started",
 ) -> NoReturn:
-    """Do a command's work and leave with its exit code: bad input is told line by line, and files that the system
-    refuses in one line, never as a traceback.
+    """Run a command and exit with its code: bad input is reported line by line, refused files in one line, never as a
+    traceback.
 
     Args:
         work: Takes the console and returns the exit code.
-        interrupted: What is said after Ctrl-C.
-        refused: What bad input means for the user.
+        interrupted: Message after Ctrl-C.
+        refused: Message that follows the problems of bad input.
     """
     console = Console(highlight=False)
-    console.soft_wrap = not console.is_terminal  # a log keeps its lines whole
+    console.soft_wrap = not console.is_terminal  # lines of a log are not wrapped
     try:
         with Steps(console) as steps, heard_by(steps):
             code = work(console)
@@ -207,7 +207,7 @@ def conduct(
 
 
 def complain(error: InputError, meaning: str = "nothing was started") -> None:
-    """Print every problem on its own line; long lines are left whole so that they can be copied."""
+    """Print every problem on its own line; long lines are not wrapped, so that they can be copied."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     count = len(error.problems)
     console.print(f"[bold red]{count} problem{'s' if count > 1 else ''}; {meaning}:[/]")

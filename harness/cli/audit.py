@@ -1,4 +1,4 @@
-"""`audit`: what a task's construction gives away, before a model is trained on it."""
+"""`audit`: artefacts of a task's construction, before a model is trained on it."""
 
 import json
 from typing import Annotated, Any

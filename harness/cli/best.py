@@ -82,7 +82,7 @@ def best(
             "method": names(method, "--method") or (),
         }
         wanted = {(record.task, record.backbone, record.method) for record in select(records, **axes)}
-        everything = best_of(records, metric)  # a scope's winner follows from all of its tasks
+        everything = best_of(records, metric)  # the winner of a scope depends on all of its tasks
         found = [best for best in everything if (best.task, best.backbone, best.method) in wanted]
         if not found:
             Console(stderr=True).print("No trial has finished yet, so there is no best configuration.")
@@ -138,7 +138,7 @@ COLUMNS = (
 
 
 def print_best(found: Sequence["BestConfiguration"], console: Console) -> None:
-    """A table of the studies, then the configuration of each with what a reader must know."""
+    """Print a table of the studies, then the configuration of each with its caveats."""
     rows = [
         [one.task, one.backbone, one.method, one.metric, f"{one.score:.3f}", one.tested, one.trial]
         for one in found

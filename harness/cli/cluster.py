@@ -1,4 +1,4 @@
-"""`attach`, `status`, `logs`, `stop`: a benchmark that runs on a cluster; `status` also of one on this machine."""
+"""`attach`, `status`, `logs`, `stop` for a benchmark on a cluster; `status` also for one on this machine."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -17,7 +17,7 @@ ASKED = "ask; without a terminal, terminate once results are downloaded"
 
 
 def _conduct(work: Callable[[Any, Console], int]) -> None:
-    """Do a command's work with `harness.cluster.control`, which is imported under the guard for Ctrl-C."""
+    """Run a command with `harness.cluster.control`, which is imported where Ctrl-C is handled."""
     conduct(
         lambda console: work(import_module("harness.cluster.control"), console), refused="nothing was changed"
     )

@@ -1,4 +1,4 @@
-"""`clusters`: what runs on all clusters."""
+"""`clusters`: the machines of all clusters."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""The commands in the order of the help, their modules and what they are for; nothing else is imported for the help."""
+"""The commands in the order of the help, with module and purpose; the help imports nothing else."""
 
 import shutil
 import textwrap
@@ -54,7 +54,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "embed": ("embed", "Write one vector for each sequence: frozen features of a backbone."),
     },
 }
-"""Name of each command: its module in `harness.cli`, and one line."""
+"""By name of the command: its module in `harness.cli`, and a line of help."""
 
 COMMANDS = {name: row for rows in GROUPS.values() for name, row in rows.items()}
 
@@ -65,7 +65,7 @@ OF_THE_PROGRAM = ("--install-completion", "--show-completion")
 
 
 def load(name: str | None = None) -> None:
-    """Import the module of one command, or of all, which adds it to the application."""
+    """Import the module of one command, or all modules, which registers them."""
     wanted = [COMMANDS[name]] if name in COMMANDS else list(COMMANDS.values())
     for module in dict.fromkeys(row[0] for row in wanted):
         import_module(f"harness.cli.{module}")
@@ -75,7 +75,7 @@ def version() -> str:
     """`lingo-bench 0.1.0`."""
     try:
         return f"lingo-bench {metadata.version('lingo-bench')}"
-    except metadata.PackageNotFoundError:  # a checkout that was not installed
+    except metadata.PackageNotFoundError:  # a checkout that is not installed
         import tomllib
 
         from harness.core.paths import ROOT
@@ -85,7 +85,7 @@ def version() -> str:
 
 
 def short_help(width: int | None = None) -> str:
-    """One page: what the program is for, and a line for each command.
+    """One page of help: purpose of the program, and a line for each command.
 
     Args:
         width: Columns; those of the terminal, at most 110, where `None`.

@@ -1,4 +1,4 @@
-"""`compare`: two runs on the same rows of the test split."""
+"""`compare`: two runs, on the same rows of the test split."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""`doctor`: what a run needs, checked."""
+"""`doctor`: checks of a run's requirements."""
 
 from pathlib import Path
 from typing import Annotated, Any

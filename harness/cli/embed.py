@@ -23,7 +23,7 @@ from harness.cli.sequence_options import (
 
 
 class Pooling(StrEnum):
-    """How the states of a sequence's tokens become one vector."""
+    """How the states of a sequence's tokens are pooled."""
 
     auto = "auto"
     mean = "mean"
@@ -33,7 +33,7 @@ class Pooling(StrEnum):
 
 
 class StrandChoice(StrEnum):
-    """Strands of which a vector is the mean."""
+    """Strands over which a vector is averaged."""
 
     one = "one"
     both = "both"

@@ -1,4 +1,4 @@
-"""`export`: the winner's adapter out of a run's folder."""
+"""`export`: the winner's adapter from a run's folder."""
 
 from pathlib import Path
 from typing import Annotated
@@ -47,7 +47,7 @@ def export(
     """
 
     def work(console: Console) -> int:
-        if not RunFolder(run).records.is_dir():  # told before torch is imported
+        if not RunFolder(run).records.is_dir():  # reported before torch is imported
             raise InputError(f"{run}: must be the output folder of a run, but has no records.")
         from harness.inference.export import choose, default_out, export_choice
 

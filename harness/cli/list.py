@@ -1,4 +1,4 @@
-"""`list`: the runs in a folder, and what may be named: backbones, tasks, suites, methods and metrics."""
+"""`list`: the runs in a folder, and known backbones, tasks, suites, methods and metrics."""
 
 import json
 from collections.abc import Callable
@@ -168,13 +168,13 @@ def _text(value: Any) -> str:
 
 
 def _print(rows: list[dict[str, str]], console: Console) -> None:
-    """Rows with the same keys, which are the header; the columns at the end are left out first."""
+    """Print rows with the same keys, which are the header; the last columns are left out first."""
     columns = [Column(title=name.replace("_", " "), name=not i, rank=i) for i, name in enumerate(rows[0])]
     print_table(columns, [list(row.values()) for row in rows], console)
 
 
 def _runs(folder: Path, console: Console, *, as_json: bool) -> int:
-    """List the runs in a folder; a folder that looks like one and is none is told."""
+    """List the runs in a folder; a folder that looks like a run but is none is reported."""
     from harness.pipeline.state import runs_below, state_of
 
     found, problems = [], list[str]()
@@ -197,7 +197,7 @@ def _runs(folder: Path, console: Console, *, as_json: bool) -> int:
 
 
 def print_runs(found: "list[RunState]", folder: Path, console: Console) -> None:
-    """A line for each run, the last changed one at the end."""
+    """Print a line for each run, the most recent one last."""
     columns = [
         Column(title="run", name=True),
         Column(title="state"),

@@ -14,7 +14,7 @@ from harness.core.store_address import kept, shown
 
 
 def __getattr__(name: str) -> Any:
-    """`app` with all commands, for whoever asks for it; `main` imports only the command that is called."""
+    """`app` with all commands, on request; `main` imports only the command that is called."""
     if name != "app":
         raise AttributeError(name)
     load()
@@ -24,7 +24,7 @@ def __getattr__(name: str) -> Any:
 
 
 COMPLETE = "_LINGO_BENCH_COMPLETE"
-"""Environment variable with which a shell asks for completions."""
+"""Environment variable by which a shell requests completions."""
 
 
 def _hide_secrets() -> None:
@@ -46,10 +46,10 @@ def _hide_secrets() -> None:
             continue
         try:
             words[number] = f"{option}{equals}{kept(address, environment)}"
-        except ValueError:  # the command refuses it at once
+        except ValueError:  # the command refuses it
             return
     if words != sys.argv[1:]:
-        words = [  # an address where none belongs is refused, but stays until then
+        words = [  # a misplaced address is refused later
             shown(word) if "://" in word and not before.startswith("-") and not word.startswith("-") else word
             for before, word in zip(["", *words], words, strict=False)
         ]
@@ -63,9 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _hide_secrets()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal may lack letters of names and of frames
-    os.umask(os.umask(0o077) & 0o077)  # else the program could not use the files and folders that it makes
-    for name in ("COLUMNS", "LINES"):  # rich takes ² for a number, and prints nothing on 0 columns
+            stream.reconfigure(errors="replace")  # a terminal may lack characters of names and of frames
+    os.umask(os.umask(0o077) & 0o077)  # else the program could not use its own files and folders
+    for name in ("COLUMNS", "LINES"):  # rich accepts ² as a number, and prints nothing at width 0
         if not re.fullmatch(r"[1-9][0-9]{0,4}", os.environ.get(name, "80")):
             del os.environ[name]
     words = sys.argv[1:] if arguments is None else list(arguments)
@@ -82,5 +82,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     completing = COMPLETE in os.environ or (words and words[0] in OF_THE_PROGRAM)
     name = (
         "lingo-bench" if completing else program()
-    )  # else bash would complete this program's words after `python`
+    )  # else bash would offer these completions after `python`
     application(args=None if arguments is None else words, prog_name=name, complete_var=COMPLETE)

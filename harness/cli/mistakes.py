@@ -1,4 +1,4 @@
-"""All that is wrong with the words of a command line, at once."""
+"""All errors of a command line, at once."""
 
 import difflib
 import sys
@@ -9,14 +9,14 @@ import typer
 from harness.core.errors import program
 
 errors = sys.modules[typer.BadParameter.__module__]
-"""The parser's exceptions: typer has its own copy of click from 0.26 on."""
+"""The parser's exceptions: typer includes its own copy of click since 0.26."""
 
 
 def mistakes(ctx: Any, args: list[str]) -> tuple[list[str], list[str]]:
-    """Everything that is wrong with the words of a command's line, and the words without that.
+    """All errors of a command's arguments, and the valid arguments.
 
-    A value that was given and is empty, as an unset shell variable leaves it, is refused: it would mean the default,
-    or the current folder.
+    An empty value, for instance of an unset shell variable, is refused: it would mean the default, or the current
+        folder.
     """
     given, rest, args, problems = _read(ctx, args)
     if "help" in given:
@@ -51,7 +51,7 @@ def mistakes(ctx: Any, args: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _read(ctx: Any, args: list[str]) -> tuple[dict[str, Any], list[str], list[str], list[str]]:
-    """What was given by parameter, the words that belong to no option, those that could be read, and what is wrong."""
+    """Given parameters, arguments that belong to no option, valid arguments, and errors."""
     problems: list[str] = []
     while True:
         try:
@@ -65,7 +65,7 @@ def _read(ctx: Any, args: list[str]) -> tuple[dict[str, Any], list[str], list[st
             )
             problems.append(f"`{error.option_name}` is not an option of `{ctx.info_name}`. {advice}.")
             args = _without(args, error.option_name)
-        except errors.UsageError as error:  # an option without its value, or a switch with one
+        except errors.UsageError as error:  # an option without value, or a switch with one
             problems.append(error.format_message())
             name = getattr(error, "option_name", None)
             if not name or not any(_is(word, name) for word in args):
@@ -74,7 +74,7 @@ def _read(ctx: Any, args: list[str]) -> tuple[dict[str, Any], list[str], list[st
 
 
 def _wanted(message: str) -> str:
-    """What a value must be, from the words of the libraries that read it."""
+    """What a value must be, from the message of the library that parsed it."""
     for part, kind in (
         ("valid integer", "a whole number"),
         ("valid number", "a number"),
@@ -90,7 +90,7 @@ def _is(word: str, option: str) -> bool:
 
 
 def _without(args: list[str], option: str) -> list[str]:
-    """The words without an option and its values."""
+    """The arguments without an option and its values."""
     kept: list[str] = []
     skip = False
     for word in args:

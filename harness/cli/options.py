@@ -22,7 +22,7 @@ from lingo.text_files import read_text
 
 
 def parameter(name: str) -> inspect.Parameter:
-    """A setting as a parameter for typer; `None` when it is not given."""
+    """A setting as a parameter for typer; `None` if it is not given."""
     field, said = Benchmark.model_fields[name], DECLARED[name]
     default = field.default
     shown = said.default
@@ -42,7 +42,7 @@ def parameter(name: str) -> inspect.Parameter:
 
 
 def _kind(annotation: Any) -> Any:
-    """Type of a setting as the command line takes it; `A,B` and names are text."""
+    """Type of a setting on the command line; `A,B` and names are text."""
     for one in () if get_origin(annotation) is tuple else (annotation, *get_args(annotation)):
         if (plain := getattr(one, "__origin__", one)) in (bool, int, float, Path):
             return plain
@@ -129,14 +129,15 @@ GENOME = inspect.Parameter(
     ],
 )
 OF_TABLES = (COLUMNS, CASE, GENOME, ON_ERROR)
-"""Options that say how a person's own files are read; they become part of the names in `--tasks`."""
+"""Options for reading custom datasets; they become part of the names in `--tasks`."""
 
 
 def with_options(only: Iterable[str] | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Give a command the options of a benchmark beside its own parameters; it takes them as the mapping `options`.
+    """Decorate a command with the options of a benchmark beside its own parameters; it receives them as the mapping
+    `options`.
 
     Args:
-        only: The settings to give; `None` for all, `OF_TABLES` and `--settings`.
+        only: The settings to add; `None` for all, `OF_TABLES` and `--settings`.
     """
     chosen = [parameter(name) for name in DECLARED if only is None or name in set(only)]
     chosen += [*OF_TABLES, SETTINGS_FILE] if only is None else []
@@ -157,10 +158,10 @@ def with_options(only: Iterable[str] | None = None) -> Callable[[Callable[..., A
 
 
 def settings(options: Mapping[str, Any]) -> dict[str, Any]:
-    """What was given on the command line, as settings for `harness.config.build.build`; not given is `None`.
+    """The given options as settings for `harness.config.build.build`; `None` for those not given.
 
     Raises:
-        InputError: for seeds that are no numbers, and for a file of settings or configurations that cannot be used.
+        InputError: for seeds that are not numbers, and for an invalid file of settings or configurations.
     """
     read = {name: value for name, value in options.items() if value not in (None, [])}
     how = [read.pop("columns", "")]
@@ -183,7 +184,7 @@ def settings(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _beside(file: Path, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a file, with those that were given beside it."""
+    """The settings of a file, overridden by given options."""
     what = [name for name in given if name not in AMOUNT | MACHINE]
     if what:
         options = ", ".join(f"`{flag_of(name)}`" for name in what)
@@ -198,7 +199,7 @@ def _beside(file: Path, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_store(options: Mapping[str, Any], console: Console) -> dict[str, Any]:
-    """As `settings`; without `--tracking-uri` the store of `MLFLOW_TRACKING_URI`, which is said."""
+    """As `settings`; without `--tracking-uri` the store of `MLFLOW_TRACKING_URI`, which is reported."""
     read, address = settings(options), os.environ.get(ADDRESS)
     if read.get("tracking_uri") is None and address:
         read["tracking_uri"] = address
@@ -211,7 +212,7 @@ def with_store(options: Mapping[str, Any], console: Console) -> dict[str, Any]:
 
 
 def say_store(used: str | None, console: Console) -> None:
-    """Say that `MLFLOW_TRACKING_URI` is set and that a run's folder names another store, which is used."""
+    """Report that `MLFLOW_TRACKING_URI` is set, but the store named in the run's folder is used."""
     address = os.environ.get(ADDRESS)
     if address and (used is None or shown(address) != shown(used)):
         console.print(

@@ -57,7 +57,7 @@ def predict(
     def work(console: Console) -> int:
         from harness.inference.predict import predict_file
 
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # tidy up then, too
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up in this case as well
         done = predict_file(
             adapter,
             input_,

@@ -1,4 +1,4 @@
-"""`prefetch`: models and data beforehand, for machines without internet."""
+"""`prefetch`: download models and data, for machines without internet access."""
 
 import os
 from typing import Any

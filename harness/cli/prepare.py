@@ -1,4 +1,4 @@
-"""`prepare`: published files converted to the form that tasks are read from."""
+"""`prepare`: conversion of published files to the format that tasks are read from."""
 
 import time
 from pathlib import Path
@@ -56,7 +56,7 @@ def prepare(
 def convert_deepsea(
     source: Path, out: Path, *, names: Path | None, order: str | None, console: Console
 ) -> None:
-    """Convert DeepSEA's files and say what is there now.
+    """Convert DeepSEA's files and print a summary.
 
     Raises:
         InputError: with every problem of the files.

@@ -1,4 +1,4 @@
-"""All that is wrong with a benchmark's options, and with what they name, at once."""
+"""All problems of a benchmark's options, and of the data, backbones and search spaces that they name."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -14,15 +14,15 @@ def all_problems(
     build: Callable[[Mapping[str, Any]], Any],
     check: Callable[[Any], object] | None = None,
 ) -> list[str]:
-    """What is wrong with a benchmark's options, and with what they name.
+    """The problems of a benchmark's options, and of what they name.
 
-    What is refused is left out and the rest is looked at, as long as it still says what was meant: a task or a backbone
-    is never replaced by a default.
+    Refused options are left out and the rest is checked, as long as its meaning is unchanged: a task or a backbone is
+        never replaced by a default.
 
     Args:
-        options: As the command line gives them.
-        build: Makes a benchmark of them, see `harness.config.build.build`.
-        check: Looks at data, backbones and search spaces, see `harness.config.plan.plan`.
+        options: Options of the command line.
+        build: Makes a benchmark from them, see `harness.config.build.build`.
+        check: Checks data, backbones and search spaces, see `harness.config.plan.plan`.
     """
     problems: list[str] = []
     left: dict[str, Any] | None = dict(options)
@@ -44,7 +44,7 @@ def all_problems(
 
 
 def _without_wrong(options: Mapping[str, Any], problems: list[str]) -> dict[str, Any] | None:
-    """The options without those that the problems name; `None` where too little would be left."""
+    """The options without those that the problems name; `None` if too few would be left."""
     left = dict(options)
     for problem in problems:
         found = re.match(r"`(--[\w-]+)`", problem)
@@ -53,7 +53,7 @@ def _without_wrong(options: Mapping[str, Any], problems: list[str]) -> dict[str,
             return None
         name, value = names[0], left.get(names[0])
         if value is None and name == "models":
-            left[name] = TINY_MODEL  # its shape is known, so that data and search spaces are looked at
+            left[name] = TINY_MODEL  # its shape is known, so that data and search spaces can be checked
             continue
         wrong = re.search(r"but got '([^']*)'", problem)
         kept = [

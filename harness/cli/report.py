@@ -1,4 +1,4 @@
-"""`report`: the tables and figures of a run, beside the paper's."""
+"""`report`: tables and figures of a run, compared with the paper's."""
 
 from pathlib import Path
 from typing import Annotated

@@ -63,7 +63,7 @@ def run(
 
 
 def _all_problems(options: dict[str, Any]) -> list[str]:
-    """What is wrong with the options, and on this machine with data, backbones and search spaces."""
+    """Problems of the options, and of data, backbones and search spaces on this machine."""
     from harness.config.plan import plan
 
     return all_problems(
@@ -77,7 +77,7 @@ run.also = _all_problems  # type: ignore[attr-defined]
 
 
 def _of_the_cluster(options: dict[str, Any], dry_run: bool) -> list[str]:
-    """What is wrong with the cluster too, where other options are wrong already: everything is told at once."""
+    """Problems of the cluster, if there are other problems: all are reported at once."""
     from harness.core.cluster_address import joins
 
     cluster = options.get("cluster")
@@ -89,7 +89,7 @@ def _of_the_cluster(options: dict[str, Any], dry_run: bool) -> list[str]:
         cluster,
         storage_path=options.get("storage_path"),
         tracking_uri=options.get("tracking_uri"),
-        dry_run=dry_run or "://" in cluster,  # whoever shows no token yet is not asked
+        dry_run=dry_run or "://" in cluster,  # without a token, the server is not contacted
         price=options.get("price_per_hour"),
     )
     return place.problems

@@ -1,4 +1,4 @@
-"""The options of commands that read a file of sequences and write something for each, and what they say at the end."""
+"""Common options and final messages of commands that write a result for each sequence of a file."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -58,7 +58,7 @@ Device = Annotated[str, typer.Option(help="`cpu`, `cuda`, or `auto` for a GPU if
 
 
 def say_written(console: Console, output: Path, what: str, written: int, skipped: int) -> None:
-    """What was written, and which records were not."""
+    """Print what was written, and which records were not."""
     console.print(f"{written:,} {what} in {escape(str(output))}", soft_wrap=True)
     if skipped:
         console.print(

@@ -1,4 +1,4 @@
-"""`show`: a run at one look."""
+"""`show`: summary of a run."""
 
 from pathlib import Path
 from typing import Annotated, Any

@@ -1,4 +1,4 @@
-"""`sync`: what an MLflow store missed, written from the records."""
+"""`sync`: write missing runs to an MLflow store from the records."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,7 +67,7 @@ def sync(
 
 
 def _deleted(done: "Synced", out: Path, uri: str | None) -> Iterator[str]:
-    """What somebody has deleted in the store, and how it comes back."""
+    """Print which runs were deleted in the store, and how to restore them."""
     for key, run in list(done.deleted.items())[:SHOWN]:
         yield f"[yellow]deleted[/] {escape(key)}" + (f" (run {run})" if run else "")
     if len(done.deleted) > SHOWN:

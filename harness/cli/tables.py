@@ -1,4 +1,4 @@
-"""Tables and machine-readable answers of commands."""
+"""Tables and JSON output of commands."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ def print_table(
     console: Console,
     style: Callable[[int], str] = lambda _: "",
 ) -> None:
-    """Print rows in columns that fit the terminal; where the output goes elsewhere, nothing is cut.
+    """Print rows in columns that fit the terminal; without a terminal nothing is left out.
 
     Args:
         style: Rich style of a row, by its number.
@@ -32,5 +32,5 @@ def print_table(
 
 
 def print_json(value: Any) -> None:
-    """Print plain data as JSON; what is not finite is its name."""
+    """Print plain data as JSON; non-finite numbers are written as their names."""
     typer.echo(json.dumps(plain_data(value), indent=1, ensure_ascii=False))

@@ -1,4 +1,4 @@
-"""`ui`: the MLflow UI on an output folder, for this machine alone."""
+"""`ui`: the MLflow UI on an output folder, accessible from this machine only."""
 
 import os
 import subprocess
@@ -62,7 +62,7 @@ def ui(
         if open_ and (
             child := subprocess.Popen([sys.executable, "-c", OPENER, here, first], env=environment)
         ):
-            child.returncode = 0  # it ends by itself once the page is open
+            child.returncode = 0  # it ends by itself after opening the page
         os.execve(sys.executable, command, environment)
 
     conduct(work)
@@ -79,11 +79,11 @@ for _ in range(300):
     except OSError:
         time.sleep(0.5)
 """
-"""Opens a page in the browser once the server answers; run in a process of its own."""
+"""Program for a separate process that opens a page in the browser once the server answers."""
 
 
 def saved_views(out: Path, setting: "Setting", uri: str, here: str) -> dict[str, str]:
-    """Addresses of the experiment's saved views by their names; none where a run of an older version wrote it."""
+    """Addresses of the experiment's saved views by name; empty for runs of older versions."""
     from harness.tracking import views
     from harness.tracking.sync import open_store
 
@@ -98,14 +98,14 @@ def saved_views(out: Path, setting: "Setting", uri: str, here: str) -> dict[str,
 
 
 def server(uri: str, port: int) -> tuple[list[str], dict[str, str]]:
-    """Command and environment of the UI's server. Its store is named in the environment, as other users of a
-    machine can read command lines, and the address of a database may have a password."""
+    """Command and environment of the UI's server. Its store is passed in the environment, because other users can read
+    command lines, and the address of a database may contain a password."""
     command = [sys.executable, "-m", "mlflow", "ui", "--host", ADDRESS, "--port", str(port), "--workers", "1"]
     ours = {
         "MLFLOW_BACKEND_STORE_URI": driver_uri(uri),
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "PYTHONSAFEPATH": "1",  # nothing is imported from the folder in which the command is given
+        "PYTHONSAFEPATH": "1",  # nothing is imported from the current folder
     }
     return command, os.environ | ours
 
@@ -116,7 +116,7 @@ def _check(out: Path, setting: "Setting", uri: str, port: int) -> None:
     from harness.tracking.database import prepare, sqlite_file
     from harness.tracking.sync import open_store
 
-    if sqlite_file(uri) is None:  # the server would print pages, passwords among them
+    if sqlite_file(uri) is None:  # the server would print pages, with passwords among them
         open_store(out, setting, uri)
     else:
         prepare(out, uri, writer=False)

@@ -33,7 +33,8 @@ MOST_PLANNED = 20_000
 
 
 def audits(benchmark: Benchmark) -> Iterator[dict[str, Any]]:
-    """For each task what `audit_shortcuts` returns, with `task`, `metric`, and `rules`: dev scores by the rule's title.
+    """For each task the result of `audit_shortcuts`, with `task`, `metric`, and `rules`: dev scores by the rule's
+    title.
 
     Raises:
         InputError: with every problem of a task's files.

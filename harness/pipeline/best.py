@@ -25,12 +25,12 @@ class BestConfiguration:
     Attributes:
         task, backbone, method: The study.
         metric, score: The dev metric that selects, and its value.
-        trial: `trial-0007`, the trial of the search that had it.
+        trial: `trial-0007`, its trial in the search.
         trials: Ended trials of the search.
-        test: Test metric of the final runs on its configuration by seed; empty before the final stage.
+        test: Test metric of the final runs of its configuration by seed; empty before the final stage.
         searched: Names of the settings that the search varied.
-        config: The whole configuration.
-        marks: What a reader must know.
+        config: The complete configuration.
+        marks: Caveats.
     """
 
     task: str
@@ -53,7 +53,7 @@ class BestConfiguration:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know, in words: scores that a constant prediction reaches, and the marks."""
+        """Caveats in words: scores that a constant prediction reaches, and the marks."""
         low = [
             f"its {split} score is not above that of a constant prediction"
             for split, scores in (("dev", [self.score]), ("test", list(self.test.values())))
@@ -63,7 +63,7 @@ class BestConfiguration:
 
     @property
     def tested(self) -> str:
-        """Mean of the test metric over the seeds with its spread, and how many seeds."""
+        """Mean of the test metric over the seeds with its spread, and the number of seeds."""
         scores = list(self.test.values())
         if not scores:
             return "–"
@@ -73,11 +73,11 @@ class BestConfiguration:
 def best_of(records: Iterable[Record], metric: str | None = None) -> list[BestConfiguration]:
     """The best configuration of each study that has one: tasks by their best score, their studies by score.
 
-    Where studies share their configurations it is that of the best mean, which the final stage trains.
+    If studies share their configurations, it is the one with the best mean, which the final stage trains.
 
     Args:
-        records: Of any number of studies, all of those that share their configurations.
-        metric: A dev metric; `None` for the one of each study's task.
+        records: Records of any number of studies, complete for studies that share their configurations.
+        metric: A dev metric; `None` for that of each study's task.
 
     Raises:
         InputError: If no record has the metric.
@@ -114,7 +114,7 @@ def best_of(records: Iterable[Record], metric: str | None = None) -> list[BestCo
 
 
 def _best(group: Sequence[Record], metric: str | None) -> Iterator[BestConfiguration]:
-    """Those of the studies of one search group."""
+    """The best configurations of the studies of one search group."""
     metrics = {record.study: metric or record.metric for record in group}
     for study, won in joint_winner(group, metrics).items():
         yield _shown([record for record in group if record.study == study], won, metrics[study])
@@ -139,7 +139,7 @@ def _shown(group: Sequence[Record], won: Record, metric: str) -> BestConfigurati
 
 
 def _tests(group: Iterable[Record], won: Record, metric: str) -> dict[int, float]:
-    """Test scores of the winner's configuration, the seed apart."""
+    """Test scores of the winner's configuration by seed."""
 
     def settings(record: Record) -> str:
         values = {name: value for name, value in record.config.items() if name != "seed"}
@@ -156,10 +156,10 @@ def _tests(group: Iterable[Record], won: Record, metric: str) -> dict[int, float
 
 
 def select(records: Iterable[Record], **axes: Sequence[str]) -> list[Record]:
-    """Records whose `task`, `backbone` and `method` are among the names given; an empty axis takes all.
+    """Records whose `task`, `backbone` and `method` are among the names given; an empty list selects all.
 
     Raises:
-        InputError: with every name that no record has.
+        InputError: with every name without a record.
     """
     records = list(records)
     problems = []
@@ -179,7 +179,7 @@ def records_of(out: Path) -> list[Record]:
     """Records of an output folder.
 
     Raises:
-        InputError: If it has none.
+        InputError: If it has none, or does not exist.
     """
     records = load(out) if RunFolder(out).records.is_dir() else []
     if not records:
@@ -196,7 +196,7 @@ def records_of(out: Path) -> list[Record]:
 
 
 def _inside(folder: Path, most: int = 5) -> str:
-    """The runs in a folder that is none itself, as the end of a message."""
+    """The runs inside a folder that is not a run itself, as the end of a message."""
     try:
         found = sorted(one.parent for one in folder.glob("*/benchmark.json"))
     except OSError:

@@ -1,4 +1,4 @@
-"""Budgets of the search: what time, GPU-hours and money it may use, and which studies have used theirs."""
+"""Budgets of the search in time, GPU-hours and cost, and which studies have used theirs."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -9,12 +9,12 @@ from harness.runs.jobs import OPEN, Job, Report
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What may be used; `None` is no limit.
+    """Limits of a budget; `None` for no limit.
 
     Attributes:
         seconds: Wall time.
         gpu_hours: GPUs times hours.
-        cost: Money, in the currency of the price.
+        cost: Cost, in the currency of the price.
     """
 
     seconds: float | None = None
@@ -22,7 +22,7 @@ class Limits:
     cost: float | None = None
 
     def passed(self, spent: "Spent", price_per_hour: float) -> str | None:
-        """What is used up, as words for the report; `None` while nothing is."""
+        """Which limit is reached, in words; `None` if none is."""
         if self.seconds is not None and spent.seconds >= self.seconds:
             return f"time budget of {_span(self.seconds)}"
         if self.gpu_hours is not None and spent.gpu_seconds / 3600 >= self.gpu_hours:
@@ -34,7 +34,7 @@ class Limits:
 
 @dataclass
 class Spent:
-    """What was used: wall seconds, GPU-seconds, and seconds of the whole machine that are paid."""
+    """Usage: wall seconds, GPU-seconds, and paid seconds of all machines."""
 
     seconds: float = 0.0
     gpu_seconds: float = 0.0
@@ -51,17 +51,17 @@ class _Running:
 
 @dataclass(kw_only=True)
 class Budgets:
-    """Counts what studies use, from the pool's events, and says which of them must end.
+    """Tracks the usage of studies from the pool's events, and determines which must end.
 
-    A study's time is that in which at least one of its trials trained. GPU-seconds are a job's share of its
-    worker group's time (the fact `device_seconds` of its reports, estimated since the last one) times the
-    group's GPUs. The whole costs `price_per_hour` from the first event on; a study its share of the groups.
+    A study's time is the time in which at least one of its trials trains. GPU-seconds are a job's share of its worker
+    group's time (the fact `device_seconds` of its reports, estimated since the last one) times the group's GPUs. The
+    total cost is `price_per_hour` from the first event on; a study's cost is its share of the groups.
 
     Attributes:
         overall, per_study: The limits.
-        price_per_hour: What all machines together cost an hour.
+        price_per_hour: Price of all machines per hour.
         groups, gpus_per_group: Worker groups of the pool, and GPUs of each.
-        before: What earlier calls of the same benchmark used, overall and by study key. Time starts anew.
+        before: Usage of earlier calls of the same benchmark, overall and by study key; time is not included.
         clock: Seconds, monotonic.
     """
 
@@ -82,11 +82,11 @@ class Budgets:
         self._device: dict[str, float] = {}
         self._gpu: dict[str, float] = {}
         self._studies: set[str] = set()
-        self._known: dict[str, float] = {}  # what open jobs have measured, also those that wait to go on
+        self._known: dict[str, float] = {}  # measured by open jobs, including those that wait to continue
         self._told: dict[str, str] = {}
 
     def update(self, job: Job, report: Report, status: str) -> None:
-        """Take one event of the pool; the signature is that of a watcher of the recorder."""
+        """Process an event of the pool; a watcher of the recorder."""
         now = self.clock()
         self._started = now if self._started is None else self._started
         self._studies.add(job.study)
@@ -104,7 +104,7 @@ class Budgets:
                 self._known.pop(job.id)
 
     def spent(self, study: str | None = None) -> Spent:
-        """What was used so far, overall or by one study."""
+        """Usage so far, overall or of one study."""
         now = self.clock()
         names = self._studies if study is None else {study}
         device = {name: self._device.get(name, 0.0) for name in names}
@@ -120,7 +120,7 @@ class Budgets:
         return Spent(seconds, before.gpu_seconds + sum(gpu.values()), before.seconds_paid + paid)
 
     def cost(self, study: str | None = None) -> float:
-        """Money used so far."""
+        """Cost so far."""
         return self.spent(study).seconds_paid / 3600 * self.price_per_hour
 
     def cut(self, studies: Iterable[str] = ()) -> dict[str, str]:
@@ -148,11 +148,11 @@ class Budgets:
         return (now - running.since) * share
 
     def _measured(self, running: _Running, report: Report, now: float) -> None:
-        """Book what a report measured, or the estimate since the last one where it measured nothing."""
+        """Add what a report measured, or the estimate since the last one if it measured nothing."""
         measured = report.facts.get("device_seconds")
         if measured is None:
             extra = self._estimate(running, now)
-        else:  # less than before: the job has begun anew
+        else:  # less than before: the job has restarted
             extra = float(measured) - (running.known if float(measured) >= running.known else 0.0)
         running.gpus = float(report.facts.get("gpus", running.gpus))
         running.known = running.known + extra if measured is None else float(measured)
@@ -170,7 +170,7 @@ class Budgets:
 
 
 def _span(seconds: float) -> str:
-    """A time as one would say it: `45 s`, `90 min`, `12 h`."""
+    """A duration in words: `45 s`, `90 min`, `12 h`."""
     for unit, size in (("h", 3600), ("min", 60)):
         if seconds >= size and seconds % size == 0:
             return f"{seconds / size:g} {unit}"

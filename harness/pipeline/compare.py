@@ -1,4 +1,4 @@
-"""Two runs compared on the same rows of the test split."""
+"""Comparison of two runs on the same rows of the test split."""
 
 import statistics
 from collections.abc import Iterable, Sequence
@@ -32,13 +32,13 @@ class Comparison:
     Attributes:
         task, metric: The task and its test metric.
         a, b: `backbone method` of the study in the first and the second run.
-        seeds: Seeds that both have.
+        seeds: Common seeds.
         score_a, score_b: Means over these seeds.
         difference: `score_b - score_a`.
         low, high: 95 % interval of the difference over test rows and seeds
-            (`harness.runs.intervals.over_rows_and_seeds`: both runs and all seeds have the same resampled rows); `None`
-            where `why` says why there is none.
-        why: Why there is no interval; empty where there is one.
+            (`harness.runs.intervals.over_rows_and_seeds`: both runs and all seeds have the same resampled rows);
+            `None` if there is none, with the reason in `why`.
+        why: Why there is no interval; empty if there is one.
     """
 
     task: str
@@ -60,14 +60,15 @@ class Comparison:
 
 
 def compare(a: Path, b: Path, tasks: Sequence[str] = ()) -> list[Comparison]:
-    """Compare each study that both runs have; of a task without one, each run's study with the best dev score.
+    """Compare each study that both runs have; for a task without a common study, each run's study with the best dev
+    score.
 
     Args:
         a, b: Output folders.
-        tasks: Only these; all that both have where empty.
+        tasks: Only these tasks; if empty, all common ones.
 
     Raises:
-        InputError: If a folder is no run, or they have no task with final runs in common.
+        InputError: If a folder is not a run, or they have no common task with final runs.
     """
     both = [_finals(out) for out in (a, b)]
     common = sorted({key[0] for key in both[0]} & {key[0] for key in both[1]})
@@ -94,7 +95,7 @@ def _finals(out: Path) -> dict[Key, list[Record]]:
 
 
 def _champion(out: Path, finals: dict[Key, list[Record]], task: str) -> Key:
-    """The study of a task with the best dev score among those that were tested."""
+    """The tested study of a task with the best dev score."""
     order = [(one.task, one.backbone, one.method) for one in best_of(records_of(out)) if one.task == task]
     return next((key for key in order if key in finals), next(key for key in finals if key[0] == task))
 
@@ -135,7 +136,7 @@ def _mean(records: Iterable[Record], metric: str) -> float:
 
 
 def _read(out: Path, record: Record) -> Predictions | None:
-    """The predictions of a final run; `None` where they are not there."""
+    """The predictions of a final run; `None` if there are none."""
     path = RunFolder(out).predictions / f"{file_name(record.id).removesuffix('.json')}.parquet"
     try:
         return predictions_of(pq.read_table(path))
@@ -144,7 +145,7 @@ def _read(out: Path, record: Record) -> Predictions | None:
 
 
 def predictions_of(table: pa.Table) -> Predictions:
-    """What `harness.workers.evaluation.write_predictions` wrote, with logits that give the same probabilities."""
+    """Read what `harness.workers.evaluation.write_predictions` wrote, with logits that give the same probabilities."""
     names = table.schema.names
     scores = np.column_stack([table[name].to_numpy() for name in names if name.startswith("score")]).astype(
         float
@@ -164,7 +165,7 @@ def predictions_of(table: pa.Table) -> Predictions:
 
 
 def _interval(pairs: Sequence[tuple[Any, Any]], metric: str) -> tuple[float, float] | str:
-    """95 % limits of the mean difference over the seeds; the reason where there are none."""
+    """95 % limits of the mean difference over the seeds, or the reason why there are none."""
     if any(one is None or other is None for one, other in pairs):
         return "predictions are missing"
     first = pairs[0][0][2]

@@ -1,4 +1,4 @@
-"""The end of a run: its report, and the lines that name what comes next."""
+"""The end of a run: its report, and the commands that may follow."""
 
 import logging
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def write_report(out: Path, console: Console) -> bool:
-    """Write the report of a run. What goes wrong there is told in a line: the results are written already."""
+    """Write the report of a run. Errors are reported in one line, since the results are already written."""
     from harness.report.build import make_report
 
     try:
@@ -36,11 +36,11 @@ def write_report(out: Path, console: Console) -> bool:
 
 
 def last_lines(out: Path, console: Console, *, report: bool, records: Sequence[Record]) -> None:
-    """Print where the results lie and the commands that come next, each as it can be typed.
+    """Print the location of the results and the commands that may follow, ready to be copied.
 
     Args:
         report: Whether the report has been written.
-        records: Of the run. `export` is shown for the best adapter on dev of the first task that has one.
+        records: Records of the run. `export` is shown for the best adapter on dev of the first task that has one.
     """
     folder = RunFolder(out)
     lines = [

@@ -1,8 +1,7 @@
-"""What a benchmark would take, before anything starts: what is here and what is missing, steps, FLOPs, disk.
+"""Forecast of a benchmark before anything starts: available and missing inputs, steps, FLOPs, disk space.
 
-Sizes of data that is not here are the published ones; shapes of backbones that are not here are those of their
-public configurations. Nothing is written but a scratch folder, and nothing is downloaded.
-"""
+Missing data has its published size, and missing backbones the shape of their public configuration. Nothing is written
+except a scratch folder, and nothing is downloaded."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,30 +27,30 @@ from lingo.trial import PAPER_MATRICES, TrialConfig
 from lingo.vocabulary import reads_language
 
 TINY_BASES = 2.5
-"""Bases of one token of the quickstart's tokenizer, which is made at the first run."""
+"""Bases per token of the quickstart's tokenizer, which is made in the first run."""
 
 PROMPT_TOKENS = 20
 STATE_BYTES = 4 * 5
-"""Of a checkpoint, for each trained number: value, two moments of Adam, two averages of importance, in float32."""
+"""Bytes of a checkpoint per trained parameter: value, two moments of Adam, two averages of importance, in float32."""
 
 TRIAL_BYTES = 60_000
-"""Record, table row and MLflow rows of a trial (measured on the quickstart)."""
+"""Bytes of the record, table row and MLflow rows of a trial (measured on the quickstart)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What one study would take.
+    """Forecast of one study.
 
     Attributes:
         tokens: Tokens of an input.
-        epochs: Epochs that are expected, of all trials and final runs together.
-        steps: Training steps of them.
-        most_steps: The same if no trial were stopped early.
+        epochs: Expected number of epochs of all trials and final runs.
+        steps: Expected number of training steps.
+        most_steps: Number of training steps without early stopping.
         step_flops: Training FLOPs of one step.
-        trained: Numbers that a trial trains.
-        alone: Part of the steps that is trained without neighbours.
-        lengths, reading: Of a few rows, where data and tokenizer are here.
-        prompted: Whether they stand in a prompt.
+        trained: Parameters that a trial trains.
+        alone: Share of the steps that is trained alone.
+        lengths, reading: Statistics of a few rows, if data and tokenizer are available.
+        prompted: Whether sequences have the language prefix.
     """
 
     study: Study
@@ -74,7 +73,7 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """Everything that `plan` tells, before it is calibrated."""
+    """Everything that `plan` prints, before calibration."""
 
     benchmark: Benchmark
     data: tuple[Data, ...]
@@ -91,7 +90,7 @@ class Forecast:
 
 
 def planned(options: Mapping[str, Any]) -> Benchmark:
-    """The benchmark of the given options; where no backbone is named, for those of the paper.
+    """The benchmark of the given options; without backbones, for those of the paper.
 
     Raises:
         InputError: see `harness.config.build.build`.
@@ -102,10 +101,10 @@ def planned(options: Mapping[str, Any]) -> Benchmark:
 
 
 def forecast(benchmark: Benchmark) -> Forecast:
-    """Look at everything that a benchmark needs. What is missing is told, not refused.
+    """Inspect everything that a benchmark needs. Missing inputs are reported, not refused.
 
     Raises:
-        InputError: when a search space cannot be used.
+        InputError: if a search space cannot be used.
     """
     refused: list[str] = []
     files = space_files(benchmark, refused)
@@ -144,7 +143,7 @@ def forecast(benchmark: Benchmark) -> Forecast:
 
 
 def _tokens_of(model: Model) -> Tokens | None:
-    """What checks need of a backbone that is here, or whose make is known."""
+    """What checks need of a backbone that is available, or of the quickstart's."""
     if model.name == TINY_MODEL:
         return replace(BARE, source=model.name, language=True, causal=True, pooling="last")
     return Tokens.of(model.outline.backbone, model.name) if model.outline else None
@@ -181,7 +180,7 @@ def _work(study: Study, data: Data, model: Model | None, benchmark: Benchmark) -
 def _costs(
     study: Study, trial: TrialConfig, model: Model, tokens: int, benchmark: Benchmark
 ) -> tuple[float, float]:
-    """(FLOPs of a training step, numbers that are trained), 0 where they cannot be counted before loading."""
+    """(FLOPs of a training step, number of trained parameters), 0 if they cannot be determined before loading."""
     method = METHODS[study.method]
     full, rank = method.trains_all, _rank(trial)
     chunks = -(-tokens // _window(model, benchmark))
@@ -210,7 +209,7 @@ def _costs(
 
 
 def typical(study: Study, benchmark: Benchmark) -> TrialConfig:
-    """The study's first point, or a configuration of smallest values."""
+    """The study's first point, or the configuration of the smallest values."""
     space = study.space
     point = dict(space.first_points[0]) if space.first_points else {}
     values = {name: point.get(name, leaf.least()) for name, leaf in space.leaves.items()}
@@ -222,7 +221,7 @@ def _rank(trial: TrialConfig) -> float:
 
 
 def _trained(shape: Shape, trial: TrialConfig, *, full: bool, rank: float) -> float:
-    """Numbers of all adapters, or of all matrices, without embeddings, biases and norms."""
+    """Number of parameters of all adapters, or of all matrices, without embeddings, biases and norms."""
     chosen = [
         (d_in, d_out) for names, d_in, d_out in shape.matrices() if full or set(names) & set(trial.targets)
     ]
@@ -232,7 +231,8 @@ def _trained(shape: Shape, trial: TrialConfig, *, full: bool, rank: float) -> fl
 
 
 def _expected_epochs(benchmark: Benchmark) -> float:
-    """Epochs of a trial of the search, on average, if half of the trials went on at epochs 1, 2, 4 …: more than do."""
+    """Mean number of epochs of a trial in the search, if half of the trials continued after epochs 1, 2, 4 …: an upper
+    estimate."""
     if benchmark.scheduler in ("none", "median") or benchmark.epochs == 1:
         return float(benchmark.epochs)
     left, rung, total = 1.0, 1, 0.0
@@ -253,7 +253,7 @@ def _prompt(study: Study, model: Model, benchmark: Benchmark) -> Prompt | None:
 def _reading(
     study: Study, data: Data, model: Model | None, benchmark: Benchmark
 ) -> tuple[Lengths | None, Reading | None]:
-    """What the backbone's tokenizer makes of a few rows, where both are here."""
+    """Statistics of a few tokenised rows, if data and tokenizer are available."""
     if model is None or model.tokenizer is None or not data.sample:
         return None, None
     tokenizer = model.tokenizer
@@ -265,17 +265,17 @@ def _reading(
 
 
 def _window(model: Model | None, benchmark: Benchmark) -> int:
-    """Tokens of an input at most, or of a chunk of one."""
+    """Maximum number of tokens of an input, or of a chunk."""
     return min(benchmark.max_length or UNLIMITED, (model.max_length if model else 0) or UNLIMITED)
 
 
 def _cut(count: int, model: Model | None, benchmark: Benchmark) -> int:
-    """Tokens that are left of so many; all of them in chunks."""
+    """Number of tokens after truncation; chunks keep all."""
     return count if benchmark.long == "chunk" else min(count, _window(model, benchmark))
 
 
 def _tokens(study: Study, data: Data, model: Model | None, benchmark: Benchmark) -> int:
-    """What the task's length makes by the rule of thumb."""
+    """Estimated number of tokens from the task's sequence length."""
     bases = max(map(len, data.sample), default=study.task.length)
     if model is None:
         return bases
@@ -288,10 +288,10 @@ def _tokens(study: Study, data: Data, model: Model | None, benchmark: Benchmark)
 
 
 def disk_bytes(found: Forecast, open_trials: int) -> Mapping[str, float]:
-    """Bytes on the disk at the end, by what they are; checkpoints at their most.
+    """Bytes on disk at the end, by type; checkpoints at their maximum.
 
     Args:
-        open_trials: Trials that train at once.
+        open_trials: Number of trials that train at once.
     """
     benchmark, works = found.benchmark, found.works
     tokens = {(w.study.task.name, w.study.source): w.study.train_rows * 1.25 * w.tokens * 2 for w in works}

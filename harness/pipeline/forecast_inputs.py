@@ -1,4 +1,4 @@
-"""What a benchmark needs, as it is found here: data and backbones. Nothing is downloaded."""
+"""Data and backbones of a benchmark as found on this machine. Nothing is downloaded."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
     from lingo.outline import Outline
 
 SAMPLED = 64
-"""Sequences that are tokenised to see how long inputs are."""
+"""Number of sequences that are tokenised to estimate the length of inputs."""
 
 
 LEFT_OUT = "left out"
-"""State of data that is missing and may be."""
+"""State of data that is missing, but optional."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """A task's data as it is found.
+    """A task's data as found.
 
     Attributes:
         state: `here`, `generated`, `missing`, `left out` (by `--skip-missing`) or `bad`.
         where: The folder, or what to do about it.
-        rows: Training rows that would be trained; `None` where they are not known.
-        published: Whether `rows` is the published count and not counted.
+        rows: Number of training rows; `None` if unknown.
+        published: Whether `rows` is the published count instead of the actual one.
         sample: Some training sequences.
         problems: One line each.
-        notes: What its labels tell, one line each.
+        notes: Notes on its labels, one line each.
     """
 
     task: TaskRow
@@ -49,17 +49,17 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A backbone as it is found.
+    """A backbone as found.
 
     Attributes:
-        name: As asked for.
+        name: Requested name.
         state: `here`, `made here` (the quickstart's) or `missing`.
         where: The folder, or the hub's name.
         licence: Of a known backbone.
-        shape: `None` where nothing is known of it.
+        shape: `None` if unknown.
         tokenizer: `None` where it is not here.
-        outline: What its folder says without weights; `None` where it is not here or cannot be read.
-        parameters, max_length: Its size, and tokens of an input; 0 where unknown.
+        outline: The model without weights; `None` if it is missing or cannot be read.
+        parameters, max_length: Its size, and the maximum number of tokens of an input; 0 if unknown.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Model:
     problems: tuple[str, ...] = ()
 
     def gib(self, **options: Any) -> float:
-        """GiB of one training step, see `lingo.known_models.training_gib`; 0 where its size is unknown."""
+        """GiB of one training step, see `lingo.known_models.training_gib`; 0 if its size is unknown."""
         from lingo.known_models import known_model, training_gib
 
         if self.outline is not None:
@@ -87,7 +87,7 @@ class Model:
 
 
 def inspect_data(row: TaskRow, benchmark: Benchmark) -> Data:
-    """A task's data: here, missing (then with the published counts) or bad."""
+    """Inspect a task's data: here, missing (with the published counts) or bad."""
     if row.generated:
         from harness.data.quickstart import ROWS
 
@@ -113,7 +113,7 @@ def inspect_data(row: TaskRow, benchmark: Benchmark) -> Data:
 
 
 def _folder_of(row: TaskRow, benchmark: Benchmark) -> Path | str:
-    """The data folder of a task, or what to do where its files are not there."""
+    """The data folder of a task, or advice if its files are missing."""
     if row.source:
         return row.path.parent
     folder = benchmark.data_dir
@@ -134,7 +134,7 @@ def _trained_rows(rows: int, row: TaskRow, benchmark: Benchmark) -> int:
 
 
 def find_model(name: str) -> Model:
-    """A backbone: here, or missing (then with its published shape)."""
+    """Inspect a backbone: here, or missing (with its published shape)."""
     from lingo.backbone_folder import inspect_backbone
     from lingo.known_models import KNOWN, known_model
 
@@ -184,7 +184,7 @@ def find_model(name: str) -> Model:
 
 
 def _kept(name: str) -> Path | None:
-    """A backbone's folder on this machine: itself, or the hub's cache."""
+    """A backbone's folder on this machine: the given one, or that of the hub's cache."""
     from huggingface_hub import try_to_load_from_cache
 
     folder = path_of(name)
@@ -192,14 +192,14 @@ def _kept(name: str) -> Path | None:
         return folder
     try:
         found = try_to_load_from_cache(name, "config.json")
-    except ValueError:  # no hub id
+    except ValueError:  # not a hub id
         return None
     return Path(found).parent if isinstance(found, str) else None
 
 
 @cache
 def _outline(folder: Path) -> "tuple[Outline | None, tuple[str, ...]]":
-    """What a folder says without its weights, or why it cannot be a backbone."""
+    """The model of a folder without weights, or why it is not a backbone."""
     from lingo.checkpoint import BackboneError
     from lingo.outline import outline
 

@@ -1,4 +1,4 @@
-"""The words and tables of `plan`."""
+"""Text and tables of `plan`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,7 +21,7 @@ from lingo.methods import METHODS
 
 
 class Print:
-    """Prints lines as they are; `width` is that of the terminal, `None` where the output goes elsewhere."""
+    """Prints lines without wrapping; `width` is that of the terminal, `None` without one."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -37,7 +37,7 @@ CELLS = {
     (True, False): "no model",
     (False, False): "neither",
 }
-"""What is said of a task with a backbone: whether the data is here, whether the model is."""
+"""Cell of a task and a backbone, by whether data and model are available."""
 
 HERE = ("here", "generated", "made here")
 
@@ -48,9 +48,9 @@ def tell(
     """Print the forecast.
 
     Args:
-        rates: What was measured here; empty when nothing was.
+        rates: Measured rates; empty without measurement.
         problems: Why something could not be measured.
-        shape: Worker groups that this machine bears.
+        shape: Worker groups of this machine.
     """
 
     line, benchmark = Print(console), found.benchmark
@@ -94,7 +94,7 @@ def tell_audits(audited: Sequence[Mapping[str, Any]], lines: Sequence[str], cons
 def summary(
     found: Forecast, rates: Mapping[Key, Rate], problems: Sequence[str], shape: WorkerLayout
 ) -> dict[str, Any]:
-    """The forecast as plain data; arguments as of `tell`. Times are `None` where something could not be measured."""
+    """The forecast as plain data; arguments as of `tell`. Times are `None` if something could not be measured."""
     trained = [work for work in found.works if METHODS[work.study.method].needs_backbone]
     seconds, unknown = total_seconds(trained, dict(rates))
     known = not unknown and bool(trained)
@@ -142,7 +142,7 @@ def summary(
 
 
 def _table(rows: Sequence[Mapping[str, str]], line: Print, right: Sequence[str] = (), names: int = 1) -> None:
-    """Rows with the same keys, which are the header; a row is never folded.
+    """Print rows with the same keys, which are the header; rows are not wrapped.
 
     Args:
         names: Number of columns, from the left, that name a row.
@@ -158,7 +158,7 @@ def _table(rows: Sequence[Mapping[str, str]], line: Print, right: Sequence[str] 
 
 
 def _matrix(found: Forecast, line: Print) -> None:
-    """Each task with each backbone: what is here."""
+    """Print which tasks and backbones are available."""
     rows = [
         {
             "task": data.task.name,
@@ -188,7 +188,7 @@ def _short(model: Model) -> str:
 
 
 def _backbones(found: Forecast, line: Print) -> None:
-    """Each backbone: its size, and the memory of a training step of a trial that trains alone."""
+    """Print the size of each backbone, and the memory of a training step of a single trial."""
     rows = [
         {
             "backbone": _short(one),
@@ -214,7 +214,7 @@ def _backbones(found: Forecast, line: Print) -> None:
 
 
 def _gib(found: Forecast, model: Model, *, full: bool) -> str:
-    """Memory of the method that needs the most; `-` where none of the kind is asked for."""
+    """Memory of the method that needs the most; `-` without methods of this kind."""
     works = [
         work
         for work in found.works
@@ -231,7 +231,7 @@ def _gib(found: Forecast, model: Model, *, full: bool) -> str:
 
 
 def _reading(found: Forecast, line: Print) -> None:
-    """What each backbone's tokenizer makes of each task, from a few rows."""
+    """Print statistics of tokenised rows for each task and backbone."""
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for work in found.works:
         if work.lengths is None or work.reading is None:
@@ -251,7 +251,7 @@ def _reading(found: Forecast, line: Print) -> None:
 
 
 def _work(found: Forecast, rates: dict[Key, Rate], line: Print) -> None:
-    """Steps and FLOPs of each backbone and method, over all tasks of known size."""
+    """Print steps and FLOPs of each backbone and method, over all tasks of known size."""
     groups: dict[tuple[str, str], list[Work]] = {}
     for work in found.works:
         groups.setdefault((work.study.source, work.study.method), []).append(work)

@@ -1,4 +1,4 @@
-"""How long a benchmark would take here: a few steps with each backbone that is here, the rest by its FLOPs."""
+"""Time of a benchmark on this machine: a few steps are measured with each available backbone, and scaled by FLOPs."""
 
 import tempfile
 from collections.abc import Sequence
@@ -18,23 +18,23 @@ from lingo.quantized import usual_type
 from lingo.trial import Frozen, Precision
 
 ROWS = 64
-"""Rows of each split that are prepared for it."""
+"""Rows of each split that are prepared for the measurement."""
 
 DEV_SHARE = 1 / 8
-"""Rows of dev for each row of train (GUE: 8 to 1)."""
+"""Ratio of dev to train rows (GUE: 1 to 8)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rate:
-    """What was measured with one backbone.
+    """Measured rates of one backbone.
 
     Attributes:
         model: The backbone.
         full: Whether every weight was trained.
-        seconds_per_flop: Of training, in packs of `pack`.
-        alone_per_flop: Of training without neighbours, as final runs are trained.
-        eval_seconds: Of predicting one row of `tokens` tokens.
-        pack: Trials at once that serve best.
+        seconds_per_flop: Seconds per FLOP of training in packs of `pack`.
+        alone_per_flop: The same for trials that train alone, as final runs do.
+        eval_seconds: Seconds for the prediction of one row of `tokens` tokens.
+        pack: Best pack size.
         device: `cpu` or `cuda`.
         frozen: Number type of the frozen weights.
     """
@@ -60,9 +60,9 @@ Key = tuple[str, bool]
 
 
 def measure(found: Forecast) -> tuple[dict[Key, Rate], list[str]]:
-    """A few steps with every backbone that is here, on data that is here; and a line for each that could not.
+    """Measure a few steps with every available backbone on available data; returns also a line for each failure.
 
-    Whether all weights are trained makes a rate of its own. Everything is written to a scratch folder.
+    Full fine-tuning has a rate of its own. All files are written to a scratch folder.
     """
     rates: dict[Key, Rate] = {}
     problems: list[str] = []
@@ -79,7 +79,7 @@ def measure(found: Forecast) -> tuple[dict[Key, Rate], list[str]]:
 
 
 def _measurable(found: Forecast, model: Model, full: bool) -> tuple[Work | None, Data | None]:
-    """The study of this backbone with the most FLOPs a step, of those whose data is here."""
+    """The study of this backbone with the most FLOPs per step among those with available data."""
     here = {data.task.name: data for data in found.data if data.state in ("here", "generated")}
     fitting = [
         work
@@ -88,7 +88,7 @@ def _measurable(found: Forecast, model: Model, full: bool) -> tuple[Work | None,
         and work.study.task.name in here
         and METHODS[work.study.method].engine == "pack"
         and METHODS[work.study.method].trains_all == full
-        and work.step_flops  # a rate is one of FLOPs
+        and work.step_flops  # rates are per FLOP
     ]
     work = max(fitting, key=lambda work: work.step_flops, default=None)
     return work, here[work.study.task.name] if work else None
@@ -99,7 +99,7 @@ def _measured(benchmark: Benchmark, model: Model, data: Data, work: Work, full: 
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     shape = this_machine(benchmark.workers_per_trial, benchmark.max_concurrent)
-    torch.set_num_threads(shape.cpus)  # as a worker has them
+    torch.set_num_threads(shape.cpus)  # as in a worker
     with tempfile.TemporaryDirectory(prefix="lingo-plan-") as scratch:
         source, folder = _prepared(benchmark, model, data, work, Path(scratch))
         calibration = calibrate(
@@ -117,7 +117,7 @@ def _measured(benchmark: Benchmark, model: Model, data: Data, work: Work, full: 
 
 
 def precision_here(benchmark: Benchmark) -> Precision:
-    """How full fine-tuning computes, as far as it is known before a worker was asked."""
+    """Precision of full fine-tuning, as far as it is known without a worker."""
     if benchmark.precision != "auto":
         return benchmark.precision
     import torch
@@ -128,7 +128,7 @@ def precision_here(benchmark: Benchmark) -> Precision:
 
 
 def frozen_here(benchmark: Benchmark) -> tuple[Frozen, str]:
-    """Number type of the frozen weights, and why, as far as it is known before a worker was asked."""
+    """Number type of the frozen weights and its reason, as far as they are known without a worker."""
     held: Any = frozen_in(benchmark.out) if benchmark.out else None
     if benchmark.frozen:
         return benchmark.frozen, "--frozen"
@@ -172,7 +172,7 @@ def _prepared(benchmark: Benchmark, model: Model, data: Data, work: Work, scratc
 
 
 def total_seconds(works: Sequence[Work], rates: dict[Key, Rate]) -> tuple[float, int]:
-    """Seconds of one worker for all studies that were measured, and how many studies were not."""
+    """Seconds of one worker for all measured studies, and the number of other studies."""
     seconds, unknown = 0.0, 0
     for work in works:
         method = METHODS[work.study.method]

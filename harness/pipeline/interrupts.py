@@ -1,4 +1,5 @@
-"""Ctrl-C, polite kills, closed terminals: once to stop in order, twice to leave at once; a run goes on after each."""
+"""Ctrl-C, SIGTERM, closed terminals: the first signal stops in order, the second exits at once; a run can be resumed
+after each."""
 
 import os
 import signal
@@ -16,17 +17,17 @@ TAKEN = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interruptible(Protocol):
-    """A pool, as far as an interrupt needs it."""
+    """The part of a pool that an interrupt needs."""
 
     def interrupt(self) -> None:
         """End every open job."""
 
 
 class Pressed:
-    """What Ctrl-C, or a polite kill, does: the first ends the open jobs and lets the stages return, the second ends
-    all at once, as a kill would: what matters is on the disk, and Ray notices by itself.
+    """Handler of Ctrl-C and SIGTERM: the first signal ends the open jobs and lets the stages return, the second exits
+    at once, like a kill: results are on disk, and Ray notices by itself.
 
-    The exception that Python would raise instead could strike inside a call to Ray.
+    Python's exception for a signal could occur inside a call to Ray.
     """
 
     def __init__(self, console: Console, out: Path) -> None:
@@ -35,16 +36,16 @@ class Pressed:
         self.once = False
 
     def take(self) -> None:
-        """Take the signals; once more when Ray has started, which takes SIGTERM for itself and dies of it."""
+        """Install the handlers; again after Ray has started, because it installs its own handler of SIGTERM."""
         if threading.current_thread() is not threading.main_thread():
             return
         for number in TAKEN:
-            # Under nohup a closed terminal is to be of no effect, and stays so.
+            # Under nohup a closed terminal must have no effect.
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self)
 
     def ends(self, pool: Interruptible) -> None:
-        """From now on the first one ends this pool's jobs."""
+        """From now on the first signal ends this pool's jobs."""
         self._pool = pool
 
     def __call__(self, number: int = signal.SIGINT, *_: object) -> None:
@@ -69,7 +70,7 @@ class Pressed:
 
 @contextmanager
 def ctrl_c(console: Console, out: Path) -> Iterator[Pressed]:
-    """Take the signals until Ray is gone; a thread that is not the main one cannot, and leaves them alone."""
+    """Handle the signals within the block; only possible in the main thread, other threads do nothing."""
     pressed = Pressed(console, out)
     if threading.current_thread() is not threading.main_thread():
         yield pressed
@@ -84,20 +85,20 @@ def ctrl_c(console: Console, out: Path) -> Iterator[Pressed]:
 
 
 class Process(Protocol):
-    """A process of this one's, as `subprocess.Popen`."""
+    """A child process, as `subprocess.Popen`."""
 
     def poll(self) -> int | None:
-        """Its exit code; `None` while it lives."""
+        """Its exit code; `None` while it is running."""
 
     def kill(self) -> None:
         """End it."""
 
 
 VITAL = ("raylet", "gcs_server")
-"""Processes of Ray without which nothing goes on; minutes later Ray would end this process without a word."""
+"""Processes that Ray cannot work without; minutes after their end, Ray would end this process without a message."""
 
 FULL_LOOKS = 3
-"""Looks in a row at which a disk must be full: what fills it may be a moment's file."""
+"""Number of consecutive checks in which a disk must be full, because temporary files may fill it briefly."""
 
 
 @contextmanager
@@ -110,14 +111,14 @@ def outlived(
     tell: Callable[[str], None] = lambda why: None,
     every: float = 1.0,
 ) -> Iterator[None]:
-    """Leave at once, as a second Ctrl-C does, when one of Ray's vital processes has ended, or a disk that it needs is
-    full and stays so, and say how to go on.
+    """Exit at once, like a second Ctrl-C, if one of Ray's vital processes has ended, or a disk that it needs stays
+    full, and print how to resume.
 
     Args:
-        processes: Those of Ray on this machine, by name; all are ended then.
-        full: A line for a disk that is full, empty if there is none.
-        tell: Takes the reason, last of all.
-        every: Seconds between two looks.
+        processes: Ray's processes on this machine, by name; all are ended then.
+        full: Returns a line for a full disk, empty if there is none.
+        tell: Called with the reason before the exit.
+        every: Seconds between two checks.
     """
     done = threading.Event()
 
@@ -160,9 +161,9 @@ def _left_by(
 
 
 def _leave_terminal() -> None:
-    """Let what is still written to a terminal that was closed go nowhere, where it would be an error."""
+    """Discard further output to a closed terminal, which would raise an error."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
-        if stat.S_ISCHR(os.fstat(stream).st_mode):  # a closed terminal is no tty any more
+        if stat.S_ISCHR(os.fstat(stream).st_mode):  # a closed terminal is no longer a tty
             os.dup2(nowhere, stream)
     os.close(nowhere)

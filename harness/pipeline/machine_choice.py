@@ -1,4 +1,4 @@
-"""`plan --cluster`: which machine type, and how many, suit the chosen models, by arithmetic alone."""
+"""`plan --cluster`: type and number of machines that suit the chosen models, by calculation only."""
 
 import math
 from collections.abc import Iterator
@@ -14,19 +14,20 @@ from lingo.known_models import known_model, training_gib
 from lingo.methods import METHODS
 
 SHARE = 0.3
-"""Of a GPU's peak that training is taken to reach. Backbones below a few hundred million parameters reach less."""
+"""Assumed share of a GPU's peak performance in training. Backbones below a few hundred million parameters reach
+less."""
 
 USABLE = 0.85
-"""Of a GPU's memory that training may take, as in `harness.workers.calibration`."""
+"""Share of a GPU's memory that training may use, as in `harness.workers.calibration`."""
 
 CUDA_GIB = 0.5
-"""Taken by CUDA itself."""
+"""Memory used by CUDA itself."""
 
 TARGET_HOURS = 12.0
-"""Within which the proposed machines end, without `--time-budget`."""
+"""Time limit for the proposal without `--time-budget`."""
 
 GBIT = 10
-"""Of a plain network between two machines, in 10^9 bits a second; many have more."""
+"""Bandwidth of an ordinary network between two machines, in 10^9 bits per second; many are faster."""
 
 WEIGHT_BYTES = {"fp32": 4.0, "bf16": 2.0, "4bit": 0.5}
 
@@ -37,9 +38,9 @@ class Choice:
 
     Attributes:
         gib: Memory of one trial of the largest study.
-        trials: Trials of that study that a GPU holds at once; 0 if it does not hold one.
+        trials: Number of trials of that study that fit on a GPU; 0 if none fits.
         hours: GPU-hours of the whole benchmark.
-        machines: Number that ends within the time.
+        machines: Number of machines that finish within the time limit.
     """
 
     machine: GpuMachine
@@ -58,7 +59,7 @@ def choices(found: Forecast, provider: str, most: int) -> list[Choice]:
     """Every machine type of a provider, the cheapest that fits first, then those that do not fit.
 
     Args:
-        most: Machines at most.
+        most: Maximum number of machines.
     """
     works = [work for work in found.works if METHODS[work.study.method].needs_backbone]
     rows = [_choice(found, works, machine, most) for machine in gpu_machines(provider)]
@@ -82,7 +83,7 @@ def _choice(found: Forecast, works: list[Work], machine: GpuMachine, most: int) 
 
 
 def _gib(work: Work, model: Model | None, found: Forecast, bf16: bool) -> tuple[float, float]:
-    """GiB of one trial of a study, and of the frozen weights, which the trials of a pack share."""
+    """GiB of one trial of a study, and of the frozen weights shared by the trials of a pack."""
     benchmark = found.benchmark
     count, layers, width = _size(work.study.source, model)
     full = METHODS[work.study.method].trains_all
@@ -93,7 +94,7 @@ def _gib(work: Work, model: Model | None, found: Forecast, bf16: bool) -> tuple[
 
 
 def _size(source: str, model: Model | None) -> tuple[float, int, int]:
-    """Parameters, layers and width of a backbone; of one that is not known by name, those of its matrices."""
+    """Parameters, layers and width of a backbone; for an unknown one estimated from its matrices."""
     known = known_model(source)
     if known is not None and known.millions:
         return known.millions * 1e6, known.layers, known.width
@@ -105,7 +106,7 @@ def _size(source: str, model: Model | None) -> tuple[float, int, int]:
 
 
 def machine_lines(found: Forecast, file: ClusterFile) -> Iterator[str]:
-    """What `plan` says of the machines of a cluster file."""
+    """The lines of `plan` on the machines of a cluster file."""
     works = [work for work in found.works if METHODS[work.study.method].needs_backbone]
     if not works:
         return
@@ -144,7 +145,7 @@ def machine_lines(found: Forecast, file: ClusterFile) -> Iterator[str]:
 
 
 EXAMPLE = GpuMachine(name="", gpu="", gpus=1, cpus=1, gigabytes=80, bf16=True, tflops=300, price=0.0)
-"""For machines that are in no table."""
+"""Example for machines that are in no table."""
 
 
 def _row(row: Choice) -> str:
@@ -180,7 +181,7 @@ def _limit(found: Forecast) -> float:
 def _network(
     found: Forecast, file: ClusterFile, known: dict[str, GpuMachine], used: set[str]
 ) -> Iterator[str]:
-    """What workers of one trial on several machines exchange, and over what."""
+    """Data that workers of one trial exchange between machines, and the network for it."""
     workers = found.benchmark.workers_per_trial
     mine = [known[name] for name in sorted(used) if name in known]
     fewest = min((machine.gpus for machine in mine), default=1)

@@ -1,6 +1,7 @@
-"""`--notify`: tells a program or a web address of the end of a run and of trouble; docs/notify.md has the format.
+"""`--notify`: messages to a command or a web address about the end of a run and about trouble; docs/notify.md has the
+format.
 
-One thread of the driver sends. No run waits for it, except at its end for `END_S` at the most, and none fails by it.
+A thread of the driver sends them. It delays a run only at its end, by at most `END_S`, and no run fails because of it.
 """
 
 import json
@@ -28,32 +29,33 @@ from harness.runs.jobs import Job, Report
 from harness.runs.record import now
 
 TOKEN = "LINGO_NOTIFY_TOKEN"
-"""Variable with a secret that the server of a web address asks for, as `Authorization: Bearer`."""
+"""Variable with a secret required by the server of a web address, sent as `Authorization: Bearer`."""
 
 VERSION = 1
-"""Version of the message's format."""
+"""Version of the message format."""
 
 TRIES, PAUSE_S, ANSWER_S = 3, 1.0, 5.0
-"""Attempts at a web address, seconds after the first (doubled after each), and seconds that one step may take."""
+"""Attempts to reach a web address, seconds before the second (doubled after each), and time limit in seconds of one
+step."""
 
 COMMAND_S = 30.0
-"""Seconds after which a command is ended."""
+"""Seconds after which a command is killed."""
 
 END_S = 30.0
-"""Seconds that the end of a run waits for what is not sent yet."""
+"""Maximum seconds that the end of a run waits for unsent messages."""
 
 SILENT_S = 1800.0
-"""Seconds without a report that are trouble, if no trial has been silent for a third of that before."""
+"""Seconds without a report that count as trouble, unless a silence of a third of that occurred before."""
 
 AGAIN_S = 3600.0
-"""Seconds until trouble of the same kind is told again."""
+"""Seconds before trouble of the same kind is reported again."""
 
 DELAYED = (429, 500, 502, 503, 504)
-"""Answers of a server after which another attempt may succeed."""
+"""Status codes after which another attempt may succeed."""
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A message is not sent on to an address that nobody named."""
+    """Redirections are not followed: the user has not named their target."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
@@ -65,7 +67,7 @@ class Notifier:
     Args:
         setting: `Benchmark.notify`.
         out: Output folder of the run.
-        warn: Takes a line about what cannot be sent.
+        warn: Called with a line about messages that cannot be sent.
         clock: Seconds, monotonic.
     """
 
@@ -91,7 +93,7 @@ class Notifier:
             self._thread.start()
 
     def _found(self, setting: str | None) -> str | list[str] | None:
-        """The address or command, if it can be had on this machine; else a line says so."""
+        """The address or command; `None` with a warning if it is not usable on this machine."""
         if setting is None:
             return None
         try:
@@ -100,15 +102,15 @@ class Notifier:
             self._warn(f"`--notify` {error} The run goes on without messages.")
             return None
 
-    # ---- what happens in a run
+    # ---- during a run
 
     @contextmanager
     def watching(self, board: Callable[[], str], cut: Callable[[], dict[str, str]]) -> Iterator[None]:
-        """Look for trouble while trials train.
+        """Watch for trouble while trials train.
 
         Args:
-            board: A line about how far the run is.
-            cut: Studies that a budget has ended, with the reason; called by `update` alone.
+            board: Returns a line about the run's progress.
+            cut: Returns studies ended by a budget, with the reason; only called by `update`.
         """
         if not self._target:
             yield
@@ -122,7 +124,7 @@ class Notifier:
 
         looking = threading.Thread(target=look, name="notify: progress", daemon=True)
         looking.start()
-        log = logging.getLogger("harness.pool.pool")  # passes on what workers warn of
+        log = logging.getLogger("harness.pool.pool")  # forwards warnings of workers
         log.addHandler(listener)
         try:
             yield
@@ -132,7 +134,7 @@ class Notifier:
             looking.join()
 
     def update(self, job: Job, report: Report, status: str) -> None:
-        """Take one event of the pool; the signature is that of a watcher of the recorder."""
+        """Process an event of the pool; a watcher of the recorder."""
         if not self._target:
             return
         at = self._clock()
@@ -144,33 +146,33 @@ class Notifier:
             self.trouble("budget", f"The search ends at a budget: {reason}.", key=reason)
 
     def look(self) -> None:
-        """Tell if no trial has reported for long."""
+        """Report trouble if no trial has reported for long."""
         silent = self._clock() - self._last
         if silent > 3 * self._longest:
             self.trouble("no_progress", f"No trial has reported for {duration(silent)}.")
 
     def trouble(self, event: str, text: str, *, key: str | None = None) -> None:
-        """Send a message of trouble, unless the same (`key`; of this kind, if `None`) was sent within an hour."""
+        """Report trouble, unless the same (by `key`, or by event if `None`) was reported within an hour."""
         at, key = self._clock(), key or event
         if at - self._told.get(key, at - AGAIN_S) >= AGAIN_S:
             self._told[key] = at
             self._send(event, text)
 
-    # ---- the end
+    # ---- end of a run
 
     def ended(self, exit_code: int) -> None:
-        """Tell of the end of a run; waits until all is sent, for `END_S` at the most."""
+        """Report the end of a run; waits for unsent messages, at most `END_S`."""
         event = {COMPLETE: "finished", INTERRUPTED: "interrupted"}.get(exit_code, "incomplete")
         self._send(event, self.text, exit_code=exit_code)
         self.close()
 
     def failed(self, why: str, exit_code: int = INCOMPLETE) -> None:
-        """Tell of a run that cannot go on; waits as `ended` does."""
+        """Report a run that cannot continue; waits like `ended`."""
         self._send("failed", why, exit_code=exit_code)
         self.close()
 
     def close(self) -> None:
-        """Wait until all is sent, for `END_S` at the most."""
+        """Wait for unsent messages, at most `END_S`."""
         if self._thread.is_alive():
             self._messages.put(None)
             self._thread.join(END_S)
@@ -200,7 +202,7 @@ class Notifier:
         while (message := self._messages.get()) is not None:
             try:
                 problem = self._deliver(json.dumps(message).encode())
-            except Exception as error:  # the words of others may have the address in them
+            except Exception as error:  # other messages may contain the address
                 problem = type(error).__name__
             if problem:
                 self._say(problem)
@@ -216,7 +218,7 @@ class Notifier:
 
 
 class _Listener(logging.Handler):
-    """Hears of a lack of memory in what the workers warn of."""
+    """Detects a lack of memory in warnings of workers."""
 
     def __init__(self, notifier: Notifier) -> None:
         super().__init__(logging.WARNING)
@@ -228,7 +230,7 @@ class _Listener(logging.Handler):
 
 
 def _post(address: str, body: bytes) -> str | None:
-    """Send JSON; what went wrong after the last attempt."""
+    """Send JSON; returns the error of the last attempt."""
     headers = {"Content-Type": "application/json", "User-Agent": "lingo-bench"}
     if os.environ.get(TOKEN):
         headers["Authorization"] = f"Bearer {os.environ[TOKEN]}"
@@ -252,13 +254,13 @@ def _post(address: str, body: bytes) -> str | None:
 
 
 def _run(command: Sequence[str], body: bytes) -> str | None:
-    """Run a command with JSON on its standard input; what went wrong."""
+    """Run a command with JSON on its standard input; returns the error."""
     with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C is not meant for it, and all of it can be ended
+        start_new_session=True,  # not affected by Ctrl-C, and can be killed with its children
     ) as process:
         try:
             process.communicate(body, timeout=COMMAND_S)
@@ -271,7 +273,7 @@ def _run(command: Sequence[str], body: bytes) -> str | None:
 
 @contextmanager
 def notified(setting: str | None, out: Path, warn: Callable[[str], None]) -> Iterator[Notifier]:
-    """A notifier for a run; what ends the run by an exception is told, and raised again."""
+    """A notifier for a run; an exception that ends the run is reported and raised again."""
     notifier = Notifier(setting, out, warn)
     try:
         yield notifier

@@ -1,8 +1,7 @@
-"""Number types of frozen weights and of full fine-tuning's arithmetic: chosen once for an output folder, on a worker.
+"""Number types of frozen weights and of full fine-tuning: chosen once per output folder, on a worker.
 
-The driver's own device says nothing: on a cluster its machine has often no GPU, or another one. Machines that differ
-all use the type that was chosen, as results of two types do not compare.
-"""
+The driver's device does not matter: on a cluster its machine often has no GPU, or another one. Different machines all
+use the chosen type, because results of different types are not comparable."""
 
 from collections.abc import Callable
 
@@ -20,16 +19,16 @@ def settle(
     say: Callable[[str], None],
     wait_s: float = NODE_START_S,
 ) -> Plan:
-    """The plan with the number type of frozen weights, and that of full fine-tuning's arithmetic: those asked for, the
-    folder's, or those that suit the device of a worker, which then are the folder's. Ray must be up.
+    """The plan with the number types of frozen weights and of full fine-tuning: the requested ones, the folder's, or
+    those that suit the device of a worker, which are then stored in the folder. Ray must be running.
 
     Args:
-        layout: Worker groups, for what a worker has.
+        layout: Worker groups, for the resources of a worker.
         say: Takes a line for the user.
-        wait_s: Seconds that the first machine of a cluster may take.
+        wait_s: Time limit in seconds for the first machine of a cluster.
 
     Raises:
-        RunStopped: When no worker answers, or its GPU cannot be used.
+        RunStopped: If no worker answers, or its GPU cannot be used.
     """
     rows = [METHODS[study.method] for study in checked.studies]
     if not any(row.needs_backbone for row in rows):

@@ -1,4 +1,4 @@
-"""What a benchmark would download, downloaded beforehand: for machines that train without internet."""
+"""Download of everything that a benchmark needs, for machines without internet access."""
 
 from collections.abc import Callable
 
@@ -10,13 +10,13 @@ from harness.data.tasks import TaskRow
 
 
 def prefetch(benchmark: Benchmark, say: Callable[[str], None]) -> None:
-    """Bring the data and backbones of a benchmark into the caches of this account, or find them there.
+    """Download the data and backbones of a benchmark into the caches of this account, unless they are there.
 
     Args:
         say: Takes a line for the user.
 
     Raises:
-        InputError: With everything that could not be brought; the rest is there.
+        InputError: With everything that could not be downloaded; the rest is there.
     """
     from lingo.backbone_folder import folder_problems, locate
     from lingo.checkpoint import BackboneError

@@ -49,7 +49,7 @@ def read_backbones(sources: Sequence[str]) -> dict[str, Tokens]:
 
 
 def prepare_studies(checked: Plan, backbones: dict[str, Tokens], say: Say) -> list[PreparedStudy]:
-    """Tokenise the data of every study below `<out>/data`, or find it there."""
+    """Tokenise the data of every study below `<out>/data`, unless it is there."""
     from harness.data.quickstart import make_data
 
     generated = checked.out / "quickstart"
@@ -115,7 +115,7 @@ def _prepared(
 
 
 def _once(say: Say) -> Say:
-    """What holds for the sequences of a task holds for each of its tokenisations, and is printed once."""
+    """Print each line once: tokenisations of a task share the observations on its sequences."""
     printed: set[str] = set()
 
     def speak(line: str) -> None:
@@ -150,7 +150,7 @@ def _with_data(
 def _audited(
     study: PreparedStudy, checked: Plan, audits: dict[str, Mapping[str, Any]], say: Say
 ) -> PreparedStudy:
-    """The study with what the shortcut audit of its task found; generated tasks have none."""
+    """The study with the result of its task's shortcut audit; generated tasks have none."""
     task = study.task
     if task.generated or not checked.benchmark.audit:
         return study
@@ -184,7 +184,7 @@ def refuse_other_inputs(records: Sequence[Record], studies: Sequence[PreparedStu
     """
     problems = []
     for study in studies:
-        if study.is_control:  # its weights are drawn for each seed; its pretrained study is compared
+        if study.is_control:  # its weights are random; its pretrained study is compared instead
             continue
         of_study = [record for record in records if record.study == study.key]
         for what, digest, others in (

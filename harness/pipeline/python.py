@@ -1,4 +1,4 @@
-"""A run in Python: its results as tables, and a benchmark started from a program or a notebook."""
+"""Python interface: results of a run as tables, and benchmarks started from a program or a notebook."""
 
 import json
 import sys
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """A benchmark's output folder, read when asked: also during the run, and on another machine.
+    """A benchmark's output folder, read on access: also during the run, and on another machine.
 
     Every table is a pandas DataFrame, or an Arrow table with `arrow=True`. Configurations are columns
     `config_<setting>`, scores `dev_<metric>` and `test_<metric>`; a missing value is null.
@@ -43,23 +43,23 @@ class Run:
         return f"Run({str(self.path)!r}): {now.state}, {now.trials} trials, {now.finals} final runs"
 
     def state(self) -> RunState:
-        """How far it is."""
+        """The state of the run."""
         return state_of(self.path)
 
     def results(self, *, arrow: bool = False) -> Any:
-        """The final runs: a row for each study and seed, with dev and test scores.
+        """The final runs: one row per study and seed, with dev and test scores.
 
         Args:
-            arrow: Whether an Arrow table is wanted instead of a DataFrame.
+            arrow: Whether to return an Arrow table instead of a DataFrame.
         """
         return _as(self._records("final"), arrow)
 
     def trials(self, *, arrow: bool = False) -> Any:
-        """The trials of the search: a row for each, with dev scores; arguments as of `results`."""
+        """The trials of the search: one row each, with dev scores; arguments as of `results`."""
         return _as(self._records("search"), arrow)
 
     def curves(self, *, arrow: bool = False) -> Any:
-        """The evaluations of all trials and final runs: a row for each, with `id`, `study`, `stage`, `trial`, `seed`,
+        """The evaluations of all trials and final runs: one row each, with `id`, `study`, `stage`, `trial`, `seed`,
         `epoch`, `step`, `seconds`, `train_loss` and dev scores; arguments as of `results`."""
         keys = ("id", "study", "task", "backbone", "method", "stage", "trial", "seed")
         held = self._table([*keys, "history"])
@@ -73,7 +73,7 @@ class Run:
         return _as(_from_rows(rows), arrow)
 
     def best(self, metric: str | None = None, *, arrow: bool = False) -> Any:
-        """The best configuration of every study, as the command `best` has it.
+        """The best configuration of every study, as by the command `best`.
 
         Args:
             metric: A dev metric; `None` for that of each task.
@@ -93,11 +93,11 @@ class Run:
     def predictions(
         self, task: str, method: str, *, seed: int, backbone: str | None = None, arrow: bool = False
     ) -> Any:
-        """The predictions of a final run on the test split, a row for each of its rows, in their order.
+        """The predictions of a final run on the test split, one row per test row, in the same order.
 
         Args:
             task, method, seed: Of the final run.
-            backbone: Of the final run; the only one where `None`.
+            backbone: Of the final run; the only one if `None`.
             arrow: As of `results`.
 
         Raises:
@@ -135,7 +135,7 @@ class Run:
             raise InputError(f"{self.path} has no results.parquet yet: no trial has ended.") from None
 
     def _records(self, stage: str) -> pa.Table:
-        """The rows of a stage, with their configurations and main facts as columns."""
+        """The records of a stage, with their configurations and main facts as columns."""
         table = self._table().filter(pa.compute.field("stage") == stage)
         if "config" in table.schema.names:  # written by a version up to 0.1
             table = _flat(table)
@@ -154,7 +154,7 @@ class Run:
 
 
 def _flat(table: pa.Table) -> pa.Table:
-    """A table with configurations and facts as JSON, with a column for each setting and main fact."""
+    """Convert a table with configurations and facts as JSON to one with a column for each setting and main fact."""
     configs = [configuration(numbers(json.loads(text or "{}"))) for text in table["config"].to_pylist()]
     facts = [numbers(json.loads(text or "{}")) for text in table["facts"].to_pylist()]
     more = [
@@ -170,11 +170,11 @@ def benchmark(tasks: Any = None, models: Any = None, methods: Any = None, **opti
     """Run a benchmark on this machine and return it; progress is shown in the notebook or terminal.
 
     Args:
-        tasks, models, methods: Names, as `--tasks`, `--models` and `--methods` take them: a list, or text with commas.
+        tasks, models, methods: Names as for `--tasks`, `--models` and `--methods`: a list, or comma-separated text.
         **options: All other options of `run`, like `num_samples=8, seeds=[0, 1], out="results/x"`.
 
     Returns:
-        The run, also where final results are missing: see `Run.state`.
+        The run, even if final results are missing: see `Run.state`.
 
     Raises:
         InputError: For bad input, with every problem, before anything is trained.
@@ -199,7 +199,7 @@ def benchmark(tasks: Any = None, models: Any = None, methods: Any = None, **opti
 
 
 def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Options by the names of settings or of options, as `build` takes them."""
+    """Options given by setting or option name, as settings for `build`."""
     names = {flag_of(name).removeprefix("--").replace("-", "_"): name for name in DECLARED}
     unknown = [name for name in given if name not in names and name not in DECLARED]
     if unknown:
@@ -235,7 +235,7 @@ def _prefixed(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _from_rows(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Columns in the order in which rows name them."""
+    """A table of rows; columns in the order of first appearance."""
     names = dict.fromkeys(name for row in rows for name in row)
     return pa.table({name: column([row.get(name) for row in rows])[0] for name in names})
 

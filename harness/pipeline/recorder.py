@@ -1,4 +1,4 @@
-"""From the pool's events to records, tracking and progress: what has ended is written at once and stays."""
+"""From the pool's events to records, tracking and progress; records are written as soon as a job ends."""
 
 import logging
 import shutil
@@ -27,16 +27,16 @@ KEPT: dict[str, Status] = {
     "failed": "failed",
     "interrupted": "killed",
 }
-"""How a job ended, from the pool's word to the record's."""
+"""Status of an ended job: from the pool's name to the record's."""
 
 CUT_MARK = "cut by budget"
 UNREGULARISED_MARK = "no model dropout"
 
 
 def let_go_of_ended(out: Path, records: Iterable[Record]) -> None:
-    """Remove what a driver that was killed right after a record has left of its trial: the job and its checkpoints.
+    """Remove job and checkpoints of trials whose driver was killed just after writing the record.
 
-    A trial whose record says that it was killed goes on, and keeps them.
+    A trial with the status `killed` continues, and keeps them.
     """
     opened, checkpoints = OpenTrials(out), RunFolder(out).checkpoints
     for record in records:
@@ -44,11 +44,11 @@ def let_go_of_ended(out: Path, records: Iterable[Record]) -> None:
             opened.drop(record.id)
             shutil.rmtree(checkpoint_folder(checkpoints, record.id), ignore_errors=True)
     with suppress(OSError):
-        checkpoints.rmdir()  # only when it is empty
+        checkpoints.rmdir()  # only if it is empty
 
 
 def above_budget(record: Record) -> str | None:
-    """What is wrong with a finished run of a method with a budget that kept more ranks than bT, in one line."""
+    """An error message if a finished run of a method with a rank budget kept more ranks than bT."""
     kept = record.facts.get("kept_ranks")
     method = METHODS.get(record.method)
     if record.status != "finished" or not kept or method is None or not method.has_budget:
@@ -67,17 +67,17 @@ Watch = Callable[[Job, Report, str], None]
 
 
 class Recorder:
-    """Writes one record for each job that was started and has ended, and keeps those that have not.
+    """Writes one record for each ended job, and stores open jobs.
 
-    A job that was interrupted, or that has lost its driver, stays among the open ones, and goes on later.
+    A job that was interrupted, or has lost its driver, stays open and continues later.
 
     Args:
-        store: Where records go.
+        store: Store of the records.
         studies: The studies, by their keys.
         benchmark: Name of the benchmark.
         environment: Versions and code state, the same for all records.
-        watchers: Told of every event.
-        on_record: Told of every record after it was written.
+        watchers: Called with every event.
+        on_record: Called with every record after it was written.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Recorder:
         self._started: dict[str, str] = {}
 
     def __call__(self, event: Event) -> None:
-        """Take one event of the pool, in order per job."""
+        """Process an event of the pool; events of a job come in order."""
         job, status = event.job, event.status
         if status == "queued":
             with written(self._store.out):
@@ -115,7 +115,7 @@ class Recorder:
                 self._let_go(job)
 
     def _let_go(self, job: Job) -> None:
-        """What a job that has its record leaves behind is of no more use."""
+        """Remove files of a job that are not needed after its record."""
         self._open.drop(job.id)
         if job.checkpoints:
             shutil.rmtree(checkpoint_folder(job.checkpoints, job.id), ignore_errors=True)
@@ -149,14 +149,14 @@ class Recorder:
 
 
 def _digest(study: PreparedStudy, reports: Sequence[Report]) -> str:
-    """Digest of the backbone; of one with fresh weights as the worker has measured it, empty where it did not."""
+    """Digest of the backbone; with random weights that measured by the worker, empty if it is missing."""
     if not study.is_control:
         return study.backbone_digest
     return next((str(d) for one in reversed(reports) if (d := one.facts.get("backbone_digest"))), "")
 
 
 def _own_marks(record: Record, facts: Mapping[str, Any]) -> list[str]:
-    """What a reader must know of this very trial."""
+    """Caveats of a single trial."""
     marks = {CUT_MARK: facts.get("cut") == "budget", UNREGULARISED_MARK: bool(facts.get("model_dropout"))}
     useless = record.test is not None and no_better(record.metric, record.test, facts.get("constant") or {})
     return [mark for mark, holds in {**marks, NO_BETTER: useless}.items() if holds]

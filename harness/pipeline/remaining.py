@@ -1,4 +1,4 @@
-"""What a benchmark still has to do, and which final runs are out of date: read from records alone."""
+"""The remaining work of a benchmark and its outdated final runs, from records only."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -21,7 +21,7 @@ from lingo.methods import METHODS
 def winners(
     records: Iterable[Record], studies: Sequence[PreparedStudy], scope: Scope = "task"
 ) -> dict[str, Record]:
-    """For each study the record of its search group's winning trial; studies of a group without one are left out.
+    """For each study the record of its search group's winning trial; groups without a winner are left out.
 
     A control has that of its pretrained study. See `joint_winner`.
     """
@@ -52,10 +52,9 @@ def unsearched(
     studies: Sequence[PreparedStudy],
     benchmark: Benchmark,
 ) -> list[PreparedStudy]:
-    """The studies of search groups without the benchmark's number of ended trials (a grid: without all of its points).
+    """The studies of search groups that lack ended trials (for a grid: points).
 
-    A trial has ended when every member's has, or when one failed or was stopped; one that was killed from
-    outside has not.
+    A trial has ended if all its members have, or one failed or was stopped; a killed trial has not.
     """
     left: list[PreparedStudy] = []
     for members in groups([study for study in studies if not study.is_control], benchmark.scope):
@@ -91,7 +90,7 @@ def final_jobs(
     scope: Scope = "task",
     checkpoints: Path | None = None,
 ) -> list[Job]:
-    """The final runs still to do, of studies that have a winner; their adapters go below `adapters`.
+    """The missing final runs of studies that have a winner; their adapters are written below `adapters`.
 
     Args:
         checkpoints: See `harness.runs.jobs.Job`.
@@ -120,8 +119,8 @@ def final_jobs(
 
 
 def _adapter_folder(adapters: Path | None, study: PreparedStudy, seed: int) -> str | None:
-    """`<task>/<backbone>/<method>/seed-<n>`; none for full fine-tuning, whose result is a whole model, and of
-    controls, which nobody predicts with."""
+    """`<task>/<backbone>/<method>/seed-<n>`; none for full fine-tuning, whose result is a whole model, and for
+    controls."""
     if adapters is None or study.is_control or METHODS[study.method].trains_all:
         return None
     names = [re.sub(r"[^\w.-]+", "_", name) for name in (study.task.name, study.backbone, study.method)]
@@ -129,7 +128,7 @@ def _adapter_folder(adapters: Path | None, study: PreparedStudy, seed: int) -> s
 
 
 def outdated(records: Sequence[Record], studies: Sequence[PreparedStudy], scope: Scope) -> list[Record]:
-    """The final records whose configuration is not, or no longer, that of their study's winner."""
+    """The final records whose configuration is not (any more) that of their study's winner."""
     best = winners(records, studies, scope)
     return [
         record
@@ -141,10 +140,10 @@ def outdated(records: Sequence[Record], studies: Sequence[PreparedStudy], scope:
 
 
 def set_aside(store: ResultStore, records: Iterable[Record]) -> list[Record]:
-    """Take records out of the results, marked as superseded.
+    """Remove records from the results, marked as superseded.
 
     Returns:
-        The records as they are kept there.
+        The marked records.
     """
     kept = [replace(record, marks=[*record.marks, SUPERSEDED]) for record in records]
     for record in kept:
@@ -153,7 +152,7 @@ def set_aside(store: ResultStore, records: Iterable[Record]) -> list[Record]:
 
 
 def with_new_names(jobs: Iterable[Job], out: Path, best: dict[str, Record]) -> list[Job]:
-    """The final jobs; one whose name an outdated run has had gets another, with the winner's number in it."""
+    """The final jobs; a job with the name of an outdated run gets another name, with the winner's number."""
     used = {record.id for record in load_folder(RunFolder(out).superseded)}
     return [_renamed(job, best) if job.id in used else job for job in jobs]
 

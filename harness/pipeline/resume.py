@@ -1,4 +1,4 @@
-"""A run goes on: its settings from its folder, its results into a fork with other search spaces."""
+"""Continuing a run: its settings from its folder, and its results in a fork with other search spaces."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,13 +19,13 @@ from lingo.text_files import read_object
 
 
 def stored_benchmark(run: Path, changes: Mapping[str, Any]) -> Benchmark:
-    """What the run in the folder `run` was asked for, with `changes` (`None` changes nothing).
+    """The settings of the run in the folder `run`, with `changes` (`None` changes nothing).
 
-    Where it runs is said anew: on this machine, unless `changes` name a cluster; then the paths are those of the
-    machine that sent it to one before, not of the head, which its plan has.
+    It runs on this machine, unless `changes` names a cluster; then paths are those of the machine that started it on a
+    cluster before, not of the head, as in its plan.
 
     Raises:
-        InputError: when the folder holds no run, or the changes are no valid settings.
+        InputError: if the folder contains no run, or the changes are invalid.
     """
     asked = run / "cluster" / SETTINGS
     path = asked if changes.get("cluster") and asked.is_file() else RunFolder(run).plan
@@ -47,8 +47,8 @@ def stored_benchmark(run: Path, changes: Mapping[str, Any]) -> Benchmark:
 
 
 def _at_home(settings: Mapping[str, Any], home: Path) -> dict[str, Any]:
-    """Paths below the folder in which the run lay, as paths below the one in which it lies now; the folder's own store,
-    named by its address, is the folder's own again."""
+    """Paths below the run's former folder as paths below its present one; the address of the folder's own store is
+    removed."""
     was = settings.get("out")
     if not was or was == str(home):
         return {}
@@ -67,12 +67,12 @@ def _at_home(settings: Mapping[str, Any], home: Path) -> dict[str, Any]:
 def take_over(
     source: Path, store: ResultStore, studies: Sequence[PreparedStudy], benchmark: Benchmark
 ) -> list[Record]:
-    """Copy into a new folder the ended trials of another whose configurations lie in the new search spaces.
+    """Copy ended trials of another folder whose configurations are in the new search spaces.
 
-    They get numbers from 0 on in each study, and the fact `taken_from`. A study that has records is left alone.
+    They get numbers from 0 on in each study, and the fact `taken_from`. A study that has records is not changed.
 
     Returns:
-        The records that were written.
+        The written records.
     """
     begun = {record.study for record in store.load()}
     found = load(source)
@@ -94,7 +94,7 @@ def take_over(
 
 
 def _fits(record: Record, study: PreparedStudy, benchmark: Benchmark) -> bool:
-    """Whether a record is a trial that the new study could have drawn, on the same data and backbone."""
+    """Whether a record is a trial that the new study could have proposed, with the same data and backbone."""
     ended = record.stage == "search" and record.status in ("finished", "stopped")
     same = (record.data_digest, record.backbone_digest) == (study.data_digest, study.backbone_digest)
     if not (ended and same and record.study == study.key):

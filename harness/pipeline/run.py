@@ -43,14 +43,14 @@ def run_benchmark(
     make_engine: MakeEngine | None = None,
     take_from: Path | None = None,
 ) -> int:
-    """Run a benchmark to its end, or the rest of one that the output folder holds, and print its leaderboard.
+    """Run a benchmark, or the rest of the one in the output folder, and print its leaderboard.
 
     Args:
-        make_engine: What trains the jobs; the harness's own engines when `None`.
-        take_from: Another output folder, whose trials that fit the search spaces count as this benchmark's.
+        make_engine: Creates the engine that trains the jobs; `None` for the harness's own.
+        take_from: Another output folder, whose trials are reused if they fit the search spaces.
 
     Returns:
-        0 when every final result is there, 1 when some are missing, 130 when interrupted.
+        0 if every final result exists, 1 if some are missing, 130 if interrupted.
 
     Raises:
         InputError: for bad input, before anything is trained.
@@ -76,7 +76,7 @@ def run_benchmark(
 
 
 def _refuse_full_disks(checked: Plan) -> None:
-    """Raise `InputError` for disks that have no room for a start."""
+    """Raise `InputError` for disks without enough space to start."""
     places = [out_place(checked.out)]
     try:
         places.append(scratch_place(Path(temporary_folders()[0])))
@@ -91,10 +91,10 @@ def _refuse_full_disks(checked: Plan) -> None:
 
 
 def _copied(checked: Plan, console: Console) -> AbstractContextManager[None]:
-    """Keep the copy at `--storage-path`, if one is wished; an output folder that is lost comes back from it.
+    """Keep the copy at `--storage-path`, if given; a lost output folder is restored from it.
 
     Raises:
-        InputError: when nothing can be written there.
+        InputError: if nothing can be written there.
     """
     from harness.runs.mirror import Copy, copied, storage_problems
 
@@ -138,7 +138,7 @@ def _run(
 
 
 def _left(records: Sequence[Record], studies: Sequence[PreparedStudy], benchmark: Benchmark) -> bool:
-    """Whether anything is to be searched or trained."""
+    """Whether anything remains to be searched or trained."""
     return bool(
         unsearched(records, studies, benchmark)
         or outdated(records, studies, benchmark.scope)
@@ -189,13 +189,13 @@ def _say_what(checked: Plan, console: Console) -> None:
 
 
 def _trials(studies: Sequence[Study], benchmark: Benchmark) -> str:
-    """Trials of each search; they are fewer where nothing, or a small grid, is searched."""
+    """Number of trials of each search; lower without settings to search, or with a small grid."""
     counts = {study.trials(benchmark) for study in studies}
     return f"{'up to ' * (len(counts) > 1)}{some(max(counts, default=0), 'trial')}"
 
 
 def _once(notes: Sequence[str]) -> list[str]:
-    """Notes `where: what`, those of several places with the same words once."""
+    """Notes `where: what`, with equal ones of several places joined."""
     places: dict[str, list[str]] = {}
     for note in notes:
         where, _, what = note.partition(": ")
@@ -204,7 +204,7 @@ def _once(notes: Sequence[str]) -> list[str]:
 
 
 def _prepare(checked: Plan, console: Console) -> tuple[ResultStore, list[PreparedStudy]]:
-    """Backbones are checked before anything is written, data before the folder becomes this benchmark's."""
+    """Check backbones before anything is written, and data before the folder belongs to this benchmark."""
     from harness.data.quickstart import make_backbone
 
     sources = [source for source in checked.benchmark.models if source != TINY_MODEL]
@@ -233,7 +233,7 @@ def _conclude(
     interrupted: bool,
     seconds: float,
 ) -> int:
-    """Print what there is, what is missing and where it lies; the exit code."""
+    """Print results, missing results and locations; returns the exit code."""
     from harness.report.leaderboard import print_leaderboard, print_winners
 
     benchmark, records = checked.benchmark, store.load()
@@ -277,7 +277,7 @@ def _say_failures(records: Sequence[Record], console: Console, shown: int = 5) -
 def _say_without_winner(
     records: Sequence[Record], studies: Sequence[PreparedStudy], benchmark: Benchmark, console: Console
 ) -> None:
-    """Why a search that is complete has nothing to train on the seeds: going on would not help it."""
+    """Print why a complete search has no winner: resuming would not help."""
     chosen = winners(records, studies, benchmark.scope)
     for study in studies:
         if study.key in chosen or study.is_control:

@@ -1,4 +1,4 @@
-"""The two stages on Ray: every search, then the winners on all seeds."""
+"""The two stages on Ray: all searches, then the winners on all seeds."""
 
 import logging
 import math
@@ -61,9 +61,9 @@ log = logging.getLogger(__name__)
 MakeEngine = Callable[[int, int], Engine]
 
 MOST_IN_A_PACK = {"cpu": 16, "cuda": 64}
-"""Trials beyond which no larger pack is tried: a GPU gains up to more of them than a CPU."""
+"""Maximum pack size in calibration, for GPU and CPU."""
 GROUP_START_S = 300.0
-"""Seconds that the first worker group may take where all machines are there."""
+"""Time limit in seconds for the first worker group if all machines are running."""
 
 
 def train(
@@ -74,12 +74,12 @@ def train(
     make_engine: MakeEngine | None,
     notifier: Notifier,
 ) -> bool:
-    """Search what is not searched, then train the winners' missing seeds. True when interrupted.
+    """Complete the searches, then train the winners' missing seeds. Returns whether it was interrupted.
 
     Raises:
-        InputError: when a cluster cannot be joined.
-        RunStopped: when the output folder cannot be written any more (`Unwritable`), Ray does not start, or no worker
-            group can be had; jobs are ended before.
+        InputError: if a cluster cannot be joined.
+        RunStopped: if the output folder cannot be written any more (`Unwritable`), Ray does not start, or no worker
+            group is available; jobs are ended before.
     """
     benchmark, begun = checked.benchmark, time.monotonic()
     records = store.load()
@@ -103,7 +103,7 @@ def train(
             tell=notifier.failed,
         ),
         closing(
-            Tracker(  # at its end every study's run ends as the study then stands
+            Tracker(  # at the end every study's run gets the status of the study
                 checked.out,
                 Setting.read(checked.out),
                 uri=benchmark.tracking_uri,
@@ -152,7 +152,7 @@ def train(
 
 
 class _Stages:
-    """What the two stages share."""
+    """Common state of the two stages."""
 
     def __init__(
         self,
@@ -170,7 +170,7 @@ class _Stages:
         self._keys = [study.key for study in studies]
 
     def search(self, todo: Sequence[PreparedStudy]) -> None:
-        """Run the searches that are not complete."""
+        """Run the incomplete searches."""
         if todo:
             known = self._store.load(), OpenTrials(self._out).load()
             run_search(
@@ -182,7 +182,7 @@ class _Stages:
             )
 
     def finals(self) -> None:
-        """Train the missing seeds of every study whose search is complete, or was cut by a budget."""
+        """Train the missing seeds of every study whose search is complete or was ended by a budget."""
         benchmark, records = self._benchmark, self._store.load()
         unfinished = self._unfinished(records)
         ready = [study for study in self._studies if study not in unfinished] + self._cut(unfinished)
@@ -209,7 +209,7 @@ class _Stages:
         )
 
     def tell_usage(self, seconds: float) -> None:
-        """Write what was used and cut."""
+        """Write usage and ended searches."""
         records = self._store.load()
         why = self._budgets.cut()
         keys = [study.key for study in self._cut(self._unfinished(records))]
@@ -218,7 +218,7 @@ class _Stages:
         write_usage(self._out, self._benchmark, records, cut=cut, pool=pool, seconds=seconds)
 
     def _cut(self, unfinished: Sequence[PreparedStudy]) -> list[PreparedStudy]:
-        """Those whose search a budget has ended, their own or that of another study of their search group."""
+        """Studies whose search was ended by a budget, their own or that of another study of their search group."""
         cut = self._budgets.cut(self._keys)
         found = groups(unfinished, self._benchmark.scope)
         return [study for members in found if any(one.key in cut for one in members) for study in members]
@@ -234,7 +234,7 @@ def _settled(
     resources: ClusterResources,
     console: Console,
 ) -> tuple[Plan, list[PreparedStudy]]:
-    """The plan and its studies with the number type of the backbones' weights, which plan.json gets as well."""
+    """The plan and its studies with the number type of the backbones' weights, also written to plan.json."""
     held = settle(
         checked,
         store,
@@ -285,7 +285,7 @@ def _pool(
 def _machines(
     benchmark: Benchmark, resources: ClusterResources, console: Console
 ) -> AbstractContextManager[None]:
-    """Tell of the machines that a cluster starts, and ask for others where there is no spot capacity."""
+    """Report machines that a cluster starts, and request others without spot capacity."""
     if not resources.grows:
         return nullcontext()
     return watched(
@@ -308,7 +308,7 @@ def _slots(
     console: Console,
     make_engine: MakeEngine | None,
 ) -> int:
-    """Trials at once in a worker group: as asked, or what a few steps with each backbone say is best for all."""
+    """Pack size of a worker group: as requested, or the best for all backbones by a short calibration."""
     packed = [study for study in studies if _goes_into_packs(study)]
     runs = len(packed) * benchmark.num_samples  # final runs train alone
     each = -(-min(runs, benchmark.max_concurrent or runs) // resources.layout.groups)
@@ -326,7 +326,7 @@ def _goes_into_packs(study: PreparedStudy) -> bool:
 
 
 def _best_pack(study: PreparedStudy, benchmark: Benchmark, resources: ClusterResources, most: int) -> int:
-    """What serves best for this study's trials; one where it cannot be measured."""
+    """Best pack size for this study; 1 if it cannot be measured."""
     lay = resources.layout
     try:
         calibration = calibrate_remotely(
@@ -349,7 +349,7 @@ def _best_pack(study: PreparedStudy, benchmark: Benchmark, resources: ClusterRes
 def _goal(
     study: PreparedStudy, benchmark: Benchmark, todo: Sequence[PreparedStudy], records: Sequence[Record]
 ) -> StudyGoal:
-    """What a study has to do, and what its records have of it."""
+    """The amount of work of a study, and the part done by its records."""
     backbone = f" {study.backbone}" if len(benchmark.models) > 1 or is_control(study.backbone) else ""
     of_study = [record for record in records if record.study == study.key]
     trials = [record for record in of_study if record.stage == "search" and record.status != "killed"]

@@ -1,4 +1,4 @@
-"""What runs there are and how far each is, from their folders alone."""
+"""States of runs, from their folders only."""
 
 import json
 import os
@@ -21,16 +21,16 @@ State = Literal["running", "complete", "incomplete"]
 
 @dataclass(frozen=True, kw_only=True)
 class RunState:
-    """How far a run is.
+    """The state of a run.
 
     Attributes:
         folder: Its output folder.
-        experiment: Its experiment in MLflow: its name, or the suite.
+        experiment: Its experiment in MLflow: its name or suite.
         state: `running` while a driver holds the folder, else `complete` or `incomplete`.
         driver: Process that runs it, `process 12 on host since …`; empty without one.
         tasks, backbones, methods: What it compares.
-        trials, trials_wanted: Trials of the search that ended, and how many there are to be.
-        finals, finals_wanted: Finished final runs, and how many there are to be.
+        trials, trials_wanted: Ended trials of the search, and the total.
+        finals, finals_wanted: Finished final runs, and the total.
         failed: Failed trials and final runs.
         updated: Time of the last record, ISO 8601, UTC; empty before the first.
     """
@@ -58,7 +58,7 @@ def state_of(out: Path) -> RunState:
     """The state of a run.
 
     Raises:
-        InputError: If `out` is no output folder of a benchmark.
+        InputError: If `out` is not an output folder of a benchmark.
     """
     folder = RunFolder(out)
     try:
@@ -104,10 +104,10 @@ def _distinct(keys: Sequence[Sequence[str]], place: int) -> list[str]:
 
 
 def runs_below(folder: Path, depth: int = 3) -> list[Path]:
-    """Output folders of benchmarks in a folder, itself included, by time of the last change.
+    """Output folders of benchmarks in a folder, itself included, sorted by last change.
 
     Args:
-        depth: How many folders deep is looked.
+        depth: Maximum depth of subfolders.
 
     Raises:
         InputError: If there is no such folder.
@@ -121,7 +121,7 @@ def runs_below(folder: Path, depth: int = 3) -> list[Path]:
 def _runs(folder: Path, depth: int) -> Iterator[Path]:
     if RunFolder(folder).benchmark.is_file():
         yield folder
-        return  # what lies inside belongs to it
+        return  # folders inside belong to it
     if depth <= 0:
         return
     try:
@@ -134,7 +134,7 @@ def _runs(folder: Path, depth: int) -> Iterator[Path]:
 
 
 def board_of(out: Path) -> Board | None:
-    """The progress that a run under way has written last; `None` where there is none."""
+    """The latest progress of a run; `None` if there is none."""
     try:
         news = json.loads(RunFolder(out).progress.read_text(encoding="utf-8"))
     except (OSError, ValueError):

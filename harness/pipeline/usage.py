@@ -1,4 +1,4 @@
-"""What a run has used and what was cut, in `<out>/search.json` for reports and for the next run."""
+"""Usage of a run and searches ended by budgets, in `<out>/search.json`, for reports and later runs."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from lingo.text_files import read_object
 def budgets_of(
     benchmark: Benchmark, *, groups: int, gpus: float, records: Sequence[Record], out: Path
 ) -> Budgets:
-    """The budgets that a benchmark names, with what earlier runs in its folder have used.
+    """The budgets of a benchmark, with the usage of earlier runs in its folder.
 
     Args:
         groups, gpus: Worker groups, and the GPUs of each.
@@ -49,7 +49,7 @@ def _limits(span: str | None, gpu_hours: float | None, cost: float | None) -> Li
 
 
 def gpu_seconds(records: Sequence[Record]) -> float:
-    """GPU-seconds that records tell of."""
+    """GPU-seconds of records."""
     return sum(_number(record, "device_seconds") * _number(record, "gpus") for record in records)
 
 
@@ -66,7 +66,7 @@ def _by_study(records: Sequence[Record]) -> dict[str, list[Record]]:
 
 
 def read_usage(out: Path) -> dict[str, Any]:
-    """What `search.json` says; nothing where there is none."""
+    """The content of `search.json`; empty without it."""
     try:
         return read_object(RunFolder(out).usage)
     except (OSError, ValueError):
@@ -82,15 +82,15 @@ def write_usage(
     pool: Mapping[str, Any],
     seconds: float,
 ) -> dict[str, Any]:
-    """Write `search.json`. Wall time and the pool's times add to those of earlier runs in the folder.
+    """Write `search.json`. Wall time and the pool's times are added to those of earlier runs in the folder.
 
     Args:
-        cut: One line for each study whose search a budget has ended.
+        cut: One line for each study whose search was ended by a budget.
         pool: `busy_s` and `idle_s` of the pool's slots while jobs were queued.
         seconds: Wall time of this run.
 
     Raises:
-        OSError: when the disk refuses.
+        OSError: if the file cannot be written.
     """
     before = read_usage(out)
     wall = before.get("wall_s", 0.0) + seconds
