@@ -16,7 +16,9 @@ from harness.cli.app import names
 from harness.config.benchmark import AMOUNT, DECLARED, MACHINE, WHAT, Benchmark, flag_of
 from harness.config.build import read_settings
 from harness.config.initial_points import options_from, read_configurations
+from harness.config.learned_points import learned
 from harness.core.errors import InputError
+from harness.core.home import path_of
 from harness.core.store_address import ADDRESS, shown
 from lingo.text_files import read_text
 
@@ -177,6 +179,10 @@ def settings(options: Mapping[str, Any]) -> dict[str, Any]:
         read["tasks"] = told_how(read.get("tasks", ()), said)
     if isinstance(file := read.pop("configurations", None), Path):
         read |= options_from(read_configurations(file), read)
+    if isinstance(runs := read.get("learn_from"), str):
+        del read["learn_from"]
+        if runs != "none":
+            read["learn_from"] = learned([path_of(run) for run in names(runs, "--learn-from") or ()])
     if "seeds" in read:
         read["seeds"] = _numbers(read["seeds"])
     file = read.pop("settings", None)

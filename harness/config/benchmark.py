@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from harness.config.values import (
     DEFAULT_TARGETS,
     Amount,
+    Learned,
     Names,
     Network,
     Positive,
@@ -82,6 +83,11 @@ class Option:
     flag: str | None = None
     kind: Any = None
     use: Literal["measured", "amount", "machine"] | None = None
+
+
+def searcher_of(name: Any) -> Any:
+    """A searcher by its name; `auto` is the one that is recommended now, and results tell its name."""
+    return "tpe" if name == "auto" else name
 
 
 class Benchmark(BaseModel):
@@ -179,9 +185,17 @@ class Benchmark(BaseModel):
     """Configurations to try first, in the format of **best --format yaml**. With --num-samples 1 only they are
     tried."""
 
-    searcher: Annotated[Literal["tpe", "gp", "random", "grid"], Option(SEARCH, "NAME")] = "tpe"
-    """How configurations are proposed: **tpe**, **gp** (a Gaussian process, which counts running trials), **random** or
-    **grid**."""
+    learn_from: Annotated[
+        tuple[Learned, ...] | None, Option(SEARCH, "RUN,…|none", default="none", kind=str)
+    ] = None
+    """Output folders of earlier benchmarks, comma-separated: each study first tries four configurations that did well
+    on dev in their studies of its backbone and method."""
+
+    searcher: Annotated[
+        Literal["tpe", "gp", "random", "grid"], BeforeValidator(searcher_of), Option(SEARCH, "NAME")
+    ] = "tpe"
+    """How configurations are proposed: **tpe**, **gp** (a Gaussian process, which counts running trials), **random**,
+    **grid**, or **auto**: the one that docs/search.md recommends, now tpe."""
 
     scheduler: Annotated[Literal["asha", "hyperband", "median", "none"], Option(SEARCH, "NAME")] = "asha"
     """How weak trials are stopped early: **asha**, **hyperband**, **median** or **none**."""

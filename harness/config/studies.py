@@ -7,6 +7,7 @@ from typing import Any
 
 from harness.config.benchmark import NO_BACKBONE, Benchmark
 from harness.config.initial_points import from_plain, put_first
+from harness.config.learned_points import with_learned
 from harness.config.scopes import merge, search_problems, trials_of
 from harness.config.search_space import SearchSpace
 from harness.config.search_space_file import SpaceFile
@@ -116,9 +117,9 @@ def build_studies(
             steps = steps_per_epoch(count, benchmark.batch_size)
             total_steps = steps * benchmark.epochs
             try:
-                space = put_first(
-                    file.for_task(parted_variant(task)[0]), configured, task=task, backbone=names[model]
-                )
+                space = file.for_task(parted_variant(task)[0])
+                space = with_learned(space, benchmark.learn_from, backbone=names[model])
+                space = put_first(space, configured, task=task, backbone=names[model])
                 if benchmark.target_modules != DEFAULT_TARGETS:
                     space = space.adapting(benchmark.target_modules)
                 if benchmark.head_pooling != "auto":

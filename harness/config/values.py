@@ -2,9 +2,9 @@
 
 import ipaddress
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from lingo.trial import targets_problem
 
@@ -85,3 +85,20 @@ Network = Annotated[str, AfterValidator(_network)]
 Targets = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_targets)]
 RunName = Annotated[str, AfterValidator(_run_name)]
 Seeds = Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(_seeds)]
+
+
+class Learned(BaseModel):
+    """What earlier runs teach about a method on a backbone, see `harness.config.learned_points`.
+
+    Attributes:
+        runs, tasks: Names of the runs, and the tasks of their studies.
+        points: Configurations to try first, in order.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    backbone: str
+    method: str
+    runs: tuple[str, ...]
+    tasks: tuple[str, ...]
+    points: tuple[dict[str, Any], ...]

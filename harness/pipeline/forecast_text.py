@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from harness.config.benchmark import NO_BACKBONE, Benchmark
+from harness.config.learned_points import LEARNED
 from harness.config.studies import steps_per_epoch
 from harness.config.values import seconds_of
 from harness.core.columns import Column, fitted
@@ -60,6 +61,7 @@ def tell(
         f"{some(benchmark.epochs, 'epoch')} (scope {benchmark.scope}, {benchmark.searcher}, {benchmark.scheduler}), "
         f"then {some(found.studies * len(benchmark.seeds), 'final run')} ({some(benchmark.seeds, 'seed')} per study)."
     )
+    _first_points(found, line)
     _matrix(found, line)
     _backbones(found, line)
     _reading(found, line)
@@ -155,6 +157,17 @@ def _table(rows: Sequence[Mapping[str, str]], line: Print, right: Sequence[str] 
     line("")
     for text, _ in fitted(columns, [list(row.values()) for row in rows], line.width):
         line(text)
+
+
+def _first_points(found: Forecast, line: Print) -> None:
+    """What the searches begin with that earlier runs taught, with the backbones and methods."""
+    where: dict[str, dict[str, None]] = {}
+    for study in (work.study for work in found.works):
+        for note in study.space.notes:
+            if note.startswith(LEARNED):
+                where.setdefault(note, {})[f"{study.backbone} {study.method}"] = None
+    for note, names in where.items():
+        line(f"{', '.join(names)}: {note}")
 
 
 def _matrix(found: Forecast, line: Print) -> None:

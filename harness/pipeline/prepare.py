@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.benchmark import NO_BACKBONE, Benchmark
+from harness.config.learned_points import origin_of
 from harness.config.plan import Plan
 from harness.config.studies import PreparedStudy, Study
 from harness.core.errors import InputError
@@ -132,6 +133,7 @@ def _with_data(
     own = [] if tokens.trained else ["untrained backbone"]
     own += [RANDOM_INIT] * study.is_control
     scheme = "bases" if tokens is BARE else benchmark.tokenization
+    origin = origin_of(benchmark.learn_from, backbone=study.backbone, method=study.method)
     return PreparedStudy(
         **{**vars(study), "source": tokens.source},
         data=prepared.folder,
@@ -143,7 +145,8 @@ def _with_data(
         | _label_facts(prepared)
         | ({"unread": prepared.unread} if prepared.unread else {})
         | ({"variant": prepared.variant} if prepared.variant else {})
-        | ({"long": benchmark.long, "bases_seen": prepared.seen} if prepared.seen else {}),
+        | ({"long": benchmark.long, "bases_seen": prepared.seen} if prepared.seen else {})
+        | ({"first_points": f"learned from {origin}"} if origin else {}),
     )
 
 

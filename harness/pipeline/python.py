@@ -11,7 +11,9 @@ import pyarrow.parquet as pq
 
 from harness.config.benchmark import DECLARED, Benchmark, flag_of
 from harness.config.build import build
+from harness.config.learned_points import learned
 from harness.core.errors import InputError, nearest
+from harness.core.home import path_of
 from harness.pipeline.state import RunState, state_of
 from harness.runs.layout import RunFolder, file_name
 from harness.runs.record import numbers
@@ -221,6 +223,9 @@ def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
             )
             value = tuple(map(Path, parts)) if name == "search_spaces" else tuple(parts)
             value = tuple(map(str, value)) if name in ("tasks", "models", "methods") else value
+        elif name == "learn_from" and isinstance(value, str | Path):
+            runs = str(value).split(",")
+            value = None if runs == ["none"] else learned([path_of(run) for run in runs])
         elif name in ("out", "data_dir"):
             value = Path(value)
         read[name] = value

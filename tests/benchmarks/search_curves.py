@@ -42,6 +42,9 @@ SEED, TRIALS, TOKENS, EPOCHS, BATCH, PACK = 0, 96, 40, 4, 8, 16
 ROWS = {"train": 96, "dev": 160, "test": 8}
 """Rows of each split; those of test are there because a task must have all three, and no trial reads them."""
 
+STEPS = -(-ROWS["train"] // BATCH) * EPOCHS
+"""T_total of a trial."""
+
 
 def table_file(task: str, method: str) -> Path:
     """Where the curves of a task and method are."""
@@ -50,7 +53,7 @@ def table_file(task: str, method: str) -> Path:
 
 def space_of(task: str, method: str) -> SearchSpace:
     """The method's search space for the task, without first points."""
-    return read_space(method).for_task(task).restrict(-(-ROWS["train"] // BATCH) * EPOCHS, epochs=EPOCHS)
+    return read_space(method).for_task(task).restrict(STEPS, epochs=EPOCHS)
 
 
 def configuration(space: SearchSpace, task: str, number: int) -> dict[str, Any]:

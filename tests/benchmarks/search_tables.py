@@ -21,7 +21,7 @@ import time
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,11 +35,13 @@ from scipy import stats
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.model_selection import KFold, cross_val_predict
 
+from harness.config.learned_points import Told, portfolio
 from harness.config.search_space import SearchSpace
+from harness.search.sampling import LatinHypercube
 from harness.search.schedulers import GroupSchedulers
 from harness.search.searcher import GroupSearcher
 from harness.search.trial_client import EPOCH, METRIC, STATE
-from tests.benchmarks.search_curves import ALL_METHODS, ALL_TASKS, EPOCHS, TRIALS, read, space_of
+from tests.benchmarks.search_curves import ALL_METHODS, ALL_TASKS, EPOCHS, STEPS, TRIALS, read, space_of
 from tests.benchmarks.search_rows import Row, tell
 from tests.support.studies import search_study
 
@@ -141,9 +143,12 @@ class Plain:
         self._study.tell(self._open.pop(trial_id), result[METRIC])
 
 
-def replay(table: Table, name: str, *, seed: int, at_once: int, trials: int) -> list[Step]:
-    """One search."""
-    searcher, scheduler = SEARCHERS[name](table, name, seed, at_once, trials)
+def replay(
+    table: Table, name: str, *, seed: int, at_once: int, trials: int, first: Sequence[Mapping[str, Any]] = ()
+) -> list[Step]:
+    """One search; `first` are the first points of a searcher of the product."""
+    more = {"first_points": first} if first else {}
+    searcher, scheduler = SEARCHERS[name](table, name, seed, at_once, trials, **more)
     jitter = np.random.default_rng((seed, at_once))
     events: list[tuple[float, int, SimpleNamespace]] = []
     drawn: list[SimpleNamespace] = []
@@ -190,12 +195,11 @@ def _ours(table: Table, name: str, seed: int, at_once: int, trials: int, **more:
         f"{table.task}|none|{table.method}",
         table.space,
         trials,
-        first_points=(),
         seed=seed,
         epochs=EPOCHS,
         searcher=searcher,
         scheduler="none" if searcher != name else "asha",
-        **more,
+        **{"first_points": (), **more},
     )
     spare = max(1, -(-at_once // 4))
     found = GroupSearcher([plan], groups=1, slots=at_once, spare=spare, limit=at_once)
@@ -287,46 +291,57 @@ def compare(
         )
 
 
-def portfolio(others: Sequence[Table], count: int) -> list[dict[str, Any]]:
-    """Configurations of other tasks' tables that together do well on all of them (greedy; Wistuba et al. 2015).
+def first_points(table: Table, tables: Sequence[Table]) -> list[dict[str, Any]]:
+    """What the tables of the other tasks of the same method teach."""
+    others = [one for one in tables if one.method == table.method and one is not table]
+    told = [
+        [Told(values, float(curve[-1])) for values, curve in zip(one.values, one.scores, strict=True)]
+        for one in others
+    ]
+    space = replace(table.space, first_points=tuple(portfolio(told)) if told else ())
+    return [dict(point) for point in space.restrict(STEPS, epochs=EPOCHS).first_points]
 
-    A configuration's predicted last score counts as the share of the table's trials that it exceeds.
-    """
-    candidates = [values for table in others for values in table.values]
-    shares = np.array(
-        [
-            [(table.predicted[:, -1] < table.expected(values)[-1]).mean() for table in others]
-            for values in candidates
-        ]
-    )
-    chosen: list[int] = []
-    for _ in range(count):
-        held = shares[chosen].max(axis=0) if chosen else np.zeros(len(others))
-        gains = np.maximum(shares, held).mean(axis=1)
-        gains[chosen] = -1  # each once
-        chosen.append(int(gains.argmax()))
-    return [candidates[index] for index in chosen]
+
+def winner(table: Table, points: Sequence[Mapping[str, Any]]) -> float:
+    """Expected last score of the best of these configurations, each trained to the last epoch."""
+    return float(table.expected(max(points, key=lambda values: table.curve(values)[-1]))[-1])
 
 
 def transfer(tables: Sequence[Table], seeds: int, say: Any) -> Iterator[Row]:
-    """Four first points from the other tasks of the same method against the best of 16 random full trials."""
-    gains = []
+    """Four first points from the other tasks of the same method, by themselves and in front of a search."""
+    gains: dict[str, list[list[float]]] = {}
     for table in tables:
-        others = [one for one in tables if one.method == table.method and one is not table]
-        if not others:
+        learned = first_points(table, tables)
+        if not learned:
             continue
-        best = max(portfolio(others, 4), key=lambda values: table.curve(values)[-1])
-        found = float(table.expected(best)[-1])
-        runs = [
-            replay(table, "random without stops", seed=seed, at_once=8, trials=16) for seed in range(seeds)
+        full, plain, taught = (
+            [replay(table, name, seed=n, at_once=8, trials=16, first=first) for n in range(seeds)]
+            for name, first in (("random without stops", ()), ("tpe", ()), ("tpe", learned))
+        )
+        best = [at(steps, 16) for steps in full]
+        even = [
+            winner(table, [table.space.suggest(LatinHypercube(i, 4, f"{n}|{table.task}")) for i in range(4)])
+            for n in range(seeds)
         ]
-        ends = [at(steps, 16) for steps in runs]
-        say(f"{table.task} {table.method}: {found:.3f}, random {statistics.fmean(ends):.3f}")
-        gains.append([found - end for end in ends])
-    if gains:
-        mean, half = interval([statistics.fmean(one) for one in zip(*gains, strict=True)])
-        title = f"4 trials from the other tasks: ahead of the best of 16 random full trials, ± {half:.4f}"
-        yield Row(title, mean, "", "at least equal", mean >= 0)
+        found = winner(table, learned)
+        say(f"{table.task} {table.method}: {found:.3f}, best of 16 random {statistics.fmean(best):.3f}")
+        rows = {
+            "4 trials from other tasks: ahead of the best of 16 random full trials": [
+                found - r for r in best
+            ],
+            "4 trials of a Latin hypercube: the same": [e - r for e, r in zip(even, best, strict=True)],
+        } | {
+            f"tpe with 4 from other tasks: ahead of tpe without after {after} trials": [
+                at(t, after) - at(p, after) for t, p in zip(taught, plain, strict=True)
+            ]
+            for after in (8, 16)
+        }
+        for title, values in rows.items():
+            gains.setdefault(title, []).append(values)
+    for title, values in gains.items():
+        mean, half = interval([statistics.fmean(one) for one in zip(*values, strict=True)])
+        reach = "at least equal" if "from other tasks: ahead of the best" in title else ""
+        yield Row(f"{title}, ± {half:.4f}", mean, "", reach, mean >= 0 if reach else None)
 
 
 def _mean(values: Sequence[Sequence[float]]) -> float:
@@ -337,7 +352,7 @@ def main() -> None:
     """Replay, print, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--searchers", nargs="+", choices=SEARCHERS, default=["tpe"])
-    parser.add_argument("--at-once", nargs="+", type=int, default=[1, 8])
+    parser.add_argument("--at-once", nargs="*", type=int, default=[1, 8], help="none: first points only")
     parser.add_argument("--seeds", type=int, default=30)
     parser.add_argument("--trials", type=int, default=32)
     parser.add_argument("--tasks", nargs="+", default=list(ALL_TASKS))

@@ -584,6 +584,7 @@ PLAN = {
     b"settings": lambda made: paths(made, "settings"),
     b"search-space": lambda made: paths(made, "space"),
     b"config": lambda made: paths(made, "config"),
+    b"learn-from": lambda made: st.one_of(words_of(b"none"), paths(made, "run", "folder")),
     b"seeds": lambda made: numbers(b"0", b"0,1", b"0,1,2"),
     b"time-budget": lambda made: st.one_of(st.sampled_from(SPANS), st.sampled_from(JUNK)),
     b"study-time-budget": lambda made: st.sampled_from(SPANS),

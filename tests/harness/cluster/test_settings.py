@@ -15,6 +15,7 @@ from harness.cli.options import settings
 from harness.cluster.upload import INPUTS, UNPACK, add_inputs, shipment
 from harness.config.benchmark import DECLARED, SETTINGS, Benchmark
 from harness.config.build import build
+from harness.config.values import Learned
 from harness.core.errors import InputError
 from harness.data.find_tasks import find_tasks
 from harness.data.tasks import SUITES
@@ -36,6 +37,11 @@ NAMED = {
     "similarity": 0.85,
     "target_modules": ("W_q", "W_v"),
     "configurations": (CONFIGURATION,),
+    "learn_from": (
+        Learned(
+            backbone="opt-125m", method="ars", runs=("a",), tasks=("mouse/2",), points=({"p": 0.1, "bT": 2},)
+        ),
+    ),
     "time_budget": "1h30m",
     "study_time_budget": "45m",
     "ssh_from": "198.51.100.0/24",
