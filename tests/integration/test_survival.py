@@ -141,7 +141,7 @@ def kill_chain(out, method, kill, chosen):
 
 
 def test_a_run_that_is_evaluated_amid_its_epochs_and_killed_there_ends_as_if_undisturbed(tmp_path):
-    """Early stopping at such evaluations included: the search does not depend on the load."""
+    """The search does not depend on the load."""
     words = [*options("ars", epochs=2)[:-4], "--deterministic", "--max-concurrent", "1", "--eval-steps", "6"]
     finish("run", *words, "--out", str(tmp_path / "whole"))
     out = tmp_path / "killed"
@@ -170,9 +170,6 @@ def test_a_run_that_is_evaluated_amid_its_epochs_and_killed_there_ends_as_if_und
     final = whole[f"{STUDY}|ars/final/seed-0"]
     assert [entry["epoch"] for entry in final.history] == [part / 4 for part in range(1, 9)]
     assert len(final.facts["train_losses"]["losses"]) == 20
-    stopped = [record for record in whole.values() if record.status == "stopped"]
-    assert stopped and all(record.facts["train_losses"]["losses"] for record in stopped)
-    assert any(record.history[-1]["epoch"] % 1 for record in stopped)
 
 
 # --- stopped, hung up, offline --------------------------------------------------------------------------------

@@ -48,14 +48,14 @@ class Search:
         return isinstance(config, dict)
 
     def advance(self, name):
-        """One epoch of a trial, if it need not wait; its end, where it is over."""
+        """One evaluation of a trial, if it need not wait; its end, where it is over."""
         trial, epoch = self.running[name]
         job = trial.config["jobs"][0]
         if job["id"] in self.stop:
             return self.end(name, {STATE: "stopped", EPOCH: 0, METRIC: -1e6})
         if epoch in job["rungs"] and self.go.get(job["id"], 0) < epoch:
             return False
-        epoch += 1
+        epoch += 1 / job["evaluations"]
         self.running[name][1] = epoch
         self.past.setdefault(job["id"], []).append(epoch)
         done = epoch == job["config"]["epochs"]
@@ -83,12 +83,13 @@ class Search:
         return self.past
 
 
-def plans(scheduler="asha", **more):
-    both = {"deterministic": True, "scheduler": scheduler, "epochs": 8}
-    return [
+def plans(scheduler="asha", evaluations=1, epochs=8, **more):
+    both = {"deterministic": True, "scheduler": scheduler, "epochs": epochs}
+    found = [
         plan(num_samples=20, space=ARS, **both, **more),
         plan(key="u|b|lora", num_samples=12, space=LORA, **both),
     ]
+    return [replace(study, evaluations=evaluations) for study in found]
 
 
 def outcome(search):
@@ -130,6 +131,17 @@ def test_the_default_search_does_depend_on_it():
             told.ended(number, "finished")
         found.append(seen)
     assert any(one != found[0] for one in found)
+
+
+def test_trials_are_stopped_amid_an_epoch_whatever_reports_first():
+    found = []
+    for at_once, seed in ((1, 0), (5, 2)):
+        search = Search(plans(evaluations=4, epochs=2), at_once=at_once, seed=seed)
+        search.run()
+        found.append(outcome(search))
+    assert found[0] == found[1]
+    ends = {past[-1][0] for _, status, past in found[0].values() if status == "stopped"}
+    assert ends == {0.5, 1}
 
 
 @pytest.mark.parametrize("ended", [3, 9, 15, 27])
