@@ -49,7 +49,7 @@ class JobLog:
         name, job, report = event.job.id, event.job, event.report
         reports = self._reports.setdefault(name, [])
         if report.number > (reports[-1].number if reports else 0):
-            reports.append(report)
+            reports[-1:] = [*(one.brief() for one in reports[-1:]), report]
         elif event.status not in OPEN and report.facts:  # the last one again, with what is known of its end
             reports[-1:] = [report]
         event = self.open[name] = replace(event, reports=tuple(reports))

@@ -225,7 +225,7 @@ class JobState:
         if report.status == "running":
             if report.number > row.last:
                 row.losses, row.alone = 0, False
-                row.reports.append(report)
+                row.reports[-1:] = [*(one.brief() for one in row.reports[-1:]), report]
                 self._log(row, "running")
                 self._synchronise(row)
         elif report.status == "failed":

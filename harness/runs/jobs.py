@@ -1,13 +1,16 @@
 """Messages between search, pool and workers: jobs and reports, as plain data."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 Stage = Literal["search", "final"]
 Status = Literal["queued", "started", "running", "finished", "failed", "stopped", "interrupted", "unknown"]
 OPEN = frozenset({"queued", "started", "running"})
 """The statuses of a job that has not ended. `unknown`: the job source has lost it, and it must be resubmitted."""
+
+LONG_FACTS = frozenset({"kept_ranks", "rank_trajectory", "train_losses"})
+"""Facts that only the latest report of a job keeps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +93,12 @@ class Report:
     facts: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
     hopeless: bool = False
+
+    def brief(self) -> "Report":
+        """Without the long facts, which the next report has anew: a job may have thousands of evaluations."""
+        return replace(
+            self, facts={name: fact for name, fact in self.facts.items() if name not in LONG_FACTS}
+        )
 
 
 @dataclass(frozen=True)

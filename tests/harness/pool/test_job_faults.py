@@ -212,6 +212,10 @@ def event(number: int, name: str, status: Any, reported: int = 0) -> Event:
     return Event(number, job(name), Report(job=name, number=reported, status="running"), status)
 
 
+def made(number: int, **more: Any) -> Report:
+    return Report(job="x", number=number, status="running", **more)
+
+
 def test_the_driver_hears_nothing_twice_and_knows_its_own_open_jobs() -> None:
     log = JobLog()
     log.submitted(job("mine"))
@@ -227,6 +231,16 @@ def test_the_driver_hears_nothing_twice_and_knows_its_own_open_jobs() -> None:
     (_, end) = log.take(last)
     assert [report.number for report in end.reports] == [1, 2, 3]
     assert log.own() == [] and log.open == {}
+
+
+def test_only_the_last_report_of_a_job_keeps_what_grows_with_its_evaluations() -> None:
+    log = JobLog()
+    facts = {"train_losses": {"steps": [1]}, "samples": 8}
+    told = [replace(event(n, "x", "running"), report=made(n, facts=facts)) for n in (1, 2)]
+    told.append(replace(event(3, "x", "finished"), report=made(3, facts=facts)))
+    assert [[sorted(report.facts) for report in one.reports] for one in log.take(told)] == [
+        [["samples"]] * number + [["samples", "train_losses"]] for number in range(3)
+    ]
 
 
 @pytest.mark.parametrize("end", ["finished", "interrupted"])
