@@ -80,7 +80,8 @@ def portfolio(studies: Sequence[Sequence[Told]], count: int = POINTS) -> list[di
 
 
 def _kernel(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.exp(-((one[:, None] - other) ** 2).sum(axis=2) / (2 * WIDTH**2))
+    near: NDArray[np.float64] = np.exp(-((one[:, None] - other) ** 2).sum(axis=2) / (2 * WIDTH**2))
+    return near
 
 
 def _places(configurations: Sequence[Values]) -> NDArray[np.float64]:
