@@ -61,6 +61,10 @@ MARKS = {
 MOST_ROWS = 100_000
 """Maximum number of audited training rows; of more, a seeded sample is taken."""
 
+SEGMENT_BASES = 10_000_000
+"""Bases of the seeded sample of rows in which constant segments are looked for: the library takes about 100 bytes for
+each. The rule itself is fitted and scored on all rows."""
+
 FAILURES = (ArithmeticError, LookupError, TypeError, ValueError)
 """What the library may raise on odd data; no reason to stop a benchmark."""
 
@@ -143,7 +147,7 @@ def _checks(
 ) -> list[dict[str, Any]]:
     """The library's checks of its test split, for which `later` is passed."""
     import pandas as pd
-    from seqleak.audit import ALL_CHECKS, run_audit
+    from seqleak.audit import ALL_CHECKS, run_audit, thresholds
     from seqleak.audit.io import Task
 
     ruled = len(wanted) > len(OVERLAP)
@@ -162,7 +166,12 @@ def _checks(
     items["item_id"] = np.arange(len(items)).astype(str)
     task = Task(name=name, items=items, elements=["sequence"])
     skipped = [check for check in ALL_CHECKS if check not in wanted]
-    report, _ = run_audit(task, skip=skipped, seed=seed, n_boot=20, examples=0, homology="none", quiet=True)
+    limits = thresholds.load()
+    segments = limits["construction.library"]
+    length = max(1, int(items["seq0"].str.len().median()))
+    segments["max_items"] = min(segments["max_items"], max(200, SEGMENT_BASES // length))
+    options: dict[str, Any] = {"n_boot": 20, "examples": 0, "homology": "none", "quiet": True}
+    report, _ = run_audit(task, skip=skipped, thresholds=limits, seed=seed, **options)
     return [
         {
             "check": check,

@@ -88,7 +88,7 @@ def rule_scores(data: TaskData, rules: Iterable[str], metric: str, seed: int) ->
 def planned_audits(benchmark: Benchmark, data: Iterable[Data]) -> tuple[list[dict[str, Any]], list[str]]:
     """The audit of a benchmark's tasks as `plan` shows it: what `--out` holds, and of little data a new one.
 
-    A new audit and the rules see train and dev alone. Generated tasks have none.
+    A new audit and the rules see train and dev alone. Generated tasks have none. `data` is that of `benchmark.tasks`.
 
     Returns:
         For each audited task `task`, `metric`, `best_rule` and `score` on dev (`None` where no rule fits), `twins` and
@@ -96,14 +96,15 @@ def planned_audits(benchmark: Benchmark, data: Iterable[Data]) -> tuple[list[dic
     """
     if not benchmark.audit:
         return [], []
-    here = [(one.task, Path(one.where)) for one in data if one.state == "here"]
+    pairs = zip(benchmark.tasks, data, strict=True)
+    here = [(name, one.task, Path(one.where)) for name, one in pairs if one.state == "here"]
     held = None if benchmark.out is None else benchmark.out / "data"
-    kept = {row.name: kept_audit(row, folder, held) if held else None for row, folder in here}
-    splits = {row.name: _without_test(row, folder) for row, folder in here if not row.packed}
+    kept = {row.name: kept_audit(row, folder, held) if held else None for _, row, folder in here}
+    splits = {row.name: _without_test(row, folder) for _, row, folder in here if not row.packed}
     rows = sum(len(part.labels) for parts in splits.values() for part in parts.values())
     small = rows <= MOST_PLANNED
     found, lines, left_out = [], list[str](), list[str]()
-    for row, _ in here:
+    for name, row, _ in here:
         audit, rules = kept[row.name], dict[str, float]()
         try:
             if small and row.name in splits:
@@ -113,7 +114,7 @@ def planned_audits(benchmark: Benchmark, data: Iterable[Data]) -> tuple[list[dic
             lines.append(f"No shortcut audit of {row.name}: {one_line(error)}")
             continue
         if audit is None:
-            left_out.append(row.name)
+            left_out.append(name)
         else:
             found.append(_planned(row, audit, rules))
     if left_out:

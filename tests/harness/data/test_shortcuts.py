@@ -112,6 +112,25 @@ def test_large_splits_are_sampled(monkeypatch):
     assert audit_shortcuts("t", "classification", clean(5))["rows"] == dict.fromkeys(SIZES, 100)
 
 
+def test_constant_segments_are_found_in_a_sample_and_scored_on_all_rows(monkeypatch):
+    """The rule is the same whether all rows are searched for segments or few of them."""
+    rng = np.random.default_rng(8)
+    (segment,) = random_dna(rng, 1, 40)
+    splits = {}
+    for split, part in clean(8).items():
+        has = rng.random(len(part.labels)) < np.where(part.labels == 1, 0.8, 0.2)
+        texts = [
+            one[:30] + segment + one[70:] if held else one
+            for one, held in zip(part.sequences, has, strict=True)
+        ]
+        splits[split] = rows(texts, part.labels)
+    one = audit_shortcuts("t", "classification", splits)
+    monkeypatch.setattr(shortcuts, "SEGMENT_BASES", 0)
+    assert audit_shortcuts("t", "classification", splits)["checks"] == one["checks"]
+    (library,) = (check for check in one["checks"] if check["check"] == "construction.library")
+    assert library["status"] == "fail" and library["value"] > 0.4
+
+
 @pytest.fixture
 def gue(tmp_path):
     train, dev = twins(np.random.default_rng(6), 100, 60)
@@ -192,6 +211,14 @@ def test_plan_shows_of_much_data_what_was_kept(planned, gue, tmp_path, monkeypat
     found, _ = planned("--out", str(tmp_path / "out"))
     (one,) = found["audit"]
     assert one["twins"] > 0.5 and found["not_audited"] == []
+
+
+def test_plan_names_a_table_of_ones_own_as_it_was_given(gue, monkeypatch):
+    monkeypatch.setattr("harness.pipeline.audit.MOST_PLANNED", 0)
+    table = gue / "mouse/2/train.csv"
+    options = ["plan", "--no-measure", "--tasks", str(table), "--methods", "rules", "--json"]
+    (line,) = json.loads(CliRunner().invoke(app, options).output)["not_audited"]
+    assert line.endswith(f"audit --tasks {table}")
 
 
 def test_what_the_library_does_not_bear_is_a_line_of_plan(planned, monkeypatch):
