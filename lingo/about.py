@@ -1,4 +1,4 @@
-"""The facts beside exported weights, `lingo.json`: what prediction needs to build its input and to read its output."""
+"""The metadata of exported weights, `lingo.json`: what prediction needs to build its input and interpret its output."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -26,31 +26,31 @@ from lingo.tokenization import NO_PROMPT
 from lingo.trial import Long, TrialConfig
 
 FORMAT = 3
-"""2, of version 0.1.0, had no bias in the head and no unit of targets."""
+"""Format version. 2, of version 0.1.0, had no bias in the head and no scale of targets."""
 
 NEWEST = 4
-"""Of probes, which earlier versions cannot read."""
+"""Format version of probes, which earlier releases cannot read."""
 
 PROBE = "probe"
-"""Layout of an export that has a head alone, which reads a layer of the backbone as it is."""
+"""Layout of an export with only a head, which reads a layer of the frozen backbone."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """What the caller knows of a slot and the pack does not.
+    """Facts about a slot that the caller knows and the pack does not.
 
     Attributes:
-        card: Measured facts for the model card, nested at will.
-        prompt: What stood around each sequence; `lingo.tokenization.NO_PROMPT` says that nothing did, in a method
-            that usually has a prompt.
-        max_length: Tokens at which inputs were cut; `None` for whole sequences.
-        labels: Names of the outputs, in order; none, or one for each.
+        card: Measured facts for the model card, arbitrarily nested.
+        prompt: Language prefix and suffix of each sequence; `lingo.tokenization.NO_PROMPT` for none in a method that
+            usually has a prompt.
+        max_length: Maximum number of tokens of an input; `None` for whole sequences.
+        labels: Names of all outputs in order, or empty.
         tokenization: `lingo.nucleotides.Units.recipe()` of tokens that are not the tokenizer's own.
         both_strands: Whether predictions are averaged over a sequence and its reverse complement.
-        long: What became of sequences of more than `max_length` tokens, see `lingo.long_sequences.encode`.
-        case: What lower case meant, see `lingo.sequences.Case`.
+        long: How sequences of more than `max_length` tokens were handled, see `lingo.long_sequences.encode`.
+        case: Meaning of lower case, see `lingo.sequences.Case`.
         thresholds: Probabilities from which on class 1 of two, or each label, is predicted; none for ½ or the largest.
-        pair: What stood between the two sequences of each pair; `None` for single sequences.
+        pair: Separator of the two sequences of each pair; `None` for single sequences.
     """
 
     card: Mapping[str, Any]
@@ -66,11 +66,12 @@ class About:
 
     @property
     def new_tokens(self) -> int:
-        """Embedding rows behind those of the backbone's checkpoint."""
+        """Number of embedding rows appended to those of the backbone's checkpoint."""
         return int(self.tokenization["new_tokens"]) if self.tokenization else 0
 
     def check(self, backbone: Backbone, data: TaskData, config: TrialConfig) -> None:
-        """Raises `ExportError` when a trial that read prompts comes without one, or labels or rows do not fit."""
+        """Raises `ExportError` if the prompt of a method with prompts is missing, or labels or embedding rows do not
+        fit."""
         if config.kind.prompt and self.prompt is None:
             raise ExportError(f"`prompt` must be given for {config.method}, even if it was none (NO_PROMPT).")
         if self.labels and len(self.labels) != data.num_labels:
@@ -89,12 +90,12 @@ class About:
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What is exported, whoever trained it.
+    """A trained model to export, from any engine.
 
     Attributes:
-        backbone, data, config: What was trained, on what, and how.
+        backbone, data, config: Backbone, data and configuration of the training.
         step, total_steps: How far.
-        training: What the card says of it: settings and sizes.
+        training: Settings and sizes for the model card.
     """
 
     backbone: Backbone
@@ -106,7 +107,7 @@ class Trained:
 
     @classmethod
     def of(cls, pack: Pack, slot: Slot) -> "Trained":
-        """A slot of a pack; waits for the device."""
+        """That of a slot of a pack; waits for the device."""
         return cls(
             backbone=pack.backbone,
             data=slot.data,
@@ -118,7 +119,7 @@ class Trained:
 
 
 def write_about(folder: Path, trained: Trained, target: Target, about: About, *, layout: str) -> None:
-    """Write `lingo.json` and the model card `README.md`; weights must be in the folder already.
+    """Write `lingo.json` and the model card `README.md`; the weights must already be in the folder.
 
     Args:
         folder: An export's (temporary) folder.
@@ -204,7 +205,7 @@ def settings_of(config: TrialConfig) -> dict[str, Any]:
 
 
 def _frozen(backbone: Backbone) -> str:
-    """How the backbone's weights were held in training: `float32`, `bfloat16` … or `4bit`."""
+    """Type of the backbone's weights in training: `float32`, `bfloat16` … or `4bit`."""
     if any(is_packed(parameter) for parameter in backbone.model.parameters()):
         return "4bit"
     return str(next(backbone.model.parameters()).dtype).removeprefix("torch.")

@@ -1,4 +1,4 @@
-"""Exported folders read back: their facts checked, their factors as updates of the backbone's matrices."""
+"""Reading of exported folders: metadata is checked, and factors become updates of the backbone's matrices."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -23,11 +23,11 @@ from lingo.trial import Long
 
 WEIGHTS = "adapter_model.safetensors"
 BEFORE = "base_model.model."
-"""Stands before every tensor's name in peft's files."""
+"""Prefix of every tensor's name in peft's files."""
 
 
 class AdapterError(ValueError):
-    """An adapter that cannot be used, with one clear line."""
+    """An adapter cannot be used; one line per error."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,16 +37,16 @@ class Facts:
     Attributes:
         folder: The export.
         layout: `lora`, `adalora`, `merged`, `probe`, or the name of another kind of adapter of peft.
-        task, kind, num_labels, labels: What is predicted; `labels` is empty where outputs have no names.
+        task, kind, num_labels, labels: What is predicted; `labels` is empty if outputs have no names.
         prompt, max_length, tokenization, both_strands, long, case, pair: How the input is built, see
             `lingo.about.About`.
         thresholds: Probabilities from which on class 1 of two, or each label, is predicted; none for ½.
         pad_id: As in `lingo.backbones.Backbone`.
         pooling, depth: What the head reads: see `lingo.families.Pooling`, or `max`; and of which layer, a share of all.
         head: `head.safetensors`, or, in exports of version 0.1.0, path of the head in the model.
-        scale: Unit of a regression's values; that of exports of version 0.1.0 has mean 0 and deviation 1.
-        backbone, source, digest: Name, place and digest of the backbone.
-        dtype: How its weights were held in training: `float32`, `bfloat16`, `float64` or `4bit`.
+        scale: Scale of a regression's targets; in exports of version 0.1.0 mean 0 and deviation 1.
+        backbone, source, digest: Name, location and digest of the backbone.
+        dtype: Type of its weights in training: `float32`, `bfloat16`, `float64` or `4bit`.
     """
 
     folder: Path
@@ -75,13 +75,13 @@ class Facts:
 
     @property
     def new_tokens(self) -> int:
-        """Embedding rows that the export brings along."""
+        """Number of embedding rows in the export."""
         return int(self.tokenization["new_tokens"]) if self.tokenization else 0
 
     @property
     def place(self) -> str:
-        """Where to look for the backbone: inside the export, where it was in training, or, when that is gone, where
-        it lies beside the export if a folder above both of them has moved. Whoever loads it compares `digest`."""
+        """Location of the backbone: inside the export, where it was in training, or, if that does not exist, relative
+        to the export, in case a common parent folder was moved. The caller must compare `digest`."""
         if source_of(self.source)[1] is not None:
             return self.source
         source, above = Path(self.source), self.folder.resolve()
@@ -92,7 +92,7 @@ class Facts:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises `AdapterError` when it is absent or something else."""
+    """A JSON object. Raises `AdapterError` if it is missing or something else."""
     try:
         content = text_files.read_json(path)
     except FileNotFoundError:
@@ -108,7 +108,7 @@ def read_facts(folder: Path) -> Facts:
     """The facts of an export.
 
     Raises:
-        AdapterError: If the folder is no export, one of a later format, or a file is not the one exported.
+        AdapterError: If the folder is not an export, has a later format, or a file has changed since the export.
     """
     found = read_json(folder / FACTS)
     if not found.get("format", 0) <= NEWEST:
@@ -152,7 +152,7 @@ def read_facts(folder: Path) -> Facts:
 
 
 def check_files(folder: Path, digests: Mapping[str, str]) -> None:
-    """Raises `AdapterError` when a file of weights is missing or not the one that was exported."""
+    """Raises `AdapterError` if a file of weights is missing or has changed since the export."""
     for name, digest in digests.items():
         path = folder / name
         if not path.is_file():
@@ -164,7 +164,7 @@ def check_files(folder: Path, digests: Mapping[str, str]) -> None:
 
 
 def tensors_of(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file. Raises `AdapterError` when it is damaged or a value is not finite."""
+    """The tensors of a safetensors file. Raises `AdapterError` if it is damaged or a value is not finite."""
     try:
         found = load_file(path)
     except (OSError, SafetensorError) as error:
@@ -176,7 +176,7 @@ def tensors_of(path: Path) -> dict[str, Tensor]:
 
 
 def read_head(facts: Facts, tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Weight [labels, hidden] and bias [labels] of the head; taken out of `tensors` where it lies there.
+    """Weight [labels, hidden] and bias [labels] of the head; removed from `tensors` if it is there.
 
     Heads of version 0.1.0 have no bias, or one of 0.
     """
@@ -213,11 +213,11 @@ def updates(
     """(module path in the backbone, P [d_in, r], s·Λ·Q [r, d_out]) of every adapted matrix.
 
     Args:
-        facts, tensors: Of the export, the head taken out.
-        prefixes: What may stand before a backbone's module paths, longest first.
+        facts, tensors: Of the export, without the head.
+        prefixes: Possible prefixes of a backbone's module paths, longest first.
 
     Raises:
-        AdapterError: If a tensor is of no known kind or lacks its partners.
+        AdapterError: If a tensor is unknown or lacks its counterparts.
     """
     config = read_json(facts.folder / "adapter_config.json")
     ends = ("lora_A", "lora_E", "lora_B") if facts.layout == "adalora" else ("lora_A.weight", "lora_B.weight")
@@ -240,7 +240,7 @@ def updates(
 
 
 def _scale(config: Mapping[str, Any], module: str, layout: str) -> float:
-    """α/r of a module for LoRA, α/√r for rsLoRA, α/(b0 + 1e-5) for the SVD forms, as peft has them."""
+    """α/r of a module for LoRA, α/√r for rsLoRA, α/(b0 + 1e-5) for the SVD forms, as in peft."""
     try:
         if layout == "adalora":
             return config["lora_alpha"] / (config["init_r"] + 1e-5)
@@ -252,5 +252,5 @@ def _scale(config: Mapping[str, Any], module: str, layout: str) -> float:
 
 
 def adapter_digest(folder: Path) -> str:
-    """sha256 of an adapter's `lingo.json`, which holds those of its weights."""
+    """sha256 of an adapter's `lingo.json`, which contains those of its weights."""
     return file_digest(folder / FACTS)

@@ -1,4 +1,4 @@
-"""What is derived of an architecture that has no row in `lingo.families`: its class, names and positions."""
+"""Class, matrix names and positions derived for an architecture without a row in `lingo.families`."""
 
 import inspect
 import re
@@ -15,10 +15,10 @@ from transformers.models.auto.modeling_auto import (
 from lingo.families import FAMILIES, Family
 
 UNLIMITED = 1 << 30
-"""Positions of a model without a limit (state-space models, relative positions without a length)."""
+"""Number of positions of a model without limit (state-space models, relative positions without a length)."""
 
 POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "seq_length")
-"""Where configurations say how many positions a model has or was trained on."""
+"""Fields of configurations with the number of positions of a model or its training."""
 
 # Blocks of tokens drawn at random, and only in rows of 704 tokens and more: a row would depend on its neighbours.
 SETTINGS: dict[str, dict[str, Any]] = {"big_bird": {"attention_type": "original_full"}}
@@ -42,13 +42,13 @@ NAMES = {
     "W_f2": "down_proj fc2 fc_out c_proj dense_4h_to_h lin2 Wo wo w2 linear2 linear_2 layer_2 output.dense ffn_output "
     "ffn.2",
 }
-"""The paper's names (section 4.3.2) to the names that architectures have for them; W_qkv is all three in one."""
+"""The paper's names (section 4.3.2) to names in architectures; W_qkv is all three in one."""
 
 PLAIN = ("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj", "query_key_value", "Wqkv")
-"""Names that mean attention wherever they stand."""
+"""Names that belong to attention in any position."""
 
 GENERIC = ("dense", "linear", "proj", "weight")
-"""Last parts of a path that mean nothing without the one before."""
+"""Last parts of a path that are ambiguous without the part before."""
 
 
 def is_native(kind: Any) -> bool:
@@ -59,8 +59,8 @@ def is_native(kind: Any) -> bool:
 def family_of(config: Any) -> Family:
     """The row of a configuration's architecture, or one derived from its class.
 
-    Of derived rows the probe finds out what is causal and which matrices there are. An encoder-decoder is loaded
-    as its encoder alone where transformers has a class for that.
+    For derived rows the probe determines causality and matrices. Of an encoder-decoder only the encoder is loaded, if
+    transformers has a class for that.
 
     Raises:
         ValueError: For an encoder-decoder without such a class, in one line.
@@ -94,8 +94,8 @@ def family_of(config: Any) -> Family:
 
 
 def foreign_fields(fields: dict[str, Any], config: Any) -> list[str]:
-    """Fields of a config.json with code of its own which say that it computes something else than the native class:
-    set ones that the class does not know."""
+    """Fields of a config.json with custom code that indicate a computation other than the native class's: fields with
+    a value that the class does not know."""
     known = type(config)().to_dict().keys() | getattr(config, "attribute_map", {}).keys()
     kept = config.to_dict()  # a class drops older names of fields that it knows
     return [
@@ -111,8 +111,8 @@ def foreign_fields(fields: dict[str, Any], config: Any) -> list[str]:
 
 
 def group_by_name(paths: list[str]) -> dict[str, list[str]]:
-    """The paper's names W_q … W_f2, in its order, to module paths; a matrix that has none of them stands under the
-    last part of its path."""
+    """The paper's names W_q … W_f2, in its order, to module paths; other matrices are listed under the last part of
+    their path."""
     found: dict[str, list[str]] = {name: [] for name in NAMES if name != "W_qkv"}
     for path in paths:
         for name in _names_of(path):
@@ -133,7 +133,7 @@ def _names_of(path: str) -> tuple[str, ...]:
 
 
 def positions_of(config: Any, model: nn.Module) -> int:
-    """How many tokens a row may have: by the configuration, and by the tables of learned positions."""
+    """Maximum number of tokens of a row, by configuration and tables of learned positions."""
     limits = [getattr(config, name, None) for name in POSITIONS]
     found = [limit for limit in limits if isinstance(limit, int) and limit >= 1][:1]
     for table in position_tables(model):

@@ -1,4 +1,4 @@
-"""A backbone's folder: found or downloaded, checked, its configuration and tokenizer read. No weights are loaded."""
+"""Folders of backbones: find or download, check, and read configuration and tokenizer. No weights are loaded."""
 
 import contextlib
 import difflib
@@ -21,7 +21,7 @@ from lingo.text_files import one_line
 
 
 def inspect_backbone(name_or_path: str | Path) -> list[str]:
-    """Problems that show without loading weights or using the network, one line each; empty when none do.
+    """Problems that can be found without loading weights or using the network, one line each.
 
     A folder is checked for configuration, architecture, weights and tokenizer; a hub id only for its form.
     """
@@ -33,7 +33,7 @@ def inspect_backbone(name_or_path: str | Path) -> list[str]:
 
 
 def _path_of(name: str) -> Path:
-    """A folder's path; a home folder that there is not stays as it is written, and does not exist."""
+    """A folder's path; an unknown home folder is left as written, and does not exist."""
     return Path(os.path.expanduser(name))  # noqa: PTH111 - `Path.expanduser` raises
 
 
@@ -54,7 +54,7 @@ def _name_problems(name: str) -> list[str]:
 
 
 def locate(name: str, revision: str | None) -> tuple[Path, str]:
-    """(folder, source) of a backbone, downloaded when it is not a folder."""
+    """(folder, source) of a backbone, downloaded if it is not a folder."""
     if _is_folder(name):
         folder = _path_of(name)
         if revision is not None:
@@ -76,7 +76,7 @@ def _download(hub_id: str, revision: str | None) -> Path:
         folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=wanted))
         if not any(folder.glob("*.safetensors")):
             snapshot_download(hub_id, revision=revision, allow_patterns=["pytorch_model*.bin"])
-    except Exception as error:  # the hub client raises a dozen kinds, and all of them mean the same here
+    except Exception as error:  # the hub client raises a dozen types, which all mean the same here
         offline = " (HF_HUB_OFFLINE is set)" if constants.HF_HUB_OFFLINE else ""
         raise BackboneError(
             f"{hub_id}: is neither a folder nor to be had from the hub{offline}: {one_line(error)}; "
@@ -125,7 +125,7 @@ def _config_problems(folder: Path) -> None:
 
 
 def _model_type(fields: dict[str, Any]) -> Any:
-    """`model_type` of a config.json, or of the model that this project computes where it is a public one of those."""
+    """`model_type` of a config.json, or of this project's own class for a public checkpoint."""
     own = own_models.public_config(fields)
     return own.model_type if own else fields.get("model_type")
 
@@ -136,7 +136,7 @@ def read_config(folder: Path) -> Any:
         if own := own_models.public_config(fields):
             return own.from_public(fields)
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # whatever a class makes of odd values, the file is at fault
+    except Exception as error:  # any error of a class on these values is one of the file
         raise BackboneError(
             f"{folder / 'config.json'}: does not describe a model ({one_line(error)})."
         ) from None
@@ -166,7 +166,7 @@ def read_tokenizer(folder: Path) -> Any:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers' loading bar and reports off the screen: what matters is raised here."""
+    """Suppress transformers' progress bar and reports; relevant problems are raised here."""
     level, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

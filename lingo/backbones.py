@@ -1,8 +1,7 @@
 """Backbones: pretrained models without a head, with every tensor compared to their checkpoint.
 
-Code from a checkpoint never runs. What is known of architectures and models stands in `lingo.families`; of every
-other class of transformers `lingo.architectures` derives what it can, and `lingo.probe` tries out the rest.
-"""
+Code from a checkpoint never runs. Known architectures and models are in `lingo.families`; for every other class of
+transformers `lingo.architectures` derives what it can, and `lingo.probe` determines the rest by experiment."""
 
 import contextlib
 import hashlib
@@ -40,18 +39,18 @@ class Backbone:
     """A pretrained model without head, frozen and in evaluation mode, and what is needed to adapt it.
 
     Attributes:
-        name: As asked for: a known name, a hub id or a folder.
+        name: As requested: a known name, a hub id or a folder.
         model: Maps ids `[B, S]` and attention mask `[B, S]` to `last_hidden_state` `[B, S, hidden_size]`.
         tokenizer: The backbone's own; pads on the right.
         hidden_size: Width of `last_hidden_state` (differs from the layers' width in OPT-350M).
-        max_length: Positions the model has or was trained on, special tokens included.
-        causal: Whether a token sees only what stands before it.
+        max_length: Number of positions of the model or its training, special tokens included.
+        causal: Whether a token attends to preceding tokens only.
         pad_id: Token id for padding.
         pooling: Which hidden state a head reads; `last` is that of the last token before padding.
-        matrices: The paper's names W_q, W_k, W_v, W_o, W_f1, W_f2 to module paths in layer order. A fused
-            projection stands under each of its names; a gated MLP has two modules a layer under W_f1. A matrix that
-            the paper has no name for stands under its own.
-        trained: False when config.json says `"untrained": true` (random weights for demonstrations).
+        matrices: The paper's names W_q, W_k, W_v, W_o, W_f1, W_f2 to module paths in layer order. A fused projection
+            is listed under each of its names; a gated MLP has two modules per layer under W_f1. A matrix without a
+            name in the paper is listed under its own.
+        trained: False if config.json has `"untrained": true` (random weights for demonstrations).
         digest: sha256 of weights, configuration and tokenizer.
         source: Folder as an absolute path, or `hub id@commit`.
         window: Tokens of a chunk of longer rows, see `lingo.heads.pooled_states`; 0 where rows have no chunks.
@@ -72,12 +71,12 @@ class Backbone:
     window: int = 0
 
     def states(self, ids: torch.Tensor, lengths: torch.Tensor, *, padded: bool = True) -> torch.Tensor:
-        """Last hidden states [B, S, hidden_size] of ids [B, S], padded on the right behind `lengths` [B].
+        """Last hidden states [B, S, hidden_size] of ids [B, S], right-padded after `lengths` [B].
 
         Args:
-            padded: False where the host knows that every row has S tokens; nothing here waits for the device.
+            padded: False if the caller knows that every row has S tokens; nothing here waits for the device.
         """
-        mask = None  # behind a causal model, padding on the right changes nothing before it
+        mask = None  # in a causal model, padding on the right does not affect earlier tokens
         if padded and not self.causal:
             mask = (torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]).long()
         with unread(causal=self.causal):
@@ -92,13 +91,13 @@ def load_backbone(
     device: str | torch.device = "cpu",
     revision: str | None = None,
 ) -> Backbone:
-    """Load a backbone and compare every tensor of its checkpoint with what the model then holds.
+    """Load a backbone and compare every tensor of its checkpoint with the loaded model.
 
     Args:
         name_or_path: A name of `KNOWN`, a hub id `owner/model`, or a folder in the hub's layout (no network); with
             fresh weights what `lingo.fresh_names.fresh_name` makes of these.
         dtype: Type of the weights: float32, bfloat16 or float64.
-        device: Where the model goes.
+        device: Device of the model.
         revision: Commit, tag or branch at the hub; not for folders.
 
     Raises:
@@ -143,7 +142,7 @@ def load_backbone(
 
 
 def family_in(folder: Path, config: Any) -> Family:
-    """The row, with the settings it makes; refused is code of its own that computes something else."""
+    """The row, with its settings applied; custom code that computes something else is refused."""
     own = type(config).__module__.startswith("lingo.")
     try:
         family = family_of(config)
@@ -164,7 +163,7 @@ def family_in(folder: Path, config: Any) -> Family:
 def _behaviour(
     folder: Path, config: Any, family: Family, model: nn.Module, tokenizer: Any, pad_id: int
 ) -> Behaviour:
-    """What the row says, or what the probe finds where there is none."""
+    """The behaviour given by the row, or determined by the probe without one."""
     if family.derived:
         return probe(str(folder), model, tokenizer, pad_id=pad_id, rows=_rows(folder, model))
     return Behaviour(
@@ -201,13 +200,13 @@ def _read_model(folder: Path, config: Any, family: Family, dtype: torch.dtype) -
             trust_remote_code=False,
             **family.init,
         )
-    except Exception as error:  # shapes and names were checked before: what is left is rare and unnamed
+    except Exception as error:  # shapes and names were checked before: other errors are rare
         raise BackboneError(f"{folder}: the model cannot be loaded ({one_line(error)}).") from None
     return model
 
 
 def _inside(folder: Path, model: Any, family: Family) -> str:
-    """What stands before the names of the headless model in a checkpoint with a head: the class's own prefix, or the
+    """Prefix of the headless model's tensors in a checkpoint with a head: the class's own prefix, or the
     one under which its publishers saved it (`backbone.` of Nemotron-H, which transformers renames)."""
     usual = f"{model.base_model_prefix}."
     names = [name for name, _ in checkpoint.tensors(folder, meta=True)] if family.derived else []
@@ -219,7 +218,7 @@ def _inside(folder: Path, model: Any, family: Family) -> str:
 
 
 def _plain(name: str, model: Any, inside: str) -> str:
-    """A checkpoint's tensor name as the headless model spells it."""
+    """The headless model's name for a tensor of a checkpoint."""
     if own := own_models.plain_name(model, name):
         return own
     name = name.removeprefix(inside)
@@ -250,10 +249,10 @@ def _tensors(
 
 
 def _held(model: Any, family: Family, names: Collection[str]) -> dict[str, torch.Tensor]:
-    """The model's tensors, spelled and cut as the checkpoint has them: transformers fuses some at loading."""
+    """The model's tensors with names and shapes of the checkpoint: transformers fuses some at loading."""
     held: dict[str, torch.Tensor] = model.state_dict()
     if family.derived and held.keys() != names:
-        # Some names are only renamed where they begin a name, others only behind the model's prefix.
+        # Some names are only renamed at the start, others only after the model's prefix.
         inside = f"{model.base_model_prefix}."
         stored = [
             {
@@ -267,7 +266,7 @@ def _held(model: Any, family: Family, names: Collection[str]) -> dict[str, torch
 
 
 def _tied(model: nn.Module, names: Collection[str]) -> set[str]:
-    """Names of parameters that are another one which the checkpoint has."""
+    """Names of parameters tied to another one that the checkpoint has."""
     groups: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         groups.setdefault(id(parameter), []).append(name)
@@ -275,9 +274,9 @@ def _tied(model: nn.Module, names: Collection[str]) -> set[str]:
 
 
 def _refuse_counts(folder: Path, config: Any) -> None:
-    """Refuse numbers of layers beyond all reason, before as many modules are built."""
+    """Refuse absurd numbers of layers before that many modules are built."""
     most = 1000
-    with contextlib.suppress(BackboneError):  # weights may not be there yet
+    with contextlib.suppress(BackboneError):  # weights may still be missing
         most = max(most, sum(1 for _ in checkpoint.tensors(folder, meta=True)))
     for name, value in config.to_dict().items():
         if isinstance(value, int) and value > most and re.search(r"(layers?|blocks?|experts)$", name):
@@ -288,21 +287,21 @@ def _refuse_counts(folder: Path, config: Any) -> None:
 
 
 def empty_model(folder: Path, config: Any, family: Family) -> Any:
-    """The model without values (device `meta`). Raises `BackboneError` where config.json does not describe one."""
+    """The model without values (device `meta`). Raises `BackboneError` if config.json does not describe a model."""
     _refuse_counts(folder, config)
     try:
         with torch.device("meta"):
             return getattr(transformers, family.auto).from_config(
                 config, attn_implementation=family.attention, trust_remote_code=False, **family.init
             )
-    except Exception as error:  # the classes refuse impossible sizes with errors of any kind
+    except Exception as error:  # the classes refuse impossible sizes with arbitrary errors
         raise BackboneError(
             f"{folder / 'config.json'}: does not describe a model ({one_line(error)})."
         ) from None
 
 
 def _compare_shapes(folder: Path, config: Any, family: Family) -> None:
-    """Refuse a checkpoint whose tensor names or shapes are not exactly those of the model."""
+    """Refuse a checkpoint whose tensor names or shapes differ from the model's."""
     model = empty_model(folder, config, family)
     found = {name: list(tensor.shape) for name, tensor in _tensors(folder, model, family, meta=True)}
     wanted = {name: list(tensor.shape) for name, tensor in _held(model, family, found).items()}
@@ -326,7 +325,7 @@ def _compare_shapes(folder: Path, config: Any, family: Family) -> None:
 
 
 def _compare_values(folder: Path, model: Any, family: Family) -> None:
-    """Refuse a model that does not hold the checkpoint's values, whatever the library reported."""
+    """Refuse a model whose values differ from the checkpoint's, whatever the library reported."""
     names = {name for name, _ in _tensors(folder, model, family, meta=True)} if family.derived else ()
     held = _held(model, family, names)
     other, broken = [], []
@@ -378,7 +377,7 @@ def positions_in(config: Any, family: Family, model: nn.Module, tokenizer: Any) 
 
 
 def _pad_id(folder: Path, config: Any, family: Family, model: nn.Module, tokenizer: Any) -> int:
-    """The padding id. Padding is never attended to nor pooled, so any id serves where none is set."""
+    """The padding id. Padding is neither attended to nor pooled, so any id will do if none is set."""
     rows = _rows(folder, model) if family.derived else config.vocab_size
     beyond = {number: token for token, number in tokenizer.get_vocab().items() if number >= rows}
     # Padding may be any id, and special tokens that no text gets need no row (Llama's [PAD] behind its vocabulary).

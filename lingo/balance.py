@@ -1,8 +1,8 @@
-"""Class weights and decision thresholds for labels of which some are rare.
+"""Class weights and decision thresholds for rare labels.
 
 With `class_weights="balanced"` the loss of a row is multiplied by n / (C · n_c): n training rows, n_c of them of its
-class, C classes that occur (as scikit-learn has it). Of several labels each known cell has the weight n / (2 · n_v),
-n_v of n known rows having its value. The head then starts without the log shares, which the weights take out of the
+class, C classes that occur (as in scikit-learn). Of several labels each known cell has the weight n / (2 · n_v),
+n_v of n known rows having its value. The head then starts without the log shares, because weights remove them from the
 optimum.
 
 With `threshold="dev"` the probability from which on a class of two, or a label, is predicted is chosen on dev.
@@ -22,14 +22,14 @@ Array = NDArray[np.float64]
 
 
 def first_bias(config: TrialConfig, data: TaskData) -> Array:
-    """The bias with which a trial's head starts, `[num_labels]`, see `TaskData.first_bias`; 0 with balanced classes."""
+    """The initial bias of a trial's head, `[num_labels]`, see `TaskData.first_bias`; 0 with balanced classes."""
     balanced = config.class_weights == "balanced" and data.kind != "regression"
     return np.zeros(data.num_labels) if balanced else data.first_bias
 
 
 def target_weights(config: TrialConfig, data: TaskData, rows: NDArray[np.integer]) -> Array | None:
-    """What training rows count in the loss, `[rows, num_labels]`: of classes the factor of each -log p, of labels that
-    of each cell's loss; `None` where the row's class, or each known cell, counts 1."""
+    """Weights of training rows in the loss, `[rows, num_labels]`: for classes the factor of each -log p, for labels
+    that of each cell's loss; `None` if all weights are 1."""
     if config.class_weights == "none" or data.kind == "regression":
         return None
     if data.kind == "classification":
@@ -39,7 +39,7 @@ def target_weights(config: TrialConfig, data: TaskData, rows: NDArray[np.integer
 
 
 def plain_weights(data: TaskData, rows: NDArray[np.integer]) -> Array:
-    """The factors for which `target_weights` says `None`."""
+    """The factors for which `target_weights` returns `None`."""
     if data.kind != "classification":
         return np.ones((len(rows), data.num_labels))
     return np.eye(data.num_labels)[data.train.labels[rows]]
@@ -48,8 +48,8 @@ def plain_weights(data: TaskData, rows: NDArray[np.integer]) -> Array:
 def thresholds_of(kind: str, logits: Array, labels: NDArray[np.generic]) -> tuple[float, ...]:
     """Probabilities from which on class 1 of two classes, or each label, is predicted.
 
-    Of two classes the one with the largest MCC on these rows, of several labels for each that with the largest F1; of
-    equals the nearest to ½. They lie halfway between the outputs of two rows. ½ where the labels are all equal.
+    For two classes the one with the largest MCC on these rows, for several labels the one with the largest F1 of each;
+    of equal ones the nearest to ½. They are halfway between the outputs of two rows, and ½ if all labels are equal.
 
     Args:
         kind, logits, labels: As `lingo.metrics.score` takes them; the rows of dev.
@@ -76,7 +76,7 @@ def _best(odds: Array, positive: NDArray[np.bool_], merit: Merit) -> float:
         return 0.5
     order = np.argsort(-odds, kind="stable")
     ranked, hits = odds[order], np.cumsum(positive[order], dtype=np.int64)
-    ends = np.flatnonzero(np.diff(ranked))  # only between rows of different outputs can a threshold lie
+    ends = np.flatnonzero(np.diff(ranked))  # a threshold must be between different outputs
     if not len(ends):
         return 0.5
     values = merit(hits[ends], ends + 1, int(positive.sum()), len(odds))
@@ -95,7 +95,7 @@ def _f1(true: NDArray[np.int64], predicted: NDArray[np.int64], positive: int, ro
 
 
 def decided(kind: str, logits: Array, thresholds: Sequence[float]) -> Array:
-    """Logits whose decisions at ½ are those of `logits` at the thresholds; ranks stay as they are."""
+    """Logits shifted so that the threshold ½ decides as the thresholds on `logits`; ranks are unchanged."""
     if not thresholds:
         return logits
     odds = np.log(np.asarray(thresholds) / (1 - np.asarray(thresholds)))

@@ -1,4 +1,4 @@
-"""One step's sequences of all slots, padded to one block, and what their dropout masks are drawn from."""
+"""The sequences of all slots in one step, padded to one block, and the sources of their dropout masks."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,13 +16,13 @@ from lingo.slot import Slot
 
 @dataclass(frozen=True)
 class Share:
-    """Which part of each batch this worker computes: rank `index` of `of` workers."""
+    """The part of each batch that this worker computes: rank `index` of `of` workers."""
 
     index: int = 0
     of: int = 1
 
     def rows(self, count: int) -> slice:
-        """The contiguous part of `count` rows that falls to this worker."""
+        """The contiguous part of `count` rows for this worker."""
         return slice(count * self.index // self.of, count * (self.index + 1) // self.of)
 
 
@@ -32,13 +32,13 @@ class Batch:
 
     Attributes:
         ids: int64 [n, B, S], padded on the right.
-        lengths: int64 [n, B]; 1 for rows that only fill up the block.
-        weight: [n, B]: 1 / (rows of the slot's batch over all workers), 0 for filling rows.
+        lengths: int64 [n, B]; 1 for filler rows.
+        weight: [n, B]: 1 / (rows of the slot's batch over all workers), 0 for filler rows.
         labels: For each kind of task present: (slots of that kind or None for all, labels [m, B] or [m, B, C]);
             targets of a regression are standardised.
         factors: For each kind of task where some slot has them: `lingo.balance.target_weights`, [m, B, C].
         padded: Whether some row has fewer than S tokens.
-        draws: What the dropout masks of these rows are drawn from, or None.
+        draws: Source of the dropout masks of these rows, or None.
     """
 
     ids: Tensor
@@ -50,7 +50,7 @@ class Batch:
     factors: Mapping[Kind, Tensor] = field(default_factory=dict)
 
     def parts(self, count: int) -> Iterator["Batch"]:
-        """The batch in up to `count` micro-batches along B; their losses add up to that of the whole."""
+        """The batch in up to `count` micro-batches along B; their losses add up to that of the whole batch."""
         size = -(-self.ids.shape[1] // count)
         for start in range(0, self.ids.shape[1], size):
             at = slice(start, start + size)
@@ -141,7 +141,7 @@ def _factors(
     device: torch.device,
     dtype: torch.dtype,
 ) -> dict[Kind, Tensor]:
-    """Factors of the loss by kind of task; nothing where no slot has some."""
+    """Factors of the loss by kind of task; empty if no slot has any."""
     found: dict[Kind, Tensor] = {}
     each = [target_weights(slot.config, slot.data, rows) for slot, rows in zip(slots, own, strict=True)]
     for kind in dict.fromkeys(
@@ -160,7 +160,7 @@ def _factors(
 def _dropout(
     slots: Sequence[Slot], chosen: Sequence[np.ndarray], share: Share, size: int, device: torch.device
 ) -> Draws | None:
-    """From what the masks of this worker's `size` rows of each batch are drawn, or nothing where no slot drops."""
+    """Source of the dropout masks of this worker's `size` rows of each batch; `None` without dropout."""
     if not any(slot.dropout for slot in slots):
         return None
     first = [share.rows(len(rows)).start for rows in chosen]

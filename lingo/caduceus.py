@@ -1,12 +1,12 @@
 """Caduceus (arXiv:2403.03234): bidirectional Mamba over single bases, for transformers.
 
-It stands here because the public checkpoint brings code of its own, which is never run, and needs kernels for one
-kind of device. Importing this module makes `model_type` `caduceus_ph` and `caduceus_ps` known to transformers' Auto
+It is implemented here because the public checkpoint has custom code, which is never run, and needs kernels for one
+type of device. Importing this module makes `model_type` `caduceus_ph` and `caduceus_ps` known to transformers' Auto
 classes. The scan is `lingo.selective_scan`.
 
-Caduceus-PS reads a sequence and its reverse complement with the same layers. Here both strands lie side by side, base
-over paired base: [B, L, strands, width]; the second strand's channels are kept in the order in which its layers read
-them. The public code then reads the second strand from the right, and so does this.
+Caduceus-PS reads a sequence and its reverse complement with the same layers. Here both strands are stored side by
+side, aligned by base pair: [B, L, strands, width]; the second strand's channels are kept in the order in which its
+    layers read them. The public code then reads the second strand from the right, and so does this.
 """
 
 import math
@@ -57,7 +57,7 @@ class CaduceusConfig(PaddedVocabulary, PreTrainedConfig):
     initializer_range: float = 0.02
     pad_vocab_size_multiple: int = 8
     pad_token_id: int | None = 4
-    # The public files say nothing about length; the tokenizer's `model_max_length` is what limits it.
+    # The public files do not limit the length; the tokenizer's `model_max_length` does.
     max_position_embeddings: int = 131_072
 
     @classmethod
@@ -245,7 +245,7 @@ class CaduceusModel(PreTrainedModel):
 
     config_class = CaduceusConfig
     base_model_prefix = "caduceus.backbone"
-    _supports_sdpa = True  # there is no attention to implement
+    _supports_sdpa = True  # the model has no attention
     own_float32 = (".A_log", "_fwd.D", "_rev.D")
     """Parts of the names of tensors that stay float32 where the others have fewer bits."""
 
@@ -258,7 +258,7 @@ class CaduceusModel(PreTrainedModel):
 
     @staticmethod
     def own_name(name: str) -> str:
-        """A checkpoint's tensor name as this class spells it: what is tied stands once, under one of its names."""
+        """A checkpoint's tensor name as this class spells it: tied tensors are listed once."""
         name = name.removeprefix("caduceus.").removeprefix("backbone.")
         name = re.sub(r"\.mamba_rev\.(in_proj|out_proj)\.", r".mamba_fwd.\1.", name)
         name = re.sub(r"(norm|norm_f)\.submodule\.", r"\1.", name)
@@ -320,7 +320,7 @@ class CaduceusPSModel(CaduceusModel):
         return table
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        """Refuse new tokens: nothing says which of them is whose complement."""
+        """Refuse new tokens: their complements are unknown."""
         raise ValueError(
             "Caduceus-PS must keep its own tokens, since every token needs a complement; use Caduceus-PH for k-mers."
         )

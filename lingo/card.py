@@ -1,4 +1,4 @@
-"""Model cards: the facts of an export as a page that a person reads, with a program that loads it."""
+"""Model cards: the facts of an export as a page, with a program that loads it."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -47,12 +47,12 @@ def card_text(
     marks: Sequence[str] = (),
     results: Sequence[EvalResult] = (),
 ) -> str:
-    """The page of an export.
+    """The model card of an export.
 
     Args:
         facts: The content of its `lingo.json`.
-        tables: Measured facts, nested at will, by the headings above them; empty ones are left out.
-        marks: What a reader must know, a line each.
+        tables: Measured facts, arbitrarily nested, by heading; empty ones are left out.
+        marks: Caveats, one line each.
         results: Scores for the page's front matter, as the Hugging Face hub reads them.
     """
     backbone = facts["backbone"]
@@ -108,7 +108,7 @@ def _with_peft(facts: Mapping[str, Any]) -> str:
 
 
 def _code(facts: Mapping[str, Any]) -> str:
-    """A program that runs inside the folder and leaves `logits` of `inputs`."""
+    """A program that runs inside the folder and computes `logits` of `inputs`."""
     name, commit = source_of(facts["backbone"]["source"])
     load, merged = facts["load"], facts["layout"] == "merged"
     adapted = facts["layout"] not in ("merged", "probe")
@@ -146,7 +146,7 @@ def _code(facts: Mapping[str, Any]) -> str:
 
 
 def _hidden(depth: float) -> list[str]:
-    """Lines that leave the states of a layer, a share of all, see `lingo.layer_states.layer_number`."""
+    """Lines that compute the states of a layer, a share of all, see `lingo.layer_states.layer_number`."""
     if depth >= 1:
         return ["hidden = model(**inputs).last_hidden_state"]
     return [
@@ -204,7 +204,7 @@ LETTERS = {
 
 
 def _letters(facts: Mapping[str, Any]) -> str:
-    """What training did to the letters, which plain peft does not do."""
+    """How training changed letters, which plain peft does not do."""
     pair = facts.get("pair")
     joint = f"The two sequences of a pair are one text with `{pair}` between them. " if pair else ""
     how = f"`lingo.sequences.uniform(sequence, {facts.get('case', 'upper')!r})`"
@@ -231,7 +231,7 @@ def _unit(scale: Mapping[str, float | Sequence[float]] | None) -> str:
 
 
 def _numbers(value: float | Sequence[float]) -> str:
-    """A number, or several, those of each target."""
+    """A number, or one for each target."""
     return f"{value:g}" if isinstance(value, int | float) else ", ".join(f"{one:g}" for one in value)
 
 

@@ -1,4 +1,4 @@
-"""A pretrained model's folder in the hub's layout: what it holds, whether it is whole, and its digest."""
+"""A pretrained model's folder in the hub's layout: content, completeness and digest."""
 
 import hashlib
 import pickle
@@ -26,7 +26,7 @@ class BackboneError(ValueError):
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The fields of `config.json`. Raises `BackboneError` when it is absent or not a JSON object."""
+    """The fields of `config.json`. Raises `BackboneError` if it is missing or not a JSON object."""
     path = folder / "config.json"
     try:
         config = read_json(path)
@@ -79,7 +79,7 @@ def _non_empty(files: list[Path]) -> list[Path]:
 
 
 def tokenizer_files(folder: Path) -> list[Path]:
-    """The tokenizer's files. Raises `BackboneError` when there is no tokenizer."""
+    """The tokenizer's files. Raises `BackboneError` if there are none."""
     from lingo.dna_tokenizers import is_built  # it imports transformers
 
     for names in TOKENIZERS:
@@ -93,7 +93,7 @@ def tokenizer_files(folder: Path) -> list[Path]:
 
 
 def digest(folder: Path) -> str:
-    """sha256 over names and bytes of configuration, weights and tokenizer; other files do not matter."""
+    """sha256 over names and bytes of configuration, weights and tokenizer, without other files."""
     total = hashlib.sha256()
     for path in sorted({folder / "config.json", *weight_files(folder), *tokenizer_files(folder)}):
         total.update(f"{path.name} {file_digest(path)}\n".encode())
@@ -105,10 +105,10 @@ def tensors(folder: Path, *, meta: bool = False) -> Iterator[tuple[str, torch.Te
 
     Args:
         folder: The backbone's folder.
-        meta: Give shapes and types only (device `meta`), without reading safetensors' values.
+        meta: Return shapes and types only (device `meta`), without reading safetensors' values.
 
     Raises:
-        BackboneError: If a file is damaged or not of its kind.
+        BackboneError: If a file is damaged or has another format.
     """
     for file in weight_files(folder):
         try:
@@ -122,7 +122,7 @@ def tensors(folder: Path, *, meta: bool = False) -> Iterator[tuple[str, torch.Te
 
 
 def _pickled(file: Path, meta: bool) -> Iterator[tuple[str, torch.Tensor]]:
-    # Files from before PyTorch 1.6 are no zip archives and cannot be memory-mapped.
+    # Files of PyTorch before 1.6 are not zip archives and cannot be memory-mapped.
     device, mapped = "meta" if meta else "cpu", zipfile.is_zipfile(file)
     held = torch.load(file, map_location=device, weights_only=True, mmap=mapped)
     if not isinstance(held, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in held.values()):

@@ -1,4 +1,4 @@
-"""What a trial is trained on: tokenised splits with labels, in memory or memory-mapped."""
+"""Training data of a trial: tokenised splits with labels, in memory or memory-mapped."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ Indices = Sequence[int] | NDArray[np.integer]
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Token ids of n sequences end to end, and their labels. Arrays are only read, never copied.
+    """Concatenated token ids of n sequences, and their labels. Arrays are never copied or changed.
 
     Attributes:
         ids: Token ids of all sequences, int16 or int32 `[tokens]`; may be memory-mapped.
         offsets: int64 `[n + 1]`; sequence i is `ids[offsets[i]:offsets[i + 1]]`.
-        labels: int64 `[n]` (classification), uint8 or float32 `[n, labels]` of 0 and 1, NaN for what is not known
+        labels: int64 `[n]` (classification), uint8 or float32 `[n, labels]` of 0 and 1, NaN for unknown labels
             (multi-label), or float64 or float32 `[n]` or `[n, targets]` (regression), in the user's unit.
 
     Raises:
@@ -87,7 +87,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Scale:
-    """The unit of a regression's targets: training sees them with mean 0 and standard deviation 1.
+    """Standardisation of a regression's targets to mean 0 and standard deviation 1 for training.
 
     Attributes:
         mean, sd: Of the training targets, in the user's unit (`sd` over n), of several targets each; 0 and 1 for other
@@ -112,7 +112,7 @@ class Scale:
         return cls(mean, most * float(np.sqrt(np.mean(((values - mean) / most) ** 2))))
 
     def standardised(self, targets: NDArray[np.generic]) -> NDArray[np.float64]:
-        """Targets as training sees them, any shape."""
+        """Standardised targets, any shape."""
         return np.asarray((np.asarray(targets, dtype=np.float64) - self.mean) / self.sd)
 
     def restored(self, outputs: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -121,13 +121,13 @@ class Scale:
 
     @property
     def square(self) -> float:
-        """What a squared error of standardised targets is in the user's unit, of several targets on average."""
+        """A squared error of standardised targets converted to the user's unit, averaged over several targets."""
         return float(np.mean(np.square(self.sd)))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TaskData:
-    """One task as training sees it. The test split is not part of it: only the final stage opens that.
+    """The data of one task for training. The test split is not included: only the final stage opens it.
 
     Attributes:
         name: The task's name, `EMP/H3`.
@@ -168,7 +168,7 @@ class TaskData:
 
     @cached_property
     def usual_length(self) -> int:
-        """Tokens that nine of ten training sequences do not exceed."""
+        """90th percentile of the lengths of training sequences, in tokens."""
         return int(np.quantile(self.train.lengths, 0.9, method="higher")) if len(self.train) else 0
 
     @cached_property
@@ -180,7 +180,8 @@ class TaskData:
     @cached_property
     def class_weights(self) -> NDArray[np.float64]:
         """n / (C · n_c) of each of C classes that train has, `[num_labels]`; of several labels n / (2 · n_v) of the
-        values 0 and 1, `[2, num_labels]`, from the n rows where the label is known. 1 for what train has not."""
+        values 0 and 1, `[2, num_labels]`, from the n rows where the label is known. 1 for those that do not occur in
+        train."""
         labels = np.asarray(self.train.labels)
         if self.kind == "classification":
             counts = np.bincount(labels, minlength=self.num_labels)
@@ -194,7 +195,7 @@ class TaskData:
 
     @cached_property
     def first_bias(self) -> NDArray[np.float64]:
-        """The bias with which a head starts, `[num_labels]`: it predicts what is known without a sequence.
+        """The initial bias of a head, `[num_labels]`: the best prediction without a sequence.
 
         Classification: log(max(n_c, ½) / n) from the n_c of n training rows that have class c, so that a softmax
         gives the classes' shares and two outputs differ by the log-odds. Multi-label: log(p / (1 - p)) with
@@ -214,7 +215,7 @@ class TaskData:
 
 
 def label_problems(kind: str, num_labels: int, labels: NDArray[np.generic]) -> list[str]:
-    """What keeps `labels` from being those of a task of this kind; empty when they are."""
+    """Why `labels` are invalid for a task of this kind; empty if they are valid."""
     if kind not in get_args(Kind):
         return [f"`kind` must be one of {', '.join(get_args(Kind))}, but got {kind!r}."]
     if kind == "multilabel":

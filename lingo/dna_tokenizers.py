@@ -1,8 +1,7 @@
-"""Tokenizers of DNA models whose checkpoints bring code for them, which is never run.
+"""Tokenizers of DNA models whose checkpoints have custom code for them, which is never run.
 
-Each is built from what its model's vocabulary is by rule, and gives the ids of the public code. A folder's
-`tokenizer.json`, which transformers reads by itself, comes first.
-"""
+Each is built from the rule of its model's vocabulary, and gives the ids of the public code. A folder's
+`tokenizer.json`, which transformers reads, takes precedence."""
 
 import json
 import re
@@ -21,13 +20,13 @@ ORDER = "ATCG"
 """Bases in the order of all k-mer vocabularies here; the first base is the most significant."""
 
 NO_LIMIT = 10**30
-"""`model_max_length` where nothing is said, as transformers has it."""
+"""Default of `model_max_length` in transformers."""
 
 LETTERS = ("[CLS]", "[SEP]", "[BOS]", "[MASK]", "[PAD]", "[RESERVED]", "[UNK]", *"ACGTN")
 
 _NAMES = "oov s /s pad mask bog eog bok eok + - mam vrt inv pln fng prt cds pseudo tRNA rRNA ncRNA misc_RNA"
 GENERATOR_SPECIAL = tuple(f"<{name}>" for name in (*_NAMES.split(), *(f"sp{i}" for i in range(9))))
-"""Of the first releases; later ones name other things with the ids from 11 on."""
+"""Of the first releases; later ones use the ids from 11 on for other tokens."""
 
 DNABERT_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 DNABERT_LENGTH = 512
@@ -215,7 +214,7 @@ class CarbonTokenizer(PreTrainedTokenizer):
     def build_inputs_with_special_tokens(
         self, token_ids_0: list[int], token_ids_1: list[int] | None = None
     ) -> list[int]:
-        """The ids as they are."""
+        """The unchanged ids."""
         return token_ids_0
 
     def save_pretrained(self, save_directory: Any, *args: Any, **options: Any) -> Any:
@@ -232,13 +231,13 @@ class CarbonTokenizer(PreTrainedTokenizer):
 
 
 def own_tokenizer(folder: Path) -> Any:
-    """The tokenizer that this module builds for a backbone's folder, or `None` where transformers reads its files."""
+    """The tokenizer that this module builds for a backbone's folder, or `None` if transformers reads its files."""
     build = _builder(folder)
     return build() if build else None
 
 
 def is_built(folder: Path) -> bool:
-    """Whether a backbone's tokenizer is built here from no file of its own."""
+    """Whether a backbone's tokenizer is built here without a tokenizer file."""
     has_own = any((folder / name).exists() for name in ("vocab.txt", "vocab.json", "tokenizer.json"))
     return not has_own and _builder(folder) is not None
 

@@ -1,7 +1,7 @@
 """DNABERT-2 (arXiv:2306.15006): MosaicBERT (arXiv:2312.17482) over byte pairs of DNA, for transformers.
 
-It stands here because the public checkpoint brings code of its own, which is never run: that code breaks on
-current libraries, or leaves a plain BERT without ALiBi or with random weights. Importing this module makes
+It is implemented here because the public checkpoint has custom code, which is never run: that code fails with current
+    libraries, or gives a plain BERT without ALiBi or with random weights. Importing this module makes
 `model_type` `dnabert2` known to transformers' Auto classes.
 """
 
@@ -19,7 +19,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from lingo.public_code import names_only, own_fields
 
 MASKED = -10000.0
-"""What a padded key adds to a score: e^-10000 is 0 in every type, and a row without keys is no NaN."""
+"""Added to the score of a padded key: e^-10000 is 0 in every type, and a row without keys is not NaN."""
 
 
 def is_public_config(fields: Mapping[str, Any]) -> bool:
@@ -208,8 +208,8 @@ class DnaBert2Model(PreTrainedModel):
 
         Args:
             input_ids: int64 [B, S].
-            attention_mask: [B, S], 1 or True at tokens and 0 at padding; `None` where nothing is padded.
-            token_type_ids: int64 [B, S]; type 0 where not given.
+            attention_mask: [B, S], 1 or True at tokens and 0 at padding; `None` without padding.
+            token_type_ids: int64 [B, S]; type 0 if not given.
             output_hidden_states: Whether to return those of the embeddings and of every layer, too.
         """
         hidden = self.embeddings(input_ids, token_type_ids)

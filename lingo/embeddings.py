@@ -1,4 +1,4 @@
-"""New rows of a backbone's embedding, for tokens that its language does not have."""
+"""New rows of a backbone's embedding, for tokens that its vocabulary lacks."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from torch import nn
 from lingo.backbones import Backbone
 
 SEED = 20240212
-"""Of the new rows: the same in every process, trial and run."""
+"""Seed of the new rows: the same in every process, trial and run."""
 
 
 def rows_of(backbone: Backbone) -> int:
@@ -26,8 +26,8 @@ def add_rows(backbone: Backbone, count: int) -> None:
     """Append `count` rows to the token embedding, in place.
 
     Each value is drawn from a normal distribution with the mean and the standard deviation that the pretrained
-    rows have in that column: new tokens are as long as old ones, and unlike each other. The paper does not say
-    how they start. They belong to the backbone: full fine-tuning trains them, adapters leave them as they are.
+    rows have in that column: new vectors have the norm of old ones, and differ from each other. The paper does not
+        specify the initialisation. The rows belong to the backbone: full fine-tuning trains them, adapters do not.
     """
     if not count:
         return

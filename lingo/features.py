@@ -1,4 +1,4 @@
-"""Frozen features: one vector a sequence from a chosen layer of a backbone, for `embed` and for linear probes."""
+"""Frozen features: one vector per sequence from a chosen layer of a backbone, for `embed` and for linear probes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -37,8 +37,8 @@ def features(
         depth: Share of the layers, above 0; 1 for the output.
         pooling: See `lingo.trial.FEATURE_POOLINGS`.
         rows: The sequences, in the order of the result; `None` for all.
-        batch_size: Sequences of a batch; by default as many as have `lingo.predict.BATCH_TOKENS` tokens.
-        progress: Told after each batch which share is done.
+        batch_size: Sequences per batch; by default `lingo.predict.BATCH_TOKENS` tokens.
+        progress: Called after each batch with the share done.
 
     Raises:
         ValueError: see `lingo.layer_states.states_at`.
@@ -76,9 +76,9 @@ class Embedder:
         backbone: The backbone.
         depth, pooling: As `features` takes them.
         both_strands: Whether the vector is the mean of the sequence's and its reverse complement's.
-        prompt: What stands around each sequence.
-        max_length: Most tokens of an input; `None` for the backbone's positions.
-        case: What lower case means, see `lingo.sequences`.
+        prompt: Language prefix and suffix of each sequence.
+        max_length: Maximum number of tokens of an input; `None` for the backbone's positions.
+        case: Meaning of lower case, see `lingo.sequences`.
     """
 
     backbone: Backbone
@@ -91,12 +91,12 @@ class Embedder:
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Its device."""
         found: torch.device = next(self.backbone.model.parameters()).device
         return found
 
     def encode(self, sequences: Sequence[str]) -> Encoded:
-        """Tokenise sequences of IUPAC codes. Raises `ValueError` if a text is no sequence."""
+        """Tokenise sequences of IUPAC codes. Raises `ValueError` if a text is not a sequence."""
         for number, sequence in enumerate(sequences, 1):
             if problem := sequence_problem(sequence):
                 raise ValueError(f"sequence {number}: {problem}")

@@ -1,4 +1,4 @@
-"""Exported folders: complete or not there at all, tensors as safetensors, facts as JSON."""
+"""Exported folders, written atomically: tensors as safetensors, facts as JSON."""
 
 import contextlib
 import json
@@ -16,10 +16,10 @@ from lingo.target import ExportError
 
 @contextlib.contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside `folder` that takes its name when the block ends well, and else disappears.
+    """A temporary folder that is renamed to `folder` when the block succeeds, and removed otherwise.
 
     Raises:
-        ExportError: If `folder` holds something that is not an earlier export.
+        ExportError: If `folder` contains something other than an earlier export.
     """
     folder = folder.absolute()
     ours = not folder.exists() or (folder / "lingo.json").is_file()

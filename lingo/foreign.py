@@ -25,7 +25,7 @@ NEEDS_PEFT = "pip install 'lingo-bench[peft]'"
 
 
 def peft_problem() -> str | None:
-    """Why methods of peft cannot be used here, in one line; `None` when they can."""
+    """Why methods of peft cannot be used here, in one line; `None` if they can."""
     try:
         import peft
     except ImportError:
@@ -34,7 +34,7 @@ def peft_problem() -> str | None:
 
 
 class PeftNetwork(Network):
-    """A backbone with the modules of one peft method, and a head as `lingo.pack` has it.
+    """A backbone with the modules of one peft method, and a head as in `lingo.pack`.
 
     The backbone's modules are changed in place until `detach`.
 
@@ -68,7 +68,7 @@ class PeftNetwork(Network):
 
     def logits(self, ids: Tensor, lengths: Tensor, generator: torch.Generator | None) -> Tensor:
         training = generator is not None
-        for module in self._tuned:  # the frozen layers stay as they are, without dropout
+        for module in self._tuned:  # the frozen layers stay in evaluation mode, without dropout
             module.train(training)
         seed = generator.initial_seed() if generator is not None else 0
         with _drawing(seed, ids.device):
@@ -82,7 +82,7 @@ class PeftNetwork(Network):
         return {"total_parameters": base, "backbone_digest": self.backbone.digest, "backbone_type": kind}
 
     def detach(self) -> None:
-        """Give the backbone its own layers back."""
+        """Restore the backbone's own layers."""
         self.model.base_model.unload()
         if hasattr(self.backbone.model, "peft_config"):
             del self.backbone.model.peft_config
@@ -107,7 +107,7 @@ def _is_tuner_layer(module: nn.Module) -> bool:
 
 @contextlib.contextmanager
 def _drawing(seed: int, device: torch.device) -> Iterator[None]:
-    """peft draws from PyTorch's global generator: seed it for the while, and put it back as it was."""
+    """Seed PyTorch's global generator, from which peft draws, within the block, and restore it afterwards."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield

@@ -1,4 +1,4 @@
-"""The same architecture with fresh weights: a control that tells what pretraining is worth."""
+"""The same architecture with random weights: a control that shows the effect of pretraining."""
 
 import copy
 import hashlib
@@ -15,7 +15,7 @@ from lingo.families import Family
 
 
 def renew(model: nn.Module, config: Any, family: Family, *, name: str, seed: int) -> str:
-    """Give a model the weights that its class draws for a new model, in place, in the number types that it has.
+    """Replace a model's weights by those that its class draws for a new model, in place, in the same number types.
 
     They are drawn on the CPU in float32, so that they are the same for every device and number type. Buffers, such as
     tables of positions, stay as the checkpoint has them.
@@ -53,7 +53,7 @@ def renew(model: nn.Module, config: Any, family: Family, *, name: str, seed: int
 
 @contextmanager
 def _unset_is_nan() -> Iterator[None]:
-    """Memory that a class does not write to holds no numbers, where torch is deterministic."""
+    """Makes unset memory NaN, by torch's deterministic mode."""
     before = (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),

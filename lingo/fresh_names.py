@@ -1,10 +1,10 @@
-"""Names of backbones with fresh weights, without torch."""
+"""Names of backbones with random weights, without torch."""
 
 START = "random-init:"
 
 
 def fresh_name(source: str, seed: int) -> str:
-    """What stands for a backbone with weights drawn from `seed`, wherever one is loaded by its name."""
+    """The name by which a backbone with weights drawn from `seed` is loaded."""
     return f"{START}{seed}:{source}"
 
 

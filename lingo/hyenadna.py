@@ -1,6 +1,6 @@
 """HyenaDNA (arXiv:2306.15794): long implicit convolutions (Hyena, arXiv:2302.10866) over single bases.
 
-It stands here because the public checkpoint brings code of its own, which is never run. Importing this module makes
+It is implemented here because the public checkpoint has custom code, which is never run. Importing this module makes
 `model_type` `hyenadna` known to transformers' Auto classes.
 """
 
@@ -19,7 +19,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from lingo.public_code import PaddedVocabulary, names_only, own_fields, refuse_variants
 
 SHIFT = 0.05
-"""What the decay of a filter tends to (`modulation` of the public code)."""
+"""Limit of the decay of a filter (`modulation` of the public code)."""
 
 SINES = (1, 3, 5)
 """Places of the sine layers in `implicit_filter`: they share one parameter, which a checkpoint may hold up to three
@@ -194,7 +194,7 @@ class HyenaDNAModel(PreTrainedModel):
 
     config_class = HyenaDNAConfig
     base_model_prefix = "hyena.backbone"
-    _supports_sdpa = True  # there is no attention to implement
+    _supports_sdpa = True  # the model has no attention
     _input_embed_layer = "word_embeddings"
     own_float32 = ("filter_fn.",)
     """Parts of the names of tensors that stay float32 where the others have fewer bits."""
@@ -229,7 +229,7 @@ class HyenaDNAModel(PreTrainedModel):
 
         Args:
             input_ids: int64 [B, S]; padding must be on the right.
-            attention_mask: Read by nothing, see above.
+            attention_mask: Ignored, see above.
             output_hidden_states: Whether to return those of the embeddings, of every layer and after the last norm.
 
         Raises:

@@ -16,7 +16,7 @@ def layer_number(depth: float, layers: int) -> int:
 
 
 def pooled(hidden: Tensor, lengths: Tensor, how: FeaturePooling, own: Pooling) -> Tensor:
-    """[B, H] from hidden states [B, S, H] of rows with `lengths` [B] tokens; padding counts nowhere."""
+    """[B, H] from hidden states [B, S, H] of rows with `lengths` [B] tokens; padding is ignored."""
     if how == "max":
         inside = torch.arange(hidden.shape[1], device=hidden.device) < lengths[:, None]
         return hidden.masked_fill(~inside[..., None], -torch.inf).amax(dim=1)
@@ -29,7 +29,7 @@ def states_at(
     """Hidden states [B, S, H] of ids [B, S] after the layer at `depth`.
 
     Raises:
-        ValueError: If the backbone gives no states of its layers.
+        ValueError: If the backbone does not return states of its layers.
     """
     if depth >= 1:
         return backbone.states(ids, lengths, padded=padded)

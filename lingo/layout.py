@@ -1,4 +1,4 @@
-"""Where each trainable number of a trial lies in its row of the pack's flat tensors.
+"""Positions of a trial's trainable parameters in its row of the pack's flat tensors.
 
 A pack keeps every per-trial quantity (parameters, gradients, optimiser moments, importance averages) as one
 flat tensor [K, size]: one row a slot. Copying, saving or resetting a trial is then copying a row, and the
@@ -34,7 +34,7 @@ class Site:
 
 @dataclass(frozen=True)
 class Input:
-    """What one or several sites read: queries, keys and values of a layer have one.
+    """The input of one or several sites: queries, keys and values of a layer share one.
 
     Attributes:
         number: Position in layer order, the same for every pack on a backbone.
@@ -49,7 +49,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Group:
-    """All sites of one shape: their factors lie side by side, [M, d_in, r] and [M, r, d_out]."""
+    """All sites of one shape: their factors are stored together, [M, d_in, r] and [M, r, d_out]."""
 
     sites: tuple[Site, ...]
     d_in: int

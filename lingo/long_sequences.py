@@ -1,4 +1,4 @@
-"""Sequences of more tokens than a backbone takes: cut at the end, cut to their middle, or read in chunks.
+"""Sequences that exceed a backbone's maximum length: cut at the end, cut to their middle, or read in chunks.
 
 A row in chunks is a row of ids whose length is a multiple of the window: chunk after chunk, each with its own prompt
 and special tokens, each exactly one window long. `lingo.heads.pooled_states` computes the chunks as rows of their own
@@ -20,7 +20,7 @@ from lingo.trial import Long
 from lingo.vocabulary import spelled
 
 OVERLAP = 8
-"""Neighbouring chunks share at least the eighth part of a chunk."""
+"""Neighbouring chunks overlap by at least an eighth of a chunk."""
 
 Ids = NDArray[np.int16] | NDArray[np.int32]
 
@@ -32,18 +32,18 @@ def encode(
     max_length: int | None,
     long: Long = "truncate",
 ) -> tuple[Ids, NDArray[np.int64]]:
-    """Token ids end to end and offsets `[n + 1]`, as `lingo.tokenization.tokenize`.
+    """Concatenated token ids and offsets `[n + 1]`, as `lingo.tokenization.tokenize`.
 
     A text that fits is the same for each `long`. With `center` a longer one is the tokens in the middle of its
-    sequence, with `chunk` several such pieces, evenly spaced from its first token to its last; prompt and special
-    tokens stand around each piece.
+    sequence, with `chunk` several such pieces, evenly spaced from its first token to its last; each piece has its own
+    prompt and special tokens.
 
     Args:
         sequences: n sequences or pairs.
         tokenizer: The backbone's, or `lingo.nucleotides.Units` of it.
-        prompt: What stands around each sequence, or each piece of one.
-        max_length: Most tokens of a text or a piece; `None` for no limit.
-        long: What becomes of longer ones.
+        prompt: Language prefix and suffix of each sequence or piece.
+        max_length: Maximum number of tokens of a text or a piece; `None` for no limit.
+        long: How longer ones are handled.
 
     Raises:
         ValueError: If `max_length` leaves no room for a single token of a sequence.
@@ -73,7 +73,7 @@ def encode(
                 [*before, *inner[start : start + room], *after] for start in _starts(len(inner), room, long)
             ]
             rows[i] = list(chain.from_iterable(pieces))
-        else:  # the parts of a text have fewer tokens than the whole
+        else:  # the parts of a text have fewer tokens than all of it
             rows[i] = [*before, *inner, *after]
     offsets = np.zeros(len(rows) + 1, dtype=np.int64)
     np.cumsum([len(row) for row in rows], out=offsets[1:])

@@ -1,4 +1,4 @@
-"""transformers' code of attention masks without its looks at values.
+"""transformers' attention masks without reading tensor values.
 
 It reads tensors back to find out whether a mask masks anything (one that does not allows a faster kernel) and whether a
 row holds several sequences. On a GPU each look is a wait in the middle of a step. Both answers are known here without
@@ -19,11 +19,11 @@ WARNS = "warn_if_padding_and_no_attention_mask"
 
 @contextmanager
 def unread(*, causal: bool) -> Iterator[None]:
-    """Within it a mask is kept where one is passed, and no row is taken for several sequences.
+    """Within the block a given mask is kept, and each row counts as one sequence.
 
     Args:
-        causal: Whether the model sees only what stands before a token: what stands in the padding on the right is then
-            never seen, and a mask of padding is left out.
+        causal: Whether a token attends to preceding tokens only: padding on the right is then never read, and a mask of
+            padding is left out.
     """
 
     def nothing(*_: Any, **__: Any) -> None:

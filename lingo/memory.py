@@ -1,4 +1,4 @@
-"""Bringing numbers to a device's memory, and being out of it, in the words of every library that says so."""
+"""Transfer of arrays to a device, and detection of out-of-memory errors of all libraries."""
 
 import numpy as np
 import torch
@@ -17,14 +17,14 @@ WORDS = (
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory is short: PyTorch's own class, or a `RuntimeError` that says so."""
+    """Whether an error means out of memory: PyTorch's own class, or a `RuntimeError` with such a message."""
     if isinstance(error, torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(word.lower() in str(error).lower() for word in WORDS)
 
 
 def sent(array: np.ndarray, device: torch.device) -> Tensor:
-    """The array on a device. From pinned memory a GPU fetches it while the host goes on."""
+    """The array on a device. From pinned memory a GPU copies it asynchronously."""
     host = torch.from_numpy(array)
     if device.type == "cuda":
         host = host.pin_memory()

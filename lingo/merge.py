@@ -19,7 +19,7 @@ def write_merged(folder: Path, predictor: Predictor, facts: Mapping[str, Any]) -
     """Write an opened adapter as a complete model: weights W0 + s · P Λ Q, head, configuration and tokenizer.
 
     `AutoModel.from_pretrained(folder)` then gives the hidden states, and the head in `head.safetensors` the logits.
-    `lingo.json` and the model card are left to the caller.
+    The caller writes `lingo.json` and the model card.
 
     Args:
         folder: An export's (temporary) folder.
@@ -31,7 +31,7 @@ def write_merged(folder: Path, predictor: Predictor, facts: Mapping[str, Any]) -
         `lingo.json` of the model.
 
     Raises:
-        OSError: If the disk refuses.
+        OSError: If a file cannot be written.
     """
     about, backbone = predictor.facts, predictor.backbone
     target = target_of(backbone, about, about.labels)

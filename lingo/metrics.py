@@ -20,7 +20,7 @@ RANGES: dict[str, tuple[float, float]] = {
 """Lowest and highest value of each metric."""
 
 UNINFORMED = {"mcc": 0.0, "auroc": 0.5, "auroc_median": 0.5, "pearson": 0.0, "spearman": 0.0}
-"""What the same prediction for every row scores, whatever the labels; other metrics depend on the labels."""
+"""Scores of a constant prediction that hold for any labels; other metrics depend on the labels."""
 
 CALIBRATION_BINS = 15
 """Bins of equal width over [0, 1] of the expected calibration error, as in Guo et al. 2017 (arXiv:1706.04599)."""
@@ -29,14 +29,14 @@ Array = NDArray[np.float64]
 
 
 def merit(metric: str, value: float) -> float:
-    """A score as a number of which more is better: errors with the opposite sign."""
+    """A score oriented so that higher is better: errors change sign."""
     return -value if metric in LOWER_IS_BETTER else value
 
 
 def constant_scores(
     kind: str, train_labels: NDArray[np.generic], labels: NDArray[np.generic]
 ) -> dict[str, float]:
-    """What one prediction for every row, chosen by the training labels, scores: the least that a model must beat.
+    """Scores of a constant prediction chosen by the training labels: the baseline that a model must beat.
 
     The prediction is train's largest class, with the classes' shares of train as probabilities; of several labels
     their shares; of a regression train's mean.
@@ -82,7 +82,7 @@ def score(kind: str, logits: NDArray[np.floating], labels: NDArray[np.generic]) 
             labels 0/1 or NaN for unknown `[n, labels]`) or `regression` (outputs `[n, 1]` or `[n]`, labels float
             `[n]`; of several targets both `[n, targets]`).
         logits: Outputs of the head, before softmax or sigmoid.
-        labels: What is right.
+        labels: True labels.
 
     Returns:
         classification: `accuracy`, `f1` (macro over the classes that occur in labels or predictions), `mcc`,

@@ -1,6 +1,6 @@
 """Nucleotide Transformer v2 (doi:10.1038/s41592-024-02523-z): ESM with rotary positions and a gated MLP.
 
-It stands here because the public checkpoint brings code of its own, which is never run, and transformers' ESM has no
+It is implemented here because the public checkpoint has custom code, which is never run, and transformers' ESM has no
 gated MLP. Importing this module makes `model_type` `ntv2` known to transformers' Auto classes.
 """
 
@@ -196,7 +196,7 @@ class NTv2Model(PreTrainedModel):
 
         Args:
             input_ids: int64 [B, S].
-            attention_mask: [B, S], 1 or True at tokens and 0 at padding; `None` where nothing is padded.
+            attention_mask: [B, S], 1 or True at tokens and 0 at padding; `None` without padding.
             output_hidden_states: Whether to return those of the embeddings and of every layer, too.
         """
         hidden = self.embeddings(input_ids, attention_mask)

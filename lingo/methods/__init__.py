@@ -43,9 +43,9 @@ METHODS: dict[str, Method] = {
 }
 
 GROUPS: dict[str, tuple[str, ...]] = {"rules": rules.RULES}
-"""Names that stand for several methods on the command line."""
+"""Names of groups of methods on the command line."""
 
 DEFAULT_METHODS: tuple[str, ...] = tuple(name for name, row in METHODS.items() if row.by_default)
-"""What a benchmark compares unless `--methods` says otherwise: the paper's methods, baselines and rules."""
+"""Methods of a benchmark without `--methods`: the paper's methods, baselines and rules."""
 
 __all__ = ["DEFAULT_METHODS", "GROUPS", "METHODS", "Method"]

@@ -1,11 +1,11 @@
-"""What a method is: the traits and hooks that the trainer, the search and the report ask it for."""
+"""Interface of methods: traits and hooks used by trainer, search and report."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
-if TYPE_CHECKING:  # names and settings of methods are asked for without torch
+if TYPE_CHECKING:  # names and settings of methods are needed without torch
     import torch
     from torch import Tensor, nn
 
@@ -60,25 +60,25 @@ class Products(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """One way of solving a task: of adapting a backbone, or a simple baseline without one. Hooks take the trial's
+    """A method for solving a task: adaptation of a backbone, or a simple baseline without one. Hooks take the trial's
     `lingo.trial.TrialConfig`.
 
     Attributes:
         name: Name on the command line, in search spaces and in results.
         title: Name in tables and plots.
         prompt: Whether the sequence stands in the language prefix and suffix (paper section 4.3.1).
-        engine: What trains it: `pack` (`lingo.pack`), `peft` (`lingo.foreign`, one trial at a time), `probe` (a linear
-            model on frozen features, one at a time) or `simple` (a baseline, one at a time).
+        engine: Engine that trains it: `pack` (`lingo.pack`), `peft` (`lingo.foreign`, one trial at a time), `probe` (a
+            linear model on frozen features, one at a time) or `simple` (a baseline, one at a time).
         needs_backbone: Whether it adapts a pretrained model; a baseline reads the sequence's bases alone.
-        trains_all: Whether every weight is trained and none is an adapter's.
+        trains_all: Whether every weight is trained, without adapters.
         has_budget: Whether it has singular values on a budget of ranks.
         sampled: Whether equation 4 of the paper draws singular values at each allocation.
         rank_update: The default treatment of singular values that are not kept.
-        rank_setting: The setting that bounds the ranks of a matrix; empty where there is none.
+        rank_setting: The setting that bounds the ranks of a matrix; empty without one.
         outputs: What the trained numbers of each output are: `none` of them, `scales` of Q's columns, P and Q being
             fixed (VeRA), or `lengths` of the adapted matrix's rows (DoRA).
         principal: Whether W0 is without its largest singular values, from which P and Q start (PiSSA).
-        by_default: Whether a benchmark compares it where no methods are named.
+        by_default: Whether a benchmark without `--methods` includes it.
     """
 
     name: str
@@ -97,7 +97,7 @@ class Method:
 
     @property
     def settings(self) -> frozenset[str]:
-        """The settings of a trial that mean something for this method and may stand in its search space."""
+        """The settings of a trial that this method uses and its search space may contain."""
         return HEADED
 
     @property
@@ -111,7 +111,7 @@ class Method:
         return "learning_rate" in self.settings
 
     def rank(self, config: Any) -> int:
-        """Ranks of each adapted matrix at the start, 0 where nothing has a rank."""
+        """Initial rank of each adapted matrix, 0 for methods without ranks."""
         return int(getattr(config, self.rank_setting)) if self.rank_setting else 0
 
     def scale(self, config: Any) -> float:
@@ -125,15 +125,15 @@ class Method:
     def start(
         self, config: Any, matrices: "Sequence[Matrix]", generator: "torch.Generator"
     ) -> "Iterator[Start]":
-        """First values of the adapters of these matrices, which are in layer order."""
+        """Initial values of the adapters of these matrices, in layer order."""
         raise TypeError(f"{self.name} has no low-rank factors.")
 
     def size(self, rank: int, d_in: int, d_out: int) -> int:
-        """Numbers that are trained of one matrix's adapter."""
+        """Number of trained parameters of one matrix's adapter."""
         return 0
 
     def products(self, config: Any, *, tokens: float, d_in: int, d_out: int, needs_grad: bool) -> "Products":
-        """What a step of one matrix costs beside LoRA's products; `needs_grad` says whether its input needs a
+        """Cost of a step of one matrix beside LoRA's products; `needs_grad` says whether its input needs a
         gradient."""
         return Products()
 
@@ -198,7 +198,7 @@ class Budgeted(LowRank):
         return HEADED | ADAPTED | BUDGETED | ({"p"} if self.sampled else frozenset())
 
     def scale(self, config: Any) -> float:
-        """α/(b0 + 1e-5), as peft has it."""
+        """α/(b0 + 1e-5), as in peft."""
         return config.alpha / (config.b0 + 1e-5)
 
     def size(self, rank: int, d_in: int, d_out: int) -> int:
@@ -241,7 +241,7 @@ class PeftMethod(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class Probe(Method):
-    """A linear model on features of the backbone as it is."""
+    """A linear model on features of the frozen backbone."""
 
     engine: ClassVar[Engine] = "probe"
 

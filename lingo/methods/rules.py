@@ -1,8 +1,7 @@
-"""Rules without biology: what a task's labels give away through composition, position, or the way the data were made.
+"""Rules without biology: predictions from composition, position, or artefacts of the data's construction.
 
-A task whose best rule scores as high as the adapted backbones does not show what the backbones know of DNA. A rule is
-fitted on train alone and has nothing to search.
-"""
+A task whose best rule scores as high as adapted backbones does not measure their knowledge of DNA. A rule is fitted on
+train only and has no settings to search."""
 
 from dataclasses import dataclass
 
@@ -25,4 +24,4 @@ METHODS = (
 )
 
 RULES = tuple(rule.name for rule in METHODS)
-"""Names of all rules; `--methods rules` stands for them."""
+"""Names of all rules; `--methods rules` selects them."""
