@@ -19,6 +19,7 @@ SETTINGS = (
     "scheduler",
     "scope",
     "batch_size",
+    "eval_steps",
     "seed",
     "limit",
 )

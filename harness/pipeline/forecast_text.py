@@ -298,15 +298,16 @@ def _work(found: Forecast, rates: dict[Key, Rate], line: Print) -> None:
 
 
 def _evaluations(found: Forecast, line: Print) -> None:
-    """Of the tasks whose epochs are divided, after how many steps."""
-    divided: dict[Grid, list[str]] = {}
+    """Of the tasks whose epochs are divided, how often and after how many steps."""
+    divided: dict[int, dict[str, int]] = {}
     for work in found.works:
-        steps = steps_per_epoch(work.study.train_rows, found.benchmark.batch_size)
-        if work.study.evaluations > 1:
-            divided.setdefault(Grid(steps, work.study.evaluations), []).append(work.study.task.name)
-    for grid, names in divided.items():
-        tasks = ", ".join(dict.fromkeys(names))
-        line(f"Evaluated every {grid.most:,} steps, {grid.parts:,} times an epoch: {tasks}.")
+        parts = work.study.evaluations
+        if parts > 1:
+            steps = steps_per_epoch(work.study.train_rows, found.benchmark.batch_size)
+            divided.setdefault(parts, {})[work.study.task.name] = Grid(steps, parts).most
+    for parts, most in divided.items():
+        every = _spread(list(most.values()))
+        line(f"Evaluated {parts:,} times an epoch, every {every} steps: {', '.join(most)}.")
 
 
 def _spread(values: Sequence[int]) -> str:

@@ -124,7 +124,7 @@ def test_tasks_whose_epochs_are_divided_are_told():
         "1000",
     )
     code, text = told(*options)
-    assert code == 0 and "Evaluated every 749 steps, 2 times an epoch: EMP/H3." in text, text
+    assert code == 0 and "Evaluated 2 times an epoch, every 749 steps: EMP/H3." in text, text
     assert "Evaluated" not in told(*options[:-2])[1]
 
 
