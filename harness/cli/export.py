@@ -28,6 +28,14 @@ def export(
             show_default="RUN/exports/TASK-BACKBONE-METHOD",
         ),
     ] = None,
+    trial: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Point of a Pareto front (--objectives), by its trial.",
+            show_default="the best on the dev split",
+        ),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(metavar="N", help="Seed.", show_default="the best on the dev split")
     ] = None,
@@ -51,7 +59,7 @@ def export(
             raise InputError(f"{run}: must be the output folder of a run, but has no records.")
         from harness.inference.export import choose, default_out, export_choice
 
-        choice = choose(run, task=task, method=method, backbone=backbone, seed=seed)
+        choice = choose(run, task=task, method=method, backbone=backbone, trial=trial, seed=seed)
         folder = export_choice(choice, out or default_out(run, choice.record, merge=merge), merge=merge)
         record = choice.record
         console.print(f"{escape(record.study)}: {choice.reason}.", soft_wrap=True)

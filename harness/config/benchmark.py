@@ -10,10 +10,12 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from harness.config.values import (
     DEFAULT_TARGETS,
+    SCORE,
     Amount,
     Learned,
     Names,
     Network,
+    Objectives,
     Positive,
     RunName,
     Seeds,
@@ -27,6 +29,7 @@ from harness.core.store_address import kept, place_without_secret
 from harness.data.suites import OUTSIDE
 from harness.data.tasks import SUITES, Strands
 from harness.data.variants import IDENTITY, Way, without_variants
+from harness.runs.front import FRONT_POINTS
 from lingo.methods import DEFAULT_METHODS, METHODS
 from lingo.trial import HeadPooling, Long, TrialConfig
 
@@ -197,7 +200,14 @@ class Benchmark(BaseModel):
     """How configurations are proposed: **tpe**, **gp** (a Gaussian process, which counts running trials), **random**,
     **grid**, or **auto**: the one that docs/search.md recommends, now tpe."""
 
-    scheduler: Annotated[Literal["asha", "hyperband", "median", "none"], Option(SEARCH, "NAME")] = "asha"
+    objectives: Annotated[Objectives, Option(SEARCH, "A,B")] = (SCORE,)
+    """What is searched for: the best **score**, or with **score,parameters** the Pareto front of dev score and trained
+    parameters, of which up to four points are trained in the final stage; without early stopping."""
+
+    scheduler: Annotated[
+        Literal["asha", "hyperband", "median", "none"],
+        Option(SEARCH, "NAME", default="asha; none with several objectives"),
+    ] = "asha"
     """How weak trials are stopped early: **asha**, **hyperband**, **median** or **none**."""
 
     siblings: Annotated[Positive, Option(SEARCH, "N", flag="--share-prefix")] = 1
@@ -374,6 +384,16 @@ class Benchmark(BaseModel):
         """Patience of final runs in evaluations, where an epoch has so many; `None` if all epochs are trained and the
         last evaluation counts."""
         return self.patience * (evaluations if self.eval_steps is None else 1) or None
+
+    @property
+    def has_front(self) -> bool:
+        """Whether a Pareto front is searched, and not one best configuration."""
+        return len(self.objectives) > 1
+
+    @property
+    def most_winners(self) -> int:
+        """Configurations of a study that the final stage trains at most."""
+        return FRONT_POINTS if self.has_front else 1
 
     @property
     def of_trials(self) -> dict[str, Any]:

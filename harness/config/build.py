@@ -63,6 +63,9 @@ def build(options: Mapping[str, Any]) -> Benchmark:
     problems += address_problems(values)
     values["models"] = tuple(dict.fromkeys(map(_resolved, values["models"])))
     problems += _budget_problems(values)
+    if len(set(values.get("objectives", ()))) > 1:
+        values.setdefault("scheduler", "none")
+    problems += objective_problems(values)
     if values.get("deterministic") and values.get("scheduler") == "median":
         problems.append(
             "`--deterministic` goes with `--scheduler` asha, hyperband or none, but got median, which compares a "
@@ -216,7 +219,7 @@ def restore(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> Benchmar
         InputError: with every problem.
     """
     given = {name: value for name, value in changes.items() if value is not None}
-    problems = _budget_problems({**settings, **given})
+    problems = [*_budget_problems({**settings, **given}), *objective_problems({**settings, **given})]
     try:
         others = {name: value for name, value in settings.items() if name not in given}
         stored = Benchmark.model_validate_json(json.dumps(others))
@@ -270,6 +273,21 @@ def _budget_problems(values: Mapping[str, Any]) -> list[str]:
         for name in ("max_cost", "study_max_cost")
         if values.get(name) is not None and not str(values.get("cluster")).endswith((".yaml", ".yml"))
     ]
+
+
+def objective_problems(values: Mapping[str, Any]) -> Iterator[str]:
+    """What several objectives do not go with."""
+    objectives = values.get("objectives", ())
+    if len(set(objectives)) < 2:
+        return
+    wanted = {
+        "scheduler": ("none", "early stopping compares trials by one score"),
+        "scope": ("task", "a front belongs to one study"),
+        "siblings": (1, "it trains variants of the one best configuration"),
+    }
+    for name, (must, why) in wanted.items():
+        if (got := values.get(name, must)) != must:
+            yield f"`--objectives {','.join(objectives)}` needs `{flag_of(name)} {must}`, but got {got}: {why}."
 
 
 def _line(detail: Any) -> str:

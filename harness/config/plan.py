@@ -101,10 +101,21 @@ def plan(benchmark: Benchmark) -> Plan:
     if problems:
         raise InputError(dict.fromkeys(problems))
     notes = [line for name in here for line in _label_notes(find_task(name), benchmark)]
-    warnings = (*skipped, *notes)
+    warnings = (*front_note(benchmark), *skipped, *notes)
     found = Plan(benchmark=benchmark, identity=identity, studies=tuple(studies), out=out, warnings=warnings)
     asked = None if benchmark.precision == "auto" else benchmark.precision
     return found.holding(benchmark.frozen or frozen_in(out), asked or precision_in(out))
+
+
+def front_note(benchmark: Benchmark) -> list[str]:
+    """What is different where a front is searched."""
+    if not benchmark.has_front:
+        return []
+    return [
+        f"--objectives {','.join(benchmark.objectives)}: trials are not stopped early (--scheduler none), and the "
+        f"final stage trains up to {benchmark.most_winners} points along each study's Pareto front of dev score and "
+        "trained parameters."
+    ]
 
 
 def _with_its_name(benchmark: Benchmark, out: Path) -> Benchmark:

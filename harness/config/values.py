@@ -11,6 +11,10 @@ from lingo.trial import targets_problem
 DEFAULT_TARGETS = ("default",)
 """Of `--targets`: the matrices that the search spaces name."""
 
+SCORE, PARAMETERS = "score", "parameters"
+OBJECTIVES = (SCORE, PARAMETERS)
+"""What a search may weigh: the dev score, and the number of trained parameters (of which fewer are better)."""
+
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -69,6 +73,15 @@ def _seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
     return seeds
 
 
+def _objectives(names: tuple[str, ...]) -> tuple[str, ...]:
+    wrong = [f"unknown {name!r}" for name in dict.fromkeys(names) if name not in OBJECTIVES]
+    wrong += [f"{name} twice" for name in dict.fromkeys(names) if names.count(name) > 1]
+    if wrong or SCORE not in names:
+        why = f" ({', '.join(wrong)})" if wrong else ""
+        raise ValueError(f"must be score or score,parameters, but got {','.join(names) or 'nothing'}{why}.")
+    return tuple(name for name in OBJECTIVES if name in names)
+
+
 def _targets(targets: tuple[str, ...]) -> tuple[str, ...]:
     if targets != DEFAULT_TARGETS and (problem := targets_problem(targets)):
         raise ValueError(problem)
@@ -82,6 +95,7 @@ Names = Annotated[tuple[str, ...], Field(min_length=1)]
 Amount = Annotated[float, Field(gt=0)]
 Span = Annotated[str, AfterValidator(_span)]
 Network = Annotated[str, AfterValidator(_network)]
+Objectives = Annotated[tuple[str, ...], AfterValidator(_objectives)]
 Targets = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_targets)]
 RunName = Annotated[str, AfterValidator(_run_name)]
 Seeds = Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(_seeds)]

@@ -10,6 +10,7 @@ from harness.data.adapter_copy import copy_adapter
 from harness.data.find_tasks import find_task
 from harness.inference.card import result_of, write_card
 from harness.runs.controls import is_control
+from harness.runs.front import leading
 from harness.runs.layout import RunFolder, adapter_folder, file_name
 from harness.runs.record import Record
 from harness.runs.selection import best_on_dev, dev_score
@@ -54,13 +55,20 @@ class ChosenRun:
 
 
 def choose(
-    run: Path, *, task: str, method: str, backbone: str | None = None, seed: int | None = None
+    run: Path,
+    *,
+    task: str,
+    method: str,
+    backbone: str | None = None,
+    trial: int | None = None,
+    seed: int | None = None,
 ) -> ChosenRun:
     """The final run to export: of the study given by task, method and backbone, the seed with the best dev score.
 
     Args:
         run: Output folder of a benchmark.
         task, method, backbone: The study; `backbone` may be omitted if there is only one.
+        trial: The point of a front whose configuration it has; `None` for the one with the best score.
         seed: A seed instead of the best one.
 
     Raises:
@@ -70,7 +78,8 @@ def choose(
         raise InputError(f"{run}: must be the output folder of a run, but has no records.")
     study = _study(load(run), run, task, method, backbone)
     finals = sorted(
-        (r for r in study if (r.stage, r.status) == ("final", "finished")), key=lambda record: record.seed
+        (r for r in _of_trial(study, trial) if (r.stage, r.status) == ("final", "finished")),
+        key=lambda record: record.seed,
     )
     name = study[0].study
     _refuse_without_adapter(name, study[0].method)
@@ -123,8 +132,10 @@ def _merged(source: Path, new: Path, facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def default_out(run: Path, record: Record, *, merge: bool = False) -> Path:
-    """`<run>/exports/<task>-<backbone>-<method>`, with the suffix `-merged` for a complete model."""
+    """`<run>/exports/<task>-<backbone>-<method>`, of a point of a front with its trial, and with the suffix `-merged`
+    for a complete model."""
     parts = [part.replace("/", "_") for part in (record.task, record.backbone, record.method)]
+    parts += [f"trial-{record.trial}"] if record.trial is not None else []
     return run / "exports" / "-".join([*parts, *(["merged"] if merge else [])])
 
 
@@ -179,6 +190,20 @@ def _states(study: Sequence[Record]) -> str:
         what = f"{record.stage} {record.status}"
         counts[what] = counts.get(what, 0) + 1
     return ", ".join(f"{number} {what}" for what, number in sorted(counts.items()))
+
+
+def _of_trial(study: Sequence[Record], trial: int | None) -> list[Record]:
+    """The records of a study, of its final runs those of one point of a front."""
+    if trial is None:
+        return leading(study)
+    tested = {record.trial: record for record in study if record.stage == "final"}
+    if trial not in tested:
+        there = ", ".join(map(str, sorted(number for number in tested if number is not None)))
+        raise InputError(
+            f"`--trial` must be a point of the front with final runs ({there or 'none: one objective'}), but got "
+            f"{trial}."
+        )
+    return [record for record in study if record.stage != "final" or record.trial == trial]
 
 
 def _of_seed(finals: Sequence[Record], seed: int) -> Record:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from harness.core.errors import InputError
 from harness.pipeline.best import best_of, records_of
+from harness.runs.front import by_study, leading
 from harness.runs.intervals import LEAST_SEEDS, over_rows_and_seeds, range_of
 from harness.runs.layout import RunFolder, file_name
 from harness.runs.record import Record
@@ -88,7 +89,7 @@ def compare(a: Path, b: Path, tasks: Sequence[str] = ()) -> list[Comparison]:
 
 def _finals(out: Path) -> dict[Key, list[Record]]:
     found: dict[Key, list[Record]] = {}
-    for record in records_of(out):
+    for record in (one for records in by_study(records_of(out)).values() for one in leading(records)):
         if record.stage == "final" and record.status == "finished" and record.test:
             found.setdefault((record.task, record.backbone, record.method), []).append(record)
     return found

@@ -83,6 +83,11 @@ class Forecast:
     problems: tuple[str, ...]
 
     @property
+    def finals(self) -> int:
+        """Final runs of all studies; of a front the most that there can be."""
+        return self.studies * len(self.benchmark.seeds) * self.benchmark.most_winners
+
+    @property
     def trials(self) -> int:
         """Trials of all searches."""
         samples, known = self.benchmark.num_samples, [w.study.trials(self.benchmark) for w in self.works]
@@ -155,7 +160,8 @@ def _work(study: Study, data: Data, model: Model | None, benchmark: Benchmark) -
     tokens = _cut(lengths.longest if lengths else _tokens(study, data, model, benchmark), model, benchmark)
     trial = typical(study, benchmark)
     steps = steps_per_epoch(study.train_rows, benchmark.batch_size)
-    finals = len(benchmark.seeds) * benchmark.epochs
+    runs = len(benchmark.seeds) * (1 if study.is_control else benchmark.most_winners)
+    finals = runs * benchmark.epochs
     trials = study.trials(benchmark)
     epochs = trials * _expected_epochs(benchmark) + finals
     flops = trained = 0.0
@@ -166,7 +172,7 @@ def _work(study: Study, data: Data, model: Model | None, benchmark: Benchmark) -
         tokens=tokens,
         epochs=epochs,
         steps=epochs * steps,
-        most_steps=(trials + len(benchmark.seeds)) * benchmark.epochs * steps,
+        most_steps=(trials + runs) * benchmark.epochs * steps,
         step_flops=flops,
         alone=1.0 if benchmark.deterministic else finals / epochs,
         trained=int(trained)
@@ -296,10 +302,12 @@ def disk_bytes(found: Forecast, open_trials: int) -> Mapping[str, float]:
     benchmark, works = found.benchmark, found.works
     tokens = {(w.study.task.name, w.study.source): w.study.train_rows * 1.25 * w.tokens * 2 for w in works}
     adapters = sum(
-        4.0 * w.trained * len(benchmark.seeds) for w in works if not METHODS[w.study.method].trains_all
+        4.0 * w.trained * len(benchmark.seeds) * benchmark.most_winners
+        for w in works
+        if not METHODS[w.study.method].trains_all
     )
     largest: Sequence[int] = sorted((w.trained for w in works), reverse=True)[:open_trials]
-    runs = found.trials + found.studies * len(benchmark.seeds)
+    runs = found.trials + found.finals
     return {
         "prepared data": sum(tokens.values()),
         "adapters": adapters,

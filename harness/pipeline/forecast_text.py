@@ -8,6 +8,7 @@ from rich.markup import escape
 
 from harness.config.benchmark import NO_BACKBONE, Benchmark
 from harness.config.learned_points import LEARNED
+from harness.config.plan import front_note
 from harness.config.studies import steps_per_epoch
 from harness.config.values import seconds_of
 from harness.core.columns import Column, fitted
@@ -59,8 +60,11 @@ def tell(
         f"{some(found.studies, 'study')}: {some(benchmark.tasks, 'task')}, {some(found.models, 'backbone')}, "
         f"{some(benchmark.methods, 'method')}. {some(found.trials, 'trial')} of up to "
         f"{some(benchmark.epochs, 'epoch')} (scope {benchmark.scope}, {benchmark.searcher}, {benchmark.scheduler}), "
-        f"then {some(found.studies * len(benchmark.seeds), 'final run')} ({some(benchmark.seeds, 'seed')} per study)."
+        f"then {'at most ' * benchmark.has_front}{some(found.finals, 'final run')} "
+        f"({some(benchmark.seeds, 'seed')} per {'chosen point of a front' if benchmark.has_front else 'study'})."
     )
+    for note in front_note(benchmark):
+        line(note)
     _first_points(found, line)
     _matrix(found, line)
     _backbones(found, line)
@@ -106,7 +110,7 @@ def summary(
     return {
         "studies": found.studies,
         "trials": found.trials,
-        "final_runs": found.studies * len(found.benchmark.seeds),
+        "final_runs": found.finals,
         "steps": sum(work.steps for work in trained),
         "most_steps": sum(work.most_steps for work in trained),
         "flops": sum(work.flops for work in found.works),

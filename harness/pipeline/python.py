@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+NAMES = ("task", "backbone", "method", "trial", "seed")
+"""What tells final runs apart."""
+
+
 class Run:
     """A benchmark's output folder, read on access: also during the run, and on another machine.
 
@@ -93,29 +97,38 @@ class Run:
         return _as(_from_rows(rows), arrow)
 
     def predictions(
-        self, task: str, method: str, *, seed: int, backbone: str | None = None, arrow: bool = False
+        self,
+        task: str,
+        method: str,
+        *,
+        seed: int,
+        backbone: str | None = None,
+        trial: int | None = None,
+        arrow: bool = False,
     ) -> Any:
         """The predictions of a final run on the test split, one row per test row, in the same order.
 
         Args:
             task, method, seed: Of the final run.
             backbone: Of the final run; the only one if `None`.
+            trial: Of the point of a front; the only one if `None`.
             arrow: As of `results`.
 
         Raises:
             InputError: If there is no such final run, or it has no predictions.
         """
-        held = self._table(["id", "stage", "task", "backbone", "method", "seed"]).to_pylist()
+        held = self._table(["id", "stage", *NAMES]).to_pylist()
         found = [
             row["id"]
             for row in held
             if (row["stage"], row["task"], row["method"], row["seed"]) == ("final", task, method, seed)
             and backbone in (None, row["backbone"])
+            and trial in (None, row["trial"])
         ]
         if len(found) != 1:
             known = sorted(
                 {
-                    f"{r['task']} {r['backbone']} {r['method']} {r['seed']}"
+                    " ".join(str(r[name]) for name in NAMES if r[name] is not None)
                     for r in held
                     if r["stage"] == "final"
                 }

@@ -1,6 +1,7 @@
 """From the pool's events to records, tracking and progress; records are written as soon as a job ends."""
 
 import logging
+import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -15,6 +16,7 @@ from harness.runs.jobs import OPEN, Event, Job, Report
 from harness.runs.layout import RunFolder, checkpoint_folder
 from harness.runs.open_trials import OpenTrials
 from harness.runs.record import Record, Status, now
+from harness.runs.selection import OBJECTIVES
 from harness.runs.store import ResultStore
 from lingo.methods import METHODS
 from lingo.trial import TrialConfig
@@ -76,6 +78,7 @@ class Recorder:
         studies: The studies, by their keys.
         benchmark: Name of the benchmark.
         environment: Versions and code state, the same for all records.
+        objectives: Those of the search; if there are several, every record has them as a fact.
         watchers: Called with every event.
         on_record: Called with every record after it was written.
     """
@@ -87,6 +90,7 @@ class Recorder:
         *,
         benchmark: str,
         environment: Mapping[str, Any],
+        objectives: Sequence[str] = (),
         watchers: Sequence[Watch] = (),
         on_record: Callable[[Record], None] = lambda record: None,
     ) -> None:
@@ -94,6 +98,8 @@ class Recorder:
         self._studies = {study.key: study for study in studies}
         self._watchers, self._on_record, self._open = watchers, on_record, OpenTrials(store.out)
         self._started: dict[str, str] = {}
+        several = {OBJECTIVES: list(objectives), "early_stopping": "none"}
+        self._facts: dict[str, Any] = several if len(objectives) > 1 else {}
 
     def __call__(self, event: Event) -> None:
         """Process an event of the pool; events of a job come in order."""
@@ -129,7 +135,7 @@ class Recorder:
             benchmark=self._benchmark,
             family=study.task.family,
             metric=study.task.metric,
-            trial=int(job.id.rsplit("-", 1)[1]) if job.stage == "search" else None,
+            trial=trial_of(job),
             started=self._started.pop(job.id, ""),
             data_digest=study.data_digest,
             backbone_digest=_digest(study, reports),
@@ -137,7 +143,7 @@ class Recorder:
             marks=list(study.marks),
         )
         types = {"backbone_type": study.backbone_type} if study.backbone_type else {}
-        facts = {**study.facts, **types, **record.facts}
+        facts = {**study.facts, **types, **self._facts, **record.facts}
         problem = above_budget(record)
         if problem is not None:
             log.error("%s: %s", record.id, problem)
@@ -146,6 +152,14 @@ class Recorder:
         with written(self._store.out):
             self._store.append(record, replace=True)
         self._on_record(record)
+
+
+def trial_of(job: Job) -> int | None:
+    """The trial of the search that a job is, or whose configuration it has as a point of a front, see `final_jobs`."""
+    if job.stage == "search":
+        return int(job.id.rsplit("-", 1)[1])
+    found = re.search(r"/final/point-(\d+)/", job.id)
+    return int(found[1]) if found else None
 
 
 def _digest(study: PreparedStudy, reports: Sequence[Report]) -> str:

@@ -1,7 +1,7 @@
 """The remaining work of a benchmark and its outdated final runs, from records only."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from harness.config.benchmark import Benchmark
 from harness.config.scopes import merge, trials_of
 from harness.config.studies import PreparedStudy
 from harness.runs.controls import pretrained_of
+from harness.runs.front import by_study, final_points
 from harness.runs.jobs import Job
 from harness.runs.layout import SUPERSEDED, RunFolder
 from harness.runs.record import Record, config_hash
@@ -69,46 +70,75 @@ def unsearched(
     return left
 
 
+def points(
+    records: Iterable[Record], studies: Sequence[PreparedStudy], benchmark: Benchmark
+) -> dict[str, list[Record]]:
+    """For each study that has a winner the search records whose configurations the final stage trains: the winner's, or
+    with several objectives those of points of the front. A control has that of its pretrained study, of a front the
+    point with the best score."""
+    records = list(records)
+    best = winners(records, studies, benchmark.scope)
+    if not benchmark.has_front:
+        return {key: [record] for key, record in best.items()}
+    held = by_study(records)
+    found = {key: final_points(held[won.study], benchmark.most_winners) for key, won in best.items()}
+    controls = {study.key for study in studies if study.is_control}
+    return {key: chosen[-1:] if key in controls else chosen for key, chosen in found.items()}
+
+
 def missing(
-    records: Sequence[Record], studies: Sequence[PreparedStudy], seeds: Sequence[int]
-) -> list[tuple[PreparedStudy, int]]:
-    """The (study, seed) pairs without a finished final run."""
+    records: Sequence[Record], studies: Sequence[PreparedStudy], benchmark: Benchmark
+) -> list[tuple[PreparedStudy, Record | None, int]]:
+    """The final runs that are not finished: study, search record of their configuration (`None` as long as there is
+    none) and seed."""
     have = {
-        (record.study, record.seed)
+        (record.study, _number(record, benchmark), record.seed)
         for record in records
         if (record.stage, record.status) == ("final", "finished")
     }
-    return [(study, seed) for study in studies for seed in seeds if (study.key, seed) not in have]
+    chosen: Mapping[str, Sequence[Record | None]] = points(records, studies, benchmark)
+    return [
+        (study, won, seed)
+        for study in studies
+        for won in chosen.get(study.key) or [None]
+        for seed in benchmark.seeds
+        if (study.key, _number(won, benchmark), seed) not in have
+    ]
+
+
+def _number(record: Record | None, benchmark: Benchmark) -> int | None:
+    """What tells the final runs of a point of a front from those of others, see `harness.runs.record.Record.trial`."""
+    return record.trial if record is not None and benchmark.has_front else None
 
 
 def final_jobs(
     records: Sequence[Record],
     studies: Sequence[PreparedStudy],
-    seeds: Sequence[int],
+    benchmark: Benchmark,
     adapters: Path | None = None,
     *,
-    scope: Scope = "task",
     checkpoints: Path | None = None,
 ) -> list[Job]:
     """The missing final runs of studies that have a winner; their adapters are written below `adapters`.
 
+    Those of a front have the number of their point in their names.
+
     Args:
         checkpoints: See `harness.runs.jobs.Job`.
     """
-    best = winners(records, studies, scope)
     jobs = []
-    for study, seed in missing(records, studies, seeds):
-        won = best.get(study.key)
+    for study, won, seed in missing(records, studies, benchmark):
         if won is not None:
+            point = [f"point-{won.trial:04d}"] if benchmark.has_front else []
             jobs.append(
                 Job(
-                    id=f"{study.key}/final/seed-{seed}",
+                    id="/".join([study.key, "final", *point, f"seed-{seed}"]),
                     study=study.key,
                     stage="final",
                     backbone=fresh_name(study.source, seed) if study.is_control else study.source,
                     data=str(study.data),
                     config={**won.config, "seed": seed},
-                    adapter=_adapter_folder(adapters, study, seed),
+                    adapter=_adapter_folder(adapters, study, [*point, f"seed-{seed}"]),
                     checkpoints=str(checkpoints) if checkpoints else None,
                     alone=True,
                     evaluations=study.evaluations,
@@ -118,25 +148,35 @@ def final_jobs(
     return jobs
 
 
-def _adapter_folder(adapters: Path | None, study: PreparedStudy, seed: int) -> str | None:
+def _adapter_folder(adapters: Path | None, study: PreparedStudy, parts: Sequence[str]) -> str | None:
     """`<task>/<backbone>/<method>/seed-<n>`; none for full fine-tuning, whose result is a whole model, and for
     controls."""
     if adapters is None or study.is_control or METHODS[study.method].trains_all:
         return None
     names = [re.sub(r"[^\w.-]+", "_", name) for name in (study.task.name, study.backbone, study.method)]
-    return str(adapters.joinpath(*names, f"seed-{seed}"))
+    return str(adapters.joinpath(*names, *parts))
 
 
-def outdated(records: Sequence[Record], studies: Sequence[PreparedStudy], scope: Scope) -> list[Record]:
-    """The final records whose configuration is not (any more) that of their study's winner."""
-    best = winners(records, studies, scope)
+def outdated(
+    records: Sequence[Record], studies: Sequence[PreparedStudy], benchmark: Benchmark
+) -> list[Record]:
+    """The final records whose configuration is not, or no longer, that of their study's winner, or of a point of its
+    front."""
+    chosen = {
+        study: {(_number(won, benchmark), _without_seed(won)) for won in found}
+        for study, found in points(records, studies, benchmark).items()
+    }
     return [
         record
         for record in records
         if record.stage == "final"
-        and record.study in best
-        and config_hash({**record.config, "seed": 0}) != config_hash({**best[record.study].config, "seed": 0})
+        and record.study in chosen
+        and (_number(record, benchmark), _without_seed(record)) not in chosen[record.study]
     ]
+
+
+def _without_seed(record: Record) -> str:
+    return config_hash({**record.config, "seed": 0})
 
 
 def set_aside(store: ResultStore, records: Iterable[Record]) -> list[Record]:
@@ -154,9 +194,13 @@ def set_aside(store: ResultStore, records: Iterable[Record]) -> list[Record]:
 def with_new_names(jobs: Iterable[Job], out: Path, best: dict[str, Record]) -> list[Job]:
     """The final jobs; a job with the name of an outdated run gets another name, with the winner's number."""
     used = {record.id for record in load_folder(RunFolder(out).superseded)}
-    return [_renamed(job, best) if job.id in used else job for job in jobs]
+    return [_renamed(job, best, used) for job in jobs]
 
 
-def _renamed(job: Job, best: dict[str, Record]) -> Job:
-    study, _, seed = job.id.rpartition("/")
-    return replace(job, id=f"{study}/trial-{best[job.study].trial or 0:04d}/{seed}")
+def _renamed(job: Job, best: dict[str, Record], used: Collection[str]) -> Job:
+    """A point of a front may leave it, and be trained again: its name then has the winner's number several times."""
+    name = job.id
+    while name in used:
+        study, _, seed = name.rpartition("/")
+        name = f"{study}/trial-{best[job.study].trial or 0:04d}/{seed}"
+    return replace(job, id=name)

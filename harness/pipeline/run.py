@@ -23,7 +23,7 @@ from harness.pipeline import ending
 from harness.pipeline.notify import Notifier, notified
 from harness.pipeline.prepare import prepare_studies, read_backbones, refuse_other_inputs
 from harness.pipeline.recorder import let_go_of_ended
-from harness.pipeline.remaining import missing, outdated, unsearched, winners
+from harness.pipeline.remaining import missing, outdated, points, unsearched, winners
 from harness.pipeline.resume import take_over
 from harness.pipeline.usage import read_usage
 from harness.pool.engine import Engine
@@ -141,8 +141,8 @@ def _left(records: Sequence[Record], studies: Sequence[PreparedStudy], benchmark
     """Whether anything remains to be searched or trained."""
     return bool(
         unsearched(records, studies, benchmark)
-        or outdated(records, studies, benchmark.scope)
-        or missing(records, studies, benchmark.seeds)
+        or outdated(records, studies, benchmark)
+        or missing(records, studies, benchmark)
     )
 
 
@@ -171,7 +171,8 @@ def _say_what(checked: Plan, console: Console) -> None:
     console.print(
         f"{some(studies, 'study')} ({some(tasks, 'task')} x {some(benchmark.models, 'backbone')} x "
         f"{some(benchmark.methods, 'method')}): {_trials(studies, benchmark)} of up to "
-        f"{some(benchmark.epochs, 'epoch')} each, then {some(benchmark.seeds, 'seed')} of each winner"
+        f"{some(benchmark.epochs, 'epoch')} each, then {some(benchmark.seeds, 'seed')} of each "
+        f"{'chosen point of the fronts' if benchmark.has_front else 'winner'}"
         f"{f', and of {controls} of them with random weights' if controls else ''}."
     )
     out = checked.out
@@ -246,8 +247,9 @@ def _conclude(
     _say_without_winner(records, [study for study in studies if study not in unfinished], benchmark, console)
     for line in read_usage(checked.out).get("cut", []):
         console.print(f"[yellow]cut[/] {escape(line)}", soft_wrap=True)
-    finals = len(studies) * len(benchmark.seeds)
-    lacking = len(missing(records, studies, benchmark.seeds))
+    chosen = points(records, studies, benchmark)
+    finals = sum(len(chosen.get(study.key, [None])) for study in studies) * len(benchmark.seeds)
+    lacking = len(missing(records, studies, benchmark))
     searched = sum(not study.is_control for study in studies)
     searches = searched - len(unfinished)
     notifier.text = (

@@ -27,7 +27,9 @@ from harness.pipeline.recorder import Recorder
 from harness.pipeline.remaining import (
     final_jobs,
     groups,
+    missing,
     outdated,
+    points,
     set_aside,
     unsearched,
     winners,
@@ -135,6 +137,7 @@ def train(
                 studies,
                 benchmark=benchmark.suite,
                 environment=capture().to_dict(),
+                objectives=benchmark.objectives,
                 watchers=[progress.update, page.update, tracker.update, budgets.update, notifier.update],
                 on_record=tracker.ended,
             )
@@ -143,6 +146,7 @@ def train(
                 progress.stage("search")
                 stages.search(todo)
                 if not pressed.once:
+                    progress.expect(_finals_of(store.load(), studies, benchmark))
                     progress.stage("final stage")
                     stages.finals()
             finally:
@@ -187,14 +191,13 @@ class _Stages:
         unfinished = self._unfinished(records)
         ready = [study for study in self._studies if study not in unfinished] + self._cut(unfinished)
         with written(self._out):
-            for record in set_aside(self._store, outdated(records, ready, benchmark.scope)):
+            for record in set_aside(self._store, outdated(records, ready, benchmark)):
                 self._tracker.ended(record)
         jobs = final_jobs(
             self._store.load(),
             ready,
-            benchmark.seeds,
+            benchmark,
             RunFolder(self._out).adapters,
-            scope=benchmark.scope,
             checkpoints=RunFolder(self._out).checkpoints,
         )
         jobs = with_new_names(jobs, self._out, winners(records, ready, benchmark.scope))
@@ -346,6 +349,14 @@ def _best_pack(study: PreparedStudy, benchmark: Benchmark, resources: ClusterRes
     return calibration.pack
 
 
+def _finals_of(
+    records: Sequence[Record], studies: Sequence[PreparedStudy], benchmark: Benchmark
+) -> dict[str, int]:
+    """Final runs of each study, as far as its search tells them now."""
+    chosen = points(records, studies, benchmark)
+    return {study.key: len(chosen.get(study.key, [None])) * len(benchmark.seeds) for study in studies}
+
+
 def _goal(
     study: PreparedStudy, benchmark: Benchmark, todo: Sequence[PreparedStudy], records: Sequence[Record]
 ) -> StudyGoal:
@@ -353,22 +364,21 @@ def _goal(
     backbone = f" {study.backbone}" if len(benchmark.models) > 1 or is_control(study.backbone) else ""
     of_study = [record for record in records if record.study == study.key]
     trials = [record for record in of_study if record.stage == "search" and record.status != "killed"]
-    finals = {r.seed for r in of_study if (r.stage, r.status) == ("final", "finished")}.intersection(
-        benchmark.seeds
-    )
+    lacking = [found for found, _, _ in missing(records, [study], benchmark)]
+    finals = _finals_of(records, [study], benchmark)[study.key]
     scores = [entry["dev"].get(study.task.metric, math.nan) for record in trials for entry in record.history]
     return StudyGoal(
         key=study.key,
         title=f"{study.task.name}{backbone} {study.method}",
         metric=study.task.metric,
         trials=max(len(trials), study.trials(benchmark)) if study in todo else len(trials),
-        finals=len(set(benchmark.seeds)),
+        finals=finals,
         epochs=benchmark.epochs,
         cost=study.cost,
         ended=len(trials),
         stopped=sum(record.status == "stopped" for record in trials),
         failed=sum(record.status == "failed" for record in trials),
-        tested=len(finals),
+        tested=finals - len(lacking),
         best=max(
             (score for score in scores if not math.isnan(score)),
             key=partial(merit, study.task.metric),

@@ -10,10 +10,11 @@ from typing import Any, Literal
 from harness.core.errors import InputError
 from harness.progress.board import Board
 from harness.runs.controls import is_control
+from harness.runs.front import by_study, final_points
 from harness.runs.info import Setting
 from harness.runs.layout import RunFolder
 from harness.runs.lock import driver_of
-from harness.runs.store import counts
+from harness.runs.store import counts, load
 from lingo.text_files import read_object
 
 State = Literal["running", "complete", "incomplete"]
@@ -77,11 +78,11 @@ def state_of(out: Path) -> RunState:
     finals = sum(n for (stage, status, seed), n in held.items() if _finished(stage, status) and seed in seeds)
     ended = sum(n for (stage, status, _), n in held.items() if stage == "search" and status != "killed")
     driver = driver_of(out)
-    whole = finals >= len(keys) * len(seeds)
+    wanted = len(seeds) * (_points(out, keys) if len(setting.objectives) > 1 else len(keys))
     return RunState(
         folder=out,
         experiment=setting.experiment,
-        state="running" if driver else "complete" if whole else "incomplete",
+        state="running" if driver else "complete" if finals >= wanted else "incomplete",
         driver=driver,
         tasks=_distinct(keys, 0),
         backbones=_distinct(keys, 1),
@@ -89,10 +90,16 @@ def state_of(out: Path) -> RunState:
         trials=ended,
         trials_wanted=max(ended, trials * sum(not is_control(key[1]) for key in keys)),
         finals=finals,
-        finals_wanted=len(keys) * len(seeds),
+        finals_wanted=wanted,
         failed=sum(n for (_, status, _), n in held.items() if status == "failed"),
         updated=updated,
     )
+
+
+def _points(out: Path, keys: Sequence[Sequence[str]]) -> int:
+    """Points of the fronts of all studies that the final stage trains; one of a control, and of a study without any."""
+    held = by_study(load(out))
+    return sum(len(final_points(held.get("|".join(key), []))) or 1 for key in keys)
 
 
 def _finished(stage: str, status: str) -> bool:

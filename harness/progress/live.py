@@ -4,7 +4,7 @@ followers."""
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 
@@ -160,6 +160,15 @@ class Progress:
             self._send(f"{self._time()}  {name}")
         elif not self._console.is_terminal:
             self._console.print(f"{self._time()}  {name}")
+
+    def expect(self, finals: Mapping[str, int]) -> None:
+        """Set the number of final runs of studies, of which the search tells how many points its front has."""
+        with self._lock:
+            for key, count in finals.items():
+                study = self._studies[key]
+                more = (count - study.goal.finals) * study.goal.epochs * study.goal.cost
+                study.goal = replace(study.goal, finals=count)
+                self._total, self._todo = self._total + more, self._todo + more
 
     def update(self, job: Job, report: Report, status: str) -> None:
         """Process an event of the pool; without a terminal, print a line if the last one is old."""

@@ -13,6 +13,7 @@ from harness.report.run_results import RunResults, read_run
 from harness.report.sections import (
     calibration,
     cost,
+    front,
     health,
     hyperparameters,
     overview,
@@ -56,6 +57,7 @@ def report_of(runs: Sequence[RunResults], outcomes: Outcomes, published: Publish
         sections=[  # what won, is it real, what it cost, which configuration, then the paper
             overview.section(runs, outcomes, published),
             tables.section(outcomes, published),
+            *front.sections(runs),
             significance.section(outcomes),
             calibration.section(outcomes),
             health.section(runs, outcomes),

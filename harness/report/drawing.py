@@ -25,6 +25,7 @@ from matplotlib.ticker import FixedFormatter, Formatter, FuncFormatter, LogLocat
 from harness.report import stats
 from harness.report.content import amount
 from harness.report.outcomes import Outcome
+from harness.runs.front import pareto_front
 from harness.runs.intervals import LEAST_SEEDS, range_of, why_none
 from lingo.metrics import merit
 
@@ -279,7 +280,7 @@ class Amounts(Formatter):
 
 def draw_front(panel: Axes, points: Sequence[tuple[float, float]], metric: str) -> None:
     """Dotted line: the Pareto front of cost and score (left is cheaper; up is better, of an error down)."""
-    front = stats.pareto_front([(cost, merit(metric, score)) for cost, score in points])
+    front = pareto_front([(cost, merit(metric, score)) for cost, score in points])
     if len(front) > 1:
         panel.plot(
             *zip(*(points[i] for i in front), strict=True),

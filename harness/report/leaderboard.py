@@ -15,6 +15,7 @@ from rich.markup import escape
 from harness.core.columns import HEADER as HEADER_LINE
 from harness.core.columns import Column, Line, fitted, left_out
 from harness.runs.controls import control_name, is_control
+from harness.runs.front import final_points, has_front
 from harness.runs.intervals import EQUAL, all_equal, brackets, is_useful, limits_of, with_spread
 from harness.runs.record import Record
 from harness.runs.shortcuts import SHORTCUT, shortcut_tasks
@@ -76,6 +77,8 @@ class LeaderboardRow:
         useful: Whether it is eligible as best, see `harness.runs.intervals.is_useful`.
         over_random: Differences by seed to the same study on random weights; empty without such a control.
         over_random_limits: 95 % interval (Student) of their mean; `None` for fewer than three seeds.
+        trial: Trial of the search whose configuration it has, where the search had several objectives: a study then has
+            a row for each point of its front that is trained; else `None`.
         best: Whether no other complete and useful row of the same task has a better mean of the test metric, and
             another one has a worse one.
     """
@@ -100,6 +103,7 @@ class LeaderboardRow:
     failed_trials: int = 0
     over_random: tuple[float, ...] = ()
     over_random_limits: tuple[float, float] | None = None
+    trial: int | None = None
     best: bool = False
 
     def to_dict(self) -> dict[str, Any]:
@@ -110,7 +114,14 @@ class LeaderboardRow:
         values["others"] = {name: list(spread.values) for name, spread in self.others.items()}
         if not self.over_random:
             del values["over_random"], values["over_random_limits"]
+        if self.trial is None:
+            del values["trial"]
         return values
+
+    @property
+    def title(self) -> str:
+        """Its method; of a point of a front with its trial."""
+        return self.method if self.trial is None else f"{self.method} trial {self.trial}"
 
     @property
     def complete(self) -> bool:
@@ -121,7 +132,7 @@ class LeaderboardRow:
 def leaderboard(
     records: Iterable[Record], *, expected: Sequence[Key] = (), seeds: Sequence[int] = ()
 ) -> list[LeaderboardRow]:
-    """The rows of a benchmark, in the order of `expected`, then by name.
+    """The rows of a benchmark, in the order of `expected`, then by name; of a front by trained parameters.
 
     Args:
         records: All records, including those of the search.
@@ -132,7 +143,11 @@ def leaderboard(
     for record in sorted(records, key=lambda record: record.id):
         studies.setdefault((record.task, record.backbone, record.method), []).append(record)
     wanted = set(seeds) or {r.seed for found in studies.values() for r in found if r.stage == "final"}
-    rows = [_row(key, found, wanted) for key, found in studies.items()]
+    rows = [
+        _row(key, found, wanted, trial)
+        for key, records in studies.items()
+        for trial, found in _points(records).items()
+    ]
     easy = shortcut_tasks(
         (r.task, r.method, merit(r.metric, r.test.mean))
         for r in rows
@@ -143,11 +158,24 @@ def leaderboard(
     return [replace(row, best=_is_best(row, rows)) for row in rows]
 
 
+def _points(records: Sequence[Record]) -> dict[int | None, list[Record]]:
+    """The records of a study; of one with a front those of each of its points, which are its search and the point's
+    final runs, by trial."""
+    searched = [record for record in records if record.stage == "search"]
+    finals = [record for record in records if record.stage == "final"]
+    if not has_front(records):
+        return {None: list(records)}
+    tested = {one.trial: one for one in [*finals, *(final_points(searched) if searched else [])]}
+    order = sorted(tested, key=lambda trial: (tested[trial].trained_parameters or 0, trial or 0))
+    found = {trial: [*searched, *(one for one in finals if one.trial == trial)] for trial in order}
+    return found or {None: searched}
+
+
 def _beside_random(row: LeaderboardRow, studies: Mapping[Key, Sequence[Record]]) -> LeaderboardRow:
     """The row with its lead over its control, where there is one."""
     control = studies.get((row.task, control_name(row.backbone), row.method), ())
     mine = studies[row.task, row.backbone, row.method]
-    scores = [_scores(records, row.metric) for records in (mine, control)]
+    scores = [_scores(records, row) for records in (mine, control)]
     if not all(scores):
         return row
     from harness.report.stats import over_random  # scipy, only here
@@ -157,13 +185,14 @@ def _beside_random(row: LeaderboardRow, studies: Mapping[Key, Sequence[Record]])
     return replace(row, over_random=tuple(by), over_random_limits=shown)
 
 
-def _scores(records: Sequence[Record], metric: str) -> dict[int, float]:
-    """Test scores by seed of the finished final runs."""
+def _scores(records: Sequence[Record], row: LeaderboardRow) -> dict[int, float]:
+    """Test scores by seed of the finished final runs, of a front those of the row's point."""
     finals = [r for r in records if (r.stage, r.status) == ("final", "finished") and r.test]
-    return {r.seed: r.test[metric] for r in finals if r.test and metric in r.test}
+    finals = [r for r in finals if row.trial in (None, r.trial)]
+    return {r.seed: r.test[row.metric] for r in finals if r.test and row.metric in r.test}
 
 
-def _row(key: Key, records: Sequence[Record], seeds: set[int]) -> LeaderboardRow:
+def _row(key: Key, records: Sequence[Record], seeds: set[int], trial: int | None = None) -> LeaderboardRow:
     finals = [r for r in records if r.stage == "final" and r.status == "finished" and r.seed in seeds]
     finals.sort(key=lambda record: record.seed)
     metric = records[0].metric if records else "mcc"
@@ -197,6 +226,7 @@ def _row(key: Key, records: Sequence[Record], seeds: set[int]) -> LeaderboardRow
         collapsed=collapsed,
         useful=is_useful(metric, test.values, collapsed=collapsed, constants=constants),
         failed_trials=_failed(records, "search"),
+        trial=trial,
     )
 
 
@@ -247,7 +277,7 @@ def _lines(rows: Sequence[LeaderboardRow]) -> tuple[list[str], list[list[str]], 
         [
             row.task,
             row.backbone,
-            row.method,
+            row.title,
             MISSING if row.trained_parameters is None else f"{row.trained_parameters:,}",
             _cell(row.dev, row.metric, single),
             _cell(row.test, row.metric, single) + _between(row) + ("*" if row.best else " " * starred),
@@ -279,6 +309,11 @@ def _lines(rows: Sequence[LeaderboardRow]) -> tuple[list[str], list[list[str]], 
             name = " ".join((row.task, row.backbone, row.method))
             some = "1 trial" if row.failed_trials == 1 else f"{row.failed_trials} trials"
             legend.append(f"{name}: {some} of the search failed")
+    legend = list(dict.fromkeys(legend))  # rows of one front have one search
+    if any(row.trial is not None for row in rows):
+        legend.append(
+            "trial: point of the Pareto front of dev score and trained parameters, by its trial of the search"
+        )
     if any(row.collapsed for row in rows):
         legend.append("collapsed: seeds whose model predicts the same class or value for every test row")
     if any(row.over_random for row in rows):
@@ -430,4 +465,4 @@ def _model(row: LeaderboardRow, rows: Sequence[LeaderboardRow]) -> str:
 
 
 def _method(row: LeaderboardRow) -> str:
-    return f"{row.method} (a simple baseline)" if row.backbone == "none" else row.method
+    return f"{row.title} (a simple baseline)" if row.backbone == "none" else row.title

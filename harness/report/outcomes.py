@@ -11,6 +11,7 @@ from harness.report import naming, stats
 from harness.report.naming import Key
 from harness.report.run_results import RunResults
 from harness.runs.controls import RANDOM_INIT, is_control, pretrained_of
+from harness.runs.front import leading
 from harness.runs.intervals import Interval, constant_level, is_collapsed, is_useful, limits_of, range_of
 from harness.runs.record import Record
 from harness.runs.shortcuts import SHORTCUT, shortcut_tasks
@@ -296,6 +297,7 @@ def _of_run(run: RunResults) -> Iterable[Outcome]:
 def _outcome(
     study: tuple[str, str, str], trials: list[Record], seeds: frozenset[int], setting: str
 ) -> Outcome:
+    trials = leading(trials)  # of a front the point with the best dev score; `sections.front` has all
     finals = {t.seed: t for t in trials if (t.stage, t.status) == ("final", "finished")}
     family = trials[0].family if trials else family_of(study[0])
     selecting = trials[0].metric if trials else "mcc"

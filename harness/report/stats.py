@@ -262,19 +262,3 @@ def critical_difference(names: int, blocks: int, alpha: float = 0.05) -> float:
         return math.inf
     q = float(stats.studentized_range.ppf(1 - alpha, names, np.inf)) / math.sqrt(2)
     return q * math.sqrt(names * (names + 1) / (6 * blocks))
-
-
-def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Indices of the Pareto-optimal (cost, score) points, by ascending cost; equal points are all kept.
-
-    A point is dominated by one that costs no more and scores no less, and is better in one of the two. Points with NaN
-    are never on the front.
-    """
-    known = [i for i, point in enumerate(points) if not any(map(math.isnan, point))]
-    order = sorted(known, key=lambda i: (points[i][0], -points[i][1]))
-    front: list[int] = []
-    for i in order:
-        top = points[front[-1]] if front else (NAN, -math.inf)
-        if points[i][1] > top[1] or points[i] == top:
-            front.append(i)
-    return front

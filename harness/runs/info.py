@@ -18,6 +18,7 @@ class Setting:
         experiment: Name of the benchmark, which is that of the MLflow experiment.
         identity: Unique id of the folder's benchmark; part of every run's key.
         scope: Which studies share a search: `task`, `family` or `suite`.
+        objectives: Objectives of the searches.
         tokenization: `bbpe`, `one_hot` or `kmer`, for records without this fact.
         seeds: Seeds of the final stage.
         uri: Tracking address of the benchmark; `None` for the embedded store.
@@ -29,6 +30,7 @@ class Setting:
     experiment: str
     identity: str
     scope: str = "task"
+    objectives: tuple[str, ...] = ()
     tokenization: str = "bbpe"
     seeds: tuple[int, ...] = ()
     uri: str | None = None
@@ -53,6 +55,7 @@ class Setting:
                 experiment=now.get("name") or config["suite"],
                 identity=held["identity"],
                 scope=now.get("scope") or config.get("scope") or "task",
+                objectives=tuple(config.get("objectives") or ()),
                 tokenization=config.get("tokenization") or "bbpe",
                 seeds=tuple(now.get("seeds") or config.get("seeds") or ()),
                 uri=_foreign(now),
@@ -70,6 +73,7 @@ class Setting:
             read.tokenization,
             read.uri or "",
             read.data_dir or "",
+            *read.objectives,
         ]
         if (
             not all(map(_is_text, texts))

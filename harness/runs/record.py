@@ -26,7 +26,8 @@ class Record:
         study: Key of the study, `task|backbone|method`.
         task, family, backbone, method, metric: Its parts, the task's family, and the metric that selects.
         stage: `search` or `final`; only `final` records have `test`.
-        trial: Number within the study's search; `None` in the final stage.
+        trial: Number within the study's search. Of a final run `None`, unless the search had several objectives: then
+            the trial whose configuration it has, see `harness.runs.front`.
         seed: Seed of the trial.
         status: `finished`, `stopped` by the scheduler, `failed`, or `killed` from outside.
         error: One line, for `failed`.

@@ -10,13 +10,16 @@ from lingo.metrics import merit
 SCOPE = "scope"
 """Fact of a record for selection: which studies share their configurations."""
 
+OBJECTIVES = "objectives"
+"""Fact of a record whose search has several objectives, see `harness.runs.front`: their names."""
+
 
 def joint_winner(records: Iterable[Record], metrics: Mapping[str, str]) -> dict[str, Record]:
     """The winning trial of studies that share their configurations: its records by study; empty without a winner.
 
-    The trial with the best mean of the studies' last dev `metrics` (by study key), the earlier of equal ones: among
-    trials that all studies finished, else among stopped ones at their last common epoch. Higher is better, for errors
-    lower."""
+    The trial with the best mean of the studies' last dev `metrics` (by study key), of equal ones the earlier (with
+    several objectives that with the fewest trained parameters): among trials that all studies finished, else among
+    stopped ones at their last common epoch. Higher is better, for errors lower."""
     return _best(trials_by_number([record for record in records if record.study in metrics]), metrics) or {}
 
 
@@ -70,7 +73,9 @@ def _best(trials: Mapping[int, Trial], metrics: Mapping[str, str]) -> Trial | No
             whole = all(record.status == "finished" for record in trial.values())
             epoch, mean = _mean(trial, metrics)
             if not math.isnan(mean):
-                scored.append(((not whole, 0 if whole else -epoch, -mean, number), trial))
+                several = any(record.facts.get(OBJECTIVES) for record in trial.values())
+                size = sum(record.trained_parameters or 0 for record in trial.values()) if several else 0
+                scored.append(((not whole, 0 if whole else -epoch, -mean, size, number), trial))
     return min(scored, key=lambda pair: pair[0])[1] if scored else None
 
 

@@ -199,6 +199,9 @@ def _past(study: SearchStudy, found: TrialOutcome) -> Past:
         evaluations=tuple(
             (report.epoch, report.dev[metric]) for report in found.reports if metric in report.dev
         ),
+        parameters=next(
+            filter(None, (r.facts.get("trained_parameters") for r in reversed(found.reports))), None
+        ),
     )
 
 

@@ -10,6 +10,7 @@ from optuna.samplers import GPSampler, RandomSampler
 from optuna.trial import FixedTrial, TrialState, create_trial
 
 from harness.config.search_space import SearchSpace, Suggester
+from harness.search.objectives import DIRECTIONS, front_values
 from harness.search.study import Past
 from lingo.trial import TrialConfig
 
@@ -33,9 +34,17 @@ class Shares:
 
 
 def propose(
-    space: SearchSpace, ended: Sequence[Past], running: Sequence[Mapping[str, Any]], *, seed: int, start: int
+    space: SearchSpace,
+    ended: Sequence[Past],
+    running: Sequence[Mapping[str, Any]],
+    *,
+    seed: int,
+    start: int,
+    fronted: bool = False,
 ) -> dict[str, Any]:
     """The configuration with the best expected improvement, in expectation over the scores of the running trials.
+
+    It is that of the best score, or of the hypervolume below the front of score and trained parameters.
 
     A function of the arguments. A stopped trial counts with `estimate` and a failed one with the lowest score.
 
@@ -43,19 +52,28 @@ def propose(
         ended: Ended trials; those outside the space are left out.
         running: Settings of trials that have not ended.
         start: Scores below which it is an independent draw.
+        fronted: Whether a front is searched. Only trials that finished count then, and running ones by their settings.
     """
     with warnings.catch_warnings(action="ignore"):  # experimental; values outside the space
         independent = RandomSampler(seed)
         sampler = GPSampler(seed=seed, n_startup_trials=start, independent_sampler=independent)
-        study = optuna.create_study(direction="maximize", sampler=sampler)
-        scores = [estimate(past, ended) for past in ended]
-        lowest = min((score for score in scores if score is not None), default=None)
-        for past, score in zip(ended, scores, strict=True):
-            if lowest is not None:
-                _add(study, space, past.values, lowest if score is None else score)
+        directions = DIRECTIONS if fronted else DIRECTIONS[:1]
+        study = optuna.create_study(directions=directions, sampler=sampler)
+        for past, scores in zip(ended, _scores(ended, fronted=fronted), strict=True):
+            if scores:
+                _add(study, space, past.values, scores)
         for values in running:
             _add(study, space, values, None)
         return space.suggest(Shares(study.ask()))
+
+
+def _scores(ended: Sequence[Past], *, fronted: bool) -> list[list[float]]:
+    """What each trial counts with; empty for one that does not count."""
+    if fronted:
+        return [front_values(past) for past in ended]
+    found = [estimate(past, ended) for past in ended]
+    lowest = min((score for score in found if score is not None), default=None)
+    return [[] if lowest is None else [lowest if score is None else score] for score in found]
 
 
 def estimate(past: Past, ended: Sequence[Past]) -> float | None:
@@ -71,14 +89,16 @@ def estimate(past: Past, ended: Sequence[Past]) -> float | None:
     return score + (statistics.fmean(changes) if changes else 0.0)
 
 
-def _add(study: optuna.Study, space: SearchSpace, values: Mapping[str, Any], score: float | None) -> None:
-    """Add a trial, which is running if it has no score."""
+def _add(
+    study: optuna.Study, space: SearchSpace, values: Mapping[str, Any], scores: list[float] | None
+) -> None:
+    """Add a trial, which is running if it has no scores."""
     try:
         known = FixedTrial({**values, **_share(space, values)})
         space.suggest(Shares(known))
         trial = create_trial(
-            state=TrialState.RUNNING if score is None else TrialState.COMPLETE,
-            value=score,
+            state=TrialState.RUNNING if scores is None else TrialState.COMPLETE,
+            values=scores,
             params=known.params,
             distributions=known.distributions,
         )

@@ -17,6 +17,7 @@ from harness.config.scopes import SHARED_START, grid, merge, siblings_of
 from harness.runs.jobs import Job
 from harness.runs.selection import has_ended
 from harness.search import gaussian_process
+from harness.search.objectives import DIRECTIONS, front_values
 from harness.search.sampling import LatinHypercube, PerTrial, sampler_of, seed_of, startup_trials
 from harness.search.schedulers import rungs_of
 from harness.search.study import Ended, Past, SearchStudy
@@ -70,6 +71,8 @@ class Proposals:
         self._pasts: dict[int, Past] = {}
         self._seen: dict[int, dict[float, float]] = {}
         self._asked: dict[int, optuna.Trial] = {}
+        self._counts: dict[int, int | None] = {}  # trained parameters
+        self._fronted = self._settings.has_front
         self._sampler = PerTrial(sampler_of(self._first))
         self._study = self._new_study()
         self.history, self._open = group_history(members)
@@ -126,7 +129,8 @@ class Proposals:
         )
 
     def _new_study(self) -> optuna.Study:
-        return optuna.create_study(direction="maximize", sampler=self._sampler)
+        directions = DIRECTIONS if self._fronted else DIRECTIONS[:1]
+        return optuna.create_study(directions=directions, sampler=self._sampler)
 
     def _forget_after(self, last: int) -> None:
         """A study of only the trials up to `last`, in order of their numbers."""
@@ -135,12 +139,14 @@ class Proposals:
             if number <= last:
                 self._remember(self._pasts[number])
 
-    def report(self, number: int, epoch: float, value: float) -> None:
-        """Record an evaluation of a running trial; a repeated epoch has no effect."""
+    def report(self, number: int, epoch: float, value: float, parameters: int | None = None) -> None:
+        """Record an evaluation of a running trial, with its trained parameters if they are known; a repeated epoch has
+        no effect."""
+        self._counts[number] = self._counts.get(number) or parameters
         seen = self._seen.setdefault(number, {})
         if epoch not in seen:
             seen[epoch] = value
-            if not self._first.deterministic:
+            if not self._first.deterministic and not self._fronted:  # Optuna has no reports of several values
                 self._asked[number].report(value, self._step(epoch))
 
     def _step(self, epoch: float) -> int:
@@ -149,23 +155,18 @@ class Proposals:
 
     def ended(self, number: int, state: str) -> None:
         """A trial ended: `finished`, `stopped` by the scheduler, or anything else, which counts as failed."""
-        seen = self._seen.pop(number, {})
-        if not self._first.deterministic:
-            trial = self._asked.pop(number)
-            if state == "finished" and seen:
-                self._scores[number] = seen[max(seen)]
-                self._study.tell(trial, seen[max(seen)])
-            elif state == "stopped" and seen:
-                self._study.tell(trial, state=TrialState.PRUNED)
-            else:
-                self._study.tell(trial, state=TrialState.FAIL)
         status: Ended = "finished" if state == "finished" else "stopped" if state == "stopped" else "failed"
-        self._pasts[number] = Past(
+        self._pasts[number] = past = Past(
             number=number,
             values=self._values[number],
             status=status,
-            evaluations=tuple(sorted(seen.items())),
+            evaluations=tuple(sorted(self._seen.pop(number, {}).items())),
+            parameters=self._counts.pop(number, None),
         )
+        if not self._first.deterministic:
+            told, values = self._outcome(past)
+            self._study.tell(self._asked.pop(number), values, state=told)
+            self._score(past)
 
     def _fixed(self, number: int) -> Mapping[str, Any]:
         """Settings of a trial that are not drawn: all of a first point and of the Latin hypercube, the shared ones of a
@@ -193,6 +194,7 @@ class Proposals:
             running,
             seed=seed_of(self._settings.seed, f"{self._first.search_group}|{number}"),
             start=startup_trials(self._trials),
+            fronted=self._fronted,
         )
 
     def _next_sibling(self) -> Mapping[str, Any]:
@@ -242,16 +244,30 @@ class Proposals:
             evaluations=study.evaluations,
         )
 
+    def _outcome(self, past: Past) -> tuple[TrialState, list[float] | None]:
+        """How an ended trial counts in the Optuna study, and its values."""
+        if self._fronted:
+            values = front_values(past)
+            return (TrialState.COMPLETE, values) if values else (TrialState.FAIL, None)
+        if not past.evaluations or past.status == "failed":
+            return TrialState.FAIL, None
+        if past.status == "stopped":
+            return TrialState.PRUNED, None
+        return TrialState.COMPLETE, [max(past.evaluations)[1]]
+
+    def _score(self, past: Past) -> None:
+        if past.status == "finished" and past.evaluations:
+            self._scores[past.number] = max(past.evaluations)[1]
+
+    def _steps(self, past: Past) -> dict[int, float]:
+        """The evaluations of an ended trial as Optuna counts them; none of several values."""
+        return {} if self._fronted else {self._step(epoch): score for epoch, score in past.evaluations}
+
     def _remember(self, past: Past) -> None:
         """Add an ended trial to the Optuna study; one outside the space only keeps its number."""
         self._values[past.number] = past.values
-        seen = dict(past.evaluations)
-        if past.status == "finished" and seen:
-            self._scores[past.number] = seen[max(seen)]
-        state = {"finished": TrialState.COMPLETE, "stopped": TrialState.PRUNED}.get(
-            past.status, TrialState.FAIL
-        )
-        state = state if seen else TrialState.FAIL
+        self._score(past)
+        state, values = self._outcome(past)
         known = optuna.trial.FixedTrial(dict(past.values), past.number)
         try:
             with warnings.catch_warnings(action="ignore"):  # of values outside the space
@@ -259,10 +275,10 @@ class Proposals:
             self._study.add_trial(
                 optuna.trial.create_trial(
                     state=state,
-                    value=seen[max(seen)] if state == TrialState.COMPLETE else None,
+                    values=values,
                     params=params,
                     distributions=known.distributions,
-                    intermediate_values={self._step(epoch): score for epoch, score in seen.items()},
+                    intermediate_values=self._steps(past),
                 )
             )
         except (KeyError, ValueError):
@@ -312,7 +328,11 @@ def group_history(members: Sequence[SearchStudy]) -> tuple[list[Past], list[Open
                 "failed" if "failed" in statuses else "stopped" if "stopped" in statuses else "finished"
             )
             means = tuple(mean_evaluations(members, pasts)) if len(pasts) == len(members) else ()
-            whole.append(Past(number=number, values=values, status=status, evaluations=means))
+            counts = [past.parameters for past in pasts.values() if past.parameters is not None]
+            size = sum(counts) if len(counts) == len(members) else None
+            whole.append(
+                Past(number=number, values=values, status=status, evaluations=means, parameters=size)
+            )
         else:
             trial = opened.setdefault(number, OpenTrial(number=number, values=values))
             trial.seen = {key: past.evaluations for key, past in pasts.items()}

@@ -9,7 +9,7 @@ from harness.search.fair_share import Request, next_request
 from harness.search.proposals import Proposals, as_config, job_id
 from harness.search.schedulers import sync_epochs
 from harness.search.study import SearchStudy, members_of
-from harness.search.trial_client import EPOCH, METRIC, STATE
+from harness.search.trial_client import EPOCH, METRIC, PARAMETERS, STATE
 from lingo.methods import METHODS
 
 
@@ -80,7 +80,7 @@ class GroupSearcher(Searcher):
         """An evaluation."""
         key, number = self._running[trial_id]
         if result[STATE] in ("running", "finished"):
-            self.proposals[key].report(number, result[EPOCH], result[METRIC])
+            self._report(key, number, result)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -89,7 +89,7 @@ class GroupSearcher(Searcher):
         key, number = self._running.pop(trial_id)
         state = "failed" if error or not result else result.get(STATE, "failed")
         if result and state in ("running", "finished"):
-            self.proposals[key].report(number, result[EPOCH], result[METRIC])
+            self._report(key, number, result)
         ends = {"running": "stopped", "stopped": "stopped", "finished": "finished"}
         if not self.members[key][0].deterministic:
             del ends["stopped"]  # stopped externally, without a meaningful evaluation
@@ -98,6 +98,9 @@ class GroupSearcher(Searcher):
             for study in self.members[key]:
                 self.release(job_id(study, number))
         self._requests[key].running -= 1
+
+    def _report(self, key: str, number: int, result: dict[str, Any]) -> None:
+        self.proposals[key].report(number, result[EPOCH], result[METRIC], result.get(PARAMETERS))
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: a new Tuner receives the current state."""

@@ -29,12 +29,14 @@ class Past:
         values: The searched settings.
         status: Final status; `stopped` by the scheduler or a limit.
         evaluations: Pairs of an epoch and the dev metric after it, in order.
+        parameters: Trained parameters; `None` where they were not counted.
     """
 
     number: int
     values: Mapping[str, Any]
     status: Ended
     evaluations: tuple[tuple[float, float], ...] = ()
+    parameters: int | None = None
 
     @classmethod
     def of(cls, record: Record, leaves: Iterable[str]) -> "Past":
@@ -52,6 +54,7 @@ class Past:
             evaluations=tuple(
                 (entry["epoch"], float(entry["dev"].get(record.metric, math.nan))) for entry in record.history
             ),
+            parameters=record.trained_parameters,
         )
 
 

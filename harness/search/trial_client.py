@@ -18,6 +18,8 @@ from lingo.metrics import LOWER_IS_BETTER
 
 WAIT_S = 10.0
 METRIC, EPOCH, STATE = "objective", "epoch", "state"
+PARAMETERS = "parameters"
+"""Trained parameters, in results of trials whose workers have counted them."""
 UNDEFINED, NONE = -1.0, -1e6
 """What an undefined evaluation counts as, below any correlation, accuracy or area; and the result of no evaluation."""
 
@@ -34,17 +36,20 @@ def objective(metric: str, value: float) -> float:
 
 @dataclass
 class _Member:
-    """The part of a trial that belongs to one study: `values` by epoch, and the final status of its job."""
+    """The part of a trial that belongs to one study: `values` by epoch, trained parameters, and the final status of its
+    job."""
 
     job: Job
     metric: str
     values: dict[float, float] = field(default_factory=dict)
     number: int = 0
     ended: str | None = None
+    parameters: int | None = None
 
     def take(self, reports: Sequence[Report], status: str) -> None:
         for report in reports:
             self.number = report.number
+            self.parameters = report.facts.get("trained_parameters", self.parameters)
             if report.status != "failed":
                 self.values[report.epoch] = objective(self.metric, report.dev.get(self.metric, math.nan))
         if status not in OPEN:
@@ -167,7 +172,10 @@ class Client(Trainable):
         self._told = ahead[0]
         mean = math.fsum(member.values[self._told] for member in self._members) / len(self._members)
         done = last and all(end == "finished" for end in ends)
-        return {METRIC: mean, EPOCH: self._told, STATE: "finished" if done else "running", "done": done}
+        counts = [member.parameters for member in self._members if member.parameters is not None]
+        counted = {PARAMETERS: sum(counts)} if len(counts) == len(self._members) else {}
+        state = "finished" if done else "running"
+        return {METRIC: mean, EPOCH: self._told, STATE: state, "done": done, **counted}
 
 
 class StopWhenInterrupted(Stopper):

@@ -21,7 +21,7 @@ from harness.tracking.artifacts import pictures, tables
 from harness.tracking.models import log_adapter
 from harness.tracking.spool import Spool
 from harness.tracking.store import Store
-from harness.tracking.study import Summary, champion, leading, study_end, tested_merit
+from harness.tracking.study import Summary, champion, leaders, study_end, tested_merit
 from harness.tracking.tags import (
     NOTE,
     Point,
@@ -210,7 +210,7 @@ class Mirror:
         """Update best score, counts and costs of the study after this record, and the best of studies that share its
         search."""
         fellows = self._groups[group_of_record(record, self._setting.scope)]
-        best = leading({study: self._summaries[study] for study in fellows})
+        best = leaders({study: self._summaries[study] for study in fellows})
         changed = {study for study, won in best.items() if self._best.get(study) != won.id}
         for study in sorted(changed | {record.study}):
             standing = self._summaries[study].standing(best.get(study))

@@ -40,7 +40,8 @@ def of_final(record: Record, setting: Setting) -> str:
         lines.append(f"Caveats: {', '.join(record.marks)}")
     lines.append(f"```json\n{_config(record.config)}\n```")
     if record.facts.get("adapter") and setting.out is not None:
-        words = ("--task", record.task, "--backbone", record.backbone, "--method", record.method)
+        words = ["--task", record.task, "--backbone", record.backbone, "--method", record.method]
+        words += ["--trial", str(record.trial)] if record.trial is not None else []
         lines.append(f"Its adapter: `{command('export', setting.out, *words, '--seed', record.seed)}`")
     return "\n\n".join([*lines, *_again(record.study, setting)]) + _links(setting)
 

@@ -6,7 +6,7 @@ from typing import Any
 from harness.core.errors import InputError, nearest
 from harness.core.store_address import opened
 from harness.runs.record import Record
-from harness.runs.selection import SCOPE
+from harness.runs.selection import OBJECTIVES, SCOPE
 from harness.tracking.database import prepare
 from harness.tracking.store import OWNER, client_of, find_experiment
 from harness.tracking.sync import unreachable
@@ -61,6 +61,8 @@ def _record(run: Any) -> Record:
         split: {name.removeprefix(split): value for name, value in metrics.items() if name.startswith(split)}
         for split in ("dev_", "test_")
     }
+    size = metrics.get("trained_parameters")
+    objectives = {OBJECTIVES: tags["objectives"].split(",")} if "objectives" in tags else {}
     return Record(
         id=f"{study}/{tags.get(RECORD, run.info.run_name)}",
         benchmark=tags.get(OWNER, ""),
@@ -76,7 +78,8 @@ def _record(run: Any) -> Record:
         status=tags["status"],
         config=json.loads(tags["config"]),
         dev=scores["dev_"],
+        trained_parameters=None if size is None else int(size),
         test=scores["test_"] or None,
         marks=tuple(filter(None, tags.get("marks", "").split(", "))),
-        facts={SCOPE: tags.get("scope", "task")},
+        facts={SCOPE: tags.get("scope", "task"), **objectives},
     )

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from harness.runs.front import final_points, front_of, has_front, leading
 from harness.runs.intervals import is_useful, why_none
 from harness.runs.layout import SUPERSEDED
 from harness.runs.record import Record
-from harness.runs.selection import best_on_dev, joint_winner
+from harness.runs.selection import OBJECTIVES, best_on_dev, joint_winner
 from harness.tracking.tags import DIGEST, gpu_hours
 from lingo.metrics import merit
 
@@ -38,10 +39,7 @@ class Summary:
 
     def add(self, record: Record) -> None:
         """Add a record; data not needed by the summary is dropped."""
-        kept = {
-            name: record.facts.get(name)
-            for name in ("flops", "device_seconds", "gpus", "adapter", "best_dev", "collapsed", "constant")
-        }
+        kept = {name: record.facts.get(name) for name in KEPT}
         history = [
             {"epoch": entry["epoch"], "dev": _of(entry["dev"], self.metric)} for entry in record.history
         ]
@@ -60,10 +58,14 @@ class Summary:
                 metrics["trained_parameters"] = float(best.trained_parameters)
             useful = is_useful(self.metric, [best.dev[self.metric]])
             tags = best_tags(best) | {"best.above_constant": str(useful).lower()}
-        return Standing(ended, metrics | _tested(records, self.metric), tags)
+        if has_front(records):
+            found = [one for one in front_of(records) if one.stage == "search"]
+            tags["front.trials"] = ",".join(str(one.trial) for one in found)
+            metrics["front/points"] = float(len(found))
+        return Standing(ended, metrics | _tested(leading(records), self.metric), tags)
 
 
-def leading(summaries: Mapping[str, Summary]) -> dict[str, Record]:
+def leaders(summaries: Mapping[str, Summary]) -> dict[str, Record]:
     """The best trial of studies that share their configurations: its record by study.
 
     The final stage trains its configuration, whatever the best of a single study is.
@@ -76,7 +78,7 @@ def tested_merit(summary: Summary) -> tuple[str, str, float] | None:
     """(task, method, mean test score of which more is better) of a study that is above a constant prediction."""
     metric, finals = (
         summary.metric,
-        [r for r in summary.records if (r.stage, r.status) == ("final", "finished")],
+        [r for r in leading(summary.records) if (r.stage, r.status) == ("final", "finished")],
     )
     scores = [(record.test or {}).get(metric, math.nan) for record in finals]
     constants = [record.facts["constant"] for record in finals if record.facts.get("constant")]
@@ -100,12 +102,14 @@ def best_tags(best: Record) -> dict[str, Any]:
 def study_end(records: Iterable[Record], seeds: Iterable[int]) -> str:
     """Final status of a study.
 
-    `finished` if every seed has its final run; `failed` if one of these failed, or if the search ended without a
-    trainable configuration; otherwise `killed`: it was interrupted or reached a limit.
+    `finished` if every seed has its final run, of a front those of each chosen point; `failed` if one of these failed,
+    or if the search ended without a trainable configuration; otherwise `killed`: it was interrupted or reached a limit.
     """
     records = list(records)
-    finals = {record.seed: record.status for record in records if record.stage == "final"}
-    if finals and all(finals.get(seed) == "finished" for seed in seeds):
+    finals = {(record.trial, record.seed): record.status for record in records if record.stage == "final"}
+    points = {one.trial for one in final_points(records)} if has_front(records) else {None}
+    points = points or {trial for trial, _ in finals}  # of a control, which has no search
+    if finals and all(finals.get((point, seed)) == "finished" for point in points for seed in seeds):
         return "finished"
     if "failed" in finals.values():
         return "failed"
@@ -117,9 +121,13 @@ def champion(records: Iterable[Record]) -> Record | None:
     """The final run whose adapter stands for the study: of the finished ones that have one the best on dev."""
     return best_on_dev(
         record
-        for record in records
+        for record in leading(records)
         if record.stage == "final" and record.status == "finished" and record.facts.get("adapter")
     )
+
+
+KEPT = ("flops", "device_seconds", "gpus", "adapter", "best_dev", "collapsed", "constant", OBJECTIVES)
+"""Facts that a summary needs."""
 
 
 def _of(scores: Mapping[str, float], metric: str) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """Names, tags and metrics of the MLflow run of a trial. Plain data; nothing is sent."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -50,12 +51,13 @@ def run_name(job_id: str, study: str) -> str:
     """`lingo · yeast EMP/H3 · opt-125m · trial 7`, `… · seed 3`."""
     last = job_id.rsplit("/", 1)[-1]
     what, _, number = last.rpartition("-")
+    point = re.search(r"/final/point-(\d+)/", job_id)
     own = (
         f"{what} {int(number)}"
         if what in ("trial", "seed") and number.isdigit()
         else record_name(job_id, study)
     )
-    return f"{study_name(study)} · {own}"
+    return " · ".join([study_name(study), *([f"trial {int(point[1])}"] if point else []), own])
 
 
 def record_name(job_id: str, study: str) -> str:
@@ -72,6 +74,7 @@ def study_tags(study: str, setting: Setting) -> dict[str, Any]:
         "backbone": backbone,
         "method": method,
         "scope": setting.scope,
+        "objectives": ",".join(setting.objectives) if len(setting.objectives) > 1 else None,
         "tokenization": setting.tokenization,
         "notes": setting.notes.get(study),
         "selection": "dev",
@@ -98,6 +101,7 @@ def record_tags(record: Record, setting: Setting) -> dict[str, Any]:
             "stage": record.stage,
             "seed": record.seed,
             "trial": record.trial,
+            "front": "true" if record.stage == "final" and record.trial is not None else None,
             "status": record.status,
             "error": record.error,
             "weights": record.facts.get("weights"),

@@ -11,6 +11,7 @@ from harness.report.paper import verdicts
 from harness.report.paper.curves import Curve, curve_of
 from harness.report.paper.evidence import DNA, HUMAN, OPTS, PROMOTER, YEAST, Evidence, NotMeasured, Study
 from harness.report.paper.verdicts import Check, ClaimResult, Item
+from harness.runs.front import pareto_front
 
 DATASETS = (*YEAST, *PROMOTER)
 FOUR = (*DNA, *OPTS)
@@ -104,7 +105,7 @@ def _ars_front(evidence: Evidence) -> ClaimResult:
     for b in evidence.held(DNA, methods, DATASETS):
         for d in DATASETS:
             points = {m: (evidence.parameters(b, m), evidence.mean((b, m, d))) for m in methods}
-            if methods.index("ars") in stats.pareto_front(list(points.values())):
+            if methods.index("ars") in pareto_front(list(points.values())):
                 on += 1
                 continue
             off.append(f"{b} {d}")

@@ -11,6 +11,7 @@ from scipy import stats as scipy_stats
 from harness.report import stats
 from harness.report.content import interval, number, signed
 from harness.report.paper.evidence import YEAST, Evidence, NotMeasured, Study
+from harness.runs.front import pareto_front
 from harness.runs.intervals import LEAST_SEEDS, range_of, why_none
 
 Verdict = Literal["agrees", "direction agrees", "inconclusive", "disagrees", "not measured"]
@@ -223,7 +224,7 @@ def on_front(candidates: Sequence[str], method: str, dataset: str, wanted: Seque
         if len(names) < 2:
             raise NotMeasured("needs another backbone for comparison")
         points = [(evidence.total(name), evidence.mean((name, method, dataset))) for name in names]
-        front = [names[i] for i in stats.pareto_front(points)]
+        front = [names[i] for i in pareto_front(points)]
         text, among = f"on the front: {', '.join(front)}", f"among {', '.join(names)}"
         place = dict(zip(names, points, strict=True))
         off = [name for name in wanted if name not in front]

@@ -32,6 +32,7 @@ NAMED = {
     "suite": "quickstart",
     "name": "my run",
     "methods": ("ars", "kmer_logreg"),
+    "objectives": ("score", "parameters"),
     "seeds": (7, 5),
     "shots": ("3", "all"),
     "similarity": 0.85,

@@ -51,6 +51,34 @@ def test_every_problem_is_told():
     assert "unknown setting `colour`." in found[-1] or any("`colour`" in line for line in found)
 
 
+def test_several_objectives_stop_no_trial_early():
+    both = build(OPTIONS | {"objectives": ("parameters", "score")})
+    assert both.objectives == ("score", "parameters") and both.has_front and both.scheduler == "none"
+    assert both.most_winners == 4 and build(OPTIONS).most_winners == 1
+    assert build(OPTIONS).scheduler == build(OPTIONS | {"objectives": ("score",)}).scheduler == "asha"
+    assert both.identity() != build(OPTIONS | {"scheduler": "none"}).identity()
+    assert "objectives" not in build(OPTIONS).identity()
+    assert restore(json.loads(both.model_dump_json()), {"num_samples": 40}).has_front
+
+
+def test_what_several_objectives_do_not_go_with_is_told_at_once():
+    beside = {"scheduler": "asha", "scope": "family", "siblings": 3}
+    found = problems(objectives=("score", "parameters"), **beside, epochs=0)
+    for option, got in (("--scheduler none", "asha"), ("--scope task", "family"), ("--share-prefix 1", "3")):
+        assert any(f"needs `{option}`, but got {got}: " in line for line in found), option
+    assert len(found) == 4
+    (line,) = problems(objectives=("score", "size", "score"))
+    assert (
+        "must be score or score,parameters, but got score,size,score (unknown 'size', score twice)." in line
+    )
+    (line,) = problems(objectives=("parameters",))
+    assert line.endswith("must be score or score,parameters, but got parameters.")
+    assert len(problems(objectives=("score", "size"), scheduler="median")) == 2
+    stored = json.loads(build(OPTIONS | {"objectives": ("score", "parameters")}).model_dump_json())
+    with pytest.raises(InputError, match="needs `--scheduler none`, but got asha"):
+        restore(stored, {"scheduler": "asha"})
+
+
 def test_settings_are_frozen_and_strict():
     benchmark = build(OPTIONS)
     with pytest.raises(ValidationError):

@@ -26,6 +26,7 @@ from lingo.fresh_names import fresh_name
 from tests.support.studies import prepared_study
 
 TOY, RANDOM = "toy", control_name("toy")
+ASKED = build({"tasks": ("mouse/2",), "models": (TOY,), "seeds": (1, 2)})
 
 
 def record(backbone=TOY, seed=0, mcc=0.5, *, method="lora", stage="final", trial=None, **config):
@@ -75,8 +76,8 @@ def test_a_control_has_the_winners_configuration_and_weights_of_its_seed(studies
     asked = SimpleNamespace(scope="task", searcher="tpe", num_samples=2)
     assert unsearched([], studies, asked) == studies[:1]
     search = [record(stage="search", seed=0, mcc=m, trial=i, rank=i) for i, m in enumerate((0.3, 0.6))]
-    assert final_jobs([], studies, (1, 2)) == []
-    jobs = final_jobs(search, studies, (1, 2), tmp_path / "adapters")
+    assert final_jobs([], studies, ASKED) == []
+    jobs = final_jobs(search, studies, ASKED, tmp_path / "adapters")
     mine, controls = ([job for job in jobs if job.study == study.key] for study in studies)
     assert [job.backbone for job in controls] == [fresh_name("/models/toy", seed) for seed in (1, 2)]
     for one, other in zip(mine, controls, strict=True):
@@ -89,10 +90,11 @@ def test_a_control_has_the_winners_configuration_and_weights_of_its_seed(studies
 def test_controls_are_resumed_and_follow_another_winner(studies):
     search = [record(stage="search", seed=0, mcc=0.3, trial=0, rank=0)]
     done = [record(seed=1, rank=0), record(RANDOM, seed=1, rank=0)]
-    assert missing(done, studies, (1, 2)) == [(study, 2) for study in studies]
-    assert outdated([*search, *done], studies, "task") == []
+    left = missing([*search, *done], studies, ASKED)
+    assert left == [(study, search[0], 2) for study in studies]
+    assert outdated([*search, *done], studies, ASKED) == []
     better = record(stage="search", seed=0, mcc=0.9, trial=1, rank=5)
-    assert outdated([*search, better, *done], studies, "task") == done
+    assert outdated([*search, better, *done], studies, ASKED) == done
 
 
 def test_records_have_the_digest_that_the_worker_measured(studies, tmp_path):

@@ -14,6 +14,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from harness.cli.main import app
+from harness.config.benchmark import Benchmark
 from harness.config.build import build
 from harness.config.plan import plan
 from harness.core.atomic_files import Unwritable
@@ -328,14 +329,15 @@ def test_final_runs_of_a_past_winner_are_set_aside_and_done_again_under_another_
     )
     store.append(replace(final, config={**final.config, "seed": 7}))
     store.append(drawn(mine, 0))
-    assert outdated(store.load(), [mine], "task") == []
+    last = Benchmark(suite="custom", tasks=("mouse/2",), models=("toy",), seeds=(7, 8))
+    assert outdated(store.load(), [mine], last) == []
     store.append(drawn(mine, 1, mcc=0.9, rank=4))
-    (old,) = outdated(store.load(), [mine], "task")
+    (old,) = outdated(store.load(), [mine], last)
     (kept,) = set_aside(store, [old])
     assert kept.marks == ["superseded"] and {record.id for record in store.load()} == {
         drawn(mine, n).id for n in (0, 1)
     }
-    jobs = final_jobs(store.load(), [mine], (7, 8))
+    jobs = final_jobs(store.load(), [mine], last)
     named = with_new_names(jobs, tmp_path / "out", winners(store.load(), [mine]))
     assert [one.id for one in named] == [f"{STUDY}/final/trial-0001/seed-7", f"{STUDY}/final/seed-8"]
     assert named[0].config["rank"] == 4

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
+from harness.config.benchmark import Benchmark
 from harness.core.wording import duration
 from harness.pipeline.remaining import final_jobs, missing, unsearched
 from harness.pool.resources import local_layout
@@ -36,7 +37,7 @@ def trial(number, mcc, status="finished", stage="search", study="mouse/2|toy|lor
         trial=number,
         seed=seed,
         status=status,
-        config={"learning_rate": 10.0**-number, "seed": seed},
+        config={"learning_rate": 10.0 ** -(number or 0), "seed": seed},
         dev={"mcc": mcc},
     )
 
@@ -68,11 +69,12 @@ def test_what_is_left_to_do(tmp_path):
     assert unsearched(records, studies, asked) == studies
     assert unsearched(records, studies, SimpleNamespace(**(vars(asked) | {"num_samples": 3}))) == []
     records += [trial(0, 0.5, stage="final", seed=7), trial(1, 0.5, "failed", stage="final", seed=8)]
-    assert [seed for _, seed in missing(records, studies, (7, 8, 9))] == [8, 9]
-    jobs = final_jobs(records, studies, (7, 8, 9))
+    last = Benchmark(suite="custom", tasks=("mouse/2",), models=("toy",), seeds=(7, 8, 9))
+    assert [seed for *_, seed in missing(records, studies, last)] == [8, 9]
+    jobs = final_jobs(records, studies, last)
     assert [job.config["seed"] for job in jobs] == [8, 9]
     assert all(job.stage == "final" and job.config["learning_rate"] == 1.0 for job in jobs)
-    assert final_jobs([trial(0, NAN)], studies, (1,)) == []
+    assert final_jobs([trial(0, NAN)], studies, last) == []
 
 
 def job(number=0, stage="search"):
@@ -225,31 +227,27 @@ def test_progress_counts_what_ended_before():
     assert progress.board().left_s == pytest.approx(20.0), "10 s for a third of what was left"
 
 
-def test_the_goal_of_a_run_that_goes_on_counts_its_records():
+def test_the_goal_of_a_run_that_goes_on_counts_its_records(tmp_path):
     from harness.pipeline.stages import _goal
 
-    study = SimpleNamespace(
-        key="mouse/2|toy|lora",
-        backbone="toy",
-        method="lora",
-        task=SimpleNamespace(name="mouse/2", metric="mcc"),
-        cost=1.0,
-        trials=lambda benchmark: benchmark.num_samples,
+    study = prepared_study(tmp_path)
+    benchmark = Benchmark(
+        suite="custom", tasks=("mouse/2",), models=("toy",), num_samples=4, seeds=(0, 1), epochs=2
     )
-    benchmark = SimpleNamespace(models=("toy",), num_samples=4, seeds=(0, 1), epochs=2)
 
-    def kept(stage, status, seed, *scores):
-        history = [{"dev": {"mcc": score}} for score in scores]
-        return SimpleNamespace(study=study.key, stage=stage, status=status, seed=seed, history=history)
+    def kept(number, stage, status, seed, *scores):
+        history = [{"epoch": epoch, "dev": {"mcc": score}} for epoch, score in enumerate(scores, 1)]
+        last = scores[-1] if scores else NAN
+        return replace(trial(number, last, status, stage, seed=seed), history=history)
 
     records = [
-        kept("search", "finished", 0, 0.1, 0.6),
-        kept("search", "stopped", 0, 0.2),
-        kept("search", "failed", 0),
-        kept("search", "killed", 0, 0.9),
-        kept("final", "finished", 1, 0.8),
-        kept("final", "failed", 0),
-        kept("final", "finished", 7),
+        kept(0, "search", "finished", 0, 0.1, 0.6),
+        kept(1, "search", "stopped", 0, 0.2),
+        kept(2, "search", "failed", 0),
+        kept(3, "search", "killed", 0, 0.9),
+        kept(None, "final", "finished", 1, 0.8),
+        kept(None, "final", "failed", 0),
+        kept(None, "final", "finished", 7),
     ]
     found = _goal(study, benchmark, [study], records)
     assert (found.trials, found.ended, found.stopped, found.failed, found.best) == (4, 3, 1, 1, 0.6)

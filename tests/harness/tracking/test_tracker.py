@@ -53,6 +53,39 @@ def mirrored(out, uri, setting=SETTING):
     mirror.finish()
 
 
+def test_tags_find_the_points_of_a_front(tmp_path, uri):
+    both = {"objectives": ["score", "parameters"]}
+    trials = [
+        replace(record(job(f"trial-{n:04d}", rank=n), best=best, facts=both), trained_parameters=size)
+        for n, (best, size) in enumerate(((0.3, 10), (0.2, 20), (0.6, 30)))
+    ]
+    finals = [
+        record(
+            job(f"final/point-{n:04d}/seed-1", "final", 1, rank=n),
+            test={"mcc": mcc},
+            facts=both,
+            ended=f"3{n}",
+        )
+        for n, mcc in ((0, 0.7), (2, 0.4))
+    ]
+    finals = [replace(one, trial=n) for one, n in zip(finals, (0, 2), strict=True)]
+    setting = replace(SETTING, objectives=("score", "parameters"))
+    keep(tmp_path, *trials, *finals[:1])
+    mirrored(tmp_path, uri, setting)
+    assert by_name(uri)[TITLE].info.status == "KILLED"  # a point of the front lacks its final run
+    keep(tmp_path, finals[1])
+    mirrored(tmp_path, uri, setting)
+    found = runs(uri, "tags.front = 'true' and tags.objectives = 'score,parameters'")
+    assert {run.data.tags["trial"] for run in found} == {"0", "2"}
+    assert {run.data.tags["mlflow.runName"] for run in found} == {
+        f"{TITLE} · trial {n} · seed 1" for n in (0, 2)
+    }
+    study = by_name(uri)[TITLE]
+    assert study.data.tags["front.trials"] == "0,2" and study.data.metrics["front/points"] == 2
+    assert study.data.tags["best.trial"] == "trial-0002" and study.info.status == "FINISHED"
+    assert study.data.metrics["test/mcc_mean"] == 0.4  # of the point with the best dev score
+
+
 def test_a_study_in_a_real_store(tmp_path, uri, caplog, capfd):
     warnings = []
     tracker = tracker_of(tmp_path, warnings)
