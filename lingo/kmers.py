@@ -72,7 +72,7 @@ class KmerModel:
     """Logistic regression (one against the rest for several labels) or ridge regression on scaled counts.
 
     Args:
-        config: Its `k`, `C` and `seed` are read.
+        config: Its `k`, `C`, `feature_scaling` and `seed` are read.
         data: The task, as base ids.
         features: What is scaled instead of counts of k-mers.
         C: Inverse strength of the penalty instead of the configuration's.
@@ -103,7 +103,8 @@ class KmerModel:
         rows = sampled_rows(len(train), self.rows, self._config.seed)
         counts = self._features(train, rows)
         dense = not sparse.issparse(counts)
-        self._scale = StandardScaler(with_mean=dense, copy=dense)
+        scaled = self._config.feature_scaling == "standard"
+        self._scale = StandardScaler(with_mean=dense and scaled, with_std=scaled, copy=dense)
         counts = self._scale.fit_transform(counts)
         labels = np.asarray(train.labels)[rows]
         if self._data.kind == "regression":
@@ -158,7 +159,7 @@ class KmerModel:
         """Weight [labels, features] and bias [labels] that give the logits from features as they are, in the unit of
         standardised targets for a regression; after `fit`, of dense features."""
         labels = self._data.num_labels
-        weight, bias = np.zeros((labels, len(self._scale.scale_))), np.zeros(labels)
+        weight, bias = np.zeros((labels, self._scale.n_features_in_)), np.zeros(labels)
         if self._data.kind == "regression":
             weight[:], bias[:] = np.atleast_2d(self._model.coef_), self._model.intercept_
         elif self._data.kind == "multilabel":
@@ -172,6 +173,8 @@ class KmerModel:
             bias[:] = np.log(TINY)
             bias[classes] = [0.0, self._model.intercept_[0]] if both else self._model.intercept_
             weight[classes] = np.stack([np.zeros_like(coef[0]), coef[0]]) if both else coef
+        if self._config.feature_scaling == "none":
+            return weight, bias
         weight = weight / self._scale.scale_
         return weight, bias - weight @ self._scale.mean_
 

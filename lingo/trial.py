@@ -74,6 +74,7 @@ class TrialConfig:
         depth: Share of the backbone's layers whose states a probe reads; 1 for the output.
         pooling: How a sequence's states become the vector that the head reads, see `HEAD_POOLINGS`; of a probe, see
             `FEATURE_POOLINGS`.
+        feature_scaling: `standard`, or `none`: a probe sees its features as they are.
         filters, kernel_width: Channels, and bases that the first layer sees (`onehot_cnn` only).
         dropout: Dropout probability before its last layer.
         lr_ratio: Learning rate of the second factor over that of the first (`lora_plus` only).
@@ -111,6 +112,7 @@ class TrialConfig:
     dropout: float = 0.2
     depth: float = 1.0
     pooling: str = "auto"
+    feature_scaling: Literal["standard", "none"] = field(default="standard", metadata=LATER)
     lr_ratio: float = 16.0
 
     @classmethod
@@ -214,6 +216,8 @@ class TrialConfig:
             real("C", 0, 1e9, "above 0 and below 1e9", ends=neither)
         if "depth" in self.kind.settings:
             real("depth", 0, 1, "above 0 and at most 1", ends=(False, True))
+            scaled = self.feature_scaling in ("standard", "none")
+            rules.append(("feature_scaling", self.feature_scaling, scaled, "standard or none"))
         if "pooling" in self.kind.settings:
             poolings = FEATURE_POOLINGS if "depth" in self.kind.settings else HEAD_POOLINGS
             rule = f"one of {', '.join(poolings)}"

@@ -247,7 +247,7 @@ class Probe(Method):
 
     @property
     def settings(self) -> frozenset[str]:
-        return frozenset({"C", "depth", "pooling"})
+        return frozenset({"C", "depth", "feature_scaling", "pooling"})
 
 
 @dataclass(frozen=True, kw_only=True)

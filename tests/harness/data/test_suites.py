@@ -124,6 +124,7 @@ def test_the_protocol_of_geneb_is_one_fixed_probe(tmp_path, monkeypatch, shared)
     for study in found.studies:
         config = study.space.config({}, seed=0)
         assert (config.method, config.depth, config.pooling, config.C) == ("probe", 1.0, "mean", 1.0)
+        assert config.feature_scaling == "none"
 
 
 def test_geneb_without_a_copy():

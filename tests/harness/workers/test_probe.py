@@ -104,8 +104,11 @@ def test_memory_of_features_is_bounded(backbone, data, monkeypatch):
 
 
 def test_wrong_settings_are_refused():
-    found = replace(CONFIG, depth=0.0, pooling="middle").problems()
-    assert len(found) == 2 and "`depth`" in found[0] and "`pooling`" in found[1]
+    found = replace(CONFIG, depth=0.0, pooling="middle", feature_scaling="x").problems()
+    assert len(found) == 3 and all(
+        name in found[i] for i, name in enumerate(("`depth`", "`feature_sc", "`pooling`"))
+    )
+    assert "feature_scaling" not in CONFIG.to_dict()
     assert "depth" not in TrialConfig(method="lora", seed=0).to_dict()
     assert TrialConfig.from_dict(CONFIG.to_dict()) == CONFIG
 
@@ -124,21 +127,30 @@ def plain_features(texts, depth, how):
 
 
 @pytest.mark.parametrize(
-    ("depth", "how", "strength"), [(1.0, "mean", 1e-2), (0.6, "max", 1.0), (0.4, "last", 0.1)]
+    ("depth", "how", "strength", "scaling"),
+    [
+        (1.0, "mean", 1e-2, "standard"),
+        (0.6, "max", 1.0, "standard"),
+        (0.4, "last", 0.1, "standard"),
+        (1.0, "mean", 1.0, "none"),
+    ],
 )
-def test_an_export_predicts_what_scikit_learn_does(backbone, tmp_path, depth, how, strength):
+def test_an_export_predicts_what_scikit_learn_does(backbone, tmp_path, depth, how, strength, scaling):
     """Layer, pooling and penalty, on one strand and on both, through `predict`."""
     train, new = texts_of(200, 0), texts_of(60, 5)
     labels = np.array([int(text.count("G") > 10) for text in train])
     vectors = plain_features(train, depth, how)
-    scaler = StandardScaler().fit(vectors)
+    as_they_are = {"with_mean": False, "with_std": False} if scaling == "none" else {}
+    scaler = StandardScaler(**as_they_are).fit(vectors)
     model = LogisticRegression(C=strength, max_iter=1000, tol=1e-3).fit(scaler.transform(vectors), labels)
     flipped = ["".join({"A": "T", "C": "G", "G": "C", "T": "A"}[base] for base in text[::-1]) for text in new]
     one, other = (
         model.predict_proba(scaler.transform(plain_features(texts, depth, how))) for texts in (new, flipped)
     )
     data = made_of(backbone, split_of(backbone, 200, 0), "classification", 2)
-    trial = ProbeTrial(replace(CONFIG, depth=depth, pooling=how, C=strength), data, backbone, {})
+    trial = ProbeTrial(
+        replace(CONFIG, depth=depth, pooling=how, C=strength, feature_scaling=scaling), data, backbone, {}
+    )
     trial.advance()
     for both_strands, wanted in ((False, one), (True, (one + other) / 2)):
         folder = export_probe(
