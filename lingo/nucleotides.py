@@ -1,10 +1,9 @@
 """Sequences as nucleotides or 6-mers instead of a backbone's own merges (paper section 2.5).
 
 `one_hot` makes each nucleotide a token, `kmer` each 6-mer as the Nucleotide Transformer cuts them: without
-overlap from the left, N alone, and the last 1 to 5 bases of a piece as single bases. Where the backbone's
-vocabulary is DNA and has these tokens, they are used. Elsewhere they get ids behind the language's, whose
-embedding rows `lingo.embeddings.add_rows` makes.
-"""
+overlap from the left, N alone, and the last 1 to 5 bases of a piece as single bases. If the backbone's vocabulary is
+DNA and has these tokens, they are used. Otherwise they get ids after the vocabulary's, with embedding rows made by
+`lingo.embeddings.add_rows`."""
 
 import re
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ K = 6
 """Bases of a k-mer."""
 
 BASES = "ATCGN"
-"""In the order of the Nucleotide Transformer's vocabulary."""
+"""Bases in the order of the Nucleotide Transformer's vocabulary."""
 
 PATTERNS: dict[Scheme, re.Pattern[str]] = {
     "one_hot": re.compile("[ACGTN]"),
@@ -43,7 +42,7 @@ class Units:
         scheme: `one_hot` or `kmer`.
         tokenizer: The backbone's own, for prompt and special tokens.
         ids: Token id of each unit.
-        new: Embedding rows that the backbone lacks; 0 where its own tokens are used.
+        new: Number of embedding rows that the backbone lacks; 0 if its own tokens are used.
     """
 
     scheme: Scheme
@@ -65,7 +64,7 @@ class Units:
         return [*first, *spacer, *second][:room]
 
     def recipe(self) -> dict[str, Any]:
-        """What makes these tokens differ from the tokenizer's own, for digests and for `lingo.embeddings`."""
+        """How these tokens differ from the tokenizer's own, for digests and for `lingo.embeddings`."""
         return {
             "tokenization": self.scheme,
             "first_id": self.ids[words_of(self.scheme)[0]],
@@ -75,15 +74,15 @@ class Units:
     def tokenize(
         self, sequences: Sequence[str], prompt: Prompt | None, max_length: int | None
     ) -> tuple[NDArray[np.int16] | NDArray[np.int32], NDArray[np.int64]]:
-        """Encode each sequence unit by unit, inside the prompt where there is one.
+        """Encode each sequence unit by unit, inside the prompt if there is one.
 
-        Special tokens stand as the tokenizer adds them; prefix and suffix are its encodings of each by itself.
+        Special tokens are added as by the tokenizer; prefix and suffix are its separate encodings of each.
         A text of more than `max_length` tokens loses units at the sequence's end, nothing else.
 
         Args:
-            sequences: n sequences or pairs of A, C, G, T and N; case does not count.
+            sequences: n sequences or pairs of A, C, G, T and N in either case.
             prompt: Prefix and suffix, or `None`.
-            max_length: Most tokens of a text, special tokens included; `None` for no limit.
+            max_length: Maximum number of tokens of a text, special tokens included; `None` for no limit.
 
         Returns:
             As `lingo.tokenization.tokenize`: flat ids `[tokens]` and offsets int64 `[n + 1]`.
@@ -121,7 +120,7 @@ class Units:
         room: int | None,
         dtype: type[np.int16] | type[np.int32],
     ) -> tuple[NDArray[np.int16] | NDArray[np.int32], NDArray[np.int64]]:
-        """As `tokenize` where each letter is a token: all letters of all sequences at once."""
+        """As `tokenize` if each letter is a token: all letters of all sequences at once."""
         lengths = np.fromiter(map(len, sequences), np.int64, len(sequences))
         letters = np.frombuffer("".join(sequences).encode(), dtype=np.uint8)
         kept = lengths if room is None else np.minimum(lengths, room)
@@ -156,7 +155,7 @@ def units_for(scheme: Scheme, tokenizer: Any, rows: int) -> Units:
     Args:
         scheme: `one_hot` or `kmer`.
         tokenizer: The backbone's own.
-        rows: Rows of the backbone's embedding; new ids count from here.
+        rows: Rows of the backbone's embedding; new ids start here.
 
     Raises:
         ValueError: If `scheme` is unknown.
@@ -178,7 +177,7 @@ def units_for(scheme: Scheme, tokenizer: Any, rows: int) -> Units:
 
 
 def frame(tokenizer: Any, prompt: Prompt | None) -> tuple[list[int], list[int]]:
-    """Ids before and after the sequence: the tokenizer's special tokens, prefix and suffix, and what marks DNA."""
+    """Ids before and after the sequence: the tokenizer's special tokens, prefix and suffix, and DNA markers."""
     tags, prompt = getattr(tokenizer, "dna_tags", ("", "")), prompt or NO_PROMPT
 
     def encode(text: str, *, special: bool) -> list[int]:
@@ -196,7 +195,7 @@ def frame(tokenizer: Any, prompt: Prompt | None) -> tuple[list[int], list[int]]:
 
 
 class BareTokenizer:
-    """Stands where a backbone's tokenizer would for methods without one: bases alone, no special tokens."""
+    """Replaces a backbone's tokenizer for methods without a backbone: bases only, no special tokens."""
 
     all_special_tokens: tuple[str, ...] = ()
     special_tokens_map: dict[str, str] = {}  # noqa: RUF012 (the tokenizers' own spelling of the attribute)

@@ -19,13 +19,13 @@ from lingo.trial import TrialConfig
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Outline:
-    """What config.json and tokenizer of a folder say.
+    """A backbone as described by config.json and tokenizer of a folder.
 
     Attributes:
-        backbone: Its model has no values (device `meta`). Of an architecture without a row in `lingo.families` its
-            matrices are those that the class has by name: the probe at loading may leave some out.
+        backbone: Its model has no values (device `meta`). For an architecture without a row in `lingo.families` its
+            matrices are determined by name: the probe at loading may exclude some.
         shape: `None` for an architecture without a closed form of its FLOPs.
-        parameters, layers, width: Its sizes; `width` is that of a token's state inside.
+        parameters, layers, width: Its sizes; `width` is the inner width of a token's state.
     """
 
     backbone: Backbone
@@ -35,11 +35,11 @@ class Outline:
     width: int
 
     def step(self, targets: tuple[str, ...], *, full: bool, **options: Any) -> StepFlops:
-        """FLOPs of one training step, as `lingo.flops.step_flops`; counted where there is no closed form, and two a
-        parameter, token and pass where the class cannot be counted without values (experts: as if all were used).
+        """FLOPs of one training step, as `lingo.flops.step_flops`; counted without a closed form, and 2 per parameter,
+        token and pass if the class cannot be counted without values (experts: as if all were used).
 
         Raises:
-            ValueError: If a target is none of the backbone's.
+            ValueError: If the backbone lacks a target.
         """
         matrices = self.backbone.matrices
         paths = () if full else resolve(self.backbone.name, matrices, targets)
@@ -55,7 +55,7 @@ class Outline:
             return StepFlops(forward=once, backward=once * (1 + full))
 
     def trained(self, trial: TrialConfig, *, full: bool) -> int:
-        """Numbers that a trial trains, without the head: all, or those of its adapters."""
+        """Number of trained parameters of a trial, without the head: all, or those of its adapters."""
         if full:
             return self.parameters
         shapes = linear_shapes(self.backbone)

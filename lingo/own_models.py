@@ -1,4 +1,4 @@
-"""The models that this project computes itself, as the public ones bring code of their own, which is never run."""
+"""Models implemented in this project, because the public checkpoints have custom code, which is never run."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,14 +23,14 @@ def public_config(fields: Mapping[str, Any]) -> Any:
 
 
 def plain_name(model: Any, name: str) -> str | None:
-    """A checkpoint's tensor name as a model spells it that stores tied tensors once; `None` for other models."""
+    """Conversion of a checkpoint's tensor names for a model that stores tied tensors once; `None` for other models."""
     own = getattr(model, "own_name", None)
     return own(name) if own else None
 
 
 def read_tied(folder: Path, config: Any, dtype: torch.dtype) -> Any:
-    """The model of a checkpoint in which tied tensors may stand under any of their names; `None` for a model that
-    transformers loads as it is."""
+    """The model of a checkpoint in which tied tensors may have any of their names; `None` for a model that
+    transformers can load."""
     with torch.device("meta"):
         model: Any = AutoModel.from_config(config)
     if not hasattr(model, "own_name"):

@@ -1,4 +1,4 @@
-"""How many numbers a trial trains, and how many of them its ranks still use."""
+"""Number of trained parameters of a trial, and of those that its ranks still use."""
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ def rank_pattern(pack: Pack, slot: Slot) -> dict[str, list[bool]]:
 
 
 def rank_counts(pack: Pack, slot: Slot) -> Tensor:
-    """How many singular values of each of `slot.paths` are in use, [paths], on the device: waits for nothing."""
+    """Number of singular values in use for each of `slot.paths`, [paths], on the device, without waiting for it."""
     counts = _used(pack, slot).view(-1, pack.layout.rank).sum(1)
     return counts[[pack.layout.site(path).number for path in slot.paths]]
 
@@ -31,7 +31,7 @@ def _used(pack: Pack, slot: Slot) -> Tensor:
 
 
 def trained_parameters(pack: Pack, slot: Slot) -> int:
-    """Numbers that the optimiser moves: factors at their starting rank, singular values and the head; or all."""
+    """Parameters updated by the optimiser: factors at their initial rank, singular values and the head; or all."""
     head = (pack.layout.hidden + 1) * slot.data.num_labels
     if pack.full:
         return pack.layout.head_start + head
@@ -39,7 +39,7 @@ def trained_parameters(pack: Pack, slot: Slot) -> int:
 
 
 def used_parameters(pack: Pack, slot: Slot) -> int:
-    """The trained numbers that the forward pass still uses: those of the ranks kept, and the head."""
+    """Trained parameters that the forward pass still uses: those of the kept ranks, and the head."""
     if pack.full:
         return trained_parameters(pack, slot)
     head = (pack.layout.hidden + 1) * slot.data.num_labels

@@ -1,9 +1,8 @@
 """From an exported folder to predictions: `open_adapter(folder).predict(sequences)`.
 
 The input is built as in training: tokens, prompt, length, pooling and strands are read from the folder's facts.
-Adapters are merged into the backbone's weights where these have full precision, so that a prediction costs what
-the backbone alone costs; elsewhere (bfloat16) they are computed beside it, as in training.
-"""
+Adapters are merged into weights of full precision, so that a prediction costs as much as with the backbone alone; with
+bfloat16 weights they are computed separately, as in training."""
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -50,7 +49,7 @@ from lingo.trial import Frozen
 Array = NDArray[np.float64]
 
 BATCH_TOKENS, BATCH_TOKENS_CPU = 16_384, 2_048
-"""Tokens of a batch, padding included; a CPU is fastest while a layer's activations stay in its cache."""
+"""Tokens of a batch, padding included; a CPU is fastest if a layer's activations fit in its cache."""
 
 
 def open_adapter(
@@ -64,14 +63,14 @@ def open_adapter(
 
     Args:
         folder: An export: `lingo.json`, the weights and, for adapters, `adapter_config.json`.
-        backbone: Where its backbone lies now: a folder, hub id or known name; `None` for where it was. Not for
+        backbone: Present location of its backbone: a folder, hub id or known name; `None` for the former one. Not for
             merged models.
-        device: Where to compute.
-        frozen: How the backbone's weights are held; `None` for as in training.
+        device: Device of the computation.
+        frozen: Number type of the backbone's weights; `None` for that of training.
 
     Raises:
-        AdapterError: If the folder is no whole export, the backbone is another than the adapter's, or this
-            machine cannot hold its weights so.
+        AdapterError: If the folder is not a complete export, the backbone is not the adapter's, or this machine does
+            not support the number type.
         BackboneError: If the backbone cannot be loaded.
     """
     facts = read_facts(Path(folder))
@@ -103,7 +102,7 @@ def open_adapter(
 def _load(
     facts: Facts, backbone: str | Path | None, device: str | torch.device, frozen: Frozen | None
 ) -> Backbone:
-    """The backbone from where it is said to be, or else from where it was or has moved to."""
+    """Load the backbone from the given location, or else from its former or moved one."""
     name, revision = source_of(facts.place) if backbone is None else (backbone, None)
     try:
         if frozen or facts.dtype == "4bit":
@@ -135,7 +134,7 @@ def _open_merged(facts: Facts, device: str | torch.device) -> "Predictor":
 
 
 def _with_peft(facts: Facts, model: Any, tensors: Mapping[str, Tensor]) -> nn.Module:
-    """The model with an adapter of another kind, which the library peft reads and merges."""
+    """The model with an adapter of another kind, loaded and merged by the library peft."""
     try:
         from peft import PeftModel, get_peft_model_state_dict
     except ImportError:
@@ -143,7 +142,7 @@ def _with_peft(facts: Facts, model: Any, tensors: Mapping[str, Tensor]) -> nn.Mo
             f"{facts.folder}: an adapter of the kind {facts.layout} needs the library peft, which is not installed."
         ) from None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what it did not load is found below
+        warnings.simplefilter("ignore")  # tensors that it did not load are found below
         try:
             adapted: Any = PeftModel.from_pretrained(model, str(facts.folder))
         except (ValueError, RuntimeError, KeyError, TypeError) as error:
@@ -158,7 +157,7 @@ def _with_peft(facts: Facts, model: Any, tensors: Mapping[str, Tensor]) -> nn.Mo
 
 @torch.no_grad()
 def _adapt(facts: Facts, model: Any, path: str, p: Tensor, q: Tensor) -> None:
-    """Add P Q̂ to the matrix at `path`: to its weight in full precision, beside it in a lower one."""
+    """Add P Q̂ to the matrix at `path`: to its weight in full precision, separately in a lower one."""
     try:
         base = model.get_submodule(path)
     except AttributeError:
@@ -187,9 +186,9 @@ class Encoded:
     """Tokenised sequences.
 
     Attributes:
-        split: Their ids; with both strands the reverse complements stand behind all of them.
+        split: Their ids; with both strands followed by all reverse complements.
         count: Sequences.
-        cut: How many were longer than the input and lost bases at their end.
+        cut: Number of sequences that lost bases at their end.
     """
 
     split: Split
@@ -201,7 +200,7 @@ class Predictor:
     """An adapted backbone with its head.
 
     Attributes:
-        facts: What the export says of itself.
+        facts: The export's metadata.
         backbone: The backbone, adapted.
     """
 
@@ -215,12 +214,12 @@ class Predictor:
         self.device = next(backbone.model.parameters()).device
         self._head, self._bias = head.t().to(self.device).contiguous(), bias.to(self.device)
         self._tokenizer = _tokenizer(facts, backbone)
-        # Letters of the longest token: bases that lie further behind cannot be in an input of limited length.
+        # Letters of the longest token: bases further behind cannot be part of an input of limited length.
         self._letters = max(map(len, backbone.tokenizer.get_vocab()))
 
     @property
     def case(self) -> Case:
-        """What lower case means."""
+        """Meaning of lower case."""
         return self.facts.case
 
     @property
@@ -243,20 +242,20 @@ class Predictor:
         return tuple(str(i) for i in range(self.facts.num_labels))
 
     def predict(self, sequences: Sequence[str], *, batch_size: int | None = None) -> Array:
-        """What is predicted for each sequence.
+        """Predict each sequence.
 
         Args:
             sequences: n sequences of IUPAC nucleotide codes, upper or lower case; of an adapter of pairs both with
                 `lingo.sequences.PAIR` between them.
-            batch_size: Sequences of a batch; by default as many as have `BATCH_TOKENS` tokens (on a CPU
+            batch_size: Sequences per batch; by default as many as have `BATCH_TOKENS` tokens (on a CPU
                 `BATCH_TOKENS_CPU`).
 
         Returns:
             float64 `[n, labels]`: probabilities, which add up to 1 over the classes of a classification; the
-            values themselves, `[n, targets]`, of a regression. NaN where the model's output is not finite.
+            values themselves, `[n, targets]`, of a regression. NaN if the model's output is not finite.
 
         Raises:
-            ValueError: If a text is no sequence, or leaves no room beside the prompt.
+            ValueError: If a text is not a sequence, or the prompt leaves no room for it.
         """
         return self.probabilities(self.compute(self.encode(sequences), batch_size=batch_size))
 
@@ -292,7 +291,7 @@ class Predictor:
     ) -> Array:
         """Outputs of the head for tokenised sequences, float64 `[n, labels]`, averaged over strands if so trained.
 
-        `progress` is told after each batch which share of the sequences is done.
+        `progress` is called after each batch with the share of the sequences done.
         """
         outputs = self._forward(encoded.split, batch_size, progress)
         if not self.facts.both_strands:
@@ -349,7 +348,7 @@ class Predictor:
 
 
 def _tokenizer(facts: Facts, backbone: Backbone) -> Any:
-    """What makes tokens of text: the backbone's own tokenizer, or the units of the scheme in training."""
+    """The tokenizer of training: the backbone's own, or the units of the scheme."""
     recipe = facts.tokenization
     if not recipe:
         return backbone.tokenizer

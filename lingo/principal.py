@@ -13,7 +13,7 @@ def principal(layer: nn.Module, weight: Tensor, rank: int) -> tuple[Tensor, Tens
     the matrix of that rank nearest to Wᵀ.
 
     Args:
-        layer: The frozen layer; what is computed is kept as long as it is.
+        layer: The frozen layer; the result is cached as long as it exists.
         weight: Its W [d_out, d_in].
         rank: r.
     """

@@ -1,10 +1,9 @@
-"""What a model does, found out by a few short rows: for architectures without a row in `lingo.families`.
+"""Behaviour of a model, determined by a few short rows: for architectures without a row in `lingo.families`.
 
-A pack puts rows of several trials side by side and replaces linear layers. That is exact only where a row does not
-depend on its neighbours or on padding, and where a layer is called as a layer. Both are tried out, not believed:
-six passes forward and one backward over two rows of thirteen tokens, on the device and in the type of the weights.
-Rows compared have the same shape, so that rounding is the same and the comparison sharp.
-"""
+A pack combines rows of several trials in a batch and replaces linear layers. That is exact only if a row does not
+depend on its neighbours or on padding, and if a layer is called as a layer. Both are tested: six forward passes and
+one backward pass over two rows of thirteen tokens, on the device and in the type of the weights. Compared rows have
+the same shape, so that rounding is the same and the comparison exact."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -21,16 +20,16 @@ from lingo.families import Pooling
 from lingo.text_files import one_line
 
 ROWS, TOKENS, SHORT = 2, 13, 7
-"""Rows of the probe, their tokens, and tokens of a row that is padded: a prime, so that a class which fills up rows
-to a multiple of something does."""
+"""Rows of the probe, their tokens, and tokens of a padded row: a prime, so that a class that pads rows to a multiple
+does so."""
 
 SKIPPED = ("experts", "router", "gate", "shared_expert_gate")
-"""Parts of paths that are no sites: which tokens an expert sees depends on the router, which must not move."""
+"""Parts of paths that are not sites: the tokens of an expert depend on the router, which must not change."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Behaviour:
-    """What the probe found.
+    """Result of the probe.
 
     Attributes:
         causal, pooling, hidden_size, matrices: As in `lingo.backbones.Backbone`.
@@ -44,20 +43,20 @@ class Behaviour:
 
 @dataclass
 class _Site:
-    """What was seen of a linear layer in one pass: its inputs [B, S, d_in], and leaves added to its outputs."""
+    """Observations of a linear layer in one pass: its inputs [B, S, d_in], and leaves added to its outputs."""
 
     inputs: list[Tensor] = field(default_factory=list)
     leaves: list[Tensor] = field(default_factory=list)
 
 
 def probe(name: str, model: nn.Module, tokenizer: Any, *, pad_id: int, rows: int) -> Behaviour:
-    """Try out a frozen model in evaluation mode.
+    """Probe a frozen model in evaluation mode.
 
     Args:
         name: The backbone, for messages.
-        model: Maps ids `[B, S]` and a mask to `last_hidden_state`; its state is as before afterwards.
-        tokenizer: Its tokenizer, for ids that text can have.
-        pad_id: Id that stands behind shorter rows.
+        model: Maps ids `[B, S]` and a mask to `last_hidden_state`; its state is restored afterwards.
+        tokenizer: Its tokenizer, for ids that occur in text.
+        pad_id: Id that pads shorter rows.
         rows: Rows of the token embedding.
 
     Raises:
@@ -68,7 +67,7 @@ def probe(name: str, model: nn.Module, tokenizer: Any, *, pad_id: int, rows: int
 
 
 def _words(tokenizer: Any, rows: int, pad_id: int) -> tuple[Tensor, Tensor]:
-    """Two blocks of ids [ROWS, TOKENS] that differ everywhere, of ordinary tokens where there are enough."""
+    """Two blocks of ids [ROWS, TOKENS] that differ everywhere, of ordinary tokens if there are enough."""
     special = {*tokenizer.all_special_ids, pad_id}
     ids = [i for i in sorted(tokenizer.get_vocab().values()) if i < rows and i not in special]
     ids = ids if len(ids) > 1 else [i for i in range(rows) if i != pad_id] or [0]
@@ -79,7 +78,7 @@ def _words(tokenizer: Any, rows: int, pad_id: int) -> tuple[Tensor, Tensor]:
 
 
 def _begins(tokenizer: Any) -> bool:
-    """Whether texts begin with a token of their own, whose state an encoder's head may read."""
+    """Whether texts begin with a special token, whose state an encoder's head may read."""
     first = tokenizer("ACGT")["input_ids"][:1]
     return bool(first) and first[0] in (tokenizer.cls_token_id, tokenizer.bos_token_id)
 
@@ -121,7 +120,7 @@ class _Probe:
         )
 
     def _padding(self, base: Tensor, causal: bool) -> None:
-        """A short row with other tokens behind it, and alone."""
+        """A short row followed by other tokens, and alone."""
         length = torch.arange(TOKENS, device=self.ids.device)
         mask = (length < SHORT).long().expand(ROWS, -1)
         padded = torch.where(mask.bool(), self.ids, self.pad_id)
@@ -135,7 +134,7 @@ class _Probe:
         )
         own = self._states(self.ids[:1, :SHORT], None if causal else mask[:1, :SHORT])
         self._same(short[:1], own, "a row alone and the row padded in a batch differ", self.loose)
-        if causal:  # packs give causal models no mask
+        if causal:  # packs pass no mask to causal models
             self._same(base, self._states(self.ids, None), "a mask of ones changes the states", self.loose)
 
     def _uses(self, first: dict[str, _Site], second: dict[str, _Site]) -> dict[str, str]:
@@ -156,7 +155,7 @@ class _Probe:
         return left_out
 
     def _gradients(self, paths: list[str], causal: bool) -> dict[str, str]:
-        """Sites that no gradient reaches."""
+        """Sites without a gradient."""
         if not paths:
             return {}
         with torch.enable_grad(), self._watched(paths) as seen:
@@ -177,7 +176,7 @@ class _Probe:
         model: Any = self.model
         try:
             states = model(input_ids=ids, attention_mask=mask).last_hidden_state
-        except Exception as error:  # a class may want other inputs, and says so in any way
+        except Exception as error:  # a class may require other inputs, with an arbitrary error
             self._refuse(f"it computes no states from token ids and a mask ({one_line(error)})")
         if states is None or states.shape[:2] != ids.shape:
             got = "none" if states is None else f"{list(states.shape)}"
@@ -198,7 +197,7 @@ class _Probe:
 
     @contextlib.contextmanager
     def _watched(self, added: list[str] | None = None) -> Iterator[dict[str, _Site]]:
-        """Watch the inputs of all sites, or add a leaf to the outputs of some."""
+        """Record the inputs of all sites, or add a leaf to the outputs of some."""
         seen = {path: _Site() for path in self.sites}
 
         def watch(site: _Site) -> Callable[..., None]:
@@ -222,7 +221,7 @@ class _Probe:
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Linear | Conv1D]:
-    """Linear layers by path that may be sites by their place and name."""
+    """Linear layers that may be sites, by path."""
     return {
         path: module
         for path, module in model.named_modules()
@@ -236,7 +235,7 @@ def _is_layer(path: str) -> bool:
 
 
 def _is_fused(model: nn.Module, path: str) -> bool:
-    """Whether kernels of Mamba read the weight itself in training mode; peft refuses to adapt it."""
+    """Whether kernels of Mamba read the weight directly in training mode; peft refuses to adapt it."""
     parent, _, name = path.rpartition(".")
     return name == "out_proj" and "Mamba" in type(model.get_submodule(parent)).__name__
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Prompt:
-    """Text that stands before and after a sequence."""
+    """Text before and after a sequence."""
 
     prefix: str
     suffix: str
 
     def around(self, sequence: str) -> str:
-        """The whole text that the backbone reads."""
+        """The complete input text of the backbone."""
         return f"{self.prefix}{sequence}{self.suffix}"
 
 

@@ -1,28 +1,28 @@
-"""What a config.json says about the code that its model was published with. That code is never run."""
+"""Fields of a config.json about the code published with its model. That code is never run."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
 def names_only(fields: Mapping[str, Any], *modules: str) -> bool:
-    """Whether every class that `auto_map` names is of one of these modules, so that no other model with the same
-    fields is taken for the one of this project. True where there is no `auto_map`."""
+    """Whether every class in `auto_map` is from one of these modules, so that no other model with the same fields is
+    mistaken for this project's. True without `auto_map`."""
     code = fields.get("auto_map") or {}
-    # A hub id may stand before the module: owner/model--bert_layers.BertModel.
+    # A hub id may precede the module: owner/model--bert_layers.BertModel.
     named = [str(path).rpartition("--")[2] for path in code.values()] if isinstance(code, Mapping) else [""]
     return all(path.startswith(tuple(f"{module}." for module in modules)) for path in named)
 
 
 def own_fields(fields: Mapping[str, Any], *left_out: str) -> dict[str, Any]:
-    """The fields of a config.json that a configuration of this project takes."""
+    """The fields of a config.json that a configuration of this project accepts."""
     return {
         name: value for name, value in fields.items() if name not in ("auto_map", "model_type", *left_out)
     }
 
 
 def refuse_variants(fields: Mapping[str, Any], fixed: Mapping[str, Any], *, inside: str = "") -> None:
-    """Raise `ValueError` for a field with another value than all public checkpoints have; one that is not there, or
-    is null, has it."""
+    """Raise `ValueError` for a field whose value differs from that of all public checkpoints; a missing or null field
+    has that value."""
     for name, value in fixed.items():
         if fields.get(name) not in (value, None):
             raise ValueError(f"`{inside}{name}` must be {value!r}, but got {fields[name]!r}")

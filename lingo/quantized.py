@@ -17,12 +17,12 @@ NEEDS_BITSANDBYTES = "pip install 'lingo-bench[4bit]'"
 
 
 def four_bit_problem() -> str | None:
-    """Why weights cannot be held in 4 bits here, in one line; `None` when they can."""
+    """Why 4-bit weights are not possible here, in one line; `None` if they are."""
     try:
         import bitsandbytes  # noqa: F401
     except ImportError:
         return f"needs the library bitsandbytes, which is not installed here: {NEEDS_BITSANDBYTES}"
-    except Exception as error:  # its native part refuses drivers that it does not know in many ways
+    except Exception as error:  # its native part raises various errors for unknown drivers
         return (
             f"needs the library bitsandbytes, which does not load here ({str(error).splitlines()[0][:120]})."
         )
@@ -32,13 +32,13 @@ def four_bit_problem() -> str | None:
 
 
 def native_bf16(device: str | torch.device) -> bool:
-    """Whether it is a GPU that computes in bfloat16 itself. Older ones, like a T4, emulate it: slower than float32."""
+    """Whether it is a GPU with native bfloat16. Older ones, like a T4, emulate it, which is slower than float32."""
     cuda = torch.device(device).type == "cuda"
     return cuda and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def usual_type(device: str | torch.device) -> Frozen:
-    """bfloat16 where the device has it, else float32."""
+    """bfloat16 if native on the device, else float32."""
     return "bf16" if native_bf16(device) else "fp32"
 
 
@@ -49,7 +49,7 @@ def type_name(dtype: torch.dtype) -> str:
 
 
 def backbone_type(backbone: Backbone) -> str:
-    """How a backbone's weights are held: `fp32`, `bf16`, `4bit`, or `fp64` in tests of exactness."""
+    """Number type of a backbone's weights: `fp32`, `bf16`, `4bit`, or `fp64` in tests of exactness."""
     if any(is_packed(parameter) for parameter in backbone.model.parameters()):
         return "4bit"
     return type_name(next(backbone.model.parameters()).dtype)
@@ -62,13 +62,13 @@ def load_frozen(
     device: str | torch.device = "cpu",
     revision: str | None = None,
 ) -> Backbone:
-    """Load a backbone with its weights as they are held while adapters are trained.
+    """Load a backbone with the number type of its frozen weights.
 
-    The checkpoint is compared with the model tensor by tensor before any bit is dropped.
+    The checkpoint is compared with the model tensor by tensor before precision is reduced.
 
     Args:
         name_or_path: As for `load_backbone`.
-        frozen: Type of the weights; `None` is bfloat16 where the device has it and float32 elsewhere.
+        frozen: Type of the weights; `None` is bfloat16 if native on the device, else float32.
         device, revision: As for `load_backbone`.
 
     Raises:
@@ -93,7 +93,7 @@ def quantize(backbone: Backbone) -> None:
     its device; embeddings, normalisations and biases keep their type.
 
     Raises:
-        ValueError: If a matrix is no `nn.Linear` (GPT-2 keeps its own kind).
+        ValueError: If a matrix is not an `nn.Linear` (GPT-2 has its own class).
     """
     from bitsandbytes.nn import Linear4bit, Params4bit
 

@@ -1,9 +1,8 @@
-"""Which singular values stay: importance, budget and allocation, for all slots at once.
+"""Rank allocation for all slots at once: importance, budget and masks.
 
 Importance is equations 1 to 3 of the paper (AdaLoRA, arXiv:2303.10512, equations 8 to 10), the budget is cubic,
-and the mask is equation 4. Everything a step needs from the host (which slots allocate, their budgets, the
-draws) is known there beforehand, so nothing on this path waits for the device.
-"""
+and the mask is equation 4. Everything that a step needs from the host (which slots allocate, their budgets, the draws)
+is known beforehand, so nothing here waits for the device."""
 
 import math
 from dataclasses import dataclass
@@ -51,11 +50,11 @@ class BudgetSchedule:
         return int((self.start - self.end) * left + self.end)
 
     def allocates(self, step: int) -> bool:
-        """Whether masks are drawn anew after this step (the last time at T)."""
+        """Whether masks are drawn after this step (for the last time at T)."""
         return step == self.last or (self.first < step < self.last and step % self.every == 0)
 
     def before(self, step: int) -> int:
-        """How many allocations come before `step`, of those up to T."""
+        """Number of allocations before `step`, of those up to T."""
         return max(0, (min(step, self.last) - 1) // self.every - self.first // self.every)
 
     def first_allocation(self) -> int:
@@ -83,9 +82,8 @@ class Importance:
         """Equations 1 to 3 on the leading rows: Ī ← Ī + (1-β1)(I - Ī), Ū ← Ū + (1-β2)(|I - Ī| - Ū), I = |w·∂w|.
 
         `theta` (after the optimiser's step, as peft does) and `grad` are [n, ≥ factors]; `toward` = 1 - β1 and
-        `toward_u` = 1 - β2 are [n, 1], 0 for slots whose averages rest. `grad` is used up: a new tensor of this
-        size would cost more than the arithmetic.
-        """
+        `toward_u` = 1 - β2 are [n, 1], 0 for slots whose averages do not change. `grad` is overwritten: a new tensor
+        of this size would cost more than the arithmetic."""
         n, width = theta.shape[0], self.layout.factors
         mean, spread = self.sensitivity[:n], self.uncertainty[:n]
         now = grad[:, :width].mul_(theta[:, :width]).abs_()
@@ -96,7 +94,7 @@ class Importance:
         """Triplet scores s(λ) + mean s(P column) + mean s(Q row), s = Ī·Ū: [rows, R], -inf where not `valid`."""
         layout, mean, spread = self.layout, self.sensitivity[:rows], self.uncertainty[:rows]
         total = layout.lam(mean) * layout.lam(spread)
-        # By group: products that are averaged at once need not leave the cache.
+        # By group: products that are averaged at once stay in the cache.
         for group in layout:
             part = layout.of_group(total, group)
             part.add_((layout.p(mean, group) * layout.p(spread, group)).mean(dim=2))
@@ -106,7 +104,7 @@ class Importance:
 
 @dataclass(frozen=True)
 class Allocation:
-    """What the slots of a pack allocate at one step, [n, 1] columns and [n, R] draws, on the device.
+    """Allocation of the slots of a pack at one step, [n, 1] columns and [n, R] draws, on the device.
 
     Attributes:
         now: 1 where the slot allocates at this step.
@@ -114,7 +112,7 @@ class Allocation:
         drawn: R of equation 4 (all 0 without sampling and at T).
         regrow: 1 where a singular value outside the top b_t may be drawn back (not in `published_code`).
         zero: 1 where λ itself is set to 0 (`in_place`, `published_code`), 0 where it is held.
-        mask: 1 where the forward pass uses the mask from now on (`held`, and everyone from T on).
+        mask: 1 where the forward pass uses the mask from now on (`held`, and all from T on).
     """
 
     now: Tensor

@@ -1,4 +1,4 @@
-"""Summing over the workers of a data-parallel group: one flat buffer, one reduction a step."""
+"""Sum over the workers of a data-parallel group: one flat buffer, one reduction per step."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ Reduce = Callable[[Tensor], None]
 
 
 def alone(tensor: Tensor) -> None:
-    """One worker: the sum is what it has."""
+    """A single worker: nothing to sum."""
 
 
 def all_reduce(tensor: Tensor) -> None:

@@ -17,25 +17,25 @@ from lingo.kmers import CHUNK, LETTERS, KmerModel, kmer_counts, sampled_rows
 from lingo.trial import TrialConfig
 
 MARKOV_K = 4
-"""A Markov chain of order 3 sees four letters; its log-odds are linear in their counts."""
+"""A Markov chain of order 3 depends on four letters; its log-odds are linear in their counts."""
 
 PROFILE_K = 8
-"""Length of the k-mers by which neighbours are found: on either strand, and wherever they stand."""
+"""Length of the k-mers by which neighbours are found, on either strand and at any position."""
 
 MOST_POSITIONS = 1024
-"""Positions from the start of a sequence that the position rule looks at, and as many from its end."""
+"""Number of positions from the start of a sequence for the position rule, and as many from its end."""
 
 MOST_IN_A_GROUP = 50
-"""A signature that more rows share tells nothing (low complexity)."""
+"""Maximum number of rows with the same signature; more are of low complexity and ignored."""
 
 MOST_ALIKE = 0.6
 """Twins have the same base at fewer than this share of positions: others are copies of each other."""
 
 MOST_COMPARED = 60_000
-"""Training rows among which neighbours are looked for; of more a seeded sample."""
+"""Maximum number of training rows for the search of neighbours; of more, a seeded sample is taken."""
 
 LEAST_LENGTH = 20
-"""Shorter sequences have twins by chance."""
+"""Minimum length: shorter sequences have twins by chance."""
 
 EDGE = 1e-3
 """Probabilities of copied labels are kept this far from 0 and 1."""
@@ -60,7 +60,7 @@ def composition(split: Split, rows: NDArray[np.int64]) -> sparse.csr_matrix:
 
 
 def positions(split: Split, rows: NDArray[np.int64]) -> sparse.csr_matrix:
-    """Which base stands at each position counted from the start, and from the end: 0 or 1, `[rows, 8 · 1024]`."""
+    """The base at each position counted from the start, and from the end: 0 or 1, `[rows, 8 · 1024]`."""
     ids, lengths = split.padded(rows, 0)
     ids, width = ids[:, :MOST_POSITIONS], LETTERS * MOST_POSITIONS
     row, place = np.nonzero((ids >= 1) & (ids <= LETTERS))
@@ -82,7 +82,7 @@ def markov(split: Split, rows: NDArray[np.int64]) -> sparse.csr_matrix:
 
 
 class CopyRule:
-    """What the twin rule and the neighbour rule share, see the module. Takes the place of a `KmerModel`."""
+    """Common part of the twin rule and the neighbour rule, see the module. Replaces a `KmerModel`."""
 
     iterations = 1
 
@@ -119,7 +119,7 @@ class CopyRule:
         return labels.reshape(len(labels), -1).astype(np.float64)
 
     def _constant_loss(self, targets: NDArray[np.float64]) -> float:
-        """Mean loss of the constant prediction, which no rule of copies falls behind on its own rows."""
+        """Mean loss of the constant prediction, an upper limit of a copy rule's loss on its own rows."""
         if self._data.kind == "regression":
             return float(np.nanvar(targets))
         share = np.clip(self._mean, EDGE, 1 - EDGE)
@@ -136,8 +136,8 @@ class CopyRule:
 
 
 class TwinRule(CopyRule):
-    """The label of other training rows with the same length, first and last base and dinucleotide counts, which is
-    what a dinucleotide shuffle of a sequence keeps. The slope is fitted on such pairs inside train."""
+    """The label of other training rows with the same length, first and last base and dinucleotide counts, which a
+    dinucleotide shuffle of a sequence preserves. The slope is fitted on such pairs inside train."""
 
     def _fit(self, targets: NDArray[np.float64]) -> None:
         self._codes = signatures(self._data.train)
@@ -255,7 +255,7 @@ COPYING: dict[str, type[CopyRule]] = {"rule_twin": TwinRule, "rule_neighbour": N
 
 
 def rule_model(config: TrialConfig, data: TaskData) -> Any:
-    """The model of a rule: a `KmerModel` or a `CopyRule`, not fitted yet."""
+    """The unfitted model of a rule: a `KmerModel` or a `CopyRule`."""
     if config.method in COPYING:
         return COPYING[config.method](config, data)
     features, penalty = LINEAR[config.method]

@@ -2,8 +2,8 @@
 
     s_t = exp(δ_t A) · s_{t-1} + x_t B_tᵀ,   y_t = s_t C_t,   s_{-1} = 0
 
-No state is kept between forward and backward pass: the backward pass computes them again. A long sequence is cut into
-chunks that advance side by side, since a step over one sequence alone is too little work for a device; the state at
+No state is kept between forward and backward pass: the backward pass recomputes them. A long sequence is cut into
+    chunks that advance in parallel, since a step over one sequence alone is too little work for a device; the state at
 each chunk's start then follows from the chunks' own ends, by products of decays, which are all at most 1.
 """
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 STEP = 1 << 18
-"""Numbers in the states of one step from which on there is nothing to gain by more chunks."""
+"""Size of the states of one step from which on more chunks bring no gain."""
 
 STATES = 1 << 27
 """Numbers that the backward pass holds at once, in rows of the batch as far as one alone does not exceed it."""
@@ -24,7 +24,7 @@ def selective_scan(delta: Tensor, x: Tensor, a: Tensor, b: Tensor, c: Tensor) ->
 
     Args:
         delta: Step sizes, [J, N, L, E], at least 0.
-        x: What enters the states, [J, N, L, E]: the input times `delta`.
+        x: Input to the states, [J, N, L, E]: the input times `delta`.
         a: Rates, [J, E, S], below 0.
         b, c: Input and output vectors, [J, N, L, S].
     """
@@ -82,7 +82,7 @@ def _backward(
         torch.matmul(g, bs[t].unsqueeze(-1), out=dx[t].unsqueeze(-1))
         torch.matmul(xs[t].unsqueeze(-2), g, out=db[t].unsqueeze(-2))
         carry = g.mul_(_decay(deltas[t], a_))
-        change = torch.mul(states[t], carry, out=states[t + 1])  # that state has served
+        change = torch.mul(states[t], carry, out=states[t + 1])  # that state is no longer needed
         torch.sum(change * a_, -1, out=ddelta[t])
         if rates:
             da += (change * deltas[t].unsqueeze(-1)).sum((1, 2))
@@ -99,7 +99,7 @@ def _chunks(x: Tensor, a: Tensor) -> tuple[int, int]:
 
 
 def _cut(tensor: Tensor, chunks: int, steps: int) -> Tensor:
-    """[J, N, L, W] as [steps, J, N, chunks, W]; zeros at the end, which leave a state as it is."""
+    """[J, N, L, W] as [steps, J, N, chunks, W]; zeros at the end, which leave a state unchanged."""
     joint, rows, length, width = tensor.shape
     filled = torch.nn.functional.pad(tensor, (0, 0, 0, chunks * steps - length))
     return filled.view(joint, rows, chunks, steps, width).permute(3, 0, 1, 2, 4).contiguous()

@@ -1,4 +1,4 @@
-"""What counts as a DNA sequence, how it is written uniformly, and its other strand."""
+"""Validation, normalisation and reverse complements of DNA sequences."""
 
 from collections.abc import Sequence
 from typing import Literal, get_args
@@ -7,8 +7,8 @@ CODES = "ACGTNURYSWKMBDHV"
 """IUPAC nucleotide codes."""
 
 Case = Literal["upper", "mask", "keep"]
-"""What lower case means, which soft-masked genomes have in repeats: `upper` raises it, `mask` reads it as N, and `keep`
-leaves it to the tokenizer."""
+"""Meaning of lower case, which marks repeats in soft-masked genomes: `upper` converts it, `mask` reads it as N, and
+`keep` leaves it to the tokenizer."""
 
 CASES: tuple[Case, ...] = get_args(Case)
 
@@ -23,10 +23,10 @@ UNIFORM: dict[Case, dict[int, int]] = {
 """To A, C, G, T and N, with `keep` also in lower case."""
 
 PAIR = "|"
-"""Stands between the two sequences of a pair."""
+"""Separator of the two sequences of a pair."""
 
 NOT_TEXT = "\ufffd"
-"""What a byte becomes that is not UTF-8."""
+"""Replacement of a byte that is not UTF-8."""
 
 ACCEPTED = frozenset(CODES + CODES.lower())
 _BYTES = "".join(sorted(ACCEPTED)).encode()
@@ -35,10 +35,10 @@ COMPLEMENT = str.maketrans("ACGTNacgtn", "TGCANtgcan")
 
 
 def sequence_problem(sequence: str) -> str | None:
-    """What keeps a text from being a sequence; `None` when it is one."""
+    """Why a text is not a sequence; `None` if it is one."""
     if not sequence:
         return "`sequence` must not be empty."
-    # Deleting all that is accepted is twenty times faster than looking at each letter.
+    # Deleting all accepted letters is twenty times faster than checking each letter.
     if not sequence.isascii() or sequence.encode().translate(None, _BYTES):
         position, letter = next((i, c) for i, c in enumerate(sequence, 1) if c not in ACCEPTED)
         return (

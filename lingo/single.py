@@ -1,6 +1,6 @@
-"""Trials that do not go into a pack: baselines, and methods of other libraries. One at a time, on one worker.
+"""Trials that are not trained in a pack: baselines, and methods of other libraries. One at a time, on one worker.
 
-They see the data in the order, with the learning rates and the clipping of `lingo.pack`.
+Data order, learning rates and clipping are those of `lingo.pack`.
 """
 
 import math
@@ -28,11 +28,11 @@ EVAL_TOKENS = 65_536
 
 
 class Single(Protocol):
-    """A trial by itself.
+    """A single trial.
 
     Attributes:
         config, data: What is trained, on what.
-        epoch, step, total_steps, done: Where it stands; `epoch` counts whole passes.
+        epoch, step, total_steps, done: Its position in training; `epoch` counts complete passes.
         samples: Sequences trained on so far, repeats counted.
         slow: Whether one step may take minutes.
     """
@@ -71,10 +71,10 @@ class Single(Protocol):
         """A copy of what is trained."""
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Put such a copy back."""
+        """Restore such a copy."""
 
     def facts(self) -> dict[str, Any]:
-        """Numbers trained, and what else is worth knowing."""
+        """Number of trained parameters, and further facts."""
 
 
 class Network(nn.Module):
@@ -288,7 +288,7 @@ class KmerTrial:
         return self.model.train_loss if self.done else math.nan
 
     def first_lost(self) -> int | None:
-        """`None`: there is one step, and its loss is looked at."""
+        """`None`: there is only one step, whose loss is checked."""
         return None
 
     def predict(self, split: Split) -> NDArray[np.float64]:
@@ -299,7 +299,7 @@ class KmerTrial:
         return {}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Nothing to put back."""
+        """Nothing to restore."""
 
     def facts(self) -> dict[str, Any]:
         count = self.model.parameters

@@ -1,4 +1,4 @@
-"""Which matrices of a backbone may be adapted, and which a trial adapts."""
+"""Adaptable matrices of a backbone, and those that a trial adapts."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from lingo.layout import Input
 from lingo.trial import ALL_LINEAR
 
 TOGETHER = (("W_q", "W_k", "W_v"), ("W_f1",))
-"""The paper's names of matrices that read the same vector where they stand in the same module."""
+"""The paper's names of matrices that read the same vector if they are in the same module."""
 
 
 def linear_shapes(backbone: Backbone) -> dict[str, tuple[int, int]]:
@@ -19,7 +19,7 @@ def linear_shapes(backbone: Backbone) -> dict[str, tuple[int, int]]:
     paths = {path for paths in backbone.matrices.values() for path in paths}
     for path, module in backbone.model.named_modules():
         if path in paths:
-            # Not the weight's shape where a linear layer has its own word: that of 4-bit weights is flat.
+            # Not the weight's shape for linear layers, because 4-bit weights are flat.
             linear = isinstance(module, nn.Linear)
             shapes[path] = (module.in_features, module.out_features) if linear else tuple(module.weight.shape)
     return shapes
@@ -56,7 +56,7 @@ def resolve(name: str, matrices: Mapping[str, Sequence[str]], targets: Sequence[
         targets: What to adapt.
 
     Raises:
-        ValueError: For a target that no matrix has, with those that there are.
+        ValueError: For a target that no matrix has, with the available ones.
     """
     every = tuple(dict.fromkeys(path for paths in matrices.values() for path in paths))
     found: list[str] = []
@@ -76,12 +76,12 @@ def resolve(name: str, matrices: Mapping[str, Sequence[str]], targets: Sequence[
 
 
 def names_of(matrices: Mapping[str, Sequence[str]], paths: Sequence[str]) -> tuple[str, ...] | None:
-    """The names under which exactly these paths stand; `None` where the paths are only a part of a name's."""
+    """The names of exactly these paths; `None` if they are only a part of a name's."""
     wanted = set(paths)
     names = tuple(name for name, held in matrices.items() if held and wanted.issuperset(held))
     return names if wanted == {path for name in names for path in matrices[name]} else None
 
 
 def counts_by_end(paths: Sequence[str]) -> dict[str, int]:
-    """How many matrices there are of each last part of a path, such as `{"q_proj": 12}`."""
+    """Number of matrices by the last part of their path, such as `{"q_proj": 12}`."""
     return dict(Counter(path.rpartition(".")[2] for path in paths))

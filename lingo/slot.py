@@ -1,4 +1,4 @@
-"""A trial in its slot, seen from the host: where it stands and the numbers of its next step."""
+"""Host-side state of a trial in its slot, and the parameters of its next step."""
 
 import math
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class Slot:
     Attributes:
         config, data: What is trained, on what.
         paths: Module paths that this trial adapts; empty for full fine-tuning.
-        row: Its row in the pack's tensors; changes as neighbours come and go.
+        row: Its row in the pack's tensors; changes when other trials start or end.
         step: Optimiser steps done.
         running: Whether `Pack.step` trains it; a paused or finished slot keeps its state.
     """
@@ -80,8 +80,8 @@ class Slot:
 
     @property
     def traits(self) -> frozenset[str]:
-        """What a step must do for this trial beside LoRA: `rates` of its own for Q, and `lingo.methods`' `scales`,
-        `lengths` and `principal`."""
+        """What a step must do for this trial in addition to LoRA: `rates` of its own for Q, and `lingo.methods`'
+        `scales`, `lengths` and `principal`."""
         kind = self.config.kind
         found = {"rates": kind.rate_ratio(self.config) != 1, "principal": kind.principal, kind.outputs: True}
         return frozenset(name for name, holds in found.items() if holds) - {"none"}
@@ -91,7 +91,7 @@ class Slot:
         """Dropout rate on the adapter's input, to a resolution of 2⁻¹⁶."""
         return self.config.drawn_dropout if self.paths else 0.0
 
-    # --- where it stands --------------------------------------------------------------------------------
+    # --- position in training ---------------------------------------------------------------------------
 
     @property
     def steps_per_epoch(self) -> int:
@@ -133,7 +133,7 @@ class Slot:
         return self.config.learning_rate * max(0.0, left)
 
     def numbers(self) -> "StepNumbers[float]":
-        """The next step as the device sees it."""
+        """Parameters of the next step for the device."""
         config, t = self.config, self.step + 1
         rate, ratio = self.learning_rate(), config.kind.rate_ratio(config)
         schedule, update = self.schedule, self.rank_update
@@ -167,7 +167,7 @@ class Slot:
         return self.schedule is not None and self.sampling and self.step + 1 < self.schedule.last
 
     def positions(self, layout: Layout) -> NDArray[np.int64]:
-        """Where this trial's singular values lie among the R of a row, in canonical order."""
+        """Positions of this trial's singular values among the R of a row, in canonical order."""
         sites = sorted(layout.site(path).number for path in self.paths)
         return np.array([s * layout.rank + r for s in sites for r in range(self.rank)], dtype=np.int64)
 
@@ -176,7 +176,7 @@ T = TypeVar("T")
 
 
 class StepNumbers(NamedTuple, Generic[T]):
-    """What one step needs to know of a slot (`float`), or of all slots on the device (columns [n, 1]).
+    """Parameters of one step of a slot (`float`), or of all slots on the device (columns [n, 1]).
 
     Attributes:
         step_size: Learning rate over the bias correction of Adam's first moment.
@@ -215,6 +215,6 @@ class StepNumbers(NamedTuple, Generic[T]):
 
 
 def stacked(slots: Sequence[Slot], *, device: torch.device, dtype: torch.dtype) -> StepNumbers[Tensor]:
-    """The numbers of all slots, brought to the device in one copy."""
+    """The parameters of all slots, copied to the device at once."""
     host = torch.tensor([slot.numbers() for slot in slots], dtype=dtype)
     return StepNumbers(*host.to(device, non_blocking=True).split(1, dim=1))

@@ -1,8 +1,7 @@
 """Saving, loading and forking a slot: safetensors and JSON, exact to the bit, no pickle.
 
-A saved slot holds each factor at its own rank, by module path, so that it can go on in any pack that has
-room for it. Random streams are functions of the step (`lingo.streams`): there is no more of them to save.
-"""
+A saved slot holds each factor at its own rank, by module path, so that it can continue in any pack with enough
+capacity. Random streams are functions of the step (`lingo.streams`), and have no state to save."""
 
 import hashlib
 import json
@@ -21,7 +20,7 @@ from lingo.slot import Slot
 from lingo.trial import TrialConfig
 
 FORMAT = 2
-"""1 had no bias in the head, and did not say the type of the backbone's weights."""
+"""Format version. 1 had no bias in the head, and no type of the backbone's weights."""
 
 FACTOR_TENSORS = ("theta", "moment", "square", "sensitivity", "uncertainty")
 RANK_TENSORS = ("keep", "unit", "learn", "valid")
@@ -45,11 +44,11 @@ META = {
 
 
 class StateError(ValueError):
-    """A saved slot that cannot be used, with one clear line."""
+    """A saved slot cannot be used; one line per error."""
 
 
 def arithmetic(pack: Pack) -> str:
-    """Number type of the backbone's weights, or `AUTOCAST` where they are float32 and computed with in bfloat16."""
+    """Number type of the backbone's weights, or `AUTOCAST` if they are float32 with bfloat16 arithmetic."""
     return AUTOCAST if pack.autocast else backbone_type(pack.backbone)
 
 
@@ -57,8 +56,8 @@ def save_slot(pack: Pack, slot: Slot, folder: Path) -> str:
     """Write a slot's exact state: `slot.json` and the tensor file that it names. Returns the tensors' digest.
 
     The tensors go to a new file, named by their digest, before the JSON that names it replaces the old one;
-    only then is the old file removed. Killed anywhere, the folder holds the old state or the new one, whole.
-    """
+    only then is the old file removed. If the process is killed at any point, the folder contains the old or the new
+    state, complete."""
     folder.mkdir(parents=True, exist_ok=True)
     blob = save({name: view.detach().cpu().contiguous() for name, view in _views(pack, slot)})
     digest = hashlib.sha256(blob).hexdigest()
@@ -84,13 +83,13 @@ def save_slot(pack: Pack, slot: Slot, folder: Path) -> str:
 
 
 def load_slot(pack: Pack, folder: Path, data: TaskData, *, config: TrialConfig | None = None) -> Slot:
-    """Admit a saved slot into a pack, where it goes on as if it had never stopped.
+    """Admit a saved slot into a pack, where it continues as if it had never stopped.
 
-    With another `config`, as a fork of the saved trial: see `fork_slot` for what may differ, and until when.
+    With another `config`, as a fork of the saved trial: see `fork_slot` for the conditions.
 
     Raises:
         StateError: If a file is missing or damaged, or belongs to another backbone, task or number type.
-        ValueError: If the pack has no room for it, or the fork is not possible.
+        ValueError: If the pack has no capacity for it, or the fork is not possible.
     """
     meta, blob = read_state(folder)
     expected = {
@@ -144,9 +143,9 @@ def read_state(folder: Path) -> tuple[dict[str, Any], bytes]:
 
 
 def fork_slot(pack: Pack, slot: Slot, config: TrialConfig) -> Slot:
-    """Clone a slot into a free one with another p, bT, ΔT (or rank_update), as if trained so from the start.
+    """Clone a slot into a free one with another p, bT, ΔT (or rank_update), as if trained with them from the start.
 
-    Possible before the first allocation of either schedule; up to there these settings change nothing.
+    Possible before the first allocation of either schedule; until then these settings have no effect.
 
     Raises:
         ValueError: If another setting differs, or one of the two would have allocated already.
@@ -165,8 +164,8 @@ def fork_slot(pack: Pack, slot: Slot, config: TrialConfig) -> Slot:
 
 
 def shared_settings(config: TrialConfig) -> dict[str, Any]:
-    """All settings but those that a fork may change: trials that agree on these share what comes before the
-    first allocation of either."""
+    """All settings except those that a fork may change: trials with the same ones share the training before the first
+    allocation of either."""
     return {name: value for name, value in config.to_dict().items() if name not in FREE}
 
 
@@ -189,7 +188,7 @@ def weights(pack: Pack, slot: Slot) -> dict[str, Tensor]:
 
 
 def put_weights(pack: Pack, slot: Slot, saved: Mapping[str, Tensor]) -> None:
-    """Give a slot earlier weights back (`weights`, or a saved slot's tensors); it should not be trained on.
+    """Restore earlier weights of a slot (`weights`, or a saved slot's tensors); it should not be trained further.
 
     Raises:
         StateError: If these are not the tensors of such a slot.

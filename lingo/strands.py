@@ -1,4 +1,4 @@
-"""One prediction for both strands of a sequence, and scores of single labels."""
+"""Predictions averaged over both strands of a sequence, and scores of single labels."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,11 +42,11 @@ def average_strands(kind: str, forward: NDArray[np.floating], reverse: NDArray[n
 
 
 def label_scores(logits: NDArray[np.floating], labels: NDArray[np.generic]) -> dict[str, list[float]]:
-    """`auroc` and `auprc` of each label of a multi-label task, NaN where it lacks positives or negatives.
+    """`auroc` and `auprc` of each label of a multi-label task, NaN for labels without positives or negatives.
 
     Args:
         logits: `[n, labels]`.
-        labels: 0 and 1, or NaN for what is not known, `[n, labels]`.
+        labels: 0 and 1, or NaN for unknown ones, `[n, labels]`.
     """
     found: dict[str, list[float]] = {"auroc": [], "auprc": []}
     known = known_labels(np.asarray(labels))

@@ -1,8 +1,8 @@
 """Random streams of a trial, as functions of (seed, purpose, position).
 
-Nothing is drawn from a global generator and no generator has a state that must be saved: each stream is
-keyed anew for each step or epoch. A trial therefore draws the same numbers alone or packed, on one worker
-or two, resumed or not, and a change of `p` or `bT` leaves its data order and dropout as they were.
+Nothing is drawn from a global generator and no generator has a state that must be saved: each stream has a new key for
+    each step or epoch. A trial therefore draws the same numbers alone or packed, on one worker
+or two, resumed or not, and a change of `p` or `bT` does not affect its data order and dropout.
 """
 
 import hashlib

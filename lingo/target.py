@@ -20,7 +20,7 @@ PROBLEM_TYPES = {
 
 
 class Outputs(Protocol):
-    """What the head predicts: a task, or the facts of an export."""
+    """Outputs of a head: those of a task, or of an export's facts."""
 
     @property
     def kind(self) -> Kind: ...
@@ -31,23 +31,23 @@ class Outputs(Protocol):
 
 
 class ExportError(ValueError):
-    """A slot that cannot be written in the layout asked for, with one clear line."""
+    """A slot cannot be written in the requested layout; one line per error."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """What reads an export: `AutoModel` (of an encoder-decoder its encoder's class), and the head from a file of its
-    own.
+    """The class that reads an export: `AutoModel` (for an encoder-decoder its encoder's class); the head is in a
+    separate file.
 
-    The classification classes of transformers are no place for a head: those of causal models (OPT, Llama, GPT-2)
-    have no bias, those of encoders a further layer.
+    The classification classes of transformers do not fit the head: those of causal models (OPT, Llama, GPT-2) have no
+        bias, those of encoders have another layer.
 
     Attributes:
         architecture: The class behind it, `OPTModel`.
         auto: The class that loads it, `AutoModel`.
         options: Arguments of `from_pretrained` beside the model's name.
         config: The model's configuration with the task's number and kind of outputs.
-        own: Whether the class is this project's, which only `load_backbone` knows how to read.
+        own: Whether the class is this project's, which only `load_backbone` can load.
     """
 
     architecture: str
@@ -68,7 +68,7 @@ def target_of(backbone: Backbone, outputs: Outputs, labels: Sequence[str] = ()) 
     Args:
         backbone: The backbone, with or without adapters on it.
         outputs: What is predicted.
-        labels: Names of the outputs, in order; none, or one for each.
+        labels: Names of all outputs in order, or empty.
     """
     config = _config(backbone, outputs, labels)
     family = family_of(config)

@@ -1,5 +1,4 @@
-"""Files of text and JSON that somebody else may have made: what is neither raises `ValueError`, and none is waited
-for."""
+"""Text and JSON files from other sources: invalid ones raise `ValueError`, and reading never blocks."""
 
 import errno
 import hashlib
@@ -13,11 +12,11 @@ from typing import Any
 def read_text(path: Path | str) -> str:
     """A file's text in UTF-8.
 
-    A pipe is read to its end as a file is; one to which nobody writes is empty, where an ordinary `open` would wait.
+    A pipe is read to its end; one without a writer is empty, whereas an ordinary `open` would block.
 
     Raises:
         OSError: If it cannot be read.
-        ValueError: If it is no text.
+        ValueError: If it is not text.
     """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -31,7 +30,7 @@ def read_text(path: Path | str) -> str:
 
 
 def parse_json(text: str) -> Any:
-    """What a text in JSON says. Raises `ValueError` for anything else, also for one that is nested too deeply."""
+    """Parse JSON. Raises `ValueError` if it is invalid or nested too deeply."""
     try:
         return json.loads(text)
     except RecursionError:
@@ -39,11 +38,11 @@ def parse_json(text: str) -> Any:
 
 
 def read_json(path: Path | str) -> Any:
-    """What a file in JSON says.
+    """The content of a JSON file.
 
     Raises:
         OSError: If it cannot be read.
-        ValueError: If it is no JSON.
+        ValueError: If it is not JSON.
     """
     return parse_json(read_text(path))
 
@@ -61,7 +60,7 @@ def one_line(error: BaseException, limit: int = 160) -> str:
 
 
 def read_object(path: Path | str) -> dict[str, Any]:
-    """As `read_json`, of a file that must hold an object. Raises `OSError`, `ValueError`."""
+    """As `read_json`, for a file that must contain an object. Raises `OSError`, `ValueError`."""
     found = read_json(path)
     if not isinstance(found, dict):
         raise ValueError("must hold a JSON object")

@@ -1,7 +1,7 @@
-"""Sequences to token ids with a backbone's own tokenizer. Too long a text loses bases, never its prompt.
+"""Tokenisation with a backbone's own tokenizer. A text that is too long loses bases, never its prompt.
 
 The two sequences of a pair (`lingo.sequences.PAIR`) are read as one text, with the tokenizer's separator between them,
-or `SPACER` where it has none. Too long a pair loses bases at the end of its longer sequence first.
+or `SPACER` if it has none. A pair that is too long loses bases at the end of its longer sequence first.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from lingo.vocabulary import spelled
 
 NO_PROMPT = Prompt("", "")
 SPACER = "N" * 6
-"""Stands between the sequences of a pair where the tokenizer has no separator: a k-mer of 6 reads over no border."""
+"""Separator of the sequences of a pair if the tokenizer has none: no 6-mer spans it."""
 
 CHUNK = 4096
 
@@ -26,7 +26,7 @@ CHUNK = 4096
 def tokenize(
     sequences: Sequence[str], tokenizer: Any, prompt: Prompt | None, max_length: int | None
 ) -> tuple[NDArray[np.int16] | NDArray[np.int32], NDArray[np.int64]]:
-    """Encode each sequence, inside the prompt where there is one.
+    """Encode each sequence, inside the prompt if there is one.
 
     A text that fits gets exactly the tokenizer's encoding of the whole text, special tokens as the
     tokenizer adds them. A text of more than `max_length` tokens loses bases at the sequence's end until the
@@ -36,10 +36,10 @@ def tokenize(
         sequences: n sequences or pairs.
         tokenizer: A transformers tokenizer.
         prompt: Prefix and suffix, or `None`.
-        max_length: Most tokens of a text, special tokens included; `None` for no limit.
+        max_length: Maximum number of tokens of a text, special tokens included; `None` for no limit.
 
     Returns:
-        Token ids of all texts end to end, int16 (int32 where the vocabulary needs it) `[tokens]`, and offsets
+        Concatenated token ids of all texts, int16 (int32 if the vocabulary needs it) `[tokens]`, and offsets
         int64 `[n + 1]`.
 
     Raises:
@@ -75,7 +75,7 @@ class _PairPrompt(Prompt):
 
 
 def pair_joint(tokenizer: Any) -> str:
-    """What stands between the sequences of a pair: the separator that the tokenizer knows in a text, else `SPACER`."""
+    """Separator of the sequences of a pair: the tokenizer's, if it recognises it in text, else `SPACER`."""
     separator = getattr(tokenizer, "sep_token", None)
     if not separator:
         return SPACER
@@ -85,13 +85,13 @@ def pair_joint(tokenizer: Any) -> str:
 
 
 def shared_room(first: int, second: int, room: int) -> tuple[int, int]:
-    """How much of two sequences fits into `room` together: the longer one is cut first."""
+    """Lengths of two sequences that fit into `room` together: the longer one is cut first."""
     kept = min(first, max(room - second, (room + 1) // 2))
     return kept, max(0, min(second, room - kept))
 
 
 def first_bases(sequence: str, count: int) -> str:
-    """The first bases of a sequence, of a pair those of both."""
+    """The first bases of a sequence, or of both sequences of a pair."""
     first, mark, second = sequence.partition(PAIR)
     if not mark:
         return sequence[:count]
@@ -109,19 +109,19 @@ def _encode(texts: list[str], tokenizer: Any) -> list[list[int]]:
         return []
     if _is_plain(
         tokenizer
-    ):  # a third of the time: transformers looks at offsets, masks and types of every token
+    ):  # takes a third of the time: transformers processes offsets, masks and types of every token
         backend = tokenizer.backend_tokenizer
         backend.no_padding()
         backend.no_truncation()
         backend.encode_special_tokens = tokenizer.split_special_tokens
         return [row.ids for row in backend.encode_batch_fast(texts)]
-    # verbose=False: the tokenizer's own warning about length is answered by `_shorten`.
+    # verbose=False: `_shorten` handles what the tokenizer would warn about.
     found: list[list[int]] = tokenizer(texts, return_attention_mask=False, verbose=False)["input_ids"]
     return found
 
 
 def _is_plain(tokenizer: Any) -> bool:
-    """Whether its encoding is that of the library tokenizers, and no class of its own changes it."""
+    """Whether its encoding is that of the library tokenizers, not changed by a custom class."""
     if not getattr(tokenizer, "is_fast", False):
         return False
     from transformers import PreTrainedTokenizerFast as Plain
@@ -136,9 +136,8 @@ def _shorten(
     """Replace each row that is too long by the encoding of as many leading bases as fit.
 
     All such rows are searched at once. `low` bases are known to fit in `low_tokens`, `high` bases need
-    `high_tokens`, too many. The first guess cuts at a border of the whole text's tokens, mostly the answer;
-    then interpolation, since tokens grow almost evenly with bases, and every fourth round halves.
-    """
+    `high_tokens`, too many. The first guess cuts at a token border of the whole text, usually the answer; then
+    interpolation, since tokens grow almost linearly with bases, with bisection in every fourth round."""
     long = np.array([i for i, row in enumerate(rows) if len(row) > max_length], dtype=np.int64)
     if not len(long):
         return
@@ -179,9 +178,9 @@ def _shorten(
 def _cuts(
     texts: list[str], tokenizer: Any, bases: NDArray[np.int64], start: int, max_length: int
 ) -> NDArray[np.int64]:
-    """Bases `[rows]` left when the sequence's last tokens are taken out of each text until it would fit.
+    """Bases `[rows]` that remain if the last tokens of each sequence are removed until it fits.
 
-    `start` characters stand before the sequence of `bases` letters.
+    The sequence of `bases` letters is preceded by `start` characters.
     """
     cuts = []
     for ends, n in zip(_token_ends(texts, tokenizer), bases, strict=True):
@@ -192,11 +191,11 @@ def _cuts(
 
 
 def _token_ends(texts: list[str], tokenizer: Any) -> list[list[int]]:
-    """Where each token ends in its text, in characters (0 for special tokens)."""
+    """End of each token in its text, in characters (0 for special tokens)."""
     if tokenizer.is_fast:
         encoded = tokenizer(texts, return_offsets_mapping=True, return_attention_mask=False, verbose=False)
         return [[end for _, end in row] for row in encoded["offset_mapping"]]
-    # Tokenizers in Python know no offsets; those of k-mers have tokens that spell the text.
+    # Tokenizers in Python have no offsets; the tokens of k-mer tokenizers spell the text.
     special = set(tokenizer.all_special_tokens)
     tokens = [tokenizer.convert_ids_to_tokens(row) for row in _encode(texts, tokenizer)]
     return [np.cumsum([0 if token in special else len(token) for token in row]).tolist() for row in tokens]

@@ -1,4 +1,4 @@
-"""The configuration of one trial: what is trained, how, and on which budget of ranks."""
+"""The configuration of one trial."""
 
 import re
 from collections.abc import Mapping
@@ -11,31 +11,31 @@ from lingo.methods import METHODS, Method
 from lingo.methods.base import RankUpdate
 
 Frozen = Literal["fp32", "bf16", "4bit"]
-"""How the backbone's weights, which stay as they are, are held."""
+"""Number type of the backbone's frozen weights."""
 
 Precision = Literal["fp32", "bf16"]
 """How full fine-tuning computes: in float32, or in bfloat16 by autocast, with weights in float32 in both cases."""
 
 Long = Literal["truncate", "center", "chunk"]
-"""What becomes of a sequence that is too long: its beginning is read, its middle, or all of it in chunks."""
+"""Handling of a sequence that is too long: its beginning, its middle, or all of it in chunks is read."""
 
 LATER = {"later": True}
-"""Metadata of settings of later versions, which stand in plain data only where they are not the default: digests of
-configurations stay."""
+"""Metadata of settings of later versions, which are included in plain data only if they differ from their default, so
+that digests of configurations do not change."""
 
 DROPOUT_STEPS = 2**16
 """Rates of adapter dropout are multiples of 1/65536."""
 
 FeaturePooling = Literal["auto", "mean", "first", "last", "max"]
 FEATURE_POOLINGS: tuple[FeaturePooling, ...] = get_args(FeaturePooling)
-"""How the states of a sequence's tokens become one vector; `auto` is how the backbone's heads read it."""
+"""Poolings of the states of a sequence's tokens; `auto` is that of the backbone's heads."""
 
 HeadPooling = Literal["auto", "mean", "first", "last"]
 HEAD_POOLINGS: tuple[HeadPooling, ...] = get_args(HeadPooling)
-"""What the head of an adapted backbone may read."""
+"""Poolings for the head of an adapted backbone."""
 
 ALL_LINEAR = "all-linear"
-"""Stands among `targets` for every matrix that may be adapted."""
+"""Value of `targets` for all adaptable matrices."""
 
 PAPER_MATRICES = ("W_q", "W_k", "W_v", "W_o", "W_f1", "W_f2")
 
@@ -70,7 +70,7 @@ class TrialConfig:
         targets: Adapted matrices by the paper's names, see `PAPER_MATRICES`, by ends of their paths such as `q_proj`
             or `mlp.down_proj`, which are checked once the backbone is loaded, or `ALL_LINEAR`.
         k: Length of the counted k-mers (`kmer_logreg` only).
-        C: Inverse strength of the L2 penalty of a linear model, as scikit-learn has it (1/C for ridge regression).
+        C: Inverse strength of the L2 penalty of a linear model, as in scikit-learn (1/C for ridge regression).
         depth: Share of the backbone's layers whose states a probe reads; 1 for the output.
         pooling: How a sequence's states become the vector that the head reads, see `HEAD_POOLINGS`; of a probe, see
             `FEATURE_POOLINGS`.
@@ -130,7 +130,7 @@ class TrialConfig:
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, the inverse of `from_dict`; settings of later versions only where they mean something."""
+        """Plain data, the inverse of `from_dict`; settings of later versions only if they have an effect."""
         values = asdict(self) | {"targets": list(self.targets)}
         read = self.kind.settings if self.method in METHODS else frozenset()
         unused = {"depth", "pooling", "lr_ratio"} - read
@@ -147,7 +147,7 @@ class TrialConfig:
         return METHODS[self.method]
 
     def problems(self, *, total_steps: int | None = None) -> list[str]:
-        """Every rule that this configuration breaks, in one list; empty when it is valid.
+        """Every rule that this configuration violates; empty if it is valid.
 
         With `total_steps` (T_total, from data, batch size and epochs) the schedules are checked as well: the
         learning rate must be above 0 somewhere, and a budget must allocate at least once before T.
@@ -163,7 +163,7 @@ class TrialConfig:
             found.append(f"`targets` {problem}")
         if self.kind.has_budget:
             found += self._budget_problems(total_steps)
-        if total_steps == 1 and self.warmup_ratio > 0 and not found:  # a budget wants more steps anyhow
+        if total_steps == 1 and self.warmup_ratio > 0 and not found:  # a budget needs more steps anyway
             found.append(
                 "training with a warm-up must have at least 2 steps (the first one's learning rate is 0), but got 1 "
                 f"and warmup_ratio={self.warmup_ratio}; use more epochs or `warmup_ratio` 0."
@@ -176,7 +176,7 @@ class TrialConfig:
         return round(self.adapter_dropout * DROPOUT_STEPS) / DROPOUT_STEPS
 
     def _rules(self) -> list[tuple[str, Any, bool, str]]:
-        """(setting, value, whether it holds, what must hold). Numbers are judged as float32 holds them."""
+        """(setting, value, whether it holds, what must hold). Numbers are checked as float32."""
 
         def real(name: str, low: float, high: float, rule: str, *, ends: tuple[bool, bool]) -> None:
             value = getattr(self, name)
@@ -201,7 +201,7 @@ class TrialConfig:
             rules.append((name, getattr(self, name), getattr(self, name) in choices, " or ".join(choices)))
         for name in ("warmup_ratio", "weight_decay", "adapter_dropout"):
             real(name, 0, 1, share, ends=(True, False))
-        if rules[-1][2]:  # a rate that rounds to 1 would leave nothing
+        if rules[-1][2]:  # a rate that rounds to 1 would drop everything
             rule = f"at least 0 and at most {1 - 1 / DROPOUT_STEPS:.5f} (rates are multiples of 1/{DROPOUT_STEPS})"
             rules.append(("adapter_dropout", self.adapter_dropout, self.drawn_dropout < 1, rule))
         real("alpha", 0, np.inf, "above 0 and finite", ends=neither)
@@ -274,7 +274,7 @@ class TrialConfig:
 
 
 def targets_problem(targets: tuple[str, ...]) -> str:
-    """What is wrong with names of matrices, whatever the backbone; empty where nothing is."""
+    """Problem of the names of matrices, for any backbone; empty if there is none."""
     wrong = [target for target in targets if not _may_be_matrix(target)]
     if targets and not wrong:
         return ""
@@ -285,7 +285,7 @@ def targets_problem(targets: tuple[str, ...]) -> str:
 
 
 def _may_be_matrix(target: Any) -> bool:
-    """Whether it is a paper's name, may be a part of a module's path, or stands for all."""
+    """Whether it is a name of the paper, a possible part of a module's path, or the value for all."""
     if target == ALL_LINEAR:
         return True
     named = isinstance(target, str) and re.fullmatch(r"[A-Za-z]\w*(\.\w+)*", target) is not None
@@ -293,7 +293,7 @@ def _may_be_matrix(target: Any) -> bool:
 
 
 def _single(value: Any) -> float:
-    """A number as float32 holds it, in which trials are trained: below 1 may become 1, above 0 may become 0."""
+    """A number as float32, in which trials are trained: below 1 may become 1, above 0 may become 0."""
     with np.errstate(over="ignore"):
         return float(np.float32(value))
 

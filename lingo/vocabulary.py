@@ -1,4 +1,4 @@
-"""What a tokenizer can read: the bases and how it spells them, and whether it reads language."""
+"""Properties of a tokenizer's vocabulary: known bases, their spelling, and language."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -10,14 +10,14 @@ SAMPLE = "ACGTTGCAAGCTTCGAGATCCTAGGTACCATGTCAGGACTTAACGCGTATTGGCCAGACT"
 """60 bases, a multiple of the length of every k-mer here, fewer than a word of WordPiece may have."""
 
 SPELLINGS = ("ACGTN", "ACGUN", "acgtn", "acgun")
-"""How vocabularies write A, C, G, T and N; the first that is read without an unknown token is taken."""
+"""Spellings of A, C, G, T and N in vocabularies; the first one without unknown tokens is used."""
 
 ENGLISH = "Domain: core promoter\nSequence: DNA\nAnnotation:"
 
 
 def unread(tokenizer: Any, text: str) -> int:
-    """Letters of a text, white space apart, that become an unknown token or no token; of a tokenizer in Python all
-    of them where one does."""
+    """Number of letters of a text, without white space, that become an unknown token or no token; for a tokenizer in
+    Python all of them if one does."""
     if tags := getattr(tokenizer, "dna_tags", None):
         text = tags[0] + text + tags[1]
     options: dict[str, Any] = {"add_special_tokens": False, "verbose": False}
@@ -34,8 +34,8 @@ def unread(tokenizer: Any, text: str) -> int:
 
 
 def spelling(tokenizer: Any) -> dict[int, int]:
-    """Table for `str.translate` that writes A, C, G, T and N as a vocabulary has them: in lower case, or with U for T
-    as one of RNA has. Empty where they are read as they are, or in no spelling."""
+    """Table for `str.translate` to a vocabulary's spelling of A, C, G, T and N: in lower case, or with U for T (RNA).
+    Empty if they are known as they are, or in no spelling."""
     try:
         return _spelling(tokenizer)
     except TypeError:  # a tokenizer that cannot be hashed
@@ -48,7 +48,7 @@ def _spelling(tokenizer: Any) -> dict[int, int]:
         return {}
     for letters in SPELLINGS[1:]:
         table = str.maketrans(SPELLINGS[0] + SPELLINGS[0].lower(), letters * 2)
-        if letters == "ACGUN":  # its lower case may mean something
+        if letters == "ACGUN":  # its lower case may have a meaning
             table = str.maketrans("Tt", "Uu")
         if not unread(tokenizer, SAMPLE.translate(table)):
             return table
@@ -56,13 +56,13 @@ def _spelling(tokenizer: Any) -> dict[int, int]:
 
 
 def spelled(tokenizer: Any, sequences: Sequence[str]) -> Sequence[str]:
-    """Sequences of A, C, G, T and N as the vocabulary writes them."""
+    """Sequences of A, C, G, T and N in the vocabulary's spelling."""
     table = spelling(tokenizer)
     return [sequence.translate(table) for sequence in sequences] if table else sequences
 
 
 def unknown_bases(tokenizer: Any) -> list[str]:
-    """The bases of A, C, G and T that a tokenizer reads as unknown, in whatever spelling; empty where it reads all."""
+    """The bases of A, C, G and T that a tokenizer reads as unknown, in any spelling; empty if it knows all."""
     text = SAMPLE.translate(spelling(tokenizer))
     if not unread(tokenizer, text):
         return []
@@ -71,9 +71,10 @@ def unknown_bases(tokenizer: Any) -> list[str]:
 
 
 def reads_language(tokenizer: Any) -> bool:
-    """Whether a prompt has words for the model: its tokenizer reads English without an unknown token.
+    """Whether the model can read a prompt: its tokenizer encodes English without unknown tokens.
 
-    The tokens themselves do not tell: a vocabulary of DNA may have lower case, IUPAC codes, gaps, names of species and
-    tokens like [RESERVED] or an undeclared <eos>. One of bytes reads everything and counts as a language.
+    The tokens themselves do not decide: a vocabulary of DNA may have lower case, IUPAC codes, gaps, names of species
+        and tokens like [RESERVED] or an undeclared <eos>. A vocabulary of bytes encodes everything and counts as
+        language.
     """
     return not unread(tokenizer, ENGLISH)
