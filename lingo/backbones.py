@@ -1,7 +1,8 @@
 """Backbones: pretrained models without a head, with every tensor compared to their checkpoint.
 
 Code from a checkpoint never runs. Known architectures and models are in `lingo.families`; for every other class of
-transformers `lingo.architectures` derives what it can, and `lingo.probe` determines the rest by experiment."""
+transformers `lingo.architectures` derives what it can, and `lingo.probe` determines the rest by experiment.
+"""
 
 import contextlib
 import hashlib

@@ -1,7 +1,8 @@
 """Tokenizers of DNA models whose checkpoints have custom code for them, which is never run.
 
 Each is built from the rule of its model's vocabulary, and gives the ids of the public code. A folder's
-`tokenizer.json`, which transformers reads, takes precedence."""
+`tokenizer.json`, which transformers reads, takes precedence.
+"""
 
 import json
 import re

@@ -3,7 +3,8 @@
 `one_hot` makes each nucleotide a token, `kmer` each 6-mer as the Nucleotide Transformer cuts them: without
 overlap from the left, N alone, and the last 1 to 5 bases of a piece as single bases. If the backbone's vocabulary is
 DNA and has these tokens, they are used. Otherwise they get ids after the vocabulary's, with embedding rows made by
-`lingo.embeddings.add_rows`."""
+`lingo.embeddings.add_rows`.
+"""
 
 import re
 from collections.abc import Sequence

@@ -2,7 +2,8 @@
 
 The input is built as in training: tokens, prompt, length, pooling and strands are read from the folder's facts.
 Adapters are merged into weights of full precision, so that a prediction costs as much as with the backbone alone; with
-bfloat16 weights they are computed separately, as in training."""
+bfloat16 weights they are computed separately, as in training.
+"""
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence

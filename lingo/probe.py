@@ -3,7 +3,8 @@
 A pack combines rows of several trials in a batch and replaces linear layers. That is exact only if a row does not
 depend on its neighbours or on padding, and if a layer is called as a layer. Both are tested: six forward passes and
 one backward pass over two rows of thirteen tokens, on the device and in the type of the weights. Compared rows have
-the same shape, so that rounding is the same and the comparison exact."""
+the same shape, so that rounding is the same and the comparison exact.
+"""
 
 import contextlib
 from collections.abc import Callable, Iterator

@@ -2,7 +2,8 @@
 
 Importance is equations 1 to 3 of the paper (AdaLoRA, arXiv:2303.10512, equations 8 to 10), the budget is cubic,
 and the mask is equation 4. Everything that a step needs from the host (which slots allocate, their budgets, the draws)
-is known beforehand, so nothing here waits for the device."""
+is known beforehand, so nothing here waits for the device.
+"""
 
 import math
 from dataclasses import dataclass
@@ -83,7 +84,8 @@ class Importance:
 
         `theta` (after the optimiser's step, as peft does) and `grad` are [n, ≥ factors]; `toward` = 1 - β1 and
         `toward_u` = 1 - β2 are [n, 1], 0 for slots whose averages do not change. `grad` is overwritten: a new tensor
-        of this size would cost more than the arithmetic."""
+        of this size would cost more than the arithmetic.
+        """
         n, width = theta.shape[0], self.layout.factors
         mean, spread = self.sensitivity[:n], self.uncertainty[:n]
         now = grad[:, :width].mul_(theta[:, :width]).abs_()

@@ -1,7 +1,8 @@
 """Saving, loading and forking a slot: safetensors and JSON, exact to the bit, no pickle.
 
 A saved slot holds each factor at its own rank, by module path, so that it can continue in any pack with enough
-capacity. Random streams are functions of the step (`lingo.streams`), and have no state to save."""
+capacity. Random streams are functions of the step (`lingo.streams`), and have no state to save.
+"""
 
 import hashlib
 import json
@@ -57,7 +58,8 @@ def save_slot(pack: Pack, slot: Slot, folder: Path) -> str:
 
     The tensors go to a new file, named by their digest, before the JSON that names it replaces the old one;
     only then is the old file removed. If the process is killed at any point, the folder contains the old or the new
-    state, complete."""
+    state, complete.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     blob = save({name: view.detach().cpu().contiguous() for name, view in _views(pack, slot)})
     digest = hashlib.sha256(blob).hexdigest()

@@ -137,7 +137,8 @@ def _shorten(
 
     All such rows are searched at once. `low` bases are known to fit in `low_tokens`, `high` bases need
     `high_tokens`, too many. The first guess cuts at a token border of the whole text, usually the answer; then
-    interpolation, since tokens grow almost linearly with bases, with bisection in every fourth round."""
+    interpolation, since tokens grow almost linearly with bases, with bisection in every fourth round.
+    """
     long = np.array([i for i, row in enumerate(rows) if len(row) > max_length], dtype=np.int64)
     if not len(long):
         return

@@ -67,7 +67,8 @@ def deal(
     """Assign each row to a split: 0 for train, 1 to `len(shares)` for the others, by shares of each stratum.
 
     Rows with the same value of `together` stay together, in the stratum of the first. Groups that would exceed a
-    split's share by more than `MOST` of the stratum stay in train; the number of their rows is returned as well."""
+    split's share by more than `MOST` of the stratum stay in train; the number of their rows is returned as well.
+    """
     order, starts = groups(together)
     sizes = np.diff(starts, append=len(order))
     first = np.minimum.reduceat(order, starts)

@@ -1,7 +1,8 @@
 """Leakage audit: sequences that occur twice in a split, in two splits, or with two labels.
 
 The published splits do leak (duplicates of genome-wide collections, overlapping promoters), which inflates every score
-measured on them. A sequence and its reverse complement count as the same."""
+measured on them. A sequence and its reverse complement count as the same.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace

@@ -2,7 +2,8 @@
 
 A prepared task is a folder named by the digest of its inputs (data, tokenizer, prompt, length, limit), so that
 studies, worker groups and later runs share it. Training opens train and dev through `open_prepared`; the test split is
-a separate file that only `open_test` opens, in the final stage."""
+a separate file that only `open_test` opens, in the final stage.
+"""
 
 import hashlib
 import json
@@ -406,7 +407,8 @@ def _made_in_parts(folder: Path) -> Iterator[Path]:
     """A temporary folder that is renamed to `folder` when the block succeeds, and removed on an error.
 
     An interruption leaves it in place, and the next preparation with the same inputs continues there. It is locked: a
-    second process with the same inputs uses a folder of its own."""
+    second process with the same inputs uses a folder of its own.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     made = folder.with_name(f".{folder.name}.part")
     made.mkdir(exist_ok=True)

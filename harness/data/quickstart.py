@@ -2,7 +2,8 @@
 
 Both have the layouts of real ones (GUE's CSV files, the hub's model folder), so that everything else is the code path
 of real data and models. They test that training works, nothing more, and every result says so: the data is marked as
-generated, the backbone as untrained."""
+generated, the backbone as untrained.
+"""
 
 import math
 import shutil

@@ -21,7 +21,8 @@ class FastaFile(TextFile):
     """Records with a header `>name description` and any number of sequence lines; `;` begins a comment.
 
     Columns are `id` (the header's first word), `sequence`, and those of the first header: words `key=value`, one
-    further word as `label`, or `>name|label|training` (label and split)."""
+    further word as `label`, or `>name|label|training` (label and split).
+    """
 
     def __init__(self, path: Path, start: bytes) -> None:
         super().__init__(path, start)

@@ -2,7 +2,8 @@
 
 The checks are those of the library seqleak, on train and dev. Of the test split only sequences are read, to count near
 duplicates of rows in train or dev; rules are not scored on it before the final stage, in which the methods `rule_…`
-are."""
+are.
+"""
 
 import hashlib
 import json

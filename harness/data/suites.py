@@ -1,7 +1,8 @@
 """Published suites whose tasks are read as custom datasets: from a local folder in their layout, or from the hub.
 
 The facts are from public text, see `Suite.sources`, and were not compared with the data. `None` is an unknown value,
-and `Outside.unverified` names values that no cited page confirms."""
+and `Outside.unverified` names values that no cited page confirms.
+"""
 
 import logging
 from collections.abc import Iterator

@@ -1,7 +1,8 @@
 """The built-in tasks: one row for each dataset, the suites, and accepted names.
 
 28 datasets are those of the Genome Understanding Evaluation (GUE, arXiv:2306.15006), one is DeepSEA's. Row counts are
-as published; a count on which published sources disagree is `None` and is not checked."""
+as published; a count on which published sources disagree is `None` and is not checked.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

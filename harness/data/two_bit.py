@@ -1,7 +1,8 @@
 """DNA with 2 bits per base, four bases per byte, unpacked by a look-up table.
 
 A base is A 0, C 1, G 2, T 3; the first of four is in the lowest bits of its byte. An unknown base is packed as A, and
-its position is stored separately."""
+its position is stored separately.
+"""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,7 +1,8 @@
 """The rows of a task's variant: new splits by homology or by chromosome, or few rows of each class drawn from train.
 
 A division reads the sequences of all splits, test included, and of the labels only the classes, for stratification.
-Rows are divided before anything is trained, and the new test split is read in the final stage like any other."""
+Rows are divided before anything is trained, and the new test split is read in the final stage like any other.
+"""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -176,7 +177,8 @@ def similar(
     """Pairs (sequence, reference) that share as many 21-mers, on either strand, as sequences of this identity do.
 
     Sequences of identity p with random substitutions share p²¹ of their 21-mers. As in the shortcut audit, k-mers of
-    more than `HOLDERS` references are ignored."""
+    more than `HOLDERS` references are ignored.
+    """
     from seqleak.audit.kmers import auto_scale, build_index, query
 
     index = build_index(references, k=K, scale=auto_scale([len(text) for text in (*references, *sequences)]))

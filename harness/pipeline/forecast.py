@@ -1,7 +1,8 @@
 """Forecast of a benchmark before anything starts: available and missing inputs, steps, FLOPs, disk space.
 
 Missing data has its published size, and missing backbones the shape of their public configuration. Nothing is written
-except a scratch folder, and nothing is downloaded."""
+except a scratch folder, and nothing is downloaded.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

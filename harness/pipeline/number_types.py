@@ -1,7 +1,8 @@
 """Number types of frozen weights and of full fine-tuning: chosen once per output folder, on a worker.
 
 The driver's device does not matter: on a cluster its machine often has no GPU, or another one. Different machines all
-use the chosen type, because results of different types are not comparable."""
+use the chosen type, because results of different types are not comparable.
+"""
 
 from collections.abc import Callable
 

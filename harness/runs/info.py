@@ -25,7 +25,8 @@ class Setting:
         sources: Where each study's backbone was loaded from.
         notes: Changes of a study's search space against its file.
         data_dir: Data folder of the benchmark.
-        out: The folder."""
+        out: The folder.
+    """
 
     experiment: str
     identity: str

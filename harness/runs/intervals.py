@@ -76,7 +76,8 @@ def limits_of(finals: Sequence[Record], metric: str) -> Interval | None:
     """95 % limits of the mean test score of a study's final runs.
 
     Over test rows and seeds if the runs have the fact `resamples`; for runs of earlier versions over test rows only,
-    averaged over seeds. `None` for fewer than three seeds, and as in `over_rows_and_seeds`."""
+    averaged over seeds. `None` for fewer than three seeds, and as in `over_rows_and_seeds`.
+    """
     held = [(record.facts.get("resamples") or {}).get(metric) for record in finals]
     if finals and all(held):
         scores = [(record.test or {}).get(metric, math.nan) for record in finals]

@@ -19,7 +19,8 @@ def joint_winner(records: Iterable[Record], metrics: Mapping[str, str]) -> dict[
 
     The trial with the best mean of the studies' last dev `metrics` (by study key), of equal ones the earlier (with
     several objectives that with the fewest trained parameters): among trials that all studies finished, else among
-    stopped ones at their last common epoch. Higher is better, for errors lower."""
+    stopped ones at their last common epoch. Higher is better, for errors lower.
+    """
     return _best(trials_by_number([record for record in records if record.study in metrics]), metrics) or {}
 
 

@@ -1,7 +1,8 @@
 """The store of a benchmark's records, and the table of all of them.
 
 A record is a JSON file in `records/`, complete or absent. Everything else is derived from the records:
-`results.parquet`, which lacks the last ones during a run and may be deleted at any time, MLflow, and reports."""
+`results.parquet`, which lacks the last ones during a run and may be deleted at any time, MLflow, and reports.
+"""
 
 import json
 import time

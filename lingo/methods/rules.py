@@ -1,7 +1,8 @@
 """Rules without biology: predictions from composition, position, or artefacts of the data's construction.
 
 A task whose best rule scores as high as adapted backbones does not measure their knowledge of DNA. A rule is fitted on
-train only and has no settings to search."""
+train only and has no settings to search.
+"""
 
 from dataclasses import dataclass
 

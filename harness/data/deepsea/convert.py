@@ -2,7 +2,8 @@
 
 `train.mat`, `valid.mat` and `test.mat` contain one-hot sequences of 1,000 bp in channels A, G, C, T and 919 labels, as
 arrays `<split>xdata` (samples x 4 x 1000) and `<split>data` (samples x 919). They are converted to 2 bits per base and
-one bit per label (`harness.data.packed`), block by block, so that memory use does not grow with the data."""
+one bit per label (`harness.data.packed`), block by block, so that memory use does not grow with the data.
+"""
 
 import json
 import re
