@@ -35,6 +35,11 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     },
     "Steer a run": {
         "trials": ("trials", "List the trials of a run: configuration, dev curve so far, state."),
+        "stop-trial": ("steer", "Stop a trial of a run."),
+        "add-trial": ("steer", "Add a trial with a configuration of one's own to a search."),
+        "more": ("steer", "Give the search of a study more trials."),
+        "pause": ("steer", "Start no further trials of a study."),
+        "unpause": ("steer", "Start trials of a paused study again."),
     },
     "Results": {
         "list": (
@@ -104,8 +109,8 @@ def short_help(width: int | None = None) -> str:
     for title, rows in GROUPS.items():
         lines += ["", f"{title}:"]
         for command, (_, text) in rows.items():
-            first, *rest = textwrap.wrap(text, width - 12)
-            lines += [f"  {command:9} {first}", *(" " * 12 + line for line in rest)]
+            first, *rest = textwrap.wrap(text, width - 13)
+            lines += [f"  {command:10} {first}", *(" " * 13 + line for line in rest)]
     lines += [
         "",
         f"Options of a command: {name} COMMAND --help, for example {name} run --help.",

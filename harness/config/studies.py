@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from harness.config.benchmark import NO_BACKBONE, Benchmark
 from harness.config.initial_points import from_plain, put_first
@@ -18,6 +18,7 @@ from harness.data.tasks import TaskRow
 from harness.data.variants import parted_variant
 from harness.runs.controls import control_name, is_control
 from harness.runs.evaluations import parts_of
+from harness.runs.requests import Added, Request, added_to, samples_of
 from harness.runs.selection import group_of
 from lingo.methods import METHODS
 
@@ -76,6 +77,8 @@ class PreparedStudy(Study):
         tokens: Tokens of the longest training sequence.
         source: What workers load; of a backbone that is made on this machine its folder.
         facts: What was measured of the data, for the records' `facts`.
+        samples: Trials of its search, where a user has asked for another number than the benchmark's.
+        added: Trials that users added to its search.
     """
 
     data: Path
@@ -84,11 +87,32 @@ class PreparedStudy(Study):
     marks: Sequence[str]
     tokens: int
     facts: Mapping[str, Any] = field(default_factory=dict)
+    samples: int | None = None
+    added: tuple[Added, ...] = ()
+
+    def drawn(self, benchmark: Benchmark) -> int:
+        """Trials of its search but those that users added."""
+        samples = max(self.samples or 0, benchmark.num_samples)
+        return super().trials(benchmark.model_copy(update={"num_samples": samples}))
+
+    def trials(self, benchmark: Benchmark) -> int:
+        """Trials of its search; a control has the configuration of its pretrained study."""
+        return self.drawn(benchmark) + len(self.added)
 
     @property
     def cost(self) -> float:
         """Work of one epoch, in a unit that is the same for all studies of one backbone."""
         return float(self.train_rows * self.tokens)
+
+
+S = TypeVar("S", bound=PreparedStudy)
+
+
+def with_requests(members: Sequence[S], requests: Sequence[Request]) -> list[S]:
+    """The studies of a search group with the trials that users asked for, and those that they added."""
+    keys = [study.key for study in members]
+    samples, added = samples_of(requests, keys), added_to(requests, keys)
+    return [replace(study, samples=samples, added=added) for study in members]
 
 
 def build_studies(

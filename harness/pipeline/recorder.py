@@ -32,6 +32,8 @@ KEPT: dict[str, Status] = {
 """Status of an ended job: from the pool's name to the record's."""
 
 CUT_MARK = "cut by budget"
+BY_USER = "user"
+"""Who asked for a trial that was added, and what cut one that was stopped."""
 UNREGULARISED_MARK = "no model dropout"
 
 
@@ -115,10 +117,20 @@ class Recorder:
         for watcher in self._watchers:
             watcher(job, event.report, status)
         if status in KEPT:
-            if job.id in self._started or status == "failed":
-                self._write(job, event.reports, KEPT[status])
+            by_user = event.report.facts.get("cut") == BY_USER
+            if job.id in self._started or status == "failed" or by_user:
+                reports = self._with_earlier(job, event.reports) if by_user else event.reports
+                self._write(job, reports, KEPT[status])
             if status != "interrupted":
                 self._let_go(job)
+
+    def _with_earlier(self, job: Job, reports: Sequence[Report]) -> Sequence[Report]:
+        """The reports of a job that was stopped, also those that only an earlier driver has seen."""
+        earlier = self._open.curve(job.id)[1]
+        if len(earlier) <= sum(bool(report.dev) for report in reports):
+            return reports
+        facts = {**earlier[-1].facts, **(reports[-1].facts if reports else {})}
+        return [*earlier[:-1], replace(earlier[-1], facts=facts)]
 
     def _let_go(self, job: Job) -> None:
         """Remove files of a job that are not needed after its record."""
@@ -143,7 +155,8 @@ class Recorder:
             marks=list(study.marks),
         )
         types = {"backbone_type": study.backbone_type} if study.backbone_type else {}
-        facts = {**study.facts, **types, **self._facts, **record.facts}
+        asked = {"asked_by": job.asked_by} if job.asked_by == BY_USER else {}
+        facts = {**study.facts, **types, **self._facts, **asked, **record.facts}
         problem = above_budget(record)
         if problem is not None:
             log.error("%s: %s", record.id, problem)

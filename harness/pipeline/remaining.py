@@ -53,19 +53,24 @@ def unsearched(
     studies: Sequence[PreparedStudy],
     benchmark: Benchmark,
 ) -> list[PreparedStudy]:
-    """The studies of search groups that lack ended trials (for a grid: points).
+    """The studies of search groups that lack ended trials (for a grid: points), or one that a user added.
 
     A trial has ended if all its members have, or one failed or was stopped; a killed trial has not.
     """
     left: list[PreparedStudy] = []
     for members in groups([study for study in studies if not study.is_control], benchmark.scope):
         keys = {study.key for study in members}
-        ended = sum(
-            has_ended([record.status for record in trial.values()], len(keys))
-            for trial in trials_by_number([record for record in records if record.study in keys]).values()
-        )
+        trials = trials_by_number([record for record in records if record.study in keys])
+        ended = {
+            number
+            for number, trial in trials.items()
+            if has_ended([record.status for record in trial.values()], len(keys))
+        }
+        added = {one.number for one in members[0].added}
         space = merge([study.space for study in members])
-        if ended < trials_of(space, searcher=benchmark.searcher, num_samples=benchmark.num_samples):
+        samples = max(members[0].samples or 0, benchmark.num_samples)
+        drawn = trials_of(space, searcher=benchmark.searcher, num_samples=samples)
+        if len(ended - added) < drawn or added - ended:
             left += members
     return left
 

@@ -25,6 +25,7 @@ from harness.pipeline.prepare import prepare_studies, read_backbones, refuse_oth
 from harness.pipeline.recorder import let_go_of_ended
 from harness.pipeline.remaining import missing, outdated, points, unsearched, winners
 from harness.pipeline.resume import take_over
+from harness.pipeline.steering import Steering
 from harness.pipeline.usage import read_usage
 from harness.pool.engine import Engine
 from harness.pool.ray_causes import RayTrouble
@@ -122,6 +123,7 @@ def _run(
         taken = take_over(take_from, store, studies, benchmark)
         console.print(f"{some(taken, 'trial')} of {take_from} reused.")
     let_go_of_ended(checked.out, store.load())
+    studies = _as_asked(studies, benchmark, store)
     interrupted = False
     if _left(store.load(), studies, benchmark):
         from harness.pipeline.stages import train
@@ -135,6 +137,15 @@ def _run(
         console.print("All results of this benchmark are already in the output folder; nothing is trained.")
     seconds = time.monotonic() - begun
     return _conclude(checked, studies, store, console, notifier, interrupted=interrupted, seconds=seconds)
+
+
+def _as_asked(
+    studies: Sequence[PreparedStudy], benchmark: Benchmark, store: ResultStore
+) -> list[PreparedStudy]:
+    """The studies with the trials that users have asked for by now."""
+    steering = Steering(studies, benchmark, store)
+    steering.turn()
+    return steering.studies()
 
 
 def _left(records: Sequence[Record], studies: Sequence[PreparedStudy], benchmark: Benchmark) -> bool:
@@ -243,6 +254,7 @@ def _conclude(
         print_leaderboard(records, console, expected=keys, seeds=benchmark.seeds)
         notifier.winners = print_winners(records, console, expected=keys, seeds=benchmark.seeds)
     _say_failures(records, console)
+    studies = _as_asked(studies, benchmark, store)
     unfinished = unsearched(records, studies, benchmark)
     _say_without_winner(records, [study for study in studies if study not in unfinished], benchmark, console)
     for line in read_usage(checked.out).get("cut", []):

@@ -35,6 +35,7 @@ from harness.pipeline.remaining import (
     winners,
     with_new_names,
 )
+from harness.pipeline.steering import Steering
 from harness.pipeline.usage import budgets_of, write_usage
 from harness.pool.engine import Engine
 from harness.pool.local_ray import full_disk, ray_processes, troubles_told
@@ -143,12 +144,13 @@ def train(
             )
             stages = _Stages(checked, studies, store, pool, recorder, budgets, tracker)
             try:
-                progress.stage("search")
-                stages.search(todo)
-                if not pressed.once:
-                    progress.expect(_finals_of(store.load(), studies, benchmark))
-                    progress.stage("final stage")
-                    stages.finals()
+                while not pressed.once and stages.asked():
+                    progress.stage("search")
+                    stages.search()
+                    if not pressed.once:
+                        progress.expect(_finals_of(store.load(), studies, benchmark))
+                        progress.stage("final stage")
+                        stages.finals()
             finally:
                 with written(checked.out), suppress(PoolError):
                     stages.tell_usage(time.monotonic() - begun)
@@ -172,18 +174,42 @@ class _Stages:
         self._store, self._pool, self._recorder = store, pool, recorder
         self._budgets, self._tracker = budgets, tracker
         self._keys = [study.key for study in studies]
+        self._steering = Steering(studies, self._benchmark, store)
+        self._turns = 0
 
-    def search(self, todo: Sequence[PreparedStudy]) -> None:
-        """Run the incomplete searches."""
-        if todo:
-            known = self._store.load(), OpenTrials(self._out).load()
-            run_search(
-                [SearchStudy.of(study, self._benchmark, *known, self._out) for study in todo],
-                self._pool,
-                max_concurrent=self._benchmark.max_concurrent,
-                on_event=self._recorder,
-                cut=lambda: self._budgets.cut(self._keys).keys(),
-            )
+    def asked(self) -> bool:
+        """Whether there is anything to do: at first always, later where users have asked for more trials meanwhile."""
+        new = self._steering.turn(at_once=True)
+        self._studies = self._steering.studies()
+        self._turns += 1
+        return self._turns == 1 or (new is not None and bool(self._todo()))
+
+    def _todo(self) -> list[PreparedStudy]:
+        """The searches that are not complete, and neither paused nor cut by a budget."""
+        left = self._unfinished(self._store.load())
+        cut = {study.key for study in self._cut(left)}
+        return [one for one in left if one.key not in cut and not self._steering.is_paused(one)]
+
+    def search(self) -> None:
+        """Run the searches that are not complete."""
+        while todo := self._todo():
+            before = len(self._steering.requests)
+            self._search(todo)
+            self._studies = self._steering.studies()
+            if self._pool.interrupted or len(self._steering.requests) == before:
+                return
+
+    def _search(self, todo: Sequence[PreparedStudy]) -> None:
+        known = self._store.load(), OpenTrials(self._out).load()
+        run_search(
+            [SearchStudy.of(study, self._benchmark, *known, self._out) for study in todo],
+            self._pool,
+            max_concurrent=self._benchmark.max_concurrent,
+            on_event=self._recorder,
+            cut=lambda: self._budgets.cut(self._keys).keys(),
+            requests=self._steering.requests,
+            asked=self._steering.turn,
+        )
 
     def finals(self) -> None:
         """Train the missing seeds of every study whose search is complete or was ended by a budget."""

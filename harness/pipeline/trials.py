@@ -52,21 +52,30 @@ class TrialState:
         return {**asdict(self), "curve": self.curve}
 
 
+def planned_studies(out: Path) -> dict[str, dict[str, Any]]:
+    """The studies of a run as its plan.json has them, by their keys.
+
+    Raises:
+        InputError: If `out` is no output folder of a benchmark.
+    """
+    try:
+        studies = {str(one["key"]): one for one in read_object(RunFolder(out).plan)["studies"]}
+        if all(isinstance(one["space"]["leaves"], dict) for one in studies.values()):
+            return studies
+    except PermissionError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise InputError(f"RUN must be the output folder of a benchmark, but {out} has no readable plan.json.")
+
+
 def trials_of_run(out: Path) -> list[TrialState]:
     """The trials of a run's searches by study and number, ended ones and those under way.
 
     Raises:
         InputError: If `out` is no output folder of a benchmark.
     """
-    try:
-        studies = read_object(RunFolder(out).plan)["studies"]
-        planned = {str(one["key"]): list(one["space"]["leaves"]) for one in studies}
-    except PermissionError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(
-            f"RUN must be the output folder of a benchmark, but {out} has no readable plan.json."
-        ) from None
+    planned = {key: list(one["space"]["leaves"]) for key, one in planned_studies(out).items()}
     opened = OpenTrials(out)
     jobs = [job for job in opened.load() if job.stage == "search" and job.study in planned]
     curves = {job.id: opened.curve(job.id) for job in jobs}

@@ -79,7 +79,9 @@ class _Study:
         return StudyRow(
             title=goal.title,
             metric=goal.metric,
-            trials=goal.trials,
+            trials=max(
+                goal.trials, goal.ended + sum(trial.stage == "search" for trial in self.jobs.values())
+            ),
             finals=goal.finals,
             ended=goal.ended + self.count("search", *ENDED),
             tested=goal.tested + self.count("final", *ENDED),
@@ -97,7 +99,7 @@ class _Study:
             ("final", goal.finals - goal.tested),
         ):
             seen = [trial for trial in self.jobs.values() if trial.stage == stage]
-            left += (planned - len(seen)) * goal.epochs
+            left += max(0, planned - len(seen)) * goal.epochs  # users may ask for more than planned
             left += sum(goal.epochs - trial.epoch for trial in seen if trial.status not in ENDED)
         return max(left, 0.0) * goal.cost
 

@@ -39,6 +39,9 @@ class Job:
         rungs: Epochs after which it waits for the search's decision (`JobSource.proceed`); only for jobs that are
             trained alone.
         evaluations: Evaluations in an epoch, see `harness.runs.evaluations`.
+        asked_by: `search`, or `user` of a trial that was added.
+        parent: Id of a job of the same study from whose checkpoint it may start, where both share the training up to
+            there; `None` for none.
     """
 
     id: str
@@ -56,6 +59,8 @@ class Job:
     alone: bool = False
     rungs: tuple[float, ...] = ()
     evaluations: int = 1
+    asked_by: str = "search"
+    parent: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rungs", tuple(self.rungs))  # JSON has lists

@@ -23,6 +23,8 @@ class RunFolder:
         self.usage = out / "search.json"
         self.open = out / "open"
         """Jobs of trials that have started and not ended."""
+        self.requests = out / "requests"
+        """What users have asked of the run, see `harness.runs.requests`."""
         self.checkpoints = out / "checkpoints"
         """Checkpoints from which trials continue."""
         self.adapters = out / "adapters"

@@ -46,13 +46,14 @@ class OpenTrials:
     def note(self, job_id: str, status: str, reports: Sequence[Report]) -> None:
         """Write down how far an open job is: for readers, and for the record of one that never goes on.
 
-        Without reports those of before stay: a job that goes on reports again.
+        Where more reports are known from before they stay: a job that goes on repeats them.
 
         Raises:
             OSError: when the disk refuses.
         """
         if job_id in self._there:
-            reports = reports or self.curve(job_id)[1]
+            known = self.curve(job_id)[1]
+            reports = reports if len(reports) >= len(known) else known
             content = {"status": status, "reports": [plain_data(asdict(report)) for report in reports]}
             write_whole(self._curve(job_id), json.dumps(content) + "\n")
 

@@ -21,11 +21,13 @@ from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from harness.config.scopes import grid, merge
+from harness.config.studies import with_requests
 from harness.core.host import free_gibibytes
 from harness.pool.pool import Pool
 from harness.pool.ray_causes import PoolError
 from harness.pool.supervisor import placement_groups
 from harness.runs.jobs import OPEN, Event, Job
+from harness.runs.requests import Request, is_paused, stopped_in
 from harness.search.study import CUT, Past, SearchStudy, TrialOutcome, members_of, number_of
 from harness.search.tuner import AT_HOME, CLIENT, CLIENT_GIB, CONTROLLER_RAY, Tuner, knows_ray
 
@@ -47,6 +49,8 @@ def run_search(
     max_concurrent: int | None = None,
     on_event: OnEvent,
     cut: Callable[[], Collection[str]] | None = None,
+    requests: Sequence[Request] = (),
+    asked: Callable[[], Sequence[Request] | None] = lambda: None,
     scratch: Path | None = None,
 ) -> dict[str, list[TrialOutcome]]:
     """Search all studies concurrently, with fair shares and the longest first, see `harness.search.fair_share`.
@@ -58,6 +62,9 @@ def run_search(
             their trials starts any more, running ones end as `stopped` after their next evaluation, with the
             fact `cut` = `budget` in their last report. The other studies of the same search
             group end with them.
+        requests: Decided requests of users, see `harness.runs.requests`. Trials that they stop end as `stopped` with
+            the fact `cut` = `user`. A search ends also where all that is left is paused.
+        asked: Asked again and again; all decided requests where there is a new one, else `None`.
         scratch: Folder for Tune's own files; the pool's scratch folder by default.
 
     Returns:
@@ -74,11 +81,15 @@ def run_search(
     tuning = _Tuning(studies, pool, max_concurrent, scratch or pool.scratch / "tune", trials)
     cutter = _Cutter(members_of(studies), pool, tuning, trials)
     try:
+        _steer(requests, tuning, pool, trials)
         tuning.start()
         while tuning.goes_on() and not pool.interrupted:
             if cut is not None:
                 cutter.close(cut())
-            cutter.take(trials.take(POLL_S))
+            _steer(asked(), tuning, pool, trials)
+            events = trials.take(POLL_S)
+            cutter.take(events)
+            _end_stopped(events, pool, trials)
         if pool.interrupted:  # from another thread
             tuning.wait(STOP_S)
         else:
@@ -135,6 +146,7 @@ class _Trials:
         self._failed: dict[tuple[str, int], str] = {}
         self.outcomes: dict[str, TrialOutcome] = {}
         self.cut: set[str] = set()
+        self.user_stopped: set[tuple[str, int]] = set()
 
     def take(self, wait_s: float) -> list[Event]:
         """What happened since the last call, at the latest after so many seconds."""
@@ -160,7 +172,14 @@ class _Trials:
             return None
         if job.id in self.cut:
             return "budget"
+        if self.stopped_by_user(job):
+            return "user"
         return f"{self._failed[trial]} failed" if trial in self._failed else None
+
+    def stopped_by_user(self, job: Job) -> bool:
+        """Whether a user has stopped the trial of this job."""
+        group = self._group_of.get(job.study)
+        return group is not None and (group, number_of(job.id)) in self.user_stopped
 
     def of_study(self, key: str) -> list[TrialOutcome]:
         return [self.outcomes[name] for name in sorted(self.outcomes) if self.outcomes[name].job.study == key]
@@ -246,6 +265,24 @@ class _Cutter:
             self._pool.handle.release.remote(job.id)
 
 
+def _steer(requests: Sequence[Request] | None, tuning: "_Tuning", pool: Pool, trials: _Trials) -> None:
+    """Apply what users have asked for by now; without news nothing changes."""
+    if not requests:
+        return
+    tuning.steer(requests)
+    for key, members in members_of(tuning.studies).items():
+        numbers = stopped_in(requests, [study.key for study in members])
+        trials.user_stopped |= {(key, number) for number in numbers}
+    _end_stopped(list(pool.open.values()), pool, trials)
+
+
+def _end_stopped(events: Sequence[Event], pool: Pool, trials: _Trials) -> None:
+    """End the jobs of trials that users have stopped."""
+    for event in events if trials.user_stopped else ():
+        if event.status in OPEN and trials.stopped_by_user(event.job):
+            pool.handle.release.remote(event.job.id)
+
+
 class _Tuning:
     """The Tuner's process: started, told to close groups, restarted if it dies."""
 
@@ -257,7 +294,8 @@ class _Tuning:
         scratch: Path,
         trials: _Trials,
     ) -> None:
-        self._studies, self._pool, self._trials, self._scratch = studies, pool, trials, scratch
+        self.studies, self._pool, self._trials, self._scratch = list(studies), pool, trials, scratch
+        self._paused: set[str] = set()
         slots = max(1, pool.capacity // pool.groups)
         at_once = min(pool.capacity, max_concurrent or pool.capacity)
         spare = 0 if at_once == 1 and max_concurrent == 1 else max(1, -(-at_once // 4))
@@ -286,11 +324,12 @@ class _Tuning:
         now = time.monotonic()
         self._starts = [start for start in self._starts if now - start < WITHIN_S] + [now]
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        studies = [self._trials.continued(study) for study in self._studies]
+        studies = [self._trials.continued(study) for study in self.studies]
         actor: Any = ray.remote(Tuner)
         self._tuner = actor.options(
             num_cpus=0, max_concurrency=self._threads, scheduling_strategy=here
         ).remote(studies, self._rules)
+        self._tuner.steer.remote(studies, self._paused)
         self._fit = self._tuner.fit.remote(self._pool.handle, str(self._scratch), self._client)
         self.close(self._closed)
 
@@ -316,6 +355,17 @@ class _Tuning:
         self._closed = set(groups)
         if self._closed:
             self._tuner.close.remote(self._closed)
+
+    def steer(self, requests: Sequence[Request]) -> None:
+        """Propose what users have asked for by now, and nothing of groups that are paused."""
+        found = {key: with_requests(members, requests) for key, members in members_of(self.studies).items()}
+        made = {study.key: study for members in found.values() for study in members}
+        self.studies = [made[study.key] for study in self.studies]
+        self._paused = {
+            key for key, members in found.items() if is_paused(requests, [study.key for study in members])
+        }
+        if self._tuner is not None:
+            self._tuner.steer.remote(self.studies, self._paused)
 
     def wait(self, seconds: float) -> None:
         """After an interruption: give the Tuner time to end."""

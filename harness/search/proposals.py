@@ -60,7 +60,7 @@ class Proposals:
 
     def __init__(self, members: Sequence[SearchStudy]) -> None:
         self._members, self._first, self._settings = members, members[0], members[0].benchmark
-        self._trials = self._first.trials(self._settings)
+        self._trials = self._first.drawn(self._settings)
         self._space = merge([study.space for study in members])
         self._siblings = siblings_of(self._space, self._first.siblings)
         self._scores: dict[int, float] = {}  # last scores of trials that were not stopped
@@ -80,11 +80,28 @@ class Proposals:
             self._remember(past)
             self._pasts[past.number] = past
         ended = {past.number for past in self.history}
-        known = ended | {trial.number for trial in self._open}
-        self.total = min(self._trials, len(self._points)) if self._grid else self._trials
-        self._fresh = [number for number in range(self.total) if number not in known]
-        self.total = len(known | set(range(self.total)))
+        self._known = ended | {trial.number for trial in self._open}
+        self._fresh: list[int] = []
+        self.total = 0
+        self.steer(members)
         self.begun = len(ended)
+
+    def steer(self, members: Sequence[SearchStudy]) -> None:
+        """Take the trials that users have added by now, and the number of trials that they ask for.
+
+        Numbers that are drawn go on behind those of added trials.
+        """
+        self._members, self._first = members, members[0]
+        self._trials = self._first.drawn(self._settings)
+        added = {one.number: one for one in self._first.added}
+        for number in sorted(added.keys() - self._known):
+            self._open.append(OpenTrial(number=number, values=added[number].values))
+            self._known.add(number)
+        self._open.sort(key=lambda trial: trial.number)
+        drawn = min(self._trials, len(self._points)) if self._grid else self._trials
+        wanted = range(drawn + len(added))
+        self._fresh = [number for number in wanted if number not in self._known]
+        self.total = len(self._known | set(wanted))
 
     @property
     def left(self) -> int:
@@ -111,6 +128,7 @@ class Proposals:
             ]
             return Proposal(number=trial.number, jobs=jobs, seen=trial.seen)
         number = self._fresh.pop(0)
+        self._known.add(number)
         if self._first.deterministic:
             self._forget_after(number - LAG)
         values = self._ask(number, self._fixed(number))
@@ -229,6 +247,8 @@ class Proposals:
             "method": study.method,
             **values,
         }
+        asked = next((one for one in study.added if one.number == number), None)
+        parent = None if asked is None or asked.parent is None else job_id(study, asked.parent)
         return Job(
             id=job_id(study, number),
             study=study.key,
@@ -239,6 +259,8 @@ class Proposals:
             checkpoints=study.checkpoints,
             metric=study.task.metric,
             siblings=study.siblings > 1,
+            asked_by="search" if asked is None else "user",
+            parent=parent,
             alone=study.deterministic,
             rungs=tuple(rungs_of(self._first, number)) if study.deterministic else (),
             evaluations=study.evaluations,

@@ -1,6 +1,7 @@
 """The searcher of all studies in one Tuner: order of trials and proposals."""
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ray.tune.search import Searcher
@@ -36,11 +37,13 @@ class GroupSearcher(Searcher):
         super().__init__(metric=METRIC, mode="max")
         capacity = min(groups * slots, limit or groups * slots) + spare
         self._rules = {"groups": groups, "slots": slots, "spare": spare, "capacity": capacity}
-        self.members = members_of(studies)
+        self.members = dict(members_of(studies))
         self.proposals = {key: Proposals(members) for key, members in self.members.items()}
         self._requests = {key: self._request(key, members) for key, members in self.members.items()}
         self._running: dict[str, tuple[str, int]] = {}
         self._closed: set[str] = set()
+        self._paused: set[str] = set()
+        self._news: list[SearchStudy] | None = None
         self._count = 0
         self.release: Callable[[str], object] = lambda name: None
 
@@ -53,15 +56,25 @@ class GroupSearcher(Searcher):
         """Propose no further trials of these groups. May be called from another thread."""
         self._closed = self._closed | set(groups)  # a new set: the other thread may be reading the old one
 
+    def steer(self, studies: Sequence[SearchStudy], paused: Collection[str]) -> None:
+        """What users ask for by now: the studies with their trials, and groups that propose none. May be called from
+        another thread."""
+        self._news, self._paused = list(studies), set(paused)
+
     def suggest(self, trial_id: str) -> Any:
-        """The configuration of the next trial; `None` while enough are running, `FINISHED` after the last."""
+        """The configuration of the next trial; `None` while enough are running or users may still add some, `FINISHED`
+        after the last, also where all others are paused."""
+        self._take_news()
         for key in self._closed:
             self._requests[key].total = self._requests[key].begun
         for key in self._requests:
             self._requests[key].ready = not self._requests[key].left or self.proposals[key].ready
-        requests = list(self._requests.values())
+        requests = [
+            replace(request, total=request.begun) if key in self._paused else request
+            for key, request in self._requests.items()
+        ]
         if not any(request.left for request in requests):
-            return Searcher.FINISHED
+            return None if self._running and self._requests.keys() - self._closed else Searcher.FINISHED
         request = next_request(requests, **self._rules)
         if request is None:
             return None
@@ -75,6 +88,14 @@ class GroupSearcher(Searcher):
             [] if members[0].deterministic else sync_epochs(members)
         )  # where jobs wait for each other at every rung
         return as_config(request.key, members, proposal) | {"order": self._count, "sync_epochs": order}
+
+    def _take_news(self) -> None:
+        news, self._news = self._news, None
+        for key, members in members_of(news or ()).items():
+            if key in self.members:
+                self.members[key] = members
+                self.proposals[key].steer(members)
+                self._requests[key].total = self.proposals[key].total
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """An evaluation."""
@@ -91,8 +112,6 @@ class GroupSearcher(Searcher):
         if result and state in ("running", "finished"):
             self._report(key, number, result)
         ends = {"running": "stopped", "stopped": "stopped", "finished": "finished"}
-        if not self.members[key][0].deterministic:
-            del ends["stopped"]  # stopped externally, without a meaningful evaluation
         self.proposals[key].ended(number, ends.get(state, "failed"))
         if state != "finished":  # its client releases its jobs only when the next trial starts
             for study in self.members[key]:

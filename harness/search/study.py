@@ -17,7 +17,7 @@ from harness.runs.selection import group_of
 Ended = Literal["finished", "stopped", "failed"]
 
 CUT = "cut"
-"""Fact in the last report of a job not stopped by the scheduler: `budget`, or the failed task."""
+"""Fact in the last report of a job not stopped by the scheduler: `budget`, `user`, or the failed task."""
 
 
 @dataclass(frozen=True, kw_only=True)

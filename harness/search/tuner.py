@@ -88,6 +88,10 @@ class Tuner:
         """Propose no further trials of these groups."""
         self._searcher.close(groups)
 
+    def steer(self, studies: Sequence[SearchStudy], paused: set[str]) -> None:
+        """See `harness.search.searcher.GroupSearcher.steer`."""
+        self._searcher.steer(studies, paused)
+
     def fit(self, source: Any, scratch: str, client_asks: dict[str, float]) -> None:
         """Search until nothing is left.
 
@@ -128,7 +132,7 @@ class Tuner:
                 mode="max",
                 search_alg=self._searcher,
                 scheduler=scheduler,
-                num_samples=self._searcher.left,
+                num_samples=-1,  # as many as the searcher proposes: users may add some
                 reuse_actors=True,
                 trial_name_creator=str,
                 trial_dirname_creator=lambda trial: trial.trial_id,

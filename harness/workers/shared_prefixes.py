@@ -11,10 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.pool.files import Files
+from harness.runs.layout import checkpoint_folder
 from harness.workers.checkpoints import Checkpoints, Generation, generation_name
 from harness.workers.training import Training
 from lingo.pack import Pack
+from lingo.ranks import BudgetSchedule
 from lingo.state import fork_slot, shared_settings
+from lingo.trial import TrialConfig
 
 
 @dataclass
@@ -125,20 +128,41 @@ class Prefixes:
             states.save(pack, slot, training.progress(), keep=names)
 
     def kept(self, training: Training) -> Generation | None:
-        """The latest stored state from which this trial can start."""
-        states = self._states(training)
-        if states is None:
-            return None
-        return next((one for one in states.newest() if one.step < training.first), None)
+        """The latest stored state from which this trial can start, among them the checkpoints of its parent."""
+        states, parent = self._states(training), self._parent(training)
+        found = states.newest() if states else iter(())
+        kept = [next((one for one in found if one.step < training.first), None)]
+        if parent is not None:
+            kept.append(next((one for one in parent.newest() if _shares(one, training)), None))
+        return max((one for one in kept if one), key=lambda one: one.step, default=None)
 
     def read(self, training: Training, name: str) -> Generation:
         """The stored state of this name. Raises `StateError`."""
-        states = self._states(training)
+        states, parent = self._states(training), self._parent(training)
+        if states is None or (parent is not None and name not in states.names()):
+            states = parent
         assert states is not None
         return states.read(name)
+
+    def _parent(self, training: Training) -> Checkpoints | None:
+        job = training.job
+        if training.key is None or not job.parent or not job.checkpoints:
+            return None
+        return Checkpoints(self._files, str(checkpoint_folder(job.checkpoints, job.parent)))
 
     def _states(self, training: Training) -> Checkpoints | None:
         job, key = training.job, training.key
         if key is None or not job.siblings or not job.checkpoints:
             return None
         return Checkpoints(self._files, f"{job.checkpoints}/prefixes/{key}")
+
+
+def _shares(found: Generation, training: Training) -> bool:
+    """Whether another trial's checkpoint is from before what the two differ in begins to matter."""
+    try:
+        config = TrialConfig.from_dict(found.slot["config"])
+        theirs = BudgetSchedule.of(config, matrices=1, total_steps=training.probe.total_steps)
+    except (TypeError, ValueError):
+        return False
+    same = shared_settings(config) == shared_settings(training.probe.config)
+    return same and found.step < min(training.first, theirs.first_allocation())

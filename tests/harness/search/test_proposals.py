@@ -11,6 +11,7 @@ from harness.config.search_space import Leaf, SearchSpace
 from harness.core.errors import InputError
 from harness.runs.evaluations import Grid
 from harness.runs.jobs import Job, Report
+from harness.runs.requests import Added
 from harness.runs.selection import group_of
 from harness.search.proposals import Proposals, group_history
 from harness.search.schedulers import (
@@ -477,3 +478,55 @@ def test_a_closed_group_proposes_nothing_more():
     assert {searcher.suggest(str(n))["group"] for n in range(1, 8)} == {"y|b|ars"}
     searcher.close({"y|b|ars"})
     assert searcher.suggest("9") == searcher.FINISHED
+
+
+def with_added(studies, *added, samples=None):
+    return [replace(study, added=added, samples=samples) for study in studies]
+
+
+def test_a_trial_that_a_user_adds_comes_first_and_takes_no_number_from_the_search():
+    undisturbed, steered = Proposals([plan(searcher="random")]), Proposals([plan(searcher="random")])
+    own = {"learning_rate": 1e-3, "p": 0.2, "delta_T": 10, "b0": 8, "bT": 4}
+    drawn = {number: values(undisturbed.next().jobs[0]) for number in range(8)}
+    first = steered.next()
+    steered.steer(with_added([plan(searcher="random")], Added(8, own, parent=0), samples=10))
+    assert (steered.left, steered.total) == (10, 11)
+    added = steered.next()
+    job = added.jobs[0]
+    assert (added.number, values(job), job.asked_by, job.parent) == (8, own, "user", first.jobs[0].id)
+    later = [steered.next() for _ in range(steered.left)]
+    assert [one.number for one in later] == [1, 2, 3, 4, 5, 6, 7, 9, 10]
+    assert all(values(one.jobs[0]) == drawn[one.number] for one in later if one.number < 8)
+    assert {(one.jobs[0].asked_by, one.jobs[0].parent) for one in later} == {("search", None)}
+
+
+def test_a_resumed_search_has_the_trials_that_users_added():
+    own = {"learning_rate": 1e-3, "p": 0.2, "delta_T": 10, "b0": 8, "bT": 4}
+    past = tuple(Past(number=n, values=own, status="finished", evaluations=((4, 0.5),)) for n in (0, 8))
+    members = with_added([plan(history=past, num_samples=8)], Added(8, own), Added(9, own))
+    resumed = Proposals(members)
+    assert (resumed.left, resumed.total, resumed.begun) == (8, 10, 2)
+    assert [resumed.next().number for _ in range(8)] == [9, 1, 2, 3, 4, 5, 6, 7]
+
+
+def test_in_a_deterministic_search_an_added_trial_waits_for_its_turn():
+    own = {"learning_rate": 1e-3, "p": 0.2, "delta_T": 10, "b0": 8, "bT": 4}
+    proposals = Proposals(
+        with_added([plan(deterministic=True, searcher="random", num_samples=3)], Added(3, own))
+    )
+    assert [proposals.next().number for _ in range(4)] == [0, 1, 2, 3]
+
+
+def test_a_paused_group_proposes_nothing_until_it_goes_on_and_running_trials_keep_the_search_open():
+    studies = [plan("x|b|ars", num_samples=2), plan("y|b|ars", num_samples=2)]
+    searcher = GroupSearcher(studies, groups=1, slots=8, spare=0)
+    searcher.steer(studies, {"x|b|ars"})
+    assert [searcher.suggest(str(n))["group"] for n in range(2)] == ["y|b|ars"] * 2
+    assert searcher.suggest("2") is None, "trials are running: more may be asked for"
+    searcher.steer(with_added(studies, samples=3), {"x|b|ars"})
+    assert searcher.suggest("3")["group"] == "y|b|ars"
+    for name in ("0", "1", "3"):
+        searcher.on_trial_complete(name, {METRIC: 0.5, EPOCH: 4, STATE: "finished"})
+    assert searcher.suggest("4") == searcher.FINISHED, "all that is left is paused"
+    searcher.steer(with_added(studies, samples=3), set())
+    assert searcher.suggest("5")["group"] == "x|b|ars"

@@ -106,6 +106,21 @@ def test_nobody_waits_for_a_trial_of_other_settings(job: Callable[..., Job]) -> 
     assert worker._pack and len(worker._pack.slots) == 4
 
 
+def test_a_trial_starts_from_the_checkpoint_of_the_trial_that_it_is_forked_from(
+    job: Callable[..., Job],
+) -> None:
+    """Without stored prefixes: the parent is under way, and has not allocated yet."""
+    parent, child, *_ = (replace(one, siblings=False) for one in siblings(job))
+    evaluations(engine(), parent, 1)  # step 6 of a prefix of 11
+    forked = train(engine(), replace(child, parent=parent.id))
+    assert numbers(forked) == numbers(unshared(child)) and forked[-1].facts["samples_shared"] == 6 * 16
+    other = replace(job(7, p=0.1, delta_T=4, learning_rate=1e-3), siblings=False, parent=parent.id)
+    assert train(engine(), other)[-1].facts["samples_shared"] == 0
+    late = replace(job(8, p=0.2, delta_T=11), siblings=False, parent=parent.id)
+    evaluations(engine(), parent, 3)  # its newest two checkpoints are from after its first allocation
+    assert numbers(train(engine(), late)) == numbers(unshared(late))
+
+
 def test_when_the_leader_goes_a_follower_leads(job: Callable[..., Job]) -> None:
     jobs = siblings(job)[:3]
     worker = engine(3)
