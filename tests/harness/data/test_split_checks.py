@@ -23,7 +23,7 @@ from harness.data.split_checks import look_at_labels, refuse_same_tokens
 from harness.pipeline.backbone_checks import Tokens
 from harness.pipeline.forecast_inputs import inspect_data
 from harness.pipeline.prepare import prepare_studies
-from harness.pipeline.run import _say_what
+from harness.pipeline.run import _say_what, _trials
 from tests.harness.data.test_own_data import classes, dna, numbers, several, write
 from tests.harness.data.test_prepared import ROW, letters_tokenizer, make, write_task
 
@@ -227,6 +227,15 @@ def test_only_what_was_made_here_is_said_to_be(generated, models, said):
         Console(file=text, soft_wrap=True, width=500),
     )
     assert (said in text.getvalue()) if said else ("Quickstart" not in text.getvalue())
+
+
+def test_the_first_line_counts_the_trials_that_there_can_be():
+    studies = [SimpleNamespace(trials=lambda _, count=count: count) for count in (16, 1)]
+    assert [_trials(some, None) for some in (studies, studies[:1], studies[1:])] == [
+        "up to 16 trials",
+        "16 trials",
+        "1 trial",
+    ]
 
 
 def test_labels_as_other_programs_write_them(tmp_path):
