@@ -217,7 +217,14 @@ def test_the_backbone_with_such_a_tokenizer_is_named(tmp_path):
 )
 def test_only_what_was_made_here_is_said_to_be(generated, models, said):
     benchmark = SimpleNamespace(
-        tasks=("t",), models=models, methods=("lora",), num_samples=1, epochs=1, seeds=(0,), limit=None
+        tasks=("t",),
+        models=models,
+        methods=("lora",),
+        num_samples=1,
+        epochs=1,
+        seeds=(0,),
+        limit=None,
+        has_front=False,
     )
     task = SimpleNamespace(name="t", generated=generated)
     studies = [SimpleNamespace(task=task, source=models[0], is_control=False, trials=lambda _: 1)]
