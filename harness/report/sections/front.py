@@ -14,6 +14,7 @@ from harness.report.naming import Key
 from harness.report.outcomes import Outcome
 from harness.report.run_results import RunResults
 from harness.runs.front import by_study, final_points, front_of, has_front
+from harness.runs.intervals import why_none
 from harness.runs.record import Record
 
 
@@ -139,7 +140,7 @@ def _table(fronts: Sequence[Front]) -> Table:
             "dev": point.dev.get(point.metric),
             "seeds": len(outcome.values) if outcome else 0,
             "test": outcome.mean if outcome else None,
-            "test_sd": outcome.sd if outcome else None,
+            "test_sd": outcome.sd if outcome and not why_none(outcome.values) else None,
         }
         for point, outcome in rows
     ]
@@ -163,7 +164,8 @@ def _table(fronts: Sequence[Front]) -> Table:
             for line in data
         ],
         text_columns=3,
-        caption="By ascending trained parameters; dev scores of the search, test scores of the final runs. Of a front "
-        "with more than four points the final stage trains both ends and two between them.",
+        caption="By ascending trained parameters; dev scores of the search, test scores of the final runs, with their "
+        "standard deviation from three seeds on. Of a front with more than four points the final stage trains both "
+        "ends and two between them.",
         data=data,
     )

@@ -234,6 +234,7 @@ def test_the_report_draws_the_front_and_compares_its_leader():
     bars = [bar.lines[0].get_xydata().tolist() for bar in panel.containers]
     assert bars == [[[100 * (n + 1), pytest.approx(0.1 * n + 0.015)]] for n in (0, 2, 4, 6)]
     assert [(line["trial"], line["seeds"]) for line in table.data] == list(enumerate((2, 0, 2, 0, 2, 0, 2)))
+    assert {line["test_sd"] for line in table.data} == {None}  # of two seeds there is none
     assert front.sections([run_of([replace(one, facts={}) for one in LADDER])]) == []
 
 
