@@ -25,7 +25,7 @@ from harness.pipeline.prepare import prepare_studies, read_backbones, refuse_oth
 from harness.pipeline.recorder import let_go_of_ended
 from harness.pipeline.remaining import missing, outdated, points, unsearched, winners
 from harness.pipeline.resume import take_over
-from harness.pipeline.steering import Steering
+from harness.pipeline.steering import Steering, paused_lines
 from harness.pipeline.usage import read_usage
 from harness.pool.engine import Engine
 from harness.pool.ray_causes import RayTrouble
@@ -256,6 +256,8 @@ def _conclude(
     _say_failures(records, console)
     studies = _as_asked(studies, benchmark, store)
     unfinished = unsearched(records, studies, benchmark)
+    for line in paused_lines(unfinished, benchmark, store):
+        console.print(f"[yellow]paused[/] {escape(line)}", soft_wrap=True)
     _say_without_winner(records, [study for study in studies if study not in unfinished], benchmark, console)
     for line in read_usage(checked.out).get("cut", []):
         console.print(f"[yellow]cut[/] {escape(line)}", soft_wrap=True)

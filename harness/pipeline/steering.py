@@ -9,7 +9,7 @@ from harness.config.benchmark import Benchmark
 from harness.config.scopes import merge
 from harness.config.studies import PreparedStudy, with_requests
 from harness.core.atomic_files import written
-from harness.core.errors import InputError, nearest
+from harness.core.errors import InputError, command, nearest
 from harness.pipeline.remaining import groups
 from harness.runs.open_trials import OpenTrials
 from harness.runs.record import Record
@@ -146,3 +146,14 @@ class Steering:
 
     def _open(self) -> list[str]:
         return [job.id for job in OpenTrials(self._store.out).load()]
+
+
+def paused_lines(unfinished: Sequence[PreparedStudy], benchmark: Benchmark, store: ResultStore) -> list[str]:
+    """How the searches that are left go on where they are paused: `resume` alone would not search them."""
+    requests = Requests(store.out).load()
+    return [
+        f"{study.key}: to go on with it, first {command('unpause', store.out, study.key)}"
+        for members in groups(unfinished, benchmark.scope)
+        for study in members
+        if is_paused(requests, [one.key for one in members])
+    ]

@@ -13,7 +13,7 @@ from harness.config.benchmark import Benchmark
 from harness.config.search_space_file import read_space
 from harness.core.errors import InputError
 from harness.pipeline.remaining import unsearched
-from harness.pipeline.steering import Steering
+from harness.pipeline.steering import Steering, paused_lines
 from harness.runs.jobs import Job, Report
 from harness.runs.lock import only_driver
 from harness.runs.requests import Added, Request, Requests, is_paused, stopped_in
@@ -153,10 +153,12 @@ def test_a_search_is_complete_with_its_own_trials_and_every_added_one(store, stu
 def test_a_study_is_paused_until_it_is_unpaused(steering, store, study):
     assert not steering.is_paused(study)
     assert decided(steering, store, kind="pause").state == "done" and steering.is_paused(study)
+    (line,) = paused_lines([study], BENCHMARK, store)
+    assert KEY in line and "unpause" in line, "what a run says at its end"
     assert "paused already" in decided(steering, store, kind="pause").reason
     assert decided(steering, store, kind="unpause").state == "done" and not steering.is_paused(study)
     assert "not paused" in decided(steering, store, kind="unpause").reason
-    assert not is_paused(steering.requests, [KEY])
+    assert not is_paused(steering.requests, [KEY]) and paused_lines([study], BENCHMARK, store) == []
 
 
 def test_a_study_that_is_none_is_refused_and_a_damaged_request_is_passed_over(steering, store):
