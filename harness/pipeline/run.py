@@ -21,6 +21,7 @@ from harness.core.wording import duration, some
 from harness.data.sources import forget_rows
 from harness.pipeline import ending
 from harness.pipeline.notify import Notifier, notified
+from harness.pipeline.phases import timed
 from harness.pipeline.prepare import prepare_studies, read_backbones, refuse_other_inputs
 from harness.pipeline.recorder import let_go_of_ended
 from harness.pipeline.remaining import missing, outdated, points, unsearched, winners
@@ -220,12 +221,14 @@ def _prepare(checked: Plan, console: Console) -> tuple[ResultStore, list[Prepare
     from harness.data.quickstart import make_backbone
 
     sources = [source for source in checked.benchmark.models if source != TINY_MODEL]
-    with console.status("checking backbones"):
-        backbones = read_backbones(sources)
-    if TINY_MODEL in checked.benchmark.models:
-        folder = make_backbone(checked.out.resolve() / "quickstart" / "model")
-        backbones[TINY_MODEL] = read_backbones([str(folder)])[str(folder)]
-    studies = prepare_studies(checked, backbones, lambda line: console.print(f"[dim]{escape(line)}[/]"))
+    with timed(console, "Backbones checked"):
+        with console.status("checking backbones"):
+            backbones = read_backbones(sources)
+        if TINY_MODEL in checked.benchmark.models:
+            folder = make_backbone(checked.out.resolve() / "quickstart" / "model")
+            backbones[TINY_MODEL] = read_backbones([str(folder)])[str(folder)]
+    with timed(console, "Data prepared"):
+        studies = prepare_studies(checked, backbones, lambda line: console.print(f"[dim]{escape(line)}[/]"))
     forget_rows()
     store = ResultStore(checked.out, checked.identity)
     refuse_other_inputs(store.load(), studies, checked.out)

@@ -1,10 +1,9 @@
 """The two stages on Ray: all searches, then the winners on all seeds."""
 
-import logging
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 
@@ -19,10 +18,11 @@ from harness.config.values import seconds_of
 from harness.core.atomic_files import written
 from harness.core.wording import some
 from harness.pipeline.budgets import Budgets
-from harness.pipeline.forecast import typical
 from harness.pipeline.interrupts import ctrl_c, outlived
 from harness.pipeline.notify import Notifier
 from harness.pipeline.number_types import settle
+from harness.pipeline.pack_size import pack_size
+from harness.pipeline.phases import timed
 from harness.pipeline.recorder import Recorder
 from harness.pipeline.remaining import (
     final_jobs,
@@ -55,16 +55,10 @@ from harness.runs.store import ResultStore
 from harness.search.driver import run_finals, run_search
 from harness.search.study import SearchStudy
 from harness.tracking.tracker import Tracker
-from harness.workers.calibration import calibrate_remotely
-from lingo.methods import METHODS
 from lingo.metrics import merit
-
-log = logging.getLogger(__name__)
 
 MakeEngine = Callable[[int, int], Engine]
 
-MOST_IN_A_PACK = {"cpu": 16, "cuda": 64}
-"""Maximum pack size in calibration, for GPU and CPU."""
 GROUP_START_S = 300.0
 """Time limit in seconds for the first worker group if all machines are running."""
 
@@ -90,12 +84,7 @@ def train(
     progress = Progress([_goal(study, benchmark, todo, records) for study in studies], console)
     with (
         ctrl_c(console, checked.out) as pressed,
-        ray_for(
-            benchmark.cluster,
-            workers=benchmark.workers_per_trial,
-            at_most=benchmark.max_concurrent,
-            wait_s=seconds_of(benchmark.machine_wait),
-        ) as resources,
+        _ray(benchmark, console) as resources,
         _machines(benchmark, resources, console),
         troubles_told(resources.scratch),
         outlived(
@@ -118,7 +107,7 @@ def train(
         checked, studies = _settled(checked, studies, store, resources, console)
         types = {"frozen": checked.frozen, "precision": checked.precision or "fp32"}
         benchmark = benchmark.model_copy(update=types)
-        slots = _slots(todo, benchmark, resources, console, make_engine)
+        slots = pack_size(todo, benchmark, resources, console, make_engine)
         console.print(
             f"Training on {resources.where}: {resources.layout}, {some(slots, 'trial')} at once in each."
         )
@@ -127,7 +116,7 @@ def train(
         budgets = _budgets(benchmark, resources, store)
         page = ProgressPage(RunFolder(checked.out), progress.board, records)
         with (
-            _pool(studies, benchmark, resources, slots, make_engine) as pool,
+            _pool(studies, benchmark, resources, slots, make_engine, console) as pool,
             progress,
             page,
             notifier.watching(lambda: progress.board().line(), budgets.cut),
@@ -283,6 +272,7 @@ def _pool(
     resources: ClusterResources,
     slots: int,
     make_engine: MakeEngine | None,
+    console: Console,
 ) -> Pool:
     lay = resources.layout
     if make_engine is None:
@@ -298,17 +288,33 @@ def _pool(
             gpus=lay.gpus,
             **capacity,
         )
-    return Pool.start(
-        make_engine,
-        groups=lay.groups,
-        workers_per_group=lay.workers,
-        cpus_per_worker=lay.cpus,
-        gpus_per_worker=lay.gpus,
-        slots=slots,
-        scratch=resources.scratch,
-        start_s=seconds_of(benchmark.machine_wait) if resources.grows else GROUP_START_S,
-        max_failures=benchmark.max_failures,
-    )
+    with timed(console, "Worker groups started"):
+        return Pool.start(
+            make_engine,
+            groups=lay.groups,
+            workers_per_group=lay.workers,
+            cpus_per_worker=lay.cpus,
+            gpus_per_worker=lay.gpus,
+            slots=slots,
+            scratch=resources.scratch,
+            start_s=seconds_of(benchmark.machine_wait) if resources.grows else GROUP_START_S,
+            max_failures=benchmark.max_failures,
+        )
+
+
+@contextmanager
+def _ray(benchmark: Benchmark, console: Console) -> Iterator[ClusterResources]:
+    """Ray for the benchmark, for the duration of the block."""
+    with ExitStack() as stack:
+        with timed(console, "Ray started" if benchmark.cluster is None else "Cluster joined"):
+            ray = ray_for(
+                benchmark.cluster,
+                workers=benchmark.workers_per_trial,
+                at_most=benchmark.max_concurrent,
+                wait_s=seconds_of(benchmark.machine_wait),
+            )
+            resources = stack.enter_context(ray)
+        yield resources
 
 
 def _machines(
@@ -328,51 +334,6 @@ def _budgets(benchmark: Benchmark, resources: ClusterResources, store: ResultSto
     return budgets_of(
         benchmark, groups=lay.groups, gpus=lay.workers * lay.gpus, records=store.load(), out=store.out
     )
-
-
-def _slots(
-    studies: Sequence[PreparedStudy],
-    benchmark: Benchmark,
-    resources: ClusterResources,
-    console: Console,
-    make_engine: MakeEngine | None,
-) -> int:
-    """Pack size of a worker group: as requested, or the best for all backbones by a short calibration."""
-    packed = [study for study in studies if _goes_into_packs(study)]
-    runs = len(packed) * benchmark.num_samples  # final runs train alone
-    each = -(-min(runs, benchmark.max_concurrent or runs) // resources.layout.groups)
-    if benchmark.deterministic:
-        return 1
-    if benchmark.pack or make_engine or each <= 1:
-        return benchmark.pack or 1
-    longest = {study.source: study for study in sorted(packed, key=lambda study: study.cost)}
-    with console.status("calibrating trials per worker"):
-        return min(_best_pack(study, benchmark, resources, each) for study in longest.values())
-
-
-def _goes_into_packs(study: PreparedStudy) -> bool:
-    return METHODS[study.method].packs
-
-
-def _best_pack(study: PreparedStudy, benchmark: Benchmark, resources: ClusterResources, most: int) -> int:
-    """Best pack size for this study; 1 if it cannot be measured."""
-    lay = resources.layout
-    try:
-        calibration = calibrate_remotely(
-            study.source,
-            str(study.data),
-            typical(study, benchmark).to_dict(),
-            cpus=lay.cpus,
-            gpus=lay.gpus,
-            most=min(most, MOST_IN_A_PACK["cuda" if lay.gpus else "cpu"]),
-            frozen=benchmark.frozen or "fp32",
-            max_labels=study.task.num_labels,
-            files=resources.files,
-        )
-    except ValueError as error:
-        log.warning("packs of one trial: %s", error)
-        return 1
-    return calibration.pack
 
 
 def _finals_of(
