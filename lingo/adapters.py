@@ -1,24 +1,23 @@
 """Stacked low-rank adapters: K trials on one frozen backbone, one base product for all of them.
 
-The update of a site is W0 + s · P Λ Q (paper section 4.3.2; AdaLoRA, arXiv:2303.10512). With Q̂ = s·Λ·Q folded
-once a step for all sites, forward is y = x W0 + (x P) Q̂, and backward needs, per site, only
-    dU = g Q̂ᵀ,   dP = xᵀ dU,   G = Uᵀ g   (U = x P),   dx = g W0ᵀ + dU Pᵀ;
-the gradients of Q and Λ follow from G for all sites at once: dQ = s·Λ·G and dΛ = s·⟨G, Q⟩ row by row.
+The backward pass of `lingo.packed_linear` gives G in the place of Q's gradient; those of Q and Λ follow from it for all
+sites at once: dQ = s·Λ·G and dΛ = s·⟨G, Q⟩ row by row.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lingo.dropout import Draws, Masks
 from lingo.layout import Group, Input, Layout, Site
 from lingo.methods.base import Matrix
-from lingo.packed_bits import is_packed, unpacked
+from lingo.optimiser import Part
+from lingo.packed_linear import Dropped, Lengths, PackedLinear
 from lingo.principal import principal
 from lingo.slot import Slot
 from lingo.streams import stream
@@ -28,173 +27,14 @@ ALIGNED = {"cpu": 1, "cuda": 8}
 zero."""
 
 
-class Dropped:
-    """The input of one or several sites, as dropout leaves it in one forward pass: computed by the first site that
-    reads it, and held until the last one has.
-
-    Attributes:
-        sites: How many sites use it.
-        kept: Mask [n, B·S, d_in] of this pass; the factor 1/(1 - rate) is part of the folded scale.
-    """
-
-    def __init__(self) -> None:
-        self.sites = 0
-        self.kept: Tensor | None = None
-        self._held: tuple[Tensor, Tensor, Tensor] | None = None
-        self._left = 0
-
-    def __call__(self, x: Tensor, slots: int) -> tuple[Tensor, Tensor | None]:
-        """(x without what is dropped [slots, R, d_in], the mask of these rows or None)."""
-        if self._held is not None and self._held[0] is x:
-            _, rows, kept = self._held
-            self._left -= 1
-            self._held = self._held if self._left else None
-            return rows, kept
-        rows = x.detach().reshape(slots, -1, x.shape[-1])
-        if self.kept is None:
-            return rows, None
-        kept = self.kept
-        if kept.shape[1] != rows.shape[1]:  # positions that hold several vectors (strands) share theirs
-            kept = kept.repeat_interleave(rows.shape[1] // kept.shape[1], dim=1)
-        rows, self._left = rows * kept, self.sites - 1
-        self._held = (x, rows, kept) if self._left else None
-        return rows, kept
-
-    def set(self, kept: Tensor | None) -> None:
-        """The mask of the next pass, or none."""
-        self.kept, self._held = kept, None
+def padded_rank(rank: int, device: torch.device) -> int:
+    """The next multiple of `ALIGNED`; other accelerators are taken for GPUs."""
+    multiple = ALIGNED["cpu" if device.type == "cpu" else "cuda"]
+    return -(-rank // multiple) * multiple
 
 
-class PackedLinear(nn.Module):
-    """A frozen linear layer with one low-rank adapter per slot.
-
-    Input [n·B, …, d_in] holds the rows of n slots one after the other, B for each; output likewise.
-    Without an arrangement (`p` is None) it is the frozen layer alone.
-    """
-
-    def __init__(self, base: nn.Module, anchor: Tensor, dropped: Dropped | None = None) -> None:
-        super().__init__()
-        self.base, self.dropped = base, dropped or Dropped()
-        weight = cast(Tensor, base.weight)
-        # GPT-2's Conv1D keeps its weight as [d_in, d_out].
-        dense = weight if isinstance(base, nn.Linear) else weight.t()
-        self._dense = None if is_packed(weight) else (dense, dense.t())
-        self.bias = cast(Tensor | None, base.bias)
-        self.anchor = anchor
-        self.slots = 0
-        self.p: Tensor | None = None
-        self.q: Tensor | None = None
-        self.grad_p: Tensor | None = None
-        self.grad_g: Tensor | None = None
-        self.origin: tuple[Tensor, Tensor, Tensor] | None = None
-        """What of W0 some slots lack: two factors of its largest singular values [d_in, R] and [R, d_out], and which of
-        them each slot lacks [n, 1, R]."""
-        self.lengths: Lengths | None = None
-        """Of slots that learn the lengths of rows."""
-        self.views: tuple[Tensor, ...] = ()
-        """Pᵀ, Q̂ᵀ and the gradient buffers of P and G, as the backward pass takes them."""
-
-    @property
-    def weight(self) -> Tensor:
-        """W0 [d_out, d_in]; of 4-bit weights made anew at each call."""
-        return self._dense[0] if self._dense else unpacked(cast(Tensor, self.base.weight))
-
-    @property
-    def weight_t(self) -> Tensor:
-        """W0ᵀ [d_in, d_out]."""
-        return self._dense[1] if self._dense else self.weight.t()
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.p is None:
-            return F.linear(x, self.weight, self.bias)
-        rows, kept = self.dropped(x, self.slots)
-        out: Tensor = _LowRank.apply(x.contiguous(), self.anchor, self, rows, kept)
-        if self.lengths is not None:
-            out = self._of_length(x, out, kept, self.lengths)
-        if self.origin is not None:
-            down, up, lacking = self.origin
-            among = (x @ down).view(self.slots, -1, lacking.shape[-1]) * lacking
-            out = out - (among @ up).view(out.shape)
-        return out
-
-    def _of_length(self, x: Tensor, low: Tensor, kept: Tensor | None, lengths: "Lengths") -> Tensor:
-        """c·(x W0 + low) + b, low the adapter's part and c = m/‖row‖; with dropout only the change takes part in it, as
-        in peft: x W0 + b + (c - 1)·drop(x) W0 + c·low."""
-        shape, ratio = low.shape, lengths.ratio
-        plain, low = F.linear(x, self.weight), low.view(self.slots, -1, shape[-1])
-        whole = plain.view(low.shape)
-        if kept is None:
-            out = ratio * (whole + low)
-        else:
-            rows = x.reshape(self.slots, -1, x.shape[-1])
-            dropped = F.linear(rows * kept * lengths.share, self.weight)
-            out = whole + (ratio - 1) * dropped + ratio * low
-        return (out if self.bias is None else out + self.bias).view(shape)
-
-    def extra_repr(self) -> str:
-        return f"slots={self.slots}"
-
-
-class _LowRank(torch.autograd.Function):
-    """y = x W0ᵀ + b + (drop(x) P) Q̂ for every slot; gradients of the factors go into the bank's buffers.
-
-    The factors are not autograd leaves: their gradients are accumulated in place, as views of one flat
-    buffer, which the optimiser and the data-parallel reduction use as it is. `anchor` makes autograd call
-    `backward` where x itself needs no gradient.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, anchor: Tensor, site: PackedLinear, rows: Tensor, kept: Tensor | None
-    ) -> Tensor:
-        if site.lengths is None:
-            out = F.linear(x, site.weight, site.bias)
-        else:
-            out = x.new_zeros(*x.shape[:-1], site.weight.shape[0])
-        u = torch.bmm(rows, site.p)  # type: ignore[arg-type]
-        out.view(site.slots, -1, out.shape[-1]).baddbmm_(u, site.q)  # type: ignore[arg-type]
-        ctx.save_for_backward(rows, u)
-        # The buffers of this step: a later arrangement must not be mixed in.
-        ctx.site, ctx.kept, ctx.alone = site, kept, site.lengths is not None
-        ctx.views = site.views
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None, None, None]:
-        rows, u = ctx.saved_tensors
-        site, kept, (grad,) = ctx.site, ctx.kept, grads
-        p_t, q_t, grad_p, grad_g = ctx.views
-        slots = u.shape[0]
-        g = grad.reshape(slots, -1, grad.shape[-1])
-        du = torch.bmm(g, q_t)
-        grad_p.baddbmm_(rows.mT, du)
-        grad_g.baddbmm_(u.mT, g)
-        if not ctx.needs_input_grad[0]:
-            return None, None, None, None, None
-        dx = torch.zeros_like(rows).view(*grad.shape[:-1], -1) if ctx.alone else F.linear(grad, site.weight_t)
-        dx_rows = dx.view(slots, -1, rows.shape[-1])
-        if kept is None:
-            dx_rows.baddbmm_(du, p_t)
-        elif kept.dtype == dx.dtype:
-            dx_rows.addcmul_(torch.bmm(du, p_t), kept)
-        else:
-            dx_rows.add_(torch.bmm(du, p_t).mul_(kept))
-        return dx, None, None, None, None
-
-
-@dataclass
-class Lengths:
-    """The lengths that some slots learn for the rows of a matrix.
-
-    Attributes:
-        ratio: c = m/‖row‖ [n, 1, d_out], 1 for slots that learn none; receives a gradient in training.
-        norm: ‖row‖ [n, d_out].
-        share: [n, 1, 1], one over the share of inputs that dropout keeps.
-    """
-
-    ratio: Tensor
-    norm: Tensor
-    share: Tensor
+FLAT = ("theta", "grad", "keep", "unit", "learn", "valid")
+"""Tensors of a bank whose rows a layout divides."""
 
 
 @dataclass
@@ -313,21 +153,26 @@ class AdapterBank:
         self.measured[slot.row] = float(kind.outputs == "lengths")
         self.lacking[slot.row] = float(kind.principal)
 
-    def decay(self, theta: Tensor, decay: Tensor, *, fixed: bool) -> None:
-        """Decoupled weight decay of rows theta [n, size] by factors [n, 1], in place: of all adapter weights and the
-        head, but not of its bias, which would be drawn away from the log-odds it starts with. `fixed` says whether some
-        row has fixed P and Q."""
-        if not fixed:
-            theta[:, : self.layout.bias_start].mul_(decay)
-            return
-        rows, start = self.scaled[: len(theta)] > 0, self.layout.lam_start
-        theta[:, :start].mul_(torch.where(rows, 1.0, decay))
-        theta[:, start : self.layout.bias_start].mul_(decay)
-
-    def scale_second(self, flat: Tensor, factor: Tensor) -> None:
-        """Multiply Q, or what is arranged like it, in rows flat [n, size] by factors [n, 1], in place."""
-        for group in self.layout:
-            self.layout.q(flat, group).mul_(factor[:, :, None, None])
+    def parts(self, slot: Slot) -> list[Part]:
+        """What AdamW moves of a trial's row: of VeRA not P and Q; Q and the head's bias at a rate of their own where
+        the method has one. All adapter weights and the head decay, but not its bias, which would be drawn away from the
+        log-odds it starts with."""
+        layout, config = self.layout, slot.config
+        decay, ratio = config.weight_decay, config.kind.rate_ratio(config)
+        bias = (slice(layout.bias_start, layout.size), ratio, 0.0)
+        if config.kind.outputs == "scales":
+            return [(slice(layout.lam_start, layout.bias_start), 1.0, decay), bias]
+        if ratio == 1:
+            return [(slice(0, layout.bias_start), 1.0, decay), bias]
+        starts = [(group.p_start, group.q_start) for group in layout] + [
+            (layout.lam_start, layout.bias_start)
+        ]
+        q = [(before[1], after[0]) for before, after in pairwise(starts)]
+        return [
+            *((slice(*ends), 1.0, decay) for ends in starts),
+            *((slice(*ends), ratio, decay) for ends in q),
+            bias,
+        ]
 
     # --- one step -------------------------------------------------------------------------------------
 
@@ -357,15 +202,16 @@ class AdapterBank:
                 module.views = (module.p.mT, module.q.mT, module.grad_p, module.grad_g)
 
     def forget(self) -> None:
-        """Slots have come, gone or moved: nothing is arranged any more."""
+        """Slots have come, gone or moved, or the layout is another: nothing is arranged any more."""
         self._kept.clear()
+        for module in self._modules.values():
+            module.p = module.q = module.grad_p = module.grad_g = module.origin = module.lengths = None
 
     def _arrangement(self, rows: slice, widths: Sequence[int], traits: frozenset[str]) -> "_Arrangement":
         layout, count = self.layout, rows.stop - rows.start
         theta, grad = self.theta[rows], self.grad[rows]
         made = _Arrangement(rows, list(widths), in_place=count == 1 and self.compute_dtype == theta.dtype)
-        multiple = ALIGNED["cpu" if self.device.type == "cpu" else "cuda"]
-        wide = [min(layout.rank, -(-width // multiple) * multiple) for width in widths]
+        wide = [min(layout.rank, padded_rank(width, self.device)) for width in widths]
         for group in layout:
             rank = max(1, *(wide[site.number] for site in group.sites))
             new: dict[str, Any] = {"device": self.device, "dtype": self.compute_dtype}
@@ -512,19 +358,23 @@ class AdapterBank:
     def orthogonality(self, grad: Tensor, weight: Tensor) -> None:
         """Add the gradient of weight/(2M) · Σ (‖PᵀP - I‖_F + ‖QQᵀ - I‖_F), M the slot's adapted matrices.
 
-        d‖S‖_F = 2 P S / ‖S‖_F for S = PᵀP - I, in closed form for all sites of a shape at once.
-        `weight` is [rows, 1, 1, 1] and already divided by 2M.
+        d‖S‖_F = 2 P S / ‖S‖_F for S = PᵀP - I, in closed form for all sites at once; 0 where S is 0. `weight` is
+        [rows, 1, 1] and already divided by 2M.
         """
-        rows = slice(0, len(grad))
-        layout, theta = self.layout, self.theta[rows]
+        layout, n, rank = self.layout, len(grad), self.layout.rank
+        theta, valid = self.theta[:n], self.valid[:n].view(n, -1, rank)
+        slope = theta.new_empty(2, valid.shape[1], n, rank, rank)
+        found: list[tuple[Group, Tensor, Tensor, Tensor, Tensor]] = []
         for group in layout:
-            eye = torch.diag_embed(layout.of_group(self.valid[rows], group))
-            p, q = layout.p(theta, group), layout.q(theta, group)
-            layout.p(grad, group).add_(p @ _frobenius_slope(p.transpose(-1, -2) @ p - eye, weight))
-            layout.q(grad, group).add_(_frobenius_slope(q @ q.transpose(-1, -2) - eye, weight) @ q)
-
-
-def _frobenius_slope(s: Tensor, weight: Tensor) -> Tensor:
-    """2·weight·S/‖S‖_F, and 0 where S is 0."""
-    norm = torch.linalg.matrix_norm(s, keepdim=True)
-    return s * (2 * weight / norm.clamp_min(torch.finfo(s.dtype).tiny))
+            own = slope[:, group.first : group.first + len(group)].flatten(1, 2)
+            # Dense once: a product copies a strided batch each time that it reads it.
+            p, q = (part(theta, group).transpose(0, 1).flatten(0, 1) for part in (layout.p, layout.q))
+            torch.bmm(p.mT, p, out=own[0])
+            torch.bmm(q, q.mT, out=own[1])
+            found.append((group, p, q, *own))
+        slope.diagonal(dim1=-2, dim2=-1).sub_(valid.transpose(0, 1))
+        norm = torch.linalg.matrix_norm(slope, keepdim=True)
+        slope.mul_(2 * weight / norm.clamp_min(torch.finfo(slope.dtype).tiny))
+        for group, p, q, of_p, of_q in found:
+            layout.p(grad, group).add_((p @ of_p).unflatten(0, (len(group), n)).transpose(0, 1))
+            layout.q(grad, group).add_((of_q @ q).unflatten(0, (len(group), n)).transpose(0, 1))

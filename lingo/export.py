@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from lingo.about import About, Trained, write_about
-from lingo.adapters import PackedLinear
 from lingo.card import HEAD, ROWS, source_of
 from lingo.embeddings import last_rows
 from lingo.folder import new_folder, write_json, write_tensors
 from lingo.methods.base import LowRank
 from lingo.pack import Pack
+from lingo.packed_linear import PackedLinear
 from lingo.principal import principal
 from lingo.slot import Slot
 from lingo.streams import stream_seed

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lingo.layout import Layout, zeros
+from lingo.optimiser import Part
 from lingo.slot import Slot
 
 DROPOUT = (
@@ -43,16 +44,19 @@ class FullBank:
         self.grad = torch.zeros(1, layout.size + 1, device=first.device, dtype=dtype)
         self.pristine = torch.cat([p.detach().flatten() for p in self.parameters])
         self.keep = self.unit = self.learn = self.valid = zeros(1, 0, like=self.theta)
-        self._decayed = zeros(1, layout.size, like=self.theta)
-        self._decayed[:, layout.head_start : layout.bias_start] = 1
+        self._decays: list[tuple[slice, bool]] = []
         start = 0
         for parameter in self.parameters:
             end = start + parameter.numel()
-            self._decayed[:, start:end] = float(parameter.ndim > 1)
+            self._decays.append((slice(start, end), parameter.ndim > 1))
             parameter.data = self.theta[0, start:end].view(parameter.shape)
             parameter.requires_grad_(True)
             parameter.grad = self.grad[0, start:end].view(parameter.shape)
             start = end
+        self._decays += [
+            (slice(start, layout.bias_start), True),
+            (slice(layout.bias_start, layout.size), False),
+        ]
         self.theta[0, :start] = self.pristine
 
     @staticmethod
@@ -64,9 +68,9 @@ class FullBank:
         """Start from the pretrained weights."""
         self.theta[0, : len(self.pristine)] = self.pristine
 
-    def decay(self, theta: Tensor, decay: Tensor, *, fixed: bool = False) -> None:
-        """Decoupled weight decay of the row theta [1, size] by a factor [1, 1], in place."""
-        theta.mul_(torch.where(self._decayed > 0, decay, 1.0))
+    def parts(self, slot: Slot) -> list[Part]:
+        """What AdamW moves: all, and what decays of it."""
+        return [(columns, 1.0, slot.config.weight_decay * decays) for columns, decays in self._decays]
 
     def zero_grad(self) -> None:
         """Clear the gradient."""

@@ -107,7 +107,7 @@ def apply_head(pooled: Tensor, layout: Layout, bank: _Bank, rows: slice) -> Tens
 
 
 class _Head(torch.autograd.Function):
-    """pooled · W + b for every slot; gradients of W and b go into the bank's buffer, as in `lingo.adapters`."""
+    """pooled · W + b for every slot; gradients of W and b go into the bank's buffer, as in `lingo.packed_linear`."""
 
     @staticmethod
     def forward(

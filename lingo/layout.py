@@ -6,7 +6,7 @@ optimiser and the rank allocator treat all trials and all matrices at once.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -71,6 +71,7 @@ class Layout:
         hidden: Width of the pooled hidden state that enters the head.
         labels: Output capacity of the head.
         outputs: Whether a number of each output of a matrix may be trained.
+        only: The matrices that have a segment, or None for all; their order is that among all.
         body: Numbers at the start of a row that are not adapters: the whole backbone in full fine-tuning.
     """
 
@@ -82,14 +83,18 @@ class Layout:
         hidden: int,
         labels: int,
         outputs: bool = False,
+        only: Collection[str] | None = None,
         body: int = 0,
     ) -> None:
         self.rank, self.hidden, self.labels = rank, hidden, labels
-        by_shape: dict[tuple[int, int], list[str]] = {}
+        by_shape: dict[tuple[int, int], list[str]] = {shape: [] for shape in shapes.values()}
         for path, shape in shapes.items():
-            by_shape.setdefault(shape, []).append(path)
+            if only is None or path in only:
+                by_shape[shape].append(path)
         groups, start, first = [], 0, 0
-        for g, ((d_in, d_out), paths) in enumerate(by_shape.items()):
+        for g, ((d_in, d_out), paths) in enumerate(
+            (shape, paths) for shape, paths in by_shape.items() if paths
+        ):
             sites = tuple(Site(path, first + i, g, i, d_in, d_out) for i, path in enumerate(paths))
             q_start = start + len(paths) * d_in * rank
             groups.append(Group(sites, d_in, d_out, start, q_start, first))
@@ -97,7 +102,7 @@ class Layout:
             first += len(paths)
         self.groups = tuple(groups)
         self.sites = tuple(site for group in groups for site in group.sites)
-        self.order = tuple(shapes)
+        self.order = tuple(path for path in shapes if path in {site.path for site in self.sites})
         """Paths in layer order, in which random initial values are drawn."""
         self.lam_start = start
         self.ranks = first * rank
@@ -105,7 +110,7 @@ class Layout:
         self.factors = start + self.ranks
         """Width of the adapter part (P, Q, Λ) of a row."""
         self.outputs = outputs
-        self.head_start = self.factors + outputs * sum(d_out for _, d_out in shapes.values()) + body
+        self.head_start = self.factors + outputs * sum(site.d_out for site in self.sites) + body
         self.bias_start = self.head_start + hidden * labels
         self.size = self.bias_start + labels
 
@@ -155,6 +160,29 @@ class Layout:
             lam[0, site.index],
             self.q(row, group)[0, site.index],
         )
+
+    def moved(self, flat: Tensor, old: "Layout") -> Tensor:
+        """Rows of another layout [n, its size, size + 1, factors or ranks] in this one: what both have, else zero."""
+        more = {old.size: self.size, old.size + 1: self.size + 1, old.factors: self.factors}
+        new = flat.new_zeros(len(flat), more.get(flat.shape[1], self.ranks))
+        whole, rank, groups = flat.shape[1] != old.ranks, min(self.rank, old.rank), old.groups
+        held = {site.path: site for site in old.sites}
+        for site in self.sites:
+            if (was := held.get(site.path)) is None:
+                continue
+            here, there = self.groups[site.group], groups[was.group]
+            ranks, before = (self.lam(new), old.lam(flat)) if whole else (new, flat)
+            self.of_group(ranks, here)[:, site.index, :rank] = old.of_group(before, there)[
+                :, was.index, :rank
+            ]
+            if whole:
+                self.p(new, here)[:, site.index, :, :rank] = old.p(flat, there)[:, was.index, :, :rank]
+                self.q(new, here)[:, site.index, :rank] = old.q(flat, there)[:, was.index, :rank]
+            if self.outputs and flat.shape[1] >= old.size:
+                self.out(new, here)[:, site.index] = old.out(flat, there)[:, was.index]
+        if flat.shape[1] >= old.size:
+            new[:, self.head_start :] = flat[:, old.head_start :]
+        return new
 
     def __iter__(self) -> Iterator[Group]:
         return iter(self.groups)

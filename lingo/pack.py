@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lingo.adapters import AdapterBank
+from lingo.admission import fit, misfits
 from lingo.backbones import Backbone
 from lingo.balance import first_bias
 from lingo.batch import Batch, Share, gather
@@ -24,10 +25,11 @@ from lingo.layout import Layout, zeros
 from lingo.lengths import blocks_of, overhead_of
 from lingo.losses import LOSSES
 from lingo.metrics import score
+from lingo.optimiser import descend
 from lingo.ranks import Allocation, Importance, draw
 from lingo.reduce import Reduce, alone
 from lingo.sites import inputs_of, linear_shapes, target_paths
-from lingo.slot import ADAM_BETAS, ADAM_EPS, Slot, StepNumbers, stacked
+from lingo.slot import Slot, StepNumbers, stacked
 from lingo.streams import stream
 from lingo.trial import Precision, TrialConfig
 
@@ -77,7 +79,7 @@ class Pack:
         self.backbone, self.capacity, self.full, self.dtype = backbone, capacity, full, dtype
         self.autocast = full and precision == "bf16"
         self.share, self.reduce = share or Share(), reduce
-        self.micro_batches = micro_batches
+        self.micro_batches, self.max_rank = micro_batches, max_rank
         model, width = backbone.model, backbone.hidden_size
         if model in _IN_USE:
             raise ValueError(
@@ -88,9 +90,8 @@ class Pack:
             self.layout = Layout({}, rank=0, hidden=width, labels=max_labels, body=FullBank.width(model))
             self.bank: AdapterBank | FullBank = FullBank(model, self.layout, dtype=dtype)
         else:
-            self.layout = Layout(
-                linear_shapes(backbone), rank=max_rank, hidden=width, labels=max_labels, outputs=outputs
-            )
+            self.shapes = linear_shapes(backbone)
+            self.layout = Layout(self.shapes, rank=max_rank, hidden=width, labels=max_labels, outputs=outputs)
             self.bank = AdapterBank(model, self.layout, inputs_of(backbone), capacity=capacity, dtype=dtype)
         _IN_USE.add(model)
         try:
@@ -172,43 +173,15 @@ class Pack:
         """A slot for a trial, its row not yet written. Raises `ValueError` with every reason it does not fit."""
         problems = config.problems()
         if not problems:
-            problems = self._misfits(config, data)
+            problems = misfits(self, config, data)
         if problems:
             raise ValueError("\n".join(problems))
         paths = () if self.full else target_paths(self.backbone, config.targets)
         slot = Slot(config=config, data=data, paths=paths, row=len(self.slots))
+        fit(self, [*self.slots, slot])
         self.slots.append(slot)
         self._order_rows()
         return slot
-
-    def _misfits(self, config: TrialConfig, data: TaskData) -> list[str]:
-        rank = config.kind.rank(config)
-        checks = [
-            (not self.free, f"the pack has {self.capacity} slots and all are taken."),
-            (
-                self.full != config.kind.trains_all,
-                f"`method` {config.method} does not go into a pack for "
-                f"{'full fine-tuning' if self.full else 'adapters'}.",
-            ),
-            (
-                rank > self.layout.rank > 0,
-                f"rank must be at most the pack's {self.layout.rank}, but got {rank}.",
-            ),
-            (
-                config.kind.outputs != "none" and not self.layout.outputs,
-                f"`method` {config.method} needs a pack with `outputs`.",
-            ),
-            (
-                data.num_labels > self.layout.labels,
-                f"`num_labels` must be at most the pack's {self.layout.labels}, but got {data.num_labels}.",
-            ),
-        ]
-        found = [text for wrong, text in checks if wrong]
-        try:
-            pooling_of(config.pooling, self.backbone.pooling)
-        except ValueError as error:
-            found.append(str(error))
-        return found
 
     def release(self, slot: Slot) -> None:
         """Drop a trial and free its slot; the last row moves into its place."""
@@ -254,7 +227,7 @@ class Pack:
         else:
             self.bank.zero_grad()
             self._backward(slots, slice(0, 1))
-            self._descend(self._reduced(self.bank.grad), numbers)
+            self._descend(slots, self._reduced(self.bank.grad), numbers)
         for slot in slots:
             slot.step += 1
             slot.running = not slot.done
@@ -274,8 +247,8 @@ class Pack:
         grad = self._reduced(bank.grad[:n])
         bank.finish(grad, numbers.scale, scaled="scales" in traits)
         if any(slot.svd for slot in slots):
-            bank.orthogonality(grad, numbers.orthogonality[:, :, None, None])
-        self._descend(grad, numbers, traits)
+            bank.orthogonality(grad, numbers.orthogonality[:, :, None])
+        self._descend(slots, grad, numbers)
         if any(slot.schedule and slot.step + 1 < slot.schedule.last for slot in slots):
             self.importance.update(
                 bank.theta[:n],
@@ -303,25 +276,17 @@ class Pack:
         self.lost[:n] += (losses - losses) != 0  # of what is not finite the difference is not a number
         return grad
 
-    def _descend(
-        self, grad: Tensor, numbers: StepNumbers[Tensor], traits: frozenset[str] = frozenset()
-    ) -> None:
-        """AdamW with each slot's own learning rate, decay and clipping; clips `grad` in place. `traits` are
-        those of all slots together."""
-        n, grad = len(grad), grad[:, : self.layout.size]
-        norm = torch.linalg.vector_norm(grad, dim=1, keepdim=True)
-        grad.mul_((numbers.max_norm / (norm + 1e-6)).clamp_(max=1.0))
-        theta, moment, square = self.bank.theta[:n], self.moment[:n], self.square[:n]
-        moment.lerp_(grad, 1 - ADAM_BETAS[0])
-        square.mul_(ADAM_BETAS[1]).addcmul_(grad, grad, value=1 - ADAM_BETAS[1])
-        self.bank.decay(theta, numbers.decay, fixed="scales" in traits)
-        denominator = square.sqrt().mul_(numbers.inv_sqrt_bias2).add_(ADAM_EPS)
-        change = torch.div(moment, denominator, out=denominator).mul_(numbers.step_size)
-        if "rates" in traits and isinstance(self.bank, AdapterBank):
-            self.bank.scale_second(theta, numbers.decay_more)
-            self.bank.scale_second(change, numbers.ratio)
-            self.layout.head_bias(change).mul_(numbers.ratio[..., None])
-        theta.sub_(change)
+    def _descend(self, slots: Sequence[Slot], grad: Tensor, numbers: StepNumbers[Tensor]) -> None:
+        n = len(slots)
+        descend(
+            slots,
+            map(self.bank.parts, slots),
+            numbers,
+            theta=self.bank.theta[:n],
+            grad=grad[:, : self.layout.size],
+            moment=self.moment[:n],
+            square=self.square[:n],
+        )
 
     def _gather(self, slots: list[Slot]) -> Batch:
         return gather(

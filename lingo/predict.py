@@ -30,7 +30,6 @@ from lingo.adapter_folder import (
     tensors_of,
     updates,
 )
-from lingo.adapters import PackedLinear
 from lingo.backbones import Backbone, load_backbone
 from lingo.card import HEAD, source_of
 from lingo.checkpoint import BackboneError
@@ -40,6 +39,7 @@ from lingo.heads import pooled_states
 from lingo.layer_states import layer_vectors
 from lingo.long_sequences import encode
 from lingo.nucleotides import units_for
+from lingo.packed_linear import PackedLinear
 from lingo.quantized import load_frozen
 from lingo.sequences import PAIR, Case, reverse_complement, sequence_problem, uniform
 from lingo.strands import average_strands

@@ -90,7 +90,9 @@ class Importance:
         mean, spread = self.sensitivity[:n], self.uncertainty[:n]
         now = grad[:, :width].mul_(theta[:, :width]).abs_()
         mean.lerp_(now, toward)
-        spread.lerp_(now.sub_(mean).abs_(), toward_u)
+        # |I - Ī| in one pass: with a threshold of nothing, this loss is the distance.
+        torch.ops.aten.smooth_l1_loss.out(now, mean, 0, torch.finfo(now.dtype).tiny, out=now)
+        spread.lerp_(now, toward_u)
 
     def scores(self, rows: int, valid: Tensor) -> Tensor:
         """Triplet scores s(λ) + mean s(P column) + mean s(Q row), s = Ī·Ū: [rows, R], -inf where not `valid`."""

@@ -80,10 +80,10 @@ class Slot:
 
     @property
     def traits(self) -> frozenset[str]:
-        """What a step must do for this trial in addition to LoRA: `rates` of its own for Q, and `lingo.methods`'
-        `scales`, `lengths` and `principal`."""
+        """What a step must do for this trial in addition to LoRA: `lingo.methods`' `scales`, `lengths` and
+        `principal`."""
         kind = self.config.kind
-        found = {"rates": kind.rate_ratio(self.config) != 1, "principal": kind.principal, kind.outputs: True}
+        found = {"principal": kind.principal, kind.outputs: True}
         return frozenset(name for name, holds in found.items() if holds) - {"none"}
 
     @property
@@ -135,16 +135,11 @@ class Slot:
     def numbers(self) -> "StepNumbers[float]":
         """Parameters of the next step for the device."""
         config, t = self.config, self.step + 1
-        rate, ratio = self.learning_rate(), config.kind.rate_ratio(config)
         schedule, update = self.schedule, self.rank_update
         counting = schedule is not None and t < schedule.last
         allocating = schedule is not None and schedule.allocates(t)
         return StepNumbers(
-            step_size=rate / (1 - ADAM_BETAS[0] ** t),
-            inv_sqrt_bias2=1 / math.sqrt(1 - ADAM_BETAS[1] ** t),
-            decay=1 - rate * config.weight_decay,
-            ratio=ratio,
-            decay_more=(1 - ratio * rate * config.weight_decay) / (1 - rate * config.weight_decay),
+            step=float(t),
             max_norm=config.max_grad_norm if config.max_grad_norm is not None else math.inf,
             scale=self.scale / (1 - self.dropout),
             share=1 / (1 - self.dropout),
@@ -179,11 +174,7 @@ class StepNumbers(NamedTuple, Generic[T]):
     """Parameters of one step of a slot (`float`), or of all slots on the device (columns [n, 1]).
 
     Attributes:
-        step_size: Learning rate over the bias correction of Adam's first moment.
-        inv_sqrt_bias2: One over the root of that of its second moment.
-        decay: Factor of decoupled weight decay.
-        ratio: Learning rate of Q and of the head's bias over that of all others.
-        decay_more: Factor of decoupled weight decay of Q, over that of all others.
+        step: t, counted from 1.
         max_norm: Norm to which the gradient is clipped; infinity for no clipping.
         scale: s of the update s · P Λ Q, over the share of inputs that dropout keeps.
         share: One over that share.
@@ -196,11 +187,7 @@ class StepNumbers(NamedTuple, Generic[T]):
         mask: 1 where the forward pass leaves dropped singular values out.
     """
 
-    step_size: T
-    inv_sqrt_bias2: T
-    decay: T
-    ratio: T
-    decay_more: T
+    step: T
     max_norm: T
     scale: T
     share: T

@@ -7,10 +7,10 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from lingo.adapters import PackedLinear
 from lingo.architectures import family_of
 from lingo.backbones import Backbone
 from lingo.data import Kind
+from lingo.packed_linear import PackedLinear
 
 PROBLEM_TYPES = {
     "classification": "single_label_classification",

@@ -307,10 +307,10 @@ class LingoEngine:
             and self._backbone[0] == self._needs(job, full=full)
             and pack.full == full
             and self._alone == job.alone
-            and (full or config.kind.rank(config) <= pack.layout.rank)
+            and (full or config.kind.rank(config) <= pack.max_rank)
             and self._open(job.data).num_labels <= pack.layout.labels
             and (config.kind.outputs == "none" or pack.layout.outputs)
-            and (not job.alone or self._room_of(job, config, self._open(job.data)).holds_no_more(pack.layout))
+            and (not job.alone or self._room_of(job, config, self._open(job.data)).holds_no_more(pack))
         )
 
     def _room_of(self, job: Job, config: TrialConfig, data: TaskData) -> Room:

@@ -10,7 +10,6 @@ from lingo.backbones import Backbone
 from lingo.batch import Share
 from lingo.embeddings import add_rows
 from lingo.fresh_names import fresh_name, parts_of
-from lingo.layout import Layout
 from lingo.pack import Pack
 from lingo.quantized import load_frozen
 from lingo.reduce import Reduce, alone
@@ -45,10 +44,10 @@ class Room:
                 f"`frozen` must be one of {', '.join(get_args(Frozen))}, but got {self.frozen!r}."
             )
 
-    def holds_no_more(self, layout: Layout) -> bool:
-        """Whether a pack of this layout has exactly this capacity."""
-        same = layout.rank == self.max_rank and layout.outputs == self.outputs
-        return (same or not layout.rank) and layout.labels == self.max_labels
+    def holds_no_more(self, pack: Pack) -> bool:
+        """Whether a pack has exactly this capacity."""
+        same = pack.max_rank == self.max_rank and pack.layout.outputs == self.outputs
+        return (same or pack.full) and pack.layout.labels == self.max_labels
 
 
 def is_full(config: TrialConfig) -> bool:

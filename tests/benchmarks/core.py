@@ -16,14 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 
 from lingo.flops import OPT_125M as OPT_125M_FLOPS
 from lingo.flops import step_flops
 from lingo.pack import Pack
+from lingo.packed_linear import PackedLinear
+from lingo.parameters import trained_parameters
 from lingo.ranks import Allocation
 from lingo.slot import stacked
 from tests.benchmarks import memory
-from tests.benchmarks.measure import VIEWS, Operators, Row, clock_of, say, side_by_side, table
+from tests.benchmarks.measure import VIEWS, Operators, Row, Traffic, clock_of, say, side_by_side, table
 from tests.benchmarks.models import OPT_125M, TARGETS, TOY, Shape
 from tests.benchmarks.peers import PlainLoop, TrainerLoop
 
@@ -64,6 +67,42 @@ def operators(args: argparse.Namespace) -> list[Row]:
     rows.append(
         Row.at_most("operators a trial step, K=16, dropout 0.05", counts.total() / 16, "operators", 60)
     )
+    return rows
+
+
+SEARCHED = ("W_q", "W_v"), ("W_q", "W_k", "W_v"), TARGETS
+"""Targets of trials that train beside each other, as a search has them."""
+
+
+def traffic(args: argparse.Namespace) -> list[Row]:
+    """Bytes that a step moves outside of its forward and backward passes, for each byte of what the trials train."""
+    shape, slots = TOY if args.quick else SMALL, 16
+    task, rows = shape.task(20), []
+    for name, most, ranks, targets in (
+        ("one configuration", shape.b0, (shape.b0,), (TARGETS,)),
+        ("ranks 2, 4 and 8 of at most 16, three sets of targets", 16, (2, 4, 8), SEARCHED),
+        ("rank 8 of at most 16, q and v", 16, (8,), (("W_q", "W_v"),)),
+    ):
+        pack = Pack(shape.backbone(), capacity=slots, max_rank=most)
+        for seed in range(slots):
+            rank = ranks[seed % len(ranks)]
+            own = {"b0": rank, "bT": rank // 2, "targets": targets[seed // len(ranks) % len(targets)]}
+            pack.admit(shape.trial(seed, learning_rate=1e-4 * (1 + seed), **own), task)
+        for _ in range(3):
+            pack.step()
+        backward = pack._backward
+        with Traffic() as mode:
+
+            def resting(*given: Any, mode: Traffic = mode, backward: Any = backward) -> None:
+                with mode.resting():
+                    backward(*given)
+
+            pack._backward = resting  # type: ignore[method-assign]
+            pack.step()
+        say(f"bytes, {name}: {', '.join(f'{n / 1e6:.0f} MB {op}' for op, n in mode.counts.most_common(12))}")
+        trained = sum(trained_parameters(pack, slot) for slot in pack.slots) * pack.dtype.itemsize
+        rows.append(Row(f"bytes moved outside forward and backward, K={slots}, {name}",
+                        mode.counts.total() / trained, "bytes a trained byte"))  # fmt: skip
     return rows
 
 
@@ -185,6 +224,30 @@ def bf16(args: argparse.Namespace) -> list[Row]:
     ]
 
 
+def floor(args: argparse.Namespace) -> list[Row]:
+    """A step with bf16 frozen weights against the products of its frozen matrices alone, forward and backward."""
+    shape, repetitions = (TOY, 1) if args.quick else (OPT_125M, 3)
+    pack = pack_of(shape, 1, steps=repetitions + 2, dtype=torch.bfloat16, device=args.device, delta_T=2)
+    weights = [module.weight for module in pack.backbone.model.modules() if isinstance(module, PackedLinear)]
+    x = {
+        width: torch.randn(shape.batch * shape.tokens, width, device=args.device, dtype=torch.bfloat16)
+        for width in (shape.hidden, shape.ffn)
+    }
+
+    def products() -> None:
+        for weight in weights:
+            F.linear(x[weight.shape[1]], weight)
+            F.linear(x[weight.shape[0]], weight.t())
+
+    times = side_by_side(
+        [pack.step, products], repetitions=repetitions, calls=[1, 1], clock=clock_of(args.device)
+    )
+    name = "toy" if args.quick else "OPT-125M shape, 8 x 70 tokens"
+    return [
+        Row.at_most(f"step, {name}, bf16 / products of frozen matrices", times[0] / times[1], "times", 1.2)
+    ]
+
+
 def slot_memory(args: argparse.Namespace) -> list[Row]:
     """What one slot more costs, and that the base is not copied."""
     return memory.rows(quick=args.quick)
@@ -255,11 +318,13 @@ def _peak(args: argparse.Namespace) -> float:
 
 PARTS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
     "operators": operators,
+    "traffic": traffic,
     "allocator": allocator,
     "toy": toy,
     "lengths": lengths,
     "trainer": trainer,
     "bf16": bf16,
+    "floor": floor,
     "memory": slot_memory,
     "gpu": gpu,
 }

@@ -1,11 +1,13 @@
 """Counting, timing and weighing, and the rows that come of it."""
 
 import gc
+import math
 import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +77,53 @@ class Operators(TorchDispatchMode):
         with cls() as mode:
             work()
         return mode.counts
+
+
+class Traffic(TorchDispatchMode):
+    """Counts the bytes that operators read and write, each tensor once for every operator that has it; views, fresh
+    memory and what a broadcast repeats are free."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+        self.paused = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result, name = func(*args, **(kwargs or {})), func.overloadpacket.__name__
+        if self.paused or name in VIEWS or name.startswith(("empty", "new_empty")):
+            return result
+        given = [
+            (
+                (kwargs or {}).get(one.name) if i >= len(args) else args[i],
+                None if one.is_out else one.alias_info,
+            )
+            for i, one in enumerate(func._schema.arguments)
+        ]
+        for value, alias in given:
+            both = alias is not None and alias.is_write and name not in ("zero_", "fill_", "copy_")
+            self.counts[name] += _bytes(value) * (1 + both)
+        if not func._schema.is_mutable:
+            self.counts[name] += _bytes(result)
+        return result
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """What is inside does not count."""
+        self.paused = True
+        try:
+            yield
+        finally:
+            self.paused = False
+
+
+def _bytes(value: Any) -> int:
+    """Bytes of the tensors in an operator's argument or result."""
+    if isinstance(value, list | tuple):
+        return sum(map(_bytes, value))
+    if not isinstance(value, Tensor):
+        return 0
+    shape = [size for size, stride in zip(value.shape, value.stride(), strict=True) if stride]
+    return math.prod(shape) * value.element_size()
 
 
 def clock_of(device: str) -> Callable[[], float]:

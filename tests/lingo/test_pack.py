@@ -1,6 +1,7 @@
 """Packed = alone: a trial gives the same masks, losses and metrics with any neighbours."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,9 +9,11 @@ import torch
 
 from lingo.adapters import ALIGNED
 from lingo.data import TaskData
+from lingo.layout import Layout
 from lingo.pack import Pack
 from lingo.parameters import rank_pattern
 from lingo.slot import Slot
+from lingo.state import _views
 from lingo.trial import TrialConfig
 from tests.lingo import toy
 
@@ -167,3 +170,55 @@ def test_ranks_padded_as_on_a_gpu_change_nothing(monkeypatch: pytest.MonkeyPatch
             pack.close()
     for other in found[1:]:
         np.testing.assert_allclose(other, found[0], rtol=0, atol=1e-9)
+
+
+def test_rows_hold_what_the_trials_of_a_pack_train() -> None:
+    """Rows grow and shrink at admissions; a trial keeps every bit of its state, and goes on as if alone."""
+    small = toy.trial("ars", 1, b0=2, bT=1, delta_T=2, targets=("W_q", "W_f2"))
+    large = toy.trial("ars", 2, b0=4, bT=2, targets=("W_k", "W_q", "W_f1"))
+    pack = Pack(toy.opt_backbone(), capacity=2, max_rank=8, dtype=torch.float64)
+    slot = pack.admit(small, toy.task())
+    sites = len(slot.paths)
+    assert (pack.layout.rank, len(pack.layout.sites)) == (2, sites)
+    for _ in range(3):
+        pack.step()
+    width, before = pack.layout.size, {name: view.clone() for name, view in _views(pack, slot)}
+    other = pack.admit(large, toy.task())
+    assert (pack.layout.rank, len(pack.layout.sites)) == (4, len({*slot.paths, *other.paths}))
+    for name, view in _views(pack, slot):
+        assert torch.equal(view, before[name]), name
+    for _ in range(3):
+        pack.step()
+    pack.release(other)
+    pack.release(pack.admit(small, toy.task()))
+    assert pack.layout.size == width and pack.bank.theta.shape == pack.moment.shape == (2, width)
+    for _ in range(3):
+        pack.step()
+    alone = Pack(toy.opt_backbone(), max_rank=2, dtype=torch.float64)
+    same = alone.admit(small, toy.task())
+    for _ in range(9):
+        alone.step()
+    np.testing.assert_allclose(
+        pack.predict(slot, slot.data.dev), alone.predict(same, same.data.dev), rtol=0, atol=1e-9
+    )
+
+
+def test_a_pack_without_memory_for_larger_rows_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    pack = Pack(toy.opt_backbone(), capacity=2, max_rank=8)
+    slot = pack.admit(toy.trial("lora", 1, rank=2), toy.task())
+    layout, real, calls = pack.layout, Layout.moved, 0
+
+    def short(self: Layout, *given: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 5:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return real(self, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Layout, "moved", short)
+        with pytest.raises(torch.OutOfMemoryError):
+            pack.admit(toy.trial("lora", 2, rank=8), toy.task())
+    assert pack.layout is pack.bank.layout is layout and pack.slots == [slot]
+    pack.step()
+    assert np.isfinite(pack.take_loss(slot))

@@ -31,11 +31,13 @@ def test_every_step_follows_peft(
     fresh = Pack(toy.opt_backbone(dtype=dtype), max_rank=7, max_labels=4, outputs=True, dtype=dtype)
     start = fresh.admit(config, slot.data)
     for path in slot.paths:
-        site = pack.layout.site(path)
-        own = pack.layout.parts(pack.bank.theta[slot.row : slot.row + 1], site)
-        first = fresh.layout.parts(fresh.bank.theta[start.row : start.row + 1], site)
-        assert torch.equal(own[0], first[0]) and torch.equal(own[2], first[2])  # P and Q are what they were
-        assert not torch.equal(own[1], first[1])
+        own, first = (
+            held.layout.parts(held.bank.theta[one.row : one.row + 1], held.layout.site(path))
+            for held, one in ((pack, slot), (fresh, start))
+        )
+        (p, lam, q), (p0, lam0, q0), rank = own, first, slot.rank
+        assert torch.equal(p[:, :rank], p0) and torch.equal(q[:rank], q0)  # as they were
+        assert not torch.equal(lam[:rank], lam0)
 
 
 def test_exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -224,11 +224,11 @@ def test_memory_that_ends_while_parameters_change_is_a_crash(
     worker = engine()
     worker.admit(job())
 
-    def decay(*_: object, **__: object) -> torch.Tensor:
+    def parts(*_: object) -> list[object]:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     assert worker._pack
-    monkeypatch.setattr(worker._pack.bank, "decay", decay)
+    monkeypatch.setattr(worker._pack.bank, "parts", parts)
     with pytest.raises(torch.OutOfMemoryError):
         worker.advance()
 
@@ -302,7 +302,7 @@ def test_divergence_is_noticed_within_some_steps_and_disturbs_no_neighbour(
 def test_bf16_backbones_train_float32_adapters(made: tuple[Path, Path], job: Callable[..., Job]) -> None:
     worker = make_engine(0, 1, pack=2, frozen="bf16", max_rank=20, max_labels=5)
     reports = train(worker, job("study/trial-1"), job("study/trial-2", "lora", rank=20))
-    assert worker._pack and worker._pack.layout.rank == 20 and worker._pack.layout.labels == 5
+    assert worker._pack and worker._pack.max_rank == 20 and worker._pack.layout.labels == 5
     assert next(worker._pack.backbone.model.parameters()).dtype == torch.bfloat16
     assert worker._pack.bank.theta.dtype == torch.float32
     plain = train(engine(), replace(job("study/trial-1"), checkpoints=None))

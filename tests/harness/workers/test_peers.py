@@ -132,7 +132,7 @@ class Scenes:
     def broken_midway(self) -> Any:
         from lingo.adapters import AdapterBank
 
-        return self._falls(lambda patch: patch.setattr(AdapterBank, "decay", out_of_memory))
+        return self._falls(lambda patch: patch.setattr(AdapterBank, "parts", out_of_memory))
 
     def _falls(self, fault: Callable[[pytest.MonkeyPatch], None]) -> list[Any]:
         """What is raised, and whether the same engine trains the same job afterwards."""
