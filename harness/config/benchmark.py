@@ -191,8 +191,8 @@ class Benchmark(BaseModel):
     learn_from: Annotated[
         tuple[Learned, ...] | None, Option(SEARCH, "RUN,…|none", default="none", kind=str)
     ] = None
-    """Output folders of earlier benchmarks, comma-separated: each study first tries four configurations that did well
-    on dev in their studies of its backbone and method."""
+    """Output folders of earlier benchmarks, comma-separated: each study first tries up to four configurations that did
+    well on dev in their studies of its backbone and method."""
 
     searcher: Annotated[
         Literal["tpe", "gp", "random", "grid"], BeforeValidator(searcher_of), Option(SEARCH, "NAME")

@@ -22,11 +22,14 @@ from lingo.methods import METHODS
 from lingo.metrics import merit
 
 POINTS = 4
-"""Configurations of a portfolio."""
+"""Configurations of a portfolio, at most."""
 
 WIDTH, NOISE = 0.7, 0.3
 """Of the Gaussian process that predicts a configuration's score on a task: length scale, where each setting goes from 0
 to 1, and variance of the noise, where that of the scores is 1."""
+
+LEAST = 1e-9
+"""Mean regret, in shares of trials, that another configuration must save."""
 
 LEARNED = "first points: "
 """How a note of learned first points begins."""
@@ -53,7 +56,7 @@ def portfolio(studies: Sequence[Sequence[Told]], count: int = POINTS) -> list[di
 
     Args:
         studies: By study its trials, at least one of them `whole`, in an order that is always the same.
-        count: At most so many; each once.
+        count: At most so many, each once; fewer where no further one lowers the regret.
     """
     told = [trial for study in studies for trial in study]
     places = _places([trial.values for trial in told])
@@ -70,7 +73,10 @@ def portfolio(studies: Sequence[Sequence[Told]], count: int = POINTS) -> list[di
     predicted = np.stack(shares, axis=1)
     held, chosen = np.zeros(len(studies)), list[dict[str, Any]]()
     while len(chosen) < count and len(candidates):
-        best = int(np.maximum(predicted, held).mean(axis=1).argmax())
+        gains = (np.maximum(predicted, held) - held).mean(axis=1)
+        best = int(gains.argmax())
+        if chosen and gains[best] < LEAST:
+            break
         held = np.maximum(held, predicted[best])
         values = dict(told[candidates[best]].values)
         chosen += [values] if values not in chosen else []

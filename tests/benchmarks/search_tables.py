@@ -308,7 +308,7 @@ def winner(table: Table, points: Sequence[Mapping[str, Any]]) -> float:
 
 
 def transfer(tables: Sequence[Table], seeds: int, say: Any) -> Iterator[Row]:
-    """Four first points from the other tasks of the same method, by themselves and in front of a search."""
+    """First points from the other tasks of the same method, with a Latin hypercube up to four, and before a search."""
     gains: dict[str, list[list[float]]] = {}
     for table in tables:
         learned = first_points(table, tables)
@@ -319,15 +319,16 @@ def transfer(tables: Sequence[Table], seeds: int, say: Any) -> Iterator[Row]:
             for name, first in (("random without stops", ()), ("tpe", ()), ("tpe", learned))
         )
         best = [at(steps, 16) for steps in full]
-        even = [
-            winner(table, [table.space.suggest(LatinHypercube(i, 4, f"{n}|{table.task}")) for i in range(4)])
+        spread = [
+            [table.space.suggest(LatinHypercube(i, 4, f"{n}|{table.task}")) for i in range(4)]
             for n in range(seeds)
         ]
-        found = winner(table, learned)
-        say(f"{table.task} {table.method}: {found:.3f}, best of 16 random {statistics.fmean(best):.3f}")
+        even = [winner(table, points) for points in spread]
+        found = [winner(table, [*learned, *points][:4]) for points in spread]
+        say(f"{table.task} {table.method}: {len(learned)} learned, {statistics.fmean(found):.3f}")
         rows = {
             "4 trials from other tasks: ahead of the best of 16 random full trials": [
-                found - r for r in best
+                f - r for f, r in zip(found, best, strict=True)
             ],
             "4 trials of a Latin hypercube: the same": [e - r for e, r in zip(even, best, strict=True)],
         } | {
