@@ -1,20 +1,42 @@
 """Whether a trial fits into a pack, and rows that hold what the pack's trials train."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
+
+import torch
+from torch import Tensor
 
 from lingo.adapters import FLAT, AdapterBank, padded_rank
+from lingo.backbones import Backbone
 from lingo.data import TaskData
+from lingo.full import FullBank
 from lingo.heads import pooling_of
 from lingo.layout import Layout
+from lingo.ranks import Importance
 from lingo.slot import Slot
 from lingo.trial import TrialConfig
 
-if TYPE_CHECKING:
-    from lingo.pack import Pack
+
+class _Pack(Protocol):
+    """What is read and changed of a pack."""
+
+    backbone: Backbone
+    bank: AdapterBank | FullBank
+    capacity: int
+    device: torch.device
+    full: bool
+    importance: Importance
+    layout: Layout
+    max_rank: int
+    moment: Tensor
+    shapes: dict[str, tuple[int, int]]
+    square: Tensor
+
+    @property
+    def free(self) -> int: ...
 
 
-def misfits(pack: "Pack", config: TrialConfig, data: TaskData) -> list[str]:
+def misfits(pack: _Pack, config: TrialConfig, data: TaskData) -> list[str]:
     """Why a trial does not fit into a pack."""
     rank = config.kind.rank(config)
     checks = [
@@ -45,7 +67,7 @@ def misfits(pack: "Pack", config: TrialConfig, data: TaskData) -> list[str]:
     return found
 
 
-def fit(pack: "Pack", slots: Sequence[Slot]) -> None:
+def fit(pack: _Pack, slots: Sequence[Slot]) -> None:
     """Give a pack rows that hold what these slots train: their matrices, and the largest of their ranks. Where there
     is no memory for them, the pack stays as it is."""
     if not isinstance(pack.bank, AdapterBank):
