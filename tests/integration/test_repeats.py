@@ -9,9 +9,7 @@ import pytest
 
 from harness.runs.store import load
 from tests.support.real_runs import finish, start, until, workers
-
-TIMES = {"device_seconds", "adapter", "adapter_digest", "predictions"}
-"""Facts that are times, or paths, or digests of files with paths in them."""
+from tests.support.repeated import repeated
 
 SIZE = ("--limit", "256")
 """All trials of the quickstart, on fewer rows."""
@@ -24,7 +22,7 @@ def numbers(out):
     """All that a record says of a trial but its times and places; the bytes of the test predictions."""
     found = {}
     for record in load(out):
-        facts = {name: value for name, value in record.facts.items() if name not in TIMES}
+        facts = repeated(record.facts)
         history = [
             {name: value for name, value in entry.items() if name != "seconds"} for entry in record.history
         ]

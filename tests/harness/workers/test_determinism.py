@@ -13,8 +13,7 @@ from harness.runs.jobs import Job, Report
 from harness.workers.determinism import Exact
 from harness.workers.engines import make_engine
 from tests.support import engine_runs
-
-TIMES = ("device_seconds", "predictions", "adapter")
+from tests.support.repeated import repeated
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +24,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def exact(reports: list[Report]) -> list[Any]:
     """Everything that must repeat, the facts included that are no times and no places."""
-    facts = [{k: v for k, v in report.facts.items() if k not in TIMES} for report in reports]
-    return [engine_runs.numbers(reports), facts]
+    return [engine_runs.numbers(reports), [repeated(report.facts) for report in reports]]
 
 
 def final(made: tuple[Path, Path], out: Path, method: str, **settings: Any) -> Job:
