@@ -35,6 +35,7 @@ CUT_MARK = "cut by budget"
 BY_USER = "user"
 """Who asked for a trial that was added, and what cut one that was stopped."""
 UNREGULARISED_MARK = "no model dropout"
+AFTER_TEST_MARK = "steered after test"
 
 
 def let_go_of_ended(out: Path, records: Iterable[Record]) -> None:
@@ -83,6 +84,9 @@ class Recorder:
         objectives: Those of the search; if there are several, every record has them as a fact.
         watchers: Called with every event.
         on_record: Called with every record after it was written.
+
+    Attributes:
+        after_test: Keys of the studies whose trials a user changed when their test scores could be read.
     """
 
     def __init__(
@@ -98,6 +102,7 @@ class Recorder:
     ) -> None:
         self._store, self._benchmark, self._environment = store, benchmark, environment
         self._studies = {study.key: study for study in studies}
+        self.after_test: set[str] = set()
         self._watchers, self._on_record, self._open = watchers, on_record, OpenTrials(store.out)
         self._started: dict[str, str] = {}
         several = {OBJECTIVES: list(objectives), "early_stopping": "none"}
@@ -161,7 +166,8 @@ class Recorder:
         if problem is not None:
             log.error("%s: %s", record.id, problem)
             record = replace(record, status="failed", error=problem, test=None)
-        record = replace(record, facts=facts, marks=[*record.marks, *_own_marks(record, facts)])
+        late = [AFTER_TEST_MARK] if record.test is not None and record.study in self.after_test else []
+        record = replace(record, facts=facts, marks=[*record.marks, *_own_marks(record, facts), *late])
         with written(self._store.out):
             self._store.append(record, replace=True)
         self._on_record(record)

@@ -216,6 +216,7 @@ class _Stages:
             checkpoints=RunFolder(self._out).checkpoints,
         )
         jobs = with_new_names(jobs, self._out, winners(records, ready, benchmark.scope))
+        self._recorder.after_test = self._steering.after_test()
         predictions = str(RunFolder(self._out).predictions)
         run_finals(
             [

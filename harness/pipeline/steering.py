@@ -19,6 +19,9 @@ from harness.runs.store import ResultStore
 EVERY_S = 0.5
 """Seconds between two looks at the folder."""
 
+CHANGES = ("stop", "add", "more")
+"""Requests that may change which configuration wins."""
+
 
 class Steering:
     """The requests of an output folder.
@@ -74,9 +77,14 @@ class Steering:
         """Whether the search of this study is paused."""
         return is_paused(self._decided, [one.key for one in self._members[study.key]])
 
+    def after_test(self) -> set[str]:
+        """Studies whose trials a user changed when their test scores could be read."""
+        late = [one.study for one in self._decided if one.after_test and one.kind in CHANGES]
+        return {study.key for key in late for study in self._members[key]}
+
     def _decision(self, request: Request) -> Request:
         try:
-            return self._done(request)
+            return replace(self._done(request), after_test=self._tested(request.study))
         except InputError as error:
             return replace(request, state="refused", reason=" ".join(error.problems))
 
@@ -140,6 +148,10 @@ class Steering:
     def _group(self, study: PreparedStudy) -> list[PreparedStudy]:
         keys = {one.key for one in self._members[study.key]}
         return [one for one in self.studies() if one.key in keys]
+
+    def _tested(self, key: str) -> bool:
+        keys = {one.key for one in self._members[key]}
+        return any(one.study in keys and one.test is not None for one in self._store.load())
 
     def _records(self, *studies: str) -> list[Record]:
         return [one for one in self._store.load() if one.study in studies and one.stage == "search"]

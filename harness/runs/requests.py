@@ -37,6 +37,7 @@ class Request:
         reason: Why it was refused, or what was done, in one line.
         decided: When.
         added: Number of the trial that was added.
+        after_test: Whether a final run of the search group had a test score when this was decided.
     """
 
     number: int = 0
@@ -51,6 +52,7 @@ class Request:
     reason: str = ""
     decided: str = ""
     added: int | None = None
+    after_test: bool = False
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,8 @@ CAVEATS = {
     "study's metric or by its squared error.",
     "no model dropout": "all weights were trained without the dropout of the model's own configuration (fact "
     "model_dropout), like frozen backbones; with dropout, full fine-tuning might score differently.",
+    "steered after test": "a user added, stopped or asked for trials of this study when its test scores could be read: "
+    "they may have influenced which configuration won.",
     "selected on test": "the configuration was selected by test scores, as in some published results: scores are "
     "optimistic.",
 }

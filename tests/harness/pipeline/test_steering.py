@@ -12,9 +12,10 @@ from harness.config.added_trial import added_values, space_of
 from harness.config.benchmark import Benchmark
 from harness.config.search_space_file import read_space
 from harness.core.errors import InputError
+from harness.pipeline.recorder import AFTER_TEST_MARK, Recorder
 from harness.pipeline.remaining import unsearched
 from harness.pipeline.steering import Steering, paused_lines
-from harness.runs.jobs import Job, Report
+from harness.runs.jobs import Event, Job, Report
 from harness.runs.lock import only_driver
 from harness.runs.requests import Added, Request, Requests, is_paused, stopped_in
 from harness.runs.store import ResultStore
@@ -119,6 +120,33 @@ def test_a_trial_that_is_under_way_is_stopped_and_others_are_refused(steering, s
     assert ended.state == "refused" and "has ended already: finished" in ended.reason
     assert "has not begun" in decided(steering, store, kind="stop", trial=2).reason
     assert stopped_in(steering.requests, [KEY]) == {1}
+
+
+def test_what_a_user_changes_when_test_scores_could_be_read_is_a_caveat_of_later_final_runs(
+    steering, store, study
+):
+    own = {"learning_rate": 2e-3, "rank": 5}
+    decided(steering, store, kind="add", values=own)
+    assert steering.after_test() == set(), "nobody could know a test score"
+
+    def final(after_test=()):
+        recorder = Recorder(store, [study], benchmark="custom", environment={})
+        recorder.after_test = set(after_test)
+        end = replace(job(0), id=f"{KEY}/final/seed-0", stage="final")
+        last = Report(job=end.id, number=1, status="finished", epoch=1, dev={"mcc": 0.6}, test={"mcc": 0.1})
+        recorder(Event(0, end, last, "started"))
+        recorder(Event(0, end, last, "finished", reports=(last,)))
+        return next(one for one in store.load() if one.id == end.id).marks
+
+    assert AFTER_TEST_MARK not in final()
+    decided(steering, store, kind="pause")
+    assert steering.after_test() == set(), "a pause changes no trial"
+    decided(steering, store, kind="more", num_samples=9)
+    assert steering.after_test() == {KEY}
+    again = Steering([study], BENCHMARK, store)
+    again.turn()
+    assert again.after_test() == {KEY}, "a later driver knows it"
+    assert AFTER_TEST_MARK in final(again.after_test())
 
 
 def test_added_trials_and_more_of_them_are_what_is_left_to_search(steering, store, study):
