@@ -113,8 +113,8 @@ def short_help(width: int | None = None) -> str:
             lines += [f"  {command:10} {first}", *(" " * 13 + line for line in rest)]
     lines += [
         "",
-        f"Options of a command: {name} COMMAND --help, for example {name} run --help.",
-        "--version prints the version, --install-completion completes commands and options in this shell.",
+        f"Options of a command: for example {name} run --help.",
+        "--version prints the version, --install-completion sets up the shell's Tab key.",
         "Terms: docs/glossary.md.",
     ]
     return "\n".join(lines)
