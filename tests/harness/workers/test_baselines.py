@@ -106,6 +106,8 @@ def test_a_fit_in_its_own_thread_has_the_threads_of_exact_arithmetic() -> None:
     seen: list[int] = []
 
     class Fit:
+        total_steps = 1
+
         def advance(self) -> bool:
             seen.extend(
                 int(pool["num_threads"])
