@@ -9,6 +9,7 @@ clip gradients and follow a linear schedule. `--quick` does less of everything, 
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -18,6 +19,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from lingo.backbones import load_backbone
 from lingo.flops import OPT_125M as OPT_125M_FLOPS
 from lingo.flops import step_flops
 from lingo.pack import Pack
@@ -27,7 +29,7 @@ from lingo.ranks import Allocation
 from lingo.slot import stacked
 from tests.benchmarks import memory
 from tests.benchmarks.measure import VIEWS, Operators, Row, Traffic, clock_of, say, side_by_side, table
-from tests.benchmarks.models import OPT_125M, TARGETS, TOY, Shape
+from tests.benchmarks.models import OPT_125M, TARGETS, TOY, Shape, table_task
 from tests.benchmarks.peers import PlainLoop, TrainerLoop
 
 PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L4": 121e12, "T4": 65e12}
@@ -166,6 +168,34 @@ def toy(args: argparse.Namespace) -> list[Row]:
             rows.append(Row(f"{name}: pack, K={slots}", time * 1e3, "ms a trial step"))
             rows.append(Row.at_least(f"{name}: peft / pack, K={slots}", each[0] / time, "times", reach))
     return rows
+
+
+def stories(args: argparse.Namespace) -> list[Row]:
+    """A small real backbone on a real task (mouse/2 of GUE), alone and in a pack of eight."""
+    shared = Path(os.environ.get("LINGO_SHARED", "../shared"))
+    folder, rows = shared / "models/stories260K", shared / "data/gue/mouse/2/train.csv"
+    name = "stories260K, mouse/2, {}: trial step K=1 / K=8"
+    if not (folder.exists() and rows.exists()):
+        return [Row(name.format("dropout 0.05"), None, "times")]
+    repetitions, calls = (1, [2, 1]) if args.quick else (9, [16, 4])
+    found = []
+    for dropout in (0.05, 0.0):
+        packs = [Pack(load_backbone(folder), capacity=slots, max_rank=8) for slots in (1, 8)]
+        task = table_task(rows, packs[0].backbone)
+        for pack in packs:
+            for seed in range(pack.capacity):
+                settings = {"method": "ars", "b0": 8, "bT": 4, "rank": 8, "batch_size": 8, "epochs": 9}
+                pack.admit(TOY.trial(seed, adapter_dropout=dropout, delta_T=10, **settings), task)
+        times = side_by_side(
+            [pack.step for pack in packs], repetitions=repetitions, calls=calls, clock=clock_of("cpu")
+        )
+        ratio, words = times[0] / (times[1] / 8), f"dropout {dropout:g}"
+        found.append(
+            Row.at_least(name.format(words), ratio, "times", 1.15)
+            if dropout
+            else Row(name.format(words), ratio, "times")
+        )
+    return found
 
 
 def lengths(args: argparse.Namespace) -> list[Row]:
@@ -321,6 +351,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
     "traffic": traffic,
     "allocator": allocator,
     "toy": toy,
+    "stories": stories,
     "lengths": lengths,
     "trainer": trainer,
     "bf16": bf16,

@@ -1,7 +1,9 @@
 """Models, data and configurations that the benchmarks of the core share with its peers."""
 
+import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -108,6 +110,24 @@ class Shape:
             "targets": TARGETS,
         }
         return TrialConfig(**{**values, **settings})
+
+
+def table_task(path: Path, backbone: Backbone) -> TaskData:
+    """Two classes of a file with the columns sequence and label, tokenised for a backbone."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    ids = [np.array(backbone.tokenizer(row["sequence"])["input_ids"], np.int16) for row in rows]
+    offsets = np.concatenate([[0], np.cumsum([len(one) for one in ids])])
+    split = Split(np.concatenate(ids), offsets, np.array([int(row["label"]) for row in rows]))
+    return TaskData(
+        name=path.stem,
+        kind="classification",
+        num_labels=2,
+        metric="mcc",
+        pad_id=backbone.pad_id,
+        train=split,
+        dev=split,
+    )
 
 
 OPT_125M = Shape(layers=12, hidden=768, ffn=3072, heads=12, batch=8, tokens=70)
