@@ -233,9 +233,12 @@ def test_the_table_is_that_of_the_same_benchmark_here(walk):
     for key, (config, dev, test) in there.items():
         assert config == here[key][0]
         for mine, other in ((dev, here[key][1]), (test, here[key][2])):
-            # The loss of the k-mer model is up to 3e-7 apart where OPENBLAS_CORETYPE is set here and not on the hosts.
-            assert mine.pop("loss") == pytest.approx(other.pop("loss"), rel=1e-6)
-            assert mine == other
+            assert mine.keys() == other.keys()
+            for name in mine:
+                # Probabilities of the k-mer model differ by up to 3e-7 where OPENBLAS_CORETYPE is set here and not on
+                # the hosts; the other scores know their order alone.
+                smooth = name in ("loss", "nll", "brier", "ece")
+                assert mine[name] == (pytest.approx(other[name], rel=1e-6) if smooth else other[name]), name
 
 
 def test_nothing_that_costs_is_left(walk):
