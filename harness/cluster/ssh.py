@@ -23,6 +23,8 @@ OPTIONS = (
     "-oLogLevel=ERROR",
 )
 
+TUNNEL_TRIES = 3
+
 
 class ShellError(RuntimeError):
     """A program failed; the message is one line for the user."""
@@ -189,6 +191,14 @@ class Tunnels:
     _process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "Tunnels":
+        for _ in range(TUNNEL_TRIES):
+            if self._open():
+                return self
+            self.__exit__()
+        raise ShellError(f"no SSH tunnel to {self.remote.name} could be opened.")
+
+    def _open(self) -> bool:
+        """Start ssh, and wait until a port answers; another program may have taken one meanwhile."""
         self.ports = {port: free_port(port) for port in self.wanted}
         pairs = [f"-L127.0.0.1:{here}:127.0.0.1:{there}" for there, here in self.ports.items()]
         command = [*self.remote.ssh, "-N", "-oExitOnForwardFailure=yes", *pairs, self.remote.name]
@@ -199,8 +209,13 @@ class Tunnels:
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C reaches only this program, which ends the tunnel itself
         )
-        self._wait()
-        return self
+        deadline = time.monotonic() + 30
+        first = next(iter(self.ports.values()))
+        while time.monotonic() < deadline and self.alive():
+            with suppress(OSError), socket.create_connection(("127.0.0.1", first), timeout=1):
+                return self.alive()  # and not another program's port
+            time.sleep(0.1)
+        return False
 
     def __exit__(self, *_: object) -> None:
         if self._process is not None:
@@ -211,16 +226,6 @@ class Tunnels:
     def alive(self) -> bool:
         """Whether the tunnel is open."""
         return self._process is not None and self._process.poll() is None
-
-    def _wait(self) -> None:
-        deadline = time.monotonic() + 30
-        first = next(iter(self.ports.values()))
-        while time.monotonic() < deadline and self.alive():
-            with suppress(OSError), socket.create_connection(("127.0.0.1", first), timeout=1):
-                return
-            time.sleep(0.1)
-        self.__exit__()
-        raise ShellError(f"no SSH tunnel to {self.remote.name} could be opened.")
 
 
 def quoted(word: str) -> str:

@@ -249,7 +249,10 @@ def _kept(hub_id: str) -> bool:
     """Whether the hub's cache on this machine has the model."""
     from huggingface_hub import try_to_load_from_cache
 
-    return isinstance(try_to_load_from_cache(hub_id, "config.json"), str)
+    try:
+        return isinstance(try_to_load_from_cache(hub_id, "config.json"), str)
+    except ValueError:  # not a hub id
+        return False
 
 
 def _at_the_hub(model: str, hub_id: str) -> Finding:

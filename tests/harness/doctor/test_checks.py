@@ -152,6 +152,13 @@ def test_ray_that_hangs_or_dies(monkeypatch):
     assert found.state == "fail" and "No module named 'no_such_module'" in found.text
 
 
+@pytest.mark.parametrize("name", ["[/]", "a b", "x" * 200, "a/b/c"])
+def test_a_backbone_whose_name_is_none_of_the_hub_is_a_finding(name, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    found = checks._backbone(name)
+    assert found.state == "fail" and name in found.text
+
+
 def test_what_becomes_of_each_file_with_each_backbone(tmp_path, model):
     bases = ["ACGT"[i % 4] + "ACGTTGCA" * (2 if i else 120) + "ACGT"[i // 4 % 4] for i in range(12)]
     table = "sequence,label\n" + "".join(f"{text},{i % 2}\n" for i, text in enumerate(bases))
