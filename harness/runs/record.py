@@ -174,8 +174,15 @@ def _fits(name: str, value: Any) -> bool:
     if name in ("dev", "test"):
         return _scores(value or {})
     if name == "history":
-        return all(isinstance(entry, dict) and _scores(entry.get("dev", {})) for entry in value)
+        return all(isinstance(entry, dict) and _evaluation(entry) for entry in value)
     return name != "marks" or all(isinstance(mark, str) for mark in value)
+
+
+def _evaluation(entry: Mapping[str, Any]) -> bool:
+    counts = [entry.get(name) for name in ("epoch", "step", "seconds", "train_loss")]
+    return _scores(entry.get("dev")) and all(
+        isinstance(count, int | float) and not isinstance(count, bool) for count in counts
+    )
 
 
 def _scores(values: Any) -> bool:

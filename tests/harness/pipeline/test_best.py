@@ -116,7 +116,10 @@ def test_an_error_is_best_when_lowest_and_what_a_constant_reaches_is_said():
         )
         for n, (mcc, loss) in enumerate(((0.0, 0.3), (0.0, 0.9), (-0.2, 0.5)))
     ]
-    made = [replace(r, history=[{"epoch": 1, "dev": r.dev}]) for r in made]
+    made = [
+        replace(r, history=[{"epoch": 1, "step": 1, "seconds": 1.0, "train_loss": 0.5, "dev": r.dev}])
+        for r in made
+    ]
     (found,) = best_of(made, "loss")
     assert (found.trial, found.score) == ("trial-0000", 0.3)
     (by_mcc,) = best_of(made)

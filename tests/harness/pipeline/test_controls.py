@@ -45,7 +45,7 @@ def record(backbone=TOY, seed=0, mcc=0.5, *, method="lora", stage="final", trial
         seed=seed,
         status="finished",
         config={"learning_rate": 0.1, "seed": seed, **config},
-        history=[{"epoch": 1, "dev": {"mcc": mcc}}],
+        history=[{"epoch": 1, "step": 1, "seconds": 1.0, "train_loss": 0.5, "dev": {"mcc": mcc}}],
         dev={"mcc": mcc},
         test={"mcc": mcc} if stage == "final" else None,
         backbone_digest=f"{backbone}{seed}",

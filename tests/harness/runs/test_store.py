@@ -264,7 +264,7 @@ number = 0
 while True:
     store.append(Record(id=f"trial-{number}", benchmark="b", study="t|m|lora", task="t", family="f",
         backbone="m", method="lora", metric="mcc", stage="search", trial=number, seed=0, status="finished",
-        history=[{"step": i} for i in range(500)]))
+        history=[{"epoch": i, "step": i, "seconds": 1.0, "train_loss": 0.5, "dev": {}} for i in range(500)]))
     number += 1
     print(number, flush=True)
 """

@@ -456,7 +456,9 @@ def test_what_an_outage_missed_is_written_when_the_store_is_back(tmp_path, uri, 
 def test_one_bad_record_does_not_hold_up_the_others(tmp_path, uri):
     warnings = []
     tracker = tracker_of(tmp_path, warnings)
-    bad = replace(record(job()), dev={}, history=[{"step": "no step"}])
+    bad = replace(
+        record(job()), dev={}, history=[{**entry, "step": 10**30} for entry in record(job()).history]
+    )
     follow(tracker, tmp_path, [record(FINAL, test={"mcc": 0.4})])
     keep(tmp_path, bad)
     tracker.ended(bad)
