@@ -89,29 +89,30 @@ def test_the_best_seed_on_dev_is_taken(run: Path) -> None:
     assert json.loads((folder / "lingo.json").read_text())["config"]["seed"] == other, "replaced whole"
 
 
-def test_seeds_are_never_chosen_by_test() -> None:
-    def final(seed: int, dev: float, test: float, **facts: Any) -> Record:
-        names = {
-            "benchmark": "b",
-            "study": "t|b|m",
-            "task": "t",
-            "family": "f",
-            "backbone": "b",
-            "method": "m",
-        }
-        return Record(
-            id=f"t|b|m/final/seed-{seed}",
-            **names,
-            stage="final",
-            trial=None,
-            seed=seed,
-            status="finished",
-            metric="mcc",
-            dev={"mcc": dev},
-            test={"mcc": test},
-            facts=facts,
-        )
+def final(seed: int, dev: float, test: float, **facts: Any) -> Record:
+    names = {
+        "benchmark": "b",
+        "study": "t|b|m",
+        "task": "t",
+        "family": "f",
+        "backbone": "b",
+        "method": "m",
+    }
+    return Record(
+        id=f"t|b|m/final/seed-{seed}",
+        **names,
+        stage="final",
+        trial=None,
+        seed=seed,
+        status="finished",
+        metric="mcc",
+        dev={"mcc": dev},
+        test={"mcc": test},
+        facts=facts,
+    )
 
+
+def test_seeds_are_never_chosen_by_test() -> None:
     finals = [final(0, 0.5, 0.9), final(1, 0.6, 0.1), final(2, 0.6, 0.8), final(3, float("nan"), 1.0)]
     assert best_on_dev(finals).seed == 1
     patient = final(4, 0.1, 0.0, best_dev={"mcc": 0.7})
@@ -152,30 +153,12 @@ def test_the_card_says_all(run: Path, tmp_path: Path) -> None:
 
 
 def test_intervals_of_a_card_are_those_of_the_leaderboard(tmp_path: Path) -> None:
-    def final(seed: int, score: float) -> Record:
+    def scored(seed: int, score: float) -> Record:
         rows = np.random.default_rng(1).normal(0, 0.01, 200)
-        names = {
-            "benchmark": "b",
-            "study": "t|b|m",
-            "task": "t",
-            "family": "f",
-            "backbone": "b",
-            "method": "lora",
-        }
-        return Record(
-            id=f"t|b|m/final/seed-{seed}",
-            **names,
-            stage="final",
-            trial=None,
-            seed=seed,
-            status="finished",
-            metric="mcc",
-            dev={"mcc": score},
-            test={"mcc": score},
-            facts={"resamples": {"mcc": (score + rows).tolist()}, "interval": {"mcc": [0.1, 0.2]}},
-        )
+        resamples = {"mcc": (score + rows).tolist()}
+        return final(seed, score, score, resamples=resamples, interval={"mcc": [0.1, 0.2]})
 
-    finals = [final(seed, score) for seed, score in enumerate((0.71, 0.74, 0.70))]
+    finals = [scored(seed, score) for seed, score in enumerate((0.71, 0.74, 0.70))]
     limits = limits_of(finals, "mcc")
     assert limits is not None
     assert result_of(finals[0], finals, "")["test_interval"] == {"mcc": list(limits)}
